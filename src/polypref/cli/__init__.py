@@ -1,0 +1,1 @@
+"""The polypref commands, one small file each."""

@@ -1,0 +1,1 @@
+"""Files to comparisons: reading, linting, splitting, simulated worlds."""

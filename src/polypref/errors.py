@@ -1,0 +1,60 @@
+"""Every exception of polypref, and how to add one.
+
+An error names the thing, the value, what was expected and the next step, in one line:
+
+    line 41 of prefs.jsonl: "user_id" is missing; found: prompt, chosen, rejected. Use --columns to map yours.
+
+To add one: subclass ``PolyprefError`` here when callers need to tell it apart, otherwise raise the nearest class below with a
+message of that shape. ``raise`` is for what a user can cause; ``assert`` for what only we can cause. The command line prints the
+message of a ``PolyprefError`` on one line and exits with its ``exit_code``; any other exception is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PolyprefError(Exception):
+    """Base of everything a user can cause."""
+
+    exit_code = 2
+
+
+class InputError(PolyprefError):
+    """A file or a row cannot be used."""
+
+
+class SettingsError(PolyprefError):
+    """A flag, a settings file or an argument has a value that cannot work."""
+
+
+class NotEnoughData(PolyprefError):
+    """The data are readable but too few for what was asked."""
+
+
+class MissingExtra(PolyprefError):
+    """An optional part of polypref is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional part: pip install 'polypref[{extra}]'")
+
+
+class EncoderError(PolyprefError):
+    """A model, its weights or an embeddings endpoint cannot be used."""
+
+
+class CacheError(PolyprefError):
+    """The cache or an output folder cannot be read or written."""
+
+
+class ArtifactError(PolyprefError):
+    """A saved scorer cannot be loaded."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> SettingsError:
+    """The error for a misspelt name: shows the nearest known ones first, then all."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return SettingsError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")

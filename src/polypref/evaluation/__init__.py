@@ -1,0 +1,1 @@
+"""Comparing learners person by person: cells, metrics, intervals, verdict."""

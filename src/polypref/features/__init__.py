@@ -1,0 +1,1 @@
+"""Text to vectors: the Encoder protocol, the encoders, and the on-disk cache."""

@@ -1,0 +1,29 @@
+"""What an encoder is. Everything that turns text into vectors keeps this contract."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.comparisons import Responses
+
+
+class Encoder(Protocol):
+    """A frozen dataclass of settings that turns a pool of responses into features.
+
+    ``name``      as given on the command line: ``minilm``, ``static``, ``hf:<model>``, ``endpoint:<url>``.
+    ``identity``  names everything that decides a feature's value (model, weights' hash, pooling, length limit), never
+                  what only decides speed (batch size, device). Equal identity and text mean equal features.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def identity(self) -> str: ...
+
+    def encode(self, responses: Responses) -> NDArray[np.float32]:
+        """``features_RD`` of each (prompt, response) in the pool's order; cached on disk by content key."""
+        ...

@@ -1,0 +1,100 @@
+"""The contract of every method: a learner is settings, ``fit`` returns an immutable scorer. Read this file first.
+
+Half-fitted objects do not exist: "unfitted" is a learner, "fitted" is a scorer. Rewards may be compared only within one user;
+only their differences mean anything. Every score says who answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons, IntArray, Responses
+from polypref.features.protocol import Encoder
+
+Serves = Literal["population", "seen_users", "any_user"]
+
+POPULATION, GROUP, PERSONAL = 0, 1, 2
+SOURCES = ("population", "group", "personal")
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Answers to Q questions: reward ``value_Q`` and who answered, ``source_Q``, an index into ``SOURCES``."""
+
+    value_Q: NDArray[np.float64]
+    source_Q: NDArray[np.int8]
+
+
+class Scorer(Protocol):
+    """Immutable result of a fit.
+
+    ``serves``    whom it can answer personally: nobody ("population"), users seen in training, or anybody after ``adapt``.
+    ``selection`` what validation rows chose: setting -> value, with ``valid_log_loss`` and ``valid_accuracy`` where measured.
+    """
+
+    serves: ClassVar[Serves]
+    kind: ClassVar[str]
+
+    @property
+    def selection(self) -> Mapping[str, float | str]: ...
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """Reward of response ``response_Q[q]`` (default: 0, 1, 2, ...) for user ``user_ids[q]``, for each question q.
+
+        An unknown user gets the population's answer, and ``source_Q`` says so.
+        """
+        ...
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """JSON-able settings and arrays that ``from_state`` turns into an equal scorer."""
+        ...
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self: ...
+
+
+class Learner(Protocol):
+    """A frozen dataclass of JSON-able settings, one file per method."""
+
+    def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> Scorer:
+        """Turn comparisons into a scorer.
+
+        ``valid`` rows choose hyper-parameters and then join the final fit; they must be cut from the rest by the rule
+        that cuts the test rows. When None, a tenth of ``train`` is cut off by text pair. The inputs are never changed.
+        """
+        ...
+
+
+@runtime_checkable
+class Adapts(Protocol):
+    """Only scorers that can take a new user."""
+
+    def adapt(self, user_id: str, few: Comparisons) -> Scorer:
+        """A new scorer that knows ``user_id`` from a few comparisons; nobody else's scores move."""
+        ...
+
+
+@runtime_checkable
+class Uncertain(Protocol):
+    """Only scorers with a posterior."""
+
+    def margin_sd(self, comparisons: Comparisons) -> NDArray[np.float64]:
+        """Standard error ``sd_N`` of reward(chosen) - reward(rejected) for each judgement's own user."""
+        ...
+
+
+def margins(scorer: Scorer, comparisons: Comparisons) -> Scores:
+    """Reward(chosen) - reward(rejected) of each judgement under its own user, ``value_N``, and who answered."""
+    n = len(comparisons)
+    user_ids = comparisons.users.ids.gather(np.concatenate([comparisons.user_N, comparisons.user_N]))
+    both = np.concatenate([comparisons.chosen_N, comparisons.rejected_N])
+    scores = scorer.score(comparisons.responses, user_ids, both)
+    return Scores(scores.value_Q[:n] - scores.value_Q[n:], scores.source_Q[:n])

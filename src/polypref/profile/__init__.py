@@ -1,0 +1,1 @@
+"""What the data themselves say, before any learner: disagreement, consistency, minorities, room, social choice."""

@@ -1,0 +1,1 @@
+"""Self-contained HTML report: template and figures; computes nothing."""
