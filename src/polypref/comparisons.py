@@ -1,7 +1,8 @@
 """The three nouns that everything passes around: Responses, Users, Comparisons.
 
-Shape suffixes: ``_P`` distinct prompts, ``_R`` distinct responses (a text answering a prompt), ``_U`` users, ``_N`` comparisons.
-Each distinct text is stored once, hence encoded once. The classes stay small: selection and statistics are functions beside their use.
+Shape suffixes: ``_P`` distinct prompts, ``_R`` distinct responses (a text answering a prompt), ``_U`` users, ``_N``
+comparisons. Each distinct text is stored once, hence encoded once. The classes stay small: selection and statistics are
+functions beside their use.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Users:
 class Comparisons:
     """N judgements over one pool: user ``user_N`` prefers response ``chosen_N`` over response ``rejected_N``.
 
-    ``tie_N``    True where the user called it a tie (then chosen / rejected carry no order); None when there are no ties.
+    ``tie_N``    True where the user called it a tie (chosen / rejected then carry no order); None when nobody did.
     ``weight_N`` non-negative weight of the judgement; None means 1.
     ``time_N``   seconds since 1970-01-01 UTC, NaN where unknown.
     ``pair_N``   code of the data's own pair id, -1 where it has none.

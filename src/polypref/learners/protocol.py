@@ -1,7 +1,7 @@
 """The contract of every method: a learner is settings, ``fit`` returns an immutable scorer. Read this file first.
 
-Half-fitted objects do not exist: "unfitted" is a learner, "fitted" is a scorer. Rewards may be compared only within one user;
-only their differences mean anything. Every score says who answered.
+Half-fitted objects do not exist: "unfitted" is a learner, "fitted" is a scorer. Rewards may be compared only within one
+user; only their differences mean anything. Every score says who answered.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Scores:
 class Scorer(Protocol):
     """Immutable result of a fit.
 
-    ``serves``    whom it can answer personally: nobody ("population"), users seen in training, or anybody after ``adapt``.
-    ``selection`` what validation rows chose: setting -> value, with ``valid_log_loss`` and ``valid_accuracy`` where measured.
+    ``serves``    whom it can answer personally: nobody ("population"), users seen in training, or anybody (``adapt``).
+    ``selection`` what validation rows chose: setting -> value; ``valid_log_loss`` and ``valid_accuracy`` where measured.
     """
 
     serves: ClassVar[Serves]
