@@ -1,0 +1,223 @@
+"""Cutting comparisons into training, validation and test rows, by pair, by prompt or by response.
+
+``pair``      the two texts of a test comparison were not judged against each other in training (by anyone); each of
+              them may have been seen in other pairs.
+``prompt``    no prompt of a test comparison occurs in training.
+``response``  no text of a test comparison occurs in training, under any prompt. A comparison of a held-out with a kept
+              text belongs to neither side and is dropped.
+
+A cut hashes content with the seed, so it does not move with the order of the rows, and data that are added later leave
+earlier rows where they were.
+
+Covered: equal texts under different pair ids, prompts or users. Not covered: near-duplicates and paraphrases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal, cast, get_args
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import BoolArray, Comparisons, KeyArray
+from polypref.errors import NotEnoughData, SettingsError, unknown_name
+
+Rule = Literal["pair", "prompt", "response"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+Rows = NDArray[np.int64]
+
+# A comparison is held out by response only when both its texts are, so .3 of the texts make about .09 of the rows.
+TEST_SHARE: dict[Rule, float] = {"pair": 0.2, "prompt": 0.2, "response": 0.3}
+VALID_SHARE: dict[Rule, float] = {"pair": 0.1, "prompt": 0.15, "response": 0.2}
+
+# Pairs made from votes or rankings: users had many occasions to contradict themselves, and (almost) none was taken.
+DERIVED_LOOPS, DERIVED_CIRCULAR = 300, 0.001
+# So few texts, each judged so often, that knowing each text's quality answers every pair of them; under FEWEST_TEXTS
+# nothing can be held out by text.
+FEWEST_TEXTS, FEW_TEXTS, OFTEN = 12, 100, 50
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Row numbers of the training, validation and test judgements, ascending, and how many belong to none of them."""
+
+    rule: Rule
+    train_rows: Rows
+    valid_rows: Rows
+    test_rows: Rows
+    dropped: int
+
+
+def split(
+    comparisons: Comparisons,
+    rule: Rule,
+    seed: int,
+    test_share: float | None = None,
+    valid_share: float | None = None,
+) -> Split:
+    """Cut by ``rule``; the validation rows are cut by the same rule from what the test rows leave.
+
+    The shares are of pairs, prompts or texts (defaults: TEST_SHARE, VALID_SHARE). Raises NotEnoughData when a side
+    stays empty.
+    """
+    test_share = TEST_SHARE[_known(rule)] if test_share is None else test_share
+    valid_share = VALID_SHARE[rule] if valid_share is None else valid_share
+    left_rows, test_rows = holdout(comparisons, rule, _derived_seed(seed, "test"), test_share)
+    kept, held = holdout(comparisons.take(left_rows), rule, _derived_seed(seed, "valid"), valid_share)
+    dropped = len(comparisons) - len(test_rows) - len(kept) - len(held)
+    return Split(rule, left_rows[kept], left_rows[held], test_rows, dropped)
+
+
+def holdout(comparisons: Comparisons, rule: Rule, seed: int, share: float) -> tuple[Rows, Rows]:
+    """``(kept_rows, held_rows)``: hold out ``share`` of the pairs, prompts or texts; rows of neither side are left out.
+
+    Raises NotEnoughData when either side would be empty, SettingsError for an unknown rule or a share outside (0, 1).
+    """
+    if not 0 < share < 1:
+        raise SettingsError(f"a share of {share} cannot be held out; expected a number between 0 and 1.")
+    if _known(rule) == "response":
+        text_R, key_T = _text_codes(comparisons)
+        held_T = _drawn(key_T, seed, share)
+        first, second = held_T[text_R[comparisons.chosen_N]], held_T[text_R[comparisons.rejected_N]]
+        kept_N, held_N = ~first & ~second, first & second
+    else:
+        unit_N, key_N = unit_codes(comparisons, rule)
+        held_N = _drawn(key_N, seed, share)[unit_N]
+        kept_N = ~held_N
+    if not kept_N.any() or not held_N.any():
+        raise NotEnoughData(
+            f"{len(comparisons)} comparisons cannot be split by {rule}: one side would be empty. "
+            f"Give more data or another --split ({', '.join(r for r in RULES if r != rule)})."
+        )
+    return np.flatnonzero(kept_N), np.flatnonzero(held_N)
+
+
+def unit_codes(comparisons: Comparisons, rule: Rule) -> tuple[NDArray[np.int64], KeyArray]:
+    """What ``rule`` keeps together, one per comparison: ``(unit_N, key_K)``, codes 0..K-1 and their content keys."""
+    if rule == "prompt":
+        prompt_N = comparisons.responses.prompt_R[comparisons.chosen_N]
+        used, unit_N = np.unique(prompt_N, return_inverse=True)
+        return unit_N, _content_keys([comparisons.responses.prompts[int(p)] for p in used])
+    key_K, unit_N = np.unique(comparisons.pair_key_N, return_inverse=True)
+    return unit_N, key_K
+
+
+def check_leaks(comparisons: Comparisons, parts: Split) -> None:
+    """Raise SettingsError when a unit of ``parts.rule`` (pair, prompt or text) is on two of its three sides."""
+    sides = {"training": parts.train_rows, "validation": parts.valid_rows, "test": parts.test_rows}
+    if parts.rule == "response":
+        text_R, _ = _text_codes(comparisons)
+        units = {
+            name: np.unique(text_R[np.concatenate([comparisons.chosen_N[rows], comparisons.rejected_N[rows]])])
+            for name, rows in sides.items()
+        }
+    else:
+        unit_N, _ = unit_codes(comparisons, parts.rule)
+        units = {name: np.unique(unit_N[rows]) for name, rows in sides.items()}
+    names = list(sides)
+    for one, other in ((names[0], names[1]), (names[0], names[2]), (names[1], names[2])):
+        shared = np.intersect1d(units[one], units[other], assume_unique=True)
+        if len(shared):
+            what = "text" if parts.rule == "response" else parts.rule
+            raise SettingsError(
+                f"leak: {len(shared)} {what}s of the {other} rows are also in the {one} rows; "
+                f"a split by {parts.rule} must keep each {what} on one side."
+            )
+
+
+def choose_rule(comparisons: Comparisons) -> tuple[Rule, str]:
+    """The rule that suits these data, and why in one sentence.
+
+    ``response`` when pairs were made from votes or rankings (a user's pairs then imply each other), or when so few
+    texts are judged so often that remembering each text answers every pair. Otherwise ``pair``.
+    """
+    loops, circular = within_user_loops(comparisons)
+    if loops >= DERIVED_LOOPS and circular <= DERIVED_CIRCULAR * loops:
+        return "response", (
+            f"users' judgements could have contradicted each other {loops:,} times and did {circular or 'never'}: the "
+            "pairs look made from votes or rankings, so they imply each other, and only texts that were never seen in "
+            "training test a learner."
+        )
+    used = np.unique(np.concatenate([comparisons.chosen_N, comparisons.rejected_N]))
+    texts = comparisons.responses.texts_R.gather(used).n_unique()
+    uses = 2 * len(comparisons) / max(texts, 1)
+    if FEWEST_TEXTS <= texts < FEW_TEXTS and uses >= OFTEN:
+        return "response", (
+            f"only {texts} texts, each judged {uses:.0f} times: remembering each text would answer every pair."
+        )
+    return "pair", (
+        f"pairs were judged one by one ({circular:,} judgements go round in circles within users) over {texts:,} "
+        "texts; a text of a test pair may have been seen in other pairs, so a population baseline may remember texts."
+    )
+
+
+def within_user_loops(comparisons: Comparisons) -> tuple[int, int]:
+    """``(loops, circular)``: how often users' judgements could contradict their other ones, and how many rows do.
+
+    Each user's judgements are a graph over texts. ``loops`` is its number of independent loops, summed over users;
+    ``circular`` counts the rows on a directed circle (a over b over c over a). Judgements made one by one go round in
+    circles now and then; votes and rankings turned into pairs never do. Ties and pairs that the user judged both ways
+    are left out.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    decided = slice(None) if comparisons.tie_N is None else ~comparisons.tie_N
+    users = np.asarray(comparisons.user_N, np.int64)[decided] * len(comparisons.responses)
+    ends = np.stack([users + comparisons.chosen_N[decided], users + comparisons.rejected_N[decided]])
+    ends = np.unique(ends[:, ends[0] != ends[1]], axis=1)
+    nodes, node_2M = np.unique(ends, return_inverse=True)
+    tail_M, head_M = node_2M.reshape(ends.shape)
+    n = len(nodes)
+    both_ways = np.isin(tail_M * n + head_M, head_M * n + tail_M)
+    tail_M, head_M = tail_M[~both_ways], head_M[~both_ways]
+    graph = coo_array((np.ones(len(tail_M), np.int8), (tail_M, head_M)), shape=(n, n))
+    pieces, _ = connected_components(graph, connection="weak")
+    _, circle_n = connected_components(graph, connection="strong")
+    return len(tail_M) - n + pieces, int((circle_n[tail_M] == circle_n[head_M]).sum())
+
+
+def _known(rule: str) -> Rule:
+    if rule not in RULES:
+        raise unknown_name("split", rule, RULES)
+    return cast(Rule, rule)
+
+
+def _text_codes(comparisons: Comparisons) -> tuple[NDArray[np.int64], KeyArray]:
+    """``(text_R, key_T)``: code of each response's text whatever its prompt, and the texts' content keys."""
+    texts_R = comparisons.responses.texts_R
+    texts = texts_R.unique(maintain_order=True)
+    table = pl.DataFrame({"text": texts, "code": np.arange(len(texts), dtype=np.int64)})
+    codes = pl.DataFrame({"text": texts_R}).join(table, on="text", how="left", maintain_order="left")
+    return codes["code"].to_numpy(), _content_keys(texts)
+
+
+def _content_keys(texts: Sequence[str] | pl.Series) -> KeyArray:
+    """64-bit BLAKE2 of each text."""
+    return np.frombuffer(b"".join(blake2b(t.encode(), digest_size=8).digest() for t in texts), dtype="<u8")
+
+
+def _drawn(key_K: KeyArray, seed: int, share: float) -> BoolArray:
+    """Which of K distinct units are held out: those whose hash with ``seed`` falls under ``share``; at least one."""
+    hash_K = _mix(key_K ^ _mix(np.uint64(seed % 2**64)))
+    if not len(hash_K):
+        return np.zeros(0, bool)
+    return (hash_K < np.uint64(int(share * 2**64))) | (hash_K == hash_K.min())
+
+
+def _mix(value):
+    """The finaliser of splitmix64: every input bit moves every output bit."""
+    with np.errstate(over="ignore"):
+        value = value + np.uint64(0x9E3779B97F4A7C15)
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return value ^ (value >> np.uint64(31))
+
+
+def _derived_seed(seed: int, name: str) -> int:
+    """A seed of its own for each purpose: the same hash for both cuts would leave the second one empty."""
+    return int.from_bytes(blake2b(f"{name}:{seed}".encode(), digest_size=8).digest(), "little")

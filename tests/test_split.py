@@ -1,0 +1,170 @@
+"""Splits: what each rule keeps apart, planted leaks, cuts that stay put, the rule chosen from data."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from polypref.comparisons import Comparisons, from_columns
+from polypref.data.split import RULES, check_leaks, choose_rule, holdout, split, within_user_loops
+from polypref.errors import NotEnoughData, SettingsError
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def judged(n: int = 4000, users: int = 30, prompts: int = 20, texts: int = 12, seed: int = 0) -> Comparisons:
+    """Judgements made one by one, with noise, over ``texts`` texts to each of ``prompts`` prompts."""
+    rng = np.random.default_rng(seed)
+    prompt, first = rng.integers(prompts, size=n), rng.integers(texts, size=n)
+    second = (first + rng.integers(1, texts, size=n)) % texts
+    swap = rng.random(n) < 1 / (1 + np.exp(0.3 * (second - first)))
+    chosen, rejected = np.where(swap, second, first), np.where(swap, first, second)
+    return from_columns(
+        [f"u{u}" for u in rng.integers(users, size=n)],
+        [f"prompt {p}" for p in prompt],
+        [f"text {p}.{t}" for p, t in zip(prompt, chosen, strict=True)],
+        [f"text {p}.{t}" for p, t in zip(prompt, rejected, strict=True)],
+    )
+
+
+def voted(users: int = 100, texts: int = 60, seed: int = 0) -> Comparisons:
+    """Every text a user agrees with against a few that the user disagrees with, as the Polis set has it."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for u in range(users):
+        agrees = rng.random(texts) < 0.5
+        for c in rng.choice(np.flatnonzero(agrees), 5, replace=False):
+            rows += [(f"u{u}", "p", f"t{c}", f"t{r}") for r in rng.choice(np.flatnonzero(~agrees), 5, replace=False)]
+    return from_columns(*zip(*rows, strict=True))
+
+
+def content(comparisons: Comparisons, rows: np.ndarray) -> set[tuple[str, str, str]]:
+    texts, ids = comparisons.responses.texts_R.to_list(), comparisons.users.ids.to_list()
+    cut = comparisons.take(rows)
+    return {(ids[u], texts[c], texts[r]) for u, c, r in zip(cut.user_N, cut.chosen_N, cut.rejected_N, strict=True)}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("seed", range(3))
+def test_parts_are_disjoint_and_leak_nothing(rule, seed):
+    comparisons = judged()
+    parts = split(comparisons, rule, seed)
+    rows = np.concatenate([parts.train_rows, parts.valid_rows, parts.test_rows])
+    assert len(np.unique(rows)) == len(rows) == len(comparisons) - parts.dropped
+    assert min(len(parts.train_rows), len(parts.valid_rows), len(parts.test_rows)) > 50
+    assert (parts.dropped > 0) == (rule == "response")
+    check_leaks(comparisons, parts)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("side", ["train_rows", "valid_rows"])
+def test_planted_leak_is_seen(rule, side):
+    comparisons = judged()
+    parts = split(comparisons, rule, 0)
+    planted = replace(parts, **{side: np.append(getattr(parts, side), parts.test_rows[7])})
+    with pytest.raises(SettingsError, match=r"leak: .* of the test rows are also in the"):
+        check_leaks(comparisons, planted)
+
+
+def test_same_texts_told_the_other_way_round_are_one_pair():
+    comparisons = judged()
+    both = replace(
+        comparisons,
+        user_N=np.tile(comparisons.user_N, 2),
+        chosen_N=np.concatenate([comparisons.chosen_N, comparisons.rejected_N]),
+        rejected_N=np.concatenate([comparisons.rejected_N, comparisons.chosen_N]),
+    )
+    n = len(comparisons)
+    _, held = holdout(both, "pair", 0, 0.2)
+    assert set(held[held < n]) == set(held[held >= n] - n)
+
+
+def test_one_text_under_two_prompts_is_one_text():
+    comparisons = from_columns(
+        ["u"] * 200,
+        [f"p{i % 2}" for i in range(200)],
+        [f"t{i // 2}" for i in range(200)],
+        [f"s{i // 2}" for i in range(200)],
+    )
+    parts = split(comparisons, "response", 3, test_share=0.5, valid_share=0.5)
+    crossing = replace(parts, train_rows=np.append(parts.train_rows, parts.test_rows[0] ^ 1))
+    with pytest.raises(SettingsError, match="leak"):
+        check_leaks(comparisons, crossing)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_order_of_rows_and_added_data_move_nothing(rule):
+    comparisons = judged()
+    _, held = holdout(comparisons, rule, 5, 0.25)
+    shuffled = comparisons.take(np.random.default_rng(0).permutation(len(comparisons)))
+    assert content(comparisons, held) == content(shuffled, holdout(shuffled, rule, 5, 0.25)[1])
+    first = np.arange(len(comparisons) // 2)
+    _, held_before = holdout(comparisons.take(first), rule, 5, 0.25)
+    assert set(held_before) == set(held[held < len(first)])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_seeds_differ_and_repeat(rule):
+    comparisons = judged()
+    cuts = [split(comparisons, rule, seed).test_rows for seed in (0, 1, 0)]
+    assert np.array_equal(cuts[0], cuts[2])
+    assert not np.array_equal(cuts[0], cuts[1])
+
+
+def test_share_is_kept_on_many_pairs():
+    comparisons = judged(n=6000)
+    pairs = len(np.unique(comparisons.pair_key_N))
+    held_pairs = len(np.unique(comparisons.pair_key_N[holdout(comparisons, "pair", 0, 0.2)[1]]))
+    assert abs(held_pairs / pairs - 0.2) < 4 * np.sqrt(0.2 * 0.8 / pairs)
+
+
+def test_few_prompts_always_leave_a_test_side():
+    comparisons = judged(prompts=3)
+    for seed in range(20):
+        kept, held = holdout(comparisons, "prompt", seed, 0.05)
+        assert len(kept) and len(held)
+
+
+def test_what_cannot_be_split_says_so():
+    comparisons = judged(n=50, prompts=1)
+    with pytest.raises(NotEnoughData, match="cannot be split by prompt"):
+        holdout(comparisons, "prompt", 0, 0.2)
+    with pytest.raises(SettingsError, match=r"unknown split 'pairs'\. Did you mean 'pair'"):
+        holdout(comparisons, "pairs", 0, 0.2)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"share of 1\.5"):
+        holdout(comparisons, "pair", 0, 1.5)
+
+
+def test_loops_and_circles_counted_by_hand():
+    triangle = [("u", "p", "a", "b"), ("u", "p", "b", "c"), ("u", "p", "a", "c")]
+    circle = [("v", "p", "a", "b"), ("v", "p", "b", "c"), ("v", "p", "c", "a")]
+    both_ways = [("w", "p", "a", "b"), ("w", "p", "b", "a")]
+    assert within_user_loops(from_columns(*zip(*triangle, strict=True))) == (1, 0)
+    assert within_user_loops(from_columns(*zip(*circle, strict=True))) == (1, 3)
+    assert within_user_loops(from_columns(*zip(*triangle, *circle, *both_ways, strict=True))) == (2, 3)
+
+
+def test_votes_are_split_by_response_and_judgements_by_pair():
+    assert choose_rule(voted())[0] == "response"
+    assert "never" in choose_rule(voted())[1]
+    assert choose_rule(judged())[0] == "pair"
+
+
+def test_few_texts_judged_very_often_are_split_by_response():
+    rule, why = choose_rule(judged(n=4000, prompts=2, texts=20))
+    assert rule == "response"
+    assert "only 40 texts" in why
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="../shared/data is absent")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("llmfao", "pair"), ("ukpconvarg1", "pair"), ("pandalm", "pair"), ("polis_opendata", "response")],
+)
+def test_rule_chosen_on_real_data(name, expected):
+    rows = pl.read_parquet(DATA / f"{name}.parquet", n_rows=60_000)
+    comparisons = from_columns(rows["user_id"], rows["prompt"], rows["chosen"], rows["rejected"])
+    rule, why = choose_rule(comparisons)
+    assert rule == expected, why
