@@ -1,1 +1,85 @@
-"""The polypref commands, one small file each."""
+"""The ``polypref`` command: finds the command's module, parses its settings, turns errors into one line.
+
+Each command is one small file here: a frozen dataclass of settings, named like the command, whose ``run`` returns the
+exit code. Only the chosen command's module is imported, so that ``polypref --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from polypref import __version__
+from polypref.errors import PolyprefError, unknown_name
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "check": ("polypref.cli.check", "lint preference files: what is wrong with them, and what happens to such rows"),
+    "profile": ("polypref.cli.profile", "what the data say before any learner: disagreement, consistency, minorities"),
+    "compare": ("polypref.cli.compare", "who gains from personalization, with which learner, and how sure that is"),
+    "simulate": ("polypref.cli.simulate", "write a simulated world, whose truth is known, as a preference file"),
+    "fit": ("polypref.cli.fit", "fit one learner on all judgements and save the scorer"),
+    "score": ("polypref.cli.score", "score responses for users with a saved scorer"),
+    "demo": ("polypref.cli.demo", "simulate a world and compare the learners on it"),
+}
+
+INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports for a process stopped by SIGINT, SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 2 a user can mend it, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+    except PolyprefError as error:
+        _say(f"error: {' '.join(str(error).split())}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted.")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output left, as `head` does; the flush at exit must not complain again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments:
+        print(overview(), file=sys.stderr)
+        return 2
+    name, *rest = arguments
+    if name in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if name in ("-V", "--version"):
+        print(f"polypref {__version__}")
+        return 0
+    if name not in COMMANDS:
+        raise unknown_name("command", name, COMMANDS)
+    from polypref.cli.settings import command_class, parse
+
+    command = parse(command_class(name), name, rest)
+    return 0 if command is None else command.run()
+
+
+def overview() -> str:
+    """The text of ``polypref --help``."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items()]
+    return "\n".join(
+        (
+            "usage: polypref COMMAND [OPTIONS]",
+            "",
+            "Learn, measure and serve the preferences of many different people instead of one average person.",
+            "",
+            *lines,
+            "",
+            "polypref COMMAND --help shows a command's settings. Each of them can also be kept in a TOML file, in a",
+            "table named like the command: polypref COMMAND --config FILE. A flag wins over the file.",
+        )
+    )
+
+
+def _say(line: str) -> None:
+    print(f"polypref: {line}", file=sys.stderr)

@@ -1,0 +1,128 @@
+"""A command's settings from flags and a TOML file: one frozen dataclass is the only source of truth.
+
+tyro reads the dataclass; a value in the file goes through the same parser as the flag of that name, so both accept the
+same and complain alike.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tomllib
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import MISSING, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, get_type_hints
+
+from polypref.cli import COMMANDS
+from polypref.errors import InputError, SettingsError, unknown_name
+
+
+class Command(Protocol):
+    """Settings of one command; ``run`` does it and returns the exit code."""
+
+    def run(self) -> int: ...
+
+
+def command_class(name: str) -> type[Command]:
+    """The settings class of command ``name``: ``Fit`` in ``polypref.cli.fit`` for ``fit``."""
+    module, _ = COMMANDS[name]
+    return getattr(import_module(module), name.capitalize())
+
+
+def parse(cls: type[Command], name: str, arguments: Sequence[str]) -> Command | None:
+    """Settings of command ``name`` from its arguments; None when they asked for help, which is then printed.
+
+    Raises SettingsError with one line for a flag or a value that cannot be.
+    """
+    arguments, config = _take_config(list(arguments))
+    known: dict[str, Any] = {} if config is None else {"default": _with_defaults(cls, read_toml(config, cls, name))}
+    try:
+        return _tyro(cls, f"polypref {name}", arguments, **known)
+    except _HelpShown:
+        return None
+
+
+def read_toml(path: Path, cls: type[Command], name: str) -> dict[str, Any]:
+    """Values of the table ``[name]`` of a TOML file, each parsed as its flag would be."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read settings file {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise InputError(f"settings file {path} is not TOML: {error}.") from error
+    table = document.get(name)
+    if not isinstance(table, dict):
+        found = ", ".join(sorted(document)) or "nothing"
+        raise SettingsError(
+            f"settings file {path} has no table [{name}]; found: {found}. Put the settings under [{name}]."
+        )
+    hints = get_type_hints(cls, include_extras=True)
+    values = {}
+    for key, value in table.items():
+        setting = key.replace("-", "_")
+        if setting not in hints:
+            raise unknown_name(f"setting in [{name}] of {path}", key, hints)
+        tokens = list(_tokens(value))
+        values[setting] = _tyro(hints[setting], f"{path}, [{name}] {key} = {value!r}", tokens)
+    return values
+
+
+class _HelpShown(Exception):
+    """Not an error: the help was asked for and printed."""
+
+
+def _tyro(what: Any, who: str, arguments: Sequence[str], **known: Any) -> Any:
+    import tyro
+
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            return tyro.cli(what, prog=who, args=list(arguments), **known)
+    except SystemExit as stop:
+        if not stop.code:
+            raise _HelpShown from None
+    raise SettingsError(f"{who}: {_one_line(complaint.getvalue())}")
+
+
+def _one_line(complaint: str) -> str:
+    """Tyro's framed complaint as one sentence: its first paragraph and the nearest flag, without frame or help text."""
+    lines = [line.strip("│ ") for line in complaint.splitlines() if not line.startswith(("╭", "╰"))]
+    end = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
+    first = " ".join(line for line in lines[:end] if line).strip()
+    near = re.search(r"Perhaps you meant:\s+(--[\w-]+)", "\n".join(lines))
+    return (first or " ".join(complaint.split())) + (f". Did you mean {near[1]}?" if near else "")
+
+
+def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
+    for at, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument.startswith("--config="):
+            return arguments[:at] + arguments[at + 1 :], Path(argument.removeprefix("--config="))
+        if argument == "--config":
+            if at + 1 == len(arguments):
+                raise SettingsError("--config needs a file: --config FILE.")
+            return arguments[:at] + arguments[at + 2 :], Path(arguments[at + 1])
+    return arguments, None
+
+
+def _with_defaults(cls: Any, values: dict[str, Any]) -> Any:
+    """An instance whose required settings are still to come from the flags where the file does not give them."""
+    import tyro
+
+    required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+    return cls(**dict.fromkeys(required, tyro.MISSING) | values)
+
+
+def _tokens(value: Any) -> Sequence[str]:
+    """A TOML value as the words one would type after the flag."""
+    if isinstance(value, bool):
+        return [str(value)]
+    if isinstance(value, dict):
+        return [word for key, one in value.items() for word in (key, *_tokens(one))]
+    if isinstance(value, list):
+        return [word for one in value for word in _tokens(one)]
+    return [str(value)]
