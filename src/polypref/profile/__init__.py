@@ -1,1 +1,7 @@
 """What the data themselves say, before any learner: disagreement, consistency, minorities, room, social choice."""
+
+from polypref.profile.minorities import minority_users
+from polypref.profile.room import Room, room
+from polypref.profile.summary import Profile, profile
+
+__all__ = ["Profile", "Room", "minority_users", "profile", "room"]

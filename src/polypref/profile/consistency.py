@@ -1,0 +1,107 @@
+"""How often a person who judges the same pair twice says the same: what any prediction can reach at most.
+
+Source: Dong et al., EMNLP Findings 2025, section 3 (consistency); Cronbach (1951) for alpha.
+Changed: the paper assumes consistency where its data have no repeats. Here it is unknown (None) until measured: two
+judgements by one user on the same two texts, also under different pair ids.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from polypref.profile.disagreement import Disagreement
+from polypref.profile.estimate import Estimate, clustered_proportion
+from polypref.profile.votes import Votes
+
+MIN_FOR_ALPHA = 20  # fewer repeats (or shared pairs) than this say next to nothing about a correlation
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Test-retest agreement and reliabilities; ``n`` counts couples of judgements. Unknown is value None, n = 0.
+
+    ``retest``          share of repeated judgements with the same label, a tie being a label; interval over users.
+    ``retest_no_ties``  the same over repeats where both judgements took a side.
+    ``retest_alpha``    Cronbach's alpha of a judgement and its repeat, ``2 - 1 / retest_no_ties``.
+    ``judge_reliability`` correlation of two random judges of a pair, ``1 - 2 * divergence at panel size 2``.
+    ``panel_alpha``     Cronbach's alpha of the mean of ``panel_size`` judges (Spearman-Brown of the former): how well a
+                        panel's mean is determined, which is about disagreement as much as about noise.
+    ``n_users``         users with a repeat.
+    """
+
+    retest: Estimate
+    retest_no_ties: Estimate
+    retest_alpha: Estimate
+    judge_reliability: Estimate
+    panel_alpha: Estimate
+    panel_size: float | None
+    n_users: int
+
+    @property
+    def ceiling(self) -> tuple[float, float] | None:
+        """Bounds of the accuracy that a perfect personal predictor could reach; None when consistency is unknown.
+
+        With P(user prefers a) = p on a pair, repeats agree with probability A = p^2 + (1 - p)^2 and the best prediction
+        is right with probability max(p, 1 - p), which is at least A. Averaged over pairs it is at most
+        (1 + sqrt(2A - 1)) / 2 (Jensen). The 95 % interval of A widens both ends.
+        """
+        agree = self.retest_no_ties
+        if agree.lo is None or agree.hi is None:
+            return None
+        return max(agree.lo, 0.5), (1 + math.sqrt(max(2 * agree.hi - 1, 0.0))) / 2
+
+    def as_dict(self) -> dict[str, object]:
+        names = ("retest", "retest_no_ties", "retest_alpha", "judge_reliability", "panel_alpha")
+        estimates = {name: getattr(self, name).as_dict() for name in names}
+        return estimates | {
+            "panel_size": self.panel_size,
+            "n_users": self.n_users,
+            "ceiling": None if self.ceiling is None else list(self.ceiling),
+        }
+
+
+def consistency(votes: Votes, disagreement: Disagreement) -> Consistency:
+    """Test-retest agreement of the judgements behind the votes; reliabilities where there is enough to say."""
+    plus_V, minus_V, tie_V = votes.plus_V, votes.minus_V, votes.tie_V
+    sided_V = _couples(plus_V) + _couples(minus_V)
+    retest = _by_user(votes, sided_V + _couples(tie_V), _couples(plus_V + minus_V + tie_V))
+    no_ties = _by_user(votes, sided_V, _couples(plus_V + minus_V))
+    two = disagreement.at_panel[2][0]
+    reliability = _transformed(two, lambda d: 1 - 2 * d, falling=True)
+    size = disagreement.mean_panel
+    return Consistency(
+        retest=retest,
+        retest_no_ties=no_ties,
+        retest_alpha=_transformed(no_ties, lambda a: 2 - 1 / a if a > 0 else -math.inf),
+        judge_reliability=reliability,
+        panel_alpha=Estimate()
+        if size is None
+        else _transformed(reliability, lambda r: size * r / (1 + (size - 1) * r)),
+        panel_size=size,
+        n_users=len(np.unique(votes.user_V[plus_V + minus_V + tie_V >= 2])),
+    )
+
+
+def _couples(n_V: np.ndarray) -> np.ndarray:
+    """Couples among n things."""
+    return n_V * (n_V - 1) // 2
+
+
+def _by_user(votes: Votes, hit_V: np.ndarray, total_V: np.ndarray) -> Estimate:
+    hit_U, total_U = (np.bincount(votes.user_V, weights=w, minlength=votes.n_users) for w in (hit_V, total_V))
+    return clustered_proportion(hit_U, total_U)
+
+
+def _transformed(estimate: Estimate, rule, falling: bool = False) -> Estimate:
+    """A monotone function of an estimate that rests on enough; otherwise unknown."""
+    if estimate.value is None or estimate.n < MIN_FOR_ALPHA:
+        return Estimate()
+
+    def image(x: float | None) -> float | None:
+        return None if x is None or not math.isfinite(rule(x)) else rule(x)
+
+    lo, hi = (estimate.hi, estimate.lo) if falling else (estimate.lo, estimate.hi)
+    return Estimate(image(estimate.value), image(lo), image(hi), estimate.n)

@@ -1,0 +1,153 @@
+"""How often people who judged the same pair disagree.
+
+Source: Dong et al., EMNLP Findings 2025, section 3 (divergence rate, high divergence); SC1 of the social-choice list.
+Changed: the raw rates grow with the number of judges, so both are also given at a fixed panel size k, as the exact
+expectation over all k-subsets of a pair's judges (a U-statistic) instead of random sub-samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.profile.estimate import Estimate, Floats, proportion
+from polypref.profile.votes import Votes
+
+HIGH_DISSENT = 0.3
+PANEL_SIZES = (2, 3, 5)
+BOOTSTRAPS = 200
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Divergence with intervals. A tie is an abstention; only users who took a side are judges.
+
+    ``contested``         share of pairs with >= 3 judges that are not unanimous; interval over pairs, for these users.
+    ``highly_contested``  same pairs, >= 30 % of the judges against the majority.
+    ``divergence``        share of pairs with >= 2 judges that are not unanimous; ``high_divergence`` likewise.
+    ``at_panel``          panel size k -> (contested, highly contested) if k judges had been asked, over pairs with
+                          >= k judges; interval from a bootstrap over users and pairs.
+    ``mean_panel``        judges per pair with >= 2 judges; None where no pair has two.
+    """
+
+    contested: Estimate
+    highly_contested: Estimate
+    divergence: Estimate
+    high_divergence: Estimate
+    at_panel: dict[int, tuple[Estimate, Estimate]]
+    mean_panel: float | None
+
+    def as_dict(self) -> dict[str, object]:
+        names = ("contested", "highly_contested", "divergence", "high_divergence")
+        at_panel = {
+            str(k): {"contested": contested.as_dict(), "highly_contested": high.as_dict()}
+            for k, (contested, high) in self.at_panel.items()
+        }
+        rates = {name: getattr(self, name).as_dict() for name in names}
+        return rates | {"at_panel": at_panel, "mean_panel": self.mean_panel}
+
+
+def disagreement(votes: Votes, seed: int = 0) -> Disagreement:
+    """Divergence rates of the votes, raw and at fixed panel sizes."""
+    votes = votes.decided
+    panel_Q, least_Q = votes.panel_Q, np.minimum(votes.plus_Q, votes.minus_Q)
+    high_Q = is_high(least_Q, panel_Q)
+    two_Q, three_Q = panel_Q >= 2, panel_Q >= 3
+    return Disagreement(
+        contested=proportion(least_Q[three_Q] > 0),
+        highly_contested=proportion(high_Q[three_Q]),
+        divergence=proportion(least_Q[two_Q] > 0),
+        high_divergence=proportion(high_Q[two_Q]),
+        at_panel=fixed_panels(votes, seed),
+        mean_panel=float(panel_Q[two_Q].mean()) if two_Q.any() else None,
+    )
+
+
+def is_high(dissent: NDArray | int, panel: NDArray | int) -> NDArray:
+    """Whether at least 30 % of the panel are against its majority (integer arithmetic: 3 of 10 counts)."""
+    return np.asarray(10 * np.asarray(dissent) >= round(10 * HIGH_DISSENT) * np.asarray(panel))
+
+
+def fixed_panels(votes: Votes, seed: int) -> dict[int, tuple[Estimate, Estimate]]:
+    """Expected rates if every pair had been judged by k of its judges, for each k in ``PANEL_SIZES``."""
+    votes = votes.take((votes.panel_Q >= 2)[votes.pair_V])
+    rng = np.random.default_rng(seed)
+    pairs, pair_V = np.unique(votes.pair_V, return_inverse=True)
+    plus_Q, minus_Q = votes.plus_Q[pairs], votes.minus_Q[pairs]
+    plus, minus = (Side.of(votes.user_V[on], pair_V[on], len(pairs)) for on in (votes.sign_V > 0, votes.sign_V < 0))
+    draws: dict[int, list[tuple[float, float]]] = {k: [] for k in PANEL_SIZES}
+    for b in range(BOOTSTRAPS + 1):
+        first = b == 0  # the plain estimate: everyone and every pair counts once
+        weight_U = np.ones(votes.n_users) if first else rng.standard_exponential(votes.n_users)
+        weight_Q = np.ones(len(pairs)) if first else rng.standard_exponential(len(pairs))
+        plus_kQ, minus_kQ = plus.subset_products(weight_U), minus.subset_products(weight_U)
+        for k in PANEL_SIZES:
+            draws[k].append(_rates(plus_kQ, minus_kQ, weight_Q, k))
+    panel_Q = plus_Q + minus_Q
+    return {k: _estimates(np.array(draws[k]), int((panel_Q >= k).sum())) for k in PANEL_SIZES}
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The judges on one side of each of Q pairs: S votes sorted by pair, and where each of the H pairs hit starts."""
+
+    user_S: NDArray
+    start_H: NDArray
+    pair_H: NDArray
+    count_Q: NDArray
+
+    @staticmethod
+    def of(user_S: NDArray, pair_S: NDArray, n_pairs: int) -> Side:
+        pair_H, start_H = np.unique(pair_S, return_index=True)
+        return Side(user_S, start_H, pair_H, np.bincount(pair_S, minlength=n_pairs))
+
+    def subset_products(self, weight_U: Floats) -> Floats:
+        """Elementary symmetric polynomials e_0 .. e_5 of the weights of each pair's judges: shape (6, Q).
+
+        e_j sums, over all j-subsets of the judges, the product of their weights (with unit weights: the binomial
+        coefficient). From power sums by Newton's identities.
+        """
+        top = max(PANEL_SIZES)
+        e_kQ = np.zeros((top + 1, len(self.count_Q)))
+        e_kQ[0] = 1.0
+        if len(self.user_S) == 0:
+            return e_kQ
+        weight_S = weight_U[self.user_S]
+        power_kQ = np.zeros((top + 1, len(self.count_Q)))
+        raised_S = np.ones(len(weight_S))
+        for k in range(1, top + 1):
+            raised_S *= weight_S
+            power_kQ[k, self.pair_H] = np.add.reduceat(raised_S, self.start_H)
+            for i in range(1, k + 1):
+                e_kQ[k] += (-1) ** (i - 1) / k * e_kQ[k - i] * power_kQ[i]
+            # round-off around exact zeros
+            e_kQ[k] = np.where(self.count_Q >= k, np.maximum(e_kQ[k], 0.0), 0.0)
+        return e_kQ
+
+
+def _rates(plus_kQ: Floats, minus_kQ: Floats, weight_Q: Floats, k: int) -> tuple[float, float]:
+    """Weighted mean over pairs of P(contested) and P(highly contested) in a random panel of k judges."""
+    split_jQ = np.array([plus_kQ[j] * minus_kQ[k - j] for j in range(k + 1)])
+    total_Q = split_jQ.sum(axis=0)
+    has_Q = total_Q > 0
+    if not has_Q.any():
+        return np.nan, np.nan
+    least_j = np.minimum(np.arange(k + 1), k - np.arange(k + 1))
+    weight_Q = weight_Q[has_Q] / weight_Q[has_Q].sum()
+    share_jQ = split_jQ[:, has_Q] / total_Q[has_Q]
+    return float(share_jQ[least_j > 0].sum(axis=0) @ weight_Q), float(
+        share_jQ[is_high(least_j, k)].sum(axis=0) @ weight_Q
+    )
+
+
+def _estimates(draws: Floats, n: int) -> tuple[Estimate, Estimate]:
+    if n == 0:
+        return Estimate(), Estimate()
+    (lo_c, lo_h), (hi_c, hi_h) = np.quantile(draws[1:], [0.025, 0.975], axis=0)
+    (c, h) = draws[0]
+    # one pair cannot say how far pairs differ
+    if n == 1:
+        return Estimate(float(c), None, None, n), Estimate(float(h), None, None, n)
+    return Estimate(float(c), float(lo_c), float(hi_c), n), Estimate(float(h), float(lo_h), float(hi_h), n)

@@ -1,0 +1,102 @@
+"""An estimate with its interval and the count it rests on. Absent is not zero: n = 0 means value None."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+Z95 = 1.959963984540054  # two-sided 95 %
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval; ``n`` is how many things it was counted over. None means unknown."""
+
+    value: float | None = None
+    lo: float | None = None
+    hi: float | None = None
+    n: int = 0
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A quantity beside what chance alone gives under a stated null.
+
+    ``null``   mean under the null; ``null_lo``, ``null_hi`` hold 95 % of the null draws.
+    ``excess`` value minus null.
+    ``p``      one-sided: how often the null is at least as extreme, ``(1 + hits) / (1 + draws)``.
+    ``n``      what the value was counted over. All None (and n = 0) where there is nothing to count.
+    """
+
+    value: float | None = None
+    null: float | None = None
+    null_lo: float | None = None
+    null_hi: float | None = None
+    excess: float | None = None
+    p: float | None = None
+    n: int = 0
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        return asdict(self)
+
+
+def tested(value: float, null_B: Floats, n: int, *, larger_is_extreme: bool = True) -> Tested:
+    """Set ``value`` against ``null_B``, the same quantity in B draws from the null; NaN draws do not count."""
+    null_B = null_B[np.isfinite(null_B)]
+    if n == 0 or not np.isfinite(value) or len(null_B) == 0:
+        return Tested()
+    # round-off must not decide a tie between the value and a draw
+    margin = 1e-9 * max(1.0, abs(value))
+    hits = (null_B >= value - margin).sum() if larger_is_extreme else (null_B <= value + margin).sum()
+    mean, (lo, hi) = float(null_B.mean()), np.quantile(null_B, [0.025, 0.975])
+    p = (1 + int(hits)) / (1 + len(null_B))
+    return Tested(float(value), mean, float(lo), float(hi), float(value) - mean, p, int(n))
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share seen in ``n`` (possibly effective, hence fractional) independent trials."""
+    middle = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / (1 + Z95**2 / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def proportion(hit_Q: NDArray) -> Estimate:
+    """Share of Q independent trials (each in [0, 1]) with Wilson's interval."""
+    if len(hit_Q) == 0:
+        return Estimate()
+    share = float(np.mean(hit_Q))
+    return Estimate(share, *wilson(share, len(hit_Q)), len(hit_Q))
+
+
+def clustered_proportion(hit_C: NDArray, total_C: NDArray) -> Estimate:
+    """Share of hits over clusters (C users) with ``hit_C`` hits of ``total_C`` trials each.
+
+    Wilson's interval at the effective number of trials: the cluster-robust variance says how many independent trials
+    would be as uncertain; where all trials agree it cannot be estimated and the number of clusters is taken. With one
+    cluster the interval is over its trials, for this one user.
+    """
+    n, clusters = float(np.sum(total_C)), int(np.count_nonzero(total_C))
+    if n == 0:
+        return Estimate()
+    share = float(np.sum(hit_C) / n)
+    variance = float(np.sum((hit_C - share * total_C) ** 2)) / n**2 * clusters / max(clusters - 1, 1)
+    if clusters == 1:
+        effective = n
+    elif variance > 1e-12:
+        effective = min(n, max(share * (1 - share) / variance, 1.0))
+    else:
+        effective = float(clusters)
+    return Estimate(share, *wilson(share, effective), round(n))
+
+
+def none_if_nan(value: float | np.floating) -> float | None:
+    """JSON has no NaN: unknown is None."""
+    return float(value) if np.isfinite(value) else None

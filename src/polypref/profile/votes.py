@@ -1,0 +1,121 @@
+"""Comparisons as votes: who stands where on which pair of texts. Everything in ``profile`` starts here.
+
+Shape suffixes: ``_J`` judgements as given, ``_V`` votes (one per user and pair), ``_Q`` pairs, ``_U`` users.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons
+
+Ints = NDArray[np.int64]
+Signs = NDArray[np.int8]
+PairKey = Literal["text", "id"]
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """V votes, at most one per user and pair, sorted by pair; the judgements behind them are counted.
+
+    ``sign_V``  +1 for the pair's first response, -1 for the second, 0 for a tie or for repeats that cancel out.
+    ``plus_V``, ``minus_V``, ``tie_V``  how often this user judged this pair so (test-retest lives here).
+    ``first_Q``, ``second_Q``  the pair's responses, numbered as in the pool; which is first is arbitrary (text hash).
+    ``prompt_Q`` the prompt they answer. ``same_text`` judgements whose two texts are equal: no vote, only counted.
+    """
+
+    user_V: Ints
+    pair_V: Ints
+    sign_V: Signs
+    plus_V: Ints
+    minus_V: Ints
+    tie_V: Ints
+    first_Q: Ints
+    second_Q: Ints
+    prompt_Q: Ints
+    n_users: int
+    same_text: int = 0
+
+    @property
+    def n_pairs(self) -> int:
+        return len(self.first_Q)
+
+    @cached_property
+    def decided(self) -> Votes:
+        """Only the votes that take a side: a tie, or repeats that cancel out, is an abstention."""
+        return self.take(self.sign_V != 0)
+
+    @cached_property
+    def plus_Q(self) -> Ints:
+        """Users for the first response of each pair."""
+        return np.bincount(self.pair_V[self.sign_V > 0], minlength=self.n_pairs)
+
+    @cached_property
+    def minus_Q(self) -> Ints:
+        """Users for the second response of each pair."""
+        return np.bincount(self.pair_V[self.sign_V < 0], minlength=self.n_pairs)
+
+    @property
+    def panel_Q(self) -> Ints:
+        """Users who took a side on each pair."""
+        return self.plus_Q + self.minus_Q
+
+    @property
+    def margin_Q(self) -> Ints:
+        """Users for the first minus users for the second response."""
+        return self.plus_Q - self.minus_Q
+
+    def take(self, rows_V: NDArray) -> Votes:
+        """Some of the votes; pairs and users keep their numbers."""
+        names = ("user_V", "pair_V", "sign_V", "plus_V", "minus_V", "tie_V")
+        return replace(self, **{name: getattr(self, name)[rows_V] for name in names})
+
+    def permuted(self, rng: np.random.Generator) -> Votes:
+        """The same panels and counts with the votes of each pair dealt anew to its users: users without a taste."""
+        # pair_V is sorted, so sorting by (pair, random) keeps every pair's block of rows in place
+        order = np.argsort(self.pair_V + 0.5 * rng.random(len(self.pair_V)))
+        return replace(self, sign_V=self.sign_V[order])
+
+
+def votes(comparisons: Comparisons, pairs: PairKey = "text") -> Votes:
+    """Count the judgements of each user on each pair.
+
+    ``pairs`` "text": the same two texts under one prompt are one pair, whatever their pair id (the default); "id": the
+    data's own pair ids (a judgement without one falls back on its texts).
+    """
+    keys_R = comparisons.responses.keys_R
+    a_J, b_J = keys_R[comparisons.chosen_N], keys_R[comparisons.rejected_N]
+    differ_J = a_J != b_J
+    sign_J = np.where(a_J < b_J, 1, -1)
+    if comparisons.tie_N is not None:
+        sign_J[comparisons.tie_N] = 0
+    rows = np.flatnonzero(differ_J)
+    key_J = comparisons.pair_key_N[rows]
+    if pairs == "id" and comparisons.pair_N is not None:
+        given_J = comparisons.pair_N[rows]
+        key_J = np.where(given_J >= 0, given_J.astype(np.uint64), key_J)
+    sign_J, user_J = sign_J[rows], comparisons.user_N[rows].astype(np.int64)
+    _, at_Q, pair_J = np.unique(key_J, return_index=True, return_inverse=True)
+    chosen_Q, rejected_Q = comparisons.chosen_N[rows[at_Q]], comparisons.rejected_N[rows[at_Q]]
+    ordered_Q = (a_J < b_J)[rows[at_Q]]
+    n_users = len(comparisons.users)
+    _, at_V, vote_J = np.unique(pair_J * np.int64(n_users) + user_J, return_index=True, return_inverse=True)
+    plus_V, minus_V, tie_V = (np.bincount(vote_J[sign_J == s], minlength=len(at_V)) for s in (1, -1, 0))
+    return Votes(
+        user_V=user_J[at_V],
+        pair_V=pair_J[at_V],
+        sign_V=np.sign(plus_V - minus_V).astype(np.int8),
+        plus_V=plus_V,
+        minus_V=minus_V,
+        tie_V=tie_V,
+        first_Q=np.where(ordered_Q, chosen_Q, rejected_Q).astype(np.int64),
+        second_Q=np.where(ordered_Q, rejected_Q, chosen_Q).astype(np.int64),
+        prompt_Q=comparisons.responses.prompt_R[chosen_Q].astype(np.int64),
+        n_users=n_users,
+        same_text=int(len(differ_J) - len(rows)),
+    )
