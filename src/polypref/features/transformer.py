@@ -1,0 +1,153 @@
+"""What the local transformer encoders share: tokens once, batches of similar length, pooling by attention mask.
+
+A text is a pair ``(head, tail)``: the prompt, which may lose its beginning when both are too long, and the response,
+which never gives way to the prompt. Batches are padded on the right under a mask of our own: neither the tokenizer's
+padding side nor its padding token (which may be the end-of-text token, or missing) can change a feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from polypref.comparisons import IntArray
+from polypref.errors import EncoderError
+from polypref.features.fill import batches
+
+if TYPE_CHECKING:
+    import torch
+
+Pooling = Literal["mean", "last", "first"]
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One text as token ids, special tokens included; the first ``n_head`` are the prompt's."""
+
+    ids: Sequence[int]
+    n_head: int
+
+
+class Framer:
+    """Puts a tokenizer's special tokens around a pair of texts and makes it fit ``max_length`` tokens.
+
+    Special tokens are found out from the tokenizer itself: what it puts before and after a text, and, for tokenizers
+    that close a text (``[SEP]``), the same closing token between prompt and response.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self._tokenizer, self.max_length = tokenizer, max_length
+        bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+        full = tokenizer("a")["input_ids"]
+        at = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+        self.before, self.after = full[:at], full[at + len(bare) :]
+        self._nothing = [tokenizer.bos_token_id or tokenizer.eos_token_id or 0]  # a model must read something
+        if max_length <= len(self.before) + 2 * len(self.after):
+            raise EncoderError(f"max_length = {max_length} leaves no room for a text; use 16 or more.")
+
+    def frame(self, pairs: Sequence[Pair], special: bool = True) -> list[Tokens]:
+        """Token ids of each pair. ``special=False`` is for texts that a chat template has framed already."""
+        tails = self._ids([tail for _, tail in pairs])
+        if not any(head for head, _ in pairs):
+            return [self._join([], tail, special) for tail in tails]
+        distinct = list(dict.fromkeys(head for head, _ in pairs))
+        heads = dict(zip(distinct, self._ids(distinct), strict=True))
+        return [self._join(heads[head], tail, special) for (head, _), tail in zip(pairs, tails, strict=True)]
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+    def _join(self, head: list[int], tail: list[int], special: bool) -> Tokens:
+        before, after = (self.before, self.after) if special else ([], [])
+        between = after if head else []
+        tail = tail[: self.max_length - len(before) - len(after)]
+        room = self.max_length - len(before) - len(between) - len(tail) - len(after)
+        head = [*head[-room:], *between] if head and room > 0 else []
+        ids = [*before, *head, *tail, *after]
+        return Tokens(ids or self._nothing, len(before) + len(head) if head else 0)
+
+
+def run(
+    network: Any, tokens: Sequence[Tokens], batch_size: int, token_types: bool = False
+) -> Iterator[tuple[IntArray, torch.Tensor, torch.Tensor]]:
+    """Run ``network`` over the texts: ``(index_B, hidden_BTD, mask_BT)``, batches of similar length, longest first."""
+    import torch
+
+    device = next(network.parameters()).device
+    for index_B in batches(np.array([len(t.ids) for t in tokens], np.int64), batch_size):
+        chosen = [tokens[i] for i in index_B]
+        ids_BT = np.zeros((len(chosen), max(len(t.ids) for t in chosen)), np.int64)
+        mask_BT, type_BT = np.zeros_like(ids_BT), np.zeros_like(ids_BT)
+        for row, text in enumerate(chosen):
+            ids_BT[row, : len(text.ids)] = text.ids
+            mask_BT[row, : len(text.ids)] = 1
+            type_BT[row, text.n_head or len(text.ids) : len(text.ids)] = 1
+        inputs = {"input_ids": ids_BT, "attention_mask": mask_BT}
+        if token_types:
+            inputs["token_type_ids"] = type_BT
+        on_device = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+        with torch.inference_mode():
+            hidden_BTD = network(**on_device).last_hidden_state
+        yield index_B, hidden_BTD, on_device["attention_mask"]
+
+
+def pool(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor, how: Pooling) -> torch.Tensor:
+    """One vector per text (B, D, float32) from the tokens that the mask keeps, on whichever side the padding is."""
+    import torch
+
+    hidden_BTD = hidden_BTD.float()
+    if how == "mean":
+        weight_BT1 = mask_BT.unsqueeze(-1).to(hidden_BTD.dtype)
+        return (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1).clamp(min=1)
+    place_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
+    if how == "last":
+        at_B = torch.where(mask_BT > 0, place_T, -1).amax(1)
+    else:
+        at_B = torch.where(mask_BT > 0, place_T, mask_BT.shape[1]).amin(1)
+    return hidden_BTD[torch.arange(len(at_B), device=at_B.device), at_B]
+
+
+def default_device() -> str:
+    """``cuda`` or ``mps`` where there is one, else ``cpu``."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' load report and progress bars; the caller's settings are put back."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, read once per process and state of the file."""
+    status = path.stat()
+    stamp = (status.st_size, status.st_mtime_ns)
+    if _SHA256.get(path, (None, ""))[0] != stamp:
+        from hashlib import file_digest
+
+        with path.open("rb") as file:
+            _SHA256[path] = (stamp, file_digest(file, "sha256").hexdigest())
+    return _SHA256[path][1]
+
+
+_SHA256: dict[Path, tuple[tuple[int, int], str]] = {}
