@@ -1,3 +1,56 @@
-"""polypref: learn, measure and serve the preferences of many different people instead of one average person."""
+"""polypref: learn, measure and serve the preferences of many different people instead of one average person.
+
+The public names are imported when they are first used, so that ``import polypref`` costs nothing:
+
+    read, ReadOptions      files of preferences -> Reading(comparisons, where each came from)
+    lint, clean            what is wrong with a reading; the comparisons without what must be dropped
+    simulate, WORLDS       people with known truth
+    encoder                a text encoder by name: minilm, static, hf:<model>, endpoint:<url>
+    LEARNERS               the methods by name; LEARNERS[name].fit(comparisons, encoder=..., seed=0) gives a scorer
+    save, load             a fitted scorer to a folder and back
+    compare                all learners, person by person, with intervals
+    Comparisons, Responses, Users, from_columns    what everything passes around
+    PolyprefError          base of every error that a user can cause
+
+Everything else is reached by its module, for example ``from polypref.profile import profile``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+PUBLIC: dict[str, str] = {
+    "Comparisons": "polypref.comparisons",
+    "LEARNERS": "polypref.learners",
+    "PolyprefError": "polypref.errors",
+    "ReadOptions": "polypref.data.read",
+    "Responses": "polypref.comparisons",
+    "Users": "polypref.comparisons",
+    "WORLDS": "polypref.data.worlds",
+    "clean": "polypref.data.lint",
+    "compare": "polypref.evaluation",
+    "encoder": "polypref.features",
+    "from_columns": "polypref.comparisons",
+    "lint": "polypref.data.lint",
+    "load": "polypref.learners",
+    "read": "polypref.data.read",
+    "save": "polypref.learners",
+    "simulate": "polypref.data.worlds",
+}
+
+__all__ = sorted(["__version__", *PUBLIC])  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'polypref' has no attribute {name!r}; public names: {', '.join(PUBLIC)}")
+    value = getattr(import_module(PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *PUBLIC})
