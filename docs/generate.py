@@ -1,0 +1,145 @@
+"""Write the generated pages: docs/cli.md from --help, docs/learners.md from LEARNERS, docs/python.md from the public names.
+
+    python docs/generate.py            write them again
+    python docs/generate.py --check    fail, naming each page that is not what would be written
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import fields
+from io import StringIO
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+WIDTH = "110"  # of the help texts; tyro reads it from the environment
+
+# One runnable example of each command, in an order in which each finds the files it reads; tests/test_docs.py runs them.
+EXAMPLES: dict[str, str] = {
+    "simulate": "polypref simulate two-tastes --out prefs.jsonl",
+    "check": "polypref check prefs.jsonl",
+    "profile": "polypref profile prefs.jsonl",
+    "compare": "polypref compare prefs.jsonl --out report --learners random length pooled hierarchical --encoder static --seeds 2",
+    "fit": "polypref fit prefs.jsonl --learner hierarchical --encoder static --out scorer",
+    "score": "polypref score scorer questions.jsonl --out scores.jsonl",
+    "demo": "polypref demo --out demo",
+}
+
+
+def cli_page() -> str:
+    """docs/cli.md."""
+    from polypref.cli import COMMANDS, overview
+
+    parts = [
+        "# The commands",
+        "",
+        "Written by `make docs` from `--help`. The examples run in this order, each on the files of those before;",
+        "`questions.jsonl` is shown under [score](#score).",
+        "",
+        _block(overview()),
+    ]
+    for name in [*EXAMPLES, *(name for name in COMMANDS if name not in EXAMPLES)]:
+        parts += ["", f"## {name}", "", f"Example: `{EXAMPLES.get(name, 'missing')}`", "", _block(help_text(name))]
+        if name == "score":
+            parts += ["", "`questions.jsonl`, and what `score` answers:", "", _block(QUESTIONS, "json")]
+            parts += ["", _block(ANSWERS, "json")]
+    return "\n".join(parts) + "\n"
+
+
+QUESTIONS = """\
+{"user_id": "u0", "prompt": "How do I boil an egg?", "response": "Put it in boiling water for seven minutes."}
+{"user_id": "a stranger", "prompt": "How do I boil an egg?", "response": "It depends on how you like it."}"""
+ANSWERS = """\
+{"user_id": "u0", "prompt": "How do I boil an egg?", "response": "Put ...", "score": 0.41, "source": "personal"}
+{"user_id": "a stranger", "prompt": "How do I boil an egg?", "response": "It ...", "score": -0.2, "source": "population"}"""
+
+
+def help_text(command: str) -> str:
+    """What ``polypref COMMAND --help`` prints."""
+    from polypref.cli import main
+
+    os.environ |= {"COLUMNS": WIDTH, "NO_COLOR": "1"}
+    printed = StringIO()
+    with redirect_stdout(printed):
+        code = main([command, "--help"])
+    assert code == 0, f"polypref {command} --help exits with {code}"
+    return "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
+
+
+def learners_page() -> str:
+    """docs/learners.md."""
+    from polypref.learners import LEARNERS
+
+    parts = [
+        "# The learners",
+        "",
+        "Written by `make docs` from `polypref.learners.LEARNERS`: the settings are the defaults that `compare` and `fit` use.",
+        "",
+        "| name | what it is | settings |",
+        "|---|---|---|",
+    ]
+    for name, learner in LEARNERS.items():
+        settings = ", ".join(f"`{f.name}={getattr(learner, f.name)!r}`" for f in fields(learner))  # type: ignore[arg-type]
+        parts.append(f"| [`{name}`](#{name}) | {_first_line(type(learner))} | {settings or 'none'} |")
+    for name, learner in LEARNERS.items():
+        source = inspect.getmodule(type(learner))
+        parts += ["", f"## {name}", "", _block(inspect.getdoc(source) or "", "text")]
+    return "\n".join(parts) + "\n"
+
+
+def python_page() -> str:
+    """docs/python.md."""
+    import polypref
+
+    example = (DOCS.parent / "examples" / "five_lines.py").read_text()
+    parts = [
+        "# The same in Python",
+        "",
+        "Written by `make docs` from the public names of `polypref`. They are imported when first used.",
+        "",
+        _block(example.split('"""', 2)[2].strip(), "python"),
+        "",
+        "| name | module | what it is |",
+        "|---|---|---|",
+    ]
+    for name, module in polypref.PUBLIC.items():
+        value = getattr(polypref, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            what = _first_line(value)
+        else:
+            what = ", ".join(f"`{key}`" for key in value)
+        parts.append(f"| `{name}` | `{module}` | {what} |")
+    return "\n".join(parts) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {"cli.md": cli_page, "learners.md": learners_page, "python.md": python_page}
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`").replace("|", "\\|")
+
+
+def _block(text: str, language: str = "text") -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check every page; returns the exit code."""
+    stale = []
+    for name, page in PAGES.items():
+        path, text = DOCS / name, page()
+        if "--check" not in arguments:
+            path.write_text(text)
+        elif not path.exists() or path.read_text() != text:
+            stale.append(f"docs/{name}")
+    if stale:
+        print(f"not up to date: {', '.join(stale)}. Run: make docs", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
