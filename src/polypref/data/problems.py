@@ -1,0 +1,71 @@
+"""What was wrong with single rows: counted by kind, one example each with its file, line, value and next step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.errors import InputError
+
+VISIBLE = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+@dataclass(frozen=True)
+class RowProblem:
+    """``count`` rows of one kind; ``text`` tells the first in one line. Kept rows lack only the value complained of."""
+
+    name: str
+    count: int
+    file: str
+    line: int
+    text: str
+    kept: bool = False
+
+
+class Tally:
+    """Collects the row problems of one read."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, RowProblem] = {}
+
+    @property
+    def rows(self) -> int:
+        """Rows that could not be used."""
+        return sum(problem.count for problem in self._found.values() if not problem.kept)
+
+    @property
+    def problems(self) -> tuple[RowProblem, ...]:
+        """One entry for each kind, most frequent first."""
+        return tuple(sorted(self._found.values(), key=lambda problem: -problem.count))
+
+    def add(self, name: str, file: str, lines: NDArray[np.integer] | list[int], text: str, kept: bool = False) -> None:
+        """Count rows of one kind; ``text`` says what is wrong with the first of ``lines`` and what to do."""
+        if not len(lines):
+            return
+        seen = self._found.get(name)
+        if seen is not None:
+            self._found[name] = replace(seen, count=seen.count + len(lines))
+            return
+        line = int(lines[0])
+        told = f"line {line} of {short(file)}: {text}"
+        self._found[name] = RowProblem(name, len(lines), file, line, told, kept)
+
+    def refuse_if_most(self, rows_read: int) -> None:
+        """Raise InputError when more than half of the rows cannot be used."""
+        if 2 * self.rows > rows_read:
+            worst = next(problem for problem in self.problems if not problem.kept)
+            raise InputError(f"{self.rows:,} of {rows_read:,} rows cannot be used; the first: {worst.text}")
+
+
+def short(path: str) -> str:
+    """The last part of a path, for messages."""
+    return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def shown(value: object, width: int = 60) -> str:
+    """A value as it is quoted in a message: one line, cut when long, control characters made visible."""
+    text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+    text = "".join(c if c.isprintable() else VISIBLE.get(c, f"\\x{ord(c):02x}") for c in text[: width + 1])
+    return f'"{text[:width]}..."' if len(text) > width else f'"{text}"'

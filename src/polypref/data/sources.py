@@ -1,0 +1,158 @@
+"""From what a user types (paths, globs, ``hf://`` paths) to sources of row batches; Parquet is read here."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from polypref.data.problems import Tally
+from polypref.data.textfiles import Batch, Csv, JsonLines
+from polypref.errors import InputError, MissingExtra
+
+BATCH_ROWS = 250_000
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+}
+
+
+class Source(Protocol):
+    """A file of rows: what kind of value each column holds, and the rows in batches."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def types(self) -> dict[str, str]: ...
+
+    def batches(self, names: Sequence[str], tally: Tally) -> Iterator[Batch]: ...
+
+
+def expand(paths: Sequence[str]) -> list[str]:
+    """The files that paths, globs, folders' globs and ``hf://`` paths stand for, each once, in order.
+
+    Raises InputError when a path stands for no file.
+    """
+    files: list[str] = []
+    for path in map(str, paths):
+        found = [path]
+        if path.startswith("hf://"):
+            found = _hub_files(path)
+        elif not Path(path).exists():
+            found = sorted(glob.glob(path, recursive=True))
+        elif Path(path).is_dir():
+            raise InputError(f"{path} is a folder; expected files. Use a pattern: '{path.rstrip('/')}/*.parquet'.")
+        if not found:
+            raise InputError(f"no file is named {path}; expected .jsonl, .csv or .parquet files, also .gz and .zst.")
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def open_source(path: str) -> Source:
+    """A source for one file by its suffix. Raises InputError for an unknown suffix or an unreadable file."""
+    name = path.removesuffix(".gz").removesuffix(".zst")
+    kind = SUFFIXES.get(Path(name).suffix.lower())
+    if kind == "parquet" and name == path:
+        return Parquet.open(path)
+    if kind == "jsonl":
+        return JsonLines.open(path)
+    if kind == "csv":
+        return Csv.open(path)
+    known = ", ".join(SUFFIXES)
+    raise InputError(f"{path}: unknown kind of file; expected one of {known} (text files also with .gz or .zst).")
+
+
+def hub() -> Any:
+    """The Hugging Face file system. Raises MissingExtra when its package is not installed."""
+    try:
+        from huggingface_hub import HfFileSystem
+    except ImportError as error:
+        raise MissingExtra("reading hf:// paths", "hub") from error
+    return HfFileSystem()
+
+
+def _hub_files(path: str) -> list[str]:
+    system = hub()
+    try:
+        found = system.glob(path) if any(c in path for c in "*?[") else [path] if system.exists(path) else []
+    except Exception as error:  # the hub's client raises a dozen kinds for no network, no such set, no access
+        why = str(error).strip().splitlines()[:1]
+        reason = why[0] if why else type(error).__name__
+        raise InputError(
+            f"cannot reach {path} ({reason}). Check the name and the network, or download the file and give its path."
+        ) from error
+    return [file if file.startswith("hf://") else f"hf://{file}" for file in sorted(found)]
+
+
+@dataclass(frozen=True, eq=False)
+class Parquet:
+    """A Parquet file; its row groups are streamed."""
+
+    path: str
+    schema: dict[str, pl.DataType]
+
+    @classmethod
+    def open(cls, path: str) -> Parquet:
+        """Read the schema. Raises InputError when the file is not Parquet."""
+        try:
+            return cls(path, dict(pl.scan_parquet(path, glob=False).collect_schema()))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InputError(f"{path} is not a readable Parquet file ({_first_line(error)}).") from error
+
+    @property
+    def types(self) -> dict[str, str]:
+        """What each column holds, in words."""
+        return {name: _kind(dtype) for name, dtype in self.schema.items()}
+
+    def batches(self, names: Sequence[str], tally: Tally) -> Iterator[Batch]:
+        """The columns ``names`` in slices; lists and structs become JSON text, categories become text."""
+        columns = [self._column(name) for name in names]
+        row = 1
+        try:
+            frames = pl.scan_parquet(self.path, glob=False).select(names)
+            for frame in frames.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
+                yield Batch(frame.select(columns), np.arange(row, row + frame.height))
+                row += frame.height
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InputError(f"{self.path} is damaged after row {row - 1} ({_first_line(error)}).") from error
+
+    def _column(self, name: str) -> pl.Expr:
+        dtype, column = self.schema[name], pl.col(name)
+        if isinstance(dtype, pl.List | pl.Array | pl.Struct):
+            wrapped = pl.struct(column).struct.json_encode()  # {"name":[...]}: the encoder takes structs only
+            head, tail = len(f'{{"{name}":'), 1
+            return pl.when(column.is_not_null()).then(wrapped.str.slice(head).str.head(-tail)).alias(name)
+        if isinstance(dtype, pl.Categorical | pl.Enum):
+            return column.cast(pl.String)
+        if isinstance(dtype, pl.Binary):
+            return column.cast(pl.String, strict=False)
+        return column
+
+
+def _kind(dtype: pl.DataType) -> str:
+    if dtype.is_numeric():
+        return "number"
+    for kind, types in (
+        ("text", (pl.String, pl.Categorical, pl.Enum, pl.Binary)),
+        ("list", (pl.List, pl.Array)),
+        ("object", (pl.Struct,)),
+        ("boolean", (pl.Boolean,)),
+        ("null", (pl.Null,)),
+    ):
+        if isinstance(dtype, types):
+            return kind
+    return "time"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
