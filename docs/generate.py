@@ -1,7 +1,6 @@
-"""Write the generated pages: docs/cli.md from --help, docs/learners.md from LEARNERS, docs/python.md from the public names.
+"""Write the generated pages: cli.md from --help, learners.md from LEARNERS, python.md from the public names.
 
-    python docs/generate.py            write them again
-    python docs/generate.py --check    fail, naming each page that is not what would be written
+``python docs/generate.py`` writes them again; with ``--check`` it fails, naming each page that is not up to date.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 WIDTH = "110"  # of the help texts; tyro reads it from the environment
 
-# One runnable example of each command, in an order in which each finds the files it reads; tests/test_docs.py runs them.
+# One runnable example of each command, each reading what those before wrote; tests/test_docs.py runs them in this order.
 EXAMPLES: dict[str, str] = {
     "simulate": "polypref simulate two-tastes --out prefs.jsonl",
     "check": "polypref check prefs.jsonl",
     "profile": "polypref profile prefs.jsonl",
-    "compare": "polypref compare prefs.jsonl --out report --learners random length pooled hierarchical --encoder static --seeds 2",
+    "compare": "polypref compare prefs.jsonl --learners length pooled hierarchical --encoder static --seeds 2 --out report",
     "fit": "polypref fit prefs.jsonl --learner hierarchical --encoder static --out scorer",
     "score": "polypref score scorer questions.jsonl --out scores.jsonl",
     "demo": "polypref demo --out demo",
@@ -50,12 +49,16 @@ def cli_page() -> str:
     return "\n".join(parts) + "\n"
 
 
+class _Printed(StringIO):
+    encoding = "utf-8"  # type: ignore[assignment]  # tyro draws frames as the terminal's encoding allows
+
+
 QUESTIONS = """\
 {"user_id": "u0", "prompt": "How do I boil an egg?", "response": "Put it in boiling water for seven minutes."}
-{"user_id": "a stranger", "prompt": "How do I boil an egg?", "response": "It depends on how you like it."}"""
+{"user_id": "x", "prompt": "How do I boil an egg?", "response": "It depends on how you like it."}"""
 ANSWERS = """\
 {"user_id": "u0", "prompt": "How do I boil an egg?", "response": "Put ...", "score": 0.41, "source": "personal"}
-{"user_id": "a stranger", "prompt": "How do I boil an egg?", "response": "It ...", "score": -0.2, "source": "population"}"""
+{"user_id": "x", "prompt": "How do I boil an egg?", "response": "It ...", "score": -0.2, "source": "population"}"""
 
 
 def help_text(command: str) -> str:
@@ -63,7 +66,7 @@ def help_text(command: str) -> str:
     from polypref.cli import main
 
     os.environ |= {"COLUMNS": WIDTH, "NO_COLOR": "1"}
-    printed = StringIO()
+    printed = _Printed()
     with redirect_stdout(printed):
         code = main([command, "--help"])
     assert code == 0, f"polypref {command} --help exits with {code}"
@@ -77,7 +80,7 @@ def learners_page() -> str:
     parts = [
         "# The learners",
         "",
-        "Written by `make docs` from `polypref.learners.LEARNERS`: the settings are the defaults that `compare` and `fit` use.",
+        "Written by `make docs` from `polypref.learners.LEARNERS`; the settings are those that `compare` and `fit` use.",
         "",
         "| name | what it is | settings |",
         "|---|---|---|",

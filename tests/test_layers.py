@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src"
 
 LAYERS: dict[int, tuple[str, ...]] = {
-    7: ("polypref",),  # the public names; below, only its __version__ may be imported
+    7: ("polypref", "polypref.__main__"),  # the public names; below, only its __version__ may be imported
     6: ("polypref.cli", "polypref.serve"),
     5: ("polypref.report", "polypref.policy.trainer", "polypref.policy.rewards", "polypref.policy.slime"),
     4: ("polypref.evaluation", "polypref.bounds", "polypref.policy.groups"),

@@ -88,12 +88,17 @@ def _tyro(what: Any, who: str, arguments: Sequence[str], **known: Any) -> Any:
 
 
 def _one_line(complaint: str) -> str:
-    """Tyro's framed complaint as one sentence: its first paragraph and the nearest flag, without frame or help text."""
-    lines = [line.strip("│ ") for line in complaint.splitlines() if not line.startswith(("╭", "╰"))]
-    end = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
-    first = " ".join(line for line in lines[:end] if line).strip()
-    near = re.search(r"Perhaps you meant:\s+(--[\w-]+)", "\n".join(lines))
-    return (first or " ".join(complaint.split())) + (f". Did you mean {near[1]}?" if near else "")
+    """Tyro's framed complaint as one sentence: its first paragraph and the nearest flag, without frame or help text.
+
+    The frame is drawn with box characters or with dashes, in colour or not, as the terminal can.
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", complaint).strip()
+    lines = [line.strip("│ ") for line in plain.splitlines() if not line.startswith(("╭", "╰"))]
+    sections = re.split(r"^(?:─|-){9,}$", "\n".join(lines), flags=re.MULTILINE)
+    titled = not plain.startswith("╭") and len(sections) > 1  # else the title is in the frame
+    first = " ".join(sections[titled].split())
+    near = re.search(r"Perhaps you meant:\s+(--[\w-]+)", plain.replace("│", ""))
+    return first + (f". Did you mean {near[1]}?" if near else "")
 
 
 def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:

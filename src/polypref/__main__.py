@@ -1,0 +1,8 @@
+"""``python -m polypref``: the command, where the script is not on the path."""
+
+import sys
+
+from polypref.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

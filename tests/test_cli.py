@@ -1,0 +1,205 @@
+"""The dispatcher: fast help, one-line errors with their exit codes, settings from flags and TOML alike."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tyro
+
+from polypref import __version__
+from polypref.cli import COMMANDS, main, settings
+from polypref.errors import InputError, SettingsError
+
+ENTRY = [sys.executable, "-m", "polypref"]
+
+
+@dataclass(frozen=True)
+class Fake:
+    """Do nothing in particular."""
+
+    files: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Files."""
+    sizes: tuple[int, ...] = ()
+    """Sizes."""
+    columns: dict[str, str] | None = None
+    """Mapping."""
+    fast: bool = False
+    """Hurry."""
+
+
+@dataclass(frozen=True)
+class Needy:
+    """Has a setting without a default."""
+
+    out: Path
+    """Where."""
+    seed: int = 0
+    """Seed."""
+
+
+def test_help_is_fast_and_loads_nothing_heavy():
+    heavy = ("torch", "transformers", "polars", "numpy", "tyro", "rich")
+    code = (
+        "import sys; from polypref.cli import main; assert main(['--help']) == 0;"
+        f"print('loaded:', *[name for name in {heavy!r} if name in sys.modules])"
+    )
+    subprocess.run([*ENTRY, "--help"], check=True, capture_output=True)  # compiles what is not compiled yet
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([*ENTRY, "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.endswith("loaded:\n")
+    assert all(f"  {name}" in shown for name in COMMANDS)
+    assert min(times) < 0.5
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"polypref {__version__}\n"
+
+
+def test_no_command_shows_the_help_and_fails(capsys):
+    assert main([]) == 2
+    assert "usage: polypref" in capsys.readouterr().err
+
+
+def test_unknown_command_names_the_nearest(capsys):
+    assert main(["comparre"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "unknown command 'comparre'. Did you mean 'compare'?" in err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_there_and_explains_each_setting(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"usage: polypref {name}" in shown
+    cls = settings.command_class(name)
+    assert (cls.__doc__ or "").strip().split("\n")[0] in shown
+    for field in cls.__dataclass_fields__:  # type: ignore[attr-defined]
+        docs = tyro._docstrings.get_field_docstring(cls, field, ())  # the help text of the field
+        assert docs, f"{name}: setting {field} has no docstring"
+
+
+def run_fake(monkeypatch: pytest.MonkeyPatch, run: Callable[[Fake], int], *arguments: str) -> int:
+    monkeypatch.setattr(settings, "command_class", lambda name: type("Fake", (Fake,), {"run": run}))
+    return main(["demo", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        (InputError("line 4 of x:\n  bad\n"), 2, "polypref: error: line 4 of x: bad\n"),
+        (KeyboardInterrupt(), 130, "polypref: interrupted.\n"),
+    ],
+)
+def test_an_error_is_one_line_and_a_code(monkeypatch, capsys, raised, code, line):
+    def run(self):
+        raise raised
+
+    assert run_fake(monkeypatch, run) == code
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", line)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    with pytest.raises(ZeroDivisionError):
+        run_fake(monkeypatch, lambda self: 1 // 0)
+
+
+def test_exit_code_of_the_command_is_returned(monkeypatch):
+    assert run_fake(monkeypatch, lambda self: 1) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="skipped: needs a POSIX shell's pipe")
+def test_a_reader_that_leaves_is_no_error():
+    code = "import polypref.cli as c; c.overview = lambda: 'x' * 10_000_000; raise SystemExit(c.main(['--help']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(1)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sises", "1"], ["Unrecognized options: --sises", "Did you mean --sizes?"]),
+        (["--sizes", "many"], ["--sizes", "many"]),
+        (["--config"], ["--config needs a file"]),
+        (["--config", "absent.toml"], ["absent.toml", "No such file"]),
+    ],
+)
+def test_a_bad_flag_is_one_short_line(monkeypatch, capsys, arguments, words):
+    assert run_fake(monkeypatch, lambda self: 0, *arguments) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert len(err) < 300
+    assert all(word in err for word in words)
+    assert not set("╭│─╰") & set(err)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("colour", [True, False])
+def test_a_bad_flag_is_one_line_on_every_terminal(monkeypatch, capsys, encoding, colour):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    terminal.isatty = lambda: colour  # type: ignore[method-assign]
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run_fake(monkeypatch, lambda self: 0, "--sizes", "many") == 2
+    assert capsys.readouterr().err == (
+        "polypref: error: polypref demo: Error parsing --sizes: Could not find valid parse for arguments: ['many']\n"
+    )
+
+
+def test_flags_and_toml_give_the_same_settings(tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text('[fake]\nfiles = ["a", "b c"]\nsizes = [10, 20]\nfast = true\ncolumns = {user_id = "who"}\n')
+    flags = ["a", "b c", "--sizes", "10", "20", "--fast", "--columns", "user_id", "who"]
+    expected = Fake(("a", "b c"), (10, 20), {"user_id": "who"}, True)
+    assert settings.parse(Fake, "fake", flags) == expected
+    assert settings.parse(Fake, "fake", ["--config", str(config)]) == expected
+    assert settings.parse(Fake, "fake", [f"--config={config}", "--sizes", "5", "--no-fast"]) == Fake(
+        ("a", "b c"), (5,), {"user_id": "who"}, False
+    )
+
+
+def test_a_required_setting_may_come_from_either(tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text("[needy]\nseed = 3\n")
+    assert settings.parse(Needy, "needy", ["--config", str(config), "--out", "x"]) == Needy(Path("x"), 3)
+    with pytest.raises(SettingsError, match="out"):
+        settings.parse(Needy, "needy", ["--config", str(config)])
+    config.write_text("[needy]\nout = 'y'\n")
+    assert settings.parse(Needy, "needy", ["--config", str(config)]) == Needy(Path("y"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[fake]\nsizes = ['many']", ["sizes", "many"]),
+        ("[fake]\nsises = [1]", ["unknown setting", "Did you mean 'sizes'?"]),
+        ("[other]\nsizes = [1]", ["no table [fake]", "found: other"]),
+        ("[fake\n", ["is not TOML"]),
+    ],
+)
+def test_a_bad_settings_file_is_one_error(tmp_path, text, words):
+    config = tmp_path / "run.toml"
+    config.write_text(text)
+    with pytest.raises((SettingsError, InputError)) as caught:
+        settings.parse(Fake, "fake", ["--config", str(config)])
+    assert all(word in str(caught.value) for word in words)
