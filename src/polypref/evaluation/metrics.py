@@ -1,0 +1,199 @@
+"""What is measured on test rows, and how much each row and each user moves it.
+
+``_T`` test rows of all seeds one after the other (a judgement that is a test row under two seeds is there twice),
+``_U`` users, ``_S`` seeds. A margin is reward(chosen) - reward(rejected). Every metric is the mean over seeds of the
+metric within a seed.
+
+accuracy_micro         mean over decided judgements of 1 (margin > 0), 1/2 (equal scores), 0
+accuracy_macro         mean over users of the user's own accuracy; every user counts once
+accuracy_worst_decile  mean accuracy of the tenth of the users that are served worst, among users with at least
+                       MIN_DECILE_ROWS decided test rows in the seed
+log_loss               mean of -log sigmoid(margin); a tie counts half for each side
+brier                  mean squared error of sigmoid(margin), on the same rows
+calibration_error      expected calibration error over N_BINS equal-width bins of the predicted probability; each
+                       judgement is counted from both sides, which makes it the same as binning the preferred side's
+
+Ties take part in the last three only: nobody can be right about a tie, but a probability can. Each metric comes with
+its first derivatives (influence function), which the intervals need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+N_BINS = 10
+WORST = 0.1
+MIN_DECILE_ROWS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The test rows of all seeds, the same for every learner, training size and arm.
+
+    ``seed_T``    0 .. n_seeds - 1; ``user_T`` index of the user; ``pair_T`` code of the text pair, < n_pairs.
+    ``tie_T``     the user called it a tie; ``weight_T`` weight of the judgement.
+    ``cohort_T``  cohort name -> which rows belong to it (users may belong under one seed and not under another).
+    """
+
+    seed_T: NDArray[np.int64]
+    user_T: NDArray[np.int64]
+    pair_T: NDArray[np.int64]
+    tie_T: NDArray[np.bool_]
+    weight_T: Floats
+    cohort_T: dict[str, NDArray[np.bool_]]
+    n_seeds: int
+    n_users: int
+    n_pairs: int
+
+    def __len__(self) -> int:
+        return len(self.seed_T)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A metric's value and derivatives; absent (value None) where the cohort has no rows that count.
+
+    ``row_T``   derivative by a row's weight, over all T rows (0 outside the cohort).
+    ``user_U``  derivative by a user's weight: what leaving this user out would change.
+    ``n_users``, ``n_rows``  distinct users, and rows over all seeds, that the value rests on.
+    """
+
+    value: float | None
+    row_T: Floats
+    user_U: Floats
+    n_users: int = 0
+    n_rows: int = 0
+
+
+Metric = Callable[[HeldOut, NDArray[np.bool_], Floats], Measured]
+
+
+def correctness(margin_T: Floats) -> Floats:
+    """1 where the chosen response scores higher, 0 where lower, one half where equal."""
+    return np.where(margin_T > 0, 1.0, np.where(margin_T < 0, 0.0, 0.5))
+
+
+def log_losses(margin_T: Floats, tie_T: NDArray[np.bool_]) -> Floats:
+    """-log sigmoid(margin); for a tie the mean over both sides."""
+    lost_T = np.logaddexp(0.0, -margin_T)
+    return np.where(tie_T, lost_T + margin_T / 2, lost_T)
+
+
+def accuracy_micro(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
+    """Mean over decided judgements."""
+    return _row_mean(rows, in_T & ~rows.tie_T, correctness(margin_T))
+
+
+def log_loss(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
+    """Mean over all judgements, ties included."""
+    return _row_mean(rows, in_T, log_losses(margin_T, rows.tie_T))
+
+
+def brier(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
+    """Mean over all judgements, ties included."""
+    label_T = np.where(rows.tie_T, 0.5, 1.0)
+    return _row_mean(rows, in_T, (label_T - _sigmoid(margin_T)) ** 2)
+
+
+def accuracy_macro(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
+    """Mean over users of their own accuracy."""
+    return _user_mean(rows, in_T & ~rows.tie_T, correctness(margin_T), 1.0, 1)
+
+
+def accuracy_worst_decile(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
+    """Mean over the tenth of the users with the lowest accuracy."""
+    return _user_mean(rows, in_T & ~rows.tie_T, correctness(margin_T), WORST, MIN_DECILE_ROWS)
+
+
+def calibration_error(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
+    """Expected calibration error; biased upwards when bins hold few rows, alike for every learner."""
+    sure_T = _sigmoid(np.abs(margin_T))  # probability of the side that the learner prefers, in [1/2, 1]
+    right_T = np.where(rows.tie_T, 0.5, correctness(margin_T))
+    bin_T = np.minimum((sure_T - 0.5) * 2 * N_BINS, N_BINS - 1).astype(np.int64) + N_BINS * rows.seed_T
+    weight_T = np.where(in_T, rows.weight_T, 0.0)
+    gap_K = summed(bin_T, weight_T * (right_T - sure_T), rows.n_seeds * N_BINS)
+    return _row_mean(rows, in_T, np.sign(gap_K)[bin_T] * (right_T - sure_T))
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy_micro": accuracy_micro,
+    "accuracy_macro": accuracy_macro,
+    "accuracy_worst_decile": accuracy_worst_decile,
+    "log_loss": log_loss,
+    "brier": brier,
+    "calibration_error": calibration_error,
+}
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error"})
+
+
+def summed(code_K: NDArray[np.int64], value_K: NDArray, size: int = 0) -> Floats:
+    """Sum of the values of each code 0 .. size - 1."""
+    return np.bincount(code_K, value_K, size).astype(np.float64, copy=False)
+
+
+def _sigmoid(margin_T: Floats) -> Floats:
+    return np.exp(-np.logaddexp(0.0, -margin_T))
+
+
+def _row_mean(rows: HeldOut, in_T: NDArray[np.bool_], value_T: Floats) -> Measured:
+    """Weighted mean over rows within each seed, then over the seeds that have rows."""
+    weight_T = np.where(in_T, rows.weight_T, 0.0)
+    total_S = summed(rows.seed_T, weight_T, rows.n_seeds)
+    seeds = int((total_S > 0).sum())
+    if not seeds:
+        return _absent(rows)
+    safe_S = np.where(total_S > 0, total_S, 1.0)
+    mean_S = summed(rows.seed_T, weight_T * value_T, rows.n_seeds) / safe_S
+    row_T = weight_T * (value_T - mean_S[rows.seed_T]) / safe_S[rows.seed_T] / seeds
+    user_U = summed(rows.user_T, row_T, rows.n_users)
+    counted = weight_T > 0
+    return Measured(
+        float(mean_S.sum() / seeds), row_T, user_U, len(np.unique(rows.user_T[counted])), int(counted.sum())
+    )
+
+
+def _user_mean(rows: HeldOut, in_T: NDArray[np.bool_], value_T: Floats, share: float, min_rows: int) -> Measured:
+    """Mean over the ``share`` of users with the lowest means (1: over all users) within each seed, then over seeds.
+
+    A fraction of a user counts by that fraction; at least one whole user counts.
+    """
+    weight_T = np.where(in_T, rows.weight_T, 0.0)
+    code_T = rows.seed_T * rows.n_users + rows.user_T
+    size = rows.n_seeds * rows.n_users
+    total_SU = summed(code_T, weight_T, size)
+    safe_SU = np.where(total_SU > 0, total_SU, 1.0)
+    mean_SU = summed(code_T, weight_T * value_T, size) / safe_SU
+    counted_SU = (total_SU > 0) & (summed(code_T, weight_T > 0, size) >= min_rows)
+    share_SU = np.zeros((rows.n_seeds, rows.n_users))  # of the seed's value that rests on each user
+    user_U = np.zeros(rows.n_users)
+    values = []
+    for s, (mean_U, counted_U) in enumerate(
+        zip(mean_SU.reshape(share_SU.shape), counted_SU.reshape(share_SU.shape), strict=True)
+    ):
+        present = np.flatnonzero(counted_U)
+        if not len(present):
+            continue
+        worst = present[np.argsort(mean_U[present], kind="stable")]
+        k = max(share * len(present), 1.0)
+        part = np.clip(k - np.arange(len(worst)), 0.0, 1.0)
+        share_SU[s, worst] = part / k
+        value = float(part @ mean_U[worst] / k)
+        values.append(value)
+        edge = mean_U[worst[min(int(np.ceil(k)), len(worst)) - 1]]
+        user_U[worst] += part / k * (mean_U[worst] - edge) + (edge - value) / len(worst)
+    if not values:
+        return _absent(rows)
+    row_T = share_SU.ravel()[code_T] * weight_T * (value_T - mean_SU[code_T]) / safe_SU[code_T] / len(values)
+    in_code = counted_SU[code_T] & (weight_T > 0)
+    n_users = int(counted_SU.reshape(share_SU.shape).any(axis=0).sum())
+    return Measured(float(np.mean(values)), row_T, user_U / len(values), n_users, int(in_code.sum()))
+
+
+def _absent(rows: HeldOut) -> Measured:
+    return Measured(None, np.zeros(len(rows)), np.zeros(rows.n_users))

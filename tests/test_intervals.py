@@ -1,0 +1,179 @@
+"""Intervals: coverage by simulation where the truth is known, pairing, few clusters; many tests at once."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from polypref.evaluation.intervals import (
+    POISSON_LESS_1,
+    Clusters,
+    Interval,
+    benjamini_hochberg,
+    difference,
+    sign_flip_p,
+)
+from polypref.evaluation.metrics import METRICS, HeldOut, Measured
+
+
+def crossed(
+    rng: np.random.Generator, users: int, pairs: int, n: int, sd: tuple[float, float]
+) -> tuple[HeldOut, np.ndarray]:
+    """Rows of users and pairs with user and pair effects (sd) on the margin."""
+    user_T, pair_T = rng.integers(users, size=n), rng.integers(pairs, size=n)
+    margin_T = (
+        0.7 + sd[0] * rng.normal(size=users)[user_T] + sd[1] * rng.normal(size=pairs)[pair_T] + rng.normal(size=n)
+    )
+    return rows_of(user_T, pair_T, users, pairs), margin_T
+
+
+def rows_of(user_T, pair_T, users: int, pairs: int) -> HeldOut:
+    n = len(user_T)
+    return HeldOut(
+        np.zeros(n, int), user_T, pair_T, np.zeros(n, bool), np.ones(n), {}, n_seeds=1, n_users=users, n_pairs=pairs
+    )
+
+
+def measure(name: str, rows: HeldOut, margin_T: np.ndarray) -> Measured:
+    return METRICS[name](rows, np.ones(len(rows), bool), margin_T)
+
+
+@pytest.mark.parametrize("sd", [(0.0, 0.0), (0.7, 0.0), (0.0, 0.7), (0.6, 0.6)])
+def test_coverage_of_accuracy_intervals(sd):
+    """The nominal 95 % hold under every mixture of user, pair and single-judgement noise, not by being too wide."""
+    from scipy.stats import norm
+
+    rng = np.random.default_rng(int(10 * sd[0] + 100 * sd[1]))
+    truth = norm.cdf(0.7 / np.sqrt(1 + sd[0] ** 2 + sd[1] ** 2))
+    hit = {"accuracy_micro": [], "accuracy_macro": []}
+    for _ in range(250):
+        rows, margin_T = crossed(rng, users=40, pairs=60, n=900, sd=sd)
+        clusters = Clusters(rows, seed=int(rng.integers(2**31)), draws=300)
+        for name, hits in hit.items():
+            interval = clusters.intervals([measure(name, rows, margin_T)], (0, 1))[0]
+            hits.append(interval.lo <= truth <= interval.hi)
+    for name, hits in hit.items():
+        assert 0.90 <= np.mean(hits) <= 0.99, (name, np.mean(hits))
+
+
+def test_coverage_of_a_paired_difference():
+    """Two scorers that share users and pairs: no difference in truth, and about 5 % of intervals miss zero."""
+    rng = np.random.default_rng(5)
+    misses, widths, loose = [], [], []
+    for _ in range(250):
+        rows, margin_T = crossed(rng, users=30, pairs=50, n=700, sd=(0.8, 0.8))
+        one, other = (measure("accuracy_micro", rows, margin_T + 0.3 * rng.normal(size=700)) for _ in range(2))
+        clusters = Clusters(rows, seed=1, draws=200)
+        interval, alone = clusters.intervals([difference(one, other), one])
+        misses.append(not interval.lo <= 0 <= interval.hi)
+        widths.append(interval.hi - interval.lo)
+        loose.append(alone.hi - alone.lo)
+    assert 0.01 <= np.mean(misses) <= 0.10
+    assert np.mean(widths) < 0.6 * np.mean(loose)
+
+
+def test_cell_noise_alone_gives_the_binomial_interval():
+    """Where users and pairs do not matter the standard error is the textbook's; product weights give 1.7 times it."""
+    rng = np.random.default_rng(2)
+    ratio = []
+    for _ in range(30):
+        rows, margin_T = crossed(rng, users=200, pairs=300, n=2000, sd=(0.0, 0.0))
+        measured = measure("accuracy_micro", rows, margin_T)
+        textbook = np.sqrt(measured.value * (1 - measured.value) / 2000)
+        ratio.append(Clusters(rows).intervals([measured])[0].se / textbook)
+    assert np.mean(ratio) == pytest.approx(1.0, abs=0.06)
+
+
+def test_repeating_rows_over_seeds_does_not_narrow():
+    rng = np.random.default_rng(3)
+    rows, margin_T = crossed(rng, users=40, pairs=60, n=800, sd=(0.3, 0.3))
+    repeated = HeldOut(
+        np.repeat(np.arange(5), 800),
+        np.tile(rows.user_T, 5),
+        np.tile(rows.pair_T, 5),
+        np.zeros(4000, bool),
+        np.ones(4000),
+        {},
+        n_seeds=5,
+        n_users=40,
+        n_pairs=60,
+    )
+    one = Clusters(rows).intervals([measure("accuracy_micro", rows, margin_T)])[0]
+    five = Clusters(repeated).intervals([measure("accuracy_micro", repeated, np.tile(margin_T, 5))])[0]
+    assert five.se == pytest.approx(one.se, rel=1e-6)
+    assert (five.lo, five.hi) == pytest.approx((one.lo, one.hi), abs=1e-6)
+
+
+def test_same_seed_same_interval_and_equal_predictions_differ_by_nothing():
+    rows, margin_T = crossed(np.random.default_rng(4), 30, 40, 500, (0.5, 0.5))
+    measured = measure("accuracy_macro", rows, margin_T)
+    assert Clusters(rows, seed=3).intervals([measured]) == Clusters(rows, seed=3).intervals([measured])
+    assert Clusters(rows).intervals([difference(measured, measured)], (-1, 1))[0] == Interval(0.0, 0.0, 0.0)
+
+
+def test_few_users_are_taken_as_they_are():
+    rng = np.random.default_rng(6)
+    rows, margin_T = crossed(rng, users=4, pairs=200, n=600, sd=(3.0, 0.0))
+    assert not Clusters(rows).by_user
+    measured = measure("accuracy_micro", rows, margin_T)
+    interval = Clusters(rows).intervals([measured])[0]
+    assert interval.se < 0.05  # with four such different users, users in general would span most of [0, 1]
+
+
+def test_one_user_or_certainty_has_no_interval():
+    rows = rows_of(np.arange(20), np.arange(20), 20, 20)
+    sure = measure("accuracy_micro", rows, np.ones(20))
+    assert sure.value == 1.0
+    assert Clusters(rows).intervals([sure], (0, 1)) == [Interval()]
+    alone = METRICS["accuracy_micro"](rows, rows.user_T == 3, np.ones(20))
+    assert Clusters(rows).intervals([alone], (0, 1)) == [Interval()]
+    nobody = METRICS["accuracy_micro"](rows, rows.user_T < 0, np.ones(20))
+    assert Clusters(rows).intervals([nobody, sure])[0] == Interval()
+
+
+def test_poisson_table_has_mean_and_variance_one():
+    assert POISSON_LESS_1.mean() == pytest.approx(0, abs=1e-3)
+    assert POISSON_LESS_1.var() == pytest.approx(1, abs=2e-3)
+
+
+def test_sign_flip_against_the_exact_test():
+    rng = np.random.default_rng(7)
+    for n in (4, 8, 12):
+        d = rng.choice([-1.0, -0.5, 0.5, 1.0], n) + 0.3
+        signs = np.array(list(product([-1, 1], repeat=n)))
+        exact = np.mean(np.abs(signs @ d) >= abs(d.sum()) - 1e-9)
+        found = sign_flip_p(np.array([d.sum()]), np.array([(d**2).sum()]), np.array([n]))[0]
+        assert found == pytest.approx(exact, abs=0.12)
+    all_better = sign_flip_p(np.array([5.0]), np.array([5.0]), np.array([5]))[0]
+    assert all_better == pytest.approx(2 / 2**5)
+    assert sign_flip_p(np.zeros(1), np.zeros(1), np.zeros(1, int))[0] == 1.0
+
+
+def test_benjamini_hochberg_by_hand_and_by_its_promise():
+    p = np.array([0.041, 0.001, 0.6, 0.008, 0.039])
+    assert benjamini_hochberg(p, 0.05).tolist() == [False, True, False, True, False]
+    assert benjamini_hochberg(np.array([0.04, 0.041, 0.03]), 0.05).all()
+    assert not len(benjamini_hochberg(np.zeros(0)))
+    rng = np.random.default_rng(8)
+    false_share = []
+    for _ in range(300):
+        null = rng.random(80)
+        real = rng.random(20) * 1e-4
+        fallen = benjamini_hochberg(np.concatenate([null, real]))
+        false_share.append(fallen[:80].sum() / max(fallen.sum(), 1))
+        assert fallen[80:].all()
+    assert np.mean(false_share) <= 0.06
+    assert np.mean(false_share) > 0.01
+
+
+def test_null_users_are_seldom_called_different():
+    """Thousand users without any true difference: family-wise, an error in about one run of twenty at most."""
+    rng = np.random.default_rng(9)
+    wrong = 0
+    for _ in range(60):
+        d = rng.choice([-1.0, 0.0, 0.0, 1.0], (1000, 20))
+        p = sign_flip_p(d.sum(axis=1), (d**2).sum(axis=1), (d != 0).sum(axis=1))
+        wrong += benjamini_hochberg(p).any()
+    assert wrong <= 8
+    d[0] = 1.0
+    assert benjamini_hochberg(sign_flip_p(d.sum(axis=1), (d**2).sum(axis=1), (d != 0).sum(axis=1)))[0]

@@ -1,0 +1,155 @@
+"""Metrics against their definitions spelt out, and their derivatives against finite differences and the jackknife."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from polypref.evaluation.metrics import METRICS, MIN_DECILE_ROWS, HeldOut, correctness, log_losses
+
+
+def some_rows(
+    n: int = 600, users: int = 25, pairs: int = 80, seeds: int = 2, seed: int = 0
+) -> tuple[HeldOut, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    rows = HeldOut(
+        seed_T=rng.integers(seeds, size=n),
+        user_T=rng.integers(users, size=n),
+        pair_T=rng.integers(pairs, size=n),
+        tie_T=rng.random(n) < 0.1,
+        weight_T=rng.choice([0.5, 1.0, 2.0], n),
+        cohort_T={},
+        n_seeds=seeds,
+        n_users=users,
+        n_pairs=pairs,
+    )
+    margin_T = rng.normal(0.5, 1.5, n)
+    margin_T[:20] = 0.0
+    return rows, margin_T
+
+
+def everyone(rows: HeldOut) -> np.ndarray:
+    return np.ones(len(rows), bool)
+
+
+def spelt_out(name: str, rows: HeldOut, margin_T: np.ndarray) -> float:
+    """The metric with loops, from its words alone."""
+    values = []
+    for s in range(rows.n_seeds):
+        here = [
+            (int(u), bool(tie), float(w), float(m))
+            for seed, u, tie, w, m in zip(rows.seed_T, rows.user_T, rows.tie_T, rows.weight_T, margin_T, strict=True)
+            if seed == s
+        ]
+        decided = [(u, w, 1.0 if m > 0 else 0.5 if m == 0 else 0.0) for u, tie, w, m in here if not tie]
+        if name == "accuracy_micro":
+            values.append(sum(w * a for _, w, a in decided) / sum(w for _, w, _ in decided))
+        elif name in ("accuracy_macro", "accuracy_worst_decile"):
+            own = {}
+            for u, w, a in decided:
+                own.setdefault(u, []).append((w, a))
+            if name == "accuracy_macro":
+                values.append(np.mean([sum(w * a for w, a in r) / sum(w for w, _ in r) for r in own.values()]))
+            else:
+                means = sorted(
+                    sum(w * a for w, a in r) / sum(w for w, _ in r) for r in own.values() if len(r) >= MIN_DECILE_ROWS
+                )
+                k = len(means) / 10
+                parts = [min(1.0, max(0.0, k - i)) for i in range(len(means))]
+                values.append(sum(p * m for p, m in zip(parts, means, strict=True)) / k)
+        elif name == "calibration_error":  # both sides of every judgement, twenty bins
+            bins = {}
+            for _, tie, w, m in here:
+                for margin, won in ((m, 1.0), (-m, 0.0)):
+                    p, label = 1 / (1 + np.exp(-margin)), 0.5 if tie or m == 0 else won
+                    side = (p > 0.5, min(int(abs(p - 0.5) * 20), 9)) if m else ("even", won)
+                    bins.setdefault(side, []).append(w * (label - p))
+            values.append(sum(abs(sum(b)) for b in bins.values()) / sum(2 * w for _, _, w, _ in here))
+        else:
+            losses = []
+            for _, tie, w, m in here:
+                p, label = 1 / (1 + np.exp(-m)), 0.5 if tie else 1.0
+                loss = -(label * np.log(p) + (1 - label) * np.log(1 - p)) if name == "log_loss" else (label - p) ** 2
+                losses.append((w, loss))
+            values.append(sum(w * x for w, x in losses) / sum(w for w, _ in losses))
+    return float(np.mean(values))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_value_is_the_definition(name):
+    rows, margin_T = some_rows()
+    measured = METRICS[name](rows, everyone(rows), margin_T)
+    assert measured.value == pytest.approx(spelt_out(name, rows, margin_T), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_row_derivatives_are_finite_differences(name):
+    rows, margin_T = some_rows()
+    measured = METRICS[name](rows, everyone(rows), margin_T)
+    h = 1e-6
+    moved = 0
+    for t in range(0, len(rows), 7):
+        up = rows.weight_T.copy()
+        up[t] *= 1 + h
+        changed = METRICS[name](replace(rows, weight_T=up), everyone(rows), margin_T).value
+        assert (changed - measured.value) / h == pytest.approx(measured.row_T[t], abs=2e-6)
+        moved += measured.row_T[t] != 0
+    assert moved >= 3
+
+
+@pytest.mark.parametrize("name", ["accuracy_micro", "accuracy_macro", "log_loss", "brier"])
+def test_user_derivatives_agree_with_leaving_the_user_out(name):
+    rows, margin_T = some_rows(seeds=1)
+    measured = METRICS[name](rows, everyone(rows), margin_T)
+    assert measured.user_U.sum() == pytest.approx(0, abs=1e-12)
+    left_out = np.array([METRICS[name](rows, rows.user_T != u, margin_T).value for u in range(rows.n_users)])
+    shift = measured.value - left_out
+    assert np.corrcoef(shift, measured.user_U)[0, 1] > 0.995
+    assert np.ptp(shift) > 0.001
+
+
+def test_worst_decile_user_derivatives_sum_to_zero_and_spare_the_others():
+    rows, margin_T = some_rows(n=3000, users=40, seeds=1)
+    measured = METRICS["accuracy_worst_decile"](rows, everyone(rows), margin_T)
+    assert measured.user_U.sum() == pytest.approx(0, abs=1e-12)
+    touched = np.unique(rows.user_T[measured.row_T != 0])
+    assert 3 <= len(touched) <= 4
+
+
+def test_equal_scores_are_one_half_and_ties_count_only_in_losses():
+    assert correctness(np.array([2.0, 0.0, -1.0])).tolist() == [1.0, 0.5, 0.0]
+    losses = log_losses(np.zeros(2), np.array([False, True]))
+    assert losses == pytest.approx([np.log(2)] * 2)
+    sides = log_losses(np.array([1.3, -1.3]), np.array([True, True]))
+    assert sides[0] == pytest.approx(sides[1])
+    rows, margin_T = some_rows()
+    flipped = np.where(rows.tie_T, -margin_T, margin_T)
+    for name in ("accuracy_micro", "accuracy_macro", "accuracy_worst_decile"):
+        before, after = (METRICS[name](rows, everyone(rows), m).value for m in (margin_T, flipped))
+        assert before == after
+    assert METRICS["accuracy_micro"](rows, everyone(rows), margin_T).n_rows == int((~rows.tie_T).sum())
+    assert METRICS["log_loss"](rows, everyone(rows), margin_T).n_rows == len(rows)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_empty_cohort_is_absent_not_zero(name):
+    rows, margin_T = some_rows()
+    measured = METRICS[name](rows, np.zeros(len(rows), bool), margin_T)
+    assert (measured.value, measured.n_users, measured.n_rows) == (None, 0, 0)
+
+
+def test_perfectly_calibrated_margins_have_little_calibration_error():
+    rng = np.random.default_rng(1)
+    rows, _ = some_rows(n=40_000, seeds=1)
+    rows = replace(rows, tie_T=np.zeros(len(rows), bool), weight_T=np.ones(len(rows)))
+    truth = rng.normal(0, 1.5, len(rows))
+    margin_T = np.where(rng.random(len(rows)) < 1 / (1 + np.exp(-truth)), truth, -truth)
+    good = METRICS["calibration_error"](rows, everyone(rows), margin_T).value
+    overconfident = METRICS["calibration_error"](rows, everyone(rows), 3 * margin_T).value
+    assert good < 0.01 < 0.08 < overconfident
+
+
+def test_huge_margins_stay_finite():
+    rows, _ = some_rows(n=400, seeds=1)
+    margin_T = np.where(np.arange(400) % 2, 1e6, -1e6).astype(float)
+    assert all(np.isfinite(metric(rows, everyone(rows), margin_T).value) for metric in METRICS.values())
