@@ -17,12 +17,12 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 WIDTH = "110"  # of the help texts; tyro reads it from the environment
 
-# One runnable example of each command, each reading what those before wrote; tests/test_docs.py runs them in this order.
+# One runnable example of each command, each reading what those before wrote; tests/test_docs.py runs them in order.
 EXAMPLES: dict[str, str] = {
     "simulate": "polypref simulate two-tastes --out prefs.jsonl",
     "check": "polypref check prefs.jsonl",
     "profile": "polypref profile prefs.jsonl",
-    "compare": "polypref compare prefs.jsonl --learners length pooled hierarchical --encoder static --seeds 2 --out report",
+    "compare": "polypref compare prefs.jsonl --learners pooled hierarchical --encoder static --seeds 2 --out report",
     "fit": "polypref fit prefs.jsonl --learner hierarchical --encoder static --out scorer",
     "score": "polypref score scorer questions.jsonl --out scores.jsonl",
     "demo": "polypref demo --out demo",
@@ -80,7 +80,7 @@ def learners_page() -> str:
     parts = [
         "# The learners",
         "",
-        "Written by `make docs` from `polypref.learners.LEARNERS`; the settings are those that `compare` and `fit` use.",
+        "Written by `make docs` from `polypref.learners.LEARNERS`, whose settings `compare` and `fit` use.",
         "",
         "| name | what it is | settings |",
         "|---|---|---|",

@@ -1,0 +1,107 @@
+"""``polypref fit``: one learner on all judgements of some files, saved as a folder that ``polypref score`` reads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from polypref.comparisons import Comparisons
+
+FACTS = "fit.json"  # beside the scorer's own files: what was fitted, on what, with which encoder
+VALID_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit one learner on all judgements and save the scorer.
+
+    A tenth of the judgements chooses the learner's hyper-parameters and then joins the fit. It is cut by the rule that
+    suits the data, as in compare; cutting by response leaves out judgements between a held-out and another text.
+    """
+
+    files: tyro.conf.Positional[tuple[str, ...]]
+    """Preference files: JSONL, CSV or Parquet, globs, hf:// paths."""
+    out: Path
+    """Folder to save the scorer to; one that is there is replaced."""
+    learner: str = "hierarchical"
+    """Which learner; docs/learners.md lists them."""
+    encoder: str = "minilm"
+    """What turns text into features: minilm, static, hf:MODEL or endpoint:URL."""
+    seed: int = 0
+    """Decides the validation rows and whatever the learner draws."""
+    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE=NAME ...")] = ()
+    """Which column plays which role, as in user_id=annotator chosen=better."""
+
+    def run(self) -> int:
+        """Read, drop what the linter drops, fit, save."""
+        from polypref.artifact import write_json
+        from polypref.data.layouts import parse_columns
+        from polypref.data.lint import clean, lint
+        from polypref.data.read import ReadOptions, read
+        from polypref.errors import CacheError, SettingsError, unknown_name
+        from polypref.features import encoder
+        from polypref.learners import LEARNERS, save
+
+        if not self.files:
+            raise SettingsError("fit needs at least one preference file: polypref fit FILE --out DIR.")
+        if self.learner not in LEARNERS:
+            raise unknown_name("learner", self.learner, LEARNERS)
+        encode = encoder(self.encoder)
+        reading = read(self.files, ReadOptions(columns=parse_columns(self.columns)))
+        comparisons = clean(reading, lint(reading))
+        train, valid, why = _cut(comparisons, self.seed)
+        scorer = LEARNERS[self.learner].fit(train, encoder=encode, seed=self.seed, valid=valid)
+        save(scorer, self.out)
+        facts = {
+            "learner": self.learner,
+            "encoder": self.encoder,
+            "encoder_identity": encode.identity,
+            "seed": self.seed,
+            "data": comparisons.content_hash,
+            "judgements": len(train) + len(valid),
+            "judgements_read": reading.rows_read,
+            "users": len(comparisons.users),
+            "selection": dict(scorer.selection),
+        }
+        try:
+            write_json(self.out / FACTS, facts)
+        except OSError as error:
+            raise CacheError(f"cannot write {self.out / FACTS}: {error.strerror}. Free the space.") from error
+        print(
+            f"{self.learner} on {len(train) + len(valid):,} of {reading.rows_read:,} judgements by "
+            f"{len(comparisons.users):,} users, features from {self.encoder}"
+        )
+        print(f"hyper-parameters chosen on {len(valid):,} of them, {why}")
+        for name, value in scorer.selection.items():
+            print(f"  {name}: {value if isinstance(value, str) else f'{value:.4g}'}")
+        print(f"saved to {self.out}")
+        return 0
+
+
+def _cut(comparisons: Comparisons, seed: int) -> tuple[Comparisons, Comparisons, str]:
+    """Training rows, validation rows, and how they were told apart."""
+    from polypref.data.split import choose_rule, holdout
+
+    rule, why = choose_rule(comparisons)
+    kept, held = holdout(comparisons, rule, seed, VALID_SHARE)
+    return comparisons.take(kept), comparisons.take(held), f"cut by {rule}: {why}"
+
+
+def read_facts(folder: Path) -> dict[str, object]:
+    """What ``fit`` wrote down beside a scorer; empty when the folder was made by ``polypref.save``.
+
+    Raises ArtifactError when it is there and unreadable.
+    """
+    from polypref.errors import ArtifactError
+
+    try:
+        return json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder / FACTS} cannot be read ({error}); fit and save it again.") from error

@@ -1,0 +1,50 @@
+"""The public names: small, documented, and imported only when used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import polypref
+
+
+@pytest.mark.parametrize("name", polypref.PUBLIC)
+def test_every_public_name_is_there_and_documented(name):
+    value = getattr(polypref, name)
+    assert name in dir(polypref)
+    assert name in polypref.__all__
+    assert f"    {name}" in polypref.__doc__ or f", {name}" in polypref.__doc__
+    if callable(value):
+        assert value.__doc__, f"{name} has no docstring"
+    else:
+        assert len(value) > 1
+
+
+def test_import_loads_nothing():
+    code = "import sys, polypref; print(*[n for n in sys.modules if n.split('.')[0] in ('torch', 'polars', 'numpy')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_first_use_loads_what_it_needs():
+    code = "import sys, polypref; polypref.Comparisons; print('polars' in sys.modules, 'torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown == "True False\n"
+
+
+def test_a_misspelt_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match=r"no attribute 'raed'.*read"):
+        polypref.raed  # noqa: B018
+
+
+def test_star_import_gives_the_public_names():
+    namespace: dict[str, object] = {}
+    exec("from polypref import *", namespace)
+    assert set(polypref.PUBLIC) <= set(namespace)
+
+
+def test_submodules_are_reached_by_name():
+    from polypref.profile import profile
+
+    assert callable(profile)

@@ -1,0 +1,122 @@
+"""The documentation is true: generated pages are up to date, examples run, links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import polypref
+from polypref.cli import COMMANDS, main
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+generate = load(ROOT / "docs" / "generate.py")
+
+
+@pytest.mark.parametrize("page", generate.PAGES)
+def test_generated_page_is_up_to_date(page):
+    assert (ROOT / "docs" / page).read_text() == generate.PAGES[page](), f"docs/{page} is old. Run: make docs"
+
+
+def test_a_stale_page_is_seen(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(generate, "DOCS", tmp_path)
+    monkeypatch.setattr(generate, "PAGES", {"one.md": lambda: "new\n"})
+    (tmp_path / "one.md").write_text("old\n")
+    assert generate.main(["--check"]) == 1
+    assert "docs/one.md" in capsys.readouterr().err
+    assert generate.main([]) == 0
+    assert generate.main(["--check"]) == 0
+
+
+def test_every_command_has_an_example():
+    assert set(generate.EXAMPLES) == set(COMMANDS)
+
+
+@pytest.mark.slow
+def test_the_examples_run(tmp_path, monkeypatch, capsys):
+    """All of docs/cli.md's examples, in its order, each on what those before have written."""
+    monkeypatch.chdir(tmp_path)
+    Path("questions.jsonl").write_text(generate.QUESTIONS + "\n")
+    page = (ROOT / "docs" / "cli.md").read_text()
+    for name, example in generate.EXAMPLES.items():
+        assert f"Example: `{example}`" in page
+        program, *arguments = shlex.split(example)
+        assert program == "polypref"
+        assert main(arguments) == 0, f"{name}: {capsys.readouterr().err}"
+    answers = [json.loads(line) for line in Path("scores.jsonl").read_text().splitlines()]
+    shown = [json.loads(line) for line in generate.ANSWERS.splitlines()]
+    assert [a["user_id"] for a in answers] == [s["user_id"] for s in shown]
+    assert [a["source"] for a in answers] == [s["source"] for s in shown]
+    assert [set(a) for a in answers] == [set(s) for s in shown]
+
+
+def test_the_readme_shows_the_five_lines_of_the_example():
+    code = (ROOT / "examples" / "five_lines.py").read_text().split('"""', 2)[2].strip()
+    assert len(code.splitlines()) <= 7
+    assert f"```python\n{code}\n```" in (ROOT / "README.md").read_text()
+
+
+def test_the_five_lines_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(generate.EXAMPLES["simulate"])) == 0
+    capsys.readouterr()
+    load(ROOT / "examples" / "five_lines.py")
+    assert "personal" in capsys.readouterr().out
+
+
+def test_the_readmes_rows_are_read(tmp_path):
+    rows = re.search(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert rows is not None
+    (tmp_path / "prefs.jsonl").write_text(rows[1])
+    comparisons = polypref.read([tmp_path / "prefs.jsonl"]).comparisons
+    assert len(comparisons) == 3
+    assert comparisons.users.ids.to_list() == ["ann", "bob"]
+    assert comparisons.tie_N is not None
+    assert comparisons.tie_N.tolist() == [False, False, True]
+
+
+def broken_links(page: Path) -> list[str]:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    found = []
+    for target in LINK.findall(text):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        file, _, anchor = target.partition("#")
+        path = page.parent / file if file else page
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            found.append(f"{page.name}: {target}")
+    return found
+
+
+def anchors(page: Path) -> set[str]:
+    """Names of a page's headings as a browser of the repository forms them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_somewhere():
+    assert len(PAGES) >= 5
+    assert [link for page in PAGES for link in broken_links(page)] == []
+
+
+def test_a_broken_link_is_seen(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Top\n[a](page.md#top) [b](absent.md) [c](page.md#nowhere) ![d](absent.png)\n```\n[e](x)\n```\n")
+    assert broken_links(page) == ["page.md: absent.md", "page.md: page.md#nowhere", "page.md: absent.png"]
