@@ -1,8 +1,8 @@
 """Rows of any layout to one canonical frame of comparisons, vectorised, with what was wrong sent to the tally.
 
-The canonical frame has ``line``, ``user_id``, ``prompt``, ``chat`` (is the prompt chat JSON?), then ``chosen``, ``rejected``
-and ``tie`` for judgements or ``response`` and ``rating`` for rated responses, and the optional columns that the file has:
-``pair_id``, ``time``, ``seconds``, ``weight``, ``shown_first``, ``attributes``.
+The canonical frame has ``line``, ``user_id``, ``prompt``, ``chat`` (is the prompt chat JSON?), then ``chosen``,
+``rejected`` and ``tie`` for judgements or ``response`` and ``rating`` for rated responses, and of the optional columns
+those that the file has: ``pair_id``, ``time``, ``seconds``, ``weight``, ``shown_first``, ``attributes``.
 """
 
 from __future__ import annotations

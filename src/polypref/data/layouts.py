@@ -19,8 +19,10 @@ Shape = Literal["pairs", "labels", "ratings", "rankings"]
 
 # Role -> the column names understood without --columns, the most telling first.
 ALIASES: dict[str, tuple[str, ...]] = {
-    "user_id": ("user_id", "uid", "user", "userid", "worker_id", "worker", "workerid", "annotator_id", "annotator")
-    + ("rater_id", "rater", "judge", "participant_id", "participant", "labeler"),
+    "user_id": (
+        *("user_id", "uid", "user", "userid", "worker_id", "worker", "workerid", "annotator_id", "annotator"),
+        *("rater_id", "rater", "judge", "participant_id", "participant", "labeler"),
+    ),
     "prompt": ("prompt", "instruction", "question", "query", "context"),
     "chosen": ("chosen", "preferred", "chosen_response", "preferred_response"),
     "rejected": ("rejected", "dispreferred", "rejected_response", "dispreferred_response"),
@@ -54,7 +56,8 @@ ONLY_IN |= {
     "shown_first": ("pairs",),
 }
 TEXTS = ("prompt", "chosen", "rejected", "response_a", "response_b", "response")
-READABLE: dict[str, tuple[str, ...]] = dict.fromkeys(TEXTS, ("text", "list")) | {
+READABLE: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(TEXTS, ("text", "list")),
     "user_id": ("text", "number"),
     "responses": ("list", "text"),
     "ranking": ("list", "text"),
@@ -74,6 +77,19 @@ class Layout:
     all_ties: bool = False
 
 
+def parse_columns(pairs: Sequence[str]) -> dict[str, str]:
+    """``ROLE=NAME`` words to a mapping; ``ROLE=`` leaves that role out. Raises SettingsError for anything else."""
+    mapping = {}
+    for pair in pairs:
+        role, equals, name = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"--columns {pair}: expected ROLE=NAME, as in --columns user_id=annotator.")
+        if role not in ALIASES:
+            raise unknown_name("role in --columns", role, ALIASES)
+        mapping[role] = name
+    return mapping
+
+
 def find_layout(
     path: str, types: Mapping[str, str], mapping: Mapping[str, str] | None = None, ties: bool = False
 ) -> Layout:
@@ -82,7 +98,8 @@ def find_layout(
     Raises InputError for a missing column or one of the wrong type, SettingsError for a mapping that cannot work.
     """
     names = _name_roles(path, types, mapping or {}, ties)
-    shape = next((shape for shape, needed in NEEDS.items() if all(role in names for role in needed)), None)
+    shapes: list[Shape] = [shape for shape, needed in NEEDS.items() if all(role in names for role in needed)]
+    shape = shapes[0] if shapes else None
     if shape is None or "user_id" not in names:
         raise InputError(_missing(path, list(types), names, shape))
     names = {role: name for role, name in names.items() if shape in ONLY_IN.get(role, (shape,))}
@@ -100,7 +117,7 @@ def find_layout(
 
 
 def _name_roles(path: str, types: Mapping[str, str], mapping: Mapping[str, str], ties: bool) -> dict[str, str]:
-    known = {name.strip().casefold().replace("-", "_").replace(" ", "_"): name for name in reversed(types)}
+    known = {name.strip().casefold().replace("-", "_").replace(" ", "_"): name for name in reversed(list(types))}
     names: dict[str, str] = {}
     for role, aliases in ALIASES.items():
         found = next((known[alias] for alias in aliases if alias in known), None)
@@ -111,6 +128,8 @@ def _name_roles(path: str, types: Mapping[str, str], mapping: Mapping[str, str],
             raise unknown_name("role in --columns", role, ALIASES)
         if name in types:
             names[role] = name
+        elif not name:
+            names.pop(role, None)
         elif not ties:  # a ties file may name its columns differently
             raise SettingsError(f'--columns {role}={name}: {path} has no column "{name}"; found: {", ".join(types)}.')
     return names

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import BoolArray, IntArray, KeyArray, Responses, Users, canonical_chat
+from polypref.comparisons import BoolArray, IntArray, KeyArray, Responses, Users
 from polypref.errors import CacheError
 
 SPILL_BYTES = 256 << 20  # texts held in memory before they are written to disk
@@ -63,7 +63,7 @@ class TextTable:
 
     def __init__(self, spill_bytes: int = SPILL_BYTES) -> None:
         self._keys = KeyTable()
-        self._seed = secrets.randbits(63)
+        self.seed = secrets.randbits(63)
         self._spill_bytes = spill_bytes
         self._held: list[pl.Series] = []
         self._held_bytes = 0
@@ -77,7 +77,7 @@ class TextTable:
 
         Raises CacheError when texts must go to disk and the disk is full or read-only.
         """
-        keys_N = texts_N.hash(self._seed).to_numpy()
+        keys_N = texts_N.hash(self.seed).to_numpy()
         if within_N is not None:
             keys_N = mix(keys_N, within_N)
         code_N, first = self._keys.codes(keys_N)
@@ -103,7 +103,7 @@ class TextTable:
             path = Path(name)
             try:
                 pl.DataFrame({"text": pl.concat(self._held)}).write_ipc(path, compression="uncompressed")
-                self._mapped.append(pl.read_ipc(path, memory_map=True)["text"])
+                self._mapped.append(pl.read_ipc(path)["text"])
             finally:
                 path.unlink()  # the mapping keeps the bytes until the last series is gone; nothing is left behind
         except OSError as error:
@@ -155,18 +155,3 @@ class Pool:
             chat_P=chat_P if chat_P.any() else None,
         )
         return responses, Users(self.users.texts().alias("id"), attributes)
-
-
-def canonical_chats(json_N: pl.Series) -> pl.Series:
-    """Chat prompts as JSON text, each brought to the one form that ``Responses`` stores; distinct ones are parsed once.
-
-    Keys whose value is null are left out: Parquet fills absent keys with null, JSON does not.
-    """
-    import json
-
-    distinct = json_N.unique()
-    canonical = [
-        canonical_chat([{k: v for k, v in message.items() if v is not None} for message in json.loads(text)])
-        for text in distinct
-    ]
-    return json_N.replace_strict(distinct, pl.Series(canonical, dtype=pl.String), return_dtype=pl.String)

@@ -52,6 +52,12 @@ class Tally:
         told = f"line {line} of {short(file)}: {text}"
         self._found[name] = RowProblem(name, len(lines), file, line, told, kept)
 
+    def merge(self, other: Tally) -> None:
+        """Take over what another tally has counted."""
+        for problem in other.problems:
+            seen = self._found.get(problem.name)
+            self._found[problem.name] = replace(seen, count=seen.count + problem.count) if seen else problem
+
     def refuse_if_most(self, rows_read: int) -> None:
         """Raise InputError when more than half of the rows cannot be used."""
         if 2 * self.rows > rows_read:

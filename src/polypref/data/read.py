@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,14 +11,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray
-from polypref.data import values
+from polypref.data import chat, convert, values
 from polypref.data.attributes import Attributes
+from polypref.data.convert import pair_ratings
 from polypref.data.formats import canonical
 from polypref.data.layouts import Layout, find_layout
 from polypref.data.pool import SPILL_BYTES, KeyTable, Pool
-from polypref.data.problems import RowProblem, Tally
+from polypref.data.problems import RowProblem, Tally, shown
 from polypref.data.sources import Source, expand, open_source
-from polypref.errors import InputError
+from polypref.errors import InputError, NotEnoughData
 
 Int8Array = NDArray[np.int8]
 
@@ -72,67 +73,95 @@ def read(paths: Sequence[str | Path], options: ReadOptions | None = None) -> Rea
         paths = [paths]
     files = expand([str(path) for path in paths])
     ties = expand(options.ties)
-    work = _Work(options)
+    work = _Work(options, (*files, *ties))
     for number, file in enumerate([*files, *ties]):
         source = open_source(file)
         layout = find_layout(file, source.types, options.columns, ties=number >= len(files))
         work.add_file(number, source, layout)
-    return work.finish((*files, *ties))
+    return work.finish()
 
 
 class _Work:
     """What a read has gathered so far."""
 
-    def __init__(self, options: ReadOptions) -> None:
-        self.options = options
+    def __init__(self, options: ReadOptions, files: tuple[str, ...]) -> None:
+        self.options, self.files = options, files
         self.tally = Tally()
         self.pool = Pool(options.spill_bytes)
         self.pairs = KeyTable()
         self.attributes = Attributes()
-        self.judgements: list[pl.DataFrame] = []
+        self.judged: list[pl.DataFrame] = []
+        self.rated: list[pl.DataFrame] = []
         self.rows_read = 0
         self.rules: dict[str, None] = {}
 
     def add_file(self, number: int, source: Source, layout: Layout) -> None:
-        """Read one file to its end. Raises InputError when it has no rows or most cannot be used."""
-        before, tally = self.rows_read, Tally()
-        if layout.shape == "labels" and not layout.all_ties:
-            self.rules[values.LABEL_RULE] = None
-        for batch in source.batches(list(layout.names.values()), self.tally):
-            self.rows_read += batch.frame.height
-            frame = canonical(batch, layout, source.path, self.tally)
-            self.judgements.append(self._code(frame, number))
-        del before, tally
+        """Read one file to its end. Raises InputError when it has no rows or most of them cannot be used."""
+        self._state_rules(layout)
+        unparsed, unusable, rows = Tally(), Tally(), 0
+        for batch in source.batches(list(layout.names.values()), unparsed):
+            rows += batch.frame.height
+            frame = canonical(batch, layout, source.path, unusable)
+            into = self.rated if layout.shape == "ratings" else self.judged
+            into.append(self._code(frame, number, unusable))
+        rows += unparsed.rows
+        if not rows and not layout.all_ties:
+            raise InputError(f"{source.path} has no rows; expected at least one judgement.")
+        self.rows_read += rows
+        for tally in (unparsed, unusable):
+            self.tally.merge(tally)
+        unparsed.merge(unusable)
+        unparsed.refuse_if_most(rows)
 
-    def _code(self, frame: pl.DataFrame, file: int) -> pl.DataFrame:
+    def _state_rules(self, layout: Layout) -> None:
+        rules = {
+            values.LABEL_RULE: layout.shape == "labels" and "label" in layout.names,
+            chat.IMPLICIT_RULE: layout.shape == "pairs" and "prompt" not in layout.names,
+            convert.RANKING_RULE: layout.shape == "rankings",
+            convert.rating_rule(self.options.rating_gap): layout.shape == "ratings",
+        }
+        self.rules |= dict.fromkeys(rule for rule, holds in rules.items() if holds)
+
+    def _code(self, frame: pl.DataFrame, number: int, tally: Tally) -> pl.DataFrame:
         """A canonical frame with texts and ids replaced by codes: some 40 bytes a row."""
+        n = frame.height
         prompt = self.pool.prompts(frame["prompt"], frame["chat"].to_numpy())
         user, _ = self.pool.users.codes(frame["user_id"])
         if "attributes" in frame.columns:
-            self.attributes.add(user, frame["attributes"])
-        n = frame.height
-        sides = pl.concat([frame["chosen"], frame["rejected"].alias("chosen")])
-        response = self.pool.responses(sides, np.concatenate([prompt, prompt]))
-        coded = {
-            "user": user, "chosen": response[:n], "rejected": response[n:], "tie": frame["tie"], "line": frame["line"],
-            "file": np.full(n, file, np.int32),
-        }  # fmt: skip
-        for name in ("time", "seconds", "weight", "shown_first"):
-            if name in frame.columns:
-                coded[name] = frame[name]
+            bad = self.attributes.add(user, frame["attributes"])
+            if bad.any():
+                text = f"{shown(frame['attributes'].filter(pl.Series(bad))[0])} is not a JSON object. The row is kept."
+                tally.add("unreadable attributes", self.files[number], frame["line"].to_numpy()[bad], text, kept=True)
+        sides = [name for name in ("chosen", "rejected", "response") if name in frame.columns]
+        texts = pl.concat([frame[name].alias("text") for name in sides])
+        codes = np.split(self.pool.responses(texts, np.tile(prompt, len(sides))), len(sides))
+        coded = pl.DataFrame(
+            {"user": user, "prompt": prompt, "file": np.full(n, number, np.int32)}
+            | dict(zip(sides, codes, strict=True))
+        )
+        carried = ("line", "tie", "rating", "time", "seconds", "weight", "shown_first")
+        coded = coded.with_columns(frame[name] for name in carried if name in frame.columns)
         if "pair_id" in frame.columns:
             known = frame["pair_id"].is_not_null().to_numpy()
             pair = np.full(n, -1, np.int32)
-            pair[known], _ = self.pairs.codes(frame["pair_id"].hash(1).to_numpy()[known])
-            coded["pair"] = pair
-        return pl.DataFrame(coded)
+            pair[known], _ = self.pairs.codes(frame["pair_id"].hash(self.pool.users.seed).to_numpy()[known])
+            coded = coded.with_columns(pair=pair)
+        return coded
 
-    def finish(self, files: tuple[str, ...]) -> Reading:
-        """Everything as one Reading."""
-        if not self.rows_read:
-            raise InputError(f"{', '.join(files)}: no rows; expected at least one judgement.")
-        self.tally.refuse_if_most(self.rows_read)
-        rows = pl.concat(self.judgements, how="diagonal")
+    def _judgements(self) -> pl.DataFrame:
+        frames = self.judged
+        if self.rated:
+            rated = pair_ratings(pl.concat(self.rated, how="diagonal"), self.options.rating_gap)
+            frames = [*frames, rated]
+        rows = pl.concat(frames, how="diagonal")
+        if rows.is_empty():
+            names = ", ".join(self.files)
+            raise NotEnoughData(f"{names}: no user rated two responses to one prompt, so there is nothing to compare.")
+        return rows
+
+    def finish(self) -> Reading:
+        """Everything as one Reading. Raises NotEnoughData when no two ratings can be compared."""
+        rows = self._judgements()
         n = rows.height
 
         def column(name: str, default: float, dtype: type) -> NDArray:
@@ -160,7 +189,7 @@ class _Work:
             comparisons=comparisons,
             line_N=column("line", 0, np.int64),
             file_N=column("file", 0, np.int32),
-            files=files,
+            files=self.files,
             shown_first_N=column("shown_first", -1, np.int8),
             seconds_N=column("seconds", np.nan, np.float64),
             rows_read=self.rows_read,

@@ -6,14 +6,15 @@ import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 
+from polypref.data.hub import hub_files
 from polypref.data.problems import Tally
 from polypref.data.textfiles import Batch, Csv, JsonLines
-from polypref.errors import InputError, MissingExtra
+from polypref.errors import InputError
 
 BATCH_ROWS = 250_000
 SUFFIXES = {
@@ -47,9 +48,9 @@ def expand(paths: Sequence[str]) -> list[str]:
     for path in map(str, paths):
         found = [path]
         if path.startswith("hf://"):
-            found = _hub_files(path)
+            found = hub_files(path)
         elif not Path(path).exists():
-            found = sorted(glob.glob(path, recursive=True))
+            found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207  Path.glob refuses absolute patterns
         elif Path(path).is_dir():
             raise InputError(f"{path} is a folder; expected files. Use a pattern: '{path.rstrip('/')}/*.parquet'.")
         if not found:
@@ -70,28 +71,6 @@ def open_source(path: str) -> Source:
         return Csv.open(path)
     known = ", ".join(SUFFIXES)
     raise InputError(f"{path}: unknown kind of file; expected one of {known} (text files also with .gz or .zst).")
-
-
-def hub() -> Any:
-    """The Hugging Face file system. Raises MissingExtra when its package is not installed."""
-    try:
-        from huggingface_hub import HfFileSystem
-    except ImportError as error:
-        raise MissingExtra("reading hf:// paths", "hub") from error
-    return HfFileSystem()
-
-
-def _hub_files(path: str) -> list[str]:
-    system = hub()
-    try:
-        found = system.glob(path) if any(c in path for c in "*?[") else [path] if system.exists(path) else []
-    except Exception as error:  # the hub's client raises a dozen kinds for no network, no such set, no access
-        why = str(error).strip().splitlines()[:1]
-        reason = why[0] if why else type(error).__name__
-        raise InputError(
-            f"cannot reach {path} ({reason}). Check the name and the network, or download the file and give its path."
-        ) from error
-    return [file if file.startswith("hf://") else f"hf://{file}" for file in sorted(found)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,13 +60,7 @@ def chunks(path: str) -> Iterator[bytes]:
 
 
 def _raw_chunks(path: str) -> Iterator[bytes]:
-    if path.startswith("hf://"):
-        from polypref.data.sources import hub
-
-        handle = hub().open(path, "rb")
-    else:
-        handle = Path(path).open("rb")
-    with handle:
+    with _open(path) as handle:
         if path.endswith(".gz"):
             handle = gzip.GzipFile(fileobj=handle)
         if path.endswith(".zst"):
@@ -74,6 +68,14 @@ def _raw_chunks(path: str) -> Iterator[bytes]:
             return
         while chunk := handle.read(BLOCK):
             yield chunk
+
+
+def _open(path: str) -> io.BufferedIOBase:
+    if path.startswith("hf://"):
+        from polypref.data.hub import hub
+
+        return hub().open(path, "rb")
+    return Path(path).open("rb")
 
 
 def _zstd_chunks(handle: io.BufferedIOBase) -> Iterator[bytes]:
@@ -106,7 +108,7 @@ def first_lines(path: str) -> list[bytes]:
 
 @dataclass(frozen=True, eq=False)
 class JsonLines:
-    """A JSONL file. ``types`` says of each column what its first thousand values are: text, number, list, ... or mixed."""
+    """A JSONL file; ``types`` says of each column what its first thousand values are: text, number, number and text."""
 
     path: str
     types: dict[str, str] = field(default_factory=dict)

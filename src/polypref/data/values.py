@@ -41,7 +41,7 @@ def as_number(column: pl.Series) -> tuple[pl.Series, pl.Series]:
 
 
 def as_time(column: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Seconds since 1970 UTC: from dates, ISO 8601 texts (UTC when no zone is given) or epoch numbers (s, ms, us, ns)."""
+    """Seconds since 1970 UTC, from dates, ISO 8601 texts (UTC if no zone is given) or epoch numbers (s, ms, us, ns)."""
     if column.dtype.is_temporal():
         return column.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6, column.is_null() & False
     number, bad = as_number(column)

@@ -1,0 +1,121 @@
+"""``polypref check``: lint preference files before anything is learned from them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from polypref.errors import NotEnoughData
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from polypref.data.lint import Lint
+    from polypref.data.read import Reading
+
+
+@dataclass(frozen=True)
+class Check:
+    """Look through preference files: what is wrong, how often, one example, and what happens to such rows.
+
+    Exit code 0 when the files can be used, 2 when they cannot.
+    """
+
+    files: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """JSONL, CSV (both also .gz, .zst) or Parquet files, patterns, or hf://datasets/... paths."""
+    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE=NAME ...")] = ()
+    """Which column plays which role, as in user_id=annotator chosen=better; ROLE= leaves a column out."""
+    ties: tuple[str, ...] = ()
+    """Files whose rows are ties (columns response_a and response_b)."""
+    rating_gap: float = 0.0
+    """Ratings that differ by less than this are a tie."""
+    min_judgements: int = 0
+    """Drop users with fewer usable judgements."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        """Read, lint, print."""
+        from polypref.data.layouts import parse_columns
+        from polypref.data.lint import lint
+        from polypref.data.read import ReadOptions, read
+
+        options = ReadOptions(columns=parse_columns(self.columns), ties=self.ties, rating_gap=self.rating_gap)
+        reading = read(self.files, options)
+        found = lint(reading, min_judgements=self.min_judgements)
+        summary = summarise(reading, found, unread_ties(reading.files))
+        if self.json:
+            print(json.dumps(summary, ensure_ascii=False, indent=1))
+        else:
+            show(summary)
+        if found.dropped_N.all():
+            raise NotEnoughData(f"{', '.join(reading.files)}: no usable judgement is left, see the findings above.")
+        return 0
+
+
+def unread_ties(files: tuple[str, ...]) -> list[str]:
+    """Companion files with ties that lie beside the files read but were not asked for."""
+    beside = [Path(file).with_name(f"{Path(file).stem}.ties.parquet") for file in files if "://" not in file]
+    return [str(path) for path in beside if path.exists() and str(path) not in files]
+
+
+def summarise(reading: Reading, found: Lint, ties_beside: list[str]) -> dict[str, Any]:
+    """What the check says, JSON-able; ``schema`` changes when a key changes its meaning."""
+    data = reading.comparisons
+    return {
+        "schema": 1,
+        "files": list(reading.files),
+        "rows_read": reading.rows_read,
+        "judgements": len(data),
+        "users": len(data.users),
+        "prompts": len(data.responses.prompts),
+        "responses": len(data.responses),
+        "ties": 0 if data.tie_N is None else int(data.tie_N.sum()),
+        "rules": list(reading.rules),
+        "unread_ties": ties_beside,
+        **found.as_dict(),
+    }
+
+
+def show(summary: dict[str, Any]) -> None:
+    """Print the summary: a table on a terminal, lines otherwise."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True, highlight=False)
+    sizes = ", ".join(f"{summary[name]:,} {name}" for name in ("judgements", "users", "prompts", "responses", "ties"))
+    console.print(Text(f"{', '.join(summary['files'])}: {summary['rows_read']:,} rows; {sizes}"))
+    for rule in summary["rules"]:
+        console.print(Text(f"read as: {rule}"))
+    for path in summary["unread_ties"]:
+        console.print(Text(f"not read: {path} holds ties; add --ties {path}"))
+    if console.is_terminal:
+        console.print(_table(summary["findings"]), soft_wrap=False)
+    else:
+        for finding in summary["findings"]:
+            console.print(Text("\t".join(_cells(finding))))
+    console.print(Text(f"{summary['kept']:,} of {summary['judgements']:,} judgements are used."))
+
+
+def _cells(finding: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    share = f"{finding['count']:,} of {finding['total']:,} {finding['unit']}"
+    return finding["name"], share, finding["action"], finding["text"], finding["example"]
+
+
+def _table(findings: list[dict[str, Any]]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for header in ("finding", "how many", "rows are", "what it is, and one example"):
+        table.add_column(header, overflow="fold")
+    for finding in findings:
+        name, share, action, text, example = _cells(finding)
+        # Text, not markup: what users wrote may look like markup.
+        table.add_row(Text(name), Text(share), Text(action), Text(f"{text}\n{example}".rstrip()))
+    return table
