@@ -197,7 +197,11 @@ class Writer:
         try:
             if not (store.folder / "meta.json").exists():
                 write_json(store.folder / "meta.json", {"format": FORMAT, "identity": store.identity, "dim": dim})
-            assert store._dim() == dim, "an encoder's features have one dimension"
+            if (stored := store._dim()) != dim:
+                raise CacheError(
+                    f"{store.folder} holds features of {stored} numbers and the encoder now gives {dim}: "
+                    "its model has changed; remove the folder to encode again."
+                )
             paths = store.folder / "rows.f32", store.folder / "index.bin"
             with _open_to_append(paths[0]) as rows, _open_to_append(paths[1]) as index:
                 whole = min(rows.tell() // (4 * dim), index.tell() // RECORD.itemsize)

@@ -33,9 +33,6 @@ class Computes(Protocol):
     def identity(self) -> str: ...
 
     @property
-    def text(self) -> TextMode: ...
-
-    @property
     def cache_folder(self) -> Path | str | None: ...
 
     def compute(self, responses: Responses) -> Iterator[tuple[IntArray, Features]]:
@@ -46,9 +43,10 @@ class Computes(Protocol):
 _GATHERED: WeakKeyDictionary[Responses, dict[tuple[str, str], Features]] = WeakKeyDictionary()
 
 
-def encode_cached(encoder: Computes, responses: Responses) -> Features:
+def encode_cached(encoder: Computes, text: TextMode, responses: Responses) -> Features:
     """Features (R, D) of the pool, read-only; the same array when this pool object was encoded before.
 
+    ``text`` says what the encoder reads of each response: that alone, or its prompt too.
     Raises CacheError when the cache cannot be written or is damaged, EncoderError when the encoder fails.
     """
     store = Store(encoder.identity, encoder.cache_folder)
@@ -60,7 +58,7 @@ def encode_cached(encoder: Computes, responses: Responses) -> Features:
         if (rows_R < 0).any():
             with store.filling() as writer:
                 missing = np.flatnonzero(store.index().rows(keys_R) < 0)  # another process may have filled meanwhile
-                _fill(encoder, responses.take(missing.astype(np.int32)), writer)
+                _fill(encoder, text, responses.take(missing.astype(np.int32)), writer)
             index = store.index()
             rows_R = index.rows(keys_R)
             assert (rows_R >= 0).all(), "every response was computed"
@@ -100,10 +98,10 @@ def _groups(responses: Responses, text: TextMode) -> _Groups:
     return _Groups(first_G[longest_G], order, np.concatenate([[0], np.cumsum(count_G[longest_G])]))
 
 
-def _fill(encoder: Computes, missing: Responses, writer: Writer) -> None:
+def _fill(encoder: Computes, text: TextMode, missing: Responses, writer: Writer) -> None:
     if not len(missing):
         return
-    groups = _groups(missing, encoder.text)
+    groups = _groups(missing, text)
     work_G = missing.lengths_R[groups.first_G] + WORK_PER_TEXT
     with Progress(f"encoding with {encoder.name}", len(groups.first_G), float(work_G.sum())) as progress:
         for start in range(0, len(groups.first_G), CHUNK):
@@ -131,3 +129,13 @@ def batches(length_R: NDArray[np.integer] | pl.Series, size: int) -> Iterator[In
     order = np.argsort(-np.asarray(length_R, np.int64), kind="stable").astype(np.int32)
     for start in range(0, len(order), size):
         yield order[start : start + size]
+
+
+def pairs(responses: Responses, text: TextMode) -> list[tuple[str, str]]:
+    """(prompt, response) of each response; the prompt is "" when the response is read alone."""
+    tails = responses.texts_R.to_list()
+    if text == "response":
+        return [("", tail) for tail in tails]
+    prompt_R = responses.prompt_R.tolist()
+    heads = {p: responses.prompt_text(p) for p in set(prompt_R)}
+    return [(heads[p], tail) for p, tail in zip(prompt_R, tails, strict=True)]

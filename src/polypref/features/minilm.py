@@ -16,8 +16,8 @@ from typing import Any
 from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError
 from polypref.features.cache import Features
-from polypref.features.fill import TextMode, encode_cached
-from polypref.features.transformer import Framer, default_device, pool, quiet, run, sha256_of
+from polypref.features.fill import TextMode, encode_cached, pairs
+from polypref.features.transformer import Framer, default_device, inputs_of, pool, quiet, sha256_of
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -28,7 +28,7 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config
 class MiniLM:
     """MiniLM-L6-v2 (D = 384).
 
-    ``text``       "response": the response alone, however long the prompt (what differs within a prompt carries the signal);
+    ``text``       "response": the response alone, however long the prompt (only responses differ within a prompt);
                    "joint": prompt and response, the prompt losing its beginning where both are too long.
     ``max_length`` word pieces read, 256 as published; the end of a longer response is not seen.
     ``batch_size``, ``device``, ``cache_folder`` decide speed and place, never values.
@@ -50,25 +50,19 @@ class MiniLM:
 
     def encode(self, responses: Responses) -> Features:
         """``features_RD`` (R, 384) of unit length; cached. Raises EncoderError without weights, CacheError."""
-        return encode_cached(self, responses)
+        return encode_cached(self, self.text, responses)
 
     def compute(self, responses: Responses) -> Iterator[tuple[IntArray, Features]]:
+        import torch
         from torch.nn.functional import normalize
 
         network, tokenizer = load(self.device or default_device())
-        framer = Framer(tokenizer, self.max_length)
-        for index_B, hidden_BTD, mask_BT in run(network, framer.frame(pairs(responses, self.text)), self.batch_size):
-            yield index_B, normalize(pool(hidden_BTD, mask_BT, "mean")).cpu().numpy()
-
-
-def pairs(responses: Responses, text: TextMode) -> list[tuple[str, str]]:
-    """(prompt, response) of each response; the prompt is "" when the response is read alone."""
-    tails = responses.texts_R.to_list()
-    if text == "response":
-        return [("", tail) for tail in tails]
-    prompt_R = responses.prompt_R.tolist()
-    heads = {p: responses.prompt_text(p) for p in set(prompt_R)}
-    return [(heads[p], tail) for p, tail in zip(prompt_R, tails, strict=True)]
+        tokens = Framer(tokenizer, self.max_length).frame(pairs(responses, self.text))
+        for index_B, inputs in inputs_of(tokens, self.batch_size, network.device):
+            with torch.inference_mode():
+                hidden_BTD = network(**inputs).last_hidden_state
+                features_BD = normalize(pool(hidden_BTD, inputs["attention_mask"], "mean"))
+            yield index_B, features_BD.cpu().numpy()
 
 
 @lru_cache(maxsize=1)

@@ -76,5 +76,5 @@ class Progress:
             TimeRemainingColumn(),
         )
         self._bar = self._exit.enter_context(Bar(*columns, console=Console(stderr=True), transient=True))
-        state = {"completed": int(self._done_work), "texts": self._done_texts, "of": self._texts}
-        self._bar.add_task(self._label, total=self._work, **state)
+        done = int(self._done_work)
+        self._bar.add_task(self._label, total=self._work, completed=done, texts=self._done_texts, of=self._texts)

@@ -7,9 +7,11 @@ padding side nor its padding token (which may be the end-of-text token, or missi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from polypref.comparisons import IntArray
 from polypref.errors import EncoderError
+from polypref.features.cache import cache_root
 from polypref.features.fill import batches
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 Pooling = Literal["mean", "last", "first"]
 Pair = tuple[str, str]
+
+LARGE_FILE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -73,13 +78,12 @@ class Framer:
         return Tokens(ids or self._nothing, len(before) + len(head) if head else 0)
 
 
-def run(
-    network: Any, tokens: Sequence[Tokens], batch_size: int, token_types: bool = False
-) -> Iterator[tuple[IntArray, torch.Tensor, torch.Tensor]]:
-    """Run ``network`` over the texts: ``(index_B, hidden_BTD, mask_BT)``, batches of similar length, longest first."""
+def inputs_of(
+    tokens: Sequence[Tokens], batch_size: int, device: Any, token_types: bool = False
+) -> Iterator[tuple[IntArray, dict[str, torch.Tensor]]]:
+    """A network's inputs ``(index_B, {"input_ids": (B, T), "attention_mask": (B, T), ...})``, longest texts first."""
     import torch
 
-    device = next(network.parameters()).device
     for index_B in batches(np.array([len(t.ids) for t in tokens], np.int64), batch_size):
         chosen = [tokens[i] for i in index_B]
         ids_BT = np.zeros((len(chosen), max(len(t.ids) for t in chosen)), np.int64)
@@ -91,10 +95,7 @@ def run(
         inputs = {"input_ids": ids_BT, "attention_mask": mask_BT}
         if token_types:
             inputs["token_type_ids"] = type_BT
-        on_device = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
-        with torch.inference_mode():
-            hidden_BTD = network(**on_device).last_hidden_state
-        yield index_B, hidden_BTD, on_device["attention_mask"]
+        yield index_B, {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
 
 
 def pool(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor, how: Pooling) -> torch.Tensor:
@@ -139,15 +140,19 @@ def quiet() -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, read once per process and state of the file."""
+    """SHA-256 of a file; that of a large one is noted in the cache folder, for as long as the file stays the same."""
     status = path.stat()
-    stamp = (status.st_size, status.st_mtime_ns)
-    if _SHA256.get(path, (None, ""))[0] != stamp:
-        from hashlib import file_digest
-
-        with path.open("rb") as file:
-            _SHA256[path] = (stamp, file_digest(file, "sha256").hexdigest())
-    return _SHA256[path][1]
-
-
-_SHA256: dict[Path, tuple[tuple[int, int], str]] = {}
+    stamp = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
+    note = cache_root() / "sha256" / blake2b(stamp.encode(), digest_size=16).hexdigest()
+    large = status.st_size >= LARGE_FILE_BYTES
+    if large and note.exists():
+        return note.read_text()
+    with path.open("rb") as file:
+        digest = file_digest(file, "sha256").hexdigest()
+    if large:
+        with suppress(OSError):  # a note only saves time: a cache that cannot be written is reported where it matters
+            note.parent.mkdir(parents=True, exist_ok=True)
+            partial = note.with_suffix(f".{os.getpid()}")
+            partial.write_text(digest)
+            os.replace(partial, note)
+    return digest

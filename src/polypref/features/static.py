@@ -1,0 +1,126 @@
+"""A first look, about a hundred times faster: token embeddings distilled from MiniLM with model2vec.
+
+Source: Tulkens and van Dongen (2024), Model2Vec. Each token is run through MiniLM once; a text is the mean of its
+tokens' vectors, at unit length. Deviation from model2vec's defaults: the vectors are centred and weighted as there
+(SIF, 1e-4) but not rotated by PCA. That leaves every similarity as it is and makes features equal on every machine,
+which a rotation found by an eigensolver need not be.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polypref.comparisons import IntArray, Responses
+from polypref.errors import CacheError, MissingExtra
+from polypref.features import minilm
+from polypref.features.cache import Features, cache_root
+from polypref.features.fill import TextMode, batches, encode_cached, pairs
+
+if TYPE_CHECKING:
+    from model2vec import StaticModel
+
+SIF = 1e-4
+RECIPE = f"distilled-from={minilm.SHA256} pooling=mean centred sif={SIF} unit-length recipe=1"
+
+
+@dataclass(frozen=True)
+class Static:
+    """Static token embeddings of MiniLM (D = 384). Distilled once (about a minute), then kept in the cache folder.
+
+    ``text``  "response": the response alone; "joint": prompt and response as one bag of tokens. No length limit.
+    ``batch_size``, ``cache_folder`` decide speed and place, never values.
+    """
+
+    text: TextMode = "response"
+    batch_size: int = 2048
+    cache_folder: str | None = None
+
+    @property
+    def name(self) -> str:
+        return "static"
+
+    @property
+    def identity(self) -> str:
+        return f"static {RECIPE} text={self.text}"
+
+    def encode(self, responses: Responses) -> Features:
+        """``features_RD`` (R, 384) of unit length (zero for an empty text); cached.
+
+        Raises MissingExtra without model2vec, EncoderError without MiniLM's weights, CacheError.
+        """
+        return encode_cached(self, self.text, responses)
+
+    def compute(self, responses: Responses) -> Iterator[tuple[IntArray, Features]]:
+        model = load(cache_root() if self.cache_folder is None else Path(self.cache_folder))
+        texts = ["\n".join(pair) if pair[0] else pair[1] for pair in pairs(responses, self.text)]
+        for index_B in batches(responses.lengths_R, self.batch_size):
+            chosen = [texts[i] for i in index_B]
+            yield index_B, np.asarray(model.encode(chosen, max_length=None, use_multiprocessing=False), np.float32)
+
+
+@lru_cache(maxsize=1)
+def load(root: Path) -> StaticModel:
+    """The distilled model, from the cache folder ``root``, or distilled now and kept there."""
+    if find_spec("model2vec") is None:
+        raise MissingExtra("the static encoder", "static")
+    from filelock import FileLock
+    from model2vec import StaticModel
+
+    folder = root / "static" / f"minilm-{minilm.SHA256[:16]}-recipe-1"
+    if not folder.exists():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.with_suffix(".lock")):
+                if not folder.exists():
+                    _save(_distil(), folder)
+        except OSError as error:
+            raise CacheError(
+                f"cannot write the distilled model to {folder}: {error.strerror or error}. "
+                "Free the space or set POLYPREF_CACHE to another folder, and run again."
+            ) from error
+    return StaticModel.from_pretrained(folder, normalize=True, max_length=None)
+
+
+def _distil() -> StaticModel:
+    from model2vec.distill import distill_from_model
+    from model2vec.distill.inference import compute_weights
+
+    print("distilling MiniLM into static token embeddings: once, about a minute", file=sys.stderr, flush=True)  # noqa: T201
+    network, tokenizer = minilm.load.__wrapped__("cpu")  # our own copy, because model2vec changes the network
+    with redirect_stderr(StringIO()):  # model2vec draws a progress bar of its own
+        model = distill_from_model(
+            network,
+            tokenizer,
+            device="cpu",
+            pca_dims=None,
+            sif_coefficient=None,
+            token_remove_pattern=r"\[unused\d+\]",
+            quantize_to="float32",
+            pooling="mean",
+        )
+    vectors_VD = model.embedding.astype(np.float64)  # V tokens, most frequent first
+    weight_V = compute_weights(len(vectors_VD), SIF)
+    model.embedding = ((vectors_VD - vectors_VD.mean(0)) * weight_V[:, None]).astype(np.float32)
+    return model
+
+
+def _save(model: StaticModel, folder: Path) -> None:
+    partial = Path(tempfile.mkdtemp(prefix=".static-", dir=folder.parent))
+    try:
+        model.save_pretrained(partial)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
