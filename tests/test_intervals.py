@@ -30,7 +30,16 @@ def crossed(
 def rows_of(user_T, pair_T, users: int, pairs: int) -> HeldOut:
     n = len(user_T)
     return HeldOut(
-        np.zeros(n, int), user_T, pair_T, np.zeros(n, bool), np.ones(n), {}, n_seeds=1, n_users=users, n_pairs=pairs
+        np.zeros(n, int),
+        user_T,
+        pair_T,
+        np.zeros(n, bool),
+        np.ones(n),
+        np.arange(n),
+        {},
+        n_seeds=1,
+        n_users=users,
+        n_pairs=pairs,
     )
 
 
@@ -93,6 +102,7 @@ def test_repeating_rows_over_seeds_does_not_narrow():
         np.tile(rows.pair_T, 5),
         np.zeros(4000, bool),
         np.ones(4000),
+        np.tile(np.arange(800), 5),
         {},
         n_seeds=5,
         n_users=40,

@@ -18,6 +18,7 @@ def some_rows(
         pair_T=rng.integers(pairs, size=n),
         tie_T=rng.random(n) < 0.1,
         weight_T=rng.choice([0.5, 1.0, 2.0], n),
+        judgement_T=np.arange(n),
         cohort_T={},
         n_seeds=seeds,
         n_users=users,
@@ -127,15 +128,15 @@ def test_equal_scores_are_one_half_and_ties_count_only_in_losses():
     for name in ("accuracy_micro", "accuracy_macro", "accuracy_worst_decile"):
         before, after = (METRICS[name](rows, everyone(rows), m).value for m in (margin_T, flipped))
         assert before == after
-    assert METRICS["accuracy_micro"](rows, everyone(rows), margin_T).n_rows == int((~rows.tie_T).sum())
-    assert METRICS["log_loss"](rows, everyone(rows), margin_T).n_rows == len(rows)
+    assert METRICS["accuracy_micro"](rows, everyone(rows), margin_T).n_judgements == int((~rows.tie_T).sum())
+    assert METRICS["log_loss"](rows, everyone(rows), margin_T).n_judgements == len(rows)
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_empty_cohort_is_absent_not_zero(name):
     rows, margin_T = some_rows()
     measured = METRICS[name](rows, np.zeros(len(rows), bool), margin_T)
-    assert (measured.value, measured.n_users, measured.n_rows) == (None, 0, 0)
+    assert (measured.value, measured.n_users, measured.n_judgements) == (None, 0, 0)
 
 
 def test_perfectly_calibrated_margins_have_little_calibration_error():

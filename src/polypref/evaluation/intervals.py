@@ -108,7 +108,7 @@ def difference(one: Measured, other: Measured) -> Measured:
     if one.value is None or other.value is None:
         return Measured(None, one.row_T, one.user_U)
     return Measured(
-        one.value - other.value, one.row_T - other.row_T, one.user_U - other.user_U, one.n_users, one.n_rows
+        one.value - other.value, one.row_T - other.row_T, one.user_U - other.user_U, one.n_users, one.n_judgements
     )
 
 

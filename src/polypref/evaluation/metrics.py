@@ -38,6 +38,7 @@ class HeldOut:
 
     ``seed_T``    0 .. n_seeds - 1; ``user_T`` index of the user; ``pair_T`` code of the text pair, < n_pairs.
     ``tie_T``     the user called it a tie; ``weight_T`` weight of the judgement.
+    ``judgement_T``  number of the judgement in the data, < n_judgements.
     ``cohort_T``  cohort name -> which rows belong to it (users may belong under one seed and not under another).
     """
 
@@ -46,6 +47,7 @@ class HeldOut:
     pair_T: NDArray[np.int64]
     tie_T: NDArray[np.bool_]
     weight_T: Floats
+    judgement_T: NDArray[np.int64]
     cohort_T: dict[str, NDArray[np.bool_]]
     n_seeds: int
     n_users: int
@@ -61,14 +63,14 @@ class Measured:
 
     ``row_T``   derivative by a row's weight, over all T rows (0 outside the cohort).
     ``user_U``  derivative by a user's weight: what leaving this user out would change.
-    ``n_users``, ``n_rows``  distinct users, and rows over all seeds, that the value rests on.
+    ``n_users``, ``n_judgements``  distinct users and judgements, over all seeds, that the value rests on.
     """
 
     value: float | None
     row_T: Floats
     user_U: Floats
     n_users: int = 0
-    n_rows: int = 0
+    n_judgements: int = 0
 
 
 Metric = Callable[[HeldOut, NDArray[np.bool_], Floats], Measured]
@@ -137,6 +139,11 @@ def summed(code_K: NDArray[np.int64], value_K: NDArray, size: int = 0) -> Floats
     return np.bincount(code_K, value_K, size).astype(np.float64, copy=False)
 
 
+def distinct(code_K: NDArray[np.int64]) -> int:
+    """How many different codes there are."""
+    return int(np.count_nonzero(np.bincount(code_K))) if len(code_K) else 0
+
+
 def _sigmoid(margin_T: Floats) -> Floats:
     return np.exp(-np.logaddexp(0.0, -margin_T))
 
@@ -153,9 +160,8 @@ def _row_mean(rows: HeldOut, in_T: NDArray[np.bool_], value_T: Floats) -> Measur
     row_T = weight_T * (value_T - mean_S[rows.seed_T]) / safe_S[rows.seed_T] / seeds
     user_U = summed(rows.user_T, row_T, rows.n_users)
     counted = weight_T > 0
-    return Measured(
-        float(mean_S.sum() / seeds), row_T, user_U, len(np.unique(rows.user_T[counted])), int(counted.sum())
-    )
+    n_users, n_judgements = (distinct(code_T[counted]) for code_T in (rows.user_T, rows.judgement_T))
+    return Measured(float(mean_S.sum() / seeds), row_T, user_U, n_users, n_judgements)
 
 
 def _user_mean(rows: HeldOut, in_T: NDArray[np.bool_], value_T: Floats, share: float, min_rows: int) -> Measured:
@@ -192,7 +198,8 @@ def _user_mean(rows: HeldOut, in_T: NDArray[np.bool_], value_T: Floats, share: f
     row_T = share_SU.ravel()[code_T] * weight_T * (value_T - mean_SU[code_T]) / safe_SU[code_T] / len(values)
     in_code = counted_SU[code_T] & (weight_T > 0)
     n_users = int(counted_SU.reshape(share_SU.shape).any(axis=0).sum())
-    return Measured(float(np.mean(values)), row_T, user_U / len(values), n_users, int(in_code.sum()))
+    n_judgements = distinct(rows.judgement_T[in_code])
+    return Measured(float(np.mean(values)), row_T, user_U / len(values), n_users, n_judgements)
 
 
 def _absent(rows: HeldOut) -> Measured:

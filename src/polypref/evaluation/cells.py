@@ -1,0 +1,199 @@
+"""The unit of work: one learner fitted on one cut of the data and scored on the test rows, stored by content hash.
+
+A cell's hash covers everything that decides its numbers: data, encoder, learner and settings, training size, seed,
+split rule, arm, and the source of the learner, of this module and of every polypref module they import. A stored cell
+is a folder that is written whole or not at all, so a run that is killed anywhere finds its finished cells again.
+
+Not covered by the hash: versions of numpy, torch and other packages.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from hashlib import blake2b
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref import artifact
+from polypref.comparisons import Comparisons
+from polypref.data.split import Rule, Split, check_leaks, split
+from polypref.errors import PolyprefError, SettingsError
+from polypref.evaluation.placebo import shuffle_users
+from polypref.features.protocol import Encoder
+from polypref.learners.protocol import Learner, margins
+
+Arm = Literal["real", "shuffled"]
+Rows = NDArray[np.int64]
+KIND = "cell"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``learner`` by name, ``size`` training comparisons (None: all), ``seed`` of the split, real or shuffled users."""
+
+    learner: str
+    size: int | None
+    seed: int
+    arm: Arm = "real"
+
+    def __str__(self) -> str:
+        size = "all data" if self.size is None else f"size {self.size:,}"
+        return f"{self.learner}, {size}, seed {self.seed}" + (", shuffled users" if self.arm == "shuffled" else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a cell stores: ``margin_T`` and ``source_T`` (index into SOURCES) on the test rows of its seed."""
+
+    cell: Cell
+    serves: str
+    selection: dict[str, Any]
+    seconds: float
+    margin_T: NDArray[np.float32]
+    source_T: NDArray[np.int8]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What all cells of a run share; travels to the workers in one file."""
+
+    comparisons: Comparisons
+    encoder: Encoder
+    learners: dict[str, Learner]
+    rule: Rule
+    folder: Path
+
+    @cached_property
+    def _splits(self) -> dict[int, Split]:
+        return {}
+
+    def parts(self, seed: int) -> Split:
+        """The split of a seed, cut and checked for leaks once."""
+        if seed not in self._splits:
+            parts = split(self.comparisons, self.rule, seed)
+            check_leaks(self.comparisons, parts)
+            self._splits[seed] = parts
+        return self._splits[seed]
+
+    def path(self, cell: Cell) -> Path:
+        """Folder of the stored cell, named by its content hash."""
+        learner = self.learners[cell.learner]
+        content = {
+            "data": self.comparisons.content_hash,
+            "encoder": self.encoder.identity,
+            "learner": [type(learner).__module__, type(learner).__qualname__, asdict(learner)],  # type: ignore[call-overload]
+            "cell": [cell.size, cell.seed, cell.arm],
+            "rule": self.rule,
+            "code": [code_hash(type(learner).__module__), code_hash(__name__)],
+        }
+        text = json.dumps(content, sort_keys=True, default=str)
+        return self.folder / blake2b(text.encode(), digest_size=12).hexdigest()
+
+    def is_stored(self, cell: Cell) -> bool:
+        return (self.path(cell) / "manifest.json").exists()
+
+
+def training_rows(parts: Split, size: int | None, seed: int) -> tuple[Rows, Rows]:
+    """``(train_rows, valid_rows)`` cut to ``size`` comparisons in all, drawn at random; None keeps them all.
+
+    The same share of both is kept, and a smaller size is part of a larger one under the same seed. Raises
+    SettingsError when there are fewer.
+    """
+    if size is None:
+        return parts.train_rows, parts.valid_rows
+    available = len(parts.train_rows) + len(parts.valid_rows)
+    n_train = round(size * len(parts.train_rows) / available)
+    if not 0 < n_train < size <= available:
+        raise SettingsError(
+            f"--sizes {size} cannot be cut from {available:,} training comparisons (seed {seed}, split by "
+            f"{parts.rule}); expected a number from {max(2, available // len(parts.valid_rows)):,} to {available:,}."
+        )
+    rng = np.random.default_rng([seed, 1])
+    train_rows, valid_rows = rng.permutation(parts.train_rows), rng.permutation(parts.valid_rows)
+    return np.sort(train_rows[:n_train]), np.sort(valid_rows[: size - n_train])
+
+
+def run(job: Job, cell: Cell) -> None:
+    """Fit and score one cell and store the outcome."""
+    started = time.perf_counter()
+    parts = job.parts(cell.seed)
+    train_rows, valid_rows = training_rows(parts, cell.size, cell.seed)
+    train, valid = job.comparisons.take(train_rows), job.comparisons.take(valid_rows)
+    if cell.arm == "shuffled":
+        train, valid = shuffle_users(train, cell.seed), shuffle_users(valid, cell.seed)
+    scorer = job.learners[cell.learner].fit(train, encoder=job.encoder, seed=cell.seed, valid=valid)
+    scores = margins(scorer, job.comparisons.take(parts.test_rows))
+    unknown = int((~np.isfinite(scores.value_Q)).sum())
+    if unknown:
+        raise PolyprefError(
+            f"{unknown:,} of {len(scores.value_Q):,} test rows got a score that is not a finite number."
+        )
+    config = {
+        "cell": asdict(cell),
+        "serves": scorer.serves,
+        "selection": dict(scorer.selection),
+        "seconds": time.perf_counter() - started,
+    }
+    arrays = {"margin_T": scores.value_Q.astype(np.float32), "source_T": scores.source_Q.astype(np.int8)}
+    artifact.save(job.path(cell), KIND, config, arrays)
+
+
+def read(job: Job, cell: Cell) -> Outcome:
+    """A stored cell's outcome."""
+    config, arrays = artifact.load(job.path(cell), KIND)
+    return Outcome(
+        cell, config["serves"], config["selection"], config["seconds"], arrays["margin_T"], arrays["source_T"]
+    )
+
+
+@lru_cache
+def code_hash(module: str) -> str:
+    """Hash of the source of ``module`` and of all polypref modules that it imports, directly or through others."""
+    state = blake2b(digest_size=8)
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        path = _source(name)
+        if path is not None:
+            source = path.read_bytes()
+            state.update(name.encode() + b"\0" + source)
+            waiting += sorted(_imported(source), reverse=True)
+    return state.hexdigest()
+
+
+def _source(module: str) -> Path | None:
+    """The module's source file; None for what is no module, or has no file."""
+    loaded = sys.modules.get(module)
+    if loaded is None:
+        try:
+            spec = find_spec(module)
+        except ModuleNotFoundError:  # a name within a module, not a module
+            return None
+        origin = None if spec is None else spec.origin
+    else:
+        origin = getattr(loaded, "__file__", None)
+    return Path(origin) if origin and origin.endswith(".py") else None
+
+
+def _imported(source: bytes) -> set[str]:
+    """Names in ``source`` that may be polypref modules."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith("polypref.")}

@@ -1,0 +1,73 @@
+"""Which users take part, and the named cohorts among them.
+
+``all`` is everyone with test rows; ``minority`` are the users that ``profile`` calls minority users from the training
+rows of a seed. Test labels never decide who belongs to a cohort: they would pick the users that fit the question.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from polypref.comparisons import BoolArray, Comparisons, Users
+from polypref.data.split import Split
+from polypref.errors import NotEnoughData, SettingsError
+from polypref.profile.minorities import minority_users
+
+COHORTS = ("all", "minority")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Comparisons of the users with at least ``min_judgements`` judgements, and what was left out."""
+
+    comparisons: Comparisons
+    min_judgements: int
+    users_dropped: int
+    rows_dropped: int
+
+
+def keep_users(comparisons: Comparisons, min_judgements: int) -> Kept:
+    """Drop the judgements of users who gave fewer than ``min_judgements``, ties included.
+
+    Raises SettingsError for a number below 1, NotEnoughData when nobody is left.
+    """
+    if min_judgements < 1:
+        raise SettingsError(f"--min-judgements {min_judgements} keeps nobody out; expected 1 or more.")
+    count_U = np.bincount(comparisons.user_N, minlength=len(comparisons.users))
+    kept_U = count_U >= min_judgements
+    if not kept_U.any():
+        raise NotEnoughData(
+            f"no user has {min_judgements} judgements; the most is {count_U.max(initial=0):,}. Lower --min-judgements."
+        )
+    dropped_U = (count_U > 0) & ~kept_U
+    kept = comparisons.take(kept_U[comparisons.user_N]) if dropped_U.any() else comparisons
+    return Kept(compact(kept), min_judgements, int(dropped_U.sum()), int(count_U[dropped_U].sum()))
+
+
+def compact(comparisons: Comparisons) -> Comparisons:
+    """The same judgements over a pool without texts and users that no judgement names: they would only cost time."""
+    responses, users = comparisons.responses, comparisons.users
+    named = np.concatenate([comparisons.chosen_N, comparisons.rejected_N])
+    used_R, user_of_U = np.unique(named), np.unique(comparisons.user_N)
+    if len(used_R) == len(responses) and len(user_of_U) == len(users):
+        return comparisons
+    at_R = np.full(len(responses), -1, np.int32)
+    at_R[used_R] = np.arange(len(used_R))
+    at_U = np.full(len(users), -1, np.int32)
+    at_U[user_of_U] = np.arange(len(user_of_U))
+    attributes = None if users.attributes is None else users.attributes[user_of_U]
+    return replace(
+        comparisons,
+        responses=responses.take(used_R.astype(np.int32)),
+        users=Users(users.ids.gather(user_of_U), attributes),
+        user_N=at_U[comparisons.user_N],
+        chosen_N=at_R[comparisons.chosen_N],
+        rejected_N=at_R[comparisons.rejected_N],
+    )
+
+
+def minority_mask(comparisons: Comparisons, parts: Split) -> BoolArray:
+    """Minority users (mask over U) by the training and validation rows alone."""
+    return minority_users(comparisons.take(np.concatenate([parts.train_rows, parts.valid_rows])))

@@ -1,0 +1,141 @@
+"""From a job to its figures: run the cells, measure every arm, judge.
+
+cells (learner, size, seed, arm) -> rows, gains, placebo, users -> verdict
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.data.split import Split
+from polypref.evaluation.cells import Cell, Job, training_rows
+from polypref.evaluation.grid import run_cells
+from polypref.evaluation.intervals import Clusters
+from polypref.evaluation.people import PerUser, counts, per_user, users_table
+from polypref.evaluation.progress import Progress
+from polypref.evaluation.results import cores
+from polypref.evaluation.settings import Settings
+from polypref.evaluation.summary import REFERENCE, Arm, choose_baseline, held_out, load_arm, placebo_rows, standing
+from polypref.evaluation.verdict import verdict
+from polypref.profile import profile
+
+
+@dataclass(frozen=True, eq=False)
+class Arms:
+    """Every arm that was run: ``by_size`` of training (all the data under ``full_size``), and with shuffled users.
+
+    ``full_size`` is the number of training comparisons, validation rows included, when nothing is cut.
+    """
+
+    by_size: dict[int, dict[str, Arm]]
+    full_size: int
+    shuffled: dict[str, Arm]
+    timing: dict[str, float]
+
+    @property
+    def full(self) -> dict[str, Arm]:
+        return self.by_size[self.full_size]
+
+    @property
+    def personal(self) -> list[str]:
+        return [name for name, arm in self.full.items() if arm.personal]
+
+
+def run_arms(job: Job, settings: Settings) -> Arms:
+    """Run what is not stored yet: every learner, size and seed; then the personal learners on shuffled users."""
+    started = time.perf_counter()
+    sizes = (*sorted(set(settings.sizes)), None)
+    seeds = range(settings.seeds)
+    for size in sizes:  # a size that cannot be cut is said before any work is done
+        for seed in seeds:
+            training_rows(job.parts(seed), size, seed)
+    grid = {(name, size): [Cell(name, size, seed) for seed in seeds] for size in sizes for name in job.learners}
+    ran = _run(job, grid.values(), settings)
+    full_size = round(float(np.mean([len(_training(job.parts(seed))) for seed in seeds])))
+    by_size = {
+        full_size if size is None else size: {name: load_arm(job, grid[name, size]) for name in job.learners}
+        for size in sizes
+    }
+    personal = [name for name, arm in by_size[full_size].items() if arm.personal]
+    placebo = {name: [Cell(name, None, seed, "shuffled") for seed in seeds] for name in personal if settings.placebo}
+    ran += _run(job, placebo.values(), settings)
+    shuffled = {name: load_arm(job, cells) for name, cells in placebo.items()}
+    return Arms(by_size, full_size, shuffled, {"cells_seconds": time.perf_counter() - started, "cells_run": ran})
+
+
+def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], pl.DataFrame]:
+    """The results' figures, and the users' table, from the arms."""
+    rows, minority_SU = held_out(job, settings.seeds)
+    clusters = Clusters(rows)
+    tables: dict[str, list[dict[str, Any]]] = {"rows": [], "gains": [], "gains_over_pooled": []}
+    for size, learners in arms.by_size.items():
+        found = standing(clusters, learners, _name(choose_baseline(learners)), size)
+        tables = {key: tables[key] + found[key] for key in tables}
+    baseline = choose_baseline(arms.full)
+    floor = _name(baseline)
+    over = {other: _people(clusters, arms.full, other) for other in {floor, REFERENCE} if other in arms.full}
+    placebo = [] if floor is None else _placebo(clusters, arms, floor)
+    described = profile(job.comparisons).as_dict()
+    at_full = [row for row in tables["gains"] if row["size"] == arms.full_size]
+    figures = {
+        "verdict": verdict(at_full, placebo, arms.personal, baseline, disagreement(described)),
+        "baseline": baseline,
+        "size": arms.full_size,
+        **tables,
+        "users": {name: counts(found) for name, found in over.get(floor, {}).items()},
+        "users_over_pooled": {name: counts(found) for name, found in over.get(REFERENCE, {}).items()},
+        "placebo": placebo,
+        "selection": {name: arm.selection for name, arm in arms.full.items()},
+        "serves": {name: arm.serves for name, arm in arms.full.items()},
+        "profile": described,
+    }
+    people = over[floor] if floor in over else {name: _people(clusters, arms.full, name)[name] for name in arms.full}
+    n_train_U = _training_counts(job, settings.seeds)
+    return figures, users_table(job.comparisons.users.ids, n_train_U, minority_SU.mean(axis=0) >= 0.5, people)
+
+
+def disagreement(described: Mapping[str, Any]) -> float | None:
+    """How often two judges of a pair disagree, from a profile."""
+    return described["disagreement"]["at_panel"]["2"]["contested"]["value"]
+
+
+def _run(job: Job, grid: Iterable[Sequence[Cell]], settings: Settings) -> int:
+    """Run cells; the learners that stand last in the table cost most and start first, so that no worker idles."""
+    cells = [cell for group in reversed(list(grid)) for cell in group]
+    stored = sum(map(job.is_stored, cells))
+    with Progress(len(cells), stored, settings.quiet) as progress:
+        return run_cells(job, cells, settings.workers or cores(), progress.tell)
+
+
+def _placebo(clusters: Clusters, arms: Arms, baseline: str) -> list[dict[str, Any]]:
+    """The placebo rows, each with how many users would be called better and worse off."""
+    margin_T = arms.full[baseline].margin_T
+    people = {name: counts(per_user(clusters, arm.margin_T, margin_T)) for name, arm in arms.shuffled.items()}
+    found = placebo_rows(clusters, arms.full, arms.shuffled, baseline, arms.full_size)
+    return [row | people[row["learner"]] for row in found]
+
+
+def _people(clusters: Clusters, arms: Mapping[str, Arm], baseline: str) -> dict[str, PerUser]:
+    return {name: per_user(clusters, arm.margin_T, arms[baseline].margin_T) for name, arm in arms.items()}
+
+
+def _name(baseline: Mapping[str, Any] | None) -> str | None:
+    return None if baseline is None else str(baseline["learner"])
+
+
+def _training(parts: Split) -> NDArray[np.int64]:
+    return np.concatenate([parts.train_rows, parts.valid_rows])
+
+
+def _training_counts(job: Job, seeds: int) -> NDArray[np.int64]:
+    """Training judgements of each user, on average over the seeds."""
+    user_N, n_users = job.comparisons.user_N, len(job.comparisons.users)
+    count_SU = [np.bincount(user_N[_training(job.parts(seed))], minlength=n_users) for seed in range(seeds)]
+    return np.mean(count_SU, axis=0).round().astype(np.int64)

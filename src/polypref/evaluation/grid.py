@@ -1,0 +1,152 @@
+"""Running cells: those already stored are skipped, the others run here or in worker processes, one thread each.
+
+Kill the run anywhere and start it again: nothing that finished is redone. A cell that fails does not stop the others;
+the failures are raised together at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from polypref.errors import PolyprefError
+from polypref.evaluation.cells import Cell, Job, run
+from polypref.evaluation.worker import failure
+
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
+FAILURES_SHOWN = 3
+
+Tell = Callable[[Cell, str | None], None]  # a cell is done; its error, if it failed
+
+
+def run_cells(job: Job, cells: Sequence[Cell], workers: int, tell: Tell) -> int:
+    """Run the cells that are not stored yet; returns how many were run.
+
+    ``tell`` is called after each. Raises PolyprefError, after all others are done, when some failed.
+    """
+    waiting = [cell for cell in cells if not job.is_stored(cell)]
+    if not waiting:
+        return 0
+    failures: list[tuple[Cell, dict[str, str]]] = []
+
+    def done(cell: Cell, answer: dict[str, str]) -> None:
+        if answer:
+            failures.append((cell, answer))
+        tell(cell, answer.get("error"))
+
+    workers = min(workers, len(waiting))
+    if workers <= 1 or any(type(learner).__module__ == "__main__" for learner in job.learners.values()):
+        for cell in waiting:
+            done(cell, _run_here(job, cell))
+    else:
+        _run_in_workers(job, waiting, workers, done)
+    if failures:
+        raise PolyprefError(_summary(job, failures, len(cells)))
+    return len(waiting)
+
+
+def _run_here(job: Job, cell: Cell) -> dict[str, str]:
+    try:
+        run(job, cell)
+    except Exception as error:
+        return failure(error)
+    return {}
+
+
+def _run_in_workers(job: Job, cells: list[Cell], workers: int, done: Callable[[Cell, dict[str, str]], None]) -> None:
+    """Threads that each own a worker process and feed it from one queue."""
+    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in range(len(cells)):
+        todo.put(number)
+    answers: queue.SimpleQueue[tuple[int, dict[str, str]]] = queue.SimpleQueue()
+    stop = threading.Event()
+    with tempfile.TemporaryDirectory(prefix="polypref-") as folder:
+        job_file = Path(folder) / "job.pickle"
+        job_file.write_bytes(pickle.dumps((job, cells)))
+        owners = [_Owner(job_file, todo, answers, stop) for _ in range(workers)]
+        try:
+            for owner in owners:
+                owner.start()
+            for _ in cells:
+                number, answer = answers.get()
+                done(cells[number], answer)
+        finally:  # also on Ctrl-C: what runs is given up, what is stored stays
+            stop.set()
+            for owner in owners:
+                owner.end()
+
+
+class _Owner(threading.Thread):
+    """Starts a worker, hands it one cell after the other, and starts another one when it dies."""
+
+    def __init__(self, job_file: Path, todo: queue.SimpleQueue, answers: queue.SimpleQueue, stop: threading.Event):
+        super().__init__(daemon=True)
+        self._job_file, self._todo, self._answers, self._stop_event = job_file, todo, answers, stop
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self) -> None:
+        while not self._stop_event.is_set():
+            try:
+                number = self._todo.get_nowait()
+            except queue.Empty:
+                return
+            answer = self._ask(number)
+            if not self._stop_event.is_set():
+                self._answers.put((number, answer))
+
+    def end(self) -> None:
+        """Stop the worker, whatever it does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self.is_alive():
+            self.join(timeout=5)
+
+    def _ask(self, number: int) -> dict[str, str]:
+        process = self._process
+        if process is None or process.poll() is not None:
+            process = self._process = _start(self._job_file)
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(f"{number}\n")
+            process.stdin.flush()
+            if line := process.stdout.readline():
+                return json.loads(line)
+        except BrokenPipeError:
+            pass
+        code = process.wait()
+        return {"error": f"its worker process ended with code {code}" + (" (out of memory?)" if code == -9 else "")}
+
+
+def _start(job_file: Path) -> subprocess.Popen[str]:
+    environment = os.environ | dict.fromkeys(ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        [sys.executable, "-m", "polypref.evaluation.worker", str(job_file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def _summary(job: Job, failures: list[tuple[Cell, dict[str, str]]], n_cells: int) -> str:
+    shown = "; ".join(f"[{cell}] {answer['error']}" for cell, answer in failures[:FAILURES_SHOWN])
+    more = f"; and {len(failures) - FAILURES_SHOWN} more" if len(failures) > FAILURES_SHOWN else ""
+    log = next((answer["traceback"] for _, answer in failures if answer.get("traceback")), "")
+    where = ""
+    if log:
+        path = job.folder / "failed.txt"
+        job.folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(log)
+        where = f" Traceback of the first: {path}."
+    return (
+        f"{len(failures)} of {n_cells} cells failed: {shown}{more}.{where} Finished cells are kept; run again to go on."
+    )

@@ -1,0 +1,74 @@
+"""How far the cells are: a bar with an estimate on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from polypref.evaluation.cells import Cell
+
+LINE_EVERY_SECONDS = 10.0
+
+
+class Progress:
+    """Counts cells; writes to standard error. ``quiet`` says nothing but failures."""
+
+    def __init__(self, total: int, stored: int, quiet: bool = False) -> None:
+        self._total, self._stored, self._done = total, stored, 0
+        self._quiet = quiet
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        self._start = self._last = time.monotonic()
+        if self._quiet or self._stored == self._total:
+            return self
+        if sys.stderr.isatty():
+            self._show_bar()
+        else:
+            kept = f", {self._stored} are there already" if self._stored else ""
+            self._say(f"{self._total} cells to compute{kept}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def tell(self, cell: Cell, error: str | None) -> None:
+        """One more cell is done, or failed."""
+        self._done += 1
+        if error:
+            self._say(f"failed: {cell}: {error}")
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1, cell=str(cell))
+        elif not self._quiet and time.monotonic() - self._last > LINE_EVERY_SECONDS:
+            self._last = time.monotonic()
+            left = (self._last - self._start) / self._done * (self._total - self._stored - self._done)
+            self._say(f"{self._stored + self._done} of {self._total} cells, about {left:.0f} s left ({cell})")
+
+    def _say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False)
+        else:
+            print(f"polypref: {line}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def _show_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("cells"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[cell]}"),
+        )
+        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        self._bar.start()
+        self._task = self._bar.add_task("cells", total=self._total, completed=self._stored, cell="")

@@ -1,0 +1,43 @@
+"""What decides a comparison's figures, and how it is run: the settings that the command line and Python share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from polypref.errors import SettingsError, unknown_name
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a comparison's figures, and how it is run."""
+
+    split: Literal["auto", "pair", "prompt", "response"] = "auto"
+    """What is held out together; auto chooses from the data and says why."""
+    min_judgements: int = 1
+    """Leave out users with fewer judgements."""
+    sizes: tuple[int, ...] = ()
+    """Training sizes (comparisons in all) to measure besides all the data."""
+    seeds: int = 5
+    """Number of random splits."""
+    workers: int = 0
+    """Worker processes; 0: one per core."""
+    placebo: bool = True
+    """Train personal learners on shuffled users too; they must gain nothing there."""
+    quiet: bool = False
+    """No progress on standard error."""
+
+
+def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """The settings with single ones replaced by name. Raises SettingsError for an unknown name or impossible value."""
+    known = [field.name for field in fields(Settings)]
+    for name in overrides:
+        if name not in known:
+            raise unknown_name("setting", name, known)
+    settings = replace(settings, **overrides)
+    if settings.seeds < 1:
+        raise SettingsError(f"--seeds {settings.seeds} measures nothing; expected 1 or more.")
+    if settings.workers < 0:
+        raise SettingsError(f"--workers {settings.workers} cannot be; expected 0 (one per core) or more.")
+    return settings

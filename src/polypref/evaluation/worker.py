@@ -1,0 +1,52 @@
+"""One worker process: reads cell numbers from standard input, runs them, answers one JSON line each.
+
+    python -m polypref.evaluation.worker JOB_FILE
+
+A process of its own rather than one of ``multiprocessing``: it never imports the caller's main script (which need not
+be guarded), one that dies takes one cell with it and not the pool, and it stops by itself when the parent is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from polypref.errors import PolyprefError
+from polypref.evaluation.cells import Cell, Job, run
+
+
+def failure(error: BaseException) -> dict[str, str]:
+    """An exception as what the parent reports: one line, and the traceback where the error is nobody's input."""
+    known = isinstance(error, PolyprefError)
+    line = str(error) if known else f"{type(error).__name__}: {error}"
+    return {
+        "error": " ".join(line.split()),
+        "traceback": "" if known else "".join(traceback.format_exception(error)),
+    }
+
+
+def main(job_file: str) -> None:
+    """Answer until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a learner prints must not end up among the answers
+    # Written by the parent a moment ago for this process alone; artifacts that outlive a run are never pickled.
+    job, cells = pickle.loads(Path(job_file).read_bytes())
+    assert isinstance(job, Job)
+    for line in sys.stdin:
+        cell: Cell = cells[int(line)]
+        try:
+            run(job, cell)
+            answer = {}
+        except Exception as error:
+            answer = failure(error)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
