@@ -1,0 +1,16 @@
+"""Simulated people whose truth is known, over text whose style really varies: for tests, docs and the demo.
+
+    world = simulate("two-tastes", seed=0)
+    world.comparisons    what a learner sees
+    world.people         tastes, groups and noise: the truth
+    world.reward_UR      true reward of each response for each user
+
+``WORLDS`` names the worlds with their default settings; ``text.py`` writes the responses, ``people.py`` says who judges
+them, ``simulation.py`` lets them judge.
+"""
+
+from polypref.data.worlds.people import WORLDS, People, Row, World
+from polypref.data.worlds.simulation import SimulatedWorld, simulate
+from polypref.data.worlds.text import STYLES
+
+__all__ = ["STYLES", "WORLDS", "People", "Row", "SimulatedWorld", "World", "simulate"]
