@@ -2,7 +2,8 @@
 
 Source: Dong et al., EMNLP Findings 2025, section 3 (consistency); Cronbach (1951) for alpha.
 Changed: the paper assumes consistency where its data have no repeats. Here it is unknown (None) until measured: two
-judgements by one user on the same two texts, also under different pair ids.
+judgements by one user on the same two texts, also under different pair ids. Where nothing repeats, a user's own cyclic
+triads still bear witness of noise.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import numpy as np
 
 from polypref.profile.disagreement import Disagreement
 from polypref.profile.estimate import Estimate, clustered_proportion
+from polypref.profile.tournament import count_triads
 from polypref.profile.votes import Votes
 
+MIN_FOR_DERIVED = 300
 MIN_FOR_ALPHA = 20  # fewer repeats (or shared pairs) than this say next to nothing about a correlation
 
 
@@ -30,6 +33,9 @@ class Consistency:
     ``panel_alpha``     Cronbach's alpha of the mean of ``panel_size`` judges (Spearman-Brown of the former): how well a
                         panel's mean is determined, which is about disagreement as much as about noise.
     ``n_users``         users with a repeat.
+    ``cyclic_triads``   share of a user's own closed triads (all three pairs judged by him) that go round: 0 for a
+                        consistent ranking, 1/4 for coin flips.
+    ``derived``         whether the judgements look made from ratings or rankings; None with too little to tell.
     """
 
     retest: Estimate
@@ -39,6 +45,8 @@ class Consistency:
     panel_alpha: Estimate
     panel_size: float | None
     n_users: int
+    cyclic_triads: Estimate
+    derived: bool | None
 
     @property
     def ceiling(self) -> tuple[float, float] | None:
@@ -54,11 +62,12 @@ class Consistency:
         return max(agree.lo, 0.5), (1 + math.sqrt(max(2 * agree.hi - 1, 0.0))) / 2
 
     def as_dict(self) -> dict[str, object]:
-        names = ("retest", "retest_no_ties", "retest_alpha", "judge_reliability", "panel_alpha")
+        names = ("retest", "retest_no_ties", "retest_alpha", "judge_reliability", "panel_alpha", "cyclic_triads")
         estimates = {name: getattr(self, name).as_dict() for name in names}
         return estimates | {
             "panel_size": self.panel_size,
             "n_users": self.n_users,
+            "derived": self.derived,
             "ceiling": None if self.ceiling is None else list(self.ceiling),
         }
 
@@ -72,6 +81,7 @@ def consistency(votes: Votes, disagreement: Disagreement) -> Consistency:
     two = disagreement.at_panel[2][0]
     reliability = _transformed(two, lambda d: 1 - 2 * d, falling=True)
     size = disagreement.mean_panel
+    triads, derived = own_triads(votes)
     return Consistency(
         retest=retest,
         retest_no_ties=no_ties,
@@ -82,7 +92,36 @@ def consistency(votes: Votes, disagreement: Disagreement) -> Consistency:
         else _transformed(reliability, lambda r: size * r / (1 + (size - 1) * r)),
         panel_size=size,
         n_users=len(np.unique(votes.user_V[plus_V + minus_V + tie_V >= 2])),
+        cyclic_triads=triads,
+        derived=derived,
     )
+
+
+def own_triads(votes: Votes) -> tuple[Estimate, bool | None]:
+    """Share of the users' own closed triads that are cyclic (interval over users), and whether the data look derived.
+
+    Derived data are too tidy for people: not one of 300 triads is cyclic, or not one of 300 times that a user met a
+    response in three or more pairs did he take it in some and leave it in others (pairs of "agree" over "disagree").
+    """
+    votes = votes.decided
+    first_V, second_V = votes.first_Q[votes.pair_V], votes.second_Q[votes.pair_V]
+    for_first_V = votes.sign_V > 0
+    up_V, down_V = np.where(for_first_V, first_V, second_V), np.where(for_first_V, second_V, first_V)
+    # a node is a response as seen by one user
+    n_responses = int(max(first_V.max(initial=0), second_V.max(initial=0))) + 1
+    own = votes.user_V * n_responses
+    nodes, ends = np.unique(np.concatenate([own + up_V, own + down_V]), return_inverse=True)
+    up, down = ends[: len(up_V)], ends[len(up_V) :]
+    triads_R, cyclic_R = count_triads(up, down, len(nodes))
+    owner_R = nodes // n_responses
+    triads_U, cyclic_U = (np.bincount(owner_R, weights=x, minlength=votes.n_users) for x in (triads_R, cyclic_R))
+    taken_R, left_R = np.bincount(up, minlength=len(nodes)), np.bincount(down, minlength=len(nodes))
+    met_R = taken_R + left_R >= 3
+    mixed = int(((taken_R > 0) & (left_R > 0) & met_R).sum())
+    share = clustered_proportion(cyclic_U, triads_U)
+    tidy = (share.n >= MIN_FOR_DERIVED and share.value == 0) or (met_R.sum() >= MIN_FOR_DERIVED and mixed == 0)
+    untidy = bool(share.value) or (share.n == 0 and mixed > 0)
+    return share, True if tidy else False if untidy else None
 
 
 def _couples(n_V: np.ndarray) -> np.ndarray:

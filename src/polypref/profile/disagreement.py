@@ -135,11 +135,9 @@ def _rates(plus_kQ: Floats, minus_kQ: Floats, weight_Q: Floats, k: int) -> tuple
     if not has_Q.any():
         return np.nan, np.nan
     least_j = np.minimum(np.arange(k + 1), k - np.arange(k + 1))
-    weight_Q = weight_Q[has_Q] / weight_Q[has_Q].sum()
-    share_jQ = split_jQ[:, has_Q] / total_Q[has_Q]
-    return float(share_jQ[least_j > 0].sum(axis=0) @ weight_Q), float(
-        share_jQ[is_high(least_j, k)].sum(axis=0) @ weight_Q
-    )
+    weight_Q = weight_Q[has_Q] / (total_Q[has_Q] * weight_Q[has_Q].sum())
+    contested_Q, high_Q = split_jQ[least_j > 0].sum(axis=0), split_jQ[is_high(least_j, k)].sum(axis=0)
+    return float((contested_Q[has_Q] * weight_Q).sum()), float((high_Q[has_Q] * weight_Q).sum())
 
 
 def _estimates(draws: Floats, n: int) -> tuple[Estimate, Estimate]:

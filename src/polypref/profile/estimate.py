@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 Z95 = 1.959963984540054  # two-sided 95 %
 
@@ -48,11 +48,14 @@ class Tested:
         return asdict(self)
 
 
+NOT_TESTED = Tested()
+
+
 def tested(value: float, null_B: Floats, n: int, *, larger_is_extreme: bool = True) -> Tested:
     """Set ``value`` against ``null_B``, the same quantity in B draws from the null; NaN draws do not count."""
     null_B = null_B[np.isfinite(null_B)]
     if n == 0 or not np.isfinite(value) or len(null_B) == 0:
-        return Tested()
+        return NOT_TESTED
     # round-off must not decide a tie between the value and a draw
     margin = 1e-9 * max(1.0, abs(value))
     hits = (null_B >= value - margin).sum() if larger_is_extreme else (null_B <= value + margin).sum()

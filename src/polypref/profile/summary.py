@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from polypref.comparisons import Comparisons
+from polypref.profile import words
 from polypref.profile.consistency import Consistency, consistency
 from polypref.profile.disagreement import Disagreement, disagreement
+from polypref.profile.groups import Groups, groups
 from polypref.profile.minorities import Minorities, minorities
 from polypref.profile.room import Room, majority_accuracy, room
-from polypref.profile.votes import PairKey
+from polypref.profile.social_choice import SocialChoice, social_choice
+from polypref.profile.votes import PairKey, Votes
 from polypref.profile.votes import votes as as_votes
 
 MAJORITY = "majority of the judges"
@@ -26,35 +29,92 @@ class Profile:
     consistency: Consistency
     minorities: Minorities
     room: Room
+    social_choice: SocialChoice
+    groups: Groups
 
     def as_dict(self) -> dict[str, object]:
         """JSON-able: no NaN, unknown is None."""
-        parts = ("disagreement", "consistency", "minorities", "room")
+        parts = ("disagreement", "consistency", "minorities", "room", "social_choice", "groups")
         content: dict[str, object] = {part: getattr(self, part).as_dict() for part in parts}
-        return {"sizes": self.sizes, **content}
+        return {"sizes": self.sizes, **content, "sentences": self.sentences(), "table2": self.table2()}
+
+    def sentences(self) -> dict[str, str]:
+        """One sentence for each dimension."""
+        return {
+            "disagreement": words.of_disagreement(self.disagreement),
+            "consistency": words.of_consistency(self.consistency),
+            "minorities": words.of_minorities(self.minorities),
+            "room": words.of_room(self.room),
+            "aggregation": words.of_social_choice(self.social_choice),
+            "groups": words.of_groups(self.groups),
+        }
+
+    def rows(self) -> list[words.Row]:
+        """Every quantity as (dimension, name, value, interval, what it was counted over)."""
+        return [
+            *words.disagreement_rows(self.disagreement),
+            *words.consistency_rows(self.consistency),
+            *words.minority_rows(self.minorities),
+            *words.room_rows(self.room),
+            *words.aggregation_rows(self.social_choice, self.groups),
+        ]
+
+    def table2(self, name: str = "data", header: bool = True) -> str:
+        """One Markdown row in the shape of the evaluation paper's Table 2, with its header unless told otherwise."""
+        low, high, _ = self.minorities.mv_acc_range
+        cells = (
+            name,
+            f"{self.sizes['judgements']:,}",
+            f"{self.sizes['users']:,}",
+            words.percent(self.disagreement.contested.value),
+            words.percent(self.disagreement.highly_contested.value),
+            words.UNKNOWN if low is None or high is None else f"{low:.2f}–{high:.2f}",
+            words.share(self.consistency.retest.value),
+        )
+        row = f"| {' | '.join(cells)} |"
+        if not header:
+            return row
+        titles = ("data", "#samples", "#users", "contested", "highly contested", "MV-ACC", "consistency")
+        return "\n".join((f"| {' | '.join(titles)} |", "|---|" + "---:|" * (len(titles) - 1), row))
 
 
 def profile(comparisons: Comparisons, *, seed: int = 0, pairs: PairKey = "text") -> Profile:
     """Profile any comparisons; whatever cannot be said of them is None with n = 0.
 
-    ``pairs`` "text" counts the same two texts as one pair whatever their pair id, "id" goes by the data's pair ids.
+    ``pairs`` "text" counts the same two texts as one pair whatever their pair id; "id" goes by the data's own pair ids
+    for disagreement, minorities and room (repeats, cycles and groups always go by the texts).
     """
-    votes = as_votes(comparisons, pairs)
-    differing = disagreement(votes, seed)
-    consistent = consistency(votes, differing)
+    from threadpoolctl import threadpool_limits
+
+    # thousands of small matrices: BLAS threads cost more than they give, fifty times more on a busy machine
+    with threadpool_limits(1, user_api="blas"):
+        return _profile(comparisons, seed, pairs)
+
+
+def _profile(comparisons: Comparisons, seed: int, pairs: PairKey) -> Profile:
+    by_text = as_votes(comparisons)
+    by_choice = by_text if pairs == "text" else as_votes(comparisons, pairs)
+    differing = disagreement(by_choice, seed)
+    consistent = consistency(by_text, differing)
     return Profile(
-        sizes={
-            "judgements": len(comparisons),
-            "ties": 0 if comparisons.tie_N is None else int(comparisons.tie_N.sum()),
-            "users": len(np.unique(comparisons.user_N)),
-            "pairs": votes.n_pairs,
-            "shared_pairs": int((votes.decided.panel_Q >= 2).sum()),
-            "prompts": len(np.unique(votes.prompt_Q)),
-            "responses": len(np.unique(np.concatenate([votes.first_Q, votes.second_Q]))),
-            "same_text": votes.same_text,
-        },
+        sizes=_sizes(comparisons, by_choice),
         disagreement=differing,
         consistency=consistent,
-        minorities=minorities(votes),
-        room=room(majority_accuracy(votes), consistent, MAJORITY),
+        minorities=minorities(by_choice),
+        room=room(majority_accuracy(by_choice), consistent, MAJORITY),
+        social_choice=social_choice(by_text, seed),
+        groups=groups(by_text, derived=bool(consistent.derived), seed=seed),
     )
+
+
+def _sizes(comparisons: Comparisons, votes: Votes) -> dict[str, int]:
+    return {
+        "judgements": len(comparisons),
+        "ties": 0 if comparisons.tie_N is None else int(comparisons.tie_N.sum()),
+        "users": len(np.unique(comparisons.user_N)),
+        "pairs": votes.n_pairs,
+        "shared_pairs": int((votes.decided.panel_Q >= 2).sum()),
+        "prompts": len(np.unique(votes.prompt_Q)),
+        "responses": len(np.unique(np.concatenate([votes.first_Q, votes.second_Q]))),
+        "same_text": votes.same_text,
+    }

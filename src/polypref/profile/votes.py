@@ -75,6 +75,43 @@ class Votes:
         names = ("user_V", "pair_V", "sign_V", "plus_V", "minus_V", "tie_V")
         return replace(self, **{name: getattr(self, name)[rows_V] for name in names})
 
+    def renumbered(self) -> Votes:
+        """Users and pairs without a vote here are dropped and the others numbered anew (sorted order is kept)."""
+        users, user_V = np.unique(self.user_V, return_inverse=True)
+        pairs, pair_V = np.unique(self.pair_V, return_inverse=True)
+        ends = {name: getattr(self, name)[pairs] for name in ("first_Q", "second_Q", "prompt_Q")}
+        return replace(self, user_V=user_V, pair_V=pair_V, n_users=len(users), **ends)
+
+    def stances(self) -> Votes:
+        """Votes on single responses instead of pairs: +1 where a user took a response more often than not.
+
+        For judgements derived from ratings or rankings: 200 pairs made of one user's 20 ratings are 20 observations.
+        Here ``pair_V`` is a response, and ``first_Q`` equals ``second_Q``.
+        """
+        sided = self.decided
+        first_V, second_V = self.first_Q[sided.pair_V], self.second_Q[sided.pair_V]
+        n_responses = int(max(first_V.max(initial=0), second_V.max(initial=0))) + 1
+        where = np.concatenate([first_V, second_V]) * np.int64(self.n_users) + np.tile(sided.user_V, 2)
+        cells, cell = np.unique(where, return_inverse=True)
+        votes_in = np.concatenate([sided.sign_V, -sided.sign_V])
+        plus_V, minus_V = (np.bincount(cell[votes_in == s], minlength=len(cells)) for s in (1, -1))
+        response_V = cells // self.n_users
+        responses, pair_V = np.unique(response_V, return_inverse=True)
+        prompt_R = np.zeros(n_responses, np.int64)
+        prompt_R[first_V], prompt_R[second_V] = self.prompt_Q[sided.pair_V], self.prompt_Q[sided.pair_V]
+        return replace(
+            self,
+            user_V=cells % self.n_users,
+            pair_V=pair_V,
+            sign_V=np.sign(plus_V - minus_V).astype(np.int8),
+            plus_V=plus_V,
+            minus_V=minus_V,
+            tie_V=np.zeros_like(plus_V),
+            first_Q=responses,
+            second_Q=responses,
+            prompt_Q=prompt_R[responses],
+        )
+
     def permuted(self, rng: np.random.Generator) -> Votes:
         """The same panels and counts with the votes of each pair dealt anew to its users: users without a taste."""
         # pair_V is sorted, so sorting by (pair, random) keeps every pair's block of rows in place

@@ -1,0 +1,89 @@
+"""``polypref profile``: what the data say before any learner."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from polypref import profile as profiles
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Say how much people disagree, how consistent each is, whom the majority fails, and what there is to gain.
+
+    docs/profile.md defines every quantity.
+    """
+
+    files: tyro.conf.Positional[tuple[str, ...]]
+    """Preference files: JSONL, CSV or Parquet, globs, hf:// paths."""
+    ties: tuple[str, ...] = ()
+    """Companion files whose rows are ties."""
+    columns: Annotated[dict[str, str], tyro.conf.arg(metavar="ROLE NAME ...")] = field(default_factory=dict)
+    """Which column plays which role where the names differ: --columns user_id annotator chosen winner."""
+    pairs: Literal["text", "id"] = "text"
+    """What makes two judgements one pair: the same two texts, or the same pair_id."""
+    raw: bool = False
+    """Keep the rows that check would drop, such as empty responses."""
+    seed: int = 0
+    """Decides bootstrap and null draws."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        """Read, drop what the linter drops, profile, print."""
+        from polypref.data.lint import clean, lint
+        from polypref.data.read import ReadOptions, read
+        from polypref.errors import NotEnoughData, SettingsError
+        from polypref.profile import profile
+
+        if not self.files:
+            raise SettingsError("profile needs at least one preference file: polypref profile FILE.")
+        reading = read(self.files, ReadOptions(columns=self.columns, ties=self.ties))
+        comparisons = reading.comparisons if self.raw else clean(reading, lint(reading))
+        if not len(comparisons):
+            raise NotEnoughData(f"none of the {reading.rows_read:,} rows can be used; polypref check FILE says why.")
+        result = profile(comparisons, seed=self.seed, pairs=self.pairs)
+        left_out = reading.rows_read - len(comparisons)
+        name = ", ".join(Path(file).name.split(".")[0] for file in self.files)
+        if self.json:
+            content = {"files": list(reading.files), "rows_read": reading.rows_read, **result.as_dict()}
+            print(json.dumps(content | {"table2": result.table2(name)}, indent=1, ensure_ascii=False, allow_nan=False))
+        else:
+            _show(result, name, left_out)
+        return 0
+
+
+def _show(result: profiles.Profile, name: str, left_out: int) -> None:
+    """Sentences, table and the Table 2 row; a rich table on a terminal, aligned plain lines elsewhere."""
+    s = result.sizes
+    ties = f" ({s['ties']:,} of them ties)" if s["ties"] else ""
+    print(f"{name}: {s['judgements']:,} judgements{ties} by {s['users']:,} users on {s['pairs']:,} pairs of texts.")
+    if left_out > 0:
+        print(f"{left_out:,} rows were left out; polypref check says which and why.")
+    print()
+    for dimension, sentence in result.sentences().items():
+        print(f"{dimension}: {sentence}")
+    print()
+    titles, rows = ("dimension", "quantity", "value", "95 % interval or null", "over"), result.rows()
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*titles)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+    else:
+        lines = [titles, *rows]
+        width = [max(len(line[column]) for line in lines) for column in range(len(titles))]
+        for line in lines:
+            print("  ".join(cell.ljust(w) for cell, w in zip(line, width, strict=True)).rstrip())
+    print()
+    print(result.table2(name))

@@ -1,0 +1,214 @@
+"""A profile in words and table rows. Computes nothing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from polypref.profile.consistency import Consistency
+from polypref.profile.disagreement import Disagreement
+from polypref.profile.estimate import Estimate, Tested
+from polypref.profile.groups import Groups
+from polypref.profile.minorities import Minorities
+from polypref.profile.room import Room
+from polypref.profile.social_choice import SocialChoice
+
+UNKNOWN = "unknown"
+SURE = 0.05
+
+
+class Row(NamedTuple):
+    """One quantity of a profile, ready to print."""
+
+    dimension: str
+    name: str
+    value: str
+    interval: str
+    of: str
+
+
+def percent(value: float | None) -> str:
+    """A share in whole percent."""
+    return UNKNOWN if value is None else f"{100 * value:.0f} %"
+
+
+def share(value: float | None) -> str:
+    """A share to three places."""
+    return UNKNOWN if value is None else f"{value:.3f}"
+
+
+def _between(lo: float | None, hi: float | None, form: str = ".3f") -> str:
+    return "" if lo is None or hi is None else f"{lo:{form}}–{hi:{form}}"
+
+
+def _sure(estimate: Estimate) -> str:
+    """A share with its interval, in percent."""
+    interval = (
+        "" if estimate.lo is None or estimate.hi is None else f" ({100 * estimate.lo:.0f}–{100 * estimate.hi:.0f})"
+    )
+    return percent(estimate.value) + interval
+
+
+def of_disagreement(d: Disagreement) -> str:
+    """How often the judges of a pair disagree."""
+    if d.divergence.value is None:
+        return "Disagreement is unknown: no pair was judged by two users who took a side."
+    raw, what = (d.contested, "three") if d.contested.n else (d.divergence, "two")
+    high = d.highly_contested if d.contested.n else d.high_divergence
+    text = f"Of {raw.n:,} pairs with {what} or more judges {_sure(raw)} are contested and {_sure(high)} highly."
+    three = d.at_panel[3][0]
+    if three.value is None:
+        return text
+    return f"{text} With exactly three judges each it would be {_sure(three)}."
+
+
+def of_consistency(c: Consistency) -> str:
+    """How often a user says the same again."""
+    triads = c.cyclic_triads
+    tail = "" if not triads.n else f" Of {triads.n:,} triads judged by one user, {_sure(triads)} go round in a circle."
+    if c.derived:
+        tail += " The judgements look derived from ratings or rankings: a user's pairs are not independent."
+    if c.retest.value is None:
+        return f"Consistency is unknown: nobody judged the same two texts twice.{tail}"
+    people = "1 user" if c.n_users == 1 else f"{c.n_users:,} users"
+    text = f"Asked again, {people} gave the same answer in {_sure(c.retest)} of {c.retest.n:,} repeats"
+    if c.retest_no_ties.n not in (0, c.retest.n):
+        text += f"; in {_sure(c.retest_no_ties)} of {c.retest_no_ties.n:,} where no answer was a tie"
+    return f"{text}.{tail}"
+
+
+def of_minorities(m: Minorities) -> str:
+    """How many users the majority does not speak for."""
+    facts = m.as_dict()
+    if not facts["n_users"]:
+        return "Minorities are unknown: no user's vote can be held against a majority of others."
+    testable, found = facts["n_testable"], facts["n_minority"]
+    if not testable:
+        return "Minorities are unknown: no user shares enough pairs with others for a bound at 95 %."
+    text = f"{found:,} of {testable:,} users with enough shared pairs side with the others' majority less than half "
+    text += "of the time, at 95 % confidence"
+    return f"{text} (by chance alone: at most {facts['at_most_by_chance']:.0f})."
+
+
+def of_room(r: Room) -> str:
+    """What personalization could add."""
+    if r.lo is None or r.hi is None:
+        return "Room is unknown: no pair has three judges, so a majority's accuracy cannot be told."
+    population = (
+        f"{r.population_lo:.3f}" if r.population_lo == r.population_hi else _between(r.population_lo, r.population_hi)
+    )
+    text = f"The best answer for everyone ({r.source}) is right in {population} of the judgements; "
+    if r.measured:
+        return f"{text}with this consistency a personal one could add {_between(r.lo, r.hi)}."
+    given = [(c, room) for c, room in (r.at_ceiling or {}).items() if room is not None]
+    options = "; ".join(f"{_between(*room)} if people agree with themselves at {c:g}" for c, room in given)
+    return f"{text}consistency is unknown, so a personal one could add {options}."
+
+
+def of_social_choice(s: SocialChoice) -> str:
+    """Whether majorities go round in circles more than chance."""
+    triads = s.cyclic_triads
+    if triads.value is None:
+        return "Whether majorities go round in circles is unknown: no three responses were all compared by two judges."
+    verdict = "more than" if triads.p is not None and triads.p <= SURE else "no more than"
+    return (
+        f"Of {triads.n:,} triads of majorities {100 * triads.value:.1f} % go round in a circle, {verdict} chance gives "
+        f"people who all agree on each response's quality ({100 * (triads.null or 0):.1f} %, p = {triads.p:.2f})."
+    )
+
+
+def of_groups(g: Groups) -> str:
+    """Whether users fall into groups, and whom the aggregate fails."""
+    regret = g.worst_decile_regret
+    if regret.value is None:
+        return "Groups and regret are unknown: no user shares ten pairs with others."
+    tail = (
+        f" The majority decides against its worst-served tenth in {percent(regret.value)} of their {g.unit} "
+        f"({percent(regret.null)} if users were interchangeable, p = {regret.p:.2f})."
+    )
+    if g.groups is None or g.axes.value is None:
+        return f"Groups are unknown: fewer than five users share pairs.{tail}"
+    if g.groups == 1:
+        return f"No groups beyond chance among {g.axes.n:,} users.{tail}"
+    return (
+        f"Users are not interchangeable: up to {g.groups} groups beyond chance among {g.axes.n:,} users "
+        f"(of different taste or different care).{tail}"
+    )
+
+
+def disagreement_rows(d: Disagreement) -> list[Row]:
+    """Divergence, raw and at fixed panel sizes."""
+    rows = [
+        _row("disagreement", "contested (>= 3 judges)", d.contested, "pairs"),
+        _row("disagreement", "highly contested (>= 3 judges)", d.highly_contested, "pairs"),
+        _row("disagreement", "divergence (>= 2 judges)", d.divergence, "pairs"),
+        _row("disagreement", "high divergence (>= 2 judges)", d.high_divergence, "pairs"),
+    ]
+    for k, (contested, high) in d.at_panel.items():
+        rows.append(_row("disagreement", f"contested at {k} judges", contested, "pairs"))
+        if k > 3:  # one of three is already 30 %
+            rows.append(_row("disagreement", f"highly contested at {k} judges", high, "pairs"))
+    return rows
+
+
+def consistency_rows(c: Consistency) -> list[Row]:
+    """Test-retest, reliabilities and own cycles."""
+    return [
+        _row("consistency", "test-retest, ties a label", c.retest, "repeats"),
+        _row("consistency", "test-retest, without ties", c.retest_no_ties, "repeats"),
+        _row("consistency", "alpha of a judgement and its repeat", c.retest_alpha, "repeats"),
+        _row("consistency", "reliability of one judge", c.judge_reliability, "pairs"),
+        _row("consistency", "alpha of a panel", c.panel_alpha, "pairs"),
+        _row("consistency", "own cyclic triads", c.cyclic_triads, "triads"),
+    ]
+
+
+def minority_rows(m: Minorities) -> list[Row]:
+    """Majority-vote accuracy and minority users."""
+    facts = m.as_dict()
+    low, high, n = m.mv_acc_range
+    span = Row("minorities", "MV-ACC, own vote included", _between(low, high) or UNKNOWN, "", f"{n:,} users")
+    found = str(facts["n_minority"]) if facts["n_testable"] else UNKNOWN
+    return [
+        span,
+        _row("minorities", "agrees with the others' majority", m.others, "judgements"),
+        Row("minorities", "minority users, 95 % sure", found, "", f"{facts['n_testable']:,} users"),
+    ]
+
+
+def room_rows(r: Room) -> list[Row]:
+    """Both ends of the room, and the room."""
+    population = _between(r.population_lo, r.population_hi) or UNKNOWN
+    source = "measured" if r.measured else "assumed"
+    return [
+        Row("room", "population accuracy", population, "", r.source),
+        Row("room", "consistency ceiling", _between(r.ceiling_lo, r.ceiling_hi), "", source),
+        Row("room", "room", _between(r.lo, r.hi) or UNKNOWN, "", ""),
+    ]
+
+
+def aggregation_rows(s: SocialChoice, g: Groups) -> list[Row]:
+    """Paradoxes, groups and regret, each beside its null."""
+    groups = UNKNOWN if g.groups is None else str(g.groups)
+    return [
+        _tested("aggregation", "cyclic triads of majorities", s.cyclic_triads, "triads"),
+        _tested("aggregation", "prompts with a Condorcet cycle", s.cyclic_prompts, "prompts"),
+        _tested("aggregation", "Borda against the majority", s.borda_pairs, "pairs"),
+        _tested("aggregation", "Borda winner not the Condorcet winner", s.borda_winners, "prompts"),
+        _tested("aggregation", "axes along which users differ", g.axes, "users", ".1f"),
+        _tested("aggregation", "share of the strongest axis", g.strongest_axis, "users"),
+        Row("aggregation", "groups beyond chance", groups, "", f"{g.axes.n:,} users"),
+        _tested("aggregation", "regret of the worst-served user", g.worst_user_regret, "users"),
+        _tested("aggregation", "regret of the worst-served tenth", g.worst_decile_regret, "users"),
+    ]
+
+
+def _row(dimension: str, name: str, estimate: Estimate, unit: str) -> Row:
+    interval = _between(estimate.lo, estimate.hi)
+    return Row(dimension, name, share(estimate.value), interval, f"{estimate.n:,} {unit}")
+
+
+def _tested(dimension: str, name: str, t: Tested, unit: str, form: str = ".3f") -> Row:
+    if t.value is None:
+        return Row(dimension, name, UNKNOWN, "", f"{t.n:,} {unit}")
+    beside = f"null {_between(t.null_lo, t.null_hi, form)}, p = {t.p:.2f}"
+    return Row(dimension, name, f"{t.value:{form}}", beside, f"{t.n:,} {unit}")
