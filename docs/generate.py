@@ -22,8 +22,8 @@ EXAMPLES: dict[str, str] = {
     "simulate": "polypref simulate two-tastes --out prefs.jsonl",
     "check": "polypref check prefs.jsonl",
     "profile": "polypref profile prefs.jsonl",
-    "compare": "polypref compare prefs.jsonl --learners pooled hierarchical --encoder static --seeds 2 --out report",
-    "fit": "polypref fit prefs.jsonl --learner hierarchical --encoder static --out scorer",
+    "compare": "polypref compare prefs.jsonl --learners pooled hierarchical --seeds 2 --out report",
+    "fit": "polypref fit prefs.jsonl --learner hierarchical --out scorer",
     "score": "polypref score scorer questions.jsonl --out scores.jsonl",
     "demo": "polypref demo --out demo",
 }

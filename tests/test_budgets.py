@@ -20,7 +20,8 @@ HEAVY = ("torch", "transformers", "sentence_transformers", "sklearn", "model2vec
 
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
-SETUP = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef, ast.Assert)
+ASSIGN = (ast.Assign, ast.AnnAssign, ast.AugAssign)
+SETUP = (ast.Import, ast.ImportFrom, *ASSIGN, ast.FunctionDef, ast.ClassDef, ast.Assert)
 
 
 def over_budget(where: str, text: str) -> Iterator[str]:

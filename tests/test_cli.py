@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +90,24 @@ def test_every_command_is_there_and_explains_each_setting(name, capsys, monkeypa
     cls = settings.command_class(name)
     assert (cls.__doc__ or "").strip().split("\n")[0] in shown
     for field in cls.__dataclass_fields__:  # type: ignore[attr-defined]
-        docs = tyro._docstrings.get_field_docstring(cls, field, ())  # the help text of the field
-        assert docs, f"{name}: setting {field} has no docstring"
+        assert tyro_help(cls, field), f"{name}: setting {field} has no docstring"
+
+
+@pytest.mark.parametrize("setting", ["files", "ties", "columns", "encoder"])
+def test_a_setting_means_the_same_in_every_command(setting):
+    """Equal type and equal help wherever a setting of that name is found."""
+    classes = [settings.command_class(name) for name in COMMANDS]
+    found = {
+        cls.__name__: (typing.get_type_hints(cls, include_extras=True)[setting], tyro_help(cls, setting))
+        for cls in classes
+        if setting in cls.__dataclass_fields__ and cls.__name__ != "Score"  # its encoder is the one named at fit
+    }
+    assert len(found) >= 2
+    assert len(set(map(str, found.values()))) == 1, found
+
+
+def tyro_help(cls: type, setting: str) -> str | None:
+    return tyro._docstrings.get_field_docstring(cls, setting, ())
 
 
 def run_fake(monkeypatch: pytest.MonkeyPatch, run: Callable[[Fake], int], *arguments: str) -> int:

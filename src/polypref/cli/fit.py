@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
-
-if TYPE_CHECKING:
-    from polypref.comparisons import Comparisons
 
 FACTS = "fit.json"  # beside the scorer's own files: what was fitted, on what, with which encoder
 VALID_SHARE = 0.1
@@ -25,7 +22,7 @@ class Fit:
     """
 
     files: tyro.conf.Positional[tuple[str, ...]]
-    """Preference files: JSONL, CSV or Parquet, globs, hf:// paths."""
+    """JSONL, CSV (both also .gz, .zst) or Parquet files, patterns, or hf://datasets/... paths."""
     out: Path
     """Folder to save the scorer to; one that is there is replaced."""
     learner: str = "hierarchical"
@@ -34,8 +31,10 @@ class Fit:
     """What turns text into features: minilm, static, hf:MODEL or endpoint:URL."""
     seed: int = 0
     """Decides the validation rows and whatever the learner draws."""
+    ties: tuple[str, ...] = ()
+    """Files whose rows are ties (columns response_a and response_b)."""
     columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE=NAME ...")] = ()
-    """Which column plays which role, as in user_id=annotator chosen=better."""
+    """Which column plays which role, as in user_id=annotator chosen=better; ROLE= leaves a column out."""
 
     def run(self) -> int:
         """Read, drop what the linter drops, fit, save."""
@@ -43,6 +42,7 @@ class Fit:
         from polypref.data.layouts import parse_columns
         from polypref.data.lint import clean, lint
         from polypref.data.read import ReadOptions, read
+        from polypref.data.split import choose_rule, holdout
         from polypref.errors import CacheError, SettingsError, unknown_name
         from polypref.features import encoder
         from polypref.learners import LEARNERS, save
@@ -52,9 +52,10 @@ class Fit:
         if self.learner not in LEARNERS:
             raise unknown_name("learner", self.learner, LEARNERS)
         encode = encoder(self.encoder)
-        reading = read(self.files, ReadOptions(columns=parse_columns(self.columns)))
+        reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
         comparisons = clean(reading, lint(reading))
-        train, valid, why = _cut(comparisons, self.seed)
+        rule, why = choose_rule(comparisons)
+        train, valid = (comparisons.take(rows) for rows in holdout(comparisons, rule, self.seed, VALID_SHARE))
         scorer = LEARNERS[self.learner].fit(train, encoder=encode, seed=self.seed, valid=valid)
         save(scorer, self.out)
         facts = {
@@ -62,6 +63,7 @@ class Fit:
             "encoder": self.encoder,
             "encoder_identity": encode.identity,
             "seed": self.seed,
+            "split": rule,
             "data": comparisons.content_hash,
             "judgements": len(train) + len(valid),
             "judgements_read": reading.rows_read,
@@ -76,20 +78,11 @@ class Fit:
             f"{self.learner} on {len(train) + len(valid):,} of {reading.rows_read:,} judgements by "
             f"{len(comparisons.users):,} users, features from {self.encoder}"
         )
-        print(f"hyper-parameters chosen on {len(valid):,} of them, {why}")
+        print(f"hyper-parameters chosen on {len(valid):,} of them, cut by {rule}: {why}")
         for name, value in scorer.selection.items():
             print(f"  {name}: {value if isinstance(value, str) else f'{value:.4g}'}")
         print(f"saved to {self.out}")
         return 0
-
-
-def _cut(comparisons: Comparisons, seed: int) -> tuple[Comparisons, Comparisons, str]:
-    """Training rows, validation rows, and how they were told apart."""
-    from polypref.data.split import choose_rule, holdout
-
-    rule, why = choose_rule(comparisons)
-    kept, held = holdout(comparisons, rule, seed, VALID_SHARE)
-    return comparisons.take(kept), comparisons.take(held), f"cut by {rule}: {why}"
 
 
 def read_facts(folder: Path) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -144,6 +145,8 @@ def _output(path: Path | None) -> Iterator[TextIO]:
     from polypref.errors import CacheError
 
     if path is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # JSONL is UTF-8 whatever the terminal's encoding
         yield sys.stdout
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}")

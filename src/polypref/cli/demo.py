@@ -1,0 +1,35 @@
+"""``polypref demo``: the main job on people whose truth is known; ``make demo`` runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Simulate a world and compare the learners on it, with the same commands as on a file of yours.
+
+    In two-tastes, three quarters of the people like one style and the others its opposite: one answer for everyone
+    serves the majority only, and a personal learner should serve both.
+    """
+
+    out: Path = Path("polypref-demo")
+    """Folder of the simulated file, the report and the results."""
+    world: str = "two-tastes"
+    """Which world; docs/worlds.md tells them apart."""
+    encoder: str = "minilm"
+    """What turns text into features: minilm, static, hf:MODEL or endpoint:URL."""
+    seed: int = 0
+    """Decides texts, people and choices."""
+    workers: int = 0
+    """Worker processes; 0: one per core."""
+
+    def run(self) -> int:
+        """Simulate, then compare."""
+        from polypref.cli.compare import Compare
+        from polypref.cli.simulate import Simulate
+
+        file = self.out / f"{self.world}.jsonl"
+        Simulate(world=self.world, out=file, seed=self.seed, force=True).run()
+        return Compare(files=(str(file),), out=self.out, encoder=self.encoder, workers=self.workers).run()

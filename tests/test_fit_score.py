@@ -1,0 +1,213 @@
+"""`polypref fit` then `polypref score`: the answers are the scorer's own, in order, and say who answered."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import polypref
+from polypref import features
+from polypref.cli import main
+from polypref.comparisons import Responses, from_columns
+from polypref.data.split import holdout
+
+PROMPT = "How do I boil an egg?"
+
+
+@dataclass(frozen=True)
+class Words:
+    """Two features that decide the toy tastes: how often "please" and "now" occur."""
+
+    name: str = "words"
+    identity: str = "words v1"
+
+    def encode(self, responses: Responses) -> np.ndarray:
+        texts = responses.texts_R.str
+        return np.column_stack([texts.count_matches(word).to_numpy() for word in ("please", "now")]).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def words_encoder(monkeypatch):
+    monkeypatch.setattr(features, "encoder", lambda name: Words(name))
+
+
+def preferences(seed: int = 0) -> list[dict[str, str]]:
+    """Six people like "please", three like "now"; each judges 40 pairs."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(9):
+        for _ in range(40):
+            polite, brisk = (f"{word} boil it, {rng.integers(1000)}" for word in ("please", "now"))
+            chosen, rejected = (polite, brisk) if user < 6 else (brisk, polite)
+            rows.append({"user_id": f"u{user}", "prompt": PROMPT, "chosen": chosen, "rejected": rejected})
+    return rows
+
+
+def write_rows(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def read_rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory) -> Path:
+    """A folder with prefs.jsonl and a fitted scorer; never changed by a test."""
+    folder = tmp_path_factory.mktemp("fitted")
+    prefs = write_rows(folder / "prefs.jsonl", preferences())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "encoder", lambda name: Words(name))
+        assert (
+            main(["fit", prefs, "--learner", "individual", "--encoder", "words", "--out", str(folder / "scorer")]) == 0
+        )
+    return folder
+
+
+QUESTIONS = [
+    {"user_id": user, "prompt": prompt, "response": response}
+    for user in ("u8", "stranger", "u0", "__proto__")
+    for prompt, response in [(PROMPT, "please boil it"), (PROMPT, "now boil it"), ("مرحبا 🥚", "please, please 🥚")]
+]
+
+
+def test_scores_are_the_scorers_own(fitted, tmp_path):
+    questions = write_rows(tmp_path / "q.jsonl", QUESTIONS)
+    assert main(["score", str(fitted / "scorer"), questions, "--out", str(tmp_path / "a.jsonl")]) == 0
+    answers = read_rows(tmp_path / "a.jsonl")
+    assert [{k: a[k] for k in ("user_id", "prompt", "response")} for a in answers] == QUESTIONS
+
+    comparisons = polypref.read([fitted / "prefs.jsonl"]).comparisons
+    kept, held = holdout(comparisons, json.loads((fitted / "scorer" / "fit.json").read_text())["split"], 0, 0.1)
+    scorer = polypref.LEARNERS["individual"].fit(
+        comparisons.take(kept), encoder=Words(), seed=0, valid=comparisons.take(held)
+    )
+    columns = pl.DataFrame(QUESTIONS)
+    pool = from_columns(columns["user_id"], columns["prompt"], columns["response"], columns["response"])
+    expected = scorer.score(pool.responses, columns["user_id"], pool.chosen_N)
+    np.testing.assert_allclose([a["score"] for a in answers], expected.value_Q, atol=1e-6)
+
+
+def test_each_person_is_answered_as_themselves(fitted, tmp_path, capsys):
+    questions = write_rows(tmp_path / "q.jsonl", QUESTIONS)
+    assert main(["score", str(fitted / "scorer"), questions]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    polite = {a["user_id"]: a["score"] for a in answers if a["response"] == "please boil it"}
+    brisk = {a["user_id"]: a["score"] for a in answers if a["response"] == "now boil it"}
+    assert polite["u0"] > brisk["u0"]
+    assert polite["u8"] < brisk["u8"]
+    source = {a["user_id"]: a["source"] for a in answers}
+    assert source == {"u8": "personal", "u0": "personal", "stranger": "population", "__proto__": "population"}
+
+
+@pytest.mark.parametrize("learner", polypref.LEARNERS)
+def test_every_learner_is_fitted_and_scores(learner, fitted, tmp_path):
+    prefs, out = str(fitted / "prefs.jsonl"), str(tmp_path / "scorer")
+    assert main(["fit", prefs, "--learner", learner, "--encoder", "words", "--out", out]) == 0
+    questions = write_rows(tmp_path / "q.jsonl", QUESTIONS)
+    assert main(["score", out, questions, "--out", str(tmp_path / "a.jsonl")]) == 0
+    assert np.isfinite([a["score"] for a in read_rows(tmp_path / "a.jsonl")]).all()
+
+
+def test_fit_says_what_it_did(fitted, tmp_path, capsys):
+    prefs = write_rows(tmp_path / "prefs.jsonl", [*preferences(), {**preferences()[0], "chosen": ""}])
+    assert main(["fit", prefs, "--learner", "pooled", "--encoder", "words", "--out", str(tmp_path / "s")]) == 0
+    out = capsys.readouterr().out
+    assert "of 361 judgements by 9 users" in out  # the empty response is dropped
+    facts = json.loads((tmp_path / "s" / "fit.json").read_text())
+    assert (facts["learner"], facts["encoder"], facts["judgements_read"]) == ("pooled", "words", 361)
+    assert facts["judgements"] <= 360
+
+
+def test_chat_prompts_and_other_column_names(fitted, tmp_path):
+    chat = [{"role": "user", "content": PROMPT}]
+    rows = [{"who": "u0", "prompt": chat, "answer": "please"}, {"who": "u0", "prompt": chat, "answer": "now"}]
+    questions = write_rows(tmp_path / "q.jsonl", rows)
+    arguments = ["score", str(fitted / "scorer"), questions, "--columns", "user_id=who", "response=answer"]
+    assert main([*arguments, "--out", str(tmp_path / "a.jsonl")]) == 0
+    first, second = read_rows(tmp_path / "a.jsonl")
+    assert first["prompt"] == chat
+    assert first["score"] > second["score"]
+    pl.DataFrame(rows).write_parquet(tmp_path / "q.parquet")
+    arguments[2] = str(tmp_path / "q.parquet")
+    assert main([*arguments, "--out", str(tmp_path / "b.jsonl")]) == 0
+    assert read_rows(tmp_path / "b.jsonl") == [first, second]
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main(list(map(str, arguments))) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"user_id": "a", "prompt": "p"}\n', ['"response" is missing', "user_id, prompt"]),
+        (
+            '{"user_id": "a", "prompt": "p", "response": "r"}\n{"user_id": "a", "prompt": "p"}\n',
+            ["line 2", '"response"'],
+        ),
+        ('{"user_id": "a", "prompt": "p", "response": "r"}\n{"user_id"\n', ["line 2", "cannot be read"]),
+        ("", ["is empty"]),
+    ],
+)
+def test_a_bad_row_is_one_line_and_leaves_no_file(fitted, tmp_path, capsys, text, words):
+    questions = tmp_path / "q.jsonl"
+    questions.write_text(text)
+    err = complaint(capsys, "score", fitted / "scorer", questions, "--out", tmp_path / "a.jsonl")
+    assert all(word in err for word in words)
+    assert [path.name for path in tmp_path.iterdir()] == ["q.jsonl"]
+
+
+def test_a_scorer_that_cannot_be_used_says_why(fitted, tmp_path, capsys):
+    questions = write_rows(tmp_path / "q.jsonl", QUESTIONS)
+    assert "not a polypref artifact" in complaint(capsys, "score", tmp_path / "absent", questions)
+    nameless = shutil.copytree(fitted / "scorer", tmp_path / "nameless")
+    (nameless / "fit.json").unlink()
+    assert "--encoder" in complaint(capsys, "score", nameless, questions)
+    assert main(["score", str(nameless), questions, "--encoder", "words"]) == 0
+    (nameless / "fit.json").write_text("{")
+    assert "fit.json cannot be read" in complaint(capsys, "score", nameless, questions)
+
+
+def test_fit_refuses_what_cannot_work(fitted, tmp_path, capsys):
+    prefs = fitted / "prefs.jsonl"
+    assert "Did you mean 'individual'" in complaint(
+        capsys, "fit", prefs, "--learner", "indivdual", "--out", tmp_path / "s"
+    )
+    assert "at least one" in complaint(capsys, "fit", "--out", tmp_path / "s")
+    assert "out" in complaint(capsys, "fit", prefs)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("...")
+    arguments = ["--encoder", "words", "--learner", "pooled", "--out", tmp_path / "mine"]
+    assert "not a polypref artifact" in complaint(capsys, "fit", prefs, *arguments)
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_a_full_disk_is_one_line(fitted, tmp_path, capsys, monkeypatch):
+    if not Path("/dev/full").exists():
+        pytest.skip("skipped: this system has no /dev/full")
+    questions = write_rows(tmp_path / "q.jsonl", QUESTIONS)
+    monkeypatch.setattr(Path, "with_name", lambda self, name: Path("/dev/full"))
+    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+    assert "No space left" in complaint(capsys, "score", fitted / "scorer", questions, "--out", tmp_path / "a.jsonl")
+
+
+def test_non_ascii_answers_reach_an_ascii_terminal_unharmed(fitted, tmp_path, monkeypatch):
+    questions = write_rows(tmp_path / "q.jsonl", QUESTIONS)
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["score", str(fitted / "scorer"), questions]) == 0
+    lines = terminal.buffer.getvalue().decode("utf-8").splitlines()  # type: ignore[attr-defined]
+    assert [json.loads(line)["prompt"] for line in lines] == [row["prompt"] for row in QUESTIONS]
