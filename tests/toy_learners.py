@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -111,10 +113,45 @@ class OwnLength(Length):
 
 
 @dataclass(frozen=True)
-class Secret:
-    """A population learner that also peeks: it gains over others without knowing anybody."""
+class Noise(Length):
+    """A population learner that knows nothing: rewards by the text's content key."""
 
-    noise: float = field(default=0.0)
+    def fit(self, train: Comparisons, *, encoder, seed: int, valid: Comparisons | None = None):
+        return NoiseScorer(encoder, 0.0, {}, 0.5)
+
+
+class NoiseScorer(LinearScorer):
+    def score(self, responses, user_ids, response_Q=None) -> Scores:
+        value_R = (responses.keys_R % np.uint64(1000)).astype(float) / 1000
+        value_Q = value_R if response_Q is None else value_R[response_Q]
+        return Scores(value_Q, np.zeros(len(value_Q), np.int8))
+
+
+@dataclass(frozen=True)
+class Sham(Length):
+    """Says it knows the users, and only has the better population part."""
+
+    def fit(self, train: Comparisons, *, encoder, seed: int, valid: Comparisons | None = None):
+        population = super().fit(train, encoder=encoder, seed=seed, valid=valid)
+        return PersonalScorer(encoder, population.weight, {}, population.valid_accuracy)
+
+
+@dataclass(frozen=True)
+class Dies(Length):
+    """Takes its process with it."""
+
+    def fit(self, train: Comparisons, *, encoder, seed: int, valid: Comparisons | None = None):
+        if seed in self.fails_on:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().fit(train, encoder=encoder, seed=seed, valid=valid)
+
+
+@dataclass(frozen=True)
+class Unparsable(Length):
+    """Scores that are no numbers."""
+
+    def fit(self, train: Comparisons, *, encoder, seed: int, valid: Comparisons | None = None):
+        return LinearScorer(encoder, float("nan"), {}, 0.5)
 
 
 def people(
@@ -124,7 +161,6 @@ def people(
     rng = np.random.default_rng(seed)
     n = users * per_user
     user = np.repeat(np.arange(users), per_user)
-    long, short = rng.integers(45, 90, n), rng.integers(5, 40, n)
     wants_short = (user < opposed * users) ^ (rng.random(n) < noise)
     item = rng.integers(0, n // 3, n)
     lengths = np.random.default_rng(seed + 1)

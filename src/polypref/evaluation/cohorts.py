@@ -6,11 +6,12 @@ rows of a seed. Test labels never decide who belongs to a cohort: they would pic
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from polypref.comparisons import BoolArray, Comparisons, Users
+from polypref.comparisons import BoolArray, Comparisons
+from polypref.data.lint import compact
 from polypref.data.split import Split
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.profile.minorities import minority_users
@@ -44,28 +45,6 @@ def keep_users(comparisons: Comparisons, min_judgements: int) -> Kept:
     dropped_U = (count_U > 0) & ~kept_U
     kept = comparisons.take(kept_U[comparisons.user_N]) if dropped_U.any() else comparisons
     return Kept(compact(kept), min_judgements, int(dropped_U.sum()), int(count_U[dropped_U].sum()))
-
-
-def compact(comparisons: Comparisons) -> Comparisons:
-    """The same judgements over a pool without texts and users that no judgement names: they would only cost time."""
-    responses, users = comparisons.responses, comparisons.users
-    named = np.concatenate([comparisons.chosen_N, comparisons.rejected_N])
-    used_R, user_of_U = np.unique(named), np.unique(comparisons.user_N)
-    if len(used_R) == len(responses) and len(user_of_U) == len(users):
-        return comparisons
-    at_R = np.full(len(responses), -1, np.int32)
-    at_R[used_R] = np.arange(len(used_R))
-    at_U = np.full(len(users), -1, np.int32)
-    at_U[user_of_U] = np.arange(len(user_of_U))
-    attributes = None if users.attributes is None else users.attributes[user_of_U]
-    return replace(
-        comparisons,
-        responses=responses.take(used_R.astype(np.int32)),
-        users=Users(users.ids.gather(user_of_U), attributes),
-        user_N=at_U[comparisons.user_N],
-        chosen_N=at_R[comparisons.chosen_N],
-        rejected_N=at_R[comparisons.rejected_N],
-    )
 
 
 def minority_mask(comparisons: Comparisons, parts: Split) -> BoolArray:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from polypref.comparisons import Comparisons
+from polypref.data.lint import ensure_learnable
 from polypref.data.split import RULES, TEST_SHARE, VALID_SHARE, Rule, choose_rule
 from polypref.errors import CacheError, SettingsError, unknown_name
 from polypref.evaluation import results as written
@@ -56,6 +57,7 @@ def compare(
     chosen = named_learners(learners)
     started = time.perf_counter()
     kept = keep_users(comparisons, settings.min_judgements)
+    ensure_learnable(kept.comparisons)
     rule, why = _rule(kept.comparisons, settings)
     text_encoder = encoder_by_name(encoder) if isinstance(encoder, str) else encoder
     with tempfile.TemporaryDirectory(prefix="polypref-") as temporary:

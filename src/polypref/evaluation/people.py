@@ -79,9 +79,12 @@ def counts(people: PerUser) -> dict[str, int]:
 def users_table(
     ids: pl.Series, n_train_U: NDArray, minority_U: NDArray[np.bool_], people: Mapping[str, PerUser]
 ) -> pl.DataFrame:
-    """One row per (user, learner): the content of users.parquet. A user without test rows has null figures."""
+    """One row per (user, learner): the content of users.parquet. A user without test rows has null figures.
+
+    Users whose every judgement the splits drop are left out.
+    """
     tables = [_learner_table(ids, n_train_U, minority_U, name, found) for name, found in people.items()]
-    return pl.concat(tables)
+    return pl.concat(tables).filter(pl.col("n_train") + pl.col("n_test") > 0)
 
 
 def _learner_table(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def standing(clusters: Clusters, arms: Mapping[str, Arm], baseline: str | None, 
     found: dict[str, list[Row]] = {"rows": [], "gains": [], "gains_over_pooled": []}
     against = {"gains": baseline, "gains_over_pooled": REFERENCE if REFERENCE in arms else None}
     for metric, measure in METRICS.items():
-        bounds = None if metric == "log_loss" else (0.0, 1.0)
+        bounds = (0.0, inf if metric == "log_loss" else 1.0)
         for cohort, in_T in clusters.rows.cohort_T.items():
             values = {name: measure(clusters.rows, in_T, arm.margin_T) for name, arm in arms.items()}
             common = {"size": size, "cohort": cohort, "metric": metric}

@@ -98,7 +98,7 @@ def _no(known: Mapping[str, Row], baseline: str, disagreement: float | None) -> 
         why = f"two people who judge the same pair disagree on only {100 * disagreement:.0f} % of the pairs"
     else:
         top = max(row["hi"] for row in known.values())
-        why = f"none of them can plausibly gain more than {_points(max(top, 0.0))} points"
+        why = f"none can plausibly gain more than {_points(top)} points" if top > 0 else "none of them gains anything"
     return (
         f"There is no room to personalise here: no personal learner is surely better than {baseline}, and {why}. "
         f"Use {baseline}."

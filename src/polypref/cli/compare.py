@@ -1,0 +1,164 @@
+"""``polypref compare``: the main job, from preference files to a report on who gains from personalization."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from polypref.evaluation.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from polypref.evaluation.results import Results
+
+COLUMNS = (
+    ("micro", "accuracy_micro", "all"),
+    ("macro", "accuracy_macro", "all"),
+    ("worst tenth", "accuracy_worst_decile", "all"),
+    ("minority", "accuracy_macro", "minority"),
+    ("log loss", "log_loss", "all"),
+)
+
+
+@dataclass(frozen=True)
+class Compare(Settings):
+    """Who gains from personalization, with which learner, and how sure that is.
+
+    Writes report.html, results.json, results.parquet and users.parquet. A run that was stopped goes on where it was.
+    """
+
+    files: Annotated[tuple[str, ...], tyro.conf.Positional] = field(kw_only=True)
+    """JSONL, CSV (both also .gz, .zst) or Parquet files, patterns, or hf://datasets/... paths."""
+    out: Path = Path("polypref-report")
+    """Folder of the report, the results and the finished cells."""
+    learners: tuple[str, ...] = ()
+    """Which learners; default all. docs/learners.md lists them; pooled and pooled-effects always take part."""
+    encoder: str = "minilm"
+    """What turns text into features: minilm, static, hf:MODEL or endpoint:URL."""
+    ties: tuple[str, ...] = ()
+    """Files whose rows are ties (columns response_a and response_b)."""
+    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE=NAME ...")] = ()
+    """Which column plays which role, as in user_id=annotator chosen=better; ROLE= leaves a column out."""
+
+    def run(self) -> int:
+        """Read, lint, compare, write the report, print the verdict and the table."""
+        started = time.perf_counter()
+        from polypref.cli.check import unread_ties
+        from polypref.data.layouts import parse_columns
+        from polypref.data.lint import clean, lint
+        from polypref.data.read import ReadOptions, read
+        from polypref.errors import SettingsError
+        from polypref.evaluation import compare
+        from polypref.evaluation.comparison import named_learners
+        from polypref.features import encoder
+        from polypref.report import write
+
+        if not self.files:
+            raise SettingsError("compare needs at least one preference file: polypref compare FILE --out DIR.")
+        named_learners(self.learners)  # misspelt names are told before a long file is read
+        encode = encoder(self.encoder)
+        reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
+        found = lint(reading)
+        facts = {
+            "data": {"files": list(reading.files), "rows_read": reading.rows_read, "read_as": list(reading.rules)},
+            "findings": [asdict(finding) for finding in found.findings],
+            "reproduce": {"command": command_line(self)},
+        }
+        settings = Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
+        comparisons = clean(reading, found)
+        results = compare(comparisons, self.learners or None, encode, out=self.out, facts=facts, settings=settings)
+        page = write(self.out, results.content, results.users)
+        show(results, [(f.name, f.count, f.unit) for f in found.findings if f.action == "dropped"])
+        for path in unread_ties(reading.files):
+            print(f"not read: {path} holds ties; add --ties {path}")
+        print(f"report: {page}")
+        print(f"done in {time.perf_counter() - started:.0f} s")
+        return 0
+
+
+def command_line(command: Compare) -> str:
+    """The command that gives the same results: every setting that is not the default, wherever it came from."""
+    words = ["polypref", "compare", *command.files]
+    for f in fields(command):
+        value = getattr(command, f.name)
+        if f.name == "files" or value == f.default:
+            continue
+        flag = f.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return shlex.join(words)
+
+
+def show(results: Results, dropped: list[tuple[str, int, str]]) -> None:
+    """Print the verdict, what was compared and the table: a table on a terminal, tab-separated lines otherwise."""
+    from rich.console import Console
+
+    content = results.content
+    data, split = content["data"], content["split"]
+    print(content["verdict"]["text"])
+    print(
+        f"{data['n_comparisons']:,} judgements by {data['n_users']:,} users, features from "
+        f"{content['encoder']['name']}, split by {split['rule']}: {split['why']}"
+    )
+    for name, count, unit in dropped:
+        print(f"dropped: {count:,} {unit} ({name})")
+    if data["users_left_out"]:
+        print(
+            f"left out: {data['users_left_out']:,} users with fewer than {data['min_judgements']} judgements "
+            f"({data['comparisons_left_out']:,} judgements)"
+        )
+    lines, console = table_lines(content), Console(highlight=False)
+    if console.is_terminal:
+        console.print(_table(lines))
+    else:
+        print(*("\t".join(line) for line in lines), sep="\n")
+
+
+def table_lines(content: dict[str, Any]) -> list[list[str]]:
+    """Header and one line per learner at the full size: metrics, gain over the baseline, users better and worse off."""
+    at = {(r["learner"], r["metric"], r["cohort"]): r for r in content["rows"] if r["size"] == content["size"]}
+    gains = {
+        g["learner"]: g
+        for g in content["gains"]
+        if (g["metric"], g["cohort"], g["size"]) == ("accuracy_micro", "all", content["size"])
+    }
+    baseline = content["baseline"]["learner"] if content["baseline"] else "the baseline"
+    lines = [
+        ["learner", *(title for title, *_ in COLUMNS), f"gain over {baseline}", "95 % interval", "better", "worse"]
+    ]
+    for learner in dict.fromkeys(row["learner"] for row in content["rows"]):
+        line = [learner, *(_number(at[learner, metric, cohort]["value"]) for _, metric, cohort in COLUMNS)]
+        gain = gains.get(learner)
+        if gain is None or gain["value"] is None:
+            line += ["baseline" if learner == baseline else "-", ""]
+        else:
+            ends = "" if gain["lo"] is None else f"{gain['lo']:+.3f} to {gain['hi']:+.3f}"
+            line += [f"{gain['value']:+.3f}", ends]
+        counted = content["users"].get(learner, {})
+        lines.append([*line, str(counted.get("better", "-")), str(counted.get("worse", "-"))])
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _table(lines: list[list[str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for number, header in enumerate(lines[0]):
+        table.add_column(header, justify="left" if number == 0 else "right", overflow="fold")
+    for line in lines[1:]:
+        table.add_row(*map(Text, line))
+    return table

@@ -1,0 +1,249 @@
+"""Cells: what names them, that finished ones are never redone (also after SIGKILL), failures, workers, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polypref.errors import PolyprefError, SettingsError
+from polypref.evaluation import cells as cells_module
+from polypref.evaluation.cells import Cell, Job, code_hash, read, run, training_rows
+from polypref.evaluation.encoded import encode_once
+from polypref.evaluation.grid import run_cells
+from polypref.evaluation.placebo import shuffle_users
+from toy_learners import Dies, Length, LengthEncoder, OwnLength, Unparsable, people
+
+TESTS = Path(__file__).parent
+
+
+def job_in(folder: Path, **learners) -> Job:
+    return Job(people(users=10, per_user=30), LengthEncoder(), learners or {"length": Length()}, "pair", folder)
+
+
+def silent(cell: Cell, error: str | None) -> None:
+    pass
+
+
+def test_a_cells_name_covers_what_decides_its_numbers(tmp_path):
+    job = job_in(tmp_path)
+    cell = Cell("length", None, 0)
+    others = [
+        (job, replace(cell, seed=1)),
+        (job, replace(cell, size=100)),
+        (job, replace(cell, arm="shuffled")),
+        (replace(job, learners={"length": Length(strength=3.0)}), cell),
+        (replace(job, learners={"length": OwnLength()}), cell),
+        (replace(job, encoder=LengthEncoder(identity="length v2")), cell),
+        (replace(job, rule="response"), cell),
+        (replace(job, comparisons=job.comparisons.take(np.arange(200))), cell),
+    ]
+    names = {job.path(cell)} | {j.path(c) for j, c in others}
+    assert len(names) == 1 + len(others)
+    assert job.path(cell) == job_in(tmp_path).path(cell)
+    assert job.path(cell) == replace(job, learners={"length": Length(), "own": OwnLength()}).path(cell)
+
+
+def test_code_hash_follows_the_source_and_what_it_imports(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "some_learner.py").write_text("from polypref.learners.protocol import Scores\nx = 1\n")
+    code_hash.cache_clear()
+    before = code_hash("some_learner")
+    (tmp_path / "some_learner.py").write_text("from polypref.learners.protocol import Scores\nx = 2\n")
+    code_hash.cache_clear()
+    assert code_hash("some_learner") != before
+    seen = []
+    monkeypatch.setattr(
+        cells_module, "_source", lambda name, inner=cells_module._source: seen.append(name) or inner(name)
+    )
+    code_hash.cache_clear()
+    code_hash("some_learner")
+    code_hash.cache_clear()
+    assert {"some_learner", "polypref.learners.protocol", "polypref.comparisons"} <= set(seen)
+
+
+def test_stored_outcome_is_what_was_scored_and_is_not_run_again(tmp_path):
+    log = tmp_path / "log"
+    job = job_in(tmp_path / "cells", length=Length(log=str(log)))
+    grid = [Cell("length", None, seed) for seed in range(3)]
+    assert run_cells(job, grid, 1, silent) == 3
+    assert run_cells(job, grid, 1, silent) == 0
+    assert len(log.read_text().splitlines()) == 3
+    outcome = read(job, grid[1])
+    assert len(outcome.margin_T) == len(job.parts(1).test_rows)
+    assert outcome.serves == "population"
+    assert 0 < outcome.selection["valid_accuracy"] <= 1
+
+
+def test_workers_give_the_figures_of_this_process_and_encode_nothing(tmp_path):
+    log = tmp_path / "log"
+    learners = {"length": Length(), "own": OwnLength()}
+    base = job_in(tmp_path / "here", **learners)
+    pool = base.comparisons.responses
+    (tmp_path / "pool").mkdir()
+    job = replace(base, encoder=encode_once(LengthEncoder(log=str(log)), pool, tmp_path / "pool"))
+    grid = [
+        Cell(name, size, seed, arm)
+        for name in learners
+        for size in (None, 90)
+        for seed in (0, 1)
+        for arm in ("real", "shuffled")
+    ]
+    away = replace(job, folder=tmp_path / "away")
+    assert run_cells(job, grid, 1, silent) == run_cells(away, grid, 2, silent) == len(grid)
+    for cell in grid:
+        assert np.array_equal(read(job, cell).margin_T, read(away, cell).margin_T)
+    assert log.read_text().splitlines() == ["encode"]
+
+
+def test_unknown_text_is_asked_of_the_inner_encoder(tmp_path):
+    pool = people(users=4).responses
+    encoded = encode_once(LengthEncoder(), pool, tmp_path)
+    assert np.array_equal(encoded.encode(pool), LengthEncoder().encode(pool))
+    some = pool.take(np.array([5, 2, 9], np.int32))
+    assert np.array_equal(encoded.encode(some), LengthEncoder().encode(some))
+    other = people(users=4, seed=9).responses
+    assert np.array_equal(encoded.encode(other), LengthEncoder().encode(other))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failing_cell_is_named_and_the_others_are_kept(tmp_path, workers):
+    job = job_in(tmp_path, length=Length(fails_on=(1,)))
+    grid = [Cell("length", None, seed) for seed in range(4)]
+    told = []
+    with pytest.raises(
+        PolyprefError, match=r"1 of 4 cells failed: \[length, all data, seed 1\] ValueError: no fit for seed 1"
+    ):
+        run_cells(job, grid, workers, lambda cell, error: told.append((cell.seed, error)))
+    assert sorted(seed for seed, _ in told) == [0, 1, 2, 3]
+    assert [cell.seed for cell in grid if job.is_stored(cell)] == [0, 2, 3]
+    assert "no fit for seed" in (tmp_path / "failed.txt").read_text()
+
+
+def test_a_dying_worker_takes_one_cell_with_it(tmp_path):
+    job = job_in(tmp_path, length=Dies(fails_on=(1,)))
+    grid = [Cell("length", None, seed) for seed in range(5)]
+    with pytest.raises(
+        PolyprefError, match=r"1 of 5 cells failed: \[length, all data, seed 1\] its worker process ended with code -9"
+    ):
+        run_cells(job, grid, 2, silent)
+    assert [cell.seed for cell in grid if job.is_stored(cell)] == [0, 2, 3, 4]
+
+
+def test_a_score_that_is_no_number_fails_the_cell(tmp_path):
+    with pytest.raises(PolyprefError, match="test rows got a score that is not a finite number"):
+        run(job_in(tmp_path, length=Unparsable()), Cell("length", None, 0))
+
+
+def test_a_leaking_split_is_refused(tmp_path, monkeypatch):
+    inner = cells_module.split
+
+    def leaking(comparisons, rule, seed):
+        parts = inner(comparisons, rule, seed)
+        return replace(parts, train_rows=np.append(parts.train_rows, parts.test_rows[:1]))
+
+    monkeypatch.setattr(cells_module, "split", leaking)
+    with pytest.raises(SettingsError, match="leak"):
+        job_in(tmp_path).parts(0)
+
+
+def test_sizes_are_nested_and_keep_the_share_of_validation_rows(tmp_path):
+    parts = job_in(tmp_path).parts(0)
+    small, large = training_rows(parts, 60, 0), training_rows(parts, 150, 0)
+    for (fewer, more), whole in zip(zip(small, large, strict=True), (parts.train_rows, parts.valid_rows), strict=True):
+        assert set(fewer) < set(more) < set(whole)
+    assert sum(map(len, small)) == 60
+    assert len(small[1]) / 60 == pytest.approx(
+        len(parts.valid_rows) / (len(parts.train_rows) + len(parts.valid_rows)), abs=0.02
+    )
+    with pytest.raises(SettingsError, match=r"--sizes 5000 cannot be cut from \d+ training comparisons"):
+        training_rows(parts, 5000, 0)
+
+
+def test_shuffled_users_keep_counts_and_contents():
+    before = people()
+    after = shuffle_users(before, 3)
+    assert np.array_equal(np.bincount(before.user_N), np.bincount(after.user_N))
+    assert np.array_equal(before.chosen_N, after.chosen_N)
+    assert np.mean(before.user_N == after.user_N) < 0.15
+    assert np.array_equal(after.user_N, shuffle_users(before, 3).user_N)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from toy_learners import Length, LengthEncoder, people
+from polypref.evaluation.cells import Cell, Job
+from polypref.evaluation.grid import run_cells
+folder, log = sys.argv[1:]
+job = Job(people(users=10, per_user=30), LengthEncoder(), {"length": Length(log=log, pause=0.15)}, "pair", Path(folder))
+grid = [Cell("length", None, seed) for seed in range(10)]
+try:
+    print("ran", run_cells(job, grid, 2, lambda cell, error: None))
+except KeyboardInterrupt:
+    print("stopped")
+    sys.exit(130)
+"""
+
+
+def start(tmp_path: Path) -> subprocess.Popen:
+    """The script in a process group of its own. It has no main guard, which ``multiprocessing`` would need."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "cells"), str(tmp_path / "log")],
+        env=os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def fits(tmp_path: Path) -> list[str]:
+    log = tmp_path / "log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def stored(tmp_path: Path) -> int:
+    return len(list((tmp_path / "cells").glob("[!.]*/manifest.json")))
+
+
+def wait_until(condition, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def test_sigkill_in_the_middle_redoes_nothing_that_finished(tmp_path):
+    first = start(tmp_path)
+    wait_until(lambda: stored(tmp_path) >= 3)
+    first.kill()
+    first.wait()
+    time.sleep(1.0)  # workers end with the cell they were at: nobody asks them for another
+    kept = stored(tmp_path)
+    assert 3 <= kept < 10
+    assert len(fits(tmp_path)) == kept, "the workers went on without the parent"
+    second = start(tmp_path)
+    out, _ = second.communicate(timeout=60)
+    assert second.returncode == 0
+    assert out == f"ran {10 - kept}\n"
+    assert sorted(fits(tmp_path)) == sorted(f"fit {seed}" for seed in range(10)), "a finished cell was fitted again"
+    assert stored(tmp_path) == 10
+
+
+def test_ctrl_c_stops_at_once_and_keeps_finished_cells(tmp_path):
+    process = start(tmp_path)
+    wait_until(lambda: stored(tmp_path) >= 3)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: parent and workers alike
+    out, _ = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert out == "stopped\n"
+    kept = stored(tmp_path)
+    assert 3 <= kept < 10
+    time.sleep(0.5)
+    assert stored(tmp_path) == kept, "a worker outlived the run"
