@@ -1,1 +1,46 @@
-"""Self-contained HTML report: template and figures; computes nothing."""
+"""The report: one self-contained HTML file that opens offline; formats what others measured and computes nothing.
+
+    report.write(Path("out"), results, users)   # -> out/report.html
+
+Covered: no request leaves the page (its content security policy forbids any), figures are there without JavaScript,
+and every text that comes from data is escaped, inside JSON too. Not covered: the truth of ``results``; a section whose
+part of ``results`` is absent is left out with a note.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
+
+    import polars as pl
+
+__all__ = ["write"]
+
+
+def write(out: Path, results: Mapping[str, Any], users: pl.DataFrame) -> Path:
+    """Write ``out/report.html``, whole or not at all, and return its path.
+
+    ``results`` is the content of results.json; ``users`` has one row per (user, learner): user_id, learner, n_train,
+    n_test, accuracy, baseline_accuracy, gain, gain_lo, gain_hi, verdict (better | worse | unclear | untested),
+    minority (bool); accuracies as shares of 1. Raises CacheError when the folder cannot be written.
+    """
+    import os
+
+    from polypref.errors import CacheError
+    from polypref.report.page import render
+
+    html = render(results, users)
+    path = out / "report.html"
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        partial.write_text(html, encoding="utf-8", errors="backslashreplace")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise CacheError(f"cannot write {path}: {error.strerror}. Free the space or choose another --out.") from error
+    return path

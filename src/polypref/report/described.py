@@ -1,0 +1,119 @@
+"""The data's own profile on the page: its sentences first, then its figures under plain names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from polypref.report import words
+
+DIMENSIONS = {  # part of the profile -> (question, key of its sentence)
+    "disagreement": ("Do people disagree?", "disagreement"),
+    "consistency": ("Do people agree with themselves?", "consistency"),
+    "minorities": ("Is anybody in the minority?", "minorities"),
+    "room": ("What could be gained at most?", "room"),
+    "social_choice": ("What does aggregation hide?", "aggregation"),
+    "groups": ("Are there groups?", "groups"),
+}
+LABELS = {  # names that say less than they should, as the profile writes them
+    "contested": "contested (3 judges or more)",
+    "highly contested": "highly contested (3 judges or more)",
+    "divergence": "divergence (2 judges or more)",
+    "high divergence": "high divergence (2 judges or more)",
+    "at panel: 2: contested": "contested if 2 judged each pair",
+    "at panel: 3: contested": "contested if 3 judged each pair",
+    "at panel: 5: contested": "contested if 5 judged each pair",
+    "at panel: 5: highly contested": "highly contested if 5 judged each pair",
+    "mean panel": "judges per pair",
+    "retest": "test-retest, a tie as an answer",
+    "retest no ties": "test-retest, without ties",
+    "retest alpha": "alpha of a judgement and its repeat",
+    "judge reliability": "reliability of one judge",
+    "panel alpha": "alpha of a panel",
+    "n users": "users",
+    "n testable": "users with enough shared pairs",
+    "n minority": "minority users, 95 % sure",
+    "at most by chance": "at most, by chance alone",
+    "n below half": "users below one half, sure or not",
+    "mv acc": "majority-vote accuracy, own vote included",
+    "agrees with others": "agrees with the others' majority",
+    "population": "best population accuracy",
+    "ceiling": "consistency ceiling",
+    "measured": "ceiling measured, not assumed",
+    "range": "room",
+    "cyclic triads": "cyclic triads",
+    "cyclic prompts": "prompts with a Condorcet cycle",
+    "borda pairs": "Borda against the majority",
+    "borda winners": "Borda winner not the Condorcet winner",
+    "axes": "axes along which users differ",
+    "groups": "groups beyond chance",
+    "worst user regret": "regret of the worst-served user",
+    "worst decile regret": "regret of the worst-served tenth",
+}
+# One of two or three judges is already 30 %, so there "highly contested" says nothing new.
+HIDDEN = {"at panel: 2: highly contested", "at panel: 3: highly contested", "panel size", "unit", "source", "derived"}
+
+
+def profile_section(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The profile's dimensions with a sentence and figures each, and its Table 2 line; None without a profile."""
+    profile = results.get("profile")
+    if not profile:
+        return None
+    sentences = profile.get("sentences") or {}
+    extra = [key for key, part in profile.items() if isinstance(part, Mapping) and key not in (*DIMENSIONS, "sizes")]
+    questions = DIMENSIONS | {key: (words.plain(key).capitalize(), key) for key in extra if key != "sentences"}
+    parts = [
+        {
+            "title": title,
+            "sentence": sentences.get(told, ""),
+            "lines": [measure(LABELS.get(name, name), value) for name, value in leaves(profile[key])],
+        }
+        for key, (title, told) in questions.items()
+        if isinstance(profile.get(key), Mapping)
+    ]
+    table = profile.get("table2")
+    return {"parts": parts, "table": table if isinstance(table, str) else None}
+
+
+def leaves(thing: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Named measures, ranges and plain values below ``thing``; nested names joined by a colon, lists left out."""
+    for key, value in thing.items():
+        name = f"{prefix}: {words.plain(str(key))}" if prefix else words.plain(str(key))
+        if name in HIDDEN or (key.endswith("hi") and f"{key[:-2]}lo" in thing):
+            continue
+        if key.endswith("lo") and f"{key[:-2]}hi" in thing:
+            name = words.plain(key[:-2]).strip() or "range"
+            yield name, {"range": (value, thing[f"{key[:-2]}hi"])}
+        elif isinstance(value, Mapping) and "value" not in value and {"lo", "hi"} <= set(value):
+            yield name, {"range": (value["lo"], value["hi"]), "n": value.get("n", value.get("n_users"))}
+        elif isinstance(value, Mapping) and "value" not in value:
+            yield from leaves(value, name)
+        elif isinstance(value, list | tuple):
+            if len(value) == 2 and all(words.finite(end) is not None for end in value):
+                yield name, {"range": tuple(value)}
+        else:
+            yield name, value
+
+
+def measure(name: str, value: Any) -> dict[str, str]:
+    """One line of the profile: name, value, interval, what it rests on; "unknown" where it could not be measured."""
+    line = {"name": name, "value": "unknown", "interval": "", "note": ""}
+    if isinstance(value, bool):
+        return line | {"value": "yes" if value else "no"}
+    if isinstance(value, str):
+        return line | {"value": value}
+    if not isinstance(value, Mapping):
+        return line if words.finite(value) is None else line | {"value": words.number(value)}
+    if "range" in value:
+        lo, hi = value["range"]
+        line["value"] = words.interval({"lo": lo, "hi": hi}) or "unknown"
+    elif words.finite(value["value"]) is not None:
+        line["value"] = words.number(float(value["value"]))
+        line["interval"] = words.interval(value)
+    if words.finite(value.get("null")) is not None:
+        chance = words.interval({"lo": value.get("null_lo"), "hi": value.get("null_hi")})
+        chance = chance or words.number(float(value["null"]))
+        line["note"] = f"by chance {chance}, p = {words.number(value.get('p'), 2)}"
+    elif words.finite(value.get("n")) is not None:
+        line["note"] = f"n = {words.number(value['n'])}"
+    return line

@@ -1,0 +1,56 @@
+"""The page: sections gathered from the results, rendered by the template with its style and script inlined."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+import polars as pl
+
+from polypref.report import arms, described, facts, people, standing, words
+
+TEMPLATES = resources.files("polypref.report") / "templates"
+
+
+@cache
+def template() -> jinja2.Template:
+    """The compiled template: everything is escaped unless marked, and an undefined name is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (TEMPLATES / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # ``tojson`` writes <, >, & and ' as \u escapes, so data cannot end the script element that holds it.
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.filters["number"] = words.number
+    return environment.get_template("report.html.j2")
+
+
+def render(results: Mapping[str, Any], users: pl.DataFrame) -> str:
+    """The whole page as HTML. A section is None, and its place says so, where ``results`` do not hold it."""
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    learners = standing.learner_names(results)
+    # The content security policy names the one script by its hash: nothing else runs, whatever the data hold.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return template().render(
+        style=style,
+        script=script,
+        script_hash=f"sha256-{digest}",
+        head=facts.head(results),
+        verdict=results.get("verdict") or {},
+        baseline=standing.baseline_name(results),
+        standing=standing.standing_section(results, learners),
+        people=people.people_section(results, users, learners),
+        sizes=arms.sizes_section(results, learners),
+        placebo=arms.placebo_section(results, learners),
+        profile=described.profile_section(results),
+        findings=facts.findings_section(results),
+        reproduce=facts.reproduce_section(results),
+    )
