@@ -10,12 +10,6 @@ import shutil
 from pathlib import Path
 
 QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 
 
 def shoot(report: Path, picture: Path, width: int, height: int, scheme: str, full: bool, scale: float) -> None:

@@ -91,7 +91,7 @@ def learner_gains(results: Results, metric: str | None) -> dict[str, Row]:
 
 
 def gain_axis(gains: Sequence[Row]) -> Axis:
-    """A common axis for gains around zero. What loses more than half of what others gain runs off its left end, marked as such."""
+    """A common axis for gains around zero; whoever loses more than half the largest gain runs off its left end."""
     ends = [words.finite(gain.get(key)) for gain in gains for key in ("value", "lo", "hi")]
     known = [end for end in ends if end is not None]
     high = max([*known, SMALLEST_AXIS])
