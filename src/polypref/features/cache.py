@@ -64,7 +64,7 @@ def checksums(keys_B: KeyArray, features_BD: Features) -> NDArray[np.uint64]:
 class Index:
     """What one process knows of a store: its keys, sorted, the row of each, and which rows it has verified."""
 
-    stamp: tuple[int, int, int]
+    stamp: tuple[int, int, int, int]
     dim: int = 0
     sorted_keys: KeyArray = field(default_factory=lambda: np.empty(0, np.uint64))
     row_of_sorted: RowArray = field(default_factory=lambda: np.empty(0, np.int64))
@@ -97,18 +97,18 @@ class Store:
     def index(self) -> Index:
         """The index as it is on disk now; read again only when the file changed."""
         try:
-            status = (self.folder / "index.bin").stat()
+            status, rows_status = (self.folder / "index.bin").stat(), (self.folder / "rows.f32").stat()
         except FileNotFoundError:
-            return Index((0, 0, 0))
+            return Index((0, 0, 0, 0))
         except OSError as error:
             raise self._cannot("read", error) from error
-        stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+        stamp = (status.st_ino, status.st_size, status.st_mtime_ns, rows_status.st_size)
         known = _INDEXES.get(self.folder)
         if known is None or known.stamp != stamp:
             known = _INDEXES[self.folder] = self._read_index(stamp, known)
         return known
 
-    def _read_index(self, stamp: tuple[int, int, int], before: Index | None) -> Index:
+    def _read_index(self, stamp: tuple[int, int, int, int], before: Index | None) -> Index:
         dim = self._dim()
         try:
             raw = (self.folder / "index.bin").read_bytes()

@@ -150,7 +150,9 @@ class Endpoint:
             features_BD = np.array([row["embedding"] for row in rows], np.float32)
         except (ValueError, KeyError, TypeError) as error:
             raise self._malformed(_excerpt(content)) from error
-        if len(features_BD) != count or features_BD.ndim != 2 or not features_BD.shape[1]:
+        if len(features_BD) and (features_BD.ndim != 2 or not features_BD.shape[1]):
+            raise self._malformed("vectors of no numbers")
+        if len(features_BD) != count:
             raise self._malformed(f"{len(features_BD)} vectors for {count} texts")
         return features_BD
 

@@ -111,6 +111,8 @@ def _distil() -> StaticModel:
             quantize_to="float32",
             pooling="mean",
         )
+    model.config.pop("max_length", None)
+    model.max_length = None
     vectors_VD = model.embedding.astype(np.float64)  # V tokens, most frequent first
     weight_V = compute_weights(len(vectors_VD), SIF)
     model.embedding = ((vectors_VD - vectors_VD.mean(0)) * weight_V[:, None]).astype(np.float32)
