@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,14 @@ def test_every_public_name_is_there_and_documented(name):
         assert value.__doc__, f"{name} has no docstring"
     else:
         assert len(value) > 1
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse(Path(polypref.__file__).read_text())
+    guard = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in guard.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == polypref.PUBLIC
+    assert set(polypref.__all__) == {"__version__", *polypref.PUBLIC}
 
 
 def test_import_loads_nothing():

@@ -18,7 +18,17 @@ Everything else is reached by its module, for example ``from polypref.profile im
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal to PUBLIC
+    from polypref.comparisons import Comparisons, Responses, Users, from_columns
+    from polypref.data.lint import clean, lint
+    from polypref.data.read import ReadOptions, read
+    from polypref.data.worlds import WORLDS, simulate
+    from polypref.errors import PolyprefError
+    from polypref.evaluation.comparison import compare
+    from polypref.features import encoder
+    from polypref.learners import LEARNERS, load, save
 
 __version__ = "0.1.0"
 
@@ -31,7 +41,7 @@ PUBLIC: dict[str, str] = {
     "Users": "polypref.comparisons",
     "WORLDS": "polypref.data.worlds",
     "clean": "polypref.data.lint",
-    "compare": "polypref.evaluation",
+    "compare": "polypref.evaluation.comparison",
     "encoder": "polypref.features",
     "from_columns": "polypref.comparisons",
     "lint": "polypref.data.lint",
@@ -41,7 +51,25 @@ PUBLIC: dict[str, str] = {
     "simulate": "polypref.data.worlds",
 }
 
-__all__ = sorted(["__version__", *PUBLIC])  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "LEARNERS",
+    "WORLDS",
+    "Comparisons",
+    "PolyprefError",
+    "ReadOptions",
+    "Responses",
+    "Users",
+    "__version__",
+    "clean",
+    "compare",
+    "encoder",
+    "from_columns",
+    "lint",
+    "load",
+    "read",
+    "save",
+    "simulate",
+]
 
 
 def __getattr__(name: str) -> Any:
