@@ -1,8 +1,9 @@
 """The worlds: who lives in them, what they like, and how surely they choose.
 
 A person's reward of a response is ``taste . z``, with ``z = (style - 1/2) / 0.3``: styles in standard deviations. Shown
-responses a and b, the person chooses a with probability ``sigmoid((reward(a) - reward(b)) / temperature)``, and always
-the better one at temperature 0. Each world states the row of the evaluation paper's Table 2 that it is built to match.
+responses a and b, the person chooses a with probability ``sigmoid((reward(a) - reward(b)) / temperature)``; at
+temperature 0 always the better one, by a coin where both are equally good. Each world states the row of the evaluation
+paper's Table 2 that it is built to match.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class World(ABC):
     ``judgements``   of each person, repeats among them.
     ``judges``       people per pair; everybody where there are fewer people than that.
     ``repeats``      judgements of each person that ask an earlier pair again, under another pair id.
-    ``temperature``  noise of the choices, on top of what the world gives each person; 0: nobody ever errs.
+    ``temperature``  multiplies the noise that the world gives each person; 0: nobody ever errs.
     ``contrast``     smallest difference in reward, for every taste, between the two styles asked for in a pair.
     """
 
