@@ -29,6 +29,7 @@ def write(out: Path, results: Mapping[str, Any], users: pl.DataFrame) -> Path:
     minority (bool); accuracies as shares of 1. Raises CacheError when the folder cannot be written.
     """
     import os
+    from contextlib import suppress
 
     from polypref.errors import CacheError
     from polypref.report.page import render
@@ -41,6 +42,7 @@ def write(out: Path, results: Mapping[str, Any], users: pl.DataFrame) -> Path:
         partial.write_text(html, encoding="utf-8", errors="backslashreplace")
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # there is nothing to remove where the folder itself could not be made
+            partial.unlink()
         raise CacheError(f"cannot write {path}: {error.strerror}. Free the space or choose another --out.") from error
     return path

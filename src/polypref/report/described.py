@@ -7,15 +7,19 @@ from typing import Any
 
 from polypref.report import words
 
-DIMENSIONS = {  # part of the profile -> (question, key of its sentence)
-    "disagreement": ("Do people disagree?", "disagreement"),
-    "consistency": ("Do people agree with themselves?", "consistency"),
-    "minorities": ("Is anybody in the minority?", "minorities"),
-    "room": ("What could be gained at most?", "room"),
-    "social_choice": ("What does aggregation hide?", "aggregation"),
-    "groups": ("Are there groups?", "groups"),
+DIMENSIONS = {  # part of the profile -> question, key of its sentence, figures that stand first
+    "disagreement": (
+        "Do people disagree?",
+        "disagreement",
+        ("contested", "highly contested", "at panel: 3: contested"),
+    ),
+    "consistency": ("Do people agree with themselves?", "consistency", ("retest", "judge reliability", "ceiling")),
+    "minorities": ("Is anybody in the minority?", "minorities", ("n minority", "n testable", "mv acc")),
+    "room": ("What could be gained at most?", "room", ("population", "ceiling", "range")),
+    "social_choice": ("What does aggregation hide?", "aggregation", ("cyclic prompts", "borda pairs")),
+    "groups": ("Are there groups?", "groups", ("groups", "worst decile regret")),
 }
-LABELS = {  # names that say less than they should, as the profile writes them
+LABELS = {  # where a key alone says too little
     "contested": "contested (3 judges or more)",
     "highly contested": "highly contested (3 judges or more)",
     "divergence": "divergence (2 judges or more)",
@@ -23,34 +27,39 @@ LABELS = {  # names that say less than they should, as the profile writes them
     "at panel: 2: contested": "contested if 2 judged each pair",
     "at panel: 3: contested": "contested if 3 judged each pair",
     "at panel: 5: contested": "contested if 5 judged each pair",
-    "at panel: 5: highly contested": "highly contested if 5 judged each pair",
+    "at panel: 5: highly contested": "highly contested if 5 judged each",
     "mean panel": "judges per pair",
     "retest": "test-retest, a tie as an answer",
     "retest no ties": "test-retest, without ties",
     "retest alpha": "alpha of a judgement and its repeat",
     "judge reliability": "reliability of one judge",
     "panel alpha": "alpha of a panel",
-    "n users": "users",
+    "n users": "users counted",
     "n testable": "users with enough shared pairs",
     "n minority": "minority users, 95 % sure",
     "at most by chance": "at most, by chance alone",
     "n below half": "users below one half, sure or not",
-    "mv acc": "majority-vote accuracy, own vote included",
+    "mv acc": "majority-vote accuracy of users",
     "agrees with others": "agrees with the others' majority",
+    "mean over users": "the same, mean over users",
     "population": "best population accuracy",
     "ceiling": "consistency ceiling",
     "measured": "ceiling measured, not assumed",
     "range": "room",
-    "cyclic triads": "cyclic triads",
+    "at ceiling: 0.7": "room if the ceiling is 0.7",
+    "at ceiling: 0.9": "room if the ceiling is 0.9",
+    "at ceiling: 1.0": "room if the ceiling is 1",
     "cyclic prompts": "prompts with a Condorcet cycle",
     "borda pairs": "Borda against the majority",
-    "borda winners": "Borda winner not the Condorcet winner",
+    "borda winners": "Borda not the Condorcet winner",
+    "spread": "spread of the fitted rewards",
     "axes": "axes along which users differ",
+    "strongest axis": "share of the strongest axis",
     "groups": "groups beyond chance",
     "worst user regret": "regret of the worst-served user",
     "worst decile regret": "regret of the worst-served tenth",
 }
-# One of two or three judges is already 30 %, so there "highly contested" says nothing new.
+# One of two or three judges is already 30 %, so there "highly contested" says nothing new; the rest is in the sentence.
 HIDDEN = {"at panel: 2: highly contested", "at panel: 3: highly contested", "panel size", "unit", "source", "derived"}
 
 
@@ -60,17 +69,19 @@ def profile_section(results: Mapping[str, Any]) -> dict[str, Any] | None:
     if not profile:
         return None
     sentences = profile.get("sentences") or {}
-    extra = [key for key, part in profile.items() if isinstance(part, Mapping) and key not in (*DIMENSIONS, "sizes")]
-    questions = DIMENSIONS | {key: (words.plain(key).capitalize(), key) for key in extra if key != "sentences"}
-    parts = [
-        {
-            "title": title,
-            "sentence": sentences.get(told, ""),
-            "lines": [measure(LABELS.get(name, name), value) for name, value in leaves(profile[key])],
-        }
-        for key, (title, told) in questions.items()
-        if isinstance(profile.get(key), Mapping)
-    ]
+    known = {key: value for key, value in DIMENSIONS.items() if isinstance(profile.get(key), Mapping)}
+    others = [key for key, part in profile.items() if isinstance(part, Mapping) and key not in DIMENSIONS]
+    questions = known | {
+        key: (words.plain(key).capitalize(), key, ()) for key in others if key not in ("sizes", "sentences")
+    }
+    parts = []
+    for key, (title, told, leading) in questions.items():
+        lines = {name: measure(LABELS.get(name, name), value) for name, value in leaves(profile[key])}
+        first = [lines.pop(name) for name in leading if name in lines]
+        more = list(lines.values())
+        parts.append(
+            {"title": title, "sentence": sentences.get(told, ""), "first": first or more, "more": more if first else []}
+        )
     table = profile.get("table2")
     return {"parts": parts, "table": table if isinstance(table, str) else None}
 
@@ -91,13 +102,13 @@ def leaves(thing: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         elif isinstance(value, list | tuple):
             if len(value) == 2 and all(words.finite(end) is not None for end in value):
                 yield name, {"range": tuple(value)}
-        else:
+        elif value is not None or not name.startswith("at ceiling"):  # a ceiling that the data already exceed
             yield name, value
 
 
 def measure(name: str, value: Any) -> dict[str, str]:
     """One line of the profile: name, value, interval, what it rests on; "unknown" where it could not be measured."""
-    line = {"name": name, "value": "unknown", "interval": "", "note": ""}
+    line = {"name": name, "value": "unknown", "interval": "", "chance": "", "note": ""}
     if isinstance(value, bool):
         return line | {"value": "yes" if value else "no"}
     if isinstance(value, str):
@@ -112,8 +123,8 @@ def measure(name: str, value: Any) -> dict[str, str]:
         line["interval"] = words.interval(value)
     if words.finite(value.get("null")) is not None:
         chance = words.interval({"lo": value.get("null_lo"), "hi": value.get("null_hi")})
-        chance = chance or words.number(float(value["null"]))
-        line["note"] = f"by chance {chance}, p = {words.number(value.get('p'), 2)}"
+        line["chance"] = f"by chance {chance or words.number(float(value['null']))}"
+        line["note"] = f"p = {words.number(value.get('p'), 2)}"
     elif words.finite(value.get("n")) is not None:
         line["note"] = f"n = {words.number(value['n'])}"
     return line

@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 HEIGHT = 1000  # of the plane, in its own units
-VERDICTS = ("unclear", "worse", "better")  # drawn in this order, the few that matter on top
+VERDICTS = ("untested", "unclear", "worse", "better")  # drawn in this order, the few that matter on top
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,6 @@ class Layer:
 
     kind: str
     path: str
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A plane ``width`` x HEIGHT with its layers, axes and a sentence for those who cannot see it."""
-
-    alt: str
-    layers: tuple[Layer, ...]
-    x_ticks: tuple[Tick, ...] = ()
-    y_ticks: tuple[Tick, ...] = ()
-    x_title: str = ""
-    y_title: str = ""
-    width: int = HEIGHT
-    zero: float | None = None  # height of the line that divides gains from losses, in percent
-    dense: bool = False  # so many users that dots and whiskers must be fine
 
 
 @dataclass(frozen=True)
@@ -86,6 +71,22 @@ class Axis:
         text = "{:+.{}f}" if signed else "{:.{}f}"
         labels = ["0" if abs(v) < step / 2 else text.format(v * scale, digits).replace("-", "−") for v in values]
         return tuple(Tick(self.percent(v), label) for v, label in zip(values, labels, strict=True))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plane ``width`` x HEIGHT with its layers, axes and a sentence for those who cannot see it."""
+
+    alt: str
+    layers: tuple[Layer, ...]
+    x_ticks: tuple[Tick, ...] = ()
+    y_ticks: tuple[Tick, ...] = ()
+    x_title: str = ""
+    y_title: str = ""
+    width: int = HEIGHT
+    axes: tuple[Axis, Axis] | None = None  # x and y, where the pointer needs them
+    zero: float | None = None  # height of the line that divides gains from losses, in percent
+    dense: bool = False  # so many users that dots and whiskers must be fine
 
 
 def nice_step(rough: float) -> float:
@@ -149,7 +150,8 @@ def gains(people: pl.DataFrame, axis: Axis, learner: str, baseline: str) -> Figu
     counts = {v: int((verdict_U == v).sum()) for v in VERDICTS}
     alt = (
         f"Gain of {learner} over {baseline} for {n} users, sorted: {counts['better']} significantly better, "
-        f"{counts['worse']} significantly worse, {counts['unclear']} unclear; {int(minority_U.sum())} minority users."
+        f"{counts['worse']} significantly worse, {counts['unclear']} unclear, {counts['untested']} not tested; "
+        f"{int(minority_U.sum())} minority users."
     )
     ends = (Tick(0, "1"), Tick(100, f"{n:,}")) if n > 1 else ()
     return Figure(
@@ -204,6 +206,7 @@ def amounts(people: pl.DataFrame, x_axis: Axis, y_axis: Axis, learner: str, base
         y_ticks=y_axis.ticks(scale=100),
         x_title="judgements of the user in training",
         y_title="accuracy on the user's test judgements, %",
+        axes=(x_axis, y_axis),
         dense=n > 400,
     )
 

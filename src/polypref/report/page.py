@@ -39,7 +39,7 @@ def render(results: Mapping[str, Any], users: pl.DataFrame) -> str:
     learners = standing.learner_names(results)
     # The content security policy names the one script by its hash: nothing else runs, whatever the data hold.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return template().render(
+    page = template().render(
         style=style,
         script=script,
         script_hash=f"sha256-{digest}",
@@ -54,3 +54,4 @@ def render(results: Mapping[str, Any], users: pl.DataFrame) -> str:
         findings=facts.findings_section(results),
         reproduce=facts.reproduce_section(results),
     )
+    return page.lstrip()

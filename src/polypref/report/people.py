@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from polypref.report import words
 from polypref.report.figures import VERDICTS, Axis, amount_axis, amounts, gains, span
 from polypref.report.standing import baseline_name
 
@@ -52,7 +51,7 @@ def pointer_data(people: pl.DataFrame, number_of: pl.DataFrame) -> dict[str, lis
         "test": people["n_test"].cast(pl.Int64).to_list(),
         **{name: thousandths(people[name]) for name in ("accuracy", "gain", "gain_lo", "gain_hi")},
         "minority": people["minority"].cast(pl.Int8).to_list(),
-        "verdict": people["verdict"].replace_strict({v: i for i, v in enumerate(VERDICTS)}, default=None).to_list(),
+        "verdict": people["verdict"].replace_strict({v: i for i, v in enumerate(VERDICTS)}).to_list(),
     }
 
 
@@ -67,11 +66,16 @@ def visible(people: pl.DataFrame) -> Axis:
     return span([end for end in ends if isinstance(end, float)], include=(0.0,))
 
 
-def panel(learner: str, table: pl.DataFrame, axes: Mapping[str, Axis], baseline: str) -> dict[str, Any]:
+def accuracies(people: pl.DataFrame) -> Axis:
+    """An axis on which every user's accuracy is seen."""
+    return span(people.select("accuracy", "baseline_accuracy").drop_nulls().to_numpy(), include=(0.5,))
+
+
+def panel(learner: str, table: pl.DataFrame, amount: Axis, baseline: str) -> dict[str, Any]:
     """One learner: its counts, its two figures, and the users it serves significantly better or worse, by name."""
     own = table.filter(pl.col("learner") == learner)
     people = own.filter(pl.col("gain").is_not_null()).sort("gain", "user_id")
-    counts = {verdict: int((own["verdict"] == verdict).sum()) for verdict in (*VERDICTS, "untested")}
+    counts = {verdict: int((own["verdict"] == verdict).sum()) for verdict in VERDICTS}
     known = people.filter(pl.col("n_train").is_not_null() & pl.col("accuracy").is_not_null())
     named = {
         verdict: own.filter(pl.col("verdict") == verdict).sort("gain", descending=verdict == "better")["user_id"]
@@ -84,7 +88,7 @@ def panel(learner: str, table: pl.DataFrame, axes: Mapping[str, Axis], baseline:
         "without_gain": len(own) - len(people),
         "minority": int(own["minority"].sum()),
         "gains": gains(people, visible(people), learner, baseline) if len(people) else None,
-        "amounts": amounts(known, axes["amount"], axes["accuracy"], learner, baseline) if len(known) else None,
+        "amounts": amounts(known, amount, accuracies(known), learner, baseline) if len(known) else None,
         "named": {v: {"ids": ids[:NAMED].to_list(), "more": max(0, len(ids) - NAMED)} for v, ids in named.items()},
     }
 
@@ -104,23 +108,17 @@ def people_section(results: Mapping[str, Any], users: pl.DataFrame, learners: Se
     order = [name for name in learners if name in present] + [name for name in present if name not in learners]
     shown = [name for name in order if name in moved and name != baseline] or order[:1]
     amount = measured["n_train"].drop_nulls()
-    axes = {
-        "amount": amount_axis(amount.to_numpy() if len(amount) else np.ones(1)),
-        "accuracy": span(measured["accuracy"].fill_null(0.5).to_numpy(), include=(0.5,)),
-    }
-    panels = [panel(name, table, axes, baseline) for name in shown]
+    axis = amount_axis(amount.to_numpy() if len(amount) else np.ones(1))
+    panels = [panel(name, table, axis, baseline) for name in shown]
     ids = table.select("user_id").unique(maintain_order=True).with_row_index("number")
     data = {
         "ids": ids["user_id"].to_list(),
         "verdicts": list(VERDICTS),
-        "amount_axis": [axes["amount"].lo, axes["amount"].hi],
-        "accuracy_axis": [axes["accuracy"].lo, axes["accuracy"].hi],
         "learners": [pointer_data(p.pop("people"), ids) for p in panels],
     }
     return {
         "panels": panels,
         "open": best if best in shown else shown[0],
         "data": data,
-        "n_users": words.count(len(ids), "user"),
         "baseline": baseline,
     }

@@ -37,22 +37,22 @@ const count = (n) => (n === null ? "unknown" : n.toLocaleString("en"));
 
 function describe(own, i) {
   const verdict = people.verdicts[own.verdict[i]];
-  const verdictText = { better: "better off", worse: "worse off", unclear: "unclear" }[verdict] || "untested";
+  const told = { better: "better off", worse: "worse off", untested: "not tested" }[verdict] || "unclear";
   const bounds = own.gain_lo[i] === null ? "" : ` (${percent(own.gain_lo[i], true)} to ${percent(own.gain_hi[i], true)})`;
   return [
     people.ids[own.user[i]],
-    `gain ${percent(own.gain[i], true)} points${bounds}, ${verdictText}`,
+    `gain ${percent(own.gain[i], true)} points${bounds}, ${told}`,
     `accuracy ${percent(own.accuracy[i])} %; judgements: ${count(own.train[i])} in training, ${count(own.test[i])} in test`,
     ...(own.minority[i] ? ["minority user"] : []),
   ].join("\n");
 }
 
 // Where each user is drawn, as shares of the plane's width and height.
-function places(figure, own) {
+function places(plane, own) {
   const n = own.user.length;
-  if (figure === "gains") return own.user.map((_, i) => [(i + 0.5) / n, null]);
-  const [low, high] = people.amount_axis.map(Math.log);
-  const [bottom, top] = people.accuracy_axis;
+  if (plane.dataset.figure === "gains") return own.user.map((_, i) => [(i + 0.5) / n, null]);
+  const [low, high] = plane.dataset.x.split(" ").map((end) => Math.log(end));
+  const [bottom, top] = plane.dataset.y.split(" ").map(Number);
   return own.user.map((_, i) => [
     own.train[i] === null ? NaN : (Math.log(Math.max(own.train[i], 1)) - low) / (high - low),
     own.accuracy[i] === null ? NaN : 1 - (own.accuracy[i] / 1000 - bottom) / (top - bottom),
@@ -61,7 +61,7 @@ function places(figure, own) {
 
 for (const plane of document.querySelectorAll(".plane[data-figure]")) {
   const own = people.learners[Number(plane.closest(".panel").dataset.panel)];
-  const spots = places(plane.dataset.figure, own);
+  const spots = places(plane, own);
   const drawn = spots.map((_, i) => i).filter((i) => !Number.isNaN(spots[i][0]) && !Number.isNaN(spots[i][1]));
   const steps = drawn.slice().sort((i, j) => spots[i][0] - spots[j][0]);
   const tip = plane.querySelector(".tip");
