@@ -1,6 +1,7 @@
 """Cells: what names them, that finished ones are never redone (also after SIGKILL), failures, workers, Ctrl-C."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -52,19 +53,24 @@ def test_a_cells_name_covers_what_decides_its_numbers(tmp_path):
 def test_code_hash_follows_the_source_and_what_it_imports(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "some_learner.py").write_text("from polypref.learners.protocol import Scores\nx = 1\n")
-    code_hash.cache_clear()
     before = code_hash("some_learner")
     (tmp_path / "some_learner.py").write_text("from polypref.learners.protocol import Scores\nx = 2\n")
-    code_hash.cache_clear()
     assert code_hash("some_learner") != before
     seen = []
     monkeypatch.setattr(
         cells_module, "_source", lambda name, inner=cells_module._source: seen.append(name) or inner(name)
     )
-    code_hash.cache_clear()
     code_hash("some_learner")
-    code_hash.cache_clear()
     assert {"some_learner", "polypref.learners.protocol", "polypref.comparisons"} <= set(seen)
+
+
+def test_an_edit_during_a_run_does_not_rename_its_cells(tmp_path, monkeypatch):
+    job = job_in(tmp_path)
+    cell = Cell("length", None, 0)
+    before = job.path(cell)
+    monkeypatch.setattr(cells_module, "code_hash", lambda module: "edited")
+    assert pickle.loads(pickle.dumps(job)).path(cell) == job.path(cell) == before
+    assert job_in(tmp_path).path(cell) != before
 
 
 def test_stored_outcome_is_what_was_scored_and_is_not_run_again(tmp_path):

@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,7 +64,7 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What all cells of a run share; travels to the workers in one file."""
+    """What all cells of a run share; travels to the workers in one file, with what was computed of it."""
 
     comparisons: Comparisons
     encoder: Encoder
@@ -75,6 +75,12 @@ class Job:
     @cached_property
     def _splits(self) -> dict[int, Split]:
         return {}
+
+    @cached_property
+    def code(self) -> dict[str, str]:
+        """Hash of the source behind each learner, taken once: an edit during a run must not rename its cells."""
+        own = code_hash(__name__)
+        return {name: f"{code_hash(type(learner).__module__)} {own}" for name, learner in self.learners.items()}
 
     def parts(self, seed: int) -> Split:
         """The split of a seed, cut and checked for leaks once."""
@@ -93,7 +99,7 @@ class Job:
             "learner": [type(learner).__module__, type(learner).__qualname__, asdict(learner)],  # type: ignore[call-overload]
             "cell": [cell.size, cell.seed, cell.arm],
             "rule": self.rule,
-            "code": [code_hash(type(learner).__module__), code_hash(__name__)],
+            "code": self.code[cell.learner],
         }
         text = json.dumps(content, sort_keys=True, default=str)
         return self.folder / blake2b(text.encode(), digest_size=12).hexdigest()
@@ -155,7 +161,6 @@ def read(job: Job, cell: Cell) -> Outcome:
     )
 
 
-@lru_cache
 def code_hash(module: str) -> str:
     """Hash of the source of ``module`` and of all polypref modules that it imports, directly or through others."""
     state = blake2b(digest_size=8)
