@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,8 +13,6 @@ import tyro
 from polypref.errors import NotEnoughData
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from polypref.data.lint import Lint
     from polypref.data.read import Reading
 
@@ -82,23 +81,19 @@ def summarise(reading: Reading, found: Lint, ties_beside: list[str]) -> dict[str
 
 
 def show(summary: dict[str, Any]) -> None:
-    """Print the summary: a table on a terminal, lines otherwise."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(soft_wrap=True, highlight=False)
+    """Print the summary: a table on a terminal, tab-separated lines otherwise."""
     sizes = ", ".join(f"{summary[name]:,} {name}" for name in ("judgements", "users", "prompts", "responses", "ties"))
-    console.print(Text(f"{', '.join(summary['files'])}: {summary['rows_read']:,} rows; {sizes}"))
+    print(f"{', '.join(summary['files'])}: {summary['rows_read']:,} rows; {sizes}")
     for rule in summary["rules"]:
-        console.print(Text(f"read as: {rule}"))
+        print(f"read as: {rule}")
     for path in summary["unread_ties"]:
-        console.print(Text(f"not read: {path} holds ties; add --ties {path}"))
-    if console.is_terminal:
-        console.print(_table(summary["findings"]), soft_wrap=False)
+        print(f"not read: {path} holds ties; add --ties {path}")
+    if sys.stdout.isatty():
+        _print_table(summary["findings"])
     else:
         for finding in summary["findings"]:
-            console.print(Text("\t".join(_cells(finding))))
-    console.print(Text(f"{summary['kept']:,} of {summary['judgements']:,} judgements are used."))
+            print("\t".join(_cells(finding)))
+    print(f"{summary['kept']:,} of {summary['judgements']:,} judgements are used.")
 
 
 def _cells(finding: dict[str, Any]) -> tuple[str, str, str, str, str]:
@@ -106,8 +101,9 @@ def _cells(finding: dict[str, Any]) -> tuple[str, str, str, str, str]:
     return finding["name"], share, finding["action"], finding["text"], finding["example"]
 
 
-def _table(findings: list[dict[str, Any]]) -> Table:
+def _print_table(findings: list[dict[str, Any]]) -> None:
     from rich import box
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -118,4 +114,4 @@ def _table(findings: list[dict[str, Any]]) -> Table:
         name, share, action, text, example = _cells(finding)
         # Text, not markup: what users wrote may look like markup.
         table.add_row(Text(name), Text(share), Text(action), Text(f"{text}\n{example}".rstrip()))
-    return table
+    Console().print(table)

@@ -123,9 +123,11 @@ def _shared_messages(lists: Sequence[pl.Series]) -> NDArray[np.int64]:
     most = np.maximum(sizes - 1, 0)
     if len(lists) == 1:
         return most
-    heads = pl.DataFrame({"i": np.arange(len(most)), "a": lists[0].list.head(most), "b": lists[1].list.head(most)})
-    same = heads.explode("a", "b").group_by("i", maintain_order=True)
-    return same.agg((pl.col.a == pl.col.b).fill_null(False).cast(pl.Int64).cum_prod().sum())["a"].to_numpy()
+    whole = pl.DataFrame({"i": np.arange(len(most)), "most": most, "a": lists[0], "b": lists[1]})
+    heads = whole.select("i", "most", pl.col("a", "b").list.head(pl.col.most))
+    each = heads.filter(pl.col.most > 0).explode("a", "b").group_by("i")
+    same = each.agg(n=(pl.col.a == pl.col.b).cast(pl.Int64).cum_prod().sum())
+    return heads.join(same, on="i", how="left", maintain_order="left")["n"].fill_null(0).to_numpy()
 
 
 def message_text(lists: pl.Series) -> pl.Series:
@@ -140,7 +142,9 @@ def message_text(lists: pl.Series) -> pl.Series:
     each = each.with_columns(
         text=pl.when(pl.col.n > 1).then(each["m"].str.json_path_match("$.role") + ": " + content).otherwise(content)
     )
-    return each.group_by("i", maintain_order=True).agg(pl.col.text.str.join("\n"))["text"]
+    texts = each.group_by("i").agg(pl.col.text.str.join("\n"))
+    whole = pl.DataFrame({"i": np.arange(len(lists))})
+    return whole.join(texts, on="i", how="left", maintain_order="left")["text"].fill_null("")
 
 
 def _parts_text(parts: str) -> str:

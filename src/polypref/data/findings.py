@@ -45,20 +45,26 @@ class Inspection:
         self.dropped_N: BoolArray = np.zeros(len(self.data), bool)
 
     def note(
-        self, name: str, count: int, total: int, unit: str, action: Action, text: str, *,
-        row: int | None = None, example: str = "", values: Mapping[str, float] | None = None,
-    ) -> None:  # fmt: skip
-        """Add a finding with judgement number ``row`` as its example."""
+        self,
+        name: str,
+        seen: tuple[int, int, str],
+        action: Action,
+        text: str,
+        row: int | None = None,
+        example: str = "",
+        values: Mapping[str, float] | None = None,
+    ) -> None:
+        """Add a finding: ``seen`` is (count, total, unit), ``row`` the number of the judgement that is its example."""
         file, line = "", 0
         if row is not None:
             file, line = self.reading.files[self.reading.file_N[row]], int(self.reading.line_N[row])
             example = f"line {line} of {short(file)}: {example or self.tell(row)}"
-        self.findings.append(Finding(name, count, total, unit, action, example, file, line, text, values or {}))
+        self.findings.append(Finding(name, *seen, action, example, file, line, text, values or {}))
 
     def rows(self, name: str, bad_N: BoolArray, action: Action, text: str) -> None:
         """Add a finding about single rows, those marked ``bad_N``, if there are any."""
         if bad_N.any():
-            self.note(name, int(bad_N.sum()), len(bad_N), "rows", action, text, row=int(np.argmax(bad_N)))
+            self.note(name, (int(bad_N.sum()), len(bad_N), "rows"), action, text, int(np.argmax(bad_N)))
             if action == "dropped":
                 self.dropped_N |= bad_N
 

@@ -125,23 +125,26 @@ def _read_pairs(rows: Rows) -> None:
 
 
 def _read_labels(rows: Rows) -> None:
-    if rows.layout.all_ties:
-        label, bad = pl.Series(np.full(rows.frame.height, 0.5)), pl.Series(np.zeros(rows.frame.height, bool))
-    elif rows.has("label"):
-        label, bad = values.as_label(rows.frame["label"])
-    else:
-        label, bad = pl.Series(np.full(rows.frame.height, np.nan)), pl.Series(np.zeros(rows.frame.height, bool))
+    """Labels over response_a and response_b to chosen, rejected and tie."""
+    label = pl.Series(np.full(rows.frame.height, 0.5 if rows.layout.all_ties else np.nan))
     rows.set(_label=label)
     if rows.has("label"):
+        label, bad = values.as_label(rows.frame["label"])
+        rows.set(_label=label)
         rows.drop("unreadable label", bad, "label", "A, B or tie (or 1, 0, 0.5)")
+    if rows.has("label_too"):
+        other, _ = values.as_label(rows.frame["label_too"])
+        against = (other != rows.frame["_label"]).fill_null(False)
+        rows.drop("contradictory label", against, "label_too", f"what the column {rows.layout.names['label']} says")
     if rows.has("tie"):
-        flag, bad = values.as_flag(rows.frame["tie"])
-        rows.set(_flag=flag)
+        tie, bad = values.as_flag(rows.frame["tie"])
+        rows.set(_tie=tie)
         rows.drop("unreadable tie", bad, "tie", "true or false")
-        flag, label = rows.frame["_flag"], rows.frame["_label"]
-        against = flag & (label != 0.5) & label.is_not_nan()
+        label, tie = rows.frame["_label"], rows.frame["_tie"]
+        against = tie & (label != 0.5) & label.is_not_nan()
         rows.drop("contradictory label", against, "label", "a tie, as the column for ties says")
-        rows.set(_label=pl.select(pl.when(rows.frame["_flag"]).then(0.5).otherwise(rows.frame["_label"])).to_series())
+        rows.set(_label=rows.frame.select(pl.when("_tie").then(0.5).otherwise("_label")).to_series())
+    rows.drop("no label", rows.frame["_label"].is_nan(), "tie", "true, since no label says which is preferred")
     first = rows.frame["_label"] >= 0.5
     rows.frame = rows.frame.with_columns(
         chosen=pl.when(first).then("response_a").otherwise("response_b"),
@@ -164,4 +167,4 @@ def _read_optional(rows: Rows) -> None:
         if rows.has(role):
             rows.set(**{role: values.as_text(rows.frame[role])})
     gone = [name for name in rows.frame.columns if name.startswith("_")]
-    rows.frame = rows.frame.drop(*gone, "response_a", "response_b", "label", "chosen_pos", strict=False)
+    rows.frame = rows.frame.drop(*gone, "response_a", "response_b", "label", "label_too", "chosen_pos", strict=False)

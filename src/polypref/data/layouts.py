@@ -51,6 +51,7 @@ NEEDS: dict[Shape, tuple[str, ...]] = {
 ONLY_IN: dict[str, tuple[Shape, ...]] = {role: (shape,) for shape, roles in NEEDS.items() for role in roles}
 ONLY_IN |= {
     "label": ("pairs", "labels"),
+    "label_too": ("labels",),
     "tie": ("pairs", "labels"),
     "chosen_pos": ("pairs",),
     "shown_first": ("pairs",),
@@ -123,6 +124,9 @@ def _name_roles(path: str, types: Mapping[str, str], mapping: Mapping[str, str],
         found = next((known[alias] for alias in aliases if alias in known), None)
         if found is not None and found not in mapping.values():
             names[role] = found
+    labels = [known[alias] for alias in ALIASES["label"] if alias in known]
+    if len(labels) > 1:
+        names["label_too"] = labels[1]  # where it says something else, the row contradicts itself
     for role, name in mapping.items():
         if role not in ALIASES:
             raise unknown_name("role in --columns", role, ALIASES)

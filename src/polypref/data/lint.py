@@ -90,12 +90,12 @@ def compact(comparisons: Comparisons) -> Comparisons:
 
 def _texts(job: Inspection) -> None:
     d = job.data
-    empty_R = (d.responses.texts_R.str.strip_chars() == "").to_numpy()
+    empty_R = ~d.responses.texts_R.str.contains(r"\S").to_numpy()  # no copies: the texts may be mapped and many
     empty_N = empty_R[d.chosen_N] | empty_R[d.rejected_N]
     job.rows("empty response", empty_N, "dropped", "one of the two responses is missing or empty")
     same_N = (d.chosen_N == d.rejected_N) & ~job.dropped_N
     job.rows("same response twice", same_N, "dropped", "the two responses are the same text")
-    empty_P = (d.responses.prompts.str.strip_chars() == "").to_numpy()
+    empty_P = ~d.responses.prompts.str.contains(r"\S").to_numpy()
     job.rows("empty prompt", empty_P[d.responses.prompt_R[d.chosen_N]], "kept", "the prompt is missing or empty")
 
 
@@ -128,11 +128,11 @@ def _repeats(job: Inspection) -> None:
     if again.height:
         text = "one user judged the same two texts more than once; repeats measure consistency"
         pairs = len(d) - int(job.dropped_N.sum()) - int((again["n"] - 1).sum())
-        job.note("repeated judgement", again.height, pairs, "pairs", "kept", text, row=again["row"][0])
+        job.note("repeated judgement", (again.height, pairs, "pairs"), "kept", text, again["row"][0])
     against = again.filter("both")
     if against.height:
         text = "one user preferred one text of the two, then the other"
-        job.note("contradictory repeat", against.height, again.height, "repeats", "kept", text, row=against["row"][0])
+        job.note("contradictory repeat", (against.height, again.height, "repeats"), "kept", text, against["row"][0])
 
 
 def _without_copies(job: Inspection, table: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
@@ -160,8 +160,8 @@ def _pair_ids(job: Inspection) -> None:
     if several.height:
         row = several.filter(~pl.col.pair.is_first_distinct())["row"][0]
         text = "one pair_id stands for different texts; pairs are told apart by their texts"
-        total = pairs["pair"].n_unique()
-        job.note("pair_id of other texts", several["pair"].n_unique(), total, "pair ids", "kept", text, row=row)
+        seen = (several["pair"].n_unique(), pairs["pair"].n_unique(), "pair ids")
+        job.note("pair_id of other texts", seen, "kept", text, row)
 
 
 def _users(job: Inspection, min_judgements: int) -> None:
@@ -176,7 +176,7 @@ def _users(job: Inspection, min_judgements: int) -> None:
         example = f"user {shown(d.users.ids[user], 30)} has {count_U[user]}"
         action = "dropped" if min_judgements else "kept"
         text = f"fewer than {least} usable judgements"
-        job.note("few judgements", int(few_U.sum()), len(d.users), "users", action, text, row=row, example=example)
+        job.note("few judgements", (int(few_U.sum()), len(d.users), "users"), action, text, row, example)
         if min_judgements:
             job.dropped_N |= few_N
     alike = d.users.ids.str.strip_chars().str.to_lowercase().str.replace(r"\.0+$", "").is_duplicated().to_numpy()
@@ -184,13 +184,13 @@ def _users(job: Inspection, min_judgements: int) -> None:
         row = int(np.argmax(alike[d.user_N]))
         example = f"user {shown(d.users.ids[int(d.user_N[row])], 30)}"
         text = "ids that differ only in case, spaces or .0; they count as different users"
-        job.note("look-alike user ids", int(alike.sum()), len(d.users), "users", "kept", text, row=row, example=example)
+        job.note("look-alike user ids", (int(alike.sum()), len(d.users), "users"), "kept", text, row, example)
 
 
 def _too_little(job: Inspection) -> None:
     kept_N = ~job.dropped_N
     for name, text in _lacks(job.data, kept_N):
-        job.note(name, int(kept_N.sum()), len(kept_N), "rows", "counted", f"{text}: nothing to personalise")
+        job.note(name, (int(kept_N.sum()), len(kept_N), "rows"), "counted", f"{text}: nothing to personalise")
 
 
 def _lacks(d: Comparisons, kept_N: BoolArray) -> list[tuple[str, str]]:

@@ -55,8 +55,8 @@ def _position(job: Inspection) -> None:
     if both < SHOWN_BOTH_WAYS and not low <= 0.5 <= high:
         text += "; pairs have one order only, so it may be the texts, not the position"
     figures = {"share": share, "low": low, "high": high, "shown_both_ways": both}
-    count, total = int((first_N[known_N] == 1).sum()), int(known_N.sum())
-    job.note("position bias", count, total, "rows", "counted", text, values=figures)
+    seen = (int((first_N[known_N] == 1).sum()), int(known_N.sum()), "rows")
+    job.note("position bias", seen, "counted", text, values=figures)
 
 
 def _length(job: Inspection) -> None:
@@ -72,8 +72,8 @@ def _length(job: Inspection) -> None:
     text = f"the longer response won {_percent(share, low, high)}"
     text += "; no sign of bias" if low <= 0.5 <= high else ""
     figures = {"share": share, "low": low, "high": high}
-    count, total = int((longer_N[known_N] > 0).sum()), int(known_N.sum())
-    job.note("length bias", count, total, "rows", "counted", text, values=figures)
+    seen = (int((longer_N[known_N] > 0).sum()), int(known_N.sum()), "rows")
+    job.note("length bias", seen, "counted", text, values=figures)
 
 
 def _percent(share: float, low: float, high: float) -> str:
@@ -95,8 +95,8 @@ def _haste(job: Inspection) -> None:
         row, clock = int(np.argmax(fast_N)), "time taken" if has_seconds else "time since the user's previous answers"
         example = f"{words_N[row]:.0f} words, {clock}: {words_N[row] / speed_N[row] * 60:.1f} s each. {job.tell(row)}"
         text = f"read at more than {FASTEST_WPM} words a minute, by the {clock}"
-        total = int(known_N.sum())
-        job.note("faster than reading", int(fast_N.sum()), total, "rows", "kept", text, row=row, example=example)
+        seen = (int(fast_N.sum()), int(known_N.sum()), "rows")
+        job.note("faster than reading", seen, "kept", text, row, example)
 
 
 def _speed_between(job: Inspection, words_N: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -65,11 +65,9 @@ def _leaks(job: Inspection, parts: pl.DataFrame) -> bool:
         return False
     row = int(np.argmax(leaky_N))
     said = found.filter(pl.col.p == prompt_N[row])["said"][0]
-    total = len(np.unique(prompt_N))
     example = f"the prompt says {shown(said, 90)}"
-    job.note(
-        "preference in the prompt", int(leaky_P.sum()), total, "prompts", "counted", text, row=row, example=example
-    )
+    seen = (int(leaky_P.sum()), len(np.unique(prompt_N)), "prompts")
+    job.note("preference in the prompt", seen, "counted", text, row, example)
     return True
 
 

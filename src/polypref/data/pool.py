@@ -1,22 +1,19 @@
 """The pool that grows while files stream by: each distinct text is kept once, in order of first appearance.
 
 Texts are told apart by a 64-bit hash drawn anew for each read; two of a million distinct texts collide with probability
-3e-8. Texts beyond a byte budget go to Arrow files on disk that are memory-mapped, so memory holds codes, not texts.
+3e-8. Texts beyond a byte budget go to files on disk that are memory-mapped, so memory holds codes, not texts.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import BoolArray, IntArray, KeyArray, Responses, Users
-from polypref.errors import CacheError
+from polypref.data.mapped import map_texts
 
 SPILL_BYTES = 256 << 20  # texts held in memory before they are written to disk
 
@@ -96,22 +93,7 @@ class TextTable:
         return pl.concat(parts, rechunk=False) if parts else pl.Series("text", [], dtype=pl.String)
 
     def _spill(self) -> None:
-        folder = os.environ.get("POLYPREF_TMP") or tempfile.gettempdir()
-        try:
-            handle, name = tempfile.mkstemp(prefix="polypref-texts-", suffix=".arrow", dir=folder)
-            os.close(handle)
-            path = Path(name)
-            try:
-                pl.DataFrame({"text": pl.concat(self._held)}).write_ipc(path, compression="uncompressed")
-                self._mapped.append(pl.read_ipc(path)["text"])
-            finally:
-                path.unlink()  # the mapping keeps the bytes until the last series is gone; nothing is left behind
-        except OSError as error:
-            held = f"{self._held_bytes >> 20} MiB of texts"
-            raise CacheError(
-                f"cannot write {held} to {folder}: {error.strerror or error}. "
-                "Free the space or set POLYPREF_TMP to another folder."
-            ) from error
+        self._mapped.append(map_texts(pl.concat(self._held)))
         self._held, self._held_bytes = [], 0
 
 

@@ -52,11 +52,11 @@ class Tally:
         told = f"line {line} of {short(file)}: {text}"
         self._found[name] = RowProblem(name, len(lines), file, line, told, kept)
 
-    def merge(self, other: Tally) -> None:
-        """Take over what another tally has counted."""
+    def merge(self, other: Tally, file: str) -> None:
+        """Take over what another tally has counted in ``file``."""
         for problem in other.problems:
-            seen = self._found.get(problem.name)
-            self._found[problem.name] = replace(seen, count=seen.count + problem.count) if seen else problem
+            seen = self._found.get(problem.name) or replace(problem, count=0, file=file)
+            self._found[problem.name] = replace(seen, count=seen.count + problem.count)
 
     def refuse_if_most(self, rows_read: int) -> None:
         """Raise InputError when more than half of the rows cannot be used."""

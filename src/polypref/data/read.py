@@ -19,7 +19,7 @@ from polypref.data.layouts import Layout, find_layout
 from polypref.data.pool import SPILL_BYTES, KeyTable, Pool
 from polypref.data.problems import RowProblem, Tally, shown
 from polypref.data.sources import Source, expand, open_source
-from polypref.errors import InputError, NotEnoughData
+from polypref.errors import InputError, NotEnoughData, SettingsError
 
 Int8Array = NDArray[np.int8]
 
@@ -71,9 +71,11 @@ def read(paths: Sequence[str | Path], options: ReadOptions | None = None) -> Rea
     options = options or ReadOptions()
     if isinstance(paths, str | Path):
         paths = [paths]
+    if not paths:
+        raise SettingsError("no file given; expected at least one JSONL, CSV or Parquet file of preferences.")
     files = expand([str(path) for path in paths])
     ties = expand(options.ties)
-    work = _Work(options, (*files, *ties))
+    work = _Work(options, (*files, *ties), len(files))
     for number, file in enumerate([*files, *ties]):
         source = open_source(file)
         layout = find_layout(file, source.types, options.columns, ties=number >= len(files))
@@ -84,8 +86,8 @@ def read(paths: Sequence[str | Path], options: ReadOptions | None = None) -> Rea
 class _Work:
     """What a read has gathered so far."""
 
-    def __init__(self, options: ReadOptions, files: tuple[str, ...]) -> None:
-        self.options, self.files = options, files
+    def __init__(self, options: ReadOptions, files: tuple[str, ...], n_main: int) -> None:
+        self.options, self.files, self.n_main = options, files, n_main
         self.tally = Tally()
         self.pool = Pool(options.spill_bytes)
         self.pairs = KeyTable()
@@ -105,13 +107,12 @@ class _Work:
             into = self.rated if layout.shape == "ratings" else self.judged
             into.append(self._code(frame, number, unusable))
         rows += unparsed.rows
-        if not rows and not layout.all_ties:
+        if not rows and number < self.n_main:  # that nobody called a tie is fine
             raise InputError(f"{source.path} has no rows; expected at least one judgement.")
         self.rows_read += rows
-        for tally in (unparsed, unusable):
-            self.tally.merge(tally)
-        unparsed.merge(unusable)
+        unparsed.merge(unusable, source.path)
         unparsed.refuse_if_most(rows)
+        self.tally.merge(unparsed, self.files[number])
 
     def _state_rules(self, layout: Layout) -> None:
         rules = {

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from polypref.data.hub import hub_files
+from polypref.data.hub import fetch, hub_files
 from polypref.data.problems import Tally
 from polypref.data.textfiles import Batch, Csv, JsonLines
 from polypref.errors import InputError
@@ -61,6 +61,8 @@ def expand(paths: Sequence[str]) -> list[str]:
 
 def open_source(path: str) -> Source:
     """A source for one file by its suffix. Raises InputError for an unknown suffix or an unreadable file."""
+    if path.startswith("hf://"):
+        path = fetch(path)
     name = path.removesuffix(".gz").removesuffix(".zst")
     kind = SUFFIXES.get(Path(name).suffix.lower())
     if kind == "parquet" and name == path:

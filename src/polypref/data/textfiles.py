@@ -23,7 +23,7 @@ from polypref.data.problems import Tally, short, shown
 from polypref.errors import InputError
 
 BLOCK = 16 << 20
-HEAD_LINES = 1000
+HEAD_LINES, HEAD_BYTES = 1000, 16 << 20
 KINDS = {str: "text", bool: "boolean", int: "number", float: "number", list: "list", dict: "object"}
 
 
@@ -60,7 +60,7 @@ def chunks(path: str) -> Iterator[bytes]:
 
 
 def _raw_chunks(path: str) -> Iterator[bytes]:
-    with _open(path) as handle:
+    with Path(path).open("rb") as handle:
         if path.endswith(".gz"):
             handle = gzip.GzipFile(fileobj=handle)
         if path.endswith(".zst"):
@@ -68,14 +68,6 @@ def _raw_chunks(path: str) -> Iterator[bytes]:
             return
         while chunk := handle.read(BLOCK):
             yield chunk
-
-
-def _open(path: str) -> io.BufferedIOBase:
-    if path.startswith("hf://"):
-        from polypref.data.hub import hub
-
-        return hub().open(path, "rb")
-    return Path(path).open("rb")
 
 
 def _zstd_chunks(handle: io.BufferedIOBase) -> Iterator[bytes]:
@@ -100,10 +92,10 @@ def first_lines(path: str) -> list[bytes]:
     head = b""
     for chunk in chunks(path):
         head += chunk
-        if len(head) >= BLOCK or head.count(b"\n") >= HEAD_LINES:
+        if head.count(b"\n") >= HEAD_LINES or (len(head) >= HEAD_BYTES and b"\n" in head):
+            head = head[: head.rfind(b"\n")]
             break
-    lines = head.split(b"\n", HEAD_LINES)
-    return [line for line in lines[:HEAD_LINES] if line.strip()]
+    return [line for line in head.split(b"\n", HEAD_LINES)[:HEAD_LINES] if line.strip()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,14 +113,15 @@ class JsonLines:
         for line in lines:
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(row, dict):
                 for key, value in row.items():
                     kinds.setdefault(key, set()).update({KINDS[type(value)]} if value is not None else ())
-        if not kinds:
+        is_list = bool(lines) and lines[0].lstrip()[:1] == b"["
+        if not kinds or is_list:
             found = shown(lines[0]) if lines else "only empty lines"
-            hint = ' A JSON list becomes lines with: jq -c ".[]".' if lines and lines[0].lstrip()[:1] == b"[" else ""
+            hint = ' A JSON list becomes lines with: jq -c ".[]".' if is_list else ""
             raise InputError(f"{path}: found {found}; expected one JSON object on each line.{hint}")
         return cls(path, {key: " and ".join(sorted(kind)) or "null" for key, kind in kinds.items()})
 
@@ -170,7 +163,7 @@ class JsonLines:
             advice = "expected UTF-8; convert the file with iconv. The row is left out."
             tally.add("not UTF-8", self.path, [line], f"byte {error.start + 1} is not UTF-8 in {shown(near)}; {advice}")
             return False
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             why = "a NUL byte" if b"\0" in text else str(error)
             advice = "expected one JSON object on the line; the row is left out."
             tally.add("broken JSON", self.path, [line], f"{why} in {shown(text)}; {advice}")
