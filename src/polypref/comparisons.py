@@ -186,6 +186,20 @@ class Comparisons:
         return state.hexdigest()
 
 
+def concat(first: Comparisons, second: Comparisons) -> Comparisons:
+    """The judgements of both, over the pool and users that they share."""
+    assert first.responses is second.responses and first.users is second.users, "parts of one data set only"
+    columns = {}
+    for name, missing in (("tie_N", False), ("weight_N", 1.0), ("time_N", np.nan), ("pair_N", -1)):
+        parts = [getattr(part, name) for part in (first, second)]
+        if any(part is not None for part in parts):
+            filled = [np.full(len(c), missing) if p is None else p for c, p in zip((first, second), parts, strict=True)]
+            columns[name] = np.concatenate(filled)
+    for name in ("user_N", "chosen_N", "rejected_N"):
+        columns[name] = np.concatenate([getattr(first, name), getattr(second, name)])
+    return replace(first, **{"tie_N": None, "weight_N": None, "time_N": None, "pair_N": None, **columns})
+
+
 def from_columns(
     user_ids: Sequence[str] | pl.Series,
     prompts: Sequence[str | Sequence[Message]] | pl.Series,

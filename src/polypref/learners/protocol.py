@@ -35,7 +35,7 @@ class Scorer(Protocol):
     """Immutable result of a fit.
 
     ``serves``    whom it can answer personally: nobody ("population"), users seen in training, or anybody (``adapt``).
-    ``selection`` what validation rows chose: setting -> value; ``valid_log_loss`` and ``valid_accuracy`` where measured.
+    ``selection`` what validation rows chose: setting -> value; ``valid_log_loss``, ``valid_accuracy`` where measured.
     """
 
     serves: ClassVar[Serves]

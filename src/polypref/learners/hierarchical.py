@@ -1,0 +1,188 @@
+"""Our own: everybody's weights are drawn around the population's, and how far is estimated from the data.
+
+Model and solver: ``mixed`` (a mixed-effects Bradley-Terry model); ``spread`` is a full matrix, so the directions that
+people differ in are learned from everyone; response effects, shared and per user, keep evidence that repeats the same
+few texts from counting as independent. Variances come from empirical Bayes (``variances``), times factors chosen on
+validation rows: the Laplace approximation understates how far people differ, and a factor of zero is among the
+candidates, so the method collapses to ``pooled`` where there is nothing to gain. With much data per user it approaches
+``individual``.
+
+Covered by the standard errors: what a user's own answers leave open, given the population. Not covered: uncertainty of
+the population's reward and of the variances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons, Users, concat
+from polypref.features.protocol import Encoder
+from polypref.learners import mixed, validation
+from polypref.learners.inputs import Inputs
+from polypref.learners.linear import LinearScorer
+from polypref.learners.panel import Panel
+from polypref.learners.protocol import Serves
+from polypref.learners.variances import Estimate, estimate
+
+Factors = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Hierarchical:
+    """Settings of the hierarchical Bradley-Terry model."""
+
+    directions: int = 64
+    """Principal directions of the encoder's space to use."""
+    shared_effects: bool = True
+    """Learn a quality of each text, for everyone, that its features do not explain."""
+    personal_effects: bool = True
+    """Learn what each user thinks of each text beyond its features."""
+    tune_rows: int = 40_000
+    """Choose the variances' factors on at most about this many training rows (whole users, taken at random)."""
+
+    def fit(
+        self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
+    ) -> HierarchicalScorer:
+        """See ``learners.protocol.Learner``."""
+        train, valid = validation.cut(train, valid, seed)
+        whole = concat(train, valid)
+        inputs = Inputs.fit(encoder, whole, self.directions)
+        how = Estimate(shared=self.shared_effects, personal=self.personal_effects)
+        panel = Panel.build(train, inputs)
+        effects, prior = estimate(panel.task, how, seed)
+        factors, found = self._tune(train, valid, inputs, prior, seed)
+        prior = _scaled(prior, factors)
+        panel = Panel.build(whole, inputs)
+        effects = mixed.solve(panel.task, prior, _warm(panel.task, effects))
+        names = ("spread_factor", "shared_factor", "personal_factor")
+        selection = dict(zip(names, factors, strict=True)) | found
+        linear = panel.scorer(effects, prior.personal, selection)
+        covariance_UKK = mixed.posterior(panel.task, effects, prior).astype(np.float32)
+        return HierarchicalScorer(**vars(linear), prior=prior, covariance_UKK=covariance_UKK)
+
+    def _tune(
+        self, train: Comparisons, valid: Comparisons, inputs: Inputs, prior: mixed.Variances, seed: int
+    ) -> tuple[Factors, dict[str, float]]:
+        """Coordinate search over factors of (spread, shared, personal); ends at the least validation log loss."""
+        train, valid = self._some_users(train, valid, seed)
+        if not len(valid):
+            return (1.0, 1.0, 1.0), {}
+        panel = Panel.build(train, inputs)
+        tried: dict[Factors, tuple[float, NDArray]] = {}
+        state: mixed.Effects | None = None
+
+        def loss(factors: Factors) -> float:
+            nonlocal state
+            if factors not in tried:
+                scaled = _scaled(prior, factors)
+                state = mixed.solve(panel.task, scaled, state, steps=3, tolerance=1e-3)
+                margin_N = panel.margins(state, scaled.personal, valid)
+                tried[factors] = (validation.log_loss(margin_N, valid), margin_N)
+            return tried[factors][0]
+
+        current: Factors = (1.0, 1.0, 1.0)
+        for coordinate, candidates in ((2, (4.0, 16.0, 0.25)), (0, (2.0, 4.0, 0.5, 0.25)), (1, (2.0, 0.5))):
+            for factor in candidates:
+                trial = _with(current, coordinate, factor)
+                if loss(trial) < loss(_with(current, coordinate, 1.0)) and loss(trial) < loss(current):
+                    current = trial
+        current = min((current, (0.0, current[1], 0.0), (0.0, 1.0, 0.0)), key=loss)
+        return current, validation.measure(tried[current][1], valid)
+
+    def _some_users(self, train: Comparisons, valid: Comparisons, seed: int) -> tuple[Comparisons, Comparisons]:
+        if len(train) <= self.tune_rows:
+            return train, valid
+        order_U = np.random.default_rng(seed).permutation(len(train.users))
+        count_U = np.bincount(train.user_N, minlength=len(train.users))[order_U]
+        kept_U = np.zeros(len(train.users), bool)
+        kept_U[order_U[: max(2, int(np.searchsorted(count_U.cumsum(), self.tune_rows)))]] = True
+        return train.take(kept_U[train.user_N]), valid.take(kept_U[valid.user_N])
+
+
+def _append(users: Users, kept_U: NDArray, user_id: str) -> Users:
+    return Users(pl.concat([users.ids.gather(kept_U), pl.Series(users.ids.name, [user_id], dtype=pl.String)]))
+
+
+def _with(factors: Factors, coordinate: int, factor: float) -> Factors:
+    changed = list(factors)
+    changed[coordinate] = factor
+    return (changed[0], changed[1], changed[2])
+
+
+def _scaled(prior: mixed.Variances, factors: Factors) -> mixed.Variances:
+    return prior.scaled(spread=factors[0], shared=factors[1], personal=factors[2])
+
+
+def _warm(task: mixed.Problem, effects: mixed.Effects) -> mixed.Effects:
+    """Start the final fit at the weights found so far; response effects start at zero, their numbering has changed."""
+    return replace(mixed.start(task), w_K=effects.w_K)
+
+
+@dataclass(frozen=True, eq=False)
+class HierarchicalScorer(LinearScorer):
+    """A linear scorer with a posterior: ``covariance_UKK`` of each user's weights; ``prior`` of all effects."""
+
+    prior: mixed.Variances
+    covariance_UKK: NDArray[np.float32]
+
+    kind: ClassVar[str] = "hierarchical"
+    serves: ClassVar[Serves] = "any_user"
+
+    def margin_sd(self, comparisons: Comparisons) -> NDArray[np.float64]:
+        """Standard error (N,) of reward(chosen) - reward(rejected) for the judging user; the prior's for strangers.
+
+        A user's own view of a text counts with its prior variance where that user has not judged the text, and with
+        half of it where they have.
+        """
+        both = np.concatenate([comparisons.chosen_N, comparisons.rejected_N])
+        x_RK, pool, place_2N = self.inputs.used(comparisons.responses, both)
+        n = len(comparisons)
+        difference_NK = x_RK[place_2N[:n]] - x_RK[place_2N[n:]]
+        user_N = self.users.index(comparisons.users.ids)[comparisons.user_N]
+        variance_N = np.einsum("nk,kl,nl->n", difference_NK, self.prior.spread_KK, difference_NK, optimize=True)
+        known_N = np.flatnonzero(user_N >= 0)
+        for rows in np.array_split(known_N, max(1, len(known_N) * difference_NK.shape[1] ** 2 // (1 << 24))):
+            covariance_NKK = self.covariance_UKK[user_N[rows]]
+            variance_N[rows] = np.einsum("nk,nkl,nl->n", difference_NK[rows], covariance_NKK, difference_NK[rows])
+        judged_2N = self.effects.entry(np.concatenate([user_N, user_N]), self.effects.find(pool.keys_R)[place_2N]) >= 0
+        own_2N = self.prior.personal * np.where(judged_2N, 0.5, 1.0)
+        return np.sqrt(np.maximum(variance_N + own_2N[:n] + own_2N[n:], 0.0))
+
+    def adapt(self, user_id: str, few: Comparisons) -> HierarchicalScorer:
+        """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves."""
+        panel = Panel.build(replace(few, user_N=np.zeros(len(few), np.int32)), self.inputs)
+        keys_R = few.responses.keys_R[panel.responses_R]
+        population_R = panel.task.x_RK @ self.population_K + self.effects.shared(keys_R)
+        effects = mixed.solve_users(panel.task, self.prior, population_R)
+        covariance_1KK = mixed.posterior(panel.task, effects, self.prior).astype(np.float32)
+        kept_U = np.flatnonzero((self.users.ids != user_id).to_numpy())
+        single = panel.scorer(replace(effects, w_K=self.population_K), self.prior.personal, {})
+        return replace(
+            self,
+            users=_append(self.users, kept_U, user_id),
+            weights_UK=np.concatenate([self.weights_UK[kept_U], single.weights_UK]),
+            covariance_UKK=np.concatenate([self.covariance_UKK[kept_U], covariance_1KK]),
+            effects=self.effects.with_user(kept_U, single.effects),
+        )
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        config, arrays = super().state()
+        config |= {"shared": self.prior.shared, "personal": self.prior.personal}
+        arrays |= {"prior.population_K": self.prior.population_K, "prior.spread_KK": self.prior.spread_KK}
+        return config, arrays | {"covariance_UKK": self.covariance_UKK}
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``."""
+        linear = LinearScorer.from_state(config, arrays, encoder)
+        prior = mixed.Variances(
+            arrays["prior.population_K"], arrays["prior.spread_KK"], config["shared"], config["personal"]
+        )
+        return cls(**vars(linear), prior=prior, covariance_UKK=arrays["covariance_UKK"])

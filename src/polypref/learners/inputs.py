@@ -1,0 +1,108 @@
+"""What the frozen-feature learners compute with: a few directions of the encoder's space, and length.
+
+The encoder's D features are projected on the principal directions of the *within-prompt* spread of the training
+responses (topics cancel in a comparison, so their variance must not use up directions), scaled by one number so that
+the directions together have variance 1; two length features with variance 1 each are appended. Only texts judged in
+training decide the projection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons, FloatArray, IntArray, Responses
+from polypref.features.protocol import Encoder
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """A fitted projection: ``x_RK = [(features_RD - center_D) @ directions_DK, (lengths - center) / scale]``."""
+
+    encoder: Encoder
+    center_D: FloatArray
+    directions_DK: FloatArray
+    length_center: FloatArray
+    length_scale: FloatArray
+
+    @classmethod
+    def fit(cls, encoder: Encoder, train: Comparisons, directions: int = 64) -> Self:
+        """Choose the projection from the responses judged in ``train``; fewer directions when the texts span fewer."""
+        used_R = np.unique(np.concatenate([train.chosen_N, train.rejected_N]))
+        pool = train.responses.take(used_R)
+        features_RD = np.asarray(encoder.encode(pool), np.float64)
+        lengths_R2 = length_features(pool)
+        spread_RD = _within(features_RD, pool.prompt_R)
+        covariance_DD = spread_RD.T @ spread_RD / max(len(pool), 1)
+        value_D, vector_DD = np.linalg.eigh(covariance_DD)
+        keep = np.argsort(value_D)[::-1][:directions]
+        keep = keep[value_D[keep] > 1e-9 * max(value_D.max(initial=0.0), 1e-12)]
+        vector_DK = vector_DD[:, keep]
+        # the sign of an eigenvector is arbitrary: fix it, so that equal data give equal scorers on every machine
+        sign_K = np.sign(vector_DK[np.abs(vector_DK).argmax(axis=0), np.arange(len(keep))])
+        directions_DK = vector_DK * sign_K / np.sqrt(max(value_D[keep].sum(), 1e-12))
+        spread_R2 = _within(lengths_R2, pool.prompt_R)
+        scale = np.sqrt((spread_R2**2).mean(axis=0))
+        return cls(
+            encoder,
+            features_RD.mean(axis=0),
+            directions_DK,
+            lengths_R2.mean(axis=0),
+            np.where(scale > 1e-9, scale, 1.0),
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of inputs K: directions plus two lengths."""
+        return self.directions_DK.shape[1] + 2
+
+    def __call__(self, responses: Responses) -> NDArray[np.float64]:
+        """Inputs ``x_RK`` of every response in the pool."""
+        features_RD = self.encoder.encode(responses)
+        x_RK = np.empty((len(responses), self.size))
+        x_RK[:, :-2] = (features_RD - self.center_D.astype(np.float32)) @ self.directions_DK.astype(np.float32)
+        x_RK[:, -2:] = (length_features(responses) - self.length_center) / self.length_scale
+        return x_RK
+
+    def used(
+        self, responses: Responses, response_Q: IntArray | None
+    ) -> tuple[NDArray[np.float64], Responses, IntArray]:
+        """Inputs of the distinct responses asked about, those responses, and each question's place among them."""
+        if response_Q is None:
+            return self(responses), responses, np.arange(len(responses), dtype=np.int32)
+        asked, place_Q = np.unique(response_Q, return_inverse=True)
+        pool = responses if len(asked) == len(responses) else responses.take(asked)
+        return self(pool), pool, place_Q.astype(np.int32)
+
+    def arrays(self) -> dict[str, NDArray]:
+        """The projection as arrays for ``state``."""
+        return {
+            "inputs.center_D": self.center_D,
+            "inputs.directions_DK": self.directions_DK,
+            "inputs.length_center": self.length_center,
+            "inputs.length_scale": self.length_scale,
+        }
+
+    @classmethod
+    def from_arrays(cls, encoder: Encoder, arrays: Mapping[str, NDArray]) -> Self:
+        """The inverse of ``arrays``."""
+        names = ("center_D", "directions_DK", "length_center", "length_scale")
+        return cls(encoder, *(arrays[f"inputs.{name}"] for name in names))
+
+
+def length_features(responses: Responses) -> NDArray[np.float64]:
+    """Two views of length, (R, 2): its logarithm, for "twice as long", and its square root, for long texts."""
+    characters_R = responses.lengths_R.astype(np.float64)
+    return np.stack([np.log1p(characters_R), np.sqrt(characters_R)], axis=1)
+
+
+def _within(values_RD: NDArray, prompt_R: IntArray) -> NDArray[np.float64]:
+    """Values minus their prompt's mean."""
+    _, at_R, size_P = np.unique(prompt_R, return_inverse=True, return_counts=True)
+    order_R = np.argsort(at_R, kind="stable")
+    sums_PD = np.add.reduceat(values_RD[order_R], np.concatenate([[0], size_P.cumsum()[:-1]]), axis=0)
+    return values_RD - (sums_PD / size_P[:, None])[at_R]

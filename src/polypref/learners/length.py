@@ -1,0 +1,77 @@
+"""The second floor: everyone prefers the longer text, or everyone the shorter; the data say which and how strongly.
+
+No paper; length-only baselines expose data sets and subsets that length alone predicts. One Bradley-Terry reward on two
+views of length (``inputs.length_features``) would bend with length; here the reward is monotone in it: one weight on
+log(1 + characters), so accuracy is the share of judgements won by the preferred side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
+
+from polypref.comparisons import Comparisons, IntArray, Responses, concat
+from polypref.features.protocol import Encoder
+from polypref.learners import validation
+from polypref.learners.protocol import POPULATION, Scores, Serves, margins
+
+
+@dataclass(frozen=True)
+class Length:
+    """Settings of the length baseline."""
+
+    ridge: float = 1.0
+    """Penalty on the weight; keeps it finite when length explains everything."""
+
+    def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> LengthScorer:
+        """See ``learners.protocol.Learner``."""
+        train, valid = validation.cut(train, valid, seed)
+        found = validation.measure(margins(self._fit(train), valid).value_Q, valid)
+        return replace(self._fit(concat(train, valid)), selection=found)
+
+    def _fit(self, rows: Comparisons) -> LengthScorer:
+        size_R = np.log1p(rows.responses.lengths_R)
+        difference_N = size_R[rows.chosen_N] - size_R[rows.rejected_N]
+
+        def slope(weight: float) -> float:
+            pull_N = rows.weights_N * (rows.label_N - expit(weight * difference_N)) * difference_N
+            return float(pull_N.sum()) - self.ridge * weight
+
+        # the slope falls with the weight and its size at 0 bounds the root
+        bound = abs(slope(0.0)) / self.ridge + 1.0
+        return LengthScorer(float(brentq(slope, -bound, bound)), {})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class LengthScorer:
+    """Reward = ``weight`` * log(1 + characters)."""
+
+    weight: float
+    selection: Mapping[str, float | str]
+
+    kind: ClassVar[str] = "length"
+    serves: ClassVar[Serves] = "population"
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """See ``learners.protocol.Scorer``."""
+        value_R = self.weight * np.log1p(responses.lengths_R)
+        value_Q = value_R if response_Q is None else value_R[response_Q]
+        return Scores(value_Q, np.full(len(value_Q), POPULATION, np.int8))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        return {"weight": self.weight, "selection": dict(self.selection)}, {}
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``."""
+        return cls(config["weight"], config["selection"])

@@ -1,0 +1,138 @@
+"""The scorer of every learner whose reward is linear in its inputs: x . weights_u + a_r + b_ur.
+
+A known user is scored with their own weights, anybody else with the population's. Response effects, where the learner
+has them, belong to a text: they are found again by content key in any pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import FloatArray, IntArray, KeyArray, Responses, Users
+from polypref.features.protocol import Encoder
+from polypref.learners.inputs import Inputs
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+
+CHUNK = 1 << 16
+
+
+def _no_keys() -> KeyArray:
+    return np.zeros(0, np.uint64)
+
+
+@dataclass(frozen=True, eq=False)
+class ResponseEffects:
+    """Rewards that belong to texts: ``shared_R`` of ``key_R`` (ascending) for everyone, ``own_E`` per user.
+
+    Entry e is user ``user_E``'s effect on response number ``response_E`` of ``key_R``; entries are sorted by
+    (user, response).
+    """
+
+    key_R: KeyArray = field(default_factory=_no_keys)
+    shared_R: FloatArray = field(default_factory=lambda: np.zeros(0))
+    user_E: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
+    response_E: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
+    own_E: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    def find(self, keys: KeyArray) -> IntArray:
+        """Number of each key among ``key_R``, -1 where it is not."""
+        if not len(self.key_R):
+            return np.full(len(keys), -1, np.int32)
+        at = np.minimum(np.searchsorted(self.key_R, keys), len(self.key_R) - 1)
+        return np.where(self.key_R[at] == keys, at, -1).astype(np.int32)
+
+    def shared(self, keys: KeyArray) -> FloatArray:
+        """Effect for everyone of each text; 0 for a text never judged."""
+        at = self.find(keys)
+        return np.where(at >= 0, np.append(self.shared_R, 0.0)[at], 0.0)
+
+    def with_user(self, kept_U: NDArray, single: ResponseEffects) -> ResponseEffects:
+        """These effects for the users numbered ``kept_U``, and one more user with ``single``'s own effects."""
+        key_R = np.union1d(self.key_R, single.key_R)
+        renumber_U = np.full(int(max(self.user_E.max(initial=-1), kept_U.max(initial=-1))) + 1, -1, np.int32)
+        renumber_U[kept_U] = np.arange(len(kept_U))
+        kept_E = np.flatnonzero(renumber_U[self.user_E] >= 0)
+        user_E = np.concatenate([renumber_U[self.user_E[kept_E]], np.full(len(single.user_E), len(kept_U), np.int32)])
+        keys_E = np.concatenate([self.key_R[self.response_E[kept_E]], single.key_R[single.response_E]])
+        response_E = np.searchsorted(key_R, keys_E).astype(np.int32)
+        own_E = np.concatenate([self.own_E[kept_E], single.own_E])
+        sort = np.lexsort((response_E, user_E))
+        return ResponseEffects(key_R, self.shared(key_R), user_E[sort], response_E[sort], own_E[sort])
+
+    def entry(self, user_Q: IntArray, response_Q: IntArray) -> IntArray:
+        """Number of each (user, response) among the entries, -1 where that user never judged that text."""
+        if not len(self.user_E):
+            return np.full(len(user_Q), -1, np.int32)
+        code_E = self.user_E.astype(np.int64) * len(self.key_R) + self.response_E
+        code_Q = user_Q.astype(np.int64) * len(self.key_R) + response_Q
+        at = np.minimum(np.searchsorted(code_E, code_Q), len(code_E) - 1)
+        return np.where((code_E[at] == code_Q) & (user_Q >= 0) & (response_Q >= 0), at, -1).astype(np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearScorer:
+    """Rewards linear in ``inputs``: ``weights_UK`` of the known ``users``, ``population_K`` for strangers."""
+
+    inputs: Inputs
+    population_K: FloatArray
+    users: Users
+    weights_UK: FloatArray
+    effects: ResponseEffects
+    selection: Mapping[str, float | str]
+
+    kind: ClassVar[str] = "linear"
+    serves: ClassVar[Serves] = "seen_users"
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """See ``learners.protocol.Scorer``."""
+        x_RK, pool, place_Q = self.inputs.used(responses, response_Q)
+        value_Q = (x_RK @ self.population_K + self.effects.shared(pool.keys_R))[place_Q]
+        if not len(self.users):
+            return Scores(value_Q, np.full(len(value_Q), POPULATION, np.int8))
+        user_Q = self.users.index(user_ids)
+        known_Q = np.flatnonzero(user_Q >= 0)
+        difference_UK = self.weights_UK - self.population_K
+        for rows in np.array_split(known_Q, max(1, len(known_Q) // CHUNK)):
+            value_Q[rows] += np.einsum("qk,qk->q", x_RK[place_Q[rows]], difference_UK[user_Q[rows]])
+        if len(self.effects.user_E):
+            entry_Q = self.effects.entry(user_Q, self.effects.find(pool.keys_R)[place_Q])
+            value_Q += np.where(entry_Q >= 0, np.append(self.effects.own_E, 0.0)[entry_Q], 0.0)
+        return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        arrays = {f"effects.{name}": getattr(self.effects, name) for name in ResponseEffects.__dataclass_fields__}
+        arrays |= self.inputs.arrays() | {"population_K": self.population_K, "weights_UK": self.weights_UK}
+        return {"users": self.users.ids.to_list(), "selection": dict(self.selection)}, arrays
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``."""
+        return cls(
+            Inputs.from_arrays(encoder, arrays),
+            arrays["population_K"],
+            Users(pl.Series("id", config["users"], dtype=pl.String)),
+            arrays["weights_UK"],
+            ResponseEffects(*(arrays[f"effects.{name}"] for name in ResponseEffects.__dataclass_fields__)),
+            config["selection"],
+        )
+
+
+class PopulationScorer(LinearScorer):
+    """A linear scorer that knows nobody in particular."""
+
+    kind: ClassVar[str] = "population"
+    serves: ClassVar[Serves] = "population"
+
+
+def no_users() -> Users:
+    """Nobody."""
+    return Users(pl.Series("id", [], dtype=pl.String))

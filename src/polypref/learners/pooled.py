@@ -1,0 +1,82 @@
+"""One Bradley-Terry reward for everyone: the evaluation paper's Vanilla reward model, on frozen features.
+
+Paper: Dong et al. 2025, "When Personalization Meets Reality", section 4.1; the loss is -log sigmoid(r_chosen -
+r_rejected). What we changed: a linear reward on frozen features instead of a tuned language model, its ridge read off
+the data (``variances``); ``aggregate`` offers both readings of the paper, all judgements (its code) and majority labels
+(its text); with ``response_effects`` every judged text also has a latent quality that features do not explain, which
+lifts the population wherever training texts come back in test pairs. User ids are never seen: scores do not depend on
+them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from polypref.comparisons import Comparisons, concat
+from polypref.errors import NotEnoughData
+from polypref.features.protocol import Encoder
+from polypref.learners import mixed, validation
+from polypref.learners.inputs import Inputs
+from polypref.learners.linear import PopulationScorer, no_users
+from polypref.learners.panel import Panel, scorer_margins
+from polypref.learners.variances import Estimate, estimate
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Settings of the population model."""
+
+    aggregate: Literal["concat", "majority"] = "concat"
+    """All judgements, or one per text pair with the majority's label (pairs without a majority are left out)."""
+    response_effects: bool = False
+    """Also learn a quality of each text that its features do not explain."""
+    directions: int = 64
+    """Principal directions of the encoder's space to use."""
+
+    def fit(
+        self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
+    ) -> PopulationScorer:
+        """See ``learners.protocol.Learner``. Nothing is chosen on ``valid``; it is measured, then joins the fit."""
+        train, valid = validation.cut(train, valid, seed)
+        first = self._fit(train, encoder, seed)
+        found = validation.measure(scorer_margins(first, valid), valid)
+        if not len(valid):
+            return replace(first, selection=found)
+        return replace(self._fit(concat(train, valid), encoder, seed), selection=found)
+
+    def _fit(self, rows: Comparisons, encoder: Encoder, seed: int) -> PopulationScorer:
+        if self.aggregate == "majority":
+            rows = majority(rows)
+        panel = Panel.build(rows, Inputs.fit(encoder, rows, self.directions))
+        how = Estimate(spread=False, personal=False, shared=self.response_effects)
+        effects, prior = estimate(panel.task, how, seed)
+        effects = mixed.solve(panel.task, prior, effects)
+        return PopulationScorer(
+            panel.inputs, effects.w_K, no_users(), effects.d_UK[:0], panel.response_effects(effects, 0.0), {}
+        )
+
+
+def majority(rows: Comparisons) -> Comparisons:
+    """One judgement per text pair, won by the text that more weight preferred; pairs that stand even are left out.
+
+    Raises NotEnoughData when no pair has a majority.
+    """
+    keys_R = rows.responses.keys_R
+    sign_N = np.where(keys_R[rows.chosen_N] <= keys_R[rows.rejected_N], 1.0, -1.0)
+    _, first, at_N = np.unique(rows.pair_key_N, return_index=True, return_inverse=True)
+    vote = np.bincount(at_N, sign_N * (2 * rows.label_N - 1) * rows.weights_N)
+    decided = np.flatnonzero(np.abs(vote) > 1e-9)
+    if not len(decided):
+        raise NotEnoughData(f"none of {len(first)} text pairs has a majority label; use aggregate='concat'.")
+    chosen = rows.take(first[decided])
+    flip = vote[decided] * sign_N[first[decided]] < 0
+    return replace(
+        chosen,
+        chosen_N=np.where(flip, chosen.rejected_N, chosen.chosen_N),
+        rejected_N=np.where(flip, chosen.chosen_N, chosen.rejected_N),
+        tie_N=None,
+        weight_N=None,
+    )

@@ -1,0 +1,61 @@
+"""The floor that every table shows: a fixed coin for each text, the same for everyone. No paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons, IntArray, Responses
+from polypref.features.protocol import Encoder
+from polypref.learners import validation
+from polypref.learners.protocol import POPULATION, Scores, Serves, margins
+
+
+@dataclass(frozen=True)
+class Random:
+    """A random reward per text: right half of the time, whoever judges."""
+
+    def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> RandomScorer:
+        """See ``learners.protocol.Learner``; learns nothing."""
+        _, valid = validation.cut(train, valid, seed)
+        return RandomScorer(seed, validation.measure(margins(RandomScorer(seed, {}), valid).value_Q, valid))
+
+
+@dataclass(frozen=True, eq=False)
+class RandomScorer:
+    """Standard normal rewards made from a text's content key and ``seed``, so they are equal in any pool."""
+
+    seed: int
+    selection: Mapping[str, float | str]
+
+    kind: ClassVar[str] = "random"
+    serves: ClassVar[Serves] = "population"
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """See ``learners.protocol.Scorer``."""
+        from scipy.special import ndtri
+
+        # splitmix64's finaliser turns keys that differ in one bit into unrelated numbers
+        with np.errstate(over="ignore"):
+            bits = responses.keys_R + np.uint64(self.seed + 1) * np.uint64(0x9E3779B97F4A7C15)
+            bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        value_R = ndtri((bits >> np.uint64(11)).astype(np.float64) / 2.0**53 + 2.0**-54)
+        value_Q = value_R if response_Q is None else value_R[response_Q]
+        return Scores(value_Q, np.full(len(value_Q), POPULATION, np.int8))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        return {"seed": self.seed, "selection": dict(self.selection)}, {}
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``."""
+        return cls(config["seed"], config["selection"])

@@ -1,0 +1,47 @@
+"""Validation rows: where they come from, and what is measured on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons
+from polypref.data.split import holdout
+from polypref.errors import NotEnoughData
+
+
+def cut(train: Comparisons, valid: Comparisons | None, seed: int) -> tuple[Comparisons, Comparisons]:
+    """``(train, valid)`` as given, or with a tenth of ``train`` cut off by text pair when there are no validation rows.
+
+    Raises NotEnoughData when there is nothing to learn from.
+    """
+    if len(train) == 0:
+        raise NotEnoughData("no comparisons to learn from: 0 training rows; lower --min-judgements or add data.")
+    if valid is not None:
+        return train, valid
+    kept_rows, held_rows = holdout(train, "pair", seed, 0.1)
+    return train.take(kept_rows), train.take(held_rows)
+
+
+def measure(margin_N: NDArray, rows: Comparisons) -> dict[str, float]:
+    """Mean log loss of all ``rows`` and accuracy of the decided ones; empty where there are none."""
+    if not len(rows):
+        return {}
+    found = {"valid_log_loss": log_loss(margin_N, rows)}
+    decided_N = rows.label_N != 0.5
+    if decided_N.any():
+        found["valid_accuracy"] = float((0.5 + 0.5 * np.sign(margin_N[decided_N])).mean())
+    return found
+
+
+def log_loss(margin_N: NDArray, rows: Comparisons) -> float:
+    """Weighted mean of -log P(label), labels 1 or one half."""
+    loss_N = np.logaddexp(0.0, -margin_N) + (1.0 - rows.label_N) * margin_N
+    return float(np.average(loss_N, weights=rows.weights_N))
+
+
+def best(found: Mapping[float, float]) -> float:
+    """The setting with the least loss; the first of equals."""
+    return min(found, key=lambda setting: found[setting])
