@@ -170,13 +170,18 @@ def test_a_bad_row_is_one_line_and_leaves_no_file(fitted, tmp_path, capsys, text
     assert [path.name for path in tmp_path.iterdir()] == ["q.jsonl"]
 
 
-def test_a_scorer_that_cannot_be_used_says_why(fitted, tmp_path, capsys):
+def test_a_scorer_that_cannot_be_used_says_why(fitted, tmp_path, capsys, monkeypatch):
     questions = write_rows(tmp_path / "q.jsonl", QUESTIONS)
     assert "not a polypref artifact" in complaint(capsys, "score", tmp_path / "absent", questions)
     nameless = shutil.copytree(fitted / "scorer", tmp_path / "nameless")
     (nameless / "fit.json").unlink()
     assert "--encoder" in complaint(capsys, "score", nameless, questions)
     assert main(["score", str(nameless), questions, "--encoder", "words"]) == 0
+    shutil.copy(fitted / "scorer" / "fit.json", nameless)
+    monkeypatch.setattr(features, "encoder", lambda name: Words(name, "words v2"))
+    err = complaint(capsys, "score", nameless, questions)
+    assert "[words v1]" in err
+    assert "[words v2]" in err
     (nameless / "fit.json").write_text("{")
     assert "fit.json cannot be read" in complaint(capsys, "score", nameless, questions)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,8 +25,8 @@ class Profile:
     """Preference files: JSONL, CSV or Parquet, globs, hf:// paths."""
     ties: tuple[str, ...] = ()
     """Companion files whose rows are ties."""
-    columns: Annotated[dict[str, str], tyro.conf.arg(metavar="ROLE NAME ...")] = field(default_factory=dict)
-    """Which column plays which role where the names differ: --columns user_id annotator chosen winner."""
+    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE=NAME ...")] = ()
+    """Which column plays which role, as in user_id=annotator chosen=better; ROLE= leaves a column out."""
     pairs: Literal["text", "id"] = "text"
     """What makes two judgements one pair: the same two texts, or the same pair_id."""
     raw: bool = False
@@ -38,6 +38,7 @@ class Profile:
 
     def run(self) -> int:
         """Read, drop what the linter drops, profile, print."""
+        from polypref.data.layouts import parse_columns
         from polypref.data.lint import clean, lint
         from polypref.data.read import ReadOptions, read
         from polypref.errors import NotEnoughData, SettingsError
@@ -45,7 +46,7 @@ class Profile:
 
         if not self.files:
             raise SettingsError("profile needs at least one preference file: polypref profile FILE.")
-        reading = read(self.files, ReadOptions(columns=self.columns, ties=self.ties))
+        reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
         comparisons = reading.comparisons if self.raw else clean(reading, lint(reading))
         if not len(comparisons):
             raise NotEnoughData(f"none of the {reading.rows_read:,} rows can be used; polypref check FILE says why.")

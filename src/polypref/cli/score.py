@@ -63,12 +63,20 @@ class Score:
         from polypref.features import encoder
         from polypref.learners import load
 
-        name = self.encoder or read_facts(self.scorer).get("encoder")
+        facts = read_facts(self.scorer)
+        name = self.encoder or facts.get("encoder")
         if not isinstance(name, str):
             if not (self.scorer / "manifest.json").exists():
                 load(self.scorer, encoder("minilm"))  # says why this is no scorer
             raise SettingsError(f"{self.scorer} does not say which encoder it was fitted with; add --encoder NAME.")
-        return load(self.scorer, encoder(name))
+        encode = encoder(name)
+        fitted = facts.get("encoder_identity", encode.identity)
+        if fitted != encode.identity:
+            raise SettingsError(
+                f"{self.scorer} was fitted on the features of [{fitted}], and {name} now gives those of "
+                f"[{encode.identity}]; fit it again or give the encoder it was fitted with."
+            )
+        return load(self.scorer, encode)
 
 
 def _names(source: Source, columns: dict[str, str]) -> dict[str, str]:
