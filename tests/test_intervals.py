@@ -126,7 +126,8 @@ def test_few_users_are_taken_as_they_are():
     rows, margin_T = crossed(rng, users=4, pairs=200, n=600, sd=(3.0, 0.0))
     assert not Clusters(rows).by_user
     measured = measure("accuracy_micro", rows, margin_T)
-    interval = Clusters(rows).intervals([measured])[0]
+    interval, same = Clusters(rows).intervals([measured, difference(measured, measured)])
+    assert same == Interval(0.0, 0.0, 0.0)
     assert interval.se < 0.05  # with four such different users, users in general would span most of [0, 1]
 
 

@@ -149,10 +149,10 @@ def _interval(
 ) -> Interval:
     from scipy.stats import norm, t
 
-    if clusters < 2:
-        return Interval()  # one sample has no error bar
     if drawn <= 1e-24:
         return Interval() if bounds is not None and value in bounds else Interval(value, value, 0.0)
+    if clusters < 2:
+        return Interval()  # one sample has no error bar
     tail = (1 - LEVEL) / 2
     se = float(np.sqrt(variance))
     widen = se / np.sqrt(drawn) * t.isf(tail, clusters - 1) / norm.isf(tail)
