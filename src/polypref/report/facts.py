@@ -70,7 +70,7 @@ def flat(thing: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         if thing:
             yield prefix, ", ".join(str(item) for item in thing)
     elif isinstance(thing, float):
-        yield prefix, f"{thing:,.6g}"
+        yield prefix, f"{thing:,.4g}"
     elif thing is not None:
         yield prefix, str(thing)
 

@@ -126,6 +126,15 @@ def line(x: NDArray, y: NDArray) -> str:
     return "M" + "L".join(f"{a} {b}" for a, b in zip(x.tolist(), y.tolist(), strict=True)) if len(x) else ""
 
 
+def apart(ticks: Sequence[Tick], least: float) -> tuple[Tick, ...]:
+    """The last tick, and of those before it the ones at least ``least`` percent from the next one kept."""
+    kept: list[Tick] = []
+    for tick in reversed(ticks):
+        if not kept or kept[0].at - tick.at >= least:
+            kept.insert(0, tick)
+    return tuple(kept)
+
+
 def gains(people: pl.DataFrame, axis: Axis, learner: str, baseline: str) -> Figure:
     """Each user's gain, sorted, with its interval; ``people`` are the tested users of one learner, sorted by gain."""
     n = len(people)
@@ -227,6 +236,6 @@ def curve(points: Sequence[Mapping], floor: Sequence[Mapping], axes: tuple[Axis,
     return Figure(
         alt=f"Accuracy of {learner} against training size: {said}.",
         layers=tuple(layer for layer in layers if layer.path),
-        x_ticks=x_axis.ticks(),
+        x_ticks=apart([Tick(x_axis.percent(r["size"]), f"{r['size']:,}") for r in points], 30),
         y_ticks=y_axis.ticks(scale=100),
     )

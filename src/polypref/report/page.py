@@ -30,6 +30,7 @@ def template() -> jinja2.Template:
     # ``tojson`` writes <, >, & and ' as \u escapes, so data cannot end the script element that holds it.
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.filters["number"] = words.number
+    environment.filters["unbroken"] = words.unbroken
     return environment.get_template("report.html.j2")
 
 

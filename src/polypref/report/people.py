@@ -56,12 +56,15 @@ def pointer_data(people: pl.DataFrame, number_of: pl.DataFrame) -> dict[str, lis
 
 
 def visible(people: pl.DataFrame) -> Axis:
-    """An axis on which every gain is seen, and all but the longest intervals whole."""
+    """An axis on which every gain is seen, and all but the longest intervals of those who are unclear."""
+    sure = people.filter(pl.col("verdict").is_in(["better", "worse"]))
     ends = [
         people["gain"].min(),
-        people["gain_lo"].quantile(0.1),
         people["gain"].max(),
+        people["gain_lo"].quantile(0.1),
         people["gain_hi"].quantile(0.9),
+        sure["gain_lo"].min(),
+        sure["gain_hi"].max(),
     ]
     return span([end for end in ends if isinstance(end, float)], include=(0.0,))
 

@@ -51,6 +51,11 @@ def interval(row: Mapping[str, Any] | None, write: Callable[[Any], str] = number
     return f"{lo} to {hi}" if {lo[0], hi[0]} & {"+", "−"} else f"{lo}–{hi}"
 
 
+def unbroken(text: str) -> str:
+    """A sentence whose percent signs stay with their numbers."""
+    return text.replace(" %", "\u00a0%")
+
+
 def plain(key: str) -> str:
     """A key as words: ``worst_user_regret`` -> ``worst user regret``."""
     return key.replace("_", " ")
