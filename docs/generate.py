@@ -13,6 +13,7 @@ from contextlib import redirect_stdout
 from dataclasses import fields
 from io import StringIO
 from pathlib import Path
+from textwrap import wrap
 
 DOCS = Path(__file__).parent
 WIDTH = "110"  # of the help texts; tyro reads it from the environment
@@ -70,7 +71,8 @@ def help_text(command: str) -> str:
     with redirect_stdout(printed):
         code = main([command, "--help"])
     assert code == 0, f"polypref {command} --help exits with {code}"
-    return "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
+    lines = [line.rstrip() for line in printed.getvalue().strip().splitlines()]
+    return "\n".join("\n".join(wrap(line, int(WIDTH))) if len(line) > int(WIDTH) else line for line in lines)
 
 
 def learners_page() -> str:
@@ -85,12 +87,16 @@ def learners_page() -> str:
         "| name | what it is | settings |",
         "|---|---|---|",
     ]
-    for name, learner in LEARNERS.items():
-        settings = ", ".join(f"`{f.name}={getattr(learner, f.name)!r}`" for f in fields(learner))  # type: ignore[arg-type]
-        parts.append(f"| [`{name}`](#{name}) | {_first_line(type(learner))} | {settings or 'none'} |")
+    files: dict[str, str] = {}  # file name -> its docstring; learners of one file share a section
     for name, learner in LEARNERS.items():
         source = inspect.getmodule(type(learner))
-        parts += ["", f"## {name}", "", _block(inspect.getdoc(source) or "", "text")]
+        assert source is not None
+        file = source.__name__.rsplit(".", 1)[-1].replace("_", "-")
+        files[file] = inspect.getdoc(source) or ""
+        settings = ", ".join(f"`{f.name}={getattr(learner, f.name)!r}`" for f in fields(learner))  # type: ignore[arg-type]
+        parts.append(f"| [`{name}`](#{file}) | {_first_line(source)} | {settings or 'none'} |")
+    for file, text in files.items():
+        parts += ["", f"## {file}", "", _block(text)]
     return "\n".join(parts) + "\n"
 
 

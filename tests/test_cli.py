@@ -90,7 +90,7 @@ def test_every_command_is_there_and_explains_each_setting(name, capsys, monkeypa
     cls = settings.command_class(name)
     assert (cls.__doc__ or "").strip().split("\n")[0] in shown
     for field in cls.__dataclass_fields__:  # type: ignore[attr-defined]
-        assert tyro_help(cls, field), f"{name}: setting {field} has no docstring"
+        assert tyro_help(cls, field), f"{name}: setting {field} has no help"
 
 
 @pytest.mark.parametrize("setting", ["files", "ties", "columns", "encoder", "seed"])
@@ -106,7 +106,10 @@ def test_a_setting_is_written_the_same_way_in_every_command(setting):
 
 
 def tyro_help(cls: type, setting: str) -> str | None:
-    return tyro._docstrings.get_field_docstring(cls, setting, ())
+    """The help of a setting: its docstring, or that of the shared annotation."""
+    annotation = typing.get_type_hints(cls, include_extras=True)[setting]
+    shared = [getattr(part, "help", None) for part in getattr(annotation, "__metadata__", ())]
+    return next(filter(None, shared), None) or tyro._docstrings.get_field_docstring(cls, setting, ())
 
 
 def run_fake(monkeypatch: pytest.MonkeyPatch, run: Callable[[Fake], int], *arguments: str) -> int:

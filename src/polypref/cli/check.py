@@ -6,10 +6,9 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
+from polypref.cli.shared import Columns, Files, Ties
 from polypref.errors import NotEnoughData
 
 if TYPE_CHECKING:
@@ -24,12 +23,9 @@ class Check:
     Exit code 0 when the files can be used, 2 when they cannot.
     """
 
-    files: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """JSONL, CSV (both also .gz, .zst) or Parquet files, patterns, or hf://datasets/... paths."""
-    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE=NAME ...")] = ()
-    """Which column plays which role, as in user_id=annotator chosen=better; ROLE= leaves a column out."""
-    ties: tuple[str, ...] = ()
-    """Files whose rows are ties (columns response_a and response_b)."""
+    files: Files
+    columns: Columns = ()
+    ties: Ties = ()
     rating_gap: float = 0.0
     """Ratings that differ by less than this are a tie."""
     min_judgements: int = 0

@@ -6,10 +6,9 @@ import shlex
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
+from polypref.cli.shared import Columns, EncoderName, Files, Ties
 from polypref.evaluation.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,18 +32,14 @@ class Compare(Settings):
     Writes report.html, results.json, results.parquet and users.parquet. A run that was stopped goes on where it was.
     """
 
-    files: Annotated[tuple[str, ...], tyro.conf.Positional] = field(kw_only=True)
-    """JSONL, CSV (both also .gz, .zst) or Parquet files, patterns, or hf://datasets/... paths."""
+    files: Files = field(kw_only=True)
     out: Path = Path("polypref-report")
     """Folder of the report, the results and the finished cells."""
     learners: tuple[str, ...] = ()
     """Which learners; default all. docs/learners.md lists them; pooled and pooled-effects always take part."""
-    encoder: str = "minilm"
-    """What turns text into features: minilm, static, hf:MODEL or endpoint:URL."""
-    ties: tuple[str, ...] = ()
-    """Files whose rows are ties (columns response_a and response_b)."""
-    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE=NAME ...")] = ()
-    """Which column plays which role, as in user_id=annotator chosen=better; ROLE= leaves a column out."""
+    encoder: EncoderName = "minilm"
+    ties: Ties = ()
+    columns: Columns = ()
 
     def run(self) -> int:
         """Read, lint, compare, write the report, print the verdict and the table."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from polypref.cli.shared import EncoderName
+
 
 @dataclass(frozen=True)
 class Demo:
@@ -18,8 +20,7 @@ class Demo:
     """Folder of the simulated file, the report and the results."""
     world: str = "two-tastes"
     """Which world; docs/worlds.md tells them apart."""
-    encoder: str = "minilm"
-    """What turns text into features: minilm, static, hf:MODEL or endpoint:URL."""
+    encoder: EncoderName = "minilm"
     seed: int = 0
     """Decides texts, people and choices."""
     workers: int = 0

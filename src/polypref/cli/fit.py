@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
+from polypref.cli.shared import Columns, EncoderName, Files, Ties
 
 FACTS = "fit.json"  # beside the scorer's own files: what was fitted, on what, with which encoder
 VALID_SHARE = 0.1
@@ -21,20 +20,16 @@ class Fit:
     suits the data, as in compare; cutting by response leaves out judgements between a held-out and another text.
     """
 
-    files: tyro.conf.Positional[tuple[str, ...]]
-    """JSONL, CSV (both also .gz, .zst) or Parquet files, patterns, or hf://datasets/... paths."""
+    files: Files
     out: Path
     """Folder to save the scorer to; one that is there is replaced."""
     learner: str = "hierarchical"
     """Which learner; docs/learners.md lists them."""
-    encoder: str = "minilm"
-    """What turns text into features: minilm, static, hf:MODEL or endpoint:URL."""
+    encoder: EncoderName = "minilm"
     seed: int = 0
     """Decides the validation rows and whatever the learner draws."""
-    ties: tuple[str, ...] = ()
-    """Files whose rows are ties (columns response_a and response_b)."""
-    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE=NAME ...")] = ()
-    """Which column plays which role, as in user_id=annotator chosen=better; ROLE= leaves a column out."""
+    ties: Ties = ()
+    columns: Columns = ()
 
     def run(self) -> int:
         """Read, drop what the linter drops, fit, save."""

@@ -6,9 +6,9 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-import tyro
+from polypref.cli.shared import Columns, Files, Ties
 
 if TYPE_CHECKING:
     from polypref import profile as profiles
@@ -21,12 +21,9 @@ class Profile:
     docs/profile.md defines every quantity.
     """
 
-    files: tyro.conf.Positional[tuple[str, ...]]
-    """Preference files: JSONL, CSV or Parquet, globs, hf:// paths."""
-    ties: tuple[str, ...] = ()
-    """Companion files whose rows are ties."""
-    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE=NAME ...")] = ()
-    """Which column plays which role, as in user_id=annotator chosen=better; ROLE= leaves a column out."""
+    files: Files
+    ties: Ties = ()
+    columns: Columns = ()
     pairs: Literal["text", "id"] = "text"
     """What makes two judgements one pair: the same two texts, or the same pair_id."""
     raw: bool = False

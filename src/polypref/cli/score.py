@@ -33,15 +33,15 @@ class Score:
     scores of one user mean anything.
     """
 
-    scorer: tyro.conf.Positional[Path]
+    scorer: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """Folder that polypref fit has written."""
-    file: tyro.conf.Positional[str]
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Rows to score: JSONL, CSV or Parquet."""
-    out: Path | None = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """JSONL file to write; standard output when not given."""
-    encoder: str | None = None
-    """Encoder, if not the one named at fit."""
-    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE=NAME ...")] = ()
+    encoder: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """What turns text into features, if not the encoder named at fit."""
+    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE=NAME ...", help_behavior_hint="")] = ()
     """Which column plays which role, as in user_id=annotator response=answer."""
 
     def run(self) -> int:
