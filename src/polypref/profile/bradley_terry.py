@@ -42,14 +42,18 @@ class Posterior:
     spread: float
     factors: tuple[tuple[Block, Floats], ...]
 
-    def draws(self, n: int, rng: np.random.Generator) -> Iterator[Ints]:
-        """``wins_E`` of ``n`` null data sets with the same panels."""
+    def strengths(self, n: int, rng: np.random.Generator) -> Floats:
+        """``n`` draws of the strengths (n, R)."""
         strength_nR = np.tile(self.strength_R, (n, 1))
         for block, factor_BMM in self.factors:
             noise_BMn = rng.standard_normal((*block.shape, n))
             moved_BMn = np.linalg.solve(factor_BMM.transpose(0, 2, 1), noise_BMn)
             strength_nR[:, block.rows_R] += moved_BMn.reshape(-1, n)[block.at_R].T
-        for strength_R in strength_nR:
+        return strength_nR
+
+    def draws(self, n: int, rng: np.random.Generator) -> Iterator[Ints]:
+        """``wins_E`` of ``n`` null data sets with the same panels."""
+        for strength_R in self.strengths(n, rng):
             logit_E = strength_R[self.graph.a_E] - strength_R[self.graph.b_E]
             yield rng.binomial(self.graph.judges_E, 1 / (1 + np.exp(-logit_E)))
 

@@ -51,7 +51,7 @@ class Tested:
 NOT_TESTED = Tested()
 
 
-def tested(value: float, null_B: Floats, n: int, *, larger_is_extreme: bool = True) -> Tested:
+def against_null(value: float, null_B: Floats, n: int, *, larger_is_extreme: bool = True) -> Tested:
     """Set ``value`` against ``null_B``, the same quantity in B draws from the null; NaN draws do not count."""
     null_B = null_B[np.isfinite(null_B)]
     if n == 0 or not np.isfinite(value) or len(null_B) == 0:

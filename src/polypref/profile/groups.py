@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.profile.estimate import NOT_TESTED, Floats, Tested, tested
+from polypref.profile.estimate import NOT_TESTED, Floats, Tested, against_null
 from polypref.profile.minorities import side_with_majority
 from polypref.profile.votes import Votes
 
@@ -104,8 +104,8 @@ def groups(votes: Votes, *, derived: bool = False, seed: int = 0) -> Groups:
         strongest_axis=strongest,
         groups=max((part.groups for part in parts), default=None),
         parts=parts,
-        worst_user_regret=tested(worst[0, 0], worst[1:, 0], n_users),
-        worst_decile_regret=tested(worst[0, 1], worst[1:, 1], n_users),
+        worst_user_regret=against_null(worst[0, 0], worst[1:, 0], n_users),
+        worst_decile_regret=against_null(worst[0, 1], worst[1:, 1], n_users),
     )
 
 
@@ -125,8 +125,8 @@ def _structure(sizes: list[int], spectra: list[list[Floats]]) -> tuple[Tested, T
         )
         for k in kept
     )
-    axes = tested(axes_B[0], axes_B[1:], n_users, larger_is_extreme=False)
-    return axes, tested(first_B[0], first_B[1:], n_users), parts
+    axes = against_null(axes_B[0], axes_B[1:], n_users, larger_is_extreme=False)
+    return axes, against_null(first_B[0], first_B[1:], n_users), parts
 
 
 def _parts(votes: Votes, enough_U: np.ndarray) -> list[Votes]:

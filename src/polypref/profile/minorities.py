@@ -126,7 +126,7 @@ def effective_judgements(votes: Votes, agree_V: Floats, share_U: Floats) -> Floa
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio_U = squares_U / np.maximum(dyadic_U, squares_U)  # sharing never adds information
         same_U = squares_U <= 1e-9
-        return np.where(same_U, np.minimum(n_U, responses_U / 2), n_U * ratio_U)
+        return np.where(same_U, responses_U / 2, n_U * ratio_U)
 
 
 def upper_bound(share_U: Floats, n_U: Floats) -> Floats:

@@ -56,8 +56,8 @@ def room(
     low, high = (ASSUMED_CEILINGS[0], ASSUMED_CEILINGS[-1]) if ceiling is None else ceiling
     if population_accuracy is None:
         return Room(None, None, low, high, ceiling is not None, source, None, None)
-    bounds = (population_accuracy,) * 2 if isinstance(population_accuracy, (int, float)) else population_accuracy
-    worst, best = float(min(bounds)), float(max(bounds))
+    bounds = np.atleast_1d(np.asarray(population_accuracy, np.float64))
+    worst, best = float(bounds.min()), float(bounds.max())
     lo, hi = _between(best, low), _between(worst, high)
     if ceiling is not None:
         return Room(worst, best, low, high, True, source, lo, hi)

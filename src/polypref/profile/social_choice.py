@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from polypref.profile import bradley_terry
-from polypref.profile.estimate import NOT_TESTED, Tested, tested
+from polypref.profile.estimate import NOT_TESTED, Tested, against_null
 from polypref.profile.tournament import count, design
 from polypref.profile.votes import Votes
 
@@ -55,7 +55,7 @@ def social_choice(votes: Votes, seed: int = 0) -> SocialChoice:
     null = [count(graph, drawn_E) for drawn_E in posterior.draws(NULL_DRAWS, rng)]
 
     def against(name: str, n: int) -> Tested:
-        return tested(getattr(seen, name), np.array([getattr(draw, name) for draw in null]), n)
+        return against_null(getattr(seen, name), np.array([getattr(draw, name) for draw in null]), n)
 
     return SocialChoice(
         cyclic_triads=against("cyclic_triads", seen.triads),
