@@ -162,6 +162,13 @@ class TestSingleRows:
             assert "na\\xefve" in text and "iconv" in text
             assert "naïve" in reading.comparisons.responses.texts_R.to_list()
 
+    def test_bytes_of_parquet_that_are_not_utf8(self, tmp_path):
+        frame = {"user_id": ["u"] * 3, "prompt": ["p"] * 3, "chosen": [b"x", b"\xff", None], "rejected": ["y"] * 3}
+        pl.DataFrame(frame).write_parquet(tmp_path / "p.parquet")
+        reading = read([tmp_path / "p.parquet"])
+        assert told(reading)[:3] == ("not UTF-8", 1, 2)
+        assert "\\xff" in reading.problems[0].text and reading.line_N.tolist() == [1, 3]
+
     def test_nul_bytes(self, tmp_path):
         raw, escaped = line(chosen="aZb").replace(b"Z", b"\0"), line(chosen="a\0b")
         assert told(read([put(tmp_path, line() * 3 + raw)]))[:3] == ("broken JSON", 1, 4)

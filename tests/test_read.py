@@ -79,7 +79,7 @@ def expected(data: list[dict]):
 
 
 class TestKindsOfFiles:
-    @pytest.mark.parametrize("block", [1 << 24, 700], ids=["one block", "many blocks"])
+    @pytest.mark.parametrize("block", [1 << 24, 9000], ids=["one block", "many blocks"])
     @pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv", "jsonl.gz", "csv.gz", "jsonl.zst", "csv.zst"])
     def test_all_kinds_hold_the_same_data(self, tmp_path, monkeypatch, suffix, block):
         monkeypatch.setattr(textfiles, "BLOCK", block)
@@ -105,6 +105,14 @@ class TestKindsOfFiles:
         data = read([tmp_path / "p.parquet"]).comparisons
         assert data.users.ids.to_list() == ["7", "8"]
         assert data.responses.texts_R.to_list() == ["a", "b", "c"]
+
+    def test_a_key_that_first_stands_late_in_the_file_is_read(self, tmp_path):
+        row = {"user_id": "u", "prompt": "p", "chosen": "x", "rejected": 'not a key: "tie":'}
+        path = write(tmp_path / "p.jsonl", [row] * 1500 + [row | {"tie": True}] + [row | {"weight": 3}])
+        data = read([path]).comparisons
+        assert data.tie_N is not None and np.flatnonzero(data.tie_N).tolist() == [1500]
+        assert data.weights_N[1500:].tolist() == [1, 3]
+        assert read([write(path, [row] * 1500)]).comparisons.weight_N is None
 
     def test_several_files_and_globs(self, tmp_path):
         data = rows(30)
@@ -162,6 +170,12 @@ class TestLines:
         assert found == values
         content = path.read_bytes()
         assert reading.line_N.tolist() == [content.count(b"\n", 0, at) + 1 for at in lines]
+
+    def test_empty_lines_before_the_header(self, tmp_path):
+        for odd in ("x", '5" x'):
+            (tmp_path / "p.csv").write_text(f"\n\nuser_id,prompt,chosen,rejected\nu,p,{odd},y\n\nu,p,y,x\n")
+            reading = read([tmp_path / "p.csv"])
+            assert reading.line_N.tolist() == [4, 6] and reading.comparisons.users.ids.to_list() == ["u"]
 
     def test_stray_quotes_are_read_and_keep_their_lines(self, tmp_path):
         text = 'user_id,prompt,chosen,rejected\nu,p,"a\nb",c\nu,p,5" wide,6" wide\nu,p,x,y\nu,p,7" tall,z\n'

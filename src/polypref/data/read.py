@@ -137,9 +137,10 @@ class _Work:
         texts = pl.concat([frame[name].alias("text") for name in sides])
         codes = np.split(self.pool.responses(texts, np.tile(prompt, len(sides))), len(sides))
         coded = pl.DataFrame(
-            {"user": user, "prompt": prompt, "file": np.full(n, number, np.int32)}
-            | dict(zip(sides, codes, strict=True))
+            {"user": user, "file": np.full(n, number, np.int32)} | dict(zip(sides, codes, strict=True))
         )
+        if "response" in sides:
+            coded = coded.with_columns(prompt=prompt)
         carried = ("line", "tie", "rating", "time", "seconds", "weight", "shown_first")
         coded = coded.with_columns(frame[name] for name in carried if name in frame.columns)
         if "pair_id" in frame.columns:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from polypref.data.hub import fetch, hub_files
-from polypref.data.problems import Tally
+from polypref.data.problems import Tally, shown
 from polypref.data.textfiles import Batch, Csv, JsonLines
 from polypref.errors import InputError
 
@@ -102,10 +102,23 @@ class Parquet:
         try:
             frames = pl.scan_parquet(self.path, glob=False).select(names)
             for frame in frames.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
-                yield Batch(frame.select(columns), np.arange(row, row + frame.height))
+                numbers = np.arange(row, row + frame.height)
                 row += frame.height
+                yield self._decoded(Batch(frame, numbers), columns, tally)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"{self.path} is damaged after row {row - 1} ({_first_line(error)}).") from error
+
+    def _decoded(self, raw: Batch, columns: list[pl.Expr], tally: Tally) -> Batch:
+        """Columns as text where they have to be; rows whose bytes are not UTF-8 go to the tally."""
+        frame, line_B = raw.frame, raw.line_B
+        for name in (name for name in frame.columns if self.schema[name] == pl.Binary):
+            texts = _as_texts(frame[name])
+            broken = frame[name].is_not_null() & texts.is_null()
+            if broken.any():
+                text = f'"{name}" is {shown(frame[name].filter(broken)[0])}, not UTF-8. The row is left out.'
+                tally.add("not UTF-8", self.path, line_B[broken.to_numpy()], text)
+            frame, line_B = frame.with_columns(texts).filter(~broken), line_B[~broken.to_numpy()]
+        return Batch(frame.select(columns), line_B)
 
     def _column(self, name: str) -> pl.Expr:
         dtype, column = self.schema[name], pl.col(name)
@@ -115,9 +128,22 @@ class Parquet:
             return pl.when(column.is_not_null()).then(wrapped.str.slice(head).str.head(-tail)).alias(name)
         if isinstance(dtype, pl.Categorical | pl.Enum):
             return column.cast(pl.String)
-        if isinstance(dtype, pl.Binary):
-            return column.cast(pl.String, strict=False)
         return column
+
+
+def _as_texts(column: pl.Series) -> pl.Series:
+    """Bytes as UTF-8 texts; null where they are none."""
+    try:
+        return column.cast(pl.String)
+    except pl.exceptions.PolarsError:  # it does not say which one
+        return pl.Series(column.name, [_as_text(value) for value in column], dtype=pl.String)
+
+
+def _as_text(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _kind(dtype: pl.DataType) -> str:

@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from polypref.errors import InputError
 
 BLOCK = 16 << 20
 HEAD_LINES, HEAD_BYTES = 1000, 16 << 20
+RARE = ("tie", "is_tie", "weight")  # keys that change what a row means and may stand on few rows only
 KINDS = {str: "text", bool: "boolean", int: "number", float: "number", list: "list", dict: "object"}
 
 
@@ -107,7 +108,10 @@ class JsonLines:
 
     @classmethod
     def open(cls, path: str) -> JsonLines:
-        """Look at the first lines. Raises InputError when none of them is a JSON object."""
+        """Look at the first lines, and through the whole file for ``RARE`` keys.
+
+        Raises InputError when none of the first lines is a JSON object.
+        """
         kinds: dict[str, set[str]] = {}
         lines = first_lines(path)
         for line in lines:
@@ -123,7 +127,8 @@ class JsonLines:
             found = shown(lines[0]) if lines else "only empty lines"
             hint = ' A JSON list becomes lines with: jq -c ".[]".' if is_list else ""
             raise InputError(f"{path}: found {found}; expected one JSON object on each line.{hint}")
-        return cls(path, {key: " and ".join(sorted(kind)) or "null" for key, kind in kinds.items()})
+        types = {key: " and ".join(sorted(kind)) or "null" for key, kind in kinds.items()}
+        return cls(path, types | dict.fromkeys(_later_keys(path, (key for key in RARE if key not in types)), "null"))
 
     def batches(self, names: Sequence[str], tally: Tally) -> Iterator[Batch]:
         """The columns ``names`` (absent keys are null)."""
@@ -172,6 +177,17 @@ class JsonLines:
             found = f"found a {KINDS.get(type(row), 'null')}: {shown(text)}"
             tally.add("broken JSON", self.path, [line], f"{found}; expected a JSON object. The row is left out.")
         return isinstance(row, dict)
+
+
+def _later_keys(path: str, wanted: Iterable[str]) -> set[str]:
+    """Which keys stand anywhere in the file; inside a text their quotes would be escaped."""
+    marks = {f'"{key}"{space}:'.encode(): key for key in wanted for space in ("", " ")}
+    found: set[str] = set()
+    tail = b""
+    for chunk in chunks(path):
+        found |= {key for mark, key in marks.items() if mark in chunk or mark in tail + chunk[:32]}
+        tail = chunk[-32:]
+    return found
 
 
 def _no_constant(name: str) -> None:
@@ -226,9 +242,9 @@ class Csv:
         for chunk in stream:
             carry += chunk
             starts, lines, cut = _records(carry)
-            if not cut:
+            if not cut and len(carry) <= 4 * BLOCK:
                 continue
-            batch = self._parse(carry[:cut], starts, line + lines, header)
+            batch = self._parse(carry[:cut], starts, line + lines, header) if cut else None
             if batch is None:  # quotes that do not pair up: the slow parser takes it from here
                 yield from self._slow(_all(carry, stream), line, header, names, tally)
                 return
@@ -250,7 +266,8 @@ class Csv:
             return None
         sizes = np.diff(np.append(starts, len(block)))
         keep = sizes > 2  # not an empty line
-        keep[:1] &= not header
+        if header:
+            keep[np.argmax(keep)] = False
         return Batch(frame.filter(pl.Series(keep)), line_B[keep])
 
     def _slow(
@@ -271,7 +288,8 @@ class Csv:
                     f"line {begin} of {short(self.path)}: {error}; a quote may never be closed."
                 ) from error
             number, begin = begin, line + reader.line_num
-            if not row or (header and number == line):
+            if not row or header:
+                header = header and not row
                 continue
             if self._is_whole(row, number, tally):
                 rows.append(row)
