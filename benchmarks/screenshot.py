@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("report", type=Path)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--width", type=int, default=1180)
-    parser.add_argument("--height", type=int, default=1280)
+    parser.add_argument("--height", type=int, default=1640)
     parser.add_argument("--scale", type=float, default=1.5)
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--full", action="store_true")
