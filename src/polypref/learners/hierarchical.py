@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, Users, concat
 from polypref.features.protocol import Encoder
-from polypref.learners import mixed, validation
+from polypref.learners import mixed, newton, validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer
 from polypref.learners.panel import Panel
@@ -43,6 +43,8 @@ class Hierarchical:
     """Learn a quality of each text, for everyone, that its features do not explain."""
     personal_effects: bool = True
     """Learn what each user thinks of each text beyond its features."""
+    likeness: float = 0.5
+    """Share of a user's own view of a text that carries over to texts of the same prompt that the encoder finds alike."""
     tune_rows: int = 40_000
     """Choose the variances' factors on at most about this many training rows (whole users, taken at random)."""
 
@@ -54,16 +56,16 @@ class Hierarchical:
         whole = concat(train, valid)
         inputs = Inputs.fit(encoder, whole, self.directions)
         how = Estimate(shared=self.shared_effects, personal=self.personal_effects)
-        panel = Panel.build(train, inputs)
+        panel = Panel.build(train, inputs, self.likeness)
         effects, prior = estimate(panel.task, how, seed)
         factors, found = self._tune(train, valid, inputs, prior, seed)
         prior = _scaled(prior, factors)
-        panel = Panel.build(whole, inputs)
-        effects = mixed.solve(panel.task, prior, _warm(panel.task, effects))
+        panel = Panel.build(whole, inputs, self.likeness)
+        effects = newton.solve(panel.task, prior, _warm(panel.task, effects))
         names = ("spread_factor", "shared_factor", "personal_factor")
         selection = dict(zip(names, factors, strict=True)) | found
-        linear = panel.scorer(effects, prior.personal, selection)
-        covariance_UKK = mixed.posterior(panel.task, effects, prior).astype(np.float32)
+        linear = panel.scorer(effects, prior, selection)
+        covariance_UKK = newton.posterior(panel.task, effects, prior).astype(np.float32)
         return HierarchicalScorer(**vars(linear), prior=prior, covariance_UKK=covariance_UKK)
 
     def _tune(
@@ -73,7 +75,7 @@ class Hierarchical:
         train, valid = self._some_users(train, valid, seed)
         if not len(valid):
             return (1.0, 1.0, 1.0), {}
-        panel = Panel.build(train, inputs)
+        panel = Panel.build(train, inputs, self.likeness)
         tried: dict[Factors, tuple[float, NDArray]] = {}
         state: mixed.Effects | None = None
 
@@ -81,13 +83,13 @@ class Hierarchical:
             nonlocal state
             if factors not in tried:
                 scaled = _scaled(prior, factors)
-                state = mixed.solve(panel.task, scaled, state, steps=3, tolerance=1e-3)
-                margin_N = panel.margins(state, scaled.personal, valid)
+                state = newton.solve(panel.task, scaled, state, tolerance=1e-3)
+                margin_N = panel.margins(state, scaled, valid)
                 tried[factors] = (validation.log_loss(margin_N, valid), margin_N)
             return tried[factors][0]
 
         current: Factors = (1.0, 1.0, 1.0)
-        for coordinate, candidates in ((2, (4.0, 16.0, 0.25)), (0, (2.0, 4.0, 0.5, 0.25)), (1, (2.0, 0.5))):
+        for coordinate, candidates in ((2, (4.0, 16.0, 64.0, 0.25)), (0, (2.0, 4.0, 8.0, 0.5, 0.25)), (1, (2.0, 0.5))):
             for factor in candidates:
                 trial = _with(current, coordinate, factor)
                 if loss(trial) < loss(_with(current, coordinate, 1.0)) and loss(trial) < loss(current):
@@ -159,10 +161,10 @@ class HierarchicalScorer(LinearScorer):
         panel = Panel.build(replace(few, user_N=np.zeros(len(few), np.int32)), self.inputs)
         keys_R = few.responses.keys_R[panel.responses_R]
         population_R = panel.task.x_RK @ self.population_K + self.effects.shared(keys_R)
-        effects = mixed.solve_users(panel.task, self.prior, population_R)
-        covariance_1KK = mixed.posterior(panel.task, effects, self.prior).astype(np.float32)
+        effects = newton.solve_users(panel.task, self.prior, population_R)
+        covariance_1KK = newton.posterior(panel.task, effects, self.prior).astype(np.float32)
         kept_U = np.flatnonzero((self.users.ids != user_id).to_numpy())
-        single = panel.scorer(replace(effects, w_K=self.population_K), self.prior.personal, {})
+        single = panel.scorer(replace(effects, w_K=self.population_K), self.prior, {})
         return replace(
             self,
             users=_append(self.users, kept_U, user_id),

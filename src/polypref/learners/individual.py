@@ -13,7 +13,7 @@ import numpy as np
 
 from polypref.comparisons import Comparisons, concat
 from polypref.features.protocol import Encoder
-from polypref.learners import mixed, validation
+from polypref.learners import mixed, newton, validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, ResponseEffects
 from polypref.learners.panel import Panel
@@ -36,18 +36,19 @@ class Individual:
         inputs = Inputs.fit(encoder, whole, self.directions)
         panel, found, loss, warm = Panel.build(train, inputs), {}, {}, None
         for variance in self.variances:
-            warm = mixed.solve(panel.task, _prior(inputs.size, variance), warm)
-            margin_N = panel.margins(warm, 0.0, valid)
+            prior = _prior(inputs.size, variance)
+            warm = newton.solve(panel.task, prior, warm, tolerance=1e-3)
+            margin_N = panel.margins(warm, prior, valid)
             found[variance] = validation.measure(margin_N, valid)
             loss[variance] = validation.log_loss(margin_N, valid) if len(valid) else 0.0
         chosen = validation.best(loss)
         panel = Panel.build(whole, inputs)
-        own = mixed.solve(panel.task, _prior(inputs.size, chosen))
+        own = panel.scorer(newton.solve(panel.task, _prior(inputs.size, chosen)), _prior(inputs.size, chosen), {})
         how = Estimate(spread=False, personal=False, shared=False)
         everyone, prior = estimate(panel.task, how, seed)
-        everyone = mixed.solve(panel.task, prior, everyone)
+        everyone = newton.solve(panel.task, prior, everyone)
         selection = {"variance": chosen, **found[chosen]}
-        return LinearScorer(inputs, everyone.w_K, panel.user_table(), own.d_UK, ResponseEffects(), selection)
+        return LinearScorer(inputs, everyone.w_K, panel.user_table(), own.weights_UK, ResponseEffects(), selection)
 
 
 def _prior(k: int, variance: float) -> mixed.Variances:

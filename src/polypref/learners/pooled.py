@@ -18,7 +18,7 @@ import numpy as np
 from polypref.comparisons import Comparisons, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
-from polypref.learners import mixed, validation
+from polypref.learners import newton, validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import PopulationScorer, no_users
 from polypref.learners.panel import Panel, scorer_margins
@@ -53,9 +53,9 @@ class Pooled:
         panel = Panel.build(rows, Inputs.fit(encoder, rows, self.directions))
         how = Estimate(spread=False, personal=False, shared=self.response_effects)
         effects, prior = estimate(panel.task, how, seed)
-        effects = mixed.solve(panel.task, prior, effects)
+        effects = newton.solve(panel.task, prior, effects)
         return PopulationScorer(
-            panel.inputs, effects.w_K, no_users(), effects.d_UK[:0], panel.response_effects(effects, 0.0), {}
+            panel.inputs, effects.w_K, no_users(), effects.t_UK[:0], panel.response_effects(effects, 0.0), {}
         )
 
 

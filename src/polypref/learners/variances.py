@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from polypref.learners.mixed import Array, Effects, Problem, Reduced, Variances, deviation, start, step
+from polypref.learners.mixed import Array, Effects, Problem, Variances, personal_squares, start
+from polypref.learners.newton import Probes, Reduced, deviation, step
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,19 @@ class Estimate:
 
 def estimate(task: Problem, how: Estimate, seed: int) -> tuple[Effects, Variances]:
     """Empirical Bayes: alternate one Newton step with one update of the variances."""
-    r, k = task.x_RK.shape
+    k = task.x_RK.shape[1]
     prior = Variances(
         np.full(k, 1.0 if how.population else 0.0),
         np.eye(k) * (0.3 if how.spread else 0.0),
         0.3 if how.shared else 0.0,
         0.3 if how.personal else 0.0,
     )
-    probes_TC = np.random.default_rng(seed).choice([-1.0, 1.0], size=(k + r, how.probes))
-    images_TC = np.zeros_like(probes_TC)
+    probes = Probes.draw(task, how.probes, seed)
     effects = start(task)
     for at in range(how.steps):
-        effects, reduced, images_TC = step(task, effects, prior, probes_TC, images_TC, tolerance=1e-2)
+        effects, reduced, probes = step(task, effects, prior, probes, tolerance=1e-2)
         if at >= 1:
-            prior = _update(task, how, effects, prior, reduced, (probes_TC * images_TC).mean(axis=1))
+            prior = _update(task, how, effects, prior, reduced, (probes.signs_TC * probes.images_TC).mean(axis=1))
     return effects, prior
 
 
@@ -70,7 +70,7 @@ def _update(
     if how.shared:
         new = replace(new, shared=_ratio((effects.a_R**2).sum(), (1 - relative_T[k:]).sum()))
     if how.personal:
-        squares = sum((alpha_BS**2).sum() for alpha_BS in effects.alpha)
+        squares = personal_squares(task, effects)
         trace = _trace(reduced, prior.spread_KK, np.random.default_rng(how.probes))
         new = replace(new, personal=_ratio(prior.personal * squares, trace))
     if how.spread:
@@ -79,9 +79,10 @@ def _update(
 
 
 def _trace(reduced: Reduced, spread_KK: Array, rng: np.random.Generator) -> float:
-    """Trace of Q over all clusters, by Hutchinson's random signs (the many slots average the noise away)."""
+    """Trace of Q C over all clusters, by Hutchinson's random signs (the many slots average the noise away)."""
     signs = [rng.choice([-1.0, 1.0], size=(*z.shape, 1)) * (z != 0)[..., None] for z in reduced.z]
-    left, _ = deviation(reduced, spread_KK, [p @ v for p, v in zip(reduced.p, signs, strict=True)])
+    force = [p @ (b.alike_BSS @ v) for p, b, v in zip(reduced.p, reduced.buckets, signs, strict=True)]
+    left, _ = deviation(reduced, spread_KK, force)
     return float(sum((v * q).sum() for v, q in zip(signs, left, strict=True)))
 
 
@@ -98,10 +99,7 @@ def _spread(task: Problem, effects: Effects, prior: Variances, reduced: Reduced,
     """EM's matrix, brought to MacKay's scale, shrunk towards one variance per kind of input."""
     spread_KK, k = prior.spread_KK, len(prior.spread_KK)
     assert reduced.j_UKK is not None
-    t_UK = np.zeros((task.users, k))
-    for bucket, alpha_BS in zip(task.buckets, effects.alpha, strict=True):
-        t_UK += bucket.to_user @ (alpha_BS[:, None, :] @ bucket.x_BSK)[:, 0]
-    information_KK, dual_KK = reduced.j_UKK.sum(axis=0), t_UK.T @ t_UK
+    information_KK, dual_KK = reduced.j_UKK.sum(axis=0), effects.t_UK.T @ effects.t_UK
     moment_KK = spread_KK + spread_KK @ (dual_KK - information_KK) @ spread_KK / task.users
     em_KK = moment_KK * _ratio((spread_KK * dual_KK).sum(), (spread_KK * information_KK).sum())
     target_K = np.diag(em_KK).copy()
