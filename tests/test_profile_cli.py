@@ -31,7 +31,7 @@ def test_a_sentence_for_each_dimension_and_the_row_to_paste(crowd_file, capsys):
     out = capsys.readouterr().out
     for dimension in ("disagreement: ", "consistency: ", "minorities: ", "room: ", "aggregation: ", "groups: "):
         assert f"\n{dimension}" in out
-    assert "| crowd | 300 | 12 |" in out and "crowd: 300 judgements by 12 users" in out
+    assert "┏" not in out and "| crowd | 300 | 12 |" in out and "crowd: 300 judgements by 12 users" in out
 
 
 def test_json_is_json_and_nothing_else(crowd_file, capsys):
@@ -46,6 +46,21 @@ def test_one_user_is_told_plainly(tmp_path, capsys):
     rows = [{"user_id": "u", "prompt": f"p{q}", "chosen": "a", "rejected": "b"} for q in range(12)]
     assert main(["profile", write(tmp_path / "one.jsonl", rows)]) == 0
     assert "Disagreement is unknown" in capsys.readouterr().out
+
+
+def test_rows_left_out_are_counted(tmp_path, capsys):
+    good = [{"user_id": f"u{u}", "prompt": f"p{q}", "chosen": "a", "rejected": "b"} for q in range(5) for u in range(3)]
+    bad = [good[0] | {"rejected": "a"}, good[0] | {"user_id": None}]
+    assert main(["profile", write(tmp_path / "some.jsonl", good + bad)]) == 0
+    assert "\n2 rows were left out" in capsys.readouterr().out
+    assert main(["profile", write(tmp_path / "all.jsonl", good)]) == 0
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_a_terminal_gets_a_framed_table(crowd_file, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert main(["profile", crowd_file, "--columns", "user_id=who"]) == 0
+    assert "┏" in capsys.readouterr().out
 
 
 def test_nothing_usable_is_one_line(tmp_path, capsys):

@@ -76,7 +76,7 @@ def test_ukpconvarg1_has_no_more_cycles_than_chance_in_seconds():
     profiled.cache_clear()
     start = time.process_time()
     p = profiled("ukpconvarg1", ties=True)
-    assert time.process_time() - start < 10  # half of it on an idle machine
+    assert time.process_time() - start < 15  # 2 s on an idle machine
     assert len(data) == p.sizes["judgements"]
     assert p.social_choice.cyclic_triads.value > 0.03 and p.social_choice.cyclic_triads.p > 0.05
     assert p.consistency.derived is False

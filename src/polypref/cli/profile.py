@@ -48,7 +48,8 @@ class Profile:
         if not len(comparisons):
             raise NotEnoughData(f"none of the {reading.rows_read:,} rows can be used; polypref check FILE says why.")
         result = profile(comparisons, seed=self.seed, pairs=self.pairs)
-        left_out = reading.rows_read - len(comparisons)
+        unusable = sum(problem.count for problem in reading.problems if not problem.kept)
+        left_out = unusable + len(reading.comparisons) - len(comparisons)
         name = ", ".join(Path(file).name.split(".")[0] for file in self.files)
         if self.json:
             content = {"files": list(reading.files), "rows_read": reading.rows_read, **result.as_dict()}

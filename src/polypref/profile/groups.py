@@ -52,6 +52,7 @@ class Groups:
                  means groups: a small p says that users are not interchangeable. Two opposed camps are one axis.
     ``strongest_axis`` the largest eigenvalue as a share of their sum; more sensitive to one small camp than ``axes``.
     ``groups``   1 + axes above the null's 95 % (parallel analysis), the largest over the parts; None without a part.
+                 So many groups at least: three opposed couples are three axes and six groups.
     ``parts``    the parts looked at, largest first.
     ``unit``     what is voted on: "pairs", or "responses" where the judgements are derived from ratings or rankings.
     ``worst_user_regret``   share of the units on which the others' majority decides against the worst-served

@@ -10,6 +10,7 @@ derived from 20 votes are not 200 observations), so the bound uses an effective 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class Minorities:
         own = self.own_U[self.shared_U >= TABLE_MIN_SHARED]
         return (float(own.min()), float(own.max()), len(own)) if len(own) else (None, None, 0)
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         lo, hi, n = self.mv_acc_range
         testable = int((self.effective_U >= np.log(1 - CONFIDENCE) / np.log(0.5)).sum())
         return {

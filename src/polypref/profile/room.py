@@ -72,12 +72,13 @@ def _between(population: float, ceiling: float) -> float:
 def majority_accuracy(votes: Votes) -> tuple[float, float] | None:
     """Bounds of what the best population predictor scores on pairs with >= 3 judges; None when there are none.
 
-    The others' majority is a predictor that has not seen the vote, so in expectation the best one scores no less; the
-    majority with the own vote is fitted to the very votes it predicts, so in expectation the best one scores no more.
+    The others' majority is a predictor that has not seen the vote, so in expectation the best one scores no less (and
+    never less than a coin, though others' majorities do where opposed camps balance); the majority with the own vote is
+    fitted to the very votes it predicts, so in expectation the best one scores no more.
     """
     votes = votes.decided
     votes = votes.take((votes.panel_Q >= MIN_PANEL)[votes.pair_V])
     if len(votes.user_V) == 0:
         return None
     with_own_V, without_own_V = side_with_majority(votes)
-    return float(np.mean(without_own_V)), float(np.mean(with_own_V))
+    return max(float(np.mean(without_own_V)), 0.5), float(np.mean(with_own_V))

@@ -86,7 +86,12 @@ def of_minorities(m: Minorities) -> str:
         return "Minorities are unknown: no user shares enough pairs with others for a bound at 95 %."
     text = f"{found:,} of {testable:,} users with enough shared pairs side with the others' majority less than half "
     text += "of the time, at 95 % confidence"
-    return f"{text} (by chance alone: at most {facts['at_most_by_chance']:.0f})."
+    text += f" (by chance alone: at most {facts['at_most_by_chance']:.0f})."
+    # each of six people in two balanced camps faces three of the other five
+    balanced = (
+        f" So many are outvoted where opposed camps balance; {facts['n_below_half']:,} are with the own vote counted."
+    )
+    return text + balanced if 2 * found > testable else text
 
 
 def of_room(r: Room) -> str:
@@ -129,9 +134,10 @@ def of_groups(g: Groups) -> str:
         return f"Groups are unknown: fewer than five users share pairs.{tail}"
     if g.groups == 1:
         return f"No groups beyond chance among {g.axes.n:,} users.{tail}"
+    axes = "1 axis" if g.groups == 2 else f"{g.groups - 1} axes"
     return (
-        f"Users are not interchangeable: up to {g.groups} groups beyond chance among {g.axes.n:,} users "
-        f"(of different taste or different care).{tail}"
+        f"Users are not interchangeable: {g.axes.n:,} of them differ along {axes} beyond chance, as at least {g.groups} "
+        f"groups would (of different taste or different care).{tail}"
     )
 
 
@@ -196,7 +202,7 @@ def aggregation_rows(s: SocialChoice, g: Groups) -> list[Row]:
         _tested("aggregation", "Borda winner not the Condorcet winner", s.borda_winners, "prompts"),
         _tested("aggregation", "axes along which users differ", g.axes, "users", ".1f"),
         _tested("aggregation", "share of the strongest axis", g.strongest_axis, "users"),
-        Row("aggregation", "groups beyond chance", groups, "", f"{g.axes.n:,} users"),
+        Row("aggregation", "groups beyond chance, at least", groups, "", f"{g.axes.n:,} users"),
         _tested("aggregation", "regret of the worst-served user", g.worst_user_regret, "users"),
         _tested("aggregation", "regret of the worst-served tenth", g.worst_decile_regret, "users"),
     ]
