@@ -116,6 +116,11 @@ def test_links_lead_somewhere():
     assert [link for page in PAGES for link in broken_links(page)] == []
 
 
+def test_every_page_is_in_the_index():
+    listed = set(LINK.findall((ROOT / "docs" / "index.md").read_text()))
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"} <= listed
+
+
 def test_a_broken_link_is_seen(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# Top\n[a](page.md#top) [b](absent.md) [c](page.md#nowhere) ![d](absent.png)\n```\n[e](x)\n```\n")
