@@ -136,8 +136,8 @@ def of_groups(g: Groups) -> str:
         return f"No groups beyond chance among {g.axes.n:,} users.{tail}"
     axes = "1 axis" if g.groups == 2 else f"{g.groups - 1} axes"
     return (
-        f"Users are not interchangeable: {g.axes.n:,} of them differ along {axes} beyond chance, as at least {g.groups} "
-        f"groups would (of different taste or different care).{tail}"
+        f"Users are not interchangeable: {g.axes.n:,} of them differ along {axes} beyond chance, as at least "
+        f"{g.groups} groups would (of different taste or different care).{tail}"
     )
 
 
