@@ -57,7 +57,7 @@ def run_arms(job: Job, settings: Settings) -> Arms:
         for seed in seeds:
             training_rows(job.parts(seed), size, seed)
     grid = {(name, size): [Cell(name, size, seed) for seed in seeds] for size in sizes for name in job.learners}
-    ran = _run(job, grid.values(), settings)
+    ran = _run(job, "cells", grid.values(), settings)
     full_size = round(float(np.mean([len(_training(job.parts(seed))) for seed in seeds])))
     by_size = {
         full_size if size is None else size: {name: load_arm(job, grid[name, size]) for name in job.learners}
@@ -65,7 +65,7 @@ def run_arms(job: Job, settings: Settings) -> Arms:
     }
     personal = [name for name, arm in by_size[full_size].items() if arm.personal]
     placebo = {name: [Cell(name, None, seed, "shuffled") for seed in seeds] for name in personal if settings.placebo}
-    ran += _run(job, placebo.values(), settings)
+    ran += _run(job, "placebo cells", placebo.values(), settings)
     shuffled = {name: load_arm(job, cells) for name, cells in placebo.items()}
     return Arms(by_size, full_size, shuffled, {"cells_seconds": time.perf_counter() - started, "cells_run": ran})
 
@@ -106,11 +106,11 @@ def disagreement(described: Mapping[str, Any]) -> float | None:
     return described["disagreement"]["at_panel"]["2"]["contested"]["value"]
 
 
-def _run(job: Job, grid: Iterable[Sequence[Cell]], settings: Settings) -> int:
+def _run(job: Job, label: str, grid: Iterable[Sequence[Cell]], settings: Settings) -> int:
     """Run cells; the learners that stand last in the table cost most and start first, so that no worker idles."""
     cells = [cell for group in reversed(list(grid)) for cell in group]
     stored = sum(map(job.is_stored, cells))
-    with Progress(len(cells), stored, settings.quiet) as progress:
+    with Progress(label, len(cells), stored, settings.quiet) as progress:
         return run_cells(job, cells, settings.workers or cores(), progress.tell)
 
 

@@ -15,7 +15,8 @@ LINE_EVERY_SECONDS = 10.0
 class Progress:
     """Counts cells; writes to standard error. ``quiet`` says nothing but failures."""
 
-    def __init__(self, total: int, stored: int, quiet: bool = False) -> None:
+    def __init__(self, label: str, total: int, stored: int, quiet: bool = False) -> None:
+        self._label = label
         self._total, self._stored, self._done = total, stored, 0
         self._quiet = quiet
         self._bar: Any = None
@@ -28,7 +29,7 @@ class Progress:
             self._show_bar()
         else:
             kept = f", {self._stored} are there already" if self._stored else ""
-            self._say(f"{self._total} cells to compute{kept}")
+            self._say(f"{self._total} {self._label} to compute{kept}")
         return self
 
     def __exit__(
@@ -47,7 +48,7 @@ class Progress:
         elif not self._quiet and time.monotonic() - self._last > LINE_EVERY_SECONDS:
             self._last = time.monotonic()
             left = (self._last - self._start) / self._done * (self._total - self._stored - self._done)
-            self._say(f"{self._stored + self._done} of {self._total} cells, about {left:.0f} s left ({cell})")
+            self._say(f"{self._stored + self._done} of {self._total} {self._label}, about {left:.0f} s left ({cell})")
 
     def _say(self, line: str) -> None:
         if self._bar is not None:
@@ -61,7 +62,7 @@ class Progress:
         from rich.progress import Progress as Bar
 
         columns = (
-            TextColumn("cells"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -71,4 +72,4 @@ class Progress:
         )
         self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
         self._bar.start()
-        self._task = self._bar.add_task("cells", total=self._total, completed=self._stored, cell="")
+        self._task = self._bar.add_task(self._label, total=self._total, completed=self._stored, cell="")
