@@ -123,7 +123,7 @@ def _sides(job: Job, settings: Settings) -> dict[str, float]:
         "dropped": [p.dropped for p in parts],
     }
     shares = {"test_share": TEST_SHARE[job.rule], "valid_share": VALID_SHARE[job.rule]}
-    return shares | {side: float(np.mean(counted)) for side, counted in rows.items()}
+    return shares | {side: round(float(np.mean(counted))) for side, counted in rows.items()}
 
 
 def _data(kept: Kept) -> dict[str, Any]:
