@@ -299,6 +299,48 @@ class TestTooLittle:
         assert "empty response" in captured.out and captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "ratings", "rankings"])
+def test_damage_of_any_kind_is_refused_or_told_never_a_traceback(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    whole = damaged_from(tmp_path, kind)
+    path = tmp_path / f"p.{kind if kind in ('csv', 'parquet') else 'jsonl'}"
+    refusals = 0
+    for _ in range(40):
+        content = bytearray(whole)
+        for at in rng.integers(0, len(content), rng.integers(1, 12)).tolist():
+            junk = (b'"', b"\n", b"\0", b"\xff", b"{", b"[", b"\\", b",", b'[{"role":', b"")[int(rng.integers(10))]
+            content[at : at + int(rng.integers(0, 9))] = junk
+        path.write_bytes(content)
+        try:
+            reading = read([path])
+            clean(reading, lint(reading))
+        except PolyprefError as error:
+            refusals += 1
+            assert "\n" not in str(error)
+    assert refusals < 40 or kind == "parquet"
+
+
+def damaged_from(folder: Path, kind: str) -> bytes:
+    """A sound file to be damaged."""
+    chat = [{"role": "user", "content": "é"}]
+    rows = [line(f"u{k % 3}", chat if k % 2 else "p", f"x{k}", "y", tie=k % 5 == 0, weight=k) for k in range(30)]
+    if kind == "ratings":
+        rated = [{"user_id": k % 2, "prompt": "p", "response": f"r{k}", "rating": k % 4} for k in range(30)]
+        return b"".join(json.dumps(row).encode() + b"\n" for row in rated)
+    if kind == "rankings":
+        ranked = {"user_id": 1, "prompt": "p", "responses": ["a", "b", "c"], "ranking": [3, 1, 2]}
+        return (json.dumps(ranked).encode() + b"\n") * 30
+    if kind == "jsonl":
+        return b"".join(rows)
+    frame = pl.DataFrame({"user_id": ["u", "v"] * 15, "prompt": "p", "chosen": 'say "x",\n', "rejected": "y"})
+    return frame.write_csv().encode() if kind == "csv" else parquet_bytes(folder, frame)
+
+
+def parquet_bytes(folder: Path, frame: pl.DataFrame) -> bytes:
+    frame.write_parquet(folder / "whole.parquet")
+    return (folder / "whole.parquet").read_bytes()
+
+
 def test_every_refusal_is_an_input_error(tmp_path):
     with pytest.raises(InputError):
         read([put(tmp_path, b"\x00\x01\x02")])
