@@ -252,6 +252,11 @@ def test_verdict(gains, placebo, disagreement, room, best):
     assert "nan" not in found["text"].lower()
 
 
+def test_verdict_says_why_a_gain_above_zero_is_not_enough():
+    gains = [gain(str(i), 0.0205 if i == 0 else 0.0, 0.01) for i in range(8)]
+    assert "may be chance when 8 are tried" in verdict(gains, [], [str(i) for i in range(8)], BASELINE, 0.4)["text"]
+
+
 def test_verdict_without_a_population_learner():
     assert verdict([], [], ["own"], None, 0.4)["room"] == "unclear"
 

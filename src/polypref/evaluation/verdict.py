@@ -119,8 +119,9 @@ def _unclear(known: Mapping[str, Row], baseline: str) -> str:
             "Add one, such as hierarchical."
         )
     best = max(known, key=lambda learner: known[learner]["value"])
+    chance = f", which may be chance when {len(known)} are tried" if known[best]["lo"] > 0 else ", which may be chance"
     return (
         f"Whether there is room to personalise is unclear: the best personal learner, {best}, gains "
-        f"{_points(known[best]['value'])} points over {baseline} (95 % interval {_interval(known[best])}), which may "
-        f"be chance. Use {baseline} until there are more judgements per user."
+        f"{_points(known[best]['value'])} points over {baseline} (95 % interval {_interval(known[best])}){chance}. "
+        f"Use {baseline} until there are more judgements."
     )
