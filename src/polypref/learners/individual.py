@@ -7,16 +7,18 @@ ridge is one number for all, chosen on validation rows. A stranger gets the pool
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from polypref.comparisons import Comparisons, concat
+from polypref.comparisons import Comparisons, FloatArray, concat
 from polypref.features.protocol import Encoder
-from polypref.learners import mixed, newton, validation
+from polypref.learners import newton, ridge, validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, ResponseEffects
 from polypref.learners.panel import Panel
+from polypref.learners.protocol import margins
 from polypref.learners.variances import Estimate, estimate
 
 
@@ -34,22 +36,38 @@ class Individual:
         train, valid = validation.cut(train, valid, seed)
         whole = concat(train, valid)
         inputs = Inputs.fit(encoder, whole, self.directions)
-        panel, found, loss, warm = Panel.build(train, inputs), {}, {}, None
+        panel = Panel.build(train, inputs)
+        groups, found, loss = _batches(panel), {}, {}
+        weights: list[FloatArray | None] = [None] * len(groups)
         for variance in self.variances:
-            prior = _prior(inputs.size, variance)
-            warm = newton.solve(panel.task, prior, warm, tolerance=1e-3)
-            margin_N = panel.margins(warm, prior, valid)
+            weights = [ridge.solve(b, variance, w, 1e-2) for b, w in zip(groups, weights, strict=True)]
+            scorer = _scorer(panel, groups, weights, np.zeros(inputs.size), {})
+            margin_N = margins(scorer, valid).value_Q
             found[variance] = validation.measure(margin_N, valid)
             loss[variance] = validation.log_loss(margin_N, valid) if len(valid) else 0.0
         chosen = validation.best(loss)
         panel = Panel.build(whole, inputs)
-        own = panel.scorer(newton.solve(panel.task, _prior(inputs.size, chosen)), _prior(inputs.size, chosen), {})
+        groups = _batches(panel)
+        weights = [ridge.solve(b, chosen) for b in groups]
         how = Estimate(spread=False, personal=False, shared=False)
         everyone, prior = estimate(panel.task, how, seed)
         everyone = newton.solve(panel.task, prior, everyone)
-        selection = {"variance": chosen, **found[chosen]}
-        return LinearScorer(inputs, everyone.w_K, panel.user_table(), own.weights_UK, ResponseEffects(), selection)
+        return _scorer(panel, groups, weights, everyone.w_K, {"variance": chosen, **found[chosen]})
 
 
-def _prior(k: int, variance: float) -> mixed.Variances:
-    return mixed.Variances(np.zeros(k), np.eye(k) * variance, 0.0, 0.0)
+def _batches(panel: Panel) -> list[ridge.Batch]:
+    difference_NK = panel.x_RK[panel.chosen_N] - panel.x_RK[panel.rejected_N]
+    return ridge.batches(difference_NK, panel.user_N, panel.train.label_N, panel.train.weights_N)
+
+
+def _scorer(
+    panel: Panel,
+    groups: list[ridge.Batch],
+    weights: Sequence[FloatArray | None],
+    population_K: FloatArray,
+    selection: Mapping[str, float | str],
+) -> LinearScorer:
+    weights_UK = np.zeros((len(panel.users_U), panel.inputs.size))
+    for batch, w_BK in zip(groups, weights, strict=True):
+        weights_UK[batch.user_B] = w_BK
+    return LinearScorer(panel.inputs, population_K, panel.user_table(), weights_UK, ResponseEffects(), selection)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from polypref.comparisons import Comparisons, IntArray, Users
+from polypref.comparisons import Comparisons, FloatArray, IntArray, Users
 from polypref.learners import mixed
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, ResponseEffects
@@ -23,20 +24,28 @@ class Panel:
     train: Comparisons
     users_U: IntArray
     responses_R: IntArray
-    task: mixed.Problem
+    x_RK: FloatArray
+    user_N: IntArray
+    chosen_N: IntArray
+    rejected_N: IntArray
+    share: float
 
     @classmethod
     def build(cls, train: Comparisons, inputs: Inputs, share: float = 0.0) -> Panel:
-        """Renumber, compute the inputs, sort into clusters; ``share`` as in ``mixed.Likeness``."""
+        """Renumber and compute the inputs; ``share`` as in ``mixed.Likeness``."""
         users_U, user_N = np.unique(train.user_N, return_inverse=True)
         both = np.concatenate([train.chosen_N, train.rejected_N])
         responses_R, at_2N = np.unique(both, return_inverse=True)
         x_RK = inputs(train.responses.take(responses_R))
-        n = len(train)
-        likeness = mixed.Likeness(share, inputs.size - 2)
-        judges = (user_N, at_2N[:n], at_2N[n:])
-        task = mixed.problem(x_RK, judges, train.label_N, train.weights_N, likeness)
-        return cls(inputs, train, users_U, responses_R, task)
+        user_N, at_2N, n = user_N.astype(np.int32), at_2N.astype(np.int32), len(train)
+        return cls(inputs, train, users_U, responses_R, x_RK, user_N, at_2N[:n], at_2N[n:], share)
+
+    @cached_property
+    def task(self) -> mixed.Problem:
+        """The rows as the mixed model's solver sees them."""
+        likeness = mixed.Likeness(self.share, self.inputs.size - 2)
+        judges = (self.user_N, self.chosen_N, self.rejected_N)
+        return mixed.problem(self.x_RK, judges, self.train.label_N, self.train.weights_N, likeness)
 
     def user_table(self) -> Users:
         """The users of the panel, in its order."""
@@ -96,7 +105,7 @@ class Panel:
             dual = csr_array(
                 (alpha_E[entry], (row, np.searchsorted(members, response_E[entry]))), shape=(len(users), len(members))
             )
-            view = personal * (dual @ self.task.likeness(self.task.x_RK[members][None])[0])
+            view = personal * (dual @ self.task.likeness(self.x_RK[members][None])[0])
             parts.append((np.repeat(users, len(members)), np.tile(members, len(users)), view.ravel()))
         user, response, own = (np.concatenate(part) for part in zip(*parts, strict=True))
         kept = own != 0.0
