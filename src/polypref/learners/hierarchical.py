@@ -45,8 +45,8 @@ class Hierarchical:
     """Learn what each user thinks of each text beyond its features."""
     likeness: float = 0.8
     """Share of a user's view of a text that carries over to texts of the same prompt that the encoder finds alike."""
-    tune_rows: int = 40_000
-    """Choose the variances' factors on at most about this many training rows (whole users, taken at random)."""
+    tune_rows: int = 60_000
+    """Estimate the variances on at most about this many training rows (whole users, taken at random)."""
 
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
@@ -56,9 +56,10 @@ class Hierarchical:
         whole = concat(train, valid)
         inputs = Inputs.fit(encoder, whole, self.directions)
         how = Estimate(shared=self.shared_effects, personal=self.personal_effects)
-        panel = Panel.build(train, inputs, self.likeness)
+        some, some_valid = self._some_users(train, valid, seed)
+        panel = Panel.build(some, inputs, self.likeness, np.float32)
         effects, prior = estimate(panel.task, how, seed)
-        factors, found = self._tune(train, valid, inputs, prior, seed)
+        factors, found = _tune(panel, some_valid, prior)
         prior = _scaled(prior, factors)
         panel = Panel.build(whole, inputs, self.likeness)
         effects = newton.solve(panel.task, prior, _warm(panel.task, effects))
@@ -68,35 +69,6 @@ class Hierarchical:
         covariance_UKK = newton.posterior(panel.task, effects, prior).astype(np.float32)
         return HierarchicalScorer(**vars(linear), prior=prior, covariance_UKK=covariance_UKK)
 
-    def _tune(
-        self, train: Comparisons, valid: Comparisons, inputs: Inputs, prior: mixed.Variances, seed: int
-    ) -> tuple[Factors, dict[str, float]]:
-        """Coordinate search over factors of (spread, shared, personal); ends at the least validation log loss."""
-        train, valid = self._some_users(train, valid, seed)
-        if not len(valid):
-            return (1.0, 1.0, 1.0), {}
-        panel = Panel.build(train, inputs, self.likeness)
-        tried: dict[Factors, tuple[float, NDArray]] = {}
-        state: mixed.Effects | None = None
-
-        def loss(factors: Factors) -> float:
-            nonlocal state
-            if factors not in tried:
-                scaled = _scaled(prior, factors)
-                state = newton.solve(panel.task, scaled, state, tolerance=1e-3)
-                margin_N = panel.margins(state, scaled, valid)
-                tried[factors] = (validation.log_loss(margin_N, valid), margin_N)
-            return tried[factors][0]
-
-        current: Factors = (1.0, 1.0, 1.0)
-        for coordinate, candidates in ((2, (4.0, 16.0, 64.0, 0.25)), (0, (2.0, 4.0, 8.0, 0.5, 0.25)), (1, (2.0, 0.5))):
-            for factor in candidates:
-                trial = _with(current, coordinate, factor)
-                if loss(trial) < loss(_with(current, coordinate, 1.0)) and loss(trial) < loss(current):
-                    current = trial
-        current = min((current, (0.0, current[1], 0.0), (0.0, 1.0, 0.0)), key=loss)
-        return current, validation.measure(tried[current][1], valid)
-
     def _some_users(self, train: Comparisons, valid: Comparisons, seed: int) -> tuple[Comparisons, Comparisons]:
         if len(train) <= self.tune_rows:
             return train, valid
@@ -105,6 +77,32 @@ class Hierarchical:
         kept_U = np.zeros(len(train.users), bool)
         kept_U[order_U[: max(2, int(np.searchsorted(count_U.cumsum(), self.tune_rows)))]] = True
         return train.take(kept_U[train.user_N]), valid.take(kept_U[valid.user_N])
+
+
+def _tune(panel: Panel, valid: Comparisons, prior: mixed.Variances) -> tuple[Factors, dict[str, float]]:
+    """Coordinate search over factors of (spread, shared, personal); ends at the least validation log loss."""
+    if not len(valid):
+        return (1.0, 1.0, 1.0), {}
+    tried: dict[Factors, tuple[float, NDArray]] = {}
+    state: mixed.Effects | None = None
+
+    def loss(factors: Factors) -> float:
+        nonlocal state
+        if factors not in tried:
+            scaled = _scaled(prior, factors)
+            state = newton.solve(panel.task, scaled, state, tolerance=1e-3)
+            margin_N = panel.margins(state, scaled, valid)
+            tried[factors] = (validation.log_loss(margin_N, valid), margin_N)
+        return tried[factors][0]
+
+    current: Factors = (1.0, 1.0, 1.0)
+    for coordinate, candidates in ((2, (4.0, 16.0, 64.0, 0.25)), (0, (2.0, 4.0, 8.0, 0.5, 0.25)), (1, (2.0, 0.5))):
+        for factor in candidates:
+            trial = _with(current, coordinate, factor)
+            if loss(trial) < loss(current):
+                current = trial
+    current = min((current, (0.0, current[1], 0.0), (0.0, 1.0, 0.0)), key=loss)
+    return current, validation.measure(tried[current][1], valid)
 
 
 def _append(users: Users, kept_U: NDArray, user_id: str) -> Users:

@@ -59,7 +59,8 @@ def _quadratic(task: Problem, bucket: Bucket, margin_N: Array, bound: bool) -> t
     m_BSS += m_BSS.transpose(0, 2, 1)
     at = np.arange(slots)
     m_BSS[:, at, at] += (_sums(c_N, curve_N, size) + _sums(r_N, curve_N, size)).reshape(clusters, slots)
-    return m_BSS, z_BS
+    precision = bucket.x_BSK.dtype
+    return m_BSS.astype(precision), z_BS.astype(precision)
 
 
 def _reduce(task: Problem, margin_N: Array, prior: Variances, bound: bool = False) -> Reduced:
@@ -67,11 +68,13 @@ def _reduce(task: Problem, margin_N: Array, prior: Variances, bound: bool = Fals
     k = task.x_RK.shape[1]
     differ = bool(prior.spread_KK.any())
     ps, pxs, zs = [], [], []
-    a_UKK = np.zeros((task.users, k, k)) if differ else None
+    precision = task.buckets[0].x_BSK.dtype
+    spread_KK, personal = prior.spread_KK.astype(precision), precision.type(prior.personal)
+    a_UKK = np.zeros((task.users, k, k), precision) if differ else None
     for bucket in task.buckets:
         p_BSS, z_BS = _quadratic(task, bucket, margin_N, bound)
-        if prior.personal > 0:
-            system_BSS = prior.personal * (p_BSS @ bucket.alike_BSS)
+        if personal > 0:
+            system_BSS = personal * (p_BSS @ bucket.alike_BSS)
             at = np.arange(p_BSS.shape[1])
             system_BSS[:, at, at] += 1.0
             solved = np.linalg.solve(system_BSS, np.concatenate([p_BSS, z_BS[..., None]], axis=2))
@@ -81,10 +84,10 @@ def _reduce(task: Problem, margin_N: Array, prior: Variances, bound: bool = Fals
         if a_UKK is not None:
             pxs.append(p_BSS @ bucket.x_BSK)
             a_BKK = bucket.x_BSK.transpose(0, 2, 1) @ pxs[-1]
-            a_UKK += (bucket.to_user @ a_BKK.reshape(len(a_BKK), -1)).reshape(a_UKK.shape)
+            bucket.add_by_user(a_UKK, a_BKK)
     if a_UKK is None:
         return Reduced(task.users, task.buckets, ps, pxs, zs, None, None)
-    system_UKK = a_UKK @ prior.spread_KK
+    system_UKK = a_UKK @ spread_KK
     system_UKK[:, np.arange(k), np.arange(k)] += 1.0
     return Reduced(task.users, task.buckets, ps, pxs, zs, a_UKK, np.linalg.solve(system_UKK, a_UKK))
 
@@ -94,10 +97,11 @@ def deviation(reduced: Reduced, spread_KK: Array, pull: Sequence[Array]) -> tupl
     columns = pull[0].shape[-1]
     if reduced.j_UKK is None:
         return pull, np.zeros((reduced.users, len(spread_KK), columns))
-    total_UKC = np.zeros((*reduced.j_UKK.shape[:2], columns))
+    total_UKC = np.zeros((*reduced.j_UKK.shape[:2], columns), reduced.j_UKK.dtype)
+    spread_KK = spread_KK.astype(reduced.j_UKK.dtype)
     for bucket, v_BSC in zip(reduced.buckets, pull, strict=True):
         xt_BKC = bucket.x_BSK.transpose(0, 2, 1) @ v_BSC
-        total_UKC += (bucket.to_user @ xt_BKC.reshape(len(xt_BKC), -1)).reshape(total_UKC.shape)
+        bucket.add_by_user(total_UKC, xt_BKC)
     t_UKC = total_UKC - reduced.j_UKK @ (spread_KK @ total_UKC)
     d_UKC = spread_KK @ t_UKC
     left = [v - px @ d_UKC[b.user_B] for b, px, v in zip(reduced.buckets, reduced.px, pull, strict=True)]
@@ -124,6 +128,7 @@ class _Population:
         f_RC = np.concatenate(
             [self.x_RK @ scaled_TC[: self.k] + scaled_TC[self.k :], np.zeros((1, scaled_TC.shape[1]))]
         )
+        f_RC = f_RC.astype(self.reduced.p[0].dtype)
         return [p @ f_RC[b.response_BS] for b, p in zip(self.reduced.buckets, self.reduced.p, strict=True)]
 
     def linear(self) -> Array:

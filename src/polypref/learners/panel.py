@@ -29,23 +29,26 @@ class Panel:
     chosen_N: IntArray
     rejected_N: IntArray
     share: float
+    precision: type[np.floating]
 
     @classmethod
-    def build(cls, train: Comparisons, inputs: Inputs, share: float = 0.0) -> Panel:
-        """Renumber and compute the inputs; ``share`` as in ``mixed.Likeness``."""
+    def build(
+        cls, train: Comparisons, inputs: Inputs, share: float = 0.0, precision: type[np.floating] = np.float64
+    ) -> Panel:
+        """Renumber, compute the inputs; ``share`` as in ``mixed.Likeness``, ``precision`` as in ``mixed.problem``."""
         users_U, user_N = np.unique(train.user_N, return_inverse=True)
         both = np.concatenate([train.chosen_N, train.rejected_N])
         responses_R, at_2N = np.unique(both, return_inverse=True)
         x_RK = inputs(train.responses.take(responses_R))
         user_N, at_2N, n = user_N.astype(np.int32), at_2N.astype(np.int32), len(train)
-        return cls(inputs, train, users_U, responses_R, x_RK, user_N, at_2N[:n], at_2N[n:], share)
+        return cls(inputs, train, users_U, responses_R, x_RK, user_N, at_2N[:n], at_2N[n:], share, precision)
 
     @cached_property
     def task(self) -> mixed.Problem:
         """The rows as the mixed model's solver sees them."""
         likeness = mixed.Likeness(self.share, self.inputs.size - 2)
         judges = (self.user_N, self.chosen_N, self.rejected_N)
-        return mixed.problem(self.x_RK, judges, self.train.label_N, self.train.weights_N, likeness)
+        return mixed.problem(self.x_RK, judges, self.train.label_N, self.train.weights_N, likeness, self.precision)
 
     def user_table(self) -> Users:
         """The users of the panel, in its order."""

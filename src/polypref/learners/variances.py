@@ -80,7 +80,7 @@ def _update(
 
 def _trace(reduced: Reduced, spread_KK: Array, rng: np.random.Generator) -> float:
     """Trace of Q C over all clusters, by Hutchinson's random signs (the many slots average the noise away)."""
-    signs = [rng.choice([-1.0, 1.0], size=(*z.shape, 1)) * (z != 0)[..., None] for z in reduced.z]
+    signs = [rng.choice([-1.0, 1.0], size=(*z.shape, 1)).astype(z.dtype) * (z != 0)[..., None] for z in reduced.z]
     force = [p @ (b.alike_BSS @ v) for p, b, v in zip(reduced.p, reduced.buckets, signs, strict=True)]
     left, _ = deviation(reduced, spread_KK, force)
     return float(sum((v * q).sum() for v, q in zip(signs, left, strict=True)))
