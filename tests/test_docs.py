@@ -75,7 +75,7 @@ def test_the_readme_shows_the_five_lines_of_the_example():
 
 def test_the_five_lines_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(shlex.split(generate.EXAMPLES["simulate"])) == 0
+    assert main(shlex.split(generate.EXAMPLES["simulate"])[1:]) == 0
     capsys.readouterr()
     load(ROOT / "examples" / "five_lines.py")
     assert "personal" in capsys.readouterr().out
