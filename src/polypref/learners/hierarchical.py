@@ -43,7 +43,7 @@ class Hierarchical:
     """Learn a quality of each text, for everyone, that its features do not explain."""
     personal_effects: bool = True
     """Learn what each user thinks of each text beyond its features."""
-    likeness: float = 0.8
+    likeness: float = 0.9
     """Share of a user's view of a text that carries over to texts of the same prompt that the encoder finds alike."""
     tune_rows: int = 60_000
     """Estimate the variances on at most about this many training rows (whole users, taken at random)."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +90,17 @@ class Bucket:
     def add_by_user(self, total_U: Array, value_B: Array) -> None:
         """Add the clusters' values to their users' totals, in place."""
         total_U[self.user_B[self.first_B]] += np.add.reduceat(value_B, self.first_B, axis=0)
+
+    def add_gram(self, total_UKK: Array, px_BSK: Array) -> None:
+        """Add x' P x of every user's clusters to the users' totals, in place."""
+        k = px_BSK.shape[2]
+        if len(self.first_B) == len(self.user_B):
+            total_UKK[self.user_B] += self.x_BSK.transpose(0, 2, 1) @ px_BSK
+            return
+        # one product per user over all of their clusters: far less memory traffic than a product per cluster
+        for low, high in pairwise([*self.first_B.tolist(), len(self.user_B)]):
+            x_SK, px_SK = self.x_BSK[low:high].reshape(-1, k), px_BSK[low:high].reshape(-1, k)
+            total_UKK[self.user_B[low]] += x_SK.T @ px_SK
 
 
 @dataclass(frozen=True, eq=False)

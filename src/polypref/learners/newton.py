@@ -83,8 +83,7 @@ def _reduce(task: Problem, margin_N: Array, prior: Variances, bound: bool = Fals
         zs.append(z_BS)
         if a_UKK is not None:
             pxs.append(p_BSS @ bucket.x_BSK)
-            a_BKK = bucket.x_BSK.transpose(0, 2, 1) @ pxs[-1]
-            bucket.add_by_user(a_UKK, a_BKK)
+            bucket.add_gram(a_UKK, pxs[-1])
     if a_UKK is None:
         return Reduced(task.users, task.buckets, ps, pxs, zs, None, None)
     system_UKK = a_UKK @ spread_KK
