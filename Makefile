@@ -9,7 +9,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs install install-dev clean
+.PHONY: help demo test lint style types pages docs install install-dev clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -38,10 +38,16 @@ demo: install
 test: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-lint: install-dev
+lint: style types pages
+
+style: install-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: install-dev
 	$(BIN)/pyright
+
+pages: install-dev
 	$(BIN)/python docs/generate.py --check
 
 docs: install-dev
