@@ -61,7 +61,7 @@ class Hierarchical:
         effects, prior = estimate(panel.task, how, seed)
         factors, found = _tune(panel, some_valid, prior)
         prior = _scaled(prior, factors)
-        panel = Panel.build(whole, inputs, self.likeness)
+        panel = Panel.build(whole, inputs, self.likeness, np.float32)
         effects = newton.solve(panel.task, prior, _warm(panel.task, effects))
         names = ("spread_factor", "shared_factor", "personal_factor")
         selection = dict(zip(names, factors, strict=True)) | found
