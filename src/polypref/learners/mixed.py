@@ -53,7 +53,7 @@ class Likeness:
 
     share: float
     directions: int
-    reach: float = 0.8
+    reach: float = 0.55
 
     def __call__(self, x_BSK: Array) -> Array:
         """Correlation (B, S, S) of b between the responses with inputs ``x_BSK``."""
