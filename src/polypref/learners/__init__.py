@@ -15,6 +15,8 @@ from polypref.learners.hierarchical import Hierarchical, HierarchicalScorer
 from polypref.learners.individual import Individual
 from polypref.learners.length import Length, LengthScorer
 from polypref.learners.linear import LinearScorer, PopulationScorer
+from polypref.learners.low_rank import LowRank, LowRankScorer
+from polypref.learners.personalized import Personalized, PersonalizedScorer
 from polypref.learners.pooled import Pooled
 from polypref.learners.protocol import Adapts, Learner, Scorer, Scores, Uncertain, margins
 from polypref.learners.random import Random, RandomScorer
@@ -26,11 +28,23 @@ LEARNERS: dict[str, Learner] = {
     "pooled-majority": Pooled(aggregate="majority"),
     "pooled-effects": Pooled(response_effects=True),
     "individual": Individual(),
+    "personalized": Personalized(),
+    "personalized-cluster": Personalized(users="cluster"),
+    "low-rank": LowRank(),
     "hierarchical": Hierarchical(),
 }
 
 SCORERS: dict[str, type[Scorer]] = {
-    scorer.kind: scorer for scorer in (RandomScorer, LengthScorer, LinearScorer, PopulationScorer, HierarchicalScorer)
+    scorer.kind: scorer
+    for scorer in (
+        RandomScorer,
+        LengthScorer,
+        LinearScorer,
+        PopulationScorer,
+        PersonalizedScorer,
+        LowRankScorer,
+        HierarchicalScorer,
+    )
 }
 
 __all__ = ["LEARNERS", "SCORERS", "Adapts", "Learner", "Scorer", "Scores", "Uncertain", "load", "margins", "save"]

@@ -1,0 +1,196 @@
+"""Gradient descent for the learners that need it: Adam on batches of judgements, stopped by validation rows.
+
+Rows are put in an order that content decides and drawn with a seeded generator, so neither the order of a file nor a
+user's name changes a fit; up to ``Descent.batch`` rows every step sees all of them.
+
+Shapes: ``_N`` comparisons, ``_R`` responses that occur in them, ``_K`` inputs, ``_U`` users that occur, ``_B`` a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons, IntArray, Users, concat
+from polypref.learners import validation
+from polypref.learners.inputs import Inputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Parameters = dict[str, "Tensor"]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Judgements as tensors: users and responses by number, labels in [0, 1], weights with mean 1 over all rows."""
+
+    user_B: Tensor
+    chosen_B: Tensor
+    rejected_B: Tensor
+    label_B: Tensor
+    weight_B: Tensor
+
+    def __len__(self) -> int:
+        return len(self.user_B)
+
+    def take(self, rows: Tensor) -> Batch:
+        """The judgements numbered ``rows``."""
+        return Batch(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+    def balanced(self, users: int) -> Batch:
+        """The same judgements, weighted so that every user of the batch weighs the same."""
+        import torch
+
+        total_U = torch.bincount(self.user_B, self.weight_B, minlength=users)
+        weight_B = self.weight_B / total_U[self.user_B].clamp(min=1e-12)
+        return replace(self, weight_B=weight_B * len(self) / (total_U > 0).sum())
+
+    def loss(self, margin_B: Tensor) -> Tensor:
+        """Weighted mean of -log P(label)."""
+        from torch.nn.functional import softplus
+
+        return (self.weight_B * (softplus(-margin_B) + (1.0 - self.label_B) * margin_B)).mean()
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """One numbering of users and responses for all rows of a fit, and the inputs of those responses."""
+
+    users: Users
+    users_U: IntArray
+    responses_R: IntArray
+    x_RK: Tensor
+
+    @classmethod
+    def build(cls, whole: Comparisons, inputs: Inputs) -> Self:
+        """Number what occurs in ``whole``."""
+        import torch
+
+        responses_R = np.unique(np.concatenate([whole.chosen_N, whole.rejected_N]))
+        x_RK = inputs(whole.responses.take(responses_R)).astype(np.float32)
+        users_U = np.unique(whole.user_N)
+        return cls(Users(whole.users.ids.gather(users_U)), users_U, responses_R, torch.from_numpy(x_RK))
+
+    def batch(self, rows: Comparisons) -> Batch:
+        """All of ``rows``, in their order."""
+        import torch
+
+        columns = (
+            np.searchsorted(self.users_U, rows.user_N),
+            np.searchsorted(self.responses_R, rows.chosen_N),
+            np.searchsorted(self.responses_R, rows.rejected_N),
+            rows.label_N.astype(np.float32),
+            (rows.weights_N / max(rows.weights_N.mean(), 1e-12)).astype(np.float32),
+        )
+        return Batch(*map(torch.from_numpy, columns))
+
+
+class Model(Protocol):
+    """What is fitted: where it starts, what its parameters say, and what they are to lower."""
+
+    def start(self, seed: int) -> Parameters: ...
+
+    def margins(self, now: Parameters, rows: Batch) -> Tensor:
+        """Reward(chosen) - reward(rejected) of each judgement under its own user."""
+        ...
+
+    def loss(self, now: Parameters, rows: Batch) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What a model came to on validation rows: after how many steps it was best, its log loss and figures there."""
+
+    steps: int
+    log_loss: float
+    found: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Descent:
+    """The rows of a fit, and how to descend on them.
+
+    Every ``every`` steps the validation rows are looked at; after ``patience`` looks without a gain the best one
+    counts. Where there are no validation rows, ``unjudged`` steps are taken.
+    """
+
+    table: Table
+    train: Comparisons
+    valid: Comparisons
+    seed: int
+    rate: float
+    batch: int = 8192
+    most: int = 800
+    every: int = 10
+    patience: int = 6
+    unjudged: int = 100
+
+    @property
+    def weight(self) -> float:
+        """Total weight of the training rows."""
+        return max(float(self.train.weights_N.sum()), 1e-12)
+
+    def attempt(self, model: Model) -> Trial:
+        """Fit ``model`` to the training rows for as long as the validation rows gain."""
+        if not len(self.valid):
+            return Trial(self.unjudged, 0.0, {})
+        rows = self.table.batch(self.valid)
+        now = model.start(self.seed)
+        walk = self._walk(model, now, self.train)
+        best, since, at = self._judge(model, now, rows, 0), 0, 0
+        while since < self.patience and at < self.most:
+            for _ in range(self.every):
+                now = next(walk)
+            at += self.every
+            trial = self._judge(model, now, rows, at)
+            best, since = (trial, 0) if trial.log_loss < best.log_loss else (best, since + 1)
+        return best
+
+    def finish(self, model: Model, trial: Trial) -> dict[str, NDArray]:
+        """Fit ``model`` to training and validation rows, with as many passes as the trial took."""
+        whole = concat(self.train, self.valid)
+        passes = max(1.0, len(whole) / self.batch) / max(1.0, len(self.train) / self.batch)
+        now = model.start(self.seed)
+        walk = self._walk(model, now, whole)
+        for _ in range(round(trial.steps * passes)):
+            now = next(walk)
+        return {name: value.detach().numpy().astype(np.float64) for name, value in now.items()}
+
+    def _judge(self, model: Model, now: Parameters, rows: Batch, steps: int) -> Trial:
+        import torch
+
+        with torch.no_grad():
+            margin_N = model.margins(now, rows).numpy().astype(np.float64)
+        return Trial(steps, validation.log_loss(margin_N, self.valid), validation.measure(margin_N, self.valid))
+
+    def _walk(self, model: Model, start: Parameters, rows: Comparisons) -> Iterator[Parameters]:
+        """Adam's parameters after one step, two steps, ..."""
+        import torch
+
+        now = {name: value.clone().requires_grad_() for name, value in start.items()}
+        adam = torch.optim.Adam(now.values(), lr=self.rate)
+        for batch in self._batches(rows):
+            adam.zero_grad()
+            model.loss(now, batch).backward()
+            adam.step()
+            yield now
+
+    def _batches(self, rows: Comparisons) -> Iterator[Batch]:
+        """Endless batches: all rows where they fit into one, otherwise shuffled anew for every pass."""
+        import torch
+
+        by_content = np.lexsort((rows.chosen_N, rows.user_N, rows.pair_key_N))
+        whole = self.table.batch(rows.take(by_content))
+        generator = torch.Generator().manual_seed(self.seed)
+        while True:
+            if len(whole) <= self.batch:
+                yield whole
+                continue
+            order = torch.randperm(len(whole), generator=generator)
+            for part in order.split(self.batch)[: len(whole) // self.batch]:  # a short rest waits for the next pass
+                yield whole.take(part)

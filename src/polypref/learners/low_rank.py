@@ -1,0 +1,200 @@
+"""Everybody's reward is a mixture of a few basis rewards: LoRe.
+
+Paper: Bose et al. 2025, "LoRe: Personalizing LLMs via Low-Rank Reward Modeling", from its formula only:
+
+    r_u(x) = x V softmax(s_u)        V: inputs x basis rewards,  s_u: basis scores of user u
+
+V and s are fitted together by Adam to -log sigmoid of the reward differences; a new user gets scores of their own while
+V stays as it is.
+
+What we changed: ridge penalties (priors N(anchor, 1/penalty) on V's columns, N(0, 1/user_penalty) on the scores)
+instead of a fixed number of steps; the anchor is the pooled reward, where the paper's regularised version takes a
+reference model's. Judgements weigh the same, as in that version; ``average="user"`` weighs users the same, as in its
+plain one. V starts at the anchor and s at N(0, 1), so swapped labels give exactly opposite rewards. The paper's
+constant 1/100 fits its own features; ours have variance 1 (``inputs``), so there is none. Number of basis rewards,
+penalty and steps are chosen on validation rows. Strangers get the mean mixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, softmax
+
+from polypref.comparisons import Comparisons, Users, concat
+from polypref.features.protocol import Encoder
+from polypref.learners import newton, validation
+from polypref.learners.descent import Batch, Descent, Parameters, Table, Trial
+from polypref.learners.inputs import Inputs
+from polypref.learners.linear import LinearScorer, ResponseEffects
+from polypref.learners.panel import Panel
+from polypref.learners.protocol import Serves
+from polypref.learners.variances import Estimate, estimate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """Settings of LoRe on frozen features."""
+
+    anchor: Literal["pooled", "none"] = "pooled"
+    """What basis rewards are drawn towards: the pooled reward, or zero."""
+    average: Literal["judgement", "user"] = "judgement"
+    """What weighs the same in the loss."""
+    bases: tuple[int, ...] = (8, 4, 32)
+    """Numbers of basis rewards to try on validation rows."""
+    penalties: tuple[float, ...] = (1.0, 0.3, 3.0)
+    """Inverse prior variances of a basis reward's weights to try on validation rows."""
+    user_penalty: float = 0.3
+    """Inverse prior variance of a user's basis scores."""
+    directions: int = 64
+    """Principal directions of the encoder's space to use."""
+
+    def fit(
+        self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
+    ) -> LowRankScorer:
+        """See ``learners.protocol.Learner``."""
+        train, valid = validation.cut(train, valid, seed)
+        whole = concat(train, valid)
+        inputs = Inputs.fit(encoder, whole, self.directions)
+        table = Table.build(whole, inputs)
+        descent = Descent(table, train, valid, seed, rate=0.05)
+        model, trial = self._tune(descent, self._anchor(train, inputs, seed))
+        fitted = descent.finish(replace(model, anchor_K=self._anchor(whole, inputs, seed)), trial)
+        selection = {"bases": float(model.bases), "penalty": model.penalty, "steps": trial.steps, **trial.found}
+        mixture_UC = softmax(fitted["score_UC"], axis=1)
+        basis_KC = fitted["basis_KC"]
+        return LowRankScorer(
+            inputs,
+            basis_KC @ mixture_UC.mean(axis=0),
+            table.users,
+            mixture_UC @ basis_KC.T,
+            ResponseEffects(),
+            selection,
+            basis_KC=basis_KC,
+            mixture_C=mixture_UC.mean(axis=0),
+            user_penalty=self.user_penalty,
+        )
+
+    def _anchor(self, rows: Comparisons, inputs: Inputs, seed: int) -> NDArray[np.floating]:
+        if self.anchor == "none":
+            return np.zeros(inputs.size)
+        task = Panel.build(rows, inputs).task
+        effects, prior = estimate(task, Estimate(spread=False, personal=False, shared=False), seed)
+        return newton.solve(task, prior, effects).w_K
+
+    def _tune(self, descent: Descent, anchor_K: NDArray[np.floating]) -> tuple[_Mixture, Trial]:
+        """First the penalty, at the first number of basis rewards, then that number."""
+        first = _Mixture(self, descent.table, anchor_K, self.bases[0], self.penalties[0], descent.weight)
+        best = (first, descent.attempt(first))
+        for penalty in self.penalties[1:]:
+            best = _better(best, descent, replace(first, penalty=penalty))
+        for bases in self.bases[1:]:
+            best = _better(best, descent, replace(best[0], bases=bases))
+        return best
+
+
+def _better(best: tuple[_Mixture, Trial], descent: Descent, model: _Mixture) -> tuple[_Mixture, Trial]:
+    trial = descent.attempt(model)
+    return (model, trial) if trial.log_loss < best[1].log_loss else best
+
+
+@dataclass(frozen=True, eq=False)
+class _Mixture:
+    """The basis and everybody's scores, as ``descent.Model``."""
+
+    how: LowRank
+    table: Table
+    anchor_K: NDArray[np.floating]
+    bases: int
+    penalty: float
+    weight: float  # of all judgements: penalties are per fit, the loss is per judgement
+
+    def start(self, seed: int) -> Parameters:
+        """Every basis reward is the anchor; scores are random, so that they part."""
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        basis_KC = torch.from_numpy(self.anchor_K.astype(np.float32))[:, None].repeat(1, self.bases)
+        return {
+            "basis_KC": basis_KC,
+            "score_UC": torch.randn(len(self.table.users), self.bases, generator=generator),
+        }
+
+    def margins(self, now: Parameters, rows: Batch) -> Tensor:
+        """See ``descent.Model``."""
+        import torch
+        from torch.nn.functional import embedding  # its gradient adds up in a fixed order, unlike indexing's
+
+        basis_RC = self.table.x_RK @ now["basis_KC"]
+        mixture_BC = embedding(rows.user_B, torch.softmax(now["score_UC"], dim=1))
+        return ((embedding(rows.chosen_B, basis_RC) - embedding(rows.rejected_B, basis_RC)) * mixture_BC).sum(dim=1)
+
+    def loss(self, now: Parameters, rows: Batch) -> Tensor:
+        """See ``descent.Model``."""
+        import torch
+
+        anchor_K1 = torch.from_numpy(self.anchor_K.astype(np.float32))[:, None]
+        squares = self.penalty * ((now["basis_KC"] - anchor_K1) ** 2).sum()
+        squares = squares + self.how.user_penalty * (now["score_UC"] ** 2).sum()
+        margin_B = self.margins(now, rows)
+        if self.how.average == "user":
+            rows = rows.balanced(len(self.table.users))
+        return rows.loss(margin_B) + squares / (2.0 * self.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankScorer(LinearScorer):
+    """A linear scorer that keeps its basis for new users; ``mixture_C`` is the mean of the known users' mixtures."""
+
+    basis_KC: NDArray[np.float64]
+    mixture_C: NDArray[np.float64]
+    user_penalty: float
+
+    kind: ClassVar[str] = "low-rank"
+    serves: ClassVar[Serves] = "any_user"
+
+    def adapt(self, user_id: str, few: Comparisons) -> LowRankScorer:
+        """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
+
+        The new user's scores are drawn around those of the mean mixture.
+        """
+        x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
+        basis_RC = x_RK @ self.basis_KC
+        d_NC = basis_RC[place_2N[: len(few)]] - basis_RC[place_2N[len(few) :]]
+        center_C = np.log(np.maximum(self.mixture_C, 1e-9))
+
+        def value(shift_C: NDArray) -> tuple[float, NDArray]:
+            mixture_C = softmax(center_C + shift_C)
+            margin_N = d_NC @ mixture_C
+            loss_N = np.logaddexp(0.0, -margin_N) + (1.0 - few.label_N) * margin_N
+            pull_C = (few.weights_N * (expit(margin_N) - few.label_N)) @ d_NC
+            slope_C = mixture_C * (pull_C - pull_C @ mixture_C) + self.user_penalty * shift_C
+            return float(few.weights_N @ loss_N + self.user_penalty * (shift_C @ shift_C) / 2), slope_C
+
+        mixture_C = softmax(center_C + minimize(value, np.zeros(len(center_C)), jac=True, method="L-BFGS-B").x)
+        others = np.flatnonzero((self.users.ids != user_id).to_numpy())
+        ids = pl.concat([self.users.ids.gather(others), pl.Series(self.users.ids.name, [user_id], dtype=pl.String)])
+        weights_UK = np.concatenate([self.weights_UK[others], (self.basis_KC @ mixture_C)[None]])
+        return replace(self, users=Users(ids), weights_UK=weights_UK)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        config, arrays = super().state()
+        own = {"basis_KC": self.basis_KC, "mixture_C": self.mixture_C}
+        return {**config, "user_penalty": self.user_penalty}, arrays | own
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``."""
+        linear = LinearScorer.from_state(config, arrays, encoder)
+        basis_KC, mixture_C = arrays["basis_KC"], arrays["mixture_C"]
+        return cls(**vars(linear), basis_KC=basis_KC, mixture_C=mixture_C, user_penalty=config["user_penalty"])
