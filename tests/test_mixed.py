@@ -1,0 +1,176 @@
+"""The mixed-effects solver against independent oracles: a dense joint optimum, scikit-learn, numpy, planted truth."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from polypref.learners import newton, ridge
+from polypref.learners.mixed import Likeness, Problem, Variances, margins, objective, problem
+from polypref.learners.variances import Estimate, estimate
+
+R, K, U = 12, 3, 4
+
+
+def rows(seed: int, n: int = 80, users: int = U, responses: int = R, k: int = K):
+    rng = np.random.default_rng(seed)
+    x_RK = rng.normal(size=(responses, k))
+    user_N = rng.integers(users, size=n)
+    user_N[:users] = np.arange(users)
+    chosen_N = rng.integers(responses, size=n)
+    rejected_N = (chosen_N + 1 + rng.integers(responses - 1, size=n)) % responses
+    label_N = np.where(rng.random(n) < 0.15, 0.5, 1.0)
+    weight_N = rng.uniform(0.5, 2.0, size=n)
+    return x_RK, (user_N, chosen_N, rejected_N), label_N, weight_N
+
+
+def prior(k: int = K, spread: float = 0.7, shared: float = 0.4, personal: float = 0.5) -> Variances:
+    mix_KK = np.random.default_rng(9).normal(size=(k, k))
+    return Variances(np.full(k, 1.3), spread * (np.eye(k) + 0.2 * mix_KK @ mix_KK.T), shared, personal)
+
+
+def written_out(x_RK: np.ndarray, users: int):
+    """All effects as one vector: how to split it, and the rewards (U, R) that it gives."""
+    r, k = x_RK.shape
+    parts = np.cumsum([k, r, users * k])
+
+    def split(theta):
+        w, a, d, b = np.split(theta, parts)
+        return w, a, d.reshape(users, k), b.reshape(users, r)
+
+    def rewards(theta):
+        w, a, d, b = split(theta)
+        return (x_RK @ w + a)[None] + d @ x_RK.T + b
+
+    return split, rewards
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_mode_is_the_optimum_of_the_dense_joint_problem(seed):
+    x_RK, judges, label_N, weight_N = rows(seed)
+    user_N, chosen_N, rejected_N = judges
+    variances = prior()
+    split, rewards = written_out(x_RK, U)
+    precision_KK = np.linalg.inv(variances.spread_KK)
+
+    def loss(theta):
+        w, a, d, b = split(theta)
+        reward_UR = rewards(theta)
+        margin_N = reward_UR[user_N, chosen_N] - reward_UR[user_N, rejected_N]
+        data = (weight_N * (np.logaddexp(0, -margin_N) + (1 - label_N) * margin_N)).sum()
+        energy = (w**2 / variances.population_K).sum() + (a**2).sum() / variances.shared
+        energy += np.einsum("uk,kl,ul->", d, precision_KK, d) + (b**2).sum() / variances.personal
+        return data + energy / 2
+
+    size = K + R + U * K + U * R
+    found = minimize(loss, np.zeros(size), method="L-BFGS-B", options={"maxiter": 5000, "maxfun": 10**7, "ftol": 1e-14})
+    best_UR = rewards(found.x)
+    task = problem(x_RK, judges, label_N, weight_N, Likeness(0.0, K))
+    effects = newton.solve(task, variances, tolerance=1e-10)
+    ours_N = margins(task, effects, variances)
+    np.testing.assert_allclose(ours_N, best_UR[user_N, chosen_N] - best_UR[user_N, rejected_N], atol=2e-3)
+    assert objective(task, effects, variances) == pytest.approx(found.fun, abs=1e-4)
+
+
+def test_views_of_texts_alike_move_together():
+    x_RK = np.array([[0.0, 0.0, 0.0], [0.01, 0.0, 0.0], [3.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+    both = (np.array([0, 0, 0]), np.array([0, 0, 1]), np.array([2, 3, 2]))
+    variances = Variances(np.zeros(3), np.zeros((3, 3)), 0.0, 1.0)
+    apart = problem(x_RK, both, np.array([1.0, 1.0, 0.5]), np.ones(3), Likeness(0.0, 3))
+    alike = problem(x_RK, both, np.array([1.0, 1.0, 0.5]), np.ones(3), Likeness(0.9, 3))
+    apart_N = margins(apart, newton.solve(apart, variances, tolerance=1e-9), variances)
+    alike_N = margins(alike, newton.solve(alike, variances, tolerance=1e-9), variances)
+    assert alike_N[2] > apart_N[2] + 0.05
+
+
+def test_without_users_it_is_one_logistic_regression():
+    from sklearn.linear_model import LogisticRegression
+
+    x_RK, judges, _, weight_N = rows(3, n=200)
+    _, chosen_N, rejected_N = judges
+    variances = Variances(np.full(K, 1.3), np.zeros((K, K)), 0.0, 0.0)
+    task = problem(x_RK, judges, np.ones(200), weight_N, Likeness(0.0, K))
+    effects = newton.solve(task, variances, tolerance=1e-12)
+    flip_N = np.where(np.arange(200) % 2, 1.0, -1.0)
+    model = LogisticRegression(C=1.3, fit_intercept=False, tol=1e-10, max_iter=1000)
+    model.fit((x_RK[chosen_N] - x_RK[rejected_N]) * flip_N[:, None], flip_N, sample_weight=weight_N)
+    np.testing.assert_allclose(effects.w_K, model.coef_[0], atol=1e-4)
+
+
+def test_ridge_is_one_logistic_regression_per_user():
+    from sklearn.linear_model import LogisticRegression
+
+    x_RK, (user_N, chosen_N, rejected_N), _, weight_N = rows(4, n=300)
+    difference_NK = x_RK[chosen_N] - x_RK[rejected_N]
+    found_UK = np.zeros((U, K))
+    for batch in ridge.batches(difference_NK, user_N, np.ones(300), weight_N):
+        found_UK[batch.user_B] = ridge.solve(batch, 2.0, tolerance=1e-7)
+    for user in range(U):
+        own = user_N == user
+        flip_N = np.where(np.arange(own.sum()) % 2, 1.0, -1.0)
+        model = LogisticRegression(C=2.0, fit_intercept=False, tol=1e-10, max_iter=1000)
+        model.fit(difference_NK[own] * flip_N[:, None], flip_N, sample_weight=weight_N[own])
+        np.testing.assert_allclose(found_UK[user], model.coef_[0], atol=1e-4)
+
+
+def test_conjugate_gradients_solve():
+    rng = np.random.default_rng(5)
+    root = rng.normal(size=(30, 30))
+    matrix, right = root @ root.T + np.eye(30), rng.normal(size=(30, 3))
+    found = newton.conjugate_gradients(
+        lambda v: matrix @ v, right, np.zeros((30, 3)), lambda v: v / np.diag(matrix)[:, None], 1e-10
+    )
+    np.testing.assert_allclose(found, np.linalg.solve(matrix, right), atol=1e-7)
+
+
+def solved(task: Problem, variances: Variances) -> np.ndarray:
+    return margins(task, newton.solve(task, variances, tolerance=1e-11), variances)
+
+
+def test_order_of_rows_and_names_of_users_do_not_matter():
+    x_RK, judges, label_N, weight_N = rows(6)
+    variances = prior()
+    straight_N = solved(problem(x_RK, judges, label_N, weight_N, Likeness(0.5, K)), variances)
+    shuffle = np.random.default_rng(0).permutation(len(label_N))
+    renamed = (U - 1 - judges[0][shuffle], judges[1][shuffle], judges[2][shuffle])
+    task = problem(x_RK, renamed, label_N[shuffle], weight_N[shuffle], Likeness(0.5, K))
+    np.testing.assert_allclose(solved(task, variances), straight_N[shuffle], atol=1e-4)
+
+
+def test_swapped_judgements_give_opposite_margins():
+    x_RK, (user_N, chosen_N, rejected_N), _, weight_N = rows(7)
+    straight = problem(x_RK, (user_N, chosen_N, rejected_N), np.ones(80), weight_N, Likeness(0.5, K))
+    swapped = problem(x_RK, (user_N, rejected_N, chosen_N), np.ones(80), weight_N, Likeness(0.5, K))
+    np.testing.assert_allclose(solved(swapped, prior()), solved(straight, prior()), atol=1e-4)
+
+
+def test_a_new_user_on_a_fixed_population_gets_what_the_joint_fit_gives_its_users():
+    x_RK, judges, label_N, weight_N = rows(8)
+    variances = prior()
+    task = problem(x_RK, judges, label_N, weight_N, Likeness(0.5, K))
+    joint = newton.solve(task, variances, tolerance=1e-12)
+    alone = newton.solve_users(task, variances, x_RK @ joint.w_K + joint.a_R)
+    np.testing.assert_allclose(alone.t_UK, joint.t_UK, atol=1e-3)
+
+
+def planted(spread: float, seed: int, users: int = 150, each: int = 60):
+    rng = np.random.default_rng(seed)
+    x_RK = rng.normal(size=(80, 5))
+    user_N = np.repeat(np.arange(users), each)
+    chosen_N = rng.integers(80, size=len(user_N))
+    rejected_N = (chosen_N + 1 + rng.integers(79, size=len(user_N))) % 80
+    w_UK = rng.normal(size=5) + rng.normal(size=(users, 5)) * np.sqrt(spread)
+    margin_N = np.einsum("nk,nk->n", x_RK[chosen_N] - x_RK[rejected_N], w_UK[user_N])
+    wins_N = rng.random(len(user_N)) < 1 / (1 + np.exp(-margin_N))
+    judges = (user_N, np.where(wins_N, chosen_N, rejected_N), np.where(wins_N, rejected_N, chosen_N))
+    return problem(x_RK, judges, np.ones(len(user_N)), np.ones(len(user_N)), Likeness(0.0, 5))
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.5])
+def test_empirical_bayes_finds_the_planted_spread(spread):
+    _, variances = estimate(planted(spread, 1), Estimate(shared=False, personal=False, steps=15), seed=0)
+    assert spread / 1.6 < np.trace(variances.spread_KK) / 5 < spread * 1.6
+
+
+def test_empirical_bayes_finds_no_spread_where_all_are_alike():
+    _, variances = estimate(planted(0.0, 2), Estimate(shared=False, personal=False, steps=25), seed=0)
+    assert np.trace(variances.spread_KK) / 5 < 0.02
