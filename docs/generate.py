@@ -26,7 +26,7 @@ EXAMPLES: dict[str, str] = {
     "compare": "polypref compare prefs.jsonl --learners pooled hierarchical --seeds 2 --out report",
     "fit": "polypref fit prefs.jsonl --learner hierarchical --out scorer",
     "score": "polypref score scorer questions.jsonl --out scores.jsonl",
-    "demo": "polypref demo --out demo",
+    "demo": "polypref demo --seeds 1 --out demo",
 }
 
 

@@ -23,6 +23,8 @@ class Demo:
     encoder: EncoderName = "minilm"
     seed: int = 0
     """Decides texts, people and choices."""
+    seeds: int = 3
+    """Number of random splits; compare's own default is more."""
     workers: int = 0
     """Worker processes; 0: one per core."""
 
@@ -33,4 +35,7 @@ class Demo:
 
         file = self.out / f"{self.world}.jsonl"
         Simulate(world=self.world, out=file, seed=self.seed, force=True).run()
-        return Compare(files=(str(file),), out=self.out, encoder=self.encoder, workers=self.workers).run()
+        compare = Compare(
+            files=(str(file),), out=self.out, encoder=self.encoder, seeds=self.seeds, workers=self.workers
+        )
+        return compare.run()
