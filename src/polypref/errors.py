@@ -6,8 +6,8 @@ An error names the thing, the value, what was expected and the next step, in one
 
 To add one: subclass ``PolyprefError`` here when callers need to tell it apart, otherwise raise the nearest class below
 with a message of that shape. ``raise`` is for what a user can cause; ``assert`` for what only we can cause. The command
-line prints the message of a ``PolyprefError`` on one line and exits with its ``exit_code``; any other exception is a bug
-and keeps its traceback.
+line prints the message of a ``PolyprefError`` on one line and exits with its ``exit_code``; any other exception is a
+bug and keeps its traceback.
 """
 
 from __future__ import annotations

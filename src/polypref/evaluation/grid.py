@@ -98,7 +98,10 @@ class _Owner(threading.Thread):
                 number = self._todo.get_nowait()
             except queue.Empty:
                 return
-            answer = self._ask(number)
+            try:
+                answer = self._ask(number)
+            except Exception as error:  # an owner that ends without an answer would leave the run waiting for good
+                answer = failure(error)
             if not self._stop_event.is_set():
                 self._answers.put((number, answer))
 

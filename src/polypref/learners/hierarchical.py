@@ -22,6 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, Users, concat
+from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import mixed, newton, validation
 from polypref.learners.inputs import Inputs
@@ -67,7 +68,7 @@ class Hierarchical:
         selection = dict(zip(names, factors, strict=True)) | found
         linear = panel.scorer(effects, prior, selection)
         covariance_UKK = newton.posterior(panel.task, effects, prior).astype(np.float32)
-        return HierarchicalScorer(**vars(linear), prior=prior, covariance_UKK=covariance_UKK)
+        return HierarchicalScorer(**vars(linear), prior=prior, covariance_UKK=covariance_UKK, likeness=self.likeness)
 
     def _some_users(self, train: Comparisons, valid: Comparisons, seed: int) -> tuple[Comparisons, Comparisons]:
         if len(train) <= self.tune_rows:
@@ -130,6 +131,7 @@ class HierarchicalScorer(LinearScorer):
 
     prior: mixed.Variances
     covariance_UKK: NDArray[np.float32]
+    likeness: float
 
     kind: ClassVar[str] = "hierarchical"
     serves: ClassVar[Serves] = "any_user"
@@ -150,13 +152,16 @@ class HierarchicalScorer(LinearScorer):
         for rows in np.array_split(known_N, max(1, len(known_N) * difference_NK.shape[1] ** 2 // (1 << 24))):
             covariance_NKK = self.covariance_UKK[user_N[rows]]
             variance_N[rows] = np.einsum("nk,nkl,nl->n", difference_NK[rows], covariance_NKK, difference_NK[rows])
-        judged_2N = self.effects.entry(np.concatenate([user_N, user_N]), self.effects.find(pool.keys_R)[place_2N]) >= 0
+        entry_2N = self.effects.entry(np.concatenate([user_N, user_N]), self.effects.find(pool.keys_R)[place_2N])
+        judged_2N = (entry_2N >= 0) & np.append(self.effects.judged_E, False)[entry_2N]
         own_2N = self.prior.personal * np.where(judged_2N, 0.5, 1.0)
         return np.sqrt(np.maximum(variance_N + own_2N[:n] + own_2N[n:], 0.0))
 
     def adapt(self, user_id: str, few: Comparisons) -> HierarchicalScorer:
         """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves."""
-        panel = Panel.build(replace(few, user_N=np.zeros(len(few), np.int32)), self.inputs)
+        if not len(few):
+            raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
+        panel = Panel.build(replace(few, user_N=np.zeros(len(few), np.int32)), self.inputs, self.likeness)
         keys_R = few.responses.keys_R[panel.responses_R]
         population_R = panel.task.x_RK @ self.population_K + self.effects.shared(keys_R)
         effects = newton.solve_users(panel.task, self.prior, population_R)
@@ -174,7 +179,7 @@ class HierarchicalScorer(LinearScorer):
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""
         config, arrays = super().state()
-        config |= {"shared": self.prior.shared, "personal": self.prior.personal}
+        config |= {"shared": self.prior.shared, "personal": self.prior.personal, "likeness": self.likeness}
         arrays |= {"prior.population_K": self.prior.population_K, "prior.spread_KK": self.prior.spread_KK}
         return config, arrays | {"covariance_UKK": self.covariance_UKK}
 
@@ -185,4 +190,4 @@ class HierarchicalScorer(LinearScorer):
         prior = mixed.Variances(
             arrays["prior.population_K"], arrays["prior.spread_KK"], config["shared"], config["personal"]
         )
-        return cls(**vars(linear), prior=prior, covariance_UKK=arrays["covariance_UKK"])
+        return cls(**vars(linear), prior=prior, covariance_UKK=arrays["covariance_UKK"], likeness=config["likeness"])

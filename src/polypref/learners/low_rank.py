@@ -55,6 +55,8 @@ class LowRank:
     """Inverse prior variances of a basis reward's weights to try on validation rows."""
     user_penalty: float = 0.3
     """Inverse prior variance of a user's basis scores."""
+    most_steps: int = 800
+    """Steps of Adam at most; validation rows usually stop it earlier."""
     directions: int = 64
     """Principal directions of the encoder's space to use."""
 
@@ -66,7 +68,7 @@ class LowRank:
         whole = concat(train, valid)
         inputs = Inputs.fit(encoder, whole, self.directions)
         table = Table.build(whole, inputs)
-        descent = Descent(table, train, valid, seed, rate=0.05)
+        descent = Descent(table, train, valid, seed, rate=0.05, most=self.most_steps)
         model, trial = self._tune(descent, self._anchor(train, inputs, seed))
         fitted = descent.finish(replace(model, anchor_K=self._anchor(whole, inputs, seed)), trial)
         selection = {"bases": float(model.bases), "penalty": model.penalty, "steps": trial.steps, **trial.found}

@@ -5,9 +5,9 @@ Reward of response r for user u is  x_r . (w + d_u) + a_r + b_ur,  and  P(c beat
     w ~ N(0, population)   d_u ~ N(0, spread)   a_r ~ N(0, shared)   b_u ~ N(0, personal C)
 
 ``a`` and ``b`` are response effects: what features do not explain, for everyone and per user; C says how alike a user's
-views of two texts are (``Likeness``). A *cluster* is a set of responses that one user's comparisons connect; b of
-different clusters are independent. Users' effects are kept in dual form: with the dual weights alpha of every slot,
-b_u = personal C alpha and d_u = spread t_u, where t_u = x' alpha.
+views of two texts are (``Likeness``). A *cluster* is a set of responses that one user's comparisons connect or, where
+views carry over, a user's responses to one prompt; b of different clusters are independent. Users' effects are kept in
+dual form: with the dual weights alpha of every slot, b_u = personal C alpha and d_u = spread t_u, where t_u = x' alpha.
 
 Shapes: ``_B`` clusters of a bucket, ``_S`` their response slots (padded), ``_K`` inputs, ``_R`` responses, ``_U``
 users, ``_N`` comparisons, ``_T`` the K + R population effects (w, a), ``_C`` right-hand sides.
@@ -25,6 +25,9 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 Array = NDArray[np.floating]
+
+
+LARGEST = 256  # texts of one prompt that are joined into one cluster: its cost is the cube of its size
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,17 +134,24 @@ def problem(
     label_N: NDArray,
     weight_N: NDArray,
     likeness: Likeness,
+    prompt_R: NDArray | None = None,
     precision: type[np.floating] = np.float64,
 ) -> Problem:
     """Sort comparisons into clusters, and clusters into buckets (padding wastes at most a quarter of the slots).
 
+    Where views carry over (``likeness``), a user's responses to one prompt (``prompt_R``, default: one prompt) form one
+    cluster, up to ``LARGEST`` of them; larger ones fall apart into what their comparisons connect.
     ``precision`` is that of the dense algebra per cluster and user; single precision is twice as fast.
     """
     user_N, chosen_N, rejected_N = judges
     n, r, users = len(user_N), len(x_RK), int(user_N.max()) + 1
     key_2N = np.concatenate([user_N, user_N]).astype(np.int64) * r + np.concatenate([chosen_N, rejected_N])
     key_E, entry_2N = np.unique(key_2N, return_inverse=True)
-    links = coo_array((np.ones(n, bool), (entry_2N[:n], entry_2N[n:])), shape=(len(key_E), len(key_E)))
+    from_E, to_E = entry_2N[:n], entry_2N[n:]
+    if likeness.share > 0:
+        joined = _same_prompt(key_E // r, np.zeros(r, np.int64)[key_E % r] if prompt_R is None else prompt_R[key_E % r])
+        from_E, to_E = np.concatenate([from_E, joined[0]]), np.concatenate([to_E, joined[1]])
+    links = coo_array((np.ones(len(from_E), bool), (from_E, to_E)), shape=(len(key_E), len(key_E)))
     _, cluster_E = connected_components(links, directed=False)
     order_E = np.argsort(cluster_E, kind="stable")
     size = np.bincount(cluster_E)
@@ -167,6 +177,16 @@ def problem(
         judged = (row_N, place[cluster_E[chosen_E]], slot_E[chosen_E], slot_E[rejected_E])
         found.append(Bucket(user_B, response_BS, *judged, to_response, x_BSK, likeness(x_BSK)))
     return Problem(x_RK, found, np.asarray(label_N, float), np.asarray(weight_N, float), users, likeness)
+
+
+def _same_prompt(user_E: NDArray, prompt_E: NDArray) -> tuple[NDArray, NDArray]:
+    """Links between neighbours among a user's entries of one prompt, where there are at most ``LARGEST``."""
+    order_E = np.lexsort((prompt_E, user_E))
+    user_E, prompt_E = user_E[order_E], prompt_E[order_E]
+    same_E = (np.diff(user_E) == 0) & (np.diff(prompt_E) == 0)
+    group_E = np.concatenate([[0], np.cumsum(~same_E)])
+    kept = same_E & (np.bincount(group_E)[group_E[1:]] <= LARGEST)
+    return order_E[:-1][kept], order_E[1:][kept]
 
 
 def start(task: Problem) -> Effects:

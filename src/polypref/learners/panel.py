@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from polypref.comparisons import Comparisons, FloatArray, IntArray, Users
+from polypref.comparisons import BoolArray, Comparisons, FloatArray, IntArray, Users
 from polypref.learners import mixed
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, ResponseEffects
@@ -48,7 +48,8 @@ class Panel:
         """The rows as the mixed model's solver sees them."""
         likeness = mixed.Likeness(self.share, self.inputs.size - 2)
         judges = (self.user_N, self.chosen_N, self.rejected_N)
-        return mixed.problem(self.x_RK, judges, self.train.label_N, self.train.weights_N, likeness, self.precision)
+        labels = (self.train.label_N, self.train.weights_N)
+        return mixed.problem(self.x_RK, judges, *labels, likeness, self.prompt_R, self.precision)
 
     def user_table(self) -> Users:
         """The users of the panel, in its order."""
@@ -87,32 +88,63 @@ class Panel:
         rank_R[order] = np.arange(len(keys))
         if personal == 0:
             return ResponseEffects(keys[order], effects.a_R[order])
-        user_E, response_E, own_E = self._views(effects, personal)
+        user_E, response_E, own_E, judged_E = self._views(effects, personal)
         response_E = rank_R[response_E]
         sort = np.lexsort((response_E, user_E))
-        return ResponseEffects(keys[order], effects.a_R[order], user_E[sort], response_E[sort], own_E[sort])
+        entries = (user_E[sort], response_E[sort], own_E[sort], judged_E[sort])
+        return ResponseEffects(keys[order], effects.a_R[order], *entries)
 
-    def _views(self, effects: mixed.Effects, personal: float) -> tuple[IntArray, IntArray, NDArray[np.floating]]:
-        """What each user thinks of each text beyond the linear reward: b of the texts they judged, and, as far as those
-        are alike, of the other training texts of the same prompts."""
+    @cached_property
+    def prompt_R(self) -> IntArray:
+        """The prompt of each of the panel's responses."""
+        return self.train.responses.prompt_R[self.responses_R]
+
+    def _views(
+        self, effects: mixed.Effects, personal: float
+    ) -> tuple[IntArray, IntArray, NDArray[np.floating], BoolArray]:
+        """What each user thinks of each text beyond the linear reward, as (user, response, view, judged) entries.
+
+        b of the texts that they judged and, where these are one cluster of their prompt, what it says of the prompt's
+        other training texts.
+        """
         r = len(self.responses_R)
-        entries = [(b.user_B, b.response_BS, alpha) for b, alpha in zip(self.task.buckets, effects.alpha, strict=True)]
-        used = [response_BS < r for _, response_BS, _ in entries]
-        user_E = np.concatenate([np.repeat(u, m.sum(axis=1)) for (u, _, _), m in zip(entries, used, strict=True)])
-        response_E = np.concatenate([response[m] for (_, response, _), m in zip(entries, used, strict=True)])
-        alpha_E = np.concatenate([alpha[m] for (_, _, alpha), m in zip(entries, used, strict=True)])
-        prompt_R = self.train.responses.prompt_R[self.responses_R]
+        user, response, alpha, own, cluster = [], [], [], [], []
+        clusters = 0
+        for bucket, alpha_BS in zip(self.task.buckets, effects.alpha, strict=True):
+            used_BS = bucket.response_BS < r
+            slots = used_BS.sum(axis=1)
+            user.append(np.repeat(bucket.user_B, slots))
+            response.append(bucket.response_BS[used_BS])
+            alpha.append(alpha_BS[used_BS])
+            own.append(personal * (bucket.alike_BSS @ alpha_BS[..., None])[..., 0][used_BS])
+            cluster.append(np.repeat(clusters + np.arange(len(slots)), slots))
+            clusters += len(slots)
+        user_E, response_E, alpha_E, own_E, cluster_E = map(np.concatenate, (user, response, alpha, own, cluster))
+        parts = [(user_E, response_E, own_E, np.ones(len(own_E), bool))]
+        if self.share > 0:
+            parts += self._carried_over(user_E, response_E, personal * alpha_E, cluster_E)
+        user_E, response_E, own_E, judged_E = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return user_E.astype(np.int32), response_E.astype(np.int32), own_E, judged_E
+
+    def _carried_over(
+        self, user_E: NDArray, response_E: NDArray, weight_E: NDArray, cluster_E: NDArray
+    ) -> list[tuple[NDArray, NDArray, NDArray, NDArray]]:
+        """Views of training texts that a user did not judge, where those that they did judge are one cluster."""
+        prompt_E = self.prompt_R[response_E]
         parts = []
-        for entry, members in _by_prompt(prompt_R[response_E], prompt_R):
+        for entry, members in _by_prompt(prompt_E, self.prompt_R):
             users, row = np.unique(user_E[entry], return_inverse=True)
-            dual = csr_array(
-                (alpha_E[entry], (row, np.searchsorted(members, response_E[entry]))), shape=(len(users), len(members))
-            )
-            view = personal * (dual @ self.task.likeness(self.x_RK[members][None])[0])
-            parts.append((np.repeat(users, len(members)), np.tile(members, len(users)), view.ravel()))
-        user, response, own = (np.concatenate(part) for part in zip(*parts, strict=True))
-        kept = own != 0.0
-        return user[kept].astype(np.int32), response[kept].astype(np.int32), own[kept]
+            couple = np.unique(np.stack([row, cluster_E[entry]]), axis=1)
+            single = np.bincount(couple[0], minlength=len(users)) == 1
+            shape, column = (len(users), len(members)), np.searchsorted(members, response_E[entry])
+            dual = csr_array((weight_E[entry], (row, column)), shape=shape)
+            view = dual @ self.task.likeness(self.x_RK[members][None])[0]
+            fresh = np.repeat(single[:, None], len(members), axis=1)
+            fresh[row, column] = False
+            at_user, at_member = np.nonzero(fresh)
+            views = view[at_user, at_member]
+            parts.append((users[at_user], members[at_member], views, np.zeros(len(views), bool)))
+        return parts
 
 
 def _by_prompt(prompt_E: NDArray, prompt_R: NDArray) -> Iterator[tuple[NDArray, NDArray]]:

@@ -60,6 +60,8 @@ class Personalized:
     """Inverse prior variance of the network's weights."""
     user_penalties: tuple[float, ...] = (2.0, 50.0)
     """Inverse prior variances of the users' own weights to try on validation rows."""
+    most_steps: int = 800
+    """Steps of Adam at most; validation rows usually stop it earlier."""
     directions: int = 64
     """Principal directions of the encoder's space to use."""
 
@@ -71,7 +73,7 @@ class Personalized:
         whole = concat(train, valid)
         inputs = Inputs.fit(encoder, whole, self.directions)
         table = Table.build(whole, inputs)
-        descent = Descent(table, train, valid, seed, rate=0.03)
+        descent = Descent(table, train, valid, seed, rate=0.03, most=self.most_steps)
         models = {penalty: _Network(self, table, penalty, descent.weight) for penalty in self.user_penalties}
         trials = {penalty: descent.attempt(model) for penalty, model in models.items()}
         chosen = validation.best({penalty: trial.log_loss for penalty, trial in trials.items()})

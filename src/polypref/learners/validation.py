@@ -27,12 +27,13 @@ def cut(train: Comparisons, valid: Comparisons | None, seed: int) -> tuple[Compa
 
 def measure(margin_N: NDArray, rows: Comparisons) -> dict[str, float]:
     """Mean log loss of all ``rows`` and accuracy of the decided ones; empty where there are none."""
-    if not len(rows):
+    if not rows.weights_N.any():
         return {}
     found = {"valid_log_loss": log_loss(margin_N, rows)}
-    decided_N = rows.label_N != 0.5
+    decided_N = (rows.label_N != 0.5) & (rows.weights_N > 0)
     if decided_N.any():
-        found["valid_accuracy"] = float((0.5 + 0.5 * np.sign(margin_N[decided_N])).mean())
+        right_N = 0.5 + 0.5 * np.sign(margin_N[decided_N])
+        found["valid_accuracy"] = float(np.average(right_N, weights=rows.weights_N[decided_N]))
     return found
 
 

@@ -30,7 +30,7 @@ class Estimate:
     shared: bool = True
     personal: bool = True
     steps: int = 8
-    probes: int = 2
+    probes: int = 4
     shrink: float = 1.0
 
 
@@ -48,8 +48,21 @@ def estimate(task: Problem, how: Estimate, seed: int) -> tuple[Effects, Variance
     for at in range(how.steps):
         effects, reduced, probes = step(task, effects, prior, probes, tolerance=1e-2)
         if at >= 1:
-            prior = _update(task, how, effects, prior, reduced, (probes.signs_TC * probes.images_TC).mean(axis=1))
+            new = _update(task, how, effects, prior, reduced, (probes.signs_TC * probes.images_TC).mean(axis=1))
+            effects, prior = _kept(effects, prior, new), new
     return effects, prior
+
+
+def _kept(effects: Effects, old: Variances, new: Variances) -> Effects:
+    """The same deviations d = spread t and b = personal C alpha, told in the units of new variances.
+
+    Without this a spread that grows eightfold makes every deviation grow eightfold before the next step, and where
+    tastes are nearly separable that feeds on itself until numbers overflow.
+    """
+    d_UK = effects.t_UK @ old.spread_KK
+    t_UK = np.linalg.lstsq(new.spread_KK, d_UK.T, rcond=None)[0].T
+    share = old.personal / new.personal if new.personal > 0 else 0.0
+    return replace(effects, t_UK=t_UK.astype(effects.t_UK.dtype), alpha=[share * v for v in effects.alpha])
 
 
 def _update(
@@ -65,7 +78,9 @@ def _update(
         population_K = prior.population_K.copy()
         for kind in kinds(k):
             squares = (effects.w_K[kind] ** 2).sum()
-            population_K[kind] = max(_ratio(squares, (1 - relative_T[:k][kind]).sum()), 1e-4)
+            size = len(effects.w_K[kind])
+            determined = np.clip((1 - relative_T[:k][kind]).sum(), 0.2 * size, size)  # few effects, few probes: noisy
+            population_K[kind] = max(_ratio(squares, determined), 1e-4)
         new = replace(new, population_K=population_K)
     if how.shared:
         new = replace(new, shared=_ratio((effects.a_R**2).sum(), (1 - relative_T[k:]).sum()))
@@ -98,7 +113,8 @@ def kinds(k: int) -> list[slice]:
 def _spread(task: Problem, effects: Effects, prior: Variances, reduced: Reduced, shrink: float) -> Array:
     """EM's matrix, brought to MacKay's scale, shrunk towards one variance per kind of input."""
     spread_KK, k = prior.spread_KK, len(prior.spread_KK)
-    assert reduced.j_UKK is not None
+    if reduced.j_UKK is None:  # nobody has been seen to differ
+        return spread_KK
     information_KK, dual_KK = reduced.j_UKK.sum(axis=0), effects.t_UK.T @ effects.t_UK
     moment_KK = spread_KK + spread_KK @ (dual_KK - information_KK) @ spread_KK / task.users
     em_KK = moment_KK * _ratio((spread_KK * dual_KK).sum(), (spread_KK * information_KK).sum())
