@@ -33,18 +33,22 @@ def save(path: Path | str, kind: str, config: Mapping[str, Any], arrays: Mapping
     path = Path(path)
     payload = to_bytes({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     manifest = {"format": FORMAT, "kind": kind, "sha256": sha256(payload).hexdigest(), "config": dict(config)}
+    if path.exists() and not (path / "manifest.json").exists():
+        raise ArtifactError(f"{path} exists and is not a polypref artifact; choose another path or remove it.")
+    folder = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         (folder / "arrays.safetensors").write_bytes(payload)
         write_json(folder / "manifest.json", manifest)
         if path.exists():
-            if not (path / "manifest.json").exists():
-                raise ArtifactError(f"{path} exists and is not a polypref artifact; choose another path or remove it.")
             shutil.rmtree(path)
         os.replace(folder, path)
     except OSError as error:
         raise CacheError(f"cannot write {path}: {error.strerror}. Free the space or choose another folder.") from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def load(path: Path | str, kind: str) -> tuple[dict[str, Any], dict[str, NDArray]]:

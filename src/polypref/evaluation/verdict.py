@@ -45,16 +45,16 @@ def verdict(
     known = {learner: row for learner, row in own.items() if row["value"] is not None and row["se"] is not None}
     chance = {row["learner"]: row for row in placebo if _is_main(row)}
     sure = {learner: row for learner, row in known.items() if _above_zero(row, len(known))}
-    real = {n: row for n, row in sure.items() if n not in chance or not _above_zero(chance[n], len(known))}
+    real = {n: row for n, row in sure.items() if n not in chance or _vanishes(chance[n], row, len(known))}
     if real:
         best = max(real, key=lambda learner: real[learner]["value"])
-        return {"room": "yes", "best": best, "text": _yes(best, real[best], name, best in chance)}
+        return {"room": "yes", "best": best, "text": _yes(best, real[best], name, chance.get(best))}
     little = disagreement is not None and disagreement < LOW_DISAGREEMENT
     small = bool(known) and all(row["hi"] < MARGIN for row in known.values())
     if sure:
         text = _placebo_gains(max(sure, key=lambda learner: sure[learner]["value"]), name)
         return {"room": "unclear", "best": name, "text": text}
-    if little or small:
+    if known and (little or small):
         return {"room": "no", "best": name, "text": _no(known, name, disagreement if little else None)}
     return {"room": "unclear", "best": name, "text": _unclear(known, name)}
 
@@ -72,6 +72,11 @@ def _above_zero(row: Row, tests: int) -> bool:
     return row["lo"] > 0 and row["value"] > norm.isf(0.025 / max(tests, 1)) * row["se"]
 
 
+def _vanishes(placebo: Row, real: Row, tests: int) -> bool:
+    """Whether shuffled users leave no sure gain, or less than half of the real one's lower limit."""
+    return not _above_zero(placebo, tests) or placebo["hi"] < real["lo"] / 2
+
+
 def _points(value: float) -> str:
     return f"{100 * value:.1f}".replace("-", "−")
 
@@ -80,10 +85,11 @@ def _interval(row: Row) -> str:
     return f"{_points(row['lo'])} to {_points(row['hi'])}"
 
 
-def _yes(best: str, row: Row, baseline: str, placebo: bool) -> str:
+def _yes(best: str, row: Row, baseline: str, placebo: Row | None) -> str:
     checked = (
-        "The gain rests on knowing the user: trained on shuffled users it disappears."
-        if placebo
+        "The gain rests on knowing the user: trained on shuffled users it is "
+        f"{_points(placebo['value'])} points ({_interval(placebo)})."
+        if placebo is not None and placebo["lo"] is not None
         else "Whether it rests on knowing the user was not checked, since no placebo arm was run."
     )
     return (
