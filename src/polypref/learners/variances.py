@@ -17,6 +17,8 @@ import numpy as np
 from polypref.learners.mixed import Array, Effects, Problem, Variances, personal_squares, start
 from polypref.learners.newton import Probes, Reduced, deviation, step
 
+LARGEST = 100.0  # a variance beyond which answers are certain anyway; few separable answers know no bound
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -54,15 +56,15 @@ def estimate(task: Problem, how: Estimate, seed: int) -> tuple[Effects, Variance
 
 
 def _kept(effects: Effects, old: Variances, new: Variances) -> Effects:
-    """The same deviations d = spread t and b = personal C alpha, told in the units of new variances.
+    """The same effects in the units of new variances, except that variances which shrink may shrink them too.
 
     Without this a spread that grows eightfold makes every deviation grow eightfold before the next step, and where
     tastes are nearly separable that feeds on itself until numbers overflow.
     """
-    d_UK = effects.t_UK @ old.spread_KK
-    t_UK = np.linalg.lstsq(new.spread_KK, d_UK.T, rcond=None)[0].T
-    share = old.personal / new.personal if new.personal > 0 else 0.0
-    return replace(effects, t_UK=t_UK.astype(effects.t_UK.dtype), alpha=[share * v for v in effects.alpha])
+    spread = min(1.0, np.trace(old.spread_KK) / max(np.trace(new.spread_KK), 1e-300))
+    personal = min(1.0, old.personal / max(new.personal, 1e-300))
+    t_UK = (spread * effects.t_UK).astype(effects.t_UK.dtype)
+    return replace(effects, t_UK=t_UK, alpha=[(personal * v).astype(v.dtype) for v in effects.alpha])
 
 
 def _update(
@@ -102,7 +104,7 @@ def _trace(reduced: Reduced, spread_KK: Array, rng: np.random.Generator) -> floa
 
 
 def _ratio(squares: float, determined: float) -> float:
-    return float(squares / max(determined, 1e-9))
+    return float(min(squares / max(determined, 1e-9), LARGEST))
 
 
 def kinds(k: int) -> list[slice]:
@@ -123,4 +125,5 @@ def _spread(task: Problem, effects: Effects, prior: Variances, reduced: Reduced,
         target_K[kind] = target_K[kind].mean()
     pseudo = shrink * k
     mixed_KK = (task.users * em_KK + pseudo * np.diag(target_K)) / (task.users + pseudo)
-    return (mixed_KK + mixed_KK.T) / 2
+    largest = max(float(np.diag(mixed_KK).max()), 1e-300)
+    return (mixed_KK + mixed_KK.T) / 2 * min(1.0, LARGEST / largest)

@@ -1,0 +1,126 @@
+"""What the contract suite of the learners runs on: encoders, small data sets, fitted scorers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from polypref.comparisons import Comparisons, Responses, Users
+from polypref.data.worlds import simulate
+from polypref.learners import LEARNERS, margins
+
+NAMES = sorted(LEARNERS)
+FOLDER = Path(__file__).parent.parent / "src" / "polypref" / "learners"
+
+# Settings that answer for everyone alike, and those that answer each user; every learner is one of the two.
+EVERYONE = {"random", "length", "pooled", "pooled-majority", "pooled-effects"}
+EACH = set(NAMES) - EVERYONE
+BLIND = {"random"}  # to labels
+
+# Settings that need not be at their best here; the planted minority is met with the real ones.
+QUICK = {
+    name: replace(learner, most_steps=60) if hasattr(learner, "most_steps") else learner
+    for name, learner in LEARNERS.items()
+}
+
+each = pytest.mark.parametrize("name", NAMES)
+personal = pytest.mark.parametrize("name", sorted(EACH))
+
+
+# --- what the suite runs on
+
+
+@dataclass(frozen=True)
+class Words:
+    """Counts of words, hashed into 12 numbers and divided by their root sum: an encoder without a model."""
+
+    name: str = "words"
+    identity: str = "words v1"
+
+    def encode(self, responses: Responses) -> np.ndarray:
+        table = pl.DataFrame({"row": np.arange(len(responses)), "text": responses.texts_R})
+        words = table.with_columns(pl.col("text").str.to_lowercase().str.extract_all(r"[a-z']+|!")).explode("text")
+        # hashed by content, not by polars' own hash, which differs between versions
+        code = words["text"].fill_null("").map_elements(lambda w: sha256(w.encode()).digest()[0] % 12, pl.Int64)
+        counts_RD = np.zeros((len(responses), 12), np.float32)
+        np.add.at(counts_RD, (words["row"].to_numpy(), code.to_numpy()), 1.0)
+        return counts_RD / np.sqrt(1.0 + counts_RD.sum(axis=1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Every text alike."""
+
+    name: str = "constant"
+    identity: str = "constant v1"
+
+    def encode(self, responses: Responses) -> np.ndarray:
+        return np.ones((len(responses), 3), np.float32)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Four standard normal numbers made from a text's key."""
+
+    name: str = "normal"
+    identity: str = "normal v1"
+
+    def encode(self, responses: Responses) -> np.ndarray:
+        return np.stack([np.random.default_rng(int(key)).normal(size=4) for key in responses.keys_R]).astype(np.float32)
+
+
+@cache
+def small() -> Comparisons:
+    return simulate("two-tastes", users=8, judgements=30, judges=4).comparisons
+
+
+@cache
+def fresh() -> Comparisons:
+    """Judgements by the same people of texts that nobody saw in training."""
+    other = simulate("two-tastes", seed=1, users=8, judgements=10, judges=4).comparisons
+    return replace(other, users=small().users)
+
+
+def permuted(c: Comparisons) -> Comparisons:
+    return c.take(np.random.default_rng(0).permutation(len(c)))
+
+
+def renamed(c: Comparisons) -> Comparisons:
+    names = pl.Series("id", [f"{n:03d} \N{SNOWMAN}" for n in range(len(c.users))[::-1]], dtype=pl.String)
+    return replace(c, users=Users(names))
+
+
+def tied(c: Comparisons) -> Comparisons:
+    return replace(c, tie_N=np.ones(len(c), bool))
+
+
+VARIANTS: dict[str, Callable[[Comparisons], Comparisons]] = {
+    "small": lambda c: c,
+    "again": lambda c: c,
+    "permuted": permuted,
+    "renamed": renamed,
+    "swapped": Comparisons.swapped,
+    "doubled": lambda c: c.take(np.concatenate([np.arange(len(c)), np.arange(0, len(c), 3)])),
+    "weighted": lambda c: replace(c, weight_N=np.where(np.arange(len(c)) % 3 == 0, 2.0, 1.0)),
+}
+
+
+@cache
+def fitted(name: str, variant: str = "small"):
+    return QUICK[name].fit(VARIANTS[variant](small()), encoder=Words(), seed=0)
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> float:
+    """Largest difference of margins, over their root mean square."""
+    return float(np.abs(one - other).max() / max(np.sqrt((other**2).mean()), 1e-12))
+
+
+def answers(scorer, c: Comparisons) -> np.ndarray:
+    return margins(scorer, c).value_Q

