@@ -13,7 +13,7 @@ from polypref.data.split import split
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.evaluation import Settings, compare
 from polypref.evaluation.intervals import Clusters
-from polypref.evaluation.metrics import HeldOut
+from polypref.evaluation.metrics import METRICS, HeldOut
 from polypref.evaluation.people import MIN_PAIRS, counts, per_user, users_table
 from polypref.evaluation.results import Results
 from polypref.evaluation.summary import Arm, choose_baseline
@@ -285,6 +285,28 @@ def test_users_are_told_apart_and_repeats_do_not_count_twice():
     assert table["gain"].to_list() == [1.0, 0.0, 0.0, None]
     assert table["n_test"].to_list() == [14, 14, 5, 0]
     assert MIN_PAIRS <= 14
+
+
+def test_a_users_judgements_count_by_their_weight():
+    """A weight of 3 says what three judgements of other pairs would; a weight of 0 is as good as absent."""
+    clusters, margin_T, baseline_T = three_users()
+    rows = clusters.rows
+    first = rows.pair_T == 0  # u0, the one pair that the learner loses
+    margin_T = np.where(first, -1.0, margin_T)
+    plain = per_user(clusters, margin_T, baseline_T)
+    assert (plain.accuracy_U[0], plain.gain_U[0]) == pytest.approx((13 / 14, 13 / 14))
+    heavy = Clusters(replace(rows, weight_T=np.where(first, 3.0, 1.0)))
+    found = per_user(heavy, margin_T, baseline_T)
+    assert (found.accuracy_U[0], found.gain_U[0]) == pytest.approx((13 / 16, 13 / 16))
+    assert found.n_U.tolist() == plain.n_U.tolist()
+    assert found.se_U[0] > plain.se_U[0]
+    doubled = per_user(Clusters(replace(heavy.rows, weight_T=2 * heavy.rows.weight_T)), margin_T, baseline_T)
+    assert np.array_equal(doubled.gain_U, found.gain_U, equal_nan=True)
+    assert doubled.se_U == pytest.approx(found.se_U, nan_ok=True)
+    absent = per_user(Clusters(replace(rows, weight_T=np.where(first, 0.0, 1.0))), margin_T, baseline_T)
+    assert (absent.n_U[0], absent.gain_U[0]) == (13, 1.0)
+    micro = METRICS["accuracy_micro"](heavy.rows, rows.user_T == 0, margin_T)
+    assert found.accuracy_U[0] == pytest.approx(micro.value)
 
 
 # the command

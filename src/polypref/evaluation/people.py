@@ -27,45 +27,58 @@ VERDICTS = ("unclear", "better", "worse", "untested")
 
 @dataclass(frozen=True, eq=False)
 class PerUser:
-    """Per-user means over pairs of correctness, and of the paired difference with its sums; arrays over U users."""
+    """What each of U users gets; every pair weighs as its judgements do.
+
+    ``n_U``        pairs that count; ``moved_U`` those where learner and baseline differ.
+    ``accuracy_U``, ``baseline_U``, ``gain_U``  weighted means over pairs, NaN for users without any.
+    ``se_U``       standard error of the gain over the user's pairs, NaN with fewer than two.
+    ``null_se_U``  the same if signs were thrown at random.
+    """
 
     n_U: NDArray[np.int64]
+    moved_U: NDArray[np.int64]
     accuracy_U: Floats
     baseline_U: Floats
-    total_U: Floats
-    squares_U: Floats
-    moved_U: NDArray[np.int64]
+    gain_U: Floats
+    se_U: Floats
+    null_se_U: Floats
 
 
 def per_user(clusters: Clusters, margin_T: Floats, baseline_T: Floats) -> PerUser:
-    """Sums over each user's pairs, ties left out."""
+    """Differences per pair, gathered by user. Ties are left out, and judgements of weight 0."""
     rows = clusters.rows
-    decided = ~rows.tie_T
-    code_T = clusters.cell_T[decided]
-    size = int(clusters.cell_T.max(initial=-1)) + 1
-    count_M = np.bincount(code_T, minlength=size)
-    user_M = np.zeros(size, np.int64)
-    user_M[code_T] = rows.user_T[decided]
-    present = count_M > 0
-    user_M, count_M = user_M[present], count_M[present]
-    own_M = summed(code_T, correctness(margin_T)[decided], size)[present] / count_M
-    base_M = summed(code_T, correctness(baseline_T)[decided], size)[present] / count_M
-    d_M = own_M - base_M
-    n_U = np.bincount(user_M, minlength=rows.n_users)
-    with np.errstate(invalid="ignore"):
-        own_U, base_U = (summed(user_M, x_M, rows.n_users) / n_U for x_M in (own_M, base_M))
-    total_U, squares_U = summed(user_M, d_M, rows.n_users), summed(user_M, d_M**2, rows.n_users)
-    return PerUser(n_U, own_U, base_U, total_U, squares_U, np.bincount(user_M[d_M != 0], minlength=rows.n_users))
+    counted = ~rows.tie_T & (rows.weight_T > 0)
+    weight_T = rows.weight_T[counted]
+    cells, first, cell_T = np.unique(clusters.cell_T[counted], return_index=True, return_inverse=True)
+    user_M = rows.user_T[counted][first]
+    total_M = summed(cell_T, weight_T, len(cells))
+    own_M, base_M = (
+        summed(cell_T, weight_T * correctness(m_T[counted]), len(cells)) / total_M for m_T in (margin_T, baseline_T)
+    )
+
+    def by_user(value_M: NDArray) -> Floats:
+        return summed(user_M, value_M, rows.n_users)
+
+    weight_M = total_M / np.bincount(cell_T, minlength=len(cells))  # a repeat under another seed adds no weight
+    difference_M = own_M - base_M
+    n_U, weight_U = np.bincount(user_M, minlength=rows.n_users), by_user(weight_M)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        own_U, base_U, gain_U = (by_user(weight_M * x_M) / weight_U for x_M in (own_M, base_M, difference_M))
+        null_se_U = np.sqrt(by_user((weight_M * difference_M) ** 2)) / weight_U
+        residual_U = by_user((weight_M * (difference_M - gain_U[user_M])) ** 2)
+        se_U = np.sqrt(residual_U * n_U / (n_U - 1)) / weight_U
+    moved_U = np.bincount(user_M[difference_M != 0], minlength=rows.n_users)
+    return PerUser(n_U, moved_U, own_U, base_U, gain_U, np.where(n_U >= 2, se_U, np.nan), null_se_U)
 
 
 def verdicts(people: PerUser) -> tuple[NDArray[np.int64], Floats]:
     """``(verdict_U, p_U)``: index into VERDICTS, and the p-value, NaN where a user was not tested."""
     tested_U = people.n_U >= MIN_PAIRS
     p_U = np.full(len(tested_U), np.nan)
-    p_U[tested_U] = sign_flip_p(people.total_U[tested_U], people.squares_U[tested_U], people.moved_U[tested_U])
+    p_U[tested_U] = sign_flip_p(people.gain_U[tested_U], people.null_se_U[tested_U] ** 2, people.moved_U[tested_U])
     verdict_U = np.where(tested_U, VERDICTS.index("unclear"), VERDICTS.index("untested"))
     found = np.flatnonzero(tested_U)[benjamini_hochberg(p_U[tested_U])]
-    verdict_U[found] = np.where(people.total_U[found] > 0, VERDICTS.index("better"), VERDICTS.index("worse"))
+    verdict_U[found] = np.where(people.gain_U[found] > 0, VERDICTS.index("better"), VERDICTS.index("worse"))
     return verdict_U, p_U
 
 
@@ -90,7 +103,7 @@ def users_table(
 def _learner_table(
     ids: pl.Series, n_train_U: NDArray, minority_U: NDArray[np.bool_], learner: str, people: PerUser
 ) -> pl.DataFrame:
-    lo_U, gain_U, hi_U = _gain_interval(people)
+    lo_U, hi_U = _gain_interval(people)
     verdict_U, p_U = verdicts(people)
     return pl.DataFrame(
         {
@@ -100,7 +113,7 @@ def _learner_table(
             "n_test": people.n_U,
             "accuracy": people.accuracy_U,
             "baseline_accuracy": people.baseline_U,
-            "gain": gain_U,
+            "gain": people.gain_U,
             "gain_lo": lo_U,
             "gain_hi": hi_U,
             "p_value": p_U,
@@ -111,14 +124,9 @@ def _learner_table(
     ).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _gain_interval(people: PerUser) -> tuple[Floats, Floats, Floats]:
-    """Mean difference per user with Student's interval over the user's pairs; NaN ends with fewer than two pairs."""
+def _gain_interval(people: PerUser) -> tuple[Floats, Floats]:
+    """Student's interval of the gain over the user's pairs; NaN with fewer than two pairs."""
     from scipy.stats import t
 
-    n_U = people.n_U
-    with np.errstate(invalid="ignore", divide="ignore"):
-        gain_U = people.total_U / n_U
-        variance_U = np.maximum(people.squares_U / n_U - gain_U**2, 0) / (n_U - 1)
-        half_U = t.isf((1 - LEVEL) / 2, np.maximum(n_U - 1, 1)) * np.sqrt(variance_U)
-    half_U = np.where(n_U >= 2, half_U, np.nan)
-    return np.maximum(gain_U - half_U, -1), gain_U, np.minimum(gain_U + half_U, 1)
+    half_U = t.isf((1 - LEVEL) / 2, np.maximum(people.n_U - 1, 1)) * people.se_U
+    return np.maximum(people.gain_U - half_U, -1), np.minimum(people.gain_U + half_U, 1)
