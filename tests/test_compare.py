@@ -12,12 +12,8 @@ from polypref.cli import main
 from polypref.data.split import split
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.evaluation import Settings, compare
-from polypref.evaluation.intervals import Clusters
-from polypref.evaluation.metrics import METRICS, HeldOut
-from polypref.evaluation.people import MIN_PAIRS, counts, per_user, users_table
 from polypref.evaluation.results import Results
 from polypref.evaluation.summary import Arm, choose_baseline
-from polypref.evaluation.verdict import verdict
 from toy_learners import Length, LengthEncoder, Noise, OwnLength, Sham, people
 
 QUICK = Settings(seeds=2, workers=1, quiet=True)
@@ -220,93 +216,6 @@ def test_baseline_is_the_best_population_learner_on_validation_rows():
         "valid_accuracy": None,
         "candidates": {"length": None},
     }
-
-
-def gain(learner: str, value: float, se: float, **more) -> dict:
-    return {"learner": learner, "metric": "accuracy_micro", "cohort": "all", "value": value, "se": se,
-            "lo": value - 1.96 * se, "hi": value + 1.96 * se, **more}  # fmt: skip
-
-
-BASELINE = {"learner": "pooled"}
-
-
-@pytest.mark.parametrize(
-    ("gains", "placebo", "disagreement", "room", "best"),
-    [
-        ([gain("a", 0.05, 0.01), gain("b", 0.06, 0.01)], [gain("b", -0.01, 0.01)], 0.3, "yes", "b"),
-        ([gain("a", 0.05, 0.01), gain("b", 0.06, 0.01)], [gain("b", 0.06, 0.01)], 0.3, "yes", "a"),
-        ([gain("b", 0.06, 0.01)], [gain("b", 0.06, 0.01)], 0.3, "unclear", "pooled"),
-        ([gain("a", 0.02, 0.02)], [], 0.3, "unclear", "pooled"),
-        ([gain("a", 0.02, 0.02)], [], 0.05, "no", "pooled"),
-        ([gain("a", 0.02, 0.02)], [], None, "unclear", "pooled"),
-        ([gain("a", 0.001, 0.002)], [], 0.4, "no", "pooled"),
-        ([gain("a", 0.001, 0.002), gain("b", 0.0, 0.02)], [], 0.4, "unclear", "pooled"),
-        ([gain(str(i), 0.0205 if i == 0 else 0.0, 0.01) for i in range(8)], [], 0.4, "unclear", "pooled"),
-        ([], [], None, "unclear", "pooled"),
-    ],
-)
-def test_verdict(gains, placebo, disagreement, room, best):
-    found = verdict(gains, placebo, [row["learner"] for row in gains], BASELINE, disagreement)
-    assert (found["room"], found["best"]) == (room, best)
-    assert found["text"].endswith(".")
-    assert "nan" not in found["text"].lower()
-
-
-def test_verdict_says_why_a_gain_above_zero_is_not_enough():
-    gains = [gain(str(i), 0.0205 if i == 0 else 0.0, 0.01) for i in range(8)]
-    assert "may be chance when 8 are tried" in verdict(gains, [], [str(i) for i in range(8)], BASELINE, 0.4)["text"]
-
-
-def test_verdict_without_a_population_learner():
-    assert verdict([], [], ["own"], None, 0.4)["room"] == "unclear"
-
-
-def three_users() -> tuple[Clusters, np.ndarray, np.ndarray]:
-    """u0 gains on 14 of 14 pairs, u1 on none of 14 (and loses none), u2 has 5 pairs; two seeds repeat the rows."""
-    user_T = np.repeat([0, 1, 2], [14, 14, 5])
-    n = len(user_T)
-    rows = HeldOut(
-        np.repeat([0, 1], n), np.tile(user_T, 2), np.tile(np.arange(n), 2), np.zeros(2 * n, bool), np.ones(2 * n),
-        np.tile(np.arange(n), 2), {}, n_seeds=2, n_users=4, n_pairs=n,
-    )  # fmt: skip
-    baseline_T = np.tile(np.where(user_T == 0, -1.0, 1.0), 2)
-    return Clusters(rows), np.ones(2 * n), baseline_T
-
-
-def test_users_are_told_apart_and_repeats_do_not_count_twice():
-    clusters, margin_T, baseline_T = three_users()
-    people_found = per_user(clusters, margin_T, baseline_T)
-    assert people_found.n_U.tolist() == [14, 14, 5, 0]
-    assert counts(people_found) == {"better": 1, "worse": 0, "tested": 2}
-    assert counts(per_user(clusters, baseline_T, margin_T)) == {"better": 0, "worse": 1, "tested": 2}
-    ids = pl.Series([f"u{i}" for i in range(4)])
-    table = users_table(ids, np.array([9, 9, 9, 9]), np.array([True, False, False, False]), {"own": people_found})
-    assert table["verdict"].to_list() == ["better", "unclear", "untested", "untested"]
-    assert table["gain"].to_list() == [1.0, 0.0, 0.0, None]
-    assert table["n_test"].to_list() == [14, 14, 5, 0]
-    assert MIN_PAIRS <= 14
-
-
-def test_a_users_judgements_count_by_their_weight():
-    """A weight of 3 says what three judgements of other pairs would; a weight of 0 is as good as absent."""
-    clusters, margin_T, baseline_T = three_users()
-    rows = clusters.rows
-    first = rows.pair_T == 0  # u0, the one pair that the learner loses
-    margin_T = np.where(first, -1.0, margin_T)
-    plain = per_user(clusters, margin_T, baseline_T)
-    assert (plain.accuracy_U[0], plain.gain_U[0]) == pytest.approx((13 / 14, 13 / 14))
-    heavy = Clusters(replace(rows, weight_T=np.where(first, 3.0, 1.0)))
-    found = per_user(heavy, margin_T, baseline_T)
-    assert (found.accuracy_U[0], found.gain_U[0]) == pytest.approx((13 / 16, 13 / 16))
-    assert found.n_U.tolist() == plain.n_U.tolist()
-    assert found.se_U[0] > plain.se_U[0]
-    doubled = per_user(Clusters(replace(heavy.rows, weight_T=2 * heavy.rows.weight_T)), margin_T, baseline_T)
-    assert np.array_equal(doubled.gain_U, found.gain_U, equal_nan=True)
-    assert doubled.se_U == pytest.approx(found.se_U, nan_ok=True)
-    absent = per_user(Clusters(replace(rows, weight_T=np.where(first, 0.0, 1.0))), margin_T, baseline_T)
-    assert (absent.n_U[0], absent.gain_U[0]) == (13, 1.0)
-    micro = METRICS["accuracy_micro"](heavy.rows, rows.user_T == 0, margin_T)
-    assert found.accuracy_U[0] == pytest.approx(micro.value)
 
 
 # the command

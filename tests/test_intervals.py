@@ -11,7 +11,7 @@ from polypref.evaluation.intervals import (
     Interval,
     benjamini_hochberg,
     difference,
-    sign_flip_p,
+    paired_p,
 )
 from polypref.evaluation.metrics import METRICS, HeldOut, Measured
 
@@ -147,17 +147,22 @@ def test_poisson_table_has_mean_and_variance_one():
     assert POISSON_LESS_1.var() == pytest.approx(1, abs=2e-3)
 
 
-def test_sign_flip_against_the_exact_test():
+def paired(d_KN: np.ndarray) -> np.ndarray:
+    """p of K rows of N independent differences, as ``per_user`` asks for it."""
+    n = d_KN.shape[1]
+    se_K, null_se_K = d_KN.std(axis=1) / np.sqrt(n - 1), np.sqrt((d_KN**2).mean(axis=1) / n)
+    return paired_p(d_KN.mean(axis=1), se_K, null_se_K, np.full(len(d_KN), n), (d_KN != 0).sum(axis=1))
+
+
+def test_paired_test_against_throwing_all_signs():
     rng = np.random.default_rng(7)
     for n in (4, 8, 12):
         d = rng.choice([-1.0, -0.5, 0.5, 1.0], n) + 0.3
         signs = np.array(list(product([-1, 1], repeat=n)))
         exact = np.mean(np.abs(signs @ d) >= abs(d.sum()) - 1e-9)
-        found = sign_flip_p(np.array([d.sum()]), np.array([(d**2).sum()]), np.array([n]))[0]
-        assert found == pytest.approx(exact, abs=0.12)
-    all_better = sign_flip_p(np.array([5.0]), np.array([5.0]), np.array([5]))[0]
-    assert all_better == pytest.approx(2 / 2**5)
-    assert sign_flip_p(np.zeros(1), np.zeros(1), np.zeros(1, int))[0] == 1.0
+        assert paired(d[None])[0] == pytest.approx(exact, abs=0.12)
+    assert paired(np.ones((1, 5)))[0] == pytest.approx(2 / 2**5)
+    assert paired(np.zeros((1, 5)))[0] == 1.0
 
 
 def test_benjamini_hochberg_by_hand_and_by_its_promise():
@@ -183,8 +188,7 @@ def test_null_users_are_seldom_called_different():
     wrong = 0
     for _ in range(60):
         d = rng.choice([-1.0, 0.0, 0.0, 1.0], (1000, 20))
-        p = sign_flip_p(d.sum(axis=1), (d**2).sum(axis=1), (d != 0).sum(axis=1))
-        wrong += benjamini_hochberg(p).any()
+        wrong += benjamini_hochberg(paired(d)).any()
     assert wrong <= 8
     d[0] = 1.0
-    assert benjamini_hochberg(sign_flip_p(d.sum(axis=1), (d**2).sum(axis=1), (d != 0).sum(axis=1)))[0]
+    assert benjamini_hochberg(paired(d))[0]

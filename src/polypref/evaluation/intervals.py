@@ -112,17 +112,22 @@ def difference(one: Measured, other: Measured) -> Measured:
     )
 
 
-def sign_flip_p(total_K: Floats, squares_K: Floats, moved_K: NDArray[np.integer]) -> Floats:
-    """Two-sided p that K sums of paired differences come from signs thrown at random.
+def paired_p(gain_K: Floats, se_K: Floats, null_se_K: Floats, pairs_K: Floats, moved_K: Floats) -> Floats:
+    """Two-sided p that K mean differences are zero in truth; 1 where nothing was seen to differ.
 
-    ``total_K`` sums, ``squares_K`` sums of squares, ``moved_K`` number of differences that are not zero. A normal
-    approximation whose variance is the sign-flip null's, never below the smallest p that the exact test can give.
+    The largest of three, each of which fails where another does not: Student's, from the standard error ``se_K`` and
+    ``pairs_K`` - 1 degrees of freedom (few pairs, pairs that go together); the normal one under signs thrown at random,
+    from ``null_se_K`` (differences that are nearly alike); and 2^(1 - moved), the smallest that throwing the signs of
+    ``moved_K`` differences can give (few of them). ``pairs_K`` and ``moved_K`` count independent pairs.
     """
-    from scipy.stats import norm
+    from scipy.stats import norm, t
 
-    p_K = np.ones(len(total_K))
+    p_K = np.ones(len(gain_K))
     some = moved_K > 0
-    p_K[some] = 2 * norm.sf(np.abs(total_K[some]) / np.sqrt(squares_K[some]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        student_K = 2 * t.sf(np.abs(gain_K) / se_K, np.maximum(pairs_K - 1, 1))
+        thrown_K = 2 * norm.sf(np.abs(gain_K) / null_se_K)
+    p_K[some] = np.fmax(student_K, thrown_K)[some]
     return np.maximum(p_K, np.minimum(1.0, 2.0 ** (1.0 - moved_K)))
 
 

@@ -40,6 +40,7 @@ class HeldOut:
     ``tie_T``     the user called it a tie; ``weight_T`` weight of the judgement.
     ``judgement_T``  number of the judgement in the data, < n_judgements.
     ``cohort_T``  cohort name -> which rows belong to it (users may belong under one seed and not under another).
+    ``text_P2``   the two texts of each pair, as any codes; None: no two pairs share a text.
     """
 
     seed_T: NDArray[np.int64]
@@ -52,6 +53,7 @@ class HeldOut:
     n_seeds: int
     n_users: int
     n_pairs: int
+    text_P2: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.seed_T)

@@ -1,10 +1,19 @@
 """Who gains and who loses, user by user: paired differences per pair, tested over all users at once.
 
 A user's difference on a pair is the learner's correctness minus the baseline's, averaged over the seeds under which the
-pair was held out. Signs are flipped at random under the null (``sign_flip_p``); over users Benjamini and Hochberg keep
-the expected share of false findings under 5 %. A user with fewer than MIN_PAIRS decided pairs is not tested.
+pair was held out. Pairs that share a text go together: where a learner misjudges one text it gets all its pairs wrong.
+With d_m the weighted deviations of a user's pairs from their mean, the variance of the sum is that of dyads
+(Fafchamps & Gubert 2007; Aronow, Samii & Assenova 2015)
 
-Not covered: pairs of one user that share a text are not quite independent.
+    V = sum_texts (sum of d_m over the user's pairs with this text)^2 - sum_pairs d_m^2
+
+but at least the variance of independent pairs. The test (``paired_p``) counts the pairs that share no text,
+G = 2 n^2 / sum_texts (pairs)^2: n where no two pairs share one, 10 for all pairs of 10 with 10 texts. Over users
+Benjamini and Hochberg keep the expected share of false findings under 5 %. A user with fewer than MIN_PAIRS decided
+pairs is not tested.
+
+Measured on the test rows of five sets with two simulated learners of equal merit whose errors go by text: 5 to 6 % of
+the users fall under p = .05. With pairs taken as independent 30 % do where pairs are made from votes.
 """
 
 from __future__ import annotations
@@ -16,8 +25,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.evaluation.intervals import LEVEL, Clusters, benjamini_hochberg, sign_flip_p
-from polypref.evaluation.metrics import correctness, summed
+from polypref.evaluation.intervals import LEVEL, Clusters, benjamini_hochberg, paired_p
+from polypref.evaluation.metrics import HeldOut, correctness, summed
 
 Floats = NDArray[np.float64]
 
@@ -29,53 +38,96 @@ VERDICTS = ("unclear", "better", "worse", "untested")
 class PerUser:
     """What each of U users gets; every pair weighs as its judgements do.
 
-    ``n_U``        pairs that count; ``moved_U`` those where learner and baseline differ.
+    ``n_U``         pairs that count.
     ``accuracy_U``, ``baseline_U``, ``gain_U``  weighted means over pairs, NaN for users without any.
-    ``se_U``       standard error of the gain over the user's pairs, NaN with fewer than two.
-    ``null_se_U``  the same if signs were thrown at random.
+    ``pairs_U``     effective number of pairs that share no text; ``moved_U`` the same among pairs that differ.
+    ``se_U``        standard error of the gain, NaN with fewer than two pairs.
+    ``null_se_U``   the same if signs were thrown at random, pair by pair.
     """
 
     n_U: NDArray[np.int64]
-    moved_U: NDArray[np.int64]
     accuracy_U: Floats
     baseline_U: Floats
     gain_U: Floats
+    pairs_U: Floats
+    moved_U: Floats
     se_U: Floats
     null_se_U: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The M pairs that users decided, a (user, pair) each: ``user_M``, and ``end_2M``, each user's two texts of it."""
+
+    user_M: NDArray[np.int64]
+    end_2M: NDArray[np.int64]
+    user_E: NDArray[np.int64]
+    n_users: int
+
+    @staticmethod
+    def of(rows: HeldOut, row_M: NDArray[np.int64]) -> Pairs:
+        """The pairs of ``row_M``, one row each."""
+        user_M, pair_M = rows.user_T[row_M], rows.pair_T[row_M]
+        text_P2 = np.arange(2 * rows.n_pairs).reshape(-1, 2) if rows.text_P2 is None else rows.text_P2
+        text_2M = text_P2[pair_M].T.ravel()
+        user_2M = np.tile(user_M, 2)
+        ends, end_2M = np.unique(user_2M * (text_P2.max(initial=0) + 1) + text_2M, return_inverse=True)
+        user_E = np.zeros(len(ends), np.int64)
+        user_E[end_2M] = user_2M
+        return Pairs(user_M, end_2M, user_E, rows.n_users)
+
+    def total(self, value_M: NDArray) -> Floats:
+        """Sum over each user's pairs."""
+        return summed(self.user_M, value_M, self.n_users)
+
+    def squared_by_text(self, value_M: NDArray) -> Floats:
+        """Sum over each user's texts of the square of the sum over the pairs with this text."""
+        return summed(self.user_E, summed(self.end_2M, np.tile(value_M, 2), len(self.user_E)) ** 2, self.n_users)
+
+    def disjoint(self, which_M: NDArray[np.bool_]) -> Floats:
+        """Effective number, among ``which_M``, of each user's pairs that share no text."""
+        return 2 * self.total(which_M) ** 2 / np.maximum(self.squared_by_text(which_M), 1)
 
 
 def per_user(clusters: Clusters, margin_T: Floats, baseline_T: Floats) -> PerUser:
     """Differences per pair, gathered by user. Ties are left out, and judgements of weight 0."""
     rows = clusters.rows
-    counted = ~rows.tie_T & (rows.weight_T > 0)
+    counted = np.flatnonzero(~rows.tie_T & (rows.weight_T > 0))
     weight_T = rows.weight_T[counted]
     cells, first, cell_T = np.unique(clusters.cell_T[counted], return_index=True, return_inverse=True)
-    user_M = rows.user_T[counted][first]
     total_M = summed(cell_T, weight_T, len(cells))
     own_M, base_M = (
         summed(cell_T, weight_T * correctness(m_T[counted]), len(cells)) / total_M for m_T in (margin_T, baseline_T)
     )
-
-    def by_user(value_M: NDArray) -> Floats:
-        return summed(user_M, value_M, rows.n_users)
-
+    pairs = Pairs.of(rows, counted[first])
     weight_M = total_M / np.bincount(cell_T, minlength=len(cells))  # a repeat under another seed adds no weight
     difference_M = own_M - base_M
-    n_U, weight_U = np.bincount(user_M, minlength=rows.n_users), by_user(weight_M)
+    weight_U, pairs_U = pairs.total(weight_M), pairs.disjoint(np.ones(len(cells), bool))
     with np.errstate(invalid="ignore", divide="ignore"):
-        own_U, base_U, gain_U = (by_user(weight_M * x_M) / weight_U for x_M in (own_M, base_M, difference_M))
-        null_se_U = np.sqrt(by_user((weight_M * difference_M) ** 2)) / weight_U
-        residual_U = by_user((weight_M * (difference_M - gain_U[user_M])) ** 2)
-        se_U = np.sqrt(residual_U * n_U / (n_U - 1)) / weight_U
-    moved_U = np.bincount(user_M[difference_M != 0], minlength=rows.n_users)
-    return PerUser(n_U, moved_U, own_U, base_U, gain_U, np.where(n_U >= 2, se_U, np.nan), null_se_U)
+        own_U, base_U, gain_U = (pairs.total(weight_M * x_M) / weight_U for x_M in (own_M, base_M, difference_M))
+        deviation_M = weight_M * (difference_M - gain_U[pairs.user_M])
+        alone_U = pairs.total(deviation_M**2)
+        together_U = np.maximum(pairs.squared_by_text(deviation_M) - alone_U, alone_U)
+        se_U = np.sqrt(together_U * pairs_U / (pairs_U - 1)) / weight_U
+        null_se_U = np.sqrt(pairs.total((weight_M * difference_M) ** 2)) / weight_U
+    return PerUser(
+        n_U=np.bincount(pairs.user_M, minlength=rows.n_users),
+        accuracy_U=own_U,
+        baseline_U=base_U,
+        gain_U=gain_U,
+        pairs_U=pairs_U,
+        moved_U=pairs.disjoint(difference_M != 0),
+        se_U=np.where(pairs_U > 1, se_U, np.nan),
+        null_se_U=null_se_U,
+    )
 
 
 def verdicts(people: PerUser) -> tuple[NDArray[np.int64], Floats]:
     """``(verdict_U, p_U)``: index into VERDICTS, and the p-value, NaN where a user was not tested."""
     tested_U = people.n_U >= MIN_PAIRS
     p_U = np.full(len(tested_U), np.nan)
-    p_U[tested_U] = sign_flip_p(people.gain_U[tested_U], people.null_se_U[tested_U] ** 2, people.moved_U[tested_U])
+    evidence = (people.gain_U, people.se_U, people.null_se_U, people.pairs_U, people.moved_U)
+    p_U[tested_U] = paired_p(*(x_U[tested_U] for x_U in evidence))
     verdict_U = np.where(tested_U, VERDICTS.index("unclear"), VERDICTS.index("untested"))
     found = np.flatnonzero(tested_U)[benjamini_hochberg(p_U[tested_U])]
     verdict_U[found] = np.where(people.gain_U[found] > 0, VERDICTS.index("better"), VERDICTS.index("worse"))
@@ -128,5 +180,5 @@ def _gain_interval(people: PerUser) -> tuple[Floats, Floats]:
     """Student's interval of the gain over the user's pairs; NaN with fewer than two pairs."""
     from scipy.stats import t
 
-    half_U = t.isf((1 - LEVEL) / 2, np.maximum(people.n_U - 1, 1)) * people.se_U
+    half_U = t.isf((1 - LEVEL) / 2, np.maximum(people.pairs_U - 1, 1)) * people.se_U
     return np.maximum(people.gain_U - half_U, -1), np.minimum(people.gain_U + half_U, 1)

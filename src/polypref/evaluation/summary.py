@@ -34,7 +34,8 @@ def held_out(job: Job, seeds: int) -> tuple[HeldOut, BoolArray]:
     judgement_T = np.concatenate(rows_S)
     seed_T = np.repeat(np.arange(seeds), [len(rows) for rows in rows_S])
     minority_SU = np.stack([minority_mask(c, job.parts(seed)) for seed in range(seeds)])
-    pairs, pair_T = np.unique(c.pair_key_N[judgement_T], return_inverse=True)
+    pairs, first, pair_T = np.unique(c.pair_key_N[judgement_T], return_index=True, return_inverse=True)
+    text_P2 = np.stack([side_N[judgement_T[first]] for side_N in (c.chosen_N, c.rejected_N)], axis=1)
     user_T = c.user_N[judgement_T].astype(np.int64)
     rows = HeldOut(
         seed_T=seed_T,
@@ -47,6 +48,7 @@ def held_out(job: Job, seeds: int) -> tuple[HeldOut, BoolArray]:
         n_seeds=seeds,
         n_users=len(c.users),
         n_pairs=len(pairs),
+        text_P2=text_P2.astype(np.int64),
     )
     return rows, minority_SU
 

@@ -1,0 +1,116 @@
+"""Users who gain and lose: weights, repeats over seeds, pairs that share texts, many users at once."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from polypref.evaluation.intervals import Clusters
+from polypref.evaluation.metrics import METRICS, HeldOut
+from polypref.evaluation.people import MIN_PAIRS, VERDICTS, counts, per_user, users_table, verdicts
+
+
+def three_users() -> tuple[Clusters, np.ndarray, np.ndarray]:
+    """u0 gains on 14 of 14 pairs, u1 on none of 14 (and loses none), u2 has 5 pairs; two seeds repeat the rows."""
+    user_T = np.repeat([0, 1, 2], [14, 14, 5])
+    n = len(user_T)
+    rows = HeldOut(
+        np.repeat([0, 1], n), np.tile(user_T, 2), np.tile(np.arange(n), 2), np.zeros(2 * n, bool), np.ones(2 * n),
+        np.tile(np.arange(n), 2), {}, n_seeds=2, n_users=4, n_pairs=n,
+    )  # fmt: skip
+    baseline_T = np.tile(np.where(user_T == 0, -1.0, 1.0), 2)
+    return Clusters(rows), np.ones(2 * n), baseline_T
+
+
+def test_users_are_told_apart_and_repeats_do_not_count_twice():
+    clusters, margin_T, baseline_T = three_users()
+    people_found = per_user(clusters, margin_T, baseline_T)
+    assert people_found.n_U.tolist() == [14, 14, 5, 0]
+    assert counts(people_found) == {"better": 1, "worse": 0, "tested": 2}
+    assert counts(per_user(clusters, baseline_T, margin_T)) == {"better": 0, "worse": 1, "tested": 2}
+    ids = pl.Series([f"u{i}" for i in range(4)])
+    table = users_table(ids, np.array([9, 9, 9, 9]), np.array([True, False, False, False]), {"own": people_found})
+    assert table["verdict"].to_list() == ["better", "unclear", "untested", "untested"]
+    assert table["gain"].to_list() == [1.0, 0.0, 0.0, None]
+    assert table["n_test"].to_list() == [14, 14, 5, 0]
+    assert MIN_PAIRS <= 14
+
+
+def voters(users: int, texts: int, rng: np.random.Generator) -> tuple[Clusters, np.ndarray, np.ndarray, np.ndarray]:
+    """Each user votes for half of ``texts`` own texts and so judges every pair of a liked and a disliked one.
+
+    Also two learners' margins of equal merit: what the user thinks, and an error for each text; and the user's liked
+    and disliked text in each row.
+    """
+    half = texts // 2
+    user_T, liked_T, other_T = (x.ravel() for x in np.mgrid[:users, :half, half:texts])
+    n = len(user_T)
+    rows = HeldOut(
+        np.zeros(n, int), user_T, np.arange(n), np.zeros(n, bool), np.ones(n), np.arange(n), {},
+        n_seeds=1, n_users=users, n_pairs=n, text_P2=user_T[:, None] * texts + np.stack([liked_T, other_T], axis=1),
+    )  # fmt: skip
+    error_kUR = rng.normal(size=(2, users, texts))
+    one_T, other_learner_T = 0.5 + error_kUR[:, user_T, liked_T] - error_kUR[:, user_T, other_T]
+    return Clusters(rows), one_T, other_learner_T, user_T
+
+
+def test_pairs_that_share_texts_are_not_independent_evidence():
+    """Users of equal gain by construction: one in twenty is under p = .05 and none is called better or worse.
+
+    The planted fault: without knowing which pairs share texts, a fifth is and dozens are.
+    """
+    rng = np.random.default_rng(11)
+    found = {"texts": [], "pairs": []}
+    for texts in (14, 20, 30):
+        clusters, one_T, other_T, _ = voters(400, texts, rng)
+        together = per_user(clusters, one_T, other_T)
+        assert together.pairs_U == pytest.approx(texts / 2)
+        alone = per_user(Clusters(replace(clusters.rows, text_P2=None)), one_T, other_T)
+        assert alone.pairs_U == pytest.approx(together.n_U)
+        found["texts"].append(verdicts(together))
+        found["pairs"].append(verdicts(alone))
+    under = {name: np.mean([p_U < 0.05 for _, p_U in parts]) for name, parts in found.items()}
+    called = {name: sum(int((v_U != VERDICTS.index("unclear")).sum()) for v_U, _ in p) for name, p in found.items()}
+    assert 0.02 < under["texts"] < 0.07
+    assert np.mean([p_U < 0.005 for _, p_U in found["texts"]]) < 0.01
+    assert called["texts"] <= 1
+    assert under["pairs"] > 0.2
+    assert called["pairs"] > 30
+
+
+def test_a_large_gain_is_found_among_pairs_that_share_texts():
+    clusters, one_T, other_T, user_T = voters(50, 40, np.random.default_rng(12))
+    verdict_U, _ = verdicts(per_user(clusters, np.where(user_T == 3, 1.0, one_T), other_T))
+    assert VERDICTS[verdict_U[3]] == "better"
+
+
+def test_a_users_interval_covers_where_pairs_share_texts():
+    """The true gain is zero; the plain interval over 36 pairs of 12 texts would miss it for a fifth of the users."""
+    clusters, one_T, other_T, _ = voters(600, 12, np.random.default_rng(13))
+    ids = pl.Series([f"u{i}" for i in range(600)])
+    table = users_table(ids, np.ones(600, int), np.zeros(600, bool), {"own": per_user(clusters, one_T, other_T)})
+    covered = len(table.filter((pl.col("gain_lo") <= 0) & (pl.col("gain_hi") >= 0))) / 600
+    assert 0.9 < covered < 0.99
+
+
+def test_a_users_judgements_count_by_their_weight():
+    """A weight of 3 says what three judgements of other pairs would; a weight of 0 is as good as absent."""
+    clusters, margin_T, baseline_T = three_users()
+    rows = clusters.rows
+    first = rows.pair_T == 0  # u0, the one pair that the learner loses
+    margin_T = np.where(first, -1.0, margin_T)
+    plain = per_user(clusters, margin_T, baseline_T)
+    assert (plain.accuracy_U[0], plain.gain_U[0]) == pytest.approx((13 / 14, 13 / 14))
+    heavy = Clusters(replace(rows, weight_T=np.where(first, 3.0, 1.0)))
+    found = per_user(heavy, margin_T, baseline_T)
+    assert (found.accuracy_U[0], found.gain_U[0]) == pytest.approx((13 / 16, 13 / 16))
+    assert found.n_U.tolist() == plain.n_U.tolist()
+    assert found.se_U[0] > plain.se_U[0]
+    doubled = per_user(Clusters(replace(heavy.rows, weight_T=2 * heavy.rows.weight_T)), margin_T, baseline_T)
+    assert np.array_equal(doubled.gain_U, found.gain_U, equal_nan=True)
+    assert doubled.se_U == pytest.approx(found.se_U, nan_ok=True)
+    absent = per_user(Clusters(replace(rows, weight_T=np.where(first, 0.0, 1.0))), margin_T, baseline_T)
+    assert (absent.n_U[0], absent.gain_U[0]) == (13, 1.0)
+    micro = METRICS["accuracy_micro"](heavy.rows, rows.user_T == 0, margin_T)
+    assert found.accuracy_U[0] == pytest.approx(micro.value)

@@ -1,0 +1,44 @@
+"""The verdict: what makes it yes, no or unclear, and what it says then."""
+
+import pytest
+
+from polypref.evaluation.verdict import verdict
+
+
+def gain(learner: str, value: float, se: float, **more) -> dict:
+    return {"learner": learner, "metric": "accuracy_micro", "cohort": "all", "value": value, "se": se,
+            "lo": value - 1.96 * se, "hi": value + 1.96 * se, **more}  # fmt: skip
+
+
+BASELINE = {"learner": "pooled"}
+
+
+@pytest.mark.parametrize(
+    ("gains", "placebo", "disagreement", "room", "best"),
+    [
+        ([gain("a", 0.05, 0.01), gain("b", 0.06, 0.01)], [gain("b", -0.01, 0.01)], 0.3, "yes", "b"),
+        ([gain("a", 0.05, 0.01), gain("b", 0.06, 0.01)], [gain("b", 0.06, 0.01)], 0.3, "yes", "a"),
+        ([gain("b", 0.06, 0.01)], [gain("b", 0.06, 0.01)], 0.3, "unclear", "pooled"),
+        ([gain("a", 0.02, 0.02)], [], 0.3, "unclear", "pooled"),
+        ([gain("a", 0.02, 0.02)], [], 0.05, "no", "pooled"),
+        ([gain("a", 0.02, 0.02)], [], None, "unclear", "pooled"),
+        ([gain("a", 0.001, 0.002)], [], 0.4, "no", "pooled"),
+        ([gain("a", 0.001, 0.002), gain("b", 0.0, 0.02)], [], 0.4, "unclear", "pooled"),
+        ([gain(str(i), 0.0205 if i == 0 else 0.0, 0.01) for i in range(8)], [], 0.4, "unclear", "pooled"),
+        ([], [], None, "unclear", "pooled"),
+    ],
+)
+def test_verdict(gains, placebo, disagreement, room, best):
+    found = verdict(gains, placebo, [row["learner"] for row in gains], BASELINE, disagreement)
+    assert (found["room"], found["best"]) == (room, best)
+    assert found["text"].endswith(".")
+    assert "nan" not in found["text"].lower()
+
+
+def test_verdict_says_why_a_gain_above_zero_is_not_enough():
+    gains = [gain(str(i), 0.0205 if i == 0 else 0.0, 0.01) for i in range(8)]
+    assert "may be chance when 8 are tried" in verdict(gains, [], [str(i) for i in range(8)], BASELINE, 0.4)["text"]
+
+
+def test_verdict_without_a_population_learner():
+    assert verdict([], [], ["own"], None, 0.4)["room"] == "unclear"
