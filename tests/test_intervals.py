@@ -118,7 +118,7 @@ def test_same_seed_same_interval_and_equal_predictions_differ_by_nothing():
     rows, margin_T = crossed(np.random.default_rng(4), 30, 40, 500, (0.5, 0.5))
     measured = measure("accuracy_macro", rows, margin_T)
     assert Clusters(rows, seed=3).intervals([measured]) == Clusters(rows, seed=3).intervals([measured])
-    assert Clusters(rows).intervals([difference(measured, measured)], (-1, 1))[0] == Interval(0.0, 0.0, 0.0)
+    assert Clusters(rows).intervals([difference(measured, measured)], (-1, 1))[0].p == 1.0
 
 
 def test_few_users_are_taken_as_they_are():
@@ -126,20 +126,78 @@ def test_few_users_are_taken_as_they_are():
     rows, margin_T = crossed(rng, users=4, pairs=200, n=600, sd=(3.0, 0.0))
     assert not Clusters(rows).by_user
     measured = measure("accuracy_micro", rows, margin_T)
-    interval, same = Clusters(rows).intervals([measured, difference(measured, measured)])
-    assert same == Interval(0.0, 0.0, 0.0)
+    interval = Clusters(rows).intervals([measured])[0]
     assert interval.se < 0.05  # with four such different users, users in general would span most of [0, 1]
 
 
-def test_one_user_or_certainty_has_no_interval():
+def test_one_pair_or_nobody_has_no_interval():
+    rows = rows_of(np.arange(20), np.arange(20), 20, 20)
+    alone = METRICS["accuracy_micro"](rows, rows.user_T == 3, np.ones(20))
+    nobody = METRICS["accuracy_micro"](rows, rows.user_T < 0, np.ones(20))
+    assert Clusters(rows).intervals([alone, nobody], (0, 1)) == [Interval()] * 2
+
+
+def test_nothing_moves_is_not_certainty():
+    """Twenty of twenty right: the exact interval of Clopper and Pearson; two learners that answer alike likewise."""
+    from scipy.stats import beta
+
     rows = rows_of(np.arange(20), np.arange(20), 20, 20)
     sure = measure("accuracy_micro", rows, np.ones(20))
-    assert sure.value == 1.0
-    assert Clusters(rows).intervals([sure], (0, 1)) == [Interval()]
-    alone = METRICS["accuracy_micro"](rows, rows.user_T == 3, np.ones(20))
-    assert Clusters(rows).intervals([alone], (0, 1)) == [Interval()]
-    nobody = METRICS["accuracy_micro"](rows, rows.user_T < 0, np.ones(20))
-    assert Clusters(rows).intervals([nobody, sure])[0] == Interval()
+    lowest = beta.ppf(0.025, 20, 1)
+    interval = Clusters(rows).intervals([sure], (0, 1))[0]
+    assert (interval.lo, interval.hi, interval.se) == (pytest.approx(lowest), 1.0, None)
+    assert lowest == pytest.approx(0.832, abs=1e-3)
+    alike = Clusters(rows).intervals([difference(sure, sure)], (-1, 1))[0]
+    assert (alike.lo, alike.hi, alike.se, alike.p) == (pytest.approx(lowest - 1), pytest.approx(1 - lowest), None, 1.0)
+    loss = measure("log_loss", rows, np.ones(20))
+    assert Clusters(rows).intervals([difference(loss, loss)]) == [Interval(p=1.0)]
+
+
+@pytest.mark.parametrize("n", [3, 12])
+def test_a_constant_gain_on_few_pairs_is_judged_by_their_number(n):
+    rows = rows_of(np.arange(n), np.arange(n), n, n)
+    won = difference(measure("accuracy_micro", rows, np.ones(n)), measure("accuracy_micro", rows, -np.ones(n)))
+    interval = Clusters(rows).intervals([won], (-1, 1))[0]
+    assert won.value == interval.hi == 1.0
+    assert interval.p == 2.0 ** (1 - n)
+    assert (interval.lo > 0) == (n == 12)
+
+
+def test_one_judgement_that_moves_does_not_narrow():
+    n = 60
+    rows = rows_of(np.arange(n) % 12, np.arange(n), 12, n)
+    right = measure("accuracy_micro", rows, np.ones(n))
+    slip = measure("accuracy_micro", rows, np.where(np.arange(n) == 7, -1.0, 1.0))
+    none, one = Clusters(rows).intervals([difference(right, right), difference(right, slip)], (-1, 1))
+    assert one.hi - one.lo >= none.hi - none.lo - 1e-9 > 0.1
+
+
+def test_coverage_where_nearly_all_is_right():
+    """38 % of such samples show no error at all; the bootstrap alone would cover the truth in 62 %."""
+    rng = np.random.default_rng(14)
+    rows = rows_of(np.arange(24), np.arange(24), 24, 24)
+    hits = []
+    for _ in range(300):
+        measured = measure("accuracy_micro", rows, np.where(rng.random(24) < 0.96, 1.0, -1.0))
+        interval = Clusters(rows, draws=200).intervals([measured], (0, 1))[0]
+        hits.append(interval.lo <= 0.96 <= interval.hi)
+    assert np.mean(hits) > 0.93
+
+
+def test_p_is_students_with_the_fewer_of_users_and_pairs():
+    from scipy.stats import norm, t
+
+    rng = np.random.default_rng(15)
+    rows, margin_T = crossed(rng, users=11, pairs=300, n=900, sd=(0.5, 0.2))
+    one, other = (measure("accuracy_micro", rows, margin_T + shift) for shift in (0.08, 0.0))
+    gained = difference(one, other)
+    interval = Clusters(rows).intervals([gained], (-1, 1))[0]
+    assert interval.p == pytest.approx(2 * t.sf(gained.value / interval.se, 10))
+    assert interval.p > 2 * norm.sf(gained.value / interval.se)
+    turned, margin_T = crossed(rng, users=300, pairs=11, n=900, sd=(0.5, 0.2))
+    one, other = (measure("accuracy_micro", turned, margin_T + shift) for shift in (0.08, 0.0))
+    interval = Clusters(turned).intervals([difference(one, other)], (-1, 1))[0]
+    assert interval.p == pytest.approx(2 * t.sf((one.value - other.value) / interval.se, 10))
 
 
 def test_poisson_table_has_mean_and_variance_one():

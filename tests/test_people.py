@@ -35,6 +35,9 @@ def test_users_are_told_apart_and_repeats_do_not_count_twice():
     assert table["gain"].to_list() == [1.0, 0.0, 0.0, None]
     assert table["n_test"].to_list() == [14, 14, 5, 0]
     assert MIN_PAIRS <= 14
+    # 14 pairs that all agree leave room for a fifth of all pairs being otherwise
+    assert table["gain_lo"][0] == pytest.approx(1 - 2 * (1 - 0.025 ** (1 / 14)))
+    assert (table["gain_lo"][1], table["gain_hi"][1]) == pytest.approx((0.025 ** (1 / 14) - 1, 1 - 0.025 ** (1 / 14)))
 
 
 def voters(users: int, texts: int, rng: np.random.Generator) -> tuple[Clusters, np.ndarray, np.ndarray, np.ndarray]:

@@ -11,7 +11,13 @@ that multiply the influence values, the same draws for every learner and metric,
 Changed: resampling users *and* pairs by product weights (the pigeonhole bootstrap, Owen 2007) counts the noise of a
 single judgement three times where a user judges a pair once, which makes intervals 1.7 times too wide. The draws are
 therefore scaled to V. With fewer than FEW_USERS users nothing can be said of users in general: pairs alone are
-redrawn and the interval speaks of these very users. A Student factor widens intervals that rest on few clusters.
+redrawn and the interval speaks of these very users. A Student factor widens intervals that rest on few clusters (the
+fewer of users and pairs, less one, are the degrees of freedom).
+
+Where no judgement moves a value (all right, or two learners that answer alike) the bootstrap has nothing to redraw and
+would report certainty. But what n pairs did not show may still be so for a share of 1 - 0.025^(1/n) of all pairs
+(Clopper & Pearson 1934; 14 % at n = 25, 1 % at n = 368), and on those the value may lie anywhere within its bounds. No
+interval is narrower than that; a value without bounds (log loss) has none then.
 
 Covered: rows of the same judgement under several seeds (one cluster). Not covered: that another training sample
 would have given another fit, beyond what the seeds show; texts that occur in several pairs.
@@ -22,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import factorial
+from math import factorial, inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +42,8 @@ LEVEL = 0.95
 DRAWS = 1000
 FEW_USERS = 10
 CHUNK = 50
+TINY = 1e-12
+UNBOUNDED = (-inf, inf)
 
 # Poisson(1) weight - 1 for each of 2^16 equally likely draws: a table is ten times faster than a generator.
 _CUMULATED = np.cumsum([np.exp(-1) / factorial(k) for k in range(9)])
@@ -44,11 +52,16 @@ POISSON_LESS_1 = (np.searchsorted(_CUMULATED, (np.arange(2**16) + 0.5) / 2**16) 
 
 @dataclass(frozen=True)
 class Interval:
-    """Ends of a 95 % interval and the standard error; all None where there is nothing to judge them by."""
+    """Ends of a 95 % interval and the standard error; all None where there is nothing to judge them by.
+
+    ``p``, two-sided, that the true value is 0: Student's, but never below 2^(1 - clusters), the smallest that throwing
+    the clusters' signs can give. ``se`` is None where no judgement moves the value: that it is 0 is not known.
+    """
 
     lo: float | None = None
     hi: float | None = None
     se: float | None = None
+    p: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +82,10 @@ class Clusters:
         """Whether users are redrawn, or taken as the ones that matter."""
         return len(np.unique(self.rows.user_T)) >= FEW_USERS
 
-    def intervals(self, measured: Sequence[Measured], bounds: Bounds | None = None) -> list[Interval]:
-        """An interval for each of K measured values, from the same draws; ``bounds`` clips the ends.
+    def intervals(self, measured: Sequence[Measured], bounds: Bounds = UNBOUNDED) -> list[Interval]:
+        """An interval for each of K measured values, from the same draws; ``bounds`` are what the values cannot leave.
 
-        A value that no cluster moves has no interval when it lies on a bound: all of 20 rows right is not certainty.
+        No interval rests on a single cluster.
         """
         known = [m for m in measured if m.value is not None]
         if not known:
@@ -84,13 +97,15 @@ class Clusters:
         # The estimate of V may fall below either part by chance (it is not positive by construction).
         variance_K = np.maximum(user_K + pair_K - cell_K, np.maximum(user_K, pair_K)) if self.by_user else pair_K
         draw_BK = self._draw(user_UK, pair_PK)
-        drawn_K = (user_UK**2).sum(axis=0) + (pair_PK**2).sum(axis=0)
-        clusters = [m.n_users for m in known] if self.by_user else np.count_nonzero(pair_PK, axis=0).tolist()
+        draw_BK /= np.maximum(np.sqrt((user_UK**2).sum(axis=0) + (pair_PK**2).sum(axis=0)), TINY)
+        se_K = np.sqrt(variance_K)
         found = iter(
-            _interval(m.value or 0.0, draw_BK[:, k], variance_K[k], drawn_K[k], clusters[k], bounds)
-            for k, m in enumerate(known)
+            _interval(m, draw_BK[:, k], float(se_K[k]), self._clusters(m), bounds) for k, m in enumerate(known)
         )
         return [next(found) if m.value is not None else Interval() for m in measured]
+
+    def _clusters(self, measured: Measured) -> int:
+        return min(measured.n_users, measured.n_pairs) if self.by_user else measured.n_pairs
 
     def _draw(self, user_UK: Floats, pair_PK: Floats) -> Floats:
         """``draw_BK``: sum over users and pairs of (Poisson(1) weight - 1) times influence, B times."""
@@ -107,9 +122,13 @@ def difference(one: Measured, other: Measured) -> Measured:
     """``one - other``, paired: both were measured on the same rows."""
     if one.value is None or other.value is None:
         return Measured(None, one.row_T, one.user_U)
-    return Measured(
-        one.value - other.value, one.row_T - other.row_T, one.user_U - other.user_U, one.n_users, one.n_judgements
-    )
+    moved = one.value - other.value, one.row_T - other.row_T, one.user_U - other.user_U
+    return Measured(*moved, one.n_users, one.n_judgements, one.n_pairs)
+
+
+def unseen_share(pairs_K: Floats) -> Floats:
+    """The share of all pairs that may be unlike every one of the pairs seen, 97.5 % sure (Clopper & Pearson)."""
+    return 1 - ((1 - LEVEL) / 2) ** (1 / pairs_K)
 
 
 def paired_p(gain_K: Floats, se_K: Floats, null_se_K: Floats, pairs_K: Floats, moved_K: Floats) -> Floats:
@@ -149,19 +168,20 @@ def _variance(sum_CK: Floats) -> Floats:
     return (sum_CK**2).sum(axis=0) * clusters_K / np.maximum(clusters_K - 1, 1)
 
 
-def _interval(
-    value: float, draw_B: Floats, variance: float, drawn: float, clusters: int, bounds: Bounds | None
-) -> Interval:
+def _interval(measured: Measured, draw_B: Floats, se: float, clusters: int, bounds: Bounds) -> Interval:
+    """``draw_B`` are draws of the value's deviation, scaled to a variance of one."""
     from scipy.stats import norm, t
 
-    if drawn <= 1e-24:
-        return Interval() if bounds is not None and value in bounds else Interval(value, value, 0.0)
+    value, tail = measured.value or 0.0, (1 - LEVEL) / 2
     if clusters < 2:
         return Interval()  # one sample has no error bar
-    tail = (1 - LEVEL) / 2
-    se = float(np.sqrt(variance))
-    widen = se / np.sqrt(drawn) * t.isf(tail, clusters - 1) / norm.isf(tail)
-    lo, hi = value + np.quantile(draw_B, [tail, 1 - tail]) * widen
-    if bounds is not None:
-        lo, hi = max(lo, bounds[0]), min(hi, bounds[1])
-    return Interval(float(lo), float(hi), se)
+    within = value + unseen_share(np.array([measured.n_pairs])) * (np.array(bounds) - value)
+    least_p = 2.0 ** (1 - clusters)
+    if se <= TINY:
+        p = 1.0 if abs(value) <= TINY else least_p
+        return Interval(float(within[0]), float(within[1]), None, p) if np.isfinite(within).all() else Interval(p=p)
+    lo, hi = value + np.quantile(draw_B, [tail, 1 - tail]) * se * t.isf(tail, clusters - 1) / norm.isf(tail)
+    if np.isfinite(within).all():
+        lo, hi = min(lo, within[0]), max(hi, within[1])
+    p = float(max(2 * t.sf(abs(value) / se, clusters - 1), least_p))
+    return Interval(float(max(lo, bounds[0])), float(min(hi, bounds[1])), se, p)

@@ -65,7 +65,7 @@ class Measured:
 
     ``row_T``   derivative by a row's weight, over all T rows (0 outside the cohort).
     ``user_U``  derivative by a user's weight: what leaving this user out would change.
-    ``n_users``, ``n_judgements``  distinct users and judgements, over all seeds, that the value rests on.
+    ``n_users``, ``n_judgements``, ``n_pairs``  how many distinct ones, over all seeds, the value rests on.
     """
 
     value: float | None
@@ -73,6 +73,7 @@ class Measured:
     user_U: Floats
     n_users: int = 0
     n_judgements: int = 0
+    n_pairs: int = 0
 
 
 Metric = Callable[[HeldOut, NDArray[np.bool_], Floats], Measured]
@@ -161,9 +162,8 @@ def _row_mean(rows: HeldOut, in_T: NDArray[np.bool_], value_T: Floats) -> Measur
     mean_S = summed(rows.seed_T, weight_T * value_T, rows.n_seeds) / safe_S
     row_T = weight_T * (value_T - mean_S[rows.seed_T]) / safe_S[rows.seed_T] / seeds
     user_U = summed(rows.user_T, row_T, rows.n_users)
-    counted = weight_T > 0
-    n_users, n_judgements = (distinct(code_T[counted]) for code_T in (rows.user_T, rows.judgement_T))
-    return Measured(float(mean_S.sum() / seeds), row_T, user_U, n_users, n_judgements)
+    counts = _counts(rows, weight_T > 0)
+    return Measured(float(mean_S.sum() / seeds), row_T, user_U, **counts)
 
 
 def _user_mean(rows: HeldOut, in_T: NDArray[np.bool_], value_T: Floats, share: float, min_rows: int) -> Measured:
@@ -199,9 +199,12 @@ def _user_mean(rows: HeldOut, in_T: NDArray[np.bool_], value_T: Floats, share: f
         return _absent(rows)
     row_T = share_SU.ravel()[code_T] * weight_T * (value_T - mean_SU[code_T]) / safe_SU[code_T] / len(values)
     in_code = counted_SU[code_T] & (weight_T > 0)
-    n_users = int(counted_SU.reshape(share_SU.shape).any(axis=0).sum())
-    n_judgements = distinct(rows.judgement_T[in_code])
-    return Measured(float(np.mean(values)), row_T, user_U / len(values), n_users, n_judgements)
+    return Measured(float(np.mean(values)), row_T, user_U / len(values), **_counts(rows, in_code))
+
+
+def _counts(rows: HeldOut, counted_T: NDArray[np.bool_]) -> dict[str, int]:
+    codes = {"n_users": rows.user_T, "n_judgements": rows.judgement_T, "n_pairs": rows.pair_T}
+    return {name: distinct(code_T[counted_T]) for name, code_T in codes.items()}
 
 
 def _absent(rows: HeldOut) -> Measured:

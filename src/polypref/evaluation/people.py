@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.evaluation.intervals import LEVEL, Clusters, benjamini_hochberg, paired_p
+from polypref.evaluation.intervals import LEVEL, TINY, Clusters, benjamini_hochberg, paired_p, unseen_share
 from polypref.evaluation.metrics import HeldOut, correctness, summed
 
 Floats = NDArray[np.float64]
@@ -177,8 +177,15 @@ def _learner_table(
 
 
 def _gain_interval(people: PerUser) -> tuple[Floats, Floats]:
-    """Student's interval of the gain over the user's pairs; NaN with fewer than two pairs."""
+    """Student's interval of the gain over the user's pairs; NaN where no two pairs are apart.
+
+    Pairs that all agree are no certainty: there the interval is what ``pairs_U`` such pairs cannot exclude.
+    """
     from scipy.stats import t
 
-    half_U = t.isf((1 - LEVEL) / 2, np.maximum(people.pairs_U - 1, 1)) * people.se_U
-    return np.maximum(people.gain_U - half_U, -1), np.minimum(people.gain_U + half_U, 1)
+    gain_U, half_U = people.gain_U, t.isf((1 - LEVEL) / 2, np.maximum(people.pairs_U - 1, 1)) * people.se_U
+    unseen_U = unseen_share(np.maximum(people.pairs_U, 1))
+    agree_U = people.se_U <= TINY
+    lo_U = gain_U - np.where(agree_U, unseen_U * (gain_U + 1), half_U)
+    hi_U = gain_U + np.where(agree_U, unseen_U * (1 - gain_U), half_U)
+    return np.maximum(lo_U, -1), np.minimum(hi_U, 1)

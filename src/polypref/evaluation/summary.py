@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import BoolArray
 from polypref.evaluation.cells import Cell, Job, Outcome, read
 from polypref.evaluation.cohorts import minority_mask
-from polypref.evaluation.intervals import Clusters, Interval, difference
+from polypref.evaluation.intervals import UNBOUNDED, Clusters, Interval, difference
 from polypref.evaluation.metrics import LOWER_IS_BETTER, METRICS, HeldOut, Measured
 
 Floats = NDArray[np.float64]
@@ -116,11 +116,7 @@ def standing(clusters: Clusters, arms: Mapping[str, Arm], baseline: str | None, 
             for key, other in against.items():
                 if other is not None:
                     named = {n: _gain(v, values[other], metric) for n, v in values.items() if n != other}
-                    intervals = clusters.intervals(list(named.values()))
-                    found[key] += [
-                        _row({"learner": n, "baseline": other} | common, named[n], i, clusters.rows.n_seeds)
-                        for n, i in zip(named, intervals, strict=True)
-                    ]
+                    found[key] += _gain_rows(clusters, named, {"baseline": other} | common)
     order = {name: at for at, name in enumerate(arms)}
     return {key: sorted(rows, key=lambda row: order[row["learner"]]) for key, rows in found.items()}
 
@@ -138,15 +134,22 @@ def placebo_rows(
             for name, arm in shuffled.items()
         }
         common = {"baseline": baseline, "arm": "shuffled", "size": size, "cohort": "all", "metric": metric}
-        rows += [
-            _row({"learner": name} | common, gains[name], i, clusters.rows.n_seeds)
-            for name, i in zip(gains, clusters.intervals(list(gains.values())), strict=True)
-        ]
+        rows += _gain_rows(clusters, gains, common)
     return rows
 
 
 def _gain(one: Measured, baseline: Measured, metric: str) -> Measured:
     return difference(baseline, one) if metric in LOWER_IS_BETTER else difference(one, baseline)
+
+
+def _gain_rows(clusters: Clusters, gains: Mapping[str, Measured], common: Row) -> list[Row]:
+    """A row for each learner's gain, with the p-value of no gain."""
+    bounds = UNBOUNDED if common["metric"] == "log_loss" else (-1.0, 1.0)
+    intervals = clusters.intervals(list(gains.values()), bounds)
+    return [
+        _row({"learner": name} | common, gains[name], i, clusters.rows.n_seeds) | {"p": i.p}
+        for name, i in zip(gains, intervals, strict=True)
+    ]
 
 
 def _row(name: Row, measured: Measured, interval: Interval, seeds: int) -> Row:

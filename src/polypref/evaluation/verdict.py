@@ -42,7 +42,7 @@ def verdict(
         }
     name = str(baseline["learner"])
     own = {row["learner"]: row for row in gains if row["learner"] in personal and _is_main(row)}
-    known = {learner: row for learner, row in own.items() if row["value"] is not None and row["se"] is not None}
+    known = {learner: row for learner, row in own.items() if row["value"] is not None and row["lo"] is not None}
     chance = {row["learner"]: row for row in placebo if _is_main(row)}
     sure = {learner: row for learner, row in known.items() if _above_zero(row, len(known))}
     real = {n: row for n, row in sure.items() if n not in chance or _vanishes(chance[n], row, len(known))}
