@@ -1,13 +1,16 @@
 """The verdict: what makes it yes, no or unclear, and what it says then."""
 
 import pytest
+from scipy.stats import t
 
 from polypref.evaluation.verdict import verdict
 
 
-def gain(learner: str, value: float, se: float, **more) -> dict:
+def gain(learner: str, value: float, se: float, df: float = 200, **more) -> dict:
+    """A row of gains as ``Clusters`` measures one on ``df`` + 1 users."""
+    half = t.isf(0.025, df) * se
     return {"learner": learner, "metric": "accuracy_micro", "cohort": "all", "value": value, "se": se,
-            "lo": value - 1.96 * se, "hi": value + 1.96 * se, **more}  # fmt: skip
+            "lo": value - half, "hi": value + half, "p": 2 * t.sf(abs(value) / se, df), **more}  # fmt: skip
 
 
 BASELINE = {"learner": "pooled"}
@@ -42,3 +45,11 @@ def test_verdict_says_why_a_gain_above_zero_is_not_enough():
 
 def test_verdict_without_a_population_learner():
     assert verdict([], [], ["own"], None, 0.4)["room"] == "unclear"
+
+
+@pytest.mark.parametrize(("df", "room"), [(200, "yes"), (10, "unclear")])
+def test_allowing_for_several_learners_with_few_users_takes_student(df, room):
+    """2.9 standard errors are enough for five learners by the normal law (2.58), not on 11 users (3.17)."""
+    gains = [gain(str(i), 0.029 if i == 0 else 0.0, 0.01, df) for i in range(5)]
+    assert gains[0]["lo"] > 0
+    assert verdict(gains, [], [str(i) for i in range(5)], BASELINE, 0.4)["room"] == room
