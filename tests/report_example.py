@@ -159,6 +159,11 @@ def example_results(users: pl.DataFrame, sizes: tuple[int, ...] = (500, 1000, 20
         {"learner": name, "arm": "shuffled", "better": 0, "worse": 1} | named | interval(-0.004, 0.009)
         for name in ("individual", "low-rank", "personalized", "hierarchical")
     ]
+    knowing = [
+        gain | {"baseline": gain["learner"], "arm": "shuffled"} | interval(gain["value"] + 0.004, 0.012)
+        for gain in gains
+        if gain["learner"] not in ("random", "length")
+    ]
     counts = users.group_by("learner").agg(
         *((pl.col("verdict") == v).sum().alias(v) for v in ("better", "worse")),
         (pl.col("verdict") != "untested").sum().alias("tested"),
@@ -172,6 +177,7 @@ def example_results(users: pl.DataFrame, sizes: tuple[int, ...] = (500, 1000, 20
         "rows": example_rows(n_users, sizes),
         "users": {r["learner"]: {k: r[k] for k in ("better", "worse", "tested")} for r in counts.iter_rows(named=True)},
         "placebo": placebo,
+        "gains_over_shuffled": knowing,
         "baseline": {"learner": "pooled", "valid_accuracy": 0.75, "candidates": {"length": 0.6, "pooled": 0.75}},
         "gains": gains,
         "profile": dict(PROFILE),

@@ -47,6 +47,15 @@ def test_placebo_gains_nothing(two_tastes):
     assert [row["learner"] for row in placebo] == ["own"]
     assert placebo[0]["lo"] < 0.02
     assert placebo[0]["better"] == 0
+    wanted = ("accuracy_micro", "all", results.content["size"])
+    gain = next(r for r in results.content["gains"] if (r["metric"], r["cohort"], r["size"]) == wanted)
+    own = results.content["gains_over_shuffled"]
+    assert [(row["learner"], row["baseline"], row["metric"]) for row in own] == [
+        ("own", "own", "accuracy_micro"),
+        ("own", "own", "accuracy_macro"),
+    ]
+    assert own[0]["value"] == pytest.approx(gain["value"] - placebo[0]["value"])
+    assert own[0]["lo"] > 0.05
 
 
 def test_results_json_is_the_stated_interface(two_tastes):

@@ -15,6 +15,7 @@ from polypref import report
 from polypref.errors import CacheError
 from polypref.evaluation import compare
 from polypref.report import figures, words
+from polypref.report.arms import placebo_section
 from polypref.report.described import measure
 from polypref.report.people import tidy
 from report_example import LEARNERS, example_results, example_users
@@ -55,6 +56,20 @@ def test_an_absent_section_is_said_to_be_absent(tmp_path: Path, absent: str) -> 
     if absent in notes:
         assert notes[absent] not in whole
     assert "Traceback" not in page and ">None<" not in page and ">nan<" not in page
+
+
+def test_what_knowing_the_user_is_worth_stands_under_both_arms(tmp_path: Path) -> None:
+    results = example_results(users := example_users(20))
+    section = placebo_section(results, list(LEARNERS))
+    assert section is not None
+    lines = [(row["learner"], row["arm"]) for row in section["rows"]]
+    assert lines[:3] == [("individual", "real"), ("individual", "shuffled"), ("individual", "real less shuffled")]
+    assert len(lines) == 3 * 4
+    assert report.write(tmp_path, results, users).read_text().count("<td>real less shuffled</td>") == 4
+    del results["gains_over_shuffled"]  # results of an earlier version
+    page = report.write(tmp_path, results, users).read_text()
+    assert "<td>real less shuffled</td>" not in page
+    assert "<td>shuffled<" in page
 
 
 def test_the_first_line_of_results_is_enough(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_hostile_ids_are_text_and_nothing_else(browser: Any, tmp_path: Path) -> 
     results["verdict"]["text"] = nasty
     results["reproduce"]["command"] = HOSTILE[3]
     results["profile"]["sentences"] = {"room": nasty}
-    for row in [*results["rows"], *results["gains"], *results["placebo"]]:
+    for row in [row for key in ("rows", "gains", "placebo", "gains_over_shuffled") for row in results[key]]:
         row["learner"] = nasty if row["learner"] == "hierarchical" else row["learner"]
     users = users.with_columns(pl.col("learner").replace("hierarchical", nasty))
     visit = Visit(browser, report.write(tmp_path, results, users))

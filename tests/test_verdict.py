@@ -32,7 +32,7 @@ BASELINE = {"learner": "pooled"}
     ],
 )
 def test_verdict(gains, placebo, disagreement, room, best):
-    found = verdict(gains, placebo, [row["learner"] for row in gains], BASELINE, disagreement)
+    found = verdict(gains, placebo, [], [row["learner"] for row in gains], BASELINE, disagreement)
     assert (found["room"], found["best"]) == (room, best)
     assert found["text"].endswith(".")
     assert "nan" not in found["text"].lower()
@@ -40,11 +40,11 @@ def test_verdict(gains, placebo, disagreement, room, best):
 
 def test_verdict_says_why_a_gain_above_zero_is_not_enough():
     gains = [gain(str(i), 0.0205 if i == 0 else 0.0, 0.01) for i in range(8)]
-    assert "may be chance when 8 are tried" in verdict(gains, [], [str(i) for i in range(8)], BASELINE, 0.4)["text"]
+    assert "may be chance when 8 are tried" in verdict(gains, [], [], [str(i) for i in range(8)], BASELINE, 0.4)["text"]
 
 
 def test_verdict_without_a_population_learner():
-    assert verdict([], [], ["own"], None, 0.4)["room"] == "unclear"
+    assert verdict([], [], [], ["own"], None, 0.4)["room"] == "unclear"
 
 
 @pytest.mark.parametrize(("df", "room"), [(200, "yes"), (10, "unclear")])
@@ -52,4 +52,25 @@ def test_allowing_for_several_learners_with_few_users_takes_student(df, room):
     """2.9 standard errors are enough for five learners by the normal law (2.58), not on 11 users (3.17)."""
     gains = [gain(str(i), 0.029 if i == 0 else 0.0, 0.01, df) for i in range(5)]
     assert gains[0]["lo"] > 0
-    assert verdict(gains, [], [str(i) for i in range(5)], BASELINE, 0.4)["room"] == room
+    assert verdict(gains, [], [], [str(i) for i in range(5)], BASELINE, 0.4)["room"] == room
+
+
+@pytest.mark.parametrize(
+    ("shuffled", "less", "room", "says"),
+    [
+        (gain("a", 0.0, 0.01), gain("a", 0.05, 0.012), "yes", "gets 5.0 points fewer of them right (2.6 to 7.4)"),
+        (gain("a", 0.018, 0.012), gain("a", 0.02, 0.012), "unclear", "rests on knowing the user is unclear"),
+        (gain("a", 0.05, 0.01), gain("a", 0.03, 0.01), "unclear", "so it is when the users are shuffled"),
+    ],
+)
+def test_knowing_the_user_is_the_paired_difference(shuffled, less, room, says):
+    """A shuffled arm that is not sure to gain is not enough: the real arm must be better than it, judgement by
+    judgement. A shuffled arm that does gain is a fault, whatever the difference."""
+    found = verdict([gain("a", 0.05, 0.01)], [shuffled], [less], ["a"], BASELINE, 0.4)
+    assert found["room"] == room
+    assert says in found["text"]
+
+
+def test_a_rounded_zero_has_no_sign():
+    found = verdict([gain("a", 0.05, 0.01)], [gain("a", -1e-4, 1e-4)], [gain("a", 0.05, 0.01)], ["a"], BASELINE, 0.4)
+    assert "is 0.0 (0.0 to 0.0)" in found["text"]

@@ -22,7 +22,16 @@ from polypref.evaluation.people import PerUser, counts, per_user, users_table
 from polypref.evaluation.progress import Progress
 from polypref.evaluation.results import cores
 from polypref.evaluation.settings import Settings
-from polypref.evaluation.summary import REFERENCE, Arm, choose_baseline, held_out, load_arm, placebo_rows, standing
+from polypref.evaluation.summary import (
+    REFERENCE,
+    Arm,
+    choose_baseline,
+    held_out,
+    load_arm,
+    over_shuffled,
+    placebo_rows,
+    standing,
+)
 from polypref.evaluation.verdict import verdict
 from polypref.profile import profile
 
@@ -82,16 +91,18 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
     floor = _name(baseline)
     over = {other: _people(clusters, arms.full, other) for other in {floor, REFERENCE} if other in arms.full}
     placebo = [] if floor is None else _placebo(clusters, arms, floor)
+    own = over_shuffled(clusters, arms.full, arms.shuffled, arms.full_size)
     described = profile(job.comparisons).as_dict()
     at_full = [row for row in tables["gains"] if row["size"] == arms.full_size]
     figures = {
-        "verdict": verdict(at_full, placebo, arms.personal, baseline, disagreement(described)),
+        "verdict": verdict(at_full, placebo, own, arms.personal, baseline, disagreement(described)),
         "baseline": baseline,
         "size": arms.full_size,
         **tables,
         "users": {name: counts(found) for name, found in over.get(floor, {}).items()},
         "users_over_pooled": {name: counts(found) for name, found in over.get(REFERENCE, {}).items()},
         "placebo": placebo,
+        "gains_over_shuffled": own,
         "selection": {name: arm.selection for name, arm in arms.full.items()},
         "serves": {name: arm.serves for name, arm in arms.full.items()},
         "profile": described,

@@ -138,6 +138,21 @@ def placebo_rows(
     return rows
 
 
+def over_shuffled(clusters: Clusters, real: Mapping[str, Arm], shuffled: Mapping[str, Arm], size: int) -> list[Row]:
+    """What knowing the user is worth: each learner less itself trained on shuffled users, on the same test rows."""
+    rows = []
+    in_T = clusters.rows.cohort_T["all"]
+    for metric in PLACEBO_METRICS:
+        common = {"arm": "shuffled", "size": size, "cohort": "all", "metric": metric}
+        real_M, shuffled_M = (
+            {name: METRICS[metric](clusters.rows, in_T, arms[name].margin_T) for name in shuffled}
+            for arms in (real, shuffled)
+        )
+        gains = {name: _gain(real_M[name], shuffled_M[name], metric) for name in shuffled}
+        rows += [row | {"baseline": row["learner"]} for row in _gain_rows(clusters, gains, common)]
+    return rows
+
+
 def _gain(one: Measured, baseline: Measured, metric: str) -> Measured:
     return difference(baseline, one) if metric in LOWER_IS_BETTER else difference(one, baseline)
 

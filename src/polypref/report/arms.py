@@ -48,7 +48,10 @@ def sizes_section(results: Results, learners: Sequence[str]) -> dict[str, Any] |
 
 
 def placebo_section(results: Results, learners: Sequence[str]) -> dict[str, Any] | None:
-    """Gain with the users' ids shuffled under the real gain, per learner and on one axis; None when no arm was run."""
+    """Per learner and on one axis: the real gain, the gain with users' ids shuffled, and the one less the other.
+
+    None when no arm was run.
+    """
     placebo = [row for row in results.get("placebo", ()) if words.finite(row.get("value")) is not None]
     if not placebo:
         return None
@@ -56,7 +59,8 @@ def placebo_section(results: Results, learners: Sequence[str]) -> dict[str, Any]
     placebo = [row for row in placebo if row.get("metric") == metric and is_all(row)]
     real = learner_gains(results, metric)
     shown = [name for name in learners if find(placebo, learner=name)]
-    axis = gain_axis([*placebo, *[gain for name, gain in real.items() if name in shown]])
+    knowing = [row for row in results.get("gains_over_shuffled", ()) if row.get("metric") == metric and is_all(row)]
+    axis = gain_axis([*placebo, *knowing, *[gain for name, gain in real.items() if name in shown]])
     counts = results.get("users") or {}
     rows = []
     for name in shown:
@@ -64,6 +68,8 @@ def placebo_section(results: Results, learners: Sequence[str]) -> dict[str, Any]
         for row in placebo:
             if row["learner"] == name:
                 rows.append(arm_row(name, str(row.get("arm", "shuffled")), "placebo", row, row, axis))
+        if (less := find(knowing, learner=name)) is not None:
+            rows.append(arm_row(name, "real less shuffled", "difference", less, None, axis))
     return {
         "rows": rows,
         "ticks": axis.ticks(signed=True, scale=100),
@@ -72,8 +78,8 @@ def placebo_section(results: Results, learners: Sequence[str]) -> dict[str, Any]
     }
 
 
-def arm_row(learner: str, arm: str, kind: str, row: Row | None, counts: Mapping, axis: Axis) -> dict[str, Any]:
-    """One line of the placebo table; ``counts`` holds users better and worse off."""
+def arm_row(learner: str, arm: str, kind: str, row: Row | None, counts: Mapping | None, axis: Axis) -> dict[str, Any]:
+    """One line of the placebo table; ``counts`` holds users better and worse off, None where nobody counted them."""
     return {
         "learner": learner,
         "arm": arm,
@@ -81,6 +87,7 @@ def arm_row(learner: str, arm: str, kind: str, row: Row | None, counts: Mapping,
         "mark": mark_of(row, axis),
         "text": "unknown" if row is None else words.points(row.get("value")),
         "interval": words.interval(row, words.points),
-        "better": words.number(counts.get("better")),
-        "worse": words.number(counts.get("worse")),
+        "counts": {name: words.number(counts.get(name)) for name in ("better", "worse")}
+        if counts is not None
+        else None,
     }
