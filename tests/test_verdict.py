@@ -1,16 +1,27 @@
 """The verdict: what makes it yes, no or unclear, and what it says then."""
 
+import numpy as np
 import pytest
 from scipy.stats import t
 
-from polypref.evaluation.verdict import verdict
+from polypref.evaluation.figures import evidence
+from polypref.evaluation.intervals import unseen_share
+from polypref.evaluation.verdict import ENOUGH_HELD_OUT, MARGIN, Evidence, verdict
 
 
 def gain(learner: str, value: float, se: float, df: float = 200, **more) -> dict:
     """A row of gains as ``Clusters`` measures one on ``df`` + 1 users."""
     half = t.isf(0.025, df) * se
     return {"learner": learner, "metric": "accuracy_micro", "cohort": "all", "value": value, "se": se,
-            "lo": value - half, "hi": value + half, "p": 2 * t.sf(abs(value) / se, df), **more}  # fmt: skip
+            "lo": value - half, "hi": value + half, "p": 2 * t.sf(abs(value) / se, df),
+            "n_users": int(df) + 1, "n_comparisons": 3000, **more}  # fmt: skip
+
+
+def people(disagreement: float | None, spread: float = 0.02, users: int = 200, own: float = 50, shared: int = 800):
+    """Ample evidence, unless told otherwise."""
+    if disagreement is None:
+        return Evidence(users, own, 0)
+    return Evidence(users, own, shared, disagreement, disagreement + spread)
 
 
 BASELINE = {"learner": "pooled"}
@@ -23,7 +34,8 @@ BASELINE = {"learner": "pooled"}
         ([gain("a", 0.05, 0.01), gain("b", 0.06, 0.01)], [gain("b", 0.06, 0.01)], 0.3, "yes", "a"),
         ([gain("b", 0.06, 0.01)], [gain("b", 0.06, 0.01)], 0.3, "unclear", "pooled"),
         ([gain("a", 0.02, 0.02)], [], 0.3, "unclear", "pooled"),
-        ([gain("a", 0.02, 0.02)], [], 0.05, "no", "pooled"),
+        ([gain("a", 0.01, 0.01)], [], 0.05, "no", "pooled"),
+        ([gain("a", 0.02, 0.02)], [], 0.05, "unclear", "pooled"),
         ([gain("a", 0.02, 0.02)], [], None, "unclear", "pooled"),
         ([gain("a", 0.001, 0.002)], [], 0.4, "no", "pooled"),
         ([gain("a", 0.001, 0.002), gain("b", 0.0, 0.02)], [], 0.4, "unclear", "pooled"),
@@ -32,7 +44,7 @@ BASELINE = {"learner": "pooled"}
     ],
 )
 def test_verdict(gains, placebo, disagreement, room, best):
-    found = verdict(gains, placebo, [], [row["learner"] for row in gains], BASELINE, disagreement)
+    found = verdict(gains, placebo, [], [row["learner"] for row in gains], BASELINE, people(disagreement))
     assert (found["room"], found["best"]) == (room, best)
     assert found["text"].endswith(".")
     assert "nan" not in found["text"].lower()
@@ -40,11 +52,14 @@ def test_verdict(gains, placebo, disagreement, room, best):
 
 def test_verdict_says_why_a_gain_above_zero_is_not_enough():
     gains = [gain(str(i), 0.0205 if i == 0 else 0.0, 0.01) for i in range(8)]
-    assert "may be chance when 8 are tried" in verdict(gains, [], [], [str(i) for i in range(8)], BASELINE, 0.4)["text"]
+    assert (
+        "may be chance when 8 are tried"
+        in verdict(gains, [], [], [str(i) for i in range(8)], BASELINE, people(0.4))["text"]
+    )
 
 
 def test_verdict_without_a_population_learner():
-    assert verdict([], [], [], ["own"], None, 0.4)["room"] == "unclear"
+    assert verdict([], [], [], ["own"], None, people(0.4))["room"] == "unclear"
 
 
 @pytest.mark.parametrize(("df", "room"), [(200, "yes"), (10, "unclear")])
@@ -52,7 +67,7 @@ def test_allowing_for_several_learners_with_few_users_takes_student(df, room):
     """2.9 standard errors are enough for five learners by the normal law (2.58), not on 11 users (3.17)."""
     gains = [gain(str(i), 0.029 if i == 0 else 0.0, 0.01, df) for i in range(5)]
     assert gains[0]["lo"] > 0
-    assert verdict(gains, [], [], [str(i) for i in range(5)], BASELINE, 0.4)["room"] == room
+    assert verdict(gains, [], [], [str(i) for i in range(5)], BASELINE, people(0.4))["room"] == room
 
 
 @pytest.mark.parametrize(
@@ -66,11 +81,64 @@ def test_allowing_for_several_learners_with_few_users_takes_student(df, room):
 def test_knowing_the_user_is_the_paired_difference(shuffled, less, room, says):
     """A shuffled arm that is not sure to gain is not enough: the real arm must be better than it, judgement by
     judgement. A shuffled arm that does gain is a fault, whatever the difference."""
-    found = verdict([gain("a", 0.05, 0.01)], [shuffled], [less], ["a"], BASELINE, 0.4)
+    found = verdict([gain("a", 0.05, 0.01)], [shuffled], [less], ["a"], BASELINE, people(0.4))
     assert found["room"] == room
     assert says in found["text"]
 
 
 def test_a_rounded_zero_has_no_sign():
-    found = verdict([gain("a", 0.05, 0.01)], [gain("a", -1e-4, 1e-4)], [gain("a", 0.05, 0.01)], ["a"], BASELINE, 0.4)
+    found = verdict(
+        [gain("a", 0.05, 0.01)], [gain("a", -1e-4, 1e-4)], [gain("a", 0.05, 0.01)], ["a"], BASELINE, people(0.4)
+    )
     assert "is 0.0 (0.0 to 0.0)" in found["text"]
+
+
+NOTHING = gain("a", 0.001, 0.002)
+
+
+@pytest.mark.parametrize(
+    ("found", "told", "room", "says"),
+    [
+        (NOTHING, people(0.05), "no", "disagree on only 5 % of the pairs"),
+        (NOTHING, people(0.4), "no", "none can plausibly gain more than 0.5 points"),
+        (NOTHING, people(0.05, users=4), "no", "here among these 4 users"),
+        (NOTHING, people(0.05, users=2), "unclear", "only 2 users were compared"),
+        (NOTHING, people(0.4, users=4), "unclear", "4 users are too few to speak of others"),
+        (NOTHING, people(0.4, own=7), "unclear", "half of the users have at most 7 judgements to learn from"),
+        (NOTHING, people(0.05, own=7), "no", "5 % of the pairs"),
+        (NOTHING, people(None, own=7), "unclear", "no two people judged the same pair"),
+        (NOTHING | {"n_comparisons": 60}, people(0.4), "unclear", "only 60 held-out judgements"),
+        (gain("a", 0.0, 0.01), people(0.05, shared=12, own=7), "unclear", "only 12 pairs were judged by two people"),
+        (gain("a", 0.0, 0.01), people(0.1, spread=0.15), "unclear", "disagree on as many as 25 % of the pairs"),
+        (gain("a", 0.0, 0.01), people(0.4), "unclear", "a gain of 2.0 points is not excluded"),
+        (gain("a", 0.0, 0.01), people(0.05), "no", "5 % of the pairs"),
+        (gain("a", 0.0, 0.04), people(0.05), "unclear", "a gain of 7.9 points is not excluded"),
+        (gain("a", -0.1, 0.01), people(0.4), "unclear", "surely worse"),
+        (gain("a", -0.1, 0.01), people(0.05), "no", "5 % of the pairs"),
+    ],
+)
+def test_no_needs_evidence_and_unclear_says_what_is_missing(found, told, room, says):
+    result = verdict([found], [], [], ["a"], BASELINE, told)
+    assert (result["room"], result["best"]) == (room, "pooled")
+    assert says in result["text"]
+    assert result["text"].count(". ") == 1  # two sentences
+
+
+def test_several_things_missing_are_listed():
+    text = verdict([gain("a", 0.0, 0.04)], [], [], ["a"], BASELINE, people(0.05, shared=12, users=2))["text"]
+    assert (
+        "since only 2 users were compared, only 12 pairs were judged by two people or more and a gain of 7.9 points"
+    ) in text
+
+
+def test_so_many_held_out_pairs_exclude_a_gain_of_the_margin():
+    assert unseen_share(np.array([ENOUGH_HELD_OUT - 1.0, ENOUGH_HELD_OUT])) == pytest.approx(MARGIN, rel=0.005)
+
+
+def test_a_few_pairs_on_which_all_agree_leave_much_disagreement_possible():
+    """Five of five pairs agreed upon: the bootstrap's upper limit is 0, Wilson's is 43 %."""
+    pairs = {"value": 0.0, "lo": 0.0, "hi": 0.0, "n": 5}
+    described = {"sizes": {"users": 12}, "disagreement": {"at_panel": {"2": {"contested": pairs}}}}
+    found = evidence(described, np.array([0, 30, 40, 50]))
+    assert (found.n_users, found.own, found.shared, found.disagreement) == (12, 40.0, 5, 0.0)
+    assert found.disagreement_hi == pytest.approx(0.434, abs=0.001)

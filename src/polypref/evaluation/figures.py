@@ -32,8 +32,9 @@ from polypref.evaluation.summary import (
     placebo_rows,
     standing,
 )
-from polypref.evaluation.verdict import verdict
+from polypref.evaluation.verdict import Evidence, verdict
 from polypref.profile import profile
+from polypref.profile.estimate import wilson
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +94,10 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
     placebo = [] if floor is None else _placebo(clusters, arms, floor)
     own = over_shuffled(clusters, arms.full, arms.shuffled, arms.full_size)
     described = profile(job.comparisons).as_dict()
+    n_train_U = _training_counts(job, settings.seeds)
     at_full = [row for row in tables["gains"] if row["size"] == arms.full_size]
     figures = {
-        "verdict": verdict(at_full, placebo, own, arms.personal, baseline, disagreement(described)),
+        "verdict": verdict(at_full, placebo, own, arms.personal, baseline, evidence(described, n_train_U)),
         "baseline": baseline,
         "size": arms.full_size,
         **tables,
@@ -108,13 +110,22 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
         "profile": described,
     }
     people = over[floor] if floor in over else {name: _people(clusters, arms.full, name)[name] for name in arms.full}
-    n_train_U = _training_counts(job, settings.seeds)
     return figures, users_table(job.comparisons.users.ids, n_train_U, minority_SU.mean(axis=0) >= 0.5, people)
 
 
-def disagreement(described: Mapping[str, Any]) -> float | None:
-    """How often two judges of a pair disagree, from a profile."""
-    return described["disagreement"]["at_panel"]["2"]["contested"]["value"]
+def evidence(described: Mapping[str, Any], n_train_U: NDArray[np.int64]) -> Evidence:
+    """What a profile, and the users' training judgements, say of how sure a "no" is.
+
+    The upper limit of disagreement is Wilson's where that is higher: when all agree, there is nothing to redraw.
+    """
+    found = described["disagreement"]["at_panel"]["2"]["contested"]
+    own_U = n_train_U[n_train_U > 0]
+    own = float(np.median(own_U)) if len(own_U) else 0.0
+    value, shared = found["value"], found["n"]
+    if value is None:
+        return Evidence(described["sizes"]["users"], own, shared)
+    limit = max(wilson(value, shared)[1], found["hi"] or 0.0)
+    return Evidence(described["sizes"]["users"], own, shared, value, limit)
 
 
 def _run(job: Job, label: str, grid: Iterable[Sequence[Cell]], settings: Settings) -> int:

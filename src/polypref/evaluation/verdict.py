@@ -3,9 +3,14 @@
 yes      a personal learner gains over the population baseline and over itself trained on shuffled users, both beyond
          what chance over all personal learners explains (Bonferroni), and trained on shuffled users it does not gain,
          or less than half of what the real gain is at least.
-no       no learner does, and either no personal learner can plausibly gain MARGIN (the upper ends of all their
-         intervals are below it), or two people who judge a pair disagree on fewer than LOW_DISAGREEMENT of the pairs.
-unclear  anything else: too few data, or what gains does so for another reason than the user.
+no       no learner does, and there is enough evidence, of one of two kinds, that there is little to gain. Little gain:
+         no personal learner can plausibly gain MARGIN (upper ends of the intervals) and the best is not surely worse,
+         on at least FEW_USERS users with ENOUGH_OWN training judgements and ENOUGH_HELD_OUT held-out ones. Little
+         disagreement: two people who judge a pair disagree on fewer than LOW_DISAGREEMENT of at least
+         ENOUGH_SHARED pairs, surely on fewer than HIGH_DISAGREEMENT, and none can plausibly gain HIGH_GAIN. Two
+         people who agree say nothing of a third, so that MIN_USERS are needed for either.
+unclear  anything else: what gains does so for another reason than the user, or evidence is missing, and the text says
+         which.
 
 ``best`` is the learner with the largest gain among those that passed the test; without one it is the baseline, since a
 difference that may be chance is no reason for a more complicated method.
@@ -14,13 +19,39 @@ difference that may be chance is no reason for a more complicated method.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from polypref.evaluation.intervals import FEW_USERS
+
 MARGIN = 0.01
+HIGH_GAIN = 0.05
 LOW_DISAGREEMENT = 0.15
+HIGH_DISAGREEMENT = 0.20
+MIN_USERS = 3
+ENOUGH_SHARED = 50
+ENOUGH_OWN = 20
+ENOUGH_HELD_OUT = 368  # so many pairs without any change exclude a gain of MARGIN: 1 - 0.025^(1/368) = 0.01
 METRIC = "accuracy_micro"
 
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a "no" rests on besides the gains.
+
+    ``n_users``       users compared; ``own`` training judgements of the median one.
+    ``shared``        pairs judged by two people or more.
+    ``disagreement``  how often two judges of such a pair disagree, ``disagreement_hi`` its upper 95 % limit; None when
+                      no pair has two judges.
+    """
+
+    n_users: int
+    own: float
+    shared: int
+    disagreement: float | None = None
+    disagreement_hi: float | None = None
 
 
 def verdict(
@@ -29,13 +60,13 @@ def verdict(
     over_shuffled: Sequence[Row],
     personal: Collection[str],
     baseline: Mapping[str, Any] | None,
-    disagreement: float | None,
+    evidence: Evidence,
 ) -> dict[str, str]:
     """``{"room", "best", "text"}`` from the rows at the full size.
 
     ``gains`` and ``placebo`` are over the baseline, trained on real and on shuffled users; ``over_shuffled`` is the one
     less the other, paired; both are empty when no placebo arm was run, and then the verdict does without.
-    ``personal`` names the learners that know users; ``disagreement`` is how often two judges of a pair disagree.
+    ``personal`` names the learners that know users.
     """
     if baseline is None:
         best = next(iter(sorted(personal)), "")
@@ -54,15 +85,58 @@ def verdict(
     if real:
         best = max(real, key=lambda learner: real[learner]["value"])
         return {"room": "yes", "best": best, "text": _yes(real[best], name, chance.get(best), knowing.get(best))}
-    little = disagreement is not None and disagreement < LOW_DISAGREEMENT
-    small = bool(known) and all(row["hi"] < MARGIN for row in known.values())
     if sure:
         top = max(honest or sure, key=lambda learner: sure[learner]["value"])
         text = _not_knowing(sure[top], name, knowing[top]) if honest else _placebo_gains(top, name)
         return {"room": "unclear", "best": name, "text": text}
-    if known and (little or small):
-        return {"room": "no", "best": name, "text": _no(known, name, disagreement if little else None)}
-    return {"room": "unclear", "best": name, "text": _unclear(known, name)}
+    if not known:
+        return {"room": "unclear", "best": name, "text": _unmeasured(name)}
+    missing = _missing(known, evidence)
+    if missing:
+        return {"room": "unclear", "best": name, "text": _unclear(known, name, missing)}
+    return {"room": "no", "best": name, "text": _no(known, name, evidence)}
+
+
+def _missing(known: Mapping[str, Row], e: Evidence) -> list[str]:
+    """What keeps the verdict from being "no", in words; empty when nothing does."""
+    gain, agreement = _gain_lacks(known, e), _agreement_lacks(known, e)
+    few = [f"only {e.n_users} users were compared"] if e.n_users < MIN_USERS else []
+    if not few and not (gain and agreement):
+        return []
+    if e.disagreement is not None and e.disagreement < LOW_DISAGREEMENT:
+        return few + agreement
+    alone = ["no two people judged the same pair"] if not e.shared else []
+    return few + alone + gain
+
+
+def _gain_lacks(known: Mapping[str, Row], e: Evidence) -> list[str]:
+    """What is missing to say that nothing can be gained, whether people agree or not."""
+    top = max(row["hi"] for row in known.values())
+    held_out = max(row["n_comparisons"] for row in known.values())
+    lacks = {
+        f"a gain of {_points(top)} points is not excluded": top >= MARGIN,
+        "every personal learner that was tried is surely worse, which says little of a better one": top < 0,
+        f"{e.n_users} users are too few to speak of others": MIN_USERS <= e.n_users < FEW_USERS,
+        f"there are only {held_out} held-out judgements": held_out < ENOUGH_HELD_OUT,
+        f"half of the users have at most {e.own:.0f} judgements to learn from": e.own < ENOUGH_OWN,
+    }
+    return [text for text, so in lacks.items() if so]
+
+
+def _agreement_lacks(known: Mapping[str, Row], e: Evidence) -> list[str]:
+    """What is missing to say that people agree."""
+    if e.disagreement is None or e.disagreement_hi is None:
+        return ["no two people judged the same pair"]
+    top = max(row["hi"] for row in known.values())
+    lacks = {
+        f"two people disagree on {_percent(e.disagreement)} of the pairs": e.disagreement >= LOW_DISAGREEMENT,
+        f"only {e.shared} pairs were judged by two people or more": e.shared < ENOUGH_SHARED,
+        f"two people may disagree on as many as {_percent(e.disagreement_hi)} of the pairs": (
+            e.disagreement_hi >= HIGH_DISAGREEMENT > LOW_DISAGREEMENT > e.disagreement
+        ),
+        f"a gain of {_points(top)} points is not excluded": top >= HIGH_GAIN,
+    }
+    return [text for text, so in lacks.items() if so]
 
 
 def _is_main(row: Row) -> bool:
@@ -85,6 +159,10 @@ def _vanishes(placebo: Row, real: Row, tests: int) -> bool:
 def _points(value: float) -> str:
     text = f"{100 * value:.1f}"
     return text.lstrip("-") if not text.strip("-0.") else text.replace("-", "−")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _interval(row: Row) -> str:
@@ -110,15 +188,16 @@ def _yes(row: Row, baseline: str, placebo: Row | None, knowing: Row | None) -> s
     )
 
 
-def _no(known: Mapping[str, Row], baseline: str, disagreement: float | None) -> str:
-    if disagreement is not None:
-        why = f"two people who judge the same pair disagree on only {100 * disagreement:.0f} % of the pairs"
+def _no(known: Mapping[str, Row], baseline: str, e: Evidence) -> str:
+    top = max(row["hi"] for row in known.values())
+    if e.disagreement is not None and not _agreement_lacks(known, e):
+        why = f"two people who judge the same pair disagree on only {_percent(e.disagreement)} of the pairs"
     else:
-        top = max(row["hi"] for row in known.values())
-        why = f"none can plausibly gain more than {_points(top)} points" if top > 0 else "none of them gains anything"
+        why = f"none can plausibly gain more than {_points(top)} points"
+    among = f" among these {e.n_users} users" if e.n_users < FEW_USERS else ""
     return (
-        f"There is no room to personalise here: no personal learner is surely better than {baseline}, and {why}. "
-        f"Use {baseline}."
+        f"There is no room to personalise here{among}: no personal learner is surely better than {baseline}, "
+        f"and {why}. Use {baseline}."
     )
 
 
@@ -140,16 +219,21 @@ def _not_knowing(row: Row, baseline: str, knowing: Row) -> str:
     )
 
 
-def _unclear(known: Mapping[str, Row], baseline: str) -> str:
-    if not known:
-        return (
-            f"No personal learner was measured against {baseline}, so whether there is room to personalise is unknown. "
-            "Add one, such as hierarchical."
-        )
-    best = max(known, key=lambda learner: known[learner]["value"])
-    chance = f", which may be chance when {len(known)} are tried" if known[best]["lo"] > 0 else ", which may be chance"
+def _unmeasured(baseline: str) -> str:
     return (
-        f"Whether there is room to personalise is unclear: the best personal learner, {best}, gains "
-        f"{_points(known[best]['value'])} points over {baseline} (95 % interval {_interval(known[best])}){chance}. "
-        f"Use {baseline} until there are more judgements."
+        f"No personal learner was measured against {baseline}, so whether there is room to personalise is unknown. "
+        "Add one, such as hierarchical."
+    )
+
+
+def _unclear(known: Mapping[str, Row], baseline: str, missing: Sequence[str]) -> str:
+    best = max(known, key=lambda learner: known[learner]["value"])
+    row = known[best]
+    chance = f", which may be chance when {len(known)} are tried" if row["lo"] > 0 else ""
+    gained = f"gains {_points(row['value'])} points over" if row["value"] > 0 else "gains nothing over"
+    return (
+        f"Whether there is room to personalise is unclear: the best personal learner, {best}, {gained} {baseline} "
+        f"(95 % interval {_interval(row)}){chance}. That there is none cannot be said either, since "
+        f"{' and '.join([', '.join(missing[:-1]), missing[-1]] if missing[1:] else missing)}; use {baseline} until "
+        "there are more judgements."
     )
