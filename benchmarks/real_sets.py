@@ -30,7 +30,8 @@ class Set:
     targets: tuple[Callable[[Content], tuple[str, str, bool]], ...]
 
 
-def value(content: Content, learner: str, metric: str) -> float:
+def value(content: Content, learner: str, metric: str) -> Any:
+    """A figure at the full size; None where too few users leave it unknown."""
     found = [
         row["value"]
         for row in content["rows"]
@@ -175,7 +176,8 @@ def show(name: str, chosen: Set, content: Content, seconds: float) -> None:
     }
     metrics = ("accuracy_micro", "accuracy_macro", "accuracy_worst_decile", "log_loss")
     for learner in dict.fromkeys(row["learner"] for row in content["rows"]):
-        cells = [f"{value(content, learner, metric):.4f}" for metric in metrics]
+        found = [value(content, learner, metric) for metric in metrics]
+        cells = ["too few users" if v is None else f"{v:.4f}" for v in found]
         gain, people = gains.get(learner), content["users"].get(learner)
         cells.append(f"{gain['value']:+.4f} ({gain['lo']:+.4f} to {gain['hi']:+.4f})" if gain else "baseline")
         cells.append(f"{people['better']} / {people['worse']} / {people['tested']}" if people else "")

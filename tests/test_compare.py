@@ -94,7 +94,11 @@ def test_gains_are_differences_of_the_rows(two_tastes):
         sign = -1 if gain["metric"] in ("log_loss", "brier", "calibration_error") else 1
         assert gain["value"] == pytest.approx(sign * (rows["own", *key] - rows["pooled", *key]))
         assert gain["lo"] <= gain["value"] <= gain["hi"]
-    assert len(gains) == 24
+    assert len(gains) == 22
+    absent = [row for row in results.content["gains"] if row["value"] is None]
+    assert {(row["metric"], row["cohort"], row["n_users"]) for row in absent} == {
+        ("accuracy_worst_decile", "minority", 10)  # a tenth of ten people is nobody's tenth
+    }
 
 
 def test_second_run_goes_on_and_says_the_same(two_tastes):

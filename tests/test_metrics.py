@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from polypref.evaluation.intervals import difference
 from polypref.evaluation.metrics import METRICS, MIN_DECILE_ROWS, HeldOut, correctness, log_losses
 
 
@@ -115,6 +116,27 @@ def test_worst_decile_user_derivatives_sum_to_zero_and_spare_the_others():
     assert measured.user_U.sum() == pytest.approx(0, abs=1e-12)
     touched = np.unique(rows.user_T[measured.row_T != 0])
     assert 3 <= len(touched) <= 4
+
+
+@pytest.mark.parametrize(("users", "known"), [(19, False), (20, True)])
+def test_a_tenth_of_fewer_than_twenty_users_is_nobody(users, known):
+    """Below, the figure would be one person's luck; it is absent, and says how many users there were."""
+    rows, margin_T = some_rows(n=3000, users=users, seeds=2)
+    worst = METRICS["accuracy_worst_decile"](rows, everyone(rows), margin_T)
+    assert (worst.value is not None) == known
+    assert worst.n_users == users
+    assert np.any(worst.row_T != 0) == np.any(worst.user_U != 0) == known
+    assert METRICS["accuracy_macro"](rows, everyone(rows), margin_T).value is not None
+    gain = difference(worst, worst)
+    assert (gain.value is not None, gain.n_users) == (known, users)
+
+
+def test_a_seed_with_too_few_users_takes_no_part_in_the_worst_decile():
+    rows, margin_T = some_rows(n=4000, users=24, seeds=2)
+    few = (rows.seed_T == 0) | (rows.user_T < 10)
+    both = METRICS["accuracy_worst_decile"](rows, few, margin_T)
+    first = METRICS["accuracy_worst_decile"](rows, rows.seed_T == 0, margin_T)
+    assert (both.value, both.n_users, both.n_judgements) == (first.value, first.n_users, first.n_judgements)
 
 
 def test_equal_scores_are_one_half_and_ties_count_only_in_losses():

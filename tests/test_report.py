@@ -72,6 +72,16 @@ def test_what_knowing_the_user_is_worth_stands_under_both_arms(tmp_path: Path) -
     assert "<td>shuffled<" in page
 
 
+def test_a_worst_decile_of_too_few_users_says_so(tmp_path: Path) -> None:
+    results = example_results(users := example_users(12))
+    assert "too few users" not in report.write(tmp_path, results, users).read_text()
+    for row in results["rows"]:
+        if row["metric"] == "accuracy_worst_decile":
+            row["value"] = row["lo"] = row["hi"] = None
+    page = report.write(tmp_path, results, users).read_text()
+    assert page.count(">n = 12<") == page.count("too few users") == len(LEARNERS)
+
+
 def test_the_first_line_of_results_is_enough(tmp_path: Path) -> None:
     page = report.write(tmp_path, {"schema": 1, "data": {}}, pl.DataFrame()).read_text()
     assert page.count('class="absent"') == 6

@@ -26,7 +26,7 @@ would have given another fit, beyond what the seeds show; texts that occur in se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import factorial, inf
 
@@ -121,7 +121,7 @@ class Clusters:
 def difference(one: Measured, other: Measured) -> Measured:
     """``one - other``, paired: both were measured on the same rows."""
     if one.value is None or other.value is None:
-        return Measured(None, one.row_T, one.user_U)
+        return replace(one, value=None)
     moved = one.value - other.value, one.row_T - other.row_T, one.user_U - other.user_U
     return Measured(*moved, one.n_users, one.n_judgements, one.n_pairs)
 

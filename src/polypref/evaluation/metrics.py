@@ -7,7 +7,9 @@ metric within a seed.
 accuracy_micro         mean over decided judgements of 1 (margin > 0), 1/2 (equal scores), 0
 accuracy_macro         mean over users of the user's own accuracy; every user counts once
 accuracy_worst_decile  mean accuracy of the tenth of the users that are served worst, among users with at least
-                       MIN_DECILE_ROWS decided test rows in the seed
+                       MIN_DECILE_ROWS decided test rows in the seed; absent with fewer than MIN_DECILE_USERS such
+                       users, when a tenth is less than two people and the figure is one person's luck. The lowest are
+                       partly unlucky always, more so with few test rows, alike for every learner
 log_loss               mean of -log sigmoid(margin); a tie counts half for each side
 brier                  mean squared error of sigmoid(margin), on the same rows
 calibration_error      expected calibration error over N_BINS equal-width bins of the predicted probability; each
@@ -20,7 +22,7 @@ its first derivatives (influence function), which the intervals need.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,7 @@ Floats = NDArray[np.float64]
 N_BINS = 10
 WORST = 0.1
 MIN_DECILE_ROWS = 5
+MIN_DECILE_USERS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,7 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A metric's value and derivatives; absent (value None) where the cohort has no rows that count.
+    """A metric's value and derivatives; absent (value None) where the cohort has no rows, or too few users.
 
     ``row_T``   derivative by a row's weight, over all T rows (0 outside the cohort).
     ``user_U``  derivative by a user's weight: what leaving this user out would change.
@@ -108,12 +111,12 @@ def brier(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
 
 def accuracy_macro(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
     """Mean over users of their own accuracy."""
-    return _user_mean(rows, in_T & ~rows.tie_T, correctness(margin_T), 1.0, 1)
+    return _user_mean(rows, in_T & ~rows.tie_T, correctness(margin_T))
 
 
 def accuracy_worst_decile(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
     """Mean over the tenth of the users with the lowest accuracy."""
-    return _user_mean(rows, in_T & ~rows.tie_T, correctness(margin_T), WORST, MIN_DECILE_ROWS)
+    return _user_mean(rows, in_T & ~rows.tie_T, correctness(margin_T), WORST, MIN_DECILE_ROWS, MIN_DECILE_USERS)
 
 
 def calibration_error(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
@@ -166,10 +169,18 @@ def _row_mean(rows: HeldOut, in_T: NDArray[np.bool_], value_T: Floats) -> Measur
     return Measured(float(mean_S.sum() / seeds), row_T, user_U, **counts)
 
 
-def _user_mean(rows: HeldOut, in_T: NDArray[np.bool_], value_T: Floats, share: float, min_rows: int) -> Measured:
-    """Mean over the ``share`` of users with the lowest means (1: over all users) within each seed, then over seeds.
+def _user_mean(
+    rows: HeldOut,
+    in_T: NDArray[np.bool_],
+    value_T: Floats,
+    share: float = 1.0,
+    min_rows: int = 1,
+    min_users: int = 1,
+) -> Measured:
+    """Mean over the ``share`` of users with the lowest means within each seed, then over seeds.
 
-    A fraction of a user counts by that fraction; at least one whole user counts.
+    A fraction of a user counts by that fraction. Users with fewer than ``min_rows`` rows in a seed are left out, and
+    seeds with fewer than ``min_users`` users.
     """
     weight_T = np.where(in_T, rows.weight_T, 0.0)
     code_T = rows.seed_T * rows.n_users + rows.user_T
@@ -180,26 +191,30 @@ def _user_mean(rows: HeldOut, in_T: NDArray[np.bool_], value_T: Floats, share: f
     counted_SU = (total_SU > 0) & (summed(code_T, weight_T > 0, size) >= min_rows)
     share_SU = np.zeros((rows.n_seeds, rows.n_users))  # of the seed's value that rests on each user
     user_U = np.zeros(rows.n_users)
+    counted_S = np.ones(rows.n_seeds, bool)
     values = []
     for s, (mean_U, counted_U) in enumerate(
         zip(mean_SU.reshape(share_SU.shape), counted_SU.reshape(share_SU.shape), strict=True)
     ):
         present = np.flatnonzero(counted_U)
-        if not len(present):
+        if len(present) < min_users:
+            counted_S[s] = False
             continue
         worst = present[np.argsort(mean_U[present], kind="stable")]
-        k = max(share * len(present), 1.0)
+        k = share * len(present)
         part = np.clip(k - np.arange(len(worst)), 0.0, 1.0)
         share_SU[s, worst] = part / k
         value = float(part @ mean_U[worst] / k)
         values.append(value)
         edge = mean_U[worst[min(int(np.ceil(k)), len(worst)) - 1]]
         user_U[worst] += part / k * (mean_U[worst] - edge) + (edge - value) / len(worst)
-    if not values:
-        return _absent(rows)
-    row_T = share_SU.ravel()[code_T] * weight_T * (value_T - mean_SU[code_T]) / safe_SU[code_T] / len(values)
     in_code = counted_SU[code_T] & (weight_T > 0)
-    return Measured(float(np.mean(values)), row_T, user_U / len(values), **_counts(rows, in_code))
+    if not values:
+        return replace(_absent(rows), **_counts(rows, in_code))
+    row_T = share_SU.ravel()[code_T] * weight_T * (value_T - mean_SU[code_T]) / safe_SU[code_T] / len(values)
+    return Measured(
+        float(np.mean(values)), row_T, user_U / len(values), **_counts(rows, in_code & counted_S[rows.seed_T])
+    )
 
 
 def _counts(rows: HeldOut, counted_T: NDArray[np.bool_]) -> dict[str, int]:

@@ -110,12 +110,14 @@ def mark_of(gain: Row | None, axis: Axis) -> dict[str, Any] | None:
 
 
 def cell(row: Row | None, column: Column) -> dict[str, Any]:
-    """What one table cell shows: a value with its interval, ``n = 0`` for an empty cohort, a dash for the unknown."""
+    """What one table cell shows: a value with its interval, or why there is none: nobody, or too few; else a dash."""
     write = words.percent if column.is_share else words.number
     value = None if row is None else words.finite(row.get("value"))
     if value is None:
-        text = "n = 0" if row is not None and row.get("n_users") == 0 else words.MISSING
-        return {"text": text, "interval": "", "sort": None, "missing": True}
+        n = None if row is None else row.get("n_users")
+        few = n and column.metric == "accuracy_worst_decile"  # a tenth of less than twenty is no two people
+        text = f"n = {n}" if few or n == 0 else words.MISSING
+        return {"text": text, "interval": "too few users" if few else "", "sort": None, "missing": True}
     return {"text": write(value), "interval": words.interval(row, write), "sort": value, "missing": False}
 
 
