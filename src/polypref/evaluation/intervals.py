@@ -20,7 +20,9 @@ would report certainty. But what n pairs did not show may still be so for a shar
 interval is narrower than that; a value without bounds (log loss) has none then.
 
 Covered: rows of the same judgement under several seeds (one cluster). Not covered: that another training sample
-would have given another fit, beyond what the seeds show; texts that occur in several pairs.
+would have given another fit, beyond what the seeds show; texts that occur in several pairs (with texts in the place of
+pairs the standard error of a gain is 1.01 to 1.1 times as large where pairs are judged one by one, and 1.4 times where
+they are made from votes: measured on ukpconvarg1, llmfao and polis).
 """
 
 from __future__ import annotations
