@@ -1,5 +1,7 @@
 """The mixed-effects solver against independent oracles: a dense joint optimum, scikit-learn, numpy, planted truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -141,6 +143,33 @@ def test_swapped_judgements_give_opposite_margins():
     straight = problem(x_RK, (user_N, chosen_N, rejected_N), np.ones(80), weight_N, Likeness(0.5, K))
     swapped = problem(x_RK, (user_N, rejected_N, chosen_N), np.ones(80), weight_N, Likeness(0.5, K))
     np.testing.assert_allclose(solved(swapped, prior()), solved(straight, prior()), atol=1e-4)
+
+
+def test_without_views_pairs_as_clusters_give_what_connected_texts_give():
+    x_RK, judges, label_N, weight_N = rows(9)
+    variances = prior(personal=0.0)
+    joined = problem(x_RK, judges, label_N, weight_N, Likeness(0.0, K))
+    pairs = problem(x_RK, judges, label_N, weight_N, None)
+    assert max(b.response_BS.shape[1] for b in pairs.buckets) == 2 < max(b.response_BS.shape[1] for b in joined.buckets)
+    np.testing.assert_allclose(solved(pairs, variances), solved(joined, variances), atol=1e-5)
+
+
+def test_variance_of_views_is_that_of_the_dense_posterior():
+    x_RK, judges, label_N, weight_N = rows(10, users=1)
+    variances = replace(prior(), spread_KK=np.zeros((K, K)))
+    task = problem(x_RK, judges, label_N, weight_N, Likeness(0.0, K))
+    effects = newton.solve(task, variances, tolerance=1e-9)
+    _, found = newton.posterior(task, effects, variances)
+    p_N = 1 / (1 + np.exp(-margins(task, effects, variances)))
+    pairs_NR = np.eye(R)[judges[1]] - np.eye(R)[judges[2]]
+    curve_RR = (pairs_NR * (weight_N * p_N * (1 - p_N))[:, None]).T @ pairs_NR
+    wanted_R = np.diag(np.linalg.inv(curve_RR + np.eye(R) / variances.personal))
+    seen = 0
+    for bucket, variance_BS in zip(task.buckets, found, strict=True):
+        used_BS = bucket.response_BS < R
+        np.testing.assert_allclose(variance_BS[used_BS], wanted_R[bucket.response_BS[used_BS]], rtol=1e-6)
+        seen += int(used_BS.sum())
+    assert seen == R
 
 
 def test_a_new_user_on_a_fixed_population_gets_what_the_joint_fit_gives_its_users():

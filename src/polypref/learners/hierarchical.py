@@ -33,6 +33,8 @@ from polypref.learners.variances import Estimate, estimate
 
 Factors = tuple[float, float, float]
 
+WORTH = 5e-4  # log loss per judgement that wider views of texts must save: they widen every standard error
+
 
 @dataclass(frozen=True)
 class Hierarchical:
@@ -66,8 +68,9 @@ class Hierarchical:
         effects = newton.solve(panel.task, prior, _warm(panel.task, effects))
         names = ("spread_factor", "shared_factor", "personal_factor")
         selection = dict(zip(names, factors, strict=True)) | found
-        linear = panel.scorer(effects, prior, selection)
-        covariance_UKK = newton.posterior(panel.task, effects, prior).astype(np.float32)
+        covariance_UKK, variance = newton.posterior(panel.task, effects, prior)
+        linear = panel.scorer(effects, prior, selection, variance)
+        covariance_UKK = covariance_UKK.astype(np.float32)
         return HierarchicalScorer(**vars(linear), prior=prior, covariance_UKK=covariance_UKK, likeness=self.likeness)
 
     def _some_users(self, train: Comparisons, valid: Comparisons, seed: int) -> tuple[Comparisons, Comparisons]:
@@ -100,8 +103,12 @@ def _tune(panel: Panel, valid: Comparisons, prior: mixed.Variances) -> tuple[Fac
     for coordinate, candidates in ((2, (4.0, 16.0, 64.0, 0.25)), (0, (2.0, 4.0, 8.0, 0.5, 0.25)), (1, (2.0, 0.5))):
         for factor in candidates:
             trial = _with(current, coordinate, factor)
-            if loss(trial) < loss(current):
+            worth = WORTH if coordinate == 2 and factor > 1 else 0.0
+            if loss(trial) < loss(current) - worth:
                 current = trial
+    narrow = _with(current, 2, min(current[2], 1.0))
+    if loss(narrow) < loss(current) + WORTH:
+        current = narrow
     current = min((current, (0.0, current[1], 0.0), (0.0, 1.0, 0.0)), key=loss)
     return current, validation.measure(tried[current][1], valid)
 
@@ -139,8 +146,8 @@ class HierarchicalScorer(LinearScorer):
     def margin_sd(self, comparisons: Comparisons) -> NDArray[np.float64]:
         """Standard error (N,) of reward(chosen) - reward(rejected) for the judging user; the prior's for strangers.
 
-        A user's own view of a text counts with its prior variance where that user has not judged the text, and with
-        half of it where they have.
+        The variance is that of the user's weights plus that of the difference between their views of the two texts:
+        the posterior's for texts that they judged, the prior's for others, with the prior's correlation between them.
         """
         both = np.concatenate([comparisons.chosen_N, comparisons.rejected_N])
         x_RK, pool, place_2N = self.inputs.used(comparisons.responses, both)
@@ -153,9 +160,12 @@ class HierarchicalScorer(LinearScorer):
             covariance_NKK = self.covariance_UKK[user_N[rows]]
             variance_N[rows] = np.einsum("nk,nkl,nl->n", difference_NK[rows], covariance_NKK, difference_NK[rows])
         entry_2N = self.effects.entry(np.concatenate([user_N, user_N]), self.effects.find(pool.keys_R)[place_2N])
-        judged_2N = (entry_2N >= 0) & np.append(self.effects.judged_E, False)[entry_2N]
-        own_2N = self.prior.personal * np.where(judged_2N, 0.5, 1.0)
-        return np.sqrt(np.maximum(variance_N + own_2N[:n] + own_2N[n:], 0.0))
+        known_2N = np.append(self.effects.variance_E, 0.0)[entry_2N]
+        own_2N = np.where(entry_2N >= 0, known_2N, self.prior.personal)
+        alike = mixed.Likeness(self.likeness, self.inputs.size - 2)
+        alike_N = alike.between(x_RK[place_2N[:n]], x_RK[place_2N[n:]])
+        variance_N += own_2N[:n] + own_2N[n:] - 2 * alike_N * np.sqrt(own_2N[:n] * own_2N[n:])
+        return np.sqrt(np.maximum(variance_N, 0.0))
 
     def adapt(self, user_id: str, few: Comparisons) -> HierarchicalScorer:
         """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves."""
@@ -165,14 +175,14 @@ class HierarchicalScorer(LinearScorer):
         keys_R = few.responses.keys_R[panel.responses_R]
         population_R = panel.task.x_RK @ self.population_K + self.effects.shared(keys_R)
         effects = newton.solve_users(panel.task, self.prior, population_R)
-        covariance_1KK = newton.posterior(panel.task, effects, self.prior).astype(np.float32)
+        covariance_1KK, variance = newton.posterior(panel.task, effects, self.prior)
         kept_U = np.flatnonzero((self.users.ids != user_id).to_numpy())
-        single = panel.scorer(replace(effects, w_K=self.population_K), self.prior, {})
+        single = panel.scorer(replace(effects, w_K=self.population_K), self.prior, {}, variance)
         return replace(
             self,
             users=_append(self.users, kept_U, user_id),
             weights_UK=np.concatenate([self.weights_UK[kept_U], single.weights_UK]),
-            covariance_UKK=np.concatenate([self.covariance_UKK[kept_U], covariance_1KK]),
+            covariance_UKK=np.concatenate([self.covariance_UKK[kept_U], covariance_1KK.astype(np.float32)]),
             effects=self.effects.with_user(kept_U, single.effects),
         )
 

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import BoolArray, FloatArray, IntArray, KeyArray, Responses, Users
+from polypref.comparisons import FloatArray, IntArray, KeyArray, Responses, Users
 from polypref.features.protocol import Encoder
 from polypref.learners.inputs import Inputs
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
@@ -31,7 +31,7 @@ class ResponseEffects:
     """Rewards that belong to texts: ``shared_R`` of ``key_R`` (ascending) for everyone, ``own_E`` per user.
 
     Entry e is user ``user_E``'s effect on response number ``response_E`` of ``key_R``; entries are sorted by
-    (user, response); ``judged_E`` tells the texts that the user judged from those that are like them.
+    (user, response); ``variance_E`` is the effect's posterior variance given the user's weights.
     """
 
     key_R: KeyArray = field(default_factory=_no_keys)
@@ -39,7 +39,7 @@ class ResponseEffects:
     user_E: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     response_E: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     own_E: FloatArray = field(default_factory=lambda: np.zeros(0))
-    judged_E: BoolArray = field(default_factory=lambda: np.zeros(0, bool))
+    variance_E: FloatArray = field(default_factory=lambda: np.zeros(0))
 
     def find(self, keys: KeyArray) -> IntArray:
         """Number of each key among ``key_R``, -1 where it is not."""
@@ -63,9 +63,9 @@ class ResponseEffects:
         keys_E = np.concatenate([self.key_R[self.response_E[kept_E]], single.key_R[single.response_E]])
         response_E = np.searchsorted(key_R, keys_E).astype(np.int32)
         own_E = np.concatenate([self.own_E[kept_E], single.own_E])
-        judged_E = np.concatenate([self.judged_E[kept_E], single.judged_E])
+        variance_E = np.concatenate([self.variance_E[kept_E], single.variance_E])
         sort = np.lexsort((response_E, user_E))
-        entries = (user_E[sort], response_E[sort], own_E[sort], judged_E[sort])
+        entries = (user_E[sort], response_E[sort], own_E[sort], variance_E[sort])
         return ResponseEffects(key_R, self.shared(key_R), *entries)
 
     def entry(self, user_Q: IntArray, response_Q: IntArray) -> IntArray:

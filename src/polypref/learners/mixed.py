@@ -6,7 +6,8 @@ Reward of response r for user u is  x_r . (w + d_u) + a_r + b_ur,  and  P(c beat
 
 ``a`` and ``b`` are response effects: what features do not explain, for everyone and per user; C says how alike a user's
 views of two texts are (``Likeness``). A *cluster* is a set of responses that one user's comparisons connect or, where
-views carry over, a user's responses to one prompt; b of different clusters are independent. Users' effects are kept in
+views carry over, a user's responses to one prompt; b of different clusters are independent. Without b every pair of
+texts that a user judged is a cluster. Users' effects are kept in
 dual form: with the dual weights alpha of every slot, b_u = personal C alpha and d_u = spread t_u, where t_u = x' alpha.
 
 Shapes: ``_B`` clusters of a bucket, ``_S`` their response slots (padded), ``_K`` inputs, ``_R`` responses, ``_U``
@@ -70,6 +71,11 @@ class Likeness:
         alike_BSS[:, np.arange(slots), np.arange(slots)] = 1.0
         return alike_BSS
 
+    def between(self, one_NK: Array, other_NK: Array) -> Array:
+        """Correlation (N,) of a user's views of two different texts each."""
+        square_N = ((one_NK - other_NK)[:, : self.directions] ** 2).sum(axis=1)
+        return self.share * np.exp(-square_N / (2 * self.reach**2))
+
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
@@ -115,7 +121,7 @@ class Problem:
     label_N: Array
     weight_N: Array
     users: int
-    likeness: Likeness
+    likeness: Likeness | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,30 +139,27 @@ def problem(
     judges: tuple[NDArray, NDArray, NDArray],
     label_N: NDArray,
     weight_N: NDArray,
-    likeness: Likeness,
+    likeness: Likeness | None,
     prompt_R: NDArray | None = None,
     precision: type[np.floating] = np.float64,
 ) -> Problem:
     """Sort comparisons into clusters, and clusters into buckets (padding wastes at most a quarter of the slots).
 
     Where views carry over (``likeness``), a user's responses to one prompt (``prompt_R``, default: one prompt) form one
-    cluster, up to ``LARGEST`` of them; larger ones fall apart into what their comparisons connect.
+    cluster, up to ``LARGEST`` of them; larger ones fall apart into what their comparisons connect. No ``likeness``:
+    users have no views of single texts.
     ``precision`` is that of the dense algebra per cluster and user; single precision is twice as fast.
     """
-    user_N, chosen_N, rejected_N = judges
-    n, r, users = len(user_N), len(x_RK), int(user_N.max()) + 1
-    key_2N = np.concatenate([user_N, user_N]).astype(np.int64) * r + np.concatenate([chosen_N, rejected_N])
-    key_E, entry_2N = np.unique(key_2N, return_inverse=True)
-    from_E, to_E = entry_2N[:n], entry_2N[n:]
-    if likeness.share > 0:
-        joined = _same_prompt(key_E // r, np.zeros(r, np.int64)[key_E % r] if prompt_R is None else prompt_R[key_E % r])
-        from_E, to_E = np.concatenate([from_E, joined[0]]), np.concatenate([to_E, joined[1]])
-    links = coo_array((np.ones(len(from_E), bool), (from_E, to_E)), shape=(len(key_E), len(key_E)))
-    _, cluster_E = connected_components(links, directed=False)
+    n, r, users = len(judges[0]), len(x_RK), int(judges[0].max()) + 1
+    if likeness is None:
+        user_E, response_E, entry_2N, cluster_E = _pairs(judges, r)
+    else:
+        prompt_R = np.zeros(r, np.int64) if prompt_R is None else prompt_R
+        user_E, response_E, entry_2N, cluster_E = _connected(judges, prompt_R, likeness.share > 0)
     order_E = np.argsort(cluster_E, kind="stable")
     size = np.bincount(cluster_E)
-    slot_E = np.empty(len(key_E), np.int32)
-    slot_E[order_E] = np.arange(len(key_E)) - np.repeat(np.cumsum(size) - size, size)
+    slot_E = np.empty(len(user_E), np.int32)
+    slot_E[order_E] = np.arange(len(user_E)) - np.repeat(np.cumsum(size) - size, size)
     grade = np.ceil(np.log(size / 2) / np.log(1.25)).astype(int)
     padded_RK = np.concatenate([x_RK, np.zeros((1, x_RK.shape[1]))])
     found = []
@@ -165,9 +168,9 @@ def problem(
         entry = np.flatnonzero(grade[cluster_E] == g)
         at_E = place[cluster_E[entry]]
         response_BS = np.full((int((grade == g).sum()), int(size[grade == g].max())), r, np.int32)
-        response_BS[at_E, slot_E[entry]] = key_E[entry] % r
+        response_BS[at_E, slot_E[entry]] = response_E[entry]
         user_B = np.empty(len(response_BS), np.int32)
-        user_B[at_E] = key_E[entry] // r
+        user_B[at_E] = user_E[entry]
         assert (np.diff(user_B) >= 0).all(), "clusters are numbered in the order of their entries"
         row_N = np.flatnonzero(grade[cluster_E[entry_2N[:n]]] == g)
         chosen_E, rejected_E = entry_2N[row_N], entry_2N[n + row_N]
@@ -175,8 +178,36 @@ def problem(
         to_response = csr_array((np.ones(len(used)), (response_BS.ravel()[used], used)), shape=(r, response_BS.size))
         x_BSK = padded_RK[response_BS].astype(precision)
         judged = (row_N, place[cluster_E[chosen_E]], slot_E[chosen_E], slot_E[rejected_E])
-        found.append(Bucket(user_B, response_BS, *judged, to_response, x_BSK, likeness(x_BSK)))
+        alike_BSS = (likeness or Likeness(0.0, 0))(x_BSK)
+        found.append(Bucket(user_B, response_BS, *judged, to_response, x_BSK, alike_BSS))
     return Problem(x_RK, found, np.asarray(label_N, float), np.asarray(weight_N, float), users, likeness)
+
+
+def _pairs(judges: tuple[NDArray, NDArray, NDArray], r: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Entries (user, response) of every pair that a user judged, the (2N,) entries of the rows, each entry's pair."""
+    user_N, chosen_N, rejected_N = judges
+    low_N, high_N = np.minimum(chosen_N, rejected_N), np.maximum(chosen_N, rejected_N)
+    pair_C, pair_N = np.unique((user_N.astype(np.int64) * r + low_N) * r + high_N, return_inverse=True)
+    response_E = np.stack([pair_C // r % r, pair_C % r], axis=1).ravel()
+    entry_2N = 2 * np.tile(pair_N, 2) + np.concatenate([chosen_N > low_N, rejected_N > low_N])
+    return np.repeat(pair_C // r**2, 2), response_E, entry_2N, np.repeat(np.arange(len(pair_C)), 2)
+
+
+def _connected(
+    judges: tuple[NDArray, NDArray, NDArray], prompt_R: NDArray, join: bool
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Entries (user, response), the (2N,) entries of the rows, and each entry's cluster (see ``problem``)."""
+    user_N, chosen_N, rejected_N = judges
+    n, r = len(user_N), len(prompt_R)
+    key_2N = np.concatenate([user_N, user_N]).astype(np.int64) * r + np.concatenate([chosen_N, rejected_N])
+    key_E, entry_2N = np.unique(key_2N, return_inverse=True)
+    user_E, response_E = key_E // r, key_E % r
+    from_E, to_E = entry_2N[:n], entry_2N[n:]
+    if join:
+        joined = _same_prompt(user_E, prompt_R[response_E])
+        from_E, to_E = np.concatenate([from_E, joined[0]]), np.concatenate([to_E, joined[1]])
+    links = coo_array((np.ones(len(from_E), bool), (from_E, to_E)), shape=(len(key_E), len(key_E)))
+    return user_E, response_E, entry_2N, connected_components(links, directed=False)[1]
 
 
 def _same_prompt(user_E: NDArray, prompt_E: NDArray) -> tuple[NDArray, NDArray]:

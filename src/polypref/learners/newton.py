@@ -198,14 +198,17 @@ class Probes:
 def step(
     task: Problem, effects: Effects, prior: Variances, probes: Probes, tolerance: float
 ) -> tuple[Effects, Reduced, Probes]:
-    """One Newton step, or one step on the lower bound where Newton's would not improve the objective."""
+    """One Newton step, or one step on the lower bound where Newton's would not improve the objective.
+
+    Effects stay where neither improves it: they are at the optimum to within ``tolerance``.
+    """
     margin_N, before = margins(task, effects, prior), objective(task, effects, prior)
     for bound in (False, True):
         reduced = _reduce(task, margin_N, prior, bound)
         moved, probes = _move(task, effects, reduced, prior, probes, tolerance)
         if objective(task, moved, prior) <= before:
-            break
-    return moved, reduced, probes
+            return moved, reduced, probes
+    return effects, reduced, probes
 
 
 def _move(
@@ -273,10 +276,12 @@ def solve_users(task: Problem, prior: Variances, population_R: Array, steps: int
     return effects
 
 
-def posterior(task: Problem, effects: Effects, prior: Variances) -> Array:
-    """Covariance of every user's d, (U, K, K), given the population's effects."""
-    if not prior.spread_KK.any():
-        return np.zeros((task.users, *prior.spread_KK.shape))
+def posterior(task: Problem, effects: Effects, prior: Variances) -> tuple[Array, list[Array]]:
+    """Covariance (U, K, K) of everyone's d given the population's effects; variance (B, S) of b given d, per bucket."""
     reduced = _reduce(task, margins(task, effects, prior), prior)
-    assert reduced.j_UKK is not None
-    return prior.spread_KK - prior.spread_KK @ reduced.j_UKK @ prior.spread_KK
+    pairs = zip(task.buckets, reduced.p, strict=True)
+    known = [((b.alike_BSS @ p_BSS) * b.alike_BSS).sum(axis=2) for b, p_BSS in pairs]
+    left = [prior.personal * np.maximum(1.0 - prior.personal * v_BS, 0.0) for v_BS in known]
+    if reduced.j_UKK is None:
+        return np.zeros((task.users, *prior.spread_KK.shape)), left
+    return prior.spread_KK - prior.spread_KK @ reduced.j_UKK @ prior.spread_KK, left

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from polypref.comparisons import BoolArray, Comparisons, FloatArray, IntArray, Users
+from polypref.comparisons import Comparisons, FloatArray, IntArray, Users
 from polypref.learners import mixed
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, ResponseEffects
+
+MANY = 2048  # texts of one prompt between which views carry over
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +30,17 @@ class Panel:
     user_N: IntArray
     chosen_N: IntArray
     rejected_N: IntArray
-    share: float
+    share: float | None
     precision: type[np.floating]
 
     @classmethod
     def build(
-        cls, train: Comparisons, inputs: Inputs, share: float = 0.0, precision: type[np.floating] = np.float64
+        cls, train: Comparisons, inputs: Inputs, share: float | None = None, precision: type[np.floating] = np.float64
     ) -> Panel:
-        """Renumber, compute the inputs; ``share`` as in ``mixed.Likeness``, ``precision`` as in ``mixed.problem``."""
+        """Renumber, compute the inputs; ``share`` as in ``mixed.Likeness``, ``precision`` as in ``mixed.problem``.
+
+        No ``share``: users have no views of single texts.
+        """
         users_U, user_N = np.unique(train.user_N, return_inverse=True)
         both = np.concatenate([train.chosen_N, train.rejected_N])
         responses_R, at_2N = np.unique(both, return_inverse=True)
@@ -46,7 +51,7 @@ class Panel:
     @cached_property
     def task(self) -> mixed.Problem:
         """The rows as the mixed model's solver sees them."""
-        likeness = mixed.Likeness(self.share, self.inputs.size - 2)
+        likeness = None if self.share is None else mixed.Likeness(self.share, self.inputs.size - 2)
         judges = (self.user_N, self.chosen_N, self.rejected_N)
         labels = (self.train.label_N, self.train.weights_N)
         return mixed.problem(self.x_RK, judges, *labels, likeness, self.prompt_R, self.precision)
@@ -65,21 +70,20 @@ class Panel:
         effects: mixed.Effects,
         prior: mixed.Variances,
         selection: Mapping[str, float | str],
-        kind: type[LinearScorer] = LinearScorer,
+        variance: Sequence[NDArray] | None = None,
     ) -> LinearScorer:
-        """The effects as an immutable scorer."""
+        """The effects as an immutable scorer; ``variance`` as in ``response_effects``."""
+        own = self.response_effects(effects, prior.personal, variance)
         weights_UK = effects.w_K + effects.t_UK @ prior.spread_KK
-        return kind(
-            self.inputs,
-            effects.w_K,
-            self.user_table(),
-            weights_UK,
-            self.response_effects(effects, prior.personal),
-            selection,
-        )
+        return LinearScorer(self.inputs, effects.w_K, self.user_table(), weights_UK, own, selection)
 
-    def response_effects(self, effects: mixed.Effects, personal: float) -> ResponseEffects:
-        """Response effects by content key; empty when the model has none."""
+    def response_effects(
+        self, effects: mixed.Effects, personal: float, variance: Sequence[NDArray] | None = None
+    ) -> ResponseEffects:
+        """Response effects by content key; empty when the model has none.
+
+        ``variance`` of users' views, as ``newton.posterior`` gives it; the prior's where it is not known.
+        """
         if not effects.a_R.any() and personal == 0:
             return ResponseEffects()
         keys = self.train.responses.keys_R[self.responses_R]
@@ -88,10 +92,10 @@ class Panel:
         rank_R[order] = np.arange(len(keys))
         if personal == 0:
             return ResponseEffects(keys[order], effects.a_R[order])
-        user_E, response_E, own_E, judged_E = self._views(effects, personal)
+        user_E, response_E, own_E, variance_E = self._views(effects, personal, variance)
         response_E = rank_R[response_E]
         sort = np.lexsort((response_E, user_E))
-        entries = (user_E[sort], response_E[sort], own_E[sort], judged_E[sort])
+        entries = (user_E[sort], response_E[sort], own_E[sort], variance_E[sort])
         return ResponseEffects(keys[order], effects.a_R[order], *entries)
 
     @cached_property
@@ -100,39 +104,48 @@ class Panel:
         return self.train.responses.prompt_R[self.responses_R]
 
     def _views(
-        self, effects: mixed.Effects, personal: float
-    ) -> tuple[IntArray, IntArray, NDArray[np.floating], BoolArray]:
-        """What each user thinks of each text beyond the linear reward, as (user, response, view, judged) entries.
+        self, effects: mixed.Effects, personal: float, variance: Sequence[NDArray] | None
+    ) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
+        """What each user thinks of each text beyond the linear reward, as (user, response, view, variance) entries.
 
         b of the texts that they judged and, where these are one cluster of their prompt, what it says of the prompt's
         other training texts.
         """
         r = len(self.responses_R)
-        user, response, alpha, own, cluster = [], [], [], [], []
+        user, response, alpha, own, left, cluster = [], [], [], [], [], []
         clusters = 0
-        for bucket, alpha_BS in zip(self.task.buckets, effects.alpha, strict=True):
+        for number, (bucket, alpha_BS) in enumerate(zip(self.task.buckets, effects.alpha, strict=True)):
             used_BS = bucket.response_BS < r
             slots = used_BS.sum(axis=1)
             user.append(np.repeat(bucket.user_B, slots))
             response.append(bucket.response_BS[used_BS])
             alpha.append(alpha_BS[used_BS])
             own.append(personal * (bucket.alike_BSS @ alpha_BS[..., None])[..., 0][used_BS])
+            left.append(np.full(slots.sum(), personal) if variance is None else variance[number][used_BS])
             cluster.append(np.repeat(clusters + np.arange(len(slots)), slots))
             clusters += len(slots)
-        user_E, response_E, alpha_E, own_E, cluster_E = map(np.concatenate, (user, response, alpha, own, cluster))
-        parts = [(user_E, response_E, own_E, np.ones(len(own_E), bool))]
-        if self.share > 0:
-            parts += self._carried_over(user_E, response_E, personal * alpha_E, cluster_E)
-        user_E, response_E, own_E, judged_E = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return user_E.astype(np.int32), response_E.astype(np.int32), own_E, judged_E
+        user_E, response_E, alpha_E = np.concatenate(user), np.concatenate(response), np.concatenate(alpha)
+        parts = [(user_E, response_E, np.concatenate(own), np.concatenate(left))]
+        if self.share:
+            cluster_E = np.concatenate(cluster)
+            carried = self._carried_over(user_E, response_E, personal * alpha_E, cluster_E)
+            parts += [(*entries, np.full(len(entries[0]), personal)) for entries in carried]
+        user_E, response_E, own_E, variance_E = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return user_E.astype(np.int32), response_E.astype(np.int32), own_E, variance_E
 
     def _carried_over(
         self, user_E: NDArray, response_E: NDArray, weight_E: NDArray, cluster_E: NDArray
-    ) -> list[tuple[NDArray, NDArray, NDArray, NDArray]]:
-        """Views of training texts that a user did not judge, where those that they did judge are one cluster."""
+    ) -> list[tuple[NDArray, NDArray, NDArray]]:
+        """Views of training texts that a user did not judge, where those that they did judge are one cluster.
+
+        As (user, response, view). Prompts with more than ``MANY`` texts are left out: the cost is its square.
+        """
         prompt_E = self.prompt_R[response_E]
+        assert self.task.likeness is not None
         parts = []
         for entry, members in _by_prompt(prompt_E, self.prompt_R):
+            if len(members) > MANY:
+                continue
             users, row = np.unique(user_E[entry], return_inverse=True)
             couple = np.unique(np.stack([row, cluster_E[entry]]), axis=1)
             single = np.bincount(couple[0], minlength=len(users)) == 1
@@ -142,8 +155,7 @@ class Panel:
             fresh = np.repeat(single[:, None], len(members), axis=1)
             fresh[row, column] = False
             at_user, at_member = np.nonzero(fresh)
-            views = view[at_user, at_member]
-            parts.append((users[at_user], members[at_member], views, np.zeros(len(views), bool)))
+            parts.append((users[at_user], members[at_member], view[at_user, at_member]))
         return parts
 
 
