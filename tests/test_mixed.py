@@ -145,7 +145,8 @@ def test_swapped_judgements_give_opposite_margins():
     np.testing.assert_allclose(solved(swapped, prior()), solved(straight, prior()), atol=1e-4)
 
 
-def test_without_views_pairs_as_clusters_give_what_connected_texts_give():
+def test_without_views_pairs_as_clusters_give_what_connected_texts_give(monkeypatch):
+    monkeypatch.setattr("polypref.learners.mixed.LARGEST", 4)
     x_RK, judges, label_N, weight_N = rows(9)
     variances = prior(personal=0.0)
     joined = problem(x_RK, judges, label_N, weight_N, Likeness(0.0, K))

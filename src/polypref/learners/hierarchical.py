@@ -48,7 +48,7 @@ class Hierarchical:
     """Learn what each user thinks of each text beyond its features."""
     likeness: float = 0.9
     """Share of a user's view of a text that carries over to texts of the same prompt that the encoder finds alike."""
-    tune_rows: int = 60_000
+    tune_rows: int = 40_000
     """Estimate the variances on at most about this many training rows (whole users, taken at random)."""
 
     def fit(

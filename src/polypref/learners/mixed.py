@@ -6,8 +6,7 @@ Reward of response r for user u is  x_r . (w + d_u) + a_r + b_ur,  and  P(c beat
 
 ``a`` and ``b`` are response effects: what features do not explain, for everyone and per user; C says how alike a user's
 views of two texts are (``Likeness``). A *cluster* is a set of responses that one user's comparisons connect or, where
-views carry over, a user's responses to one prompt; b of different clusters are independent. Without b every pair of
-texts that a user judged is a cluster. Users' effects are kept in
+views carry over, a user's responses to one prompt; b of different clusters are independent. Users' effects are kept in
 dual form: with the dual weights alpha of every slot, b_u = personal C alpha and d_u = spread t_u, where t_u = x' alpha.
 
 Shapes: ``_B`` clusters of a bucket, ``_S`` their response slots (padded), ``_K`` inputs, ``_R`` responses, ``_U``
@@ -147,15 +146,15 @@ def problem(
 
     Where views carry over (``likeness``), a user's responses to one prompt (``prompt_R``, default: one prompt) form one
     cluster, up to ``LARGEST`` of them; larger ones fall apart into what their comparisons connect. No ``likeness``:
-    users have no views of single texts.
+    users have no views of single texts, and where too many texts are connected every pair is a cluster.
     ``precision`` is that of the dense algebra per cluster and user; single precision is twice as fast.
     """
     n, r, users = len(judges[0]), len(x_RK), int(judges[0].max()) + 1
-    if likeness is None:
+    prompt_R = np.zeros(r, np.int64) if prompt_R is None else prompt_R
+    joined = likeness is not None and likeness.share > 0
+    user_E, response_E, entry_2N, cluster_E = _connected(judges, prompt_R, joined)
+    if likeness is None and np.bincount(cluster_E).max() > LARGEST:
         user_E, response_E, entry_2N, cluster_E = _pairs(judges, r)
-    else:
-        prompt_R = np.zeros(r, np.int64) if prompt_R is None else prompt_R
-        user_E, response_E, entry_2N, cluster_E = _connected(judges, prompt_R, likeness.share > 0)
     order_E = np.argsort(cluster_E, kind="stable")
     size = np.bincount(cluster_E)
     slot_E = np.empty(len(user_E), np.int32)
