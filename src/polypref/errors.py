@@ -12,6 +12,7 @@ bug and keeps its traceback.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -51,6 +52,15 @@ class CacheError(PolyprefError):
 
 class ArtifactError(PolyprefError):
     """A saved scorer cannot be loaded."""
+
+
+class NotConverged(UserWarning):
+    """A solver stopped at its limit of iterations: the result is used, and is approximate."""
+
+
+def not_converged(solver: str, how: str) -> None:
+    """Say once per place that ``solver`` stopped early; ``how`` gives what was reached and what was asked."""
+    warnings.warn(f"{solver} stopped early: {how}; its result is approximate.", NotConverged, stacklevel=3)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> SettingsError:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from polypref.errors import not_converged
 from polypref.learners.mixed import Array, Bucket, Effects, Problem, Variances, margins, objective, start
 
 
@@ -160,7 +161,10 @@ def conjugate_gradients(
     precondition: Callable[[Array], Array],
     tolerance: float,
 ) -> Array:
-    """Solve a symmetric positive definite system for C right-hand sides at once, to a relative residual."""
+    """Solve a symmetric positive definite system for C right-hand sides at once, to a relative residual.
+
+    Warns with NotConverged when that takes more than 500 iterations.
+    """
     x_TC = start_TC.copy()
     residual = right_TC - apply(x_TC)
     ready = precondition(residual)
@@ -169,7 +173,7 @@ def conjugate_gradients(
     goal_C = tolerance**2 * np.maximum((right_TC * precondition(right_TC)).sum(axis=0), 1e-300)
     for _ in range(500):
         if (size_C <= goal_C).all():
-            break
+            return x_TC
         image = apply(direction)
         step_C = size_C / np.maximum((direction * image).sum(axis=0), 1e-300)
         x_TC += step_C * direction
@@ -178,6 +182,10 @@ def conjugate_gradients(
         new_C = (residual * ready).sum(axis=0)
         direction = ready + new_C / np.maximum(size_C, 1e-300) * direction
         size_C = new_C
+    if not (size_C <= goal_C).all():
+        worst = tolerance * float(np.sqrt((size_C / goal_C).max()))
+        reached = f"relative residual {worst:.1e} after 500 iterations, asked {tolerance:.0e}"
+        not_converged("conjugate gradients", reached)
     return x_TC
 
 

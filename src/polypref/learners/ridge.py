@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from polypref.comparisons import FloatArray, IntArray
+from polypref.errors import not_converged
 
 HALVINGS = 12
 
@@ -53,7 +54,10 @@ def batches(difference_NK: FloatArray, user_N: IntArray, label_N: FloatArray, we
 
 
 def solve(batch: Batch, variance: float, start_BK: FloatArray | None = None, tolerance: float = 1e-4) -> FloatArray:
-    """Weights (B, K) of every user of the batch: gradient at most ``tolerance`` in every coordinate."""
+    """Weights (B, K) of every user of the batch: gradient at most ``tolerance`` in every coordinate.
+
+    Warns with NotConverged when that takes more than 50 steps.
+    """
     users, _, k = batch.x_BJK.shape
     w_BK = np.zeros((users, k)) if start_BK is None else start_BK.copy()
     margin_BJ, value_B = _evaluate(batch, w_BK, variance)
@@ -62,12 +66,16 @@ def solve(batch: Batch, variance: float, start_BK: FloatArray | None = None, tol
         force_BJ = batch.weight_BJ * (p_BJ - batch.label_BJ)
         gradient_BK = (force_BJ[:, None] @ batch.x_BJK)[:, 0] + w_BK / variance
         if np.abs(gradient_BK).max() < tolerance:
-            break
+            return w_BK
         curve_BJ = (batch.weight_BJ * p_BJ * (1 - p_BJ)).astype(np.float32)
         hessian_BKK = batch.x_BJK.transpose(0, 2, 1) @ (curve_BJ[..., None] * batch.x_BJK)
         hessian_BKK[:, np.arange(k), np.arange(k)] += np.float32(1 / variance)
         step_BK = np.linalg.solve(hessian_BKK, gradient_BK[..., None].astype(np.float32))[..., 0]
         w_BK, margin_BJ, value_B = _downhill(batch, w_BK, step_BK, value_B, variance)
+    force_BJ = batch.weight_BJ * (expit(margin_BJ) - batch.label_BJ)
+    worst = np.abs((force_BJ[:, None] @ batch.x_BJK)[:, 0] + w_BK / variance).max()
+    if worst >= tolerance:
+        not_converged("ridge regression", f"gradient {worst:.1e} after 50 Newton steps, asked {tolerance:.0e}")
     return w_BK
 
 
