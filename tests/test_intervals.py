@@ -1,5 +1,6 @@
 """Intervals: coverage by simulation where the truth is known, pairing, few clusters; many tests at once."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -79,6 +80,26 @@ def test_coverage_of_a_paired_difference():
         loose.append(alone.hi - alone.lo)
     assert 0.01 <= np.mean(misses) <= 0.10
     assert np.mean(widths) < 0.6 * np.mean(loose)
+
+
+def test_coverage_where_texts_are_misjudged_as_a_whole():
+    """Every pair of a text shares its error: pairs as independent would miss the truth far more often than 5 %."""
+    rng = np.random.default_rng(8)
+    texts = 40
+    ends_P2 = np.stack(np.triu_indices(texts, 1), axis=1)
+    misses, naive = [], []
+    for _ in range(200):
+        user_T, pair_T = rng.integers(30, size=2000), rng.integers(len(ends_P2), size=2000)
+        rows = rows_of(user_T, pair_T, 30, len(ends_P2))
+        off_R = rng.normal(size=(2, texts))  # how far each of two learners is off on each text
+        one, other = (
+            measure("accuracy_micro", rows, 0.7 + (off[ends_P2[:, 0]] - off[ends_P2[:, 1]])[pair_T]) for off in off_R
+        )
+        for kind, found in ((replace(rows, text_P2=ends_P2), misses), (rows, naive)):
+            interval = Clusters(kind, draws=200).intervals([difference(one, other)], (-1, 1))[0]
+            found.append(not interval.lo <= 0 <= interval.hi)
+    assert 0.005 <= np.mean(misses) <= 0.10
+    assert np.mean(naive) > 0.2
 
 
 def test_cell_noise_alone_gives_the_binomial_interval():

@@ -5,14 +5,21 @@ is (Cameron, Gelbach & Miller 2011, "Robust inference with multiway clustering")
 
     V = sum_users (sum psi)^2 + sum_pairs (sum psi)^2 - sum_(user, pair) (sum psi)^2
 
-and the interval comes from a score bootstrap (Kline & Santos 2012): users and pairs are redrawn with Poisson(1) weights
-that multiply the influence values, the same draws for every learner and metric, so differences are paired.
+Pairs that share a text go together as well where a text is misjudged: pairs are dyads of texts (Fafchamps & Gubert
+2007), and with D = sum_texts (sum psi)^2 - sum_pairs (sum psi)^2, and D_u the same among a user's own judgements,
+
+    V' = sum_users (sum psi)^2 + D - sum_users D_u
+
+The larger of V and V' counts. The interval comes from a score bootstrap (Kline & Santos 2012): users and pairs are
+redrawn with Poisson(1) weights that multiply the influence values, the same draws for every learner and metric, so
+differences are paired.
 
 Changed: resampling users *and* pairs by product weights (the pigeonhole bootstrap, Owen 2007) counts the noise of a
 single judgement three times where a user judges a pair once, which makes intervals 1.7 times too wide. The draws are
-therefore scaled to V. With fewer than FEW_USERS users nothing can be said of users in general: pairs alone are
-redrawn and the interval speaks of these very users. A Student factor widens intervals that rest on few clusters (the
-fewer of users and pairs, less one, are the degrees of freedom).
+therefore scaled to that variance. With fewer than FEW_USERS users nothing can be said of users in general: pairs alone are
+redrawn and the interval speaks of these very users. A Student factor widens intervals that rest on few clusters: the
+fewer of users and pairs, less one, are the degrees of freedom, with pairs counted as the 2 n^2 / sum_texts (pairs)^2 of
+them that share no text.
 
 Where no judgement moves a value (all right, or two learners that answer alike) the bootstrap has nothing to redraw and
 would report certainty. But what n pairs did not show may still be so for a share of 1 - 0.025^(1/n) of all pairs
@@ -20,9 +27,7 @@ would report certainty. But what n pairs did not show may still be so for a shar
 interval is narrower than that; a value without bounds (log loss) has none then.
 
 Covered: rows of the same judgement under several seeds (one cluster). Not covered: that another training sample
-would have given another fit, beyond what the seeds show; texts that occur in several pairs (with texts in the place of
-pairs the standard error of a gain is 1.01 to 1.1 times as large where pairs are judged one by one, and 1.4 times where
-they are made from votes: measured on ukpconvarg1, llmfao and polis).
+would have given another fit, beyond what the seeds show.
 """
 
 from __future__ import annotations
@@ -93,11 +98,8 @@ class Clusters:
         if not known:
             return [Interval()] * len(measured)
         pair_PK = np.stack([summed(self.rows.pair_T, m.row_T, self.rows.n_pairs) for m in known], axis=1)
-        cell_K = np.array([(summed(self.cell_T, m.row_T) ** 2).sum() for m in known])
         user_UK = np.stack([m.user_U for m in known], axis=1) if self.by_user else np.zeros((1, len(known)))
-        user_K, pair_K = _variance(user_UK), _variance(pair_PK)
-        # The estimate of V may fall below either part by chance (it is not positive by construction).
-        variance_K = np.maximum(user_K + pair_K - cell_K, np.maximum(user_K, pair_K)) if self.by_user else pair_K
+        variance_K = self._variance(known, user_UK, pair_PK)
         draw_BK = self._draw(user_UK, pair_PK)
         draw_BK /= np.maximum(np.sqrt((user_UK**2).sum(axis=0) + (pair_PK**2).sum(axis=0)), TINY)
         se_K = np.sqrt(variance_K)
@@ -106,8 +108,43 @@ class Clusters:
         )
         return [next(found) if m.value is not None else Interval() for m in measured]
 
+    def _variance(self, known: Sequence[Measured], user_UK: Floats, pair_PK: Floats) -> Floats:
+        """The larger of V and V' for each of K values, but no less than any of their parts: chance can make them so."""
+        user_K, pair_K = _variance(user_UK), _variance(pair_PK)
+        cell_K = np.array([(summed(self.cell_T, m.row_T) ** 2).sum() for m in known])
+        dyad_K = np.array([self._dyads(m.row_T, self.text_2T) for m in known]) - (pair_PK**2).sum(axis=0)
+        dyad_K *= self.disjoint / max(self.disjoint - 1, 1)
+        if not self.by_user:
+            return np.maximum(pair_K, dyad_K)
+        own_K = np.array([self._dyads(m.row_T, self.user_text_2T) for m in known]) - cell_K
+        both_K = np.maximum(user_K + pair_K - cell_K, user_K + dyad_K - own_K)
+        return np.maximum.reduce([both_K, user_K, pair_K, dyad_K])
+
+    @staticmethod
+    def _dyads(row_T: Floats, code_2T: NDArray[np.int64]) -> float:
+        return float((summed(code_2T, np.tile(row_T, 2)) ** 2).sum())
+
+    @cached_property
+    def text_2T(self) -> NDArray[np.int64]:
+        """Code of each row's one text, then of each row's other text."""
+        return self.rows.texts_P2[self.rows.pair_T].T.ravel()
+
+    @cached_property
+    def user_text_2T(self) -> NDArray[np.int64]:
+        """Codes of (user, text), likewise."""
+        codes_2T = np.tile(self.rows.user_T, 2) * (self.text_2T.max(initial=0) + 1) + self.text_2T
+        return np.unique(codes_2T, return_inverse=True)[1]
+
+    @cached_property
+    def disjoint(self) -> float:
+        """Effective number of test pairs that share no text."""
+        pairs = np.unique(self.rows.pair_T)
+        squares = (np.bincount(self.rows.texts_P2[pairs].ravel()) ** 2.0).sum()
+        return 2 * len(pairs) ** 2 / max(squares, 1.0)
+
     def _clusters(self, measured: Measured) -> int:
-        return min(measured.n_users, measured.n_pairs) if self.by_user else measured.n_pairs
+        pairs = min(measured.n_pairs, round(self.disjoint))
+        return min(measured.n_users, pairs) if self.by_user else pairs
 
     def _draw(self, user_UK: Floats, pair_PK: Floats) -> Floats:
         """``draw_BK``: sum over users and pairs of (Poisson(1) weight - 1) times influence, B times."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,11 @@ class HeldOut:
 
     def __len__(self) -> int:
         return len(self.seed_T)
+
+    @cached_property
+    def texts_P2(self) -> NDArray[np.int64]:
+        """``text_P2``, or two texts of its own for every pair."""
+        return np.arange(2 * self.n_pairs).reshape(-1, 2) if self.text_P2 is None else self.text_P2
 
 
 @dataclass(frozen=True, eq=False)

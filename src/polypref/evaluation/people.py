@@ -68,10 +68,9 @@ class Pairs:
     def of(rows: HeldOut, row_M: NDArray[np.int64]) -> Pairs:
         """The pairs of ``row_M``, one row each."""
         user_M, pair_M = rows.user_T[row_M], rows.pair_T[row_M]
-        text_P2 = np.arange(2 * rows.n_pairs).reshape(-1, 2) if rows.text_P2 is None else rows.text_P2
-        text_2M = text_P2[pair_M].T.ravel()
+        text_2M = rows.texts_P2[pair_M].T.ravel()
         user_2M = np.tile(user_M, 2)
-        ends, end_2M = np.unique(user_2M * (text_P2.max(initial=0) + 1) + text_2M, return_inverse=True)
+        ends, end_2M = np.unique(user_2M * (text_2M.max(initial=0) + 1) + text_2M, return_inverse=True)
         user_E = np.zeros(len(ends), np.int64)
         user_E[end_2M] = user_2M
         return Pairs(user_M, end_2M, user_E, rows.n_users)
