@@ -50,6 +50,8 @@ class Hierarchical:
     """Share of a user's view of a text that carries over to texts of the same prompt that the encoder finds alike."""
     tune_rows: int = 40_000
     """Estimate the variances on at most about this many training rows (whole users, taken at random)."""
+    tune_users: int = 1000
+    """And on at most this many users: every one of them costs as much as the cube of the number of inputs."""
 
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
@@ -74,12 +76,14 @@ class Hierarchical:
         return HierarchicalScorer(**vars(linear), prior=prior, covariance_UKK=covariance_UKK, likeness=self.likeness)
 
     def _some_users(self, train: Comparisons, valid: Comparisons, seed: int) -> tuple[Comparisons, Comparisons]:
-        if len(train) <= self.tune_rows:
+        users = np.unique(train.user_N)
+        if len(train) <= self.tune_rows and len(users) <= self.tune_users:
             return train, valid
-        order_U = np.random.default_rng(seed).permutation(len(train.users))
+        order_U = users[np.random.default_rng(seed).permutation(len(users))]
         count_U = np.bincount(train.user_N, minlength=len(train.users))[order_U]
+        most = max(2, min(self.tune_users, int(np.searchsorted(count_U.cumsum(), self.tune_rows))))
         kept_U = np.zeros(len(train.users), bool)
-        kept_U[order_U[: max(2, int(np.searchsorted(count_U.cumsum(), self.tune_rows)))]] = True
+        kept_U[order_U[:most]] = True
         return train.take(kept_U[train.user_N]), valid.take(kept_U[valid.user_N])
 
 
