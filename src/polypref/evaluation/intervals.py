@@ -16,10 +16,10 @@ differences are paired.
 
 Changed: resampling users *and* pairs by product weights (the pigeonhole bootstrap, Owen 2007) counts the noise of a
 single judgement three times where a user judges a pair once, which makes intervals 1.7 times too wide. The draws are
-therefore scaled to that variance. With fewer than FEW_USERS users nothing can be said of users in general: pairs alone are
-redrawn and the interval speaks of these very users. A Student factor widens intervals that rest on few clusters: the
-fewer of users and pairs, less one, are the degrees of freedom, with pairs counted as the 2 n^2 / sum_texts (pairs)^2 of
-them that share no text.
+therefore scaled to that variance. With fewer than FEW_USERS users nothing can be said of users in general: pairs alone
+are redrawn and the interval speaks of these very users. A Student factor widens intervals that rest on few clusters:
+the fewer of users and pairs, less one, are the degrees of freedom, with pairs counted as the
+2 n^2 / sum_texts (pairs)^2 of them that share no text.
 
 Where no judgement moves a value (all right, or two learners that answer alike) the bootstrap has nothing to redraw and
 would report certainty. But what n pairs did not show may still be so for a share of 1 - 0.025^(1/n) of all pairs

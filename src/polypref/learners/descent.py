@@ -1,7 +1,7 @@
 """Gradient descent for the learners that need it: Adam on batches of judgements, stopped by validation rows.
 
-Rows are put in an order that content decides and drawn with a seeded generator, so neither the order of a file nor a
-user's name changes a fit; up to ``Descent.batch`` rows every step sees all of them.
+Rows, users and texts are put in an order that content decides (``numbering``) and drawn with a seeded generator, so
+neither the order of a file nor a user's name changes a fit; up to ``Descent.batch`` rows every step sees all of them.
 
 Shapes: ``_N`` comparisons, ``_R`` responses that occur in them, ``_K`` inputs, ``_U`` users that occur, ``_B`` a batch.
 """
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.comparisons import Comparisons, IntArray, Users, concat
+from polypref.comparisons import Comparisons, Users, concat
 from polypref.learners import validation
 from polypref.learners.inputs import Inputs
+from polypref.learners.numbering import Numbering
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,8 +63,7 @@ class Table:
     """One numbering of users and responses for all rows of a fit, and the inputs of those responses."""
 
     users: Users
-    users_U: IntArray
-    responses_R: IntArray
+    numbers: Numbering
     x_RK: Tensor
 
     @classmethod
@@ -71,19 +71,16 @@ class Table:
         """Number what occurs in ``whole``."""
         import torch
 
-        responses_R = np.unique(np.concatenate([whole.chosen_N, whole.rejected_N]))
-        x_RK = inputs(whole.responses.take(responses_R)).astype(np.float32)
-        users_U = np.unique(whole.user_N)
-        return cls(Users(whole.users.ids.gather(users_U)), users_U, responses_R, torch.from_numpy(x_RK))
+        numbers = Numbering.of(whole)
+        x_RK = inputs(whole.responses.take(numbers.responses_R)).astype(np.float32)
+        return cls(Users(whole.users.ids.gather(numbers.users_U)), numbers, torch.from_numpy(x_RK))
 
     def batch(self, rows: Comparisons) -> Batch:
         """All of ``rows``, in their order."""
         import torch
 
         columns = (
-            np.searchsorted(self.users_U, rows.user_N),
-            np.searchsorted(self.responses_R, rows.chosen_N),
-            np.searchsorted(self.responses_R, rows.rejected_N),
+            *(code_N.astype(np.int64) for code_N in self.numbers.judges(rows)),
             rows.label_N.astype(np.float32),
             (rows.weights_N / max(rows.weights_N.mean(), 1e-12)).astype(np.float32),
         )
@@ -184,7 +181,8 @@ class Descent:
         """Endless batches: all rows where they fit into one, otherwise shuffled anew for every pass."""
         import torch
 
-        by_content = np.lexsort((rows.chosen_N, rows.user_N, rows.pair_key_N))
+        user_N, chosen_N, _ = self.table.numbers.judges(rows)
+        by_content = np.lexsort((chosen_N, user_N, rows.pair_key_N))
         whole = self.table.batch(rows.take(by_content))
         generator = torch.Generator().manual_seed(self.seed)
         while True:

@@ -27,9 +27,10 @@ from polypref.features.protocol import Encoder
 from polypref.learners import mixed, newton, validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer
+from polypref.learners.numbering import Numbering
 from polypref.learners.panel import Panel
 from polypref.learners.protocol import Serves
-from polypref.learners.variances import Estimate, estimate
+from polypref.learners.variances import Estimate, carried, estimate
 
 Factors = tuple[float, float, float]
 
@@ -49,7 +50,7 @@ class Hierarchical:
     likeness: float = 0.9
     """Share of a user's view of a text that carries over to texts of the same prompt that the encoder finds alike."""
     tune_rows: int = 40_000
-    """Estimate the variances on at most about this many training rows (whole users, taken at random)."""
+    """Estimate the variances on at most about this many training rows (whole users, at least two, taken at random)."""
     tune_users: int = 1000
     """And on at most this many users: every one of them costs as much as the cube of the number of inputs."""
 
@@ -76,7 +77,7 @@ class Hierarchical:
         return HierarchicalScorer(**vars(linear), prior=prior, covariance_UKK=covariance_UKK, likeness=self.likeness)
 
     def _some_users(self, train: Comparisons, valid: Comparisons, seed: int) -> tuple[Comparisons, Comparisons]:
-        users = np.unique(train.user_N)
+        users = Numbering.of(train).users_U
         if len(train) <= self.tune_rows and len(users) <= self.tune_users:
             return train, valid
         order_U = users[np.random.default_rng(seed).permutation(len(users))]
@@ -92,13 +93,13 @@ def _tune(panel: Panel, valid: Comparisons, prior: mixed.Variances) -> tuple[Fac
     if not len(valid):
         return (1.0, 1.0, 1.0), {}
     tried: dict[Factors, tuple[float, NDArray]] = {}
-    state: mixed.Effects | None = None
+    state, at = mixed.start(panel.task), prior
 
     def loss(factors: Factors) -> float:
-        nonlocal state
+        nonlocal state, at
         if factors not in tried:
             scaled = _scaled(prior, factors)
-            state = newton.solve(panel.task, scaled, state, tolerance=1e-3)
+            state, at = newton.solve(panel.task, scaled, carried(state, at, scaled), tolerance=1e-3), scaled
             margin_N = panel.margins(state, scaled, valid)
             tried[factors] = (validation.log_loss(margin_N, valid), margin_N)
         return tried[factors][0]

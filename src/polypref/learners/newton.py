@@ -19,6 +19,9 @@ from scipy.special import expit
 from polypref.errors import not_converged
 from polypref.learners.mixed import Array, Bucket, Effects, Problem, Variances, margins, objective, start
 
+HALVINGS = 12
+EXACT = 200  # population effects up to which each gets a probe of its own
+
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
@@ -37,20 +40,12 @@ def _sums(index: NDArray, value: Array, size: int) -> Array:
     return np.bincount(index, value, size).astype(np.float64)
 
 
-def _quadratic(task: Problem, bucket: Bucket, margin_N: Array, bound: bool) -> tuple[Array, Array]:
-    """Precision M (B, S, S) and linear term (B, S) of the likelihood's quadratic at ``margin_N``.
-
-    The curvature is the likelihood's own, or that of Jaakkola and Jordan's lower ``bound`` (1997), which a step cannot
-    overshoot.
-    """
+def _quadratic(task: Problem, bucket: Bucket, margin_N: Array) -> tuple[Array, Array]:
+    """Precision M (B, S, S) and linear term (B, S) of the likelihood's quadratic at ``margin_N``."""
     clusters, slots = bucket.response_BS.shape
     margin, label, weight = (v[bucket.row_N] for v in (margin_N, task.label_N, task.weight_N))
     p_N = expit(margin)
-    if bound:
-        size_N = np.maximum(np.abs(margin), 1e-6)
-        curve_N = weight * np.tanh(size_N / 2) / (2 * size_N)
-    else:
-        curve_N = weight * np.maximum(p_N * (1 - p_N), 1e-6)
+    curve_N = weight * np.maximum(p_N * (1 - p_N), 1e-6)
     force_N = curve_N * margin + weight * (label - p_N)
     c_N = bucket.place_N * slots + bucket.chosen_N
     r_N = bucket.place_N * slots + bucket.rejected_N
@@ -64,7 +59,7 @@ def _quadratic(task: Problem, bucket: Bucket, margin_N: Array, bound: bool) -> t
     return m_BSS.astype(precision), z_BS.astype(precision)
 
 
-def _reduce(task: Problem, margin_N: Array, prior: Variances, bound: bool = False) -> Reduced:
+def _reduce(task: Problem, margin_N: Array, prior: Variances) -> Reduced:
     """Linearise the likelihood at ``margin_N``; integrate b out of every cluster and d out of every user."""
     k = task.x_RK.shape[1]
     differ = bool(prior.spread_KK.any())
@@ -73,7 +68,7 @@ def _reduce(task: Problem, margin_N: Array, prior: Variances, bound: bool = Fals
     spread_KK, personal = prior.spread_KK.astype(precision), precision.type(prior.personal)
     a_UKK = np.zeros((task.users, k, k), precision) if differ else None
     for bucket in task.buckets:
-        p_BSS, z_BS = _quadratic(task, bucket, margin_N, bound)
+        p_BSS, z_BS = _quadratic(task, bucket, margin_N)
         if personal > 0:
             system_BSS = personal * (p_BSS @ bucket.alike_BSS)
             at = np.arange(p_BSS.shape[1])
@@ -142,7 +137,7 @@ class _Population:
         return t_TC + self.scale_T1 * self.scatter(left)
 
     def preconditioner(self) -> Callable[[Array], Array]:
-        """Inverse of the precision's exact block for w and of an upper bound of its diagonal for a."""
+        """Inverse of the precision's block for w (exact where users differ) and of a bound of its diagonal for a."""
         onto_T1 = self.scatter([np.einsum("bss->bs", p)[..., None] for p in self.reduced.p])
         a_R1 = 1.0 + self.scale_T1[self.k :] ** 2 * onto_T1[self.k :]
         if self.reduced.j_UKK is not None:
@@ -191,32 +186,52 @@ def conjugate_gradients(
 
 @dataclass(frozen=True, eq=False)
 class Probes:
-    """Random signs (T, C) and their images under the posterior covariance of (w, a), both in scaled units."""
+    """Random signs (T, C) and their images under the posterior covariance of (w, a), both in scaled units.
+
+    The mean over C of their products has the covariance's diagonal as its expectation (Hutchinson 1990), and is equal
+    to it where the probes are the unit vectors times sqrt(T), as they are for few effects.
+    """
 
     signs_TC: Array
     images_TC: Array
 
     @classmethod
     def draw(cls, task: Problem, columns: int, seed: int) -> Probes:
-        """``columns`` fresh probes; their images are not known yet."""
-        signs_TC = np.random.default_rng(seed).choice([-1.0, 1.0], size=(sum(task.x_RK.shape), columns))
+        """At least ``columns`` fresh probes, more where effects are few; their images are not known yet."""
+        effects = sum(task.x_RK.shape)
+        if columns and effects <= EXACT:
+            signs_TC = np.sqrt(effects) * np.eye(effects)
+        else:
+            columns = max(columns, 40 * EXACT // effects) if columns else 0
+            signs_TC = np.random.default_rng(seed).choice([-1.0, 1.0], size=(effects, columns))
         return cls(signs_TC, np.zeros_like(signs_TC))
 
 
 def step(
     task: Problem, effects: Effects, prior: Variances, probes: Probes, tolerance: float
-) -> tuple[Effects, Reduced, Probes]:
-    """One Newton step, or one step on the lower bound where Newton's would not improve the objective.
+) -> tuple[Effects, Reduced, Probes, float]:
+    """The longest of the Newton steps 1, 1/2, 1/4, ... that does not go uphill, and its length; 0 where none does."""
+    reduced = _reduce(task, margins(task, effects, prior), prior)
+    goal, probes = _move(task, effects, reduced, prior, probes, tolerance)
+    effects, size = _downhill(task, effects, goal, prior)
+    return effects, reduced, probes, size
 
-    Effects stay where neither improves it: they are at the optimum to within ``tolerance``.
-    """
-    margin_N, before = margins(task, effects, prior), objective(task, effects, prior)
-    for bound in (False, True):
-        reduced = _reduce(task, margin_N, prior, bound)
-        moved, probes = _move(task, effects, reduced, prior, probes, tolerance)
+
+def _downhill(task: Problem, effects: Effects, goal: Effects, prior: Variances) -> tuple[Effects, float]:
+    """The first of goal, half-way there, ... that is no worse than ``effects``, and its share of the way."""
+    before = objective(task, effects, prior)
+    for halving in range(HALVINGS):
+        size = 0.5**halving
+        rest = 1 - size
+        moved = Effects(
+            rest * effects.w_K + size * goal.w_K,
+            rest * effects.a_R + size * goal.a_R,
+            rest * effects.t_UK + size * goal.t_UK,
+            [rest * old + size * new for old, new in zip(effects.alpha, goal.alpha, strict=True)],
+        )
         if objective(task, moved, prior) <= before:
-            return moved, reduced, probes
-    return effects, reduced, probes
+            return moved, size
+    return effects, 0.0
 
 
 def _move(
@@ -247,40 +262,43 @@ def _users(reduced: Reduced, prior: Variances, force: Sequence[Array]) -> tuple[
 
 
 def solve(
-    task: Problem, prior: Variances, effects: Effects | None = None, steps: int = 30, tolerance: float = 1e-4
+    task: Problem, prior: Variances, effects: Effects | None = None, steps: int = 40, tolerance: float = 1e-4
 ) -> Effects:
-    """Posterior modes under given variances, until a step improves the objective by less than ``tolerance`` a row."""
+    """Posterior modes under given variances, until a whole step gains less than ``tolerance`` a row.
+
+    Warns with NotConverged when that takes more than ``steps``.
+    """
     effects = effects or start(task)
     probes = Probes.draw(task, 0, 0)
     before = objective(task, effects, prior)
     for _ in range(steps):
-        moved, _, _ = step(task, effects, prior, probes, tolerance)
-        now = objective(task, moved, prior)
-        effects = moved if now < before else effects
-        if before - now < tolerance * len(task.label_N):
-            break
+        effects, _, _, size = step(task, effects, prior, probes, tolerance)
+        now = objective(task, effects, prior)
+        if size == 0 or (size == 1 and before - now < tolerance * len(task.label_N)):
+            return effects
         before = now
+    not_converged("Newton's method", f"its last of {steps} steps still gained")
     return effects
 
 
 def solve_users(task: Problem, prior: Variances, population_R: Array, steps: int = 50) -> Effects:
-    """Everyone's deviations from population rewards that stay as they are: what a new user's few answers say."""
+    """Everyone's deviations from population rewards that stay as they are: what a new user's few answers say.
+
+    Warns with NotConverged when that takes more than ``steps``.
+    """
     effects = replace(start(task), a_R=population_R)
     f_R1 = np.append(population_R, 0.0)[:, None]
     before = objective(task, effects, prior)
     for _ in range(steps):
-        margin_N = margins(task, effects, prior)
-        for bound in (False, True):
-            reduced = _reduce(task, margin_N, prior, bound)
-            force = [p @ f_R1[b.response_BS] for b, p in zip(reduced.buckets, reduced.p, strict=True)]
-            t_UK, alpha = _users(reduced, prior, force)
-            moved = replace(effects, t_UK=t_UK, alpha=alpha)
-            now = objective(task, moved, prior)
-            if now <= before:
-                break
-        if before - now < 1e-9:
-            break
-        effects, before = moved, now
+        reduced = _reduce(task, margins(task, effects, prior), prior)
+        force = [p @ f_R1[b.response_BS] for b, p in zip(reduced.buckets, reduced.p, strict=True)]
+        t_UK, alpha = _users(reduced, prior, force)
+        effects, size = _downhill(task, effects, replace(effects, t_UK=t_UK, alpha=alpha), prior)
+        now = objective(task, effects, prior)
+        if size == 0 or before - now < 1e-9:
+            return effects
+        before = now
+    not_converged("Newton's method", f"its last of {steps} steps still gained")
     return effects
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from polypref.comparisons import Comparisons, FloatArray, IntArray, Users
 from polypref.learners import mixed
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, ResponseEffects
+from polypref.learners.numbering import Numbering
 
 MANY = 2048  # texts of one prompt between which views carry over
+FEW = 16  # texts of a prompt up to which many prompts are handled at once
+PORTION = 1 << 22  # numbers that this may take
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +44,10 @@ class Panel:
 
         No ``share``: users have no views of single texts.
         """
-        users_U, user_N = np.unique(train.user_N, return_inverse=True)
-        both = np.concatenate([train.chosen_N, train.rejected_N])
-        responses_R, at_2N = np.unique(both, return_inverse=True)
-        x_RK = inputs(train.responses.take(responses_R))
-        user_N, at_2N, n = user_N.astype(np.int32), at_2N.astype(np.int32), len(train)
-        return cls(inputs, train, users_U, responses_R, x_RK, user_N, at_2N[:n], at_2N[n:], share, precision)
+        numbers = Numbering.of(train)
+        x_RK = inputs(train.responses.take(numbers.responses_R))
+        numbered = (numbers.users_U, numbers.responses_R, x_RK, *numbers.judges(train))
+        return cls(inputs, train, *numbered, share, precision)
 
     @cached_property
     def task(self) -> mixed.Problem:
@@ -86,17 +87,12 @@ class Panel:
         """
         if not effects.a_R.any() and personal == 0:
             return ResponseEffects()
-        keys = self.train.responses.keys_R[self.responses_R]
-        order = np.argsort(keys)
-        rank_R = np.empty(len(keys), np.int32)
-        rank_R[order] = np.arange(len(keys))
+        key_R = self.train.responses.keys_R[self.responses_R]  # ascending: see ``numbering``
         if personal == 0:
-            return ResponseEffects(keys[order], effects.a_R[order])
+            return ResponseEffects(key_R, effects.a_R)
         user_E, response_E, own_E, variance_E = self._views(effects, personal, variance)
-        response_E = rank_R[response_E]
         sort = np.lexsort((response_E, user_E))
-        entries = (user_E[sort], response_E[sort], own_E[sort], variance_E[sort])
-        return ResponseEffects(keys[order], effects.a_R[order], *entries)
+        return ResponseEffects(key_R, effects.a_R, user_E[sort], response_E[sort], own_E[sort], variance_E[sort])
 
     @cached_property
     def prompt_R(self) -> IntArray:
@@ -140,32 +136,57 @@ class Panel:
 
         As (user, response, view). Prompts with more than ``MANY`` texts are left out: the cost is its square.
         """
-        prompt_E = self.prompt_R[response_E]
         assert self.task.likeness is not None
+        order_R = np.argsort(self.prompt_R, kind="stable")
+        _, first_P, prompt_R, size_P = np.unique(
+            self.prompt_R[order_R], return_index=True, return_inverse=True, return_counts=True
+        )
+        place_R = np.empty((2, len(order_R)), np.int64)  # each response's prompt, and its place among that prompt's
+        place_R[:, order_R] = prompt_R, np.arange(len(order_R)) - first_P[prompt_R]
+        prompt_E, slot_E = place_R[:, response_E]
+        # a group is one user's entries of one prompt; groups are sorted by prompt
+        group_G, group_E, entries_G = np.unique(
+            prompt_E * (user_E.max() + 1) + user_E, return_inverse=True, return_counts=True
+        )
+        prompt_G, user_G = np.divmod(group_G, user_E.max() + 1)
+        couples = np.unique(group_E * (cluster_E.max() + 1) + cluster_E) // (cluster_E.max() + 1)
+        size_G = size_P[prompt_G]
+        open_G = (np.bincount(couples) == 1) & (entries_G < size_G) & (size_G <= MANY)
+        kept = np.lexsort((prompt_G, size_G))
+        kept = kept[open_G[kept]]
+        rank_G = np.full(len(group_G), -1)
+        rank_G[kept] = np.arange(len(kept))
+        entry = np.argsort(rank_G[group_E], kind="stable")
+        rank = rank_G[group_E[entry]]
         parts = []
-        for entry, members in _by_prompt(prompt_E, self.prompt_R):
-            if len(members) > MANY:
-                continue
-            users, row = np.unique(user_E[entry], return_inverse=True)
-            couple = np.unique(np.stack([row, cluster_E[entry]]), axis=1)
-            single = np.bincount(couple[0], minlength=len(users)) == 1
-            shape, column = (len(users), len(members)), np.searchsorted(members, response_E[entry])
-            dual = csr_array((weight_E[entry], (row, column)), shape=shape)
-            view = dual @ self.task.likeness(self.x_RK[members][None])[0]
-            fresh = np.repeat(single[:, None], len(members), axis=1)
-            fresh[row, column] = False
-            at_user, at_member = np.nonzero(fresh)
-            parts.append((users[at_user], members[at_member], view[at_user, at_member]))
+        for low, high in _portions(size_G[kept], prompt_G[kept]):
+            mine = slice(*np.searchsorted(rank, [low, high]))
+            dual_GM = np.zeros((high - low, size_G[kept[low]]))
+            fresh_GM = np.ones(dual_GM.shape, bool)
+            dual_GM[rank[mine] - low, slot_E[entry[mine]]] = weight_E[entry[mine]]
+            fresh_GM[rank[mine] - low, slot_E[entry[mine]]] = False
+            prompts, prompt = np.unique(prompt_G[kept[low:high]], return_inverse=True)
+            members_PM = order_R[first_P[prompts][:, None] + np.arange(dual_GM.shape[1])]
+            alike_PMM = self.task.likeness(self.x_RK[members_PM])
+            at_group, at_member = np.nonzero(fresh_GM)
+            if len(prompts) == 1:
+                view_GM = dual_GM @ alike_PMM[0]
+            else:
+                view_GM = (dual_GM[:, None] @ alike_PMM[prompt])[:, 0]
+            members = members_PM[prompt[at_group], at_member]
+            parts.append((user_G[kept[low + at_group]], members, view_GM[at_group, at_member]))
         return parts
 
 
-def _by_prompt(prompt_E: NDArray, prompt_R: NDArray) -> Iterator[tuple[NDArray, NDArray]]:
-    """For each prompt: its entries, and its responses, ascending."""
-    order_E, order_R = np.argsort(prompt_E, kind="stable"), np.argsort(prompt_R, kind="stable")
-    for prompt in np.unique(prompt_E):
-        cut_E = np.searchsorted(prompt_E[order_E], [prompt, prompt + 1])
-        cut_R = np.searchsorted(prompt_R[order_R], [prompt, prompt + 1])
-        yield order_E[slice(*cut_E)], order_R[slice(*cut_R)]
+def _portions(size_G: NDArray, prompt_G: NDArray) -> Iterator[tuple[int, int]]:
+    """Ranges of groups (sorted by size, then prompt) to handle at once: one prompt, or many with as few texts each."""
+    few = int(np.searchsorted(size_G, FEW, "right"))
+    for size in np.unique(size_G[:few]).tolist():
+        low, high = np.searchsorted(size_G, [size, size + 1]).tolist()
+        step = PORTION // size**2
+        yield from ((at, min(at + step, high)) for at in range(low, high, step))
+    edges = few + np.flatnonzero(np.diff(prompt_G[few:], prepend=-1))
+    yield from pairwise([*edges.tolist(), len(prompt_G)])
 
 
 def scorer_margins(scorer: LinearScorer, rows: Comparisons) -> NDArray[np.floating]:

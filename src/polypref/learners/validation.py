@@ -15,14 +15,15 @@ from polypref.errors import NotEnoughData
 def cut(train: Comparisons, valid: Comparisons | None, seed: int) -> tuple[Comparisons, Comparisons]:
     """``(train, valid)`` as given, or with a tenth of ``train`` cut off by text pair when there are no validation rows.
 
-    Raises NotEnoughData when there is nothing to learn from.
+    Validation rows that all weigh nothing can choose nothing: they count as none. Raises NotEnoughData when there is
+    nothing to learn from.
     """
     if len(train) == 0:
         raise NotEnoughData("no comparisons to learn from: 0 training rows; lower --min-judgements or add data.")
-    if valid is not None:
-        return train, valid
-    kept_rows, held_rows = holdout(train, "pair", seed, 0.1)
-    return train.take(kept_rows), train.take(held_rows)
+    if valid is None:
+        kept_rows, held_rows = holdout(train, "pair", seed, 0.1)
+        train, valid = train.take(kept_rows), train.take(held_rows)
+    return train, valid if valid.weights_N.any() else valid.take(np.zeros(0, np.int64))
 
 
 def measure(margin_N: NDArray, rows: Comparisons) -> dict[str, float]:

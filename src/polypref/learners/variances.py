@@ -48,14 +48,14 @@ def estimate(task: Problem, how: Estimate, seed: int) -> tuple[Effects, Variance
     probes = Probes.draw(task, how.probes, seed)
     effects = start(task)
     for at in range(how.steps):
-        effects, reduced, probes = step(task, effects, prior, probes, tolerance=1e-2)
+        effects, reduced, probes, _ = step(task, effects, prior, probes, tolerance=1e-2)
         if at >= 1:
             new = _update(task, how, effects, prior, reduced, (probes.signs_TC * probes.images_TC).mean(axis=1))
-            effects, prior = _kept(effects, prior, new), new
+            effects, prior = carried(effects, prior, new), new
     return effects, prior
 
 
-def _kept(effects: Effects, old: Variances, new: Variances) -> Effects:
+def carried(effects: Effects, old: Variances, new: Variances) -> Effects:
     """The same effects in the units of new variances, except that variances which shrink may shrink them too.
 
     Without this a spread that grows eightfold makes every deviation grow eightfold before the next step, and where
@@ -88,16 +88,25 @@ def _update(
         new = replace(new, shared=_ratio((effects.a_R**2).sum(), (1 - relative_T[k:]).sum()))
     if how.personal:
         squares = personal_squares(task, effects)
-        trace = _trace(reduced, prior.spread_KK, np.random.default_rng(how.probes))
+        trace = _trace(task, reduced, prior.spread_KK)
         new = replace(new, personal=_ratio(prior.personal * squares, trace))
     if how.spread:
         new = replace(new, spread_KK=_spread(task, effects, prior, reduced, how.shrink))
     return new
 
 
-def _trace(reduced: Reduced, spread_KK: Array, rng: np.random.Generator) -> float:
-    """Trace of Q C over all clusters, by Hutchinson's random signs (the many slots average the noise away)."""
-    signs = [rng.choice([-1.0, 1.0], size=(*z.shape, 1)).astype(z.dtype) * (z != 0)[..., None] for z in reduced.z]
+def _trace(task: Problem, reduced: Reduced, spread_KK: Array) -> float:
+    """Trace of Q C over all clusters, by Hutchinson's random signs (the many slots average the noise away).
+
+    The signs are the same at every step, so that the fixed point has something to settle on.
+    """
+    rng, padding = np.random.default_rng(0), len(task.x_RK)
+    signs = [
+        np.where(b.response_BS < padding, rng.choice([-1.0, 1.0], size=b.response_BS.shape), 0.0)[..., None].astype(
+            z.dtype
+        )
+        for b, z in zip(reduced.buckets, reduced.z, strict=True)
+    ]
     force = [p @ (b.alike_BSS @ v) for p, b, v in zip(reduced.p, reduced.buckets, signs, strict=True)]
     left, _ = deviation(reduced, spread_KK, force)
     return float(sum((v * q).sum() for v, q in zip(signs, left, strict=True)))
