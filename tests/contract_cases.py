@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from scipy.special import ndtri
 
-from polypref.comparisons import Comparisons, Responses, Users
+from polypref.comparisons import Comparisons, Responses, Users, from_columns
 from polypref.data.worlds import simulate
 from polypref.learners import LEARNERS, margins
 
@@ -94,7 +94,12 @@ def fresh() -> Comparisons:
 
 
 def permuted(c: Comparisons) -> Comparisons:
-    return c.take(np.random.default_rng(0).permutation(len(c)))
+    """The same judgements from a file in another order: users and texts get other numbers."""
+    rows = c.take(np.random.default_rng(0).permutation(len(c)))
+    r = rows.responses
+    prompts = [r.prompts[int(p)] for p in r.prompt_R[rows.chosen_N]]
+    texts = (r.texts_R.gather(side_N) for side_N in (rows.chosen_N, rows.rejected_N))
+    return from_columns(rows.users.ids.gather(rows.user_N), prompts, *texts)
 
 
 def renamed(c: Comparisons) -> Comparisons:

@@ -1,14 +1,22 @@
 """The mixed-effects solver against independent oracles: a dense joint optimum, scikit-learn, numpy, planted truth."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from contract_cases import Words
+from polypref.comparisons import from_columns
+from polypref.data.split import holdout
+from polypref.data.worlds import simulate
 from polypref.errors import NotConverged
-from polypref.learners import newton, ridge
+from polypref.learners import newton, ridge, validation
+from polypref.learners.hierarchical import _tune
+from polypref.learners.inputs import Inputs
 from polypref.learners.mixed import Likeness, Problem, Variances, margins, objective, problem
+from polypref.learners.panel import Panel
 from polypref.learners.variances import Estimate, estimate
 
 R, K, U = 12, 3, 4
@@ -218,3 +226,54 @@ def test_a_solver_that_stops_early_says_so():
     batch = ridge.batches(x_NK, np.zeros(30, np.int32), np.ones(30), np.ones(30))[0]
     with pytest.warns(NotConverged, match="ridge regression stopped early: gradient .* asked 1e-30"):
         ridge.solve(batch, 1.0, tolerance=1e-30)
+
+
+def test_factors_are_judged_on_converged_fits(monkeypatch):
+    """People who are consistent: a warm start in the units of other variances would be far off."""
+    world = simulate("two-tastes", users=16, judgements=50).comparisons
+    train, valid = (world.take(rows) for rows in holdout(world, "pair", 0, 0.15))
+    panel = Panel.build(train, Inputs.fit(Words(), world), 0.9)
+    _, found = estimate(panel.task, Estimate(), 0)
+    told: dict[Variances, float] = {}
+    solve = newton.solve
+
+    def spy(task, variances, *rest, **how):
+        effects = solve(task, variances, *rest, **how)
+        told[variances] = validation.log_loss(panel.margins(effects, variances, valid), valid)
+        return effects
+
+    monkeypatch.setattr(newton, "solve", spy)
+    _tune(panel, valid, found)
+    assert len(told) >= 10
+    for variances, loss in told.items():
+        exact = solve(panel.task, variances, tolerance=1e-9)
+        assert loss == pytest.approx(validation.log_loss(panel.margins(exact, variances, valid), valid), abs=2e-3)
+
+
+def test_views_carry_over_in_linear_time_where_prompts_are_many():
+    """Chat data: thousands of prompts with three texts; one user judged two of them, another one two others."""
+    rng = np.random.default_rng(0)
+    prompts = 6000
+    ids = [f"u{u}" for u in rng.integers(50, size=2 * prompts)]
+    asked = [f"question {p}" for p in range(prompts)]
+    texts = [[f"{word} {p} " + "x" * int(rng.integers(40)) for p in range(prompts)] for word in ("a", "b", "c")]
+    c = from_columns(ids, asked * 2, texts[0] + texts[1], texts[1] + texts[2])
+    panel = Panel.build(c, Inputs.fit(Words(), c), 0.9)
+    task, some = panel.task, prior(panel.inputs.size)
+    effects = newton.solve(task, some)
+    started = time.perf_counter()
+    scorer = panel.scorer(effects, some, {})
+    assert time.perf_counter() - started < 2  # 0.1 s; quadratic in prompts took more than 10
+    r = len(panel.responses_R)
+    judged = np.unique(np.concatenate([panel.user_N * r + panel.chosen_N, panel.user_N * r + panel.rejected_N]))
+    assert len(scorer.effects.user_E) > len(judged)  # views carried over to texts that were not judged
+    entry = np.flatnonzero(~np.isin(scorer.effects.user_E * r + scorer.effects.response_E, judged))[0]
+    user, text = scorer.effects.user_E[entry], scorer.effects.response_E[entry]
+    views = {}
+    for bucket, alpha_BS in zip(task.buckets, effects.alpha, strict=True):
+        for cluster in np.flatnonzero(bucket.user_B == user):
+            views |= dict(zip(bucket.response_BS[cluster].tolist(), alpha_BS[cluster].tolist(), strict=True))
+    same = [t for t in views if t < r and panel.prompt_R[t] == panel.prompt_R[text]]
+    alike = task.likeness(panel.x_RK[[text, *same]][None])[0, 0, 1:]
+    by_hand = some.personal * alike @ np.array([views[t] for t in same])
+    assert scorer.effects.own_E[entry] == pytest.approx(by_hand)
