@@ -197,3 +197,17 @@ def test_minority_with_minilm(name):
         assert right_N[p.minority_N].mean() > 0.65
     elif name not in BLIND:
         assert right_N[p.minority_N].mean() < 0.35
+
+
+def test_where_nobody_differs_the_population_answers_and_says_so():
+    """People with one taste: hierarchical knows nobody afterwards, and no standard error pretends to certainty."""
+    c = simulate("two-tastes", users=12, judgements=60).comparisons
+    rng = np.random.default_rng(0)
+    alike = replace(c, user_N=rng.integers(12, size=len(c)).astype(np.int32))  # nobody's judgements are their own
+    scorer = LEARNERS["hierarchical"].fit(alike, encoder=Words(), seed=0)
+    assert scorer.selection["personal_factor"] == scorer.selection["spread_factor"] == 0
+    assert (margins(scorer, alike).source_Q == POPULATION).all()
+    assert isinstance(scorer, Uncertain) and np.isnan(scorer.margin_sd(alike)).all()
+    differ = LEARNERS["hierarchical"].fit(c, encoder=Words(), seed=0)
+    assert (margins(differ, c).source_Q == PERSONAL).all()
+    assert isinstance(differ, Uncertain) and np.isfinite(differ.margin_sd(c)).all()

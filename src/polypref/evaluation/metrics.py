@@ -12,8 +12,8 @@ accuracy_worst_decile  mean accuracy of the tenth of the users that are served w
                        partly unlucky always, more so with few test rows, alike for every learner
 log_loss               mean of -log sigmoid(margin); a tie counts half for each side
 brier                  mean squared error of sigmoid(margin), on the same rows
-calibration_error      expected calibration error over N_BINS equal-width bins of the predicted probability; each
-                       judgement is counted from both sides, which makes it the same as binning the preferred side's
+calibration_error      expected calibration error over 2 N_BINS equal-width bins of the predicted probability; each
+                       judgement is counted from both sides: N_BINS bins of the preferred side's do the same
 
 Ties take part in the last three only: nobody can be right about a tie, but a probability can. Each metric comes with
 its first derivatives (influence function), which the intervals need.

@@ -31,7 +31,7 @@ HIGH_DISAGREEMENT = 0.20
 MIN_USERS = 3
 ENOUGH_SHARED = 50
 ENOUGH_OWN = 20
-ENOUGH_HELD_OUT = 368  # so many pairs without any change exclude a gain of MARGIN: 1 - 0.025^(1/368) = 0.01
+ENOUGH_HELD_OUT = 368  # if all were independent, so many without any change would exclude MARGIN: 1 - 0.025^(1/368)
 METRIC = "accuracy_micro"
 
 Row = Mapping[str, Any]

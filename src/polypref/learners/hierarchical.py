@@ -4,8 +4,8 @@ Model and solver: ``mixed`` (a mixed-effects Bradley-Terry model); ``spread`` is
 people differ in are learned from everyone; response effects, shared and per user, keep evidence that repeats the same
 few texts from counting as independent. Variances come from empirical Bayes (``variances``), times factors chosen on
 validation rows: the Laplace approximation understates how far people differ, and a factor of zero is among the
-candidates, so the method collapses to ``pooled`` where there is nothing to gain. With much data per user it approaches
-``individual``.
+candidates, so the method collapses to ``pooled`` where there is nothing to gain; it then knows nobody, and the scores
+say that the population answered. With much data per user it approaches ``individual``.
 
 Covered by the standard errors: what a user's own answers leave open, given the population. Not covered: uncertainty of
 the population's reward and of the variances.
@@ -26,7 +26,7 @@ from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import mixed, newton, validation
 from polypref.learners.inputs import Inputs
-from polypref.learners.linear import LinearScorer
+from polypref.learners.linear import LinearScorer, no_users
 from polypref.learners.numbering import Numbering
 from polypref.learners.panel import Panel
 from polypref.learners.protocol import Serves
@@ -48,7 +48,7 @@ class Hierarchical:
     personal_effects: bool = True
     """Learn what each user thinks of each text beyond its features."""
     likeness: float = 0.9
-    """Share of a user's view of a text that carries over to texts of the same prompt that the encoder finds alike."""
+    """Share of a user's view of a text that carries over to training texts of the prompt that are alike."""
     tune_rows: int = 40_000
     """Estimate the variances on at most about this many training rows (whole users, at least two, taken at random)."""
     tune_users: int = 1000
@@ -74,6 +74,9 @@ class Hierarchical:
         covariance_UKK, variance = newton.posterior(panel.task, effects, prior)
         linear = panel.scorer(effects, prior, selection, variance)
         covariance_UKK = covariance_UKK.astype(np.float32)
+        if not prior.differ:
+            linear = replace(linear, users=no_users(), weights_UK=linear.weights_UK[:0])
+            covariance_UKK = covariance_UKK[:0]
         return HierarchicalScorer(**vars(linear), prior=prior, covariance_UKK=covariance_UKK, likeness=self.likeness)
 
     def _some_users(self, train: Comparisons, valid: Comparisons, seed: int) -> tuple[Comparisons, Comparisons]:
@@ -151,9 +154,12 @@ class HierarchicalScorer(LinearScorer):
     def margin_sd(self, comparisons: Comparisons) -> NDArray[np.float64]:
         """Standard error (N,) of reward(chosen) - reward(rejected) for the judging user; the prior's for strangers.
 
+        NaN where no differences between people were found: how far anyone is from the population is not known then.
         The variance is that of the user's weights plus that of the difference between their views of the two texts:
         the posterior's for texts that they judged, the prior's for others, with the prior's correlation between them.
         """
+        if not self.prior.differ:
+            return np.full(len(comparisons), np.nan)
         both = np.concatenate([comparisons.chosen_N, comparisons.rejected_N])
         x_RK, pool, place_2N = self.inputs.used(comparisons.responses, both)
         n = len(comparisons)

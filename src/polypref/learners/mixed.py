@@ -39,6 +39,11 @@ class Variances:
     shared: float
     personal: float
 
+    @property
+    def differ(self) -> bool:
+        """Whether users may differ from the population."""
+        return self.personal > 0 or bool(self.spread_KK.any())
+
     def scaled(self, spread: float = 1.0, shared: float = 1.0, personal: float = 1.0) -> Variances:
         """These variances times factors."""
         return replace(

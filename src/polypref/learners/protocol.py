@@ -87,7 +87,7 @@ class Uncertain(Protocol):
     """Only scorers with a posterior."""
 
     def margin_sd(self, comparisons: Comparisons) -> NDArray[np.float64]:
-        """Standard error ``sd_N`` of reward(chosen) - reward(rejected) for each judgement's own user."""
+        """Standard error ``sd_N`` of reward(chosen) - reward(rejected) for each judgement's own user; NaN: unknown."""
         ...
 
 
