@@ -240,6 +240,7 @@ def toy_world(monkeypatch, tmp_path):
     import polypref.learners
 
     monkeypatch.setattr(polypref.learners, "LEARNERS", LEARNERS, raising=False)
+    monkeypatch.setattr(polypref.learners, "STANDARD", tuple(LEARNERS))
     monkeypatch.setattr(polypref.features, "encoder", lambda name: LengthEncoder())
     data = people(users=24, per_user=30)
     texts, ids = data.responses.texts_R, data.users.ids

@@ -36,7 +36,7 @@ class Compare(Settings):
     out: Path = Path("polypref-report")
     """Folder of the report, the results and the finished cells."""
     learners: tuple[str, ...] = ()
-    """Which learners; default all. docs/learners.md lists them; pooled and pooled-effects always take part."""
+    """Which learners, or "all": docs/learners.md. pooled and pooled-effects always take part."""
     encoder: EncoderName = "minilm"
     ties: Ties = ()
     columns: Columns = ()

@@ -38,20 +38,19 @@ class Fit:
         from polypref.data.lint import clean, lint
         from polypref.data.read import ReadOptions, read
         from polypref.data.split import choose_rule, holdout
-        from polypref.errors import CacheError, SettingsError, unknown_name
+        from polypref.errors import CacheError, SettingsError
         from polypref.features import encoder
-        from polypref.learners import LEARNERS, save
+        from polypref.learners import learner, save
 
         if not self.files:
             raise SettingsError("fit needs at least one preference file: polypref fit FILE --out DIR.")
-        if self.learner not in LEARNERS:
-            raise unknown_name("learner", self.learner, LEARNERS)
+        chosen = learner(self.learner)
         encode = encoder(self.encoder)
         reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
         comparisons = clean(reading, lint(reading))
         rule, why = choose_rule(comparisons)
         train, valid = (comparisons.take(rows) for rows in holdout(comparisons, rule, self.seed, VALID_SHARE))
-        scorer = LEARNERS[self.learner].fit(train, encoder=encode, seed=self.seed, valid=valid)
+        scorer = chosen.fit(train, encoder=encode, seed=self.seed, valid=valid)
         save(scorer, self.out)
         facts = {
             "learner": self.learner,

@@ -45,8 +45,8 @@ def compare(
 ) -> Results:
     """Compare learners on ``comparisons``; returns the results and, with ``out``, writes them there.
 
-    ``learners``   names, or your own learners by name; default: all. When names are given, the population learners of
-                   POPULATION take part anyway: gains are measured against the better of them.
+    ``learners``   names, or your own learners by name; default: STANDARD. When names are given, the population learners
+                   of POPULATION take part anyway: gains are measured against the better of them.
     ``out``        folder of results.json, results.parquet, users.parquet and the stored cells; a second run goes on.
     ``facts``      more to put into the results (files, findings, reproduce).
     ``overrides``  single settings by name: ``compare(comparisons, seeds=3)``.
@@ -87,18 +87,22 @@ def compare(
 
 
 def named_learners(learners: Sequence[str] | Mapping[str, Learner] | None) -> dict[str, Learner]:
-    """Learners by name, in the table's order. Raises SettingsError for an unknown name or an empty mapping."""
+    """Learners by name: those of the table in its order, then those with a model; "all" names the whole table.
+
+    Raises SettingsError for an unknown name or an empty mapping.
+    """
     if isinstance(learners, Mapping):
         if not learners:
             raise SettingsError("no learner was given; expected at least one.")
         return dict(learners)
-    from polypref.learners import LEARNERS
+    from polypref.learners import LEARNERS, STANDARD, learner
 
-    names = [learners] if isinstance(learners, str) else list(learners or LEARNERS)
-    for name in names:
-        if name not in LEARNERS:
-            raise unknown_name("learner", name, LEARNERS)
-    return {name: learner for name, learner in LEARNERS.items() if name in {*names, *POPULATION}}
+    names = [learners] if isinstance(learners, str) else list(learners or STANDARD)
+    if "all" in names:
+        names = [*LEARNERS, *(name for name in names if name != "all")]
+    found = {name: learner(name) for name in [*filter(LEARNERS.__contains__, POPULATION), *names]}
+    order = {name: at for at, name in enumerate(LEARNERS)}
+    return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
 
 
 def _rule(comparisons: Comparisons, settings: Settings) -> tuple[Rule, str]:

@@ -1,15 +1,17 @@
 """The methods, one file each, behind one contract (``protocol``). ``LEARNERS`` is the literal table of them.
 
 To add one: write its file with a frozen dataclass of settings whose ``fit`` returns a scorer, add it to ``LEARNERS``
-and its scorer class to ``SCORERS``, and run the contract suite, which covers everything in these tables.
+and its scorer class to ``SCORERS``, and run the contract suite, which covers everything in these tables. One that reads
+text with a model of the user's choice goes into ``WITH_MODEL`` instead and is named ``name:model``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from polypref import artifact
-from polypref.errors import ArtifactError
+from polypref.errors import ArtifactError, SettingsError, unknown_name
 from polypref.features.protocol import Encoder
 from polypref.learners.hierarchical import Hierarchical, HierarchicalScorer
 from polypref.learners.individual import Individual
@@ -34,6 +36,12 @@ LEARNERS: dict[str, Learner] = {
     "hierarchical": Hierarchical(),
 }
 
+STANDARD = tuple(LEARNERS)
+"""What is compared when nothing is named; ``all`` names every learner that needs no model."""
+
+WITH_MODEL: dict[str, Callable[[str], Learner]] = {}
+"""Learners that need a model, by the part of their name before the colon; called with the part behind it."""
+
 SCORERS: dict[str, type[Scorer]] = {
     scorer.kind: scorer
     for scorer in (
@@ -47,7 +55,36 @@ SCORERS: dict[str, type[Scorer]] = {
     )
 }
 
-__all__ = ["LEARNERS", "SCORERS", "Adapts", "Learner", "Scorer", "Scores", "Uncertain", "load", "margins", "save"]
+__all__ = [
+    "LEARNERS",
+    "SCORERS",
+    "STANDARD",
+    "WITH_MODEL",
+    "Adapts",
+    "Learner",
+    "Scorer",
+    "Scores",
+    "Uncertain",
+    "learner",
+    "load",
+    "margins",
+    "save",
+]
+
+
+def learner(name: str) -> Learner:
+    """The learner called ``name``, a key of LEARNERS or ``name:model`` with a key of WITH_MODEL.
+
+    Raises SettingsError for any other name.
+    """
+    if name in LEARNERS:
+        return LEARNERS[name]
+    method, _, model = name.partition(":")
+    if method not in WITH_MODEL:
+        raise unknown_name("learner", name, [*LEARNERS, *(f"{method}:MODEL" for method in WITH_MODEL)])
+    if not model:
+        raise SettingsError(f"learner {method!r} needs a model: {method}:MODEL, a folder or a hub name.")
+    return WITH_MODEL[method](model)
 
 
 def save(scorer: Scorer, path: Path | str) -> None:
