@@ -15,18 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import Comparisons, Users, concat
+from polypref.comparisons import Comparisons, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import mixed, newton, validation
 from polypref.learners.inputs import Inputs
-from polypref.learners.linear import LinearScorer, no_users
+from polypref.learners.linear import LinearScorer, Newcomer, no_users
 from polypref.learners.numbering import Numbering
 from polypref.learners.panel import Panel
 from polypref.learners.protocol import Serves
@@ -121,10 +121,6 @@ def _tune(panel: Panel, valid: Comparisons, prior: mixed.Variances) -> tuple[Fac
     return current, validation.measure(tried[current][1], valid)
 
 
-def _append(users: Users, kept_U: NDArray, user_id: str) -> Users:
-    return Users(pl.concat([users.ids.gather(kept_U), pl.Series(users.ids.name, [user_id], dtype=pl.String)]))
-
-
 def _with(factors: Factors, coordinate: int, factor: float) -> Factors:
     changed = list(factors)
     changed[coordinate] = factor
@@ -164,15 +160,17 @@ class HierarchicalScorer(LinearScorer):
         x_RK, pool, place_2N = self.inputs.used(comparisons.responses, both)
         n = len(comparisons)
         difference_NK = x_RK[place_2N[:n]] - x_RK[place_2N[n:]]
-        user_N = self.users.index(comparisons.users.ids)[comparisons.user_N]
+        ids_N = comparisons.users.ids.gather(comparisons.user_N)
         variance_N = np.einsum("nk,kl,nl->n", difference_NK, self.prior.spread_KK, difference_NK, optimize=True)
-        known_N = np.flatnonzero(user_N >= 0)
-        for rows in np.array_split(known_N, max(1, len(known_N) * difference_NK.shape[1] ** 2 // (1 << 24))):
-            covariance_NKK = self.covariance_UKK[user_N[rows]]
-            variance_N[rows] = np.einsum("nk,nkl,nl->n", difference_NK[rows], covariance_NKK, difference_NK[rows])
-        entry_2N = self.effects.entry(np.concatenate([user_N, user_N]), self.effects.find(pool.keys_R)[place_2N])
-        known_2N = np.append(self.effects.variance_E, 0.0)[entry_2N]
-        own_2N = np.where(entry_2N >= 0, known_2N, self.prior.personal)
+        own_2N = np.full(2 * n, self.prior.personal)
+        covariances = [self.covariance_UKK] if not self.newcomers else [self._new_covariance_UKK, self.covariance_UKK]
+        for (user_N, _, effects), covariance_UKK in zip(self.tables(ids_N), covariances, strict=True):
+            known_N = np.flatnonzero(user_N >= 0)
+            for rows in np.array_split(known_N, max(1, len(known_N) * difference_NK.shape[1] ** 2 // (1 << 24))):
+                covariance_NKK = covariance_UKK[user_N[rows]]
+                variance_N[rows] = np.einsum("nk,nkl,nl->n", difference_NK[rows], covariance_NKK, difference_NK[rows])
+            entry_2N = effects.entry(np.concatenate([user_N, user_N]), effects.find(pool.keys_R)[place_2N])
+            own_2N = np.where(entry_2N >= 0, np.append(effects.variance_E, 0.0)[entry_2N], own_2N)
         alike = mixed.Likeness(self.likeness, self.inputs.size - 2)
         alike_N = alike.between(x_RK[place_2N[:n]], x_RK[place_2N[n:]])
         variance_N += own_2N[:n] + own_2N[n:] - 2 * alike_N * np.sqrt(own_2N[:n] * own_2N[n:])
@@ -187,22 +185,31 @@ class HierarchicalScorer(LinearScorer):
         population_R = panel.task.x_RK @ self.population_K + self.effects.shared(keys_R)
         effects = newton.solve_users(panel.task, self.prior, population_R)
         covariance_1KK, variance = newton.posterior(panel.task, effects, self.prior)
-        kept_U = np.flatnonzero((self.users.ids != user_id).to_numpy())
         single = panel.scorer(replace(effects, w_K=self.population_K), self.prior, {}, variance)
+        newcomer = Newcomer(single.weights_UK[0], single.effects, covariance_1KK[0].astype(np.float32))
+        return self.with_newcomer(user_id, newcomer)
+
+    def settled(self) -> Self:
+        """See ``LinearScorer``."""
+        if not self.newcomers:
+            return self
+        kept_U = np.flatnonzero(~self.users.ids.is_in(list(self.newcomers)).to_numpy())
         return replace(
-            self,
-            users=_append(self.users, kept_U, user_id),
-            weights_UK=np.concatenate([self.weights_UK[kept_U], single.weights_UK]),
-            covariance_UKK=np.concatenate([self.covariance_UKK[kept_U], covariance_1KK.astype(np.float32)]),
-            effects=self.effects.with_user(kept_U, single.effects),
+            super().settled(), covariance_UKK=np.concatenate([self.covariance_UKK[kept_U], self._new_covariance_UKK])
         )
+
+    @cached_property
+    def _new_covariance_UKK(self) -> NDArray[np.float32]:
+        found = [one.covariance_KK for one in self.newcomers.values()]
+        return np.array(found, np.float32).reshape(len(found), *self.prior.spread_KK.shape)
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""
-        config, arrays = super().state()
+        flat = self.settled()
+        config, arrays = super(HierarchicalScorer, flat).state()
         config |= {"shared": self.prior.shared, "personal": self.prior.personal, "likeness": self.likeness}
         arrays |= {"prior.population_K": self.prior.population_K, "prior.spread_KK": self.prior.spread_KK}
-        return config, arrays | {"covariance_UKK": self.covariance_UKK}
+        return config, arrays | {"covariance_UKK": flat.covariance_UKK}
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:

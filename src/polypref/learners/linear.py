@@ -1,13 +1,15 @@
 """The scorer of every learner whose reward is linear in its inputs: x . weights_u + a_r + b_ur.
 
 A known user is scored with their own weights, anybody else with the population's. Response effects, where the learner
-has them, belong to a text: they are found again by content key in any pool.
+has them, belong to a text: they are found again by content key in any pool. What is learnt of single users after the
+fit is kept beside the tables of the fit (``newcomers``), so that taking one in copies nobody else's numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -53,17 +55,18 @@ class ResponseEffects:
         at = self.find(keys)
         return np.where(at >= 0, np.append(self.shared_R, 0.0)[at], 0.0)
 
-    def with_user(self, kept_U: NDArray, single: ResponseEffects) -> ResponseEffects:
-        """These effects for the users numbered ``kept_U``, and one more user with ``single``'s own effects."""
-        key_R = np.union1d(self.key_R, single.key_R)
+    def with_users(self, kept_U: NDArray, singles: Sequence[ResponseEffects]) -> ResponseEffects:
+        """These effects for the users numbered ``kept_U``, then one more user with each of ``singles``' own effects."""
+        key_R = np.unique(np.concatenate([self.key_R, *(single.key_R for single in singles)]))
         renumber_U = np.full(int(max(self.user_E.max(initial=-1), kept_U.max(initial=-1))) + 1, -1, np.int32)
         renumber_U[kept_U] = np.arange(len(kept_U))
         kept_E = np.flatnonzero(renumber_U[self.user_E] >= 0)
-        user_E = np.concatenate([renumber_U[self.user_E[kept_E]], np.full(len(single.user_E), len(kept_U), np.int32)])
-        keys_E = np.concatenate([self.key_R[self.response_E[kept_E]], single.key_R[single.response_E]])
+        new = [np.full(len(single.user_E), len(kept_U) + at, np.int32) for at, single in enumerate(singles)]
+        user_E = np.concatenate([renumber_U[self.user_E[kept_E]], *new])
+        keys_E = np.concatenate([self.key_R[self.response_E[kept_E]], *(s.key_R[s.response_E] for s in singles)])
         response_E = np.searchsorted(key_R, keys_E).astype(np.int32)
-        own_E = np.concatenate([self.own_E[kept_E], single.own_E])
-        variance_E = np.concatenate([self.variance_E[kept_E], single.variance_E])
+        own_E = np.concatenate([self.own_E[kept_E], *(single.own_E for single in singles)])
+        variance_E = np.concatenate([self.variance_E[kept_E], *(single.variance_E for single in singles)])
         sort = np.lexsort((response_E, user_E))
         entries = (user_E[sort], response_E[sort], own_E[sort], variance_E[sort])
         return ResponseEffects(key_R, self.shared(key_R), *entries)
@@ -79,8 +82,21 @@ class ResponseEffects:
 
 
 @dataclass(frozen=True, eq=False)
+class Newcomer:
+    """What was learnt of one user after the fit: ``weights_K``, views of texts (as user 0) and, where the learner has
+    a posterior, the weights' covariance."""
+
+    weights_K: FloatArray
+    effects: ResponseEffects = field(default_factory=ResponseEffects)
+    covariance_KK: FloatArray | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class LinearScorer:
-    """Rewards linear in ``inputs``: ``weights_UK`` of the known ``users``, ``population_K`` for strangers."""
+    """Rewards linear in ``inputs``: ``weights_UK`` of the known ``users``, ``population_K`` for strangers.
+
+    ``newcomers``, by id, were learnt after the fit and win over the users of the tables.
+    """
 
     inputs: Inputs
     population_K: FloatArray
@@ -88,6 +104,7 @@ class LinearScorer:
     weights_UK: FloatArray
     effects: ResponseEffects
     selection: Mapping[str, float | str]
+    newcomers: Mapping[str, Newcomer] = field(default_factory=dict, kw_only=True)
 
     kind: ClassVar[str] = "linear"
     serves: ClassVar[Serves] = "seen_users"
@@ -98,23 +115,66 @@ class LinearScorer:
         """See ``learners.protocol.Scorer``."""
         x_RK, pool, place_Q = self.inputs.used(responses, response_Q)
         value_Q = (x_RK @ self.population_K + self.effects.shared(pool.keys_R))[place_Q]
-        if not len(self.users):
-            return Scores(value_Q, np.full(len(value_Q), POPULATION, np.int8))
+        source_Q = np.full(len(value_Q), POPULATION, np.int8)
+        for user_Q, weights_UK, effects in self.tables(user_ids):
+            known_Q = np.flatnonzero(user_Q >= 0)
+            source_Q[known_Q] = PERSONAL
+            difference_UK = weights_UK - self.population_K
+            for rows in np.array_split(known_Q, max(1, len(known_Q) // CHUNK)):
+                value_Q[rows] += np.einsum("qk,qk->q", x_RK[place_Q[rows]], difference_UK[user_Q[rows]])
+            if len(effects.user_E):
+                entry_Q = effects.entry(user_Q, effects.find(pool.keys_R)[place_Q])
+                value_Q += np.where(entry_Q >= 0, np.append(effects.own_E, 0.0)[entry_Q], 0.0)
+        return Scores(value_Q, source_Q)
+
+    def tables(
+        self, user_ids: pl.Series | Sequence[str]
+    ) -> Iterator[tuple[NDArray[np.int32], FloatArray, ResponseEffects]]:
+        """The users of the fit, then the newcomers: each question's row of the table (-1: not there), weights, views.
+
+        A question is about a row of one table at most.
+        """
+        if not len(self.users) and not self.newcomers:
+            return
         user_Q = self.users.index(user_ids)
-        known_Q = np.flatnonzero(user_Q >= 0)
-        difference_UK = self.weights_UK - self.population_K
-        for rows in np.array_split(known_Q, max(1, len(known_Q) // CHUNK)):
-            value_Q[rows] += np.einsum("qk,qk->q", x_RK[place_Q[rows]], difference_UK[user_Q[rows]])
-        if len(self.effects.user_E):
-            entry_Q = self.effects.entry(user_Q, self.effects.find(pool.keys_R)[place_Q])
-            value_Q += np.where(entry_Q >= 0, np.append(self.effects.own_E, 0.0)[entry_Q], 0.0)
-        return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
+        if self.newcomers:
+            users, weights_UK, effects = self._newcomers
+            new_Q = users.index(user_ids)
+            user_Q = np.where(new_Q >= 0, np.int32(-1), user_Q)
+            yield new_Q, weights_UK, effects
+        yield user_Q, self.weights_UK, self.effects
+
+    @cached_property
+    def _newcomers(self) -> tuple[Users, FloatArray, ResponseEffects]:
+        ids = Users(pl.Series("id", list(self.newcomers), dtype=pl.String))
+        weights_UK = np.stack([one.weights_K for one in self.newcomers.values()])
+        nobody = np.zeros(0, np.int64)
+        return ids, weights_UK, ResponseEffects().with_users(nobody, [n.effects for n in self.newcomers.values()])
+
+    def with_newcomer(self, user_id: str, newcomer: Newcomer) -> Self:
+        """The same scorer, and what is known of one user more, or anew."""
+        return replace(self, newcomers={**self.newcomers, user_id: newcomer})
+
+    def settled(self) -> Self:
+        """The same answers with all newcomers in the tables."""
+        if not self.newcomers:
+            return self
+        ids, weights_UK, _ = self._newcomers
+        kept_U = np.flatnonzero(~self.users.ids.is_in(list(self.newcomers)).to_numpy())
+        return replace(
+            self,
+            users=Users(pl.concat([self.users.ids.gather(kept_U).alias("id"), ids.ids])),
+            weights_UK=np.concatenate([self.weights_UK[kept_U], weights_UK]),
+            effects=self.effects.with_users(kept_U, [one.effects for one in self.newcomers.values()]),
+            newcomers={},
+        )
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""
-        arrays = {f"effects.{name}": getattr(self.effects, name) for name in ResponseEffects.__dataclass_fields__}
-        arrays |= self.inputs.arrays() | {"population_K": self.population_K, "weights_UK": self.weights_UK}
-        return {"users": self.users.ids.to_list(), "selection": dict(self.selection)}, arrays
+        flat = self.settled()
+        arrays = {f"effects.{name}": getattr(flat.effects, name) for name in ResponseEffects.__dataclass_fields__}
+        arrays |= self.inputs.arrays() | {"population_K": self.population_K, "weights_UK": flat.weights_UK}
+        return {"users": flat.users.ids.to_list(), "selection": dict(self.selection)}, arrays
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:

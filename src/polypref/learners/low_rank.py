@@ -22,17 +22,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, softmax
 
-from polypref.comparisons import Comparisons, Users, concat
+from polypref.comparisons import Comparisons, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import newton, validation
 from polypref.learners.descent import Batch, Descent, Parameters, Table, Trial
 from polypref.learners.inputs import Inputs
-from polypref.learners.linear import LinearScorer, ResponseEffects
+from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects
 from polypref.learners.panel import Panel
 from polypref.learners.protocol import Serves
 from polypref.learners.variances import Estimate, estimate
@@ -183,10 +182,7 @@ class LowRankScorer(LinearScorer):
             return float(few.weights_N @ loss_N + self.user_penalty * (shift_C @ shift_C) / 2), slope_C
 
         mixture_C = softmax(center_C + minimize(value, np.zeros(len(center_C)), jac=True, method="L-BFGS-B").x)
-        others = np.flatnonzero((self.users.ids != user_id).to_numpy())
-        ids = pl.concat([self.users.ids.gather(others), pl.Series(self.users.ids.name, [user_id], dtype=pl.String)])
-        weights_UK = np.concatenate([self.weights_UK[others], (self.basis_KC @ mixture_C)[None]])
-        return replace(self, users=Users(ids), weights_UK=weights_UK)
+        return self.with_newcomer(user_id, Newcomer(self.basis_KC @ mixture_C))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

@@ -1,8 +1,9 @@
 """One ridge-penalised Bradley-Terry model per user, all users at once in batched linear algebra.
 
-Minimises, for every user u, the sum over their comparisons of -log P(label) + |w_u|^2 / (2 variance), by Newton steps
-that are halved per user until they improve. Users with a like number of comparisons share a padded batch (at most a
-quarter of it is padding). The Hessian is single precision, the gradient double, so the solution is exact.
+Minimises, for every user u, the sum over their comparisons of -log P(label) + |w_u - center|^2 / (2 variance), the
+center being zero unless given, by Newton steps that are halved per user until they improve. Users with a like number
+of comparisons share a padded batch (at most a quarter of it is padding). The Hessian is single precision, the gradient
+double, so the solution is exact.
 
 Shapes: ``_B`` users of a batch, ``_J`` their judgements (padded), ``_K`` inputs.
 """
@@ -53,48 +54,57 @@ def batches(difference_NK: FloatArray, user_N: IntArray, label_N: FloatArray, we
     return found
 
 
-def solve(batch: Batch, variance: float, start_BK: FloatArray | None = None, tolerance: float = 1e-4) -> FloatArray:
+def solve(
+    batch: Batch,
+    variance: float,
+    start_BK: FloatArray | None = None,
+    tolerance: float = 1e-4,
+    center_K: FloatArray | float = 0.0,
+) -> FloatArray:
     """Weights (B, K) of every user of the batch: gradient at most ``tolerance`` in every coordinate.
 
+    The prior of a weight is N(``center_K``, ``variance``).
     Warns with NotConverged when that takes more than 50 steps.
     """
     users, _, k = batch.x_BJK.shape
-    w_BK = np.zeros((users, k)) if start_BK is None else start_BK.copy()
-    margin_BJ, value_B = _evaluate(batch, w_BK, variance)
+    w_BK = np.zeros((users, k)) + center_K if start_BK is None else start_BK.copy()
+    margin_BJ, value_B = _evaluate(batch, w_BK, variance, center_K)
     for _ in range(50):
         p_BJ = expit(margin_BJ)
         force_BJ = batch.weight_BJ * (p_BJ - batch.label_BJ)
-        gradient_BK = (force_BJ[:, None] @ batch.x_BJK)[:, 0] + w_BK / variance
+        gradient_BK = (force_BJ[:, None] @ batch.x_BJK)[:, 0] + (w_BK - center_K) / variance
         if np.abs(gradient_BK).max() < tolerance:
             return w_BK
         curve_BJ = (batch.weight_BJ * p_BJ * (1 - p_BJ)).astype(np.float32)
         hessian_BKK = batch.x_BJK.transpose(0, 2, 1) @ (curve_BJ[..., None] * batch.x_BJK)
         hessian_BKK[:, np.arange(k), np.arange(k)] += np.float32(1 / variance)
         step_BK = np.linalg.solve(hessian_BKK, gradient_BK[..., None].astype(np.float32))[..., 0]
-        w_BK, margin_BJ, value_B = _downhill(batch, w_BK, step_BK, value_B, variance)
+        w_BK, margin_BJ, value_B = _downhill(batch, w_BK, step_BK, value_B, (variance, center_K))
     force_BJ = batch.weight_BJ * (expit(margin_BJ) - batch.label_BJ)
-    worst = np.abs((force_BJ[:, None] @ batch.x_BJK)[:, 0] + w_BK / variance).max()
+    worst = np.abs((force_BJ[:, None] @ batch.x_BJK)[:, 0] + (w_BK - center_K) / variance).max()
     if worst >= tolerance:
         not_converged("ridge regression", f"gradient {worst:.1e} after 50 Newton steps, asked {tolerance:.0e}")
     return w_BK
 
 
 def _downhill(
-    batch: Batch, w_BK: FloatArray, step_BK: FloatArray, value_B: FloatArray, variance: float
+    batch: Batch, w_BK: FloatArray, step_BK: FloatArray, value_B: FloatArray, prior: tuple[float, FloatArray | float]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Weights, margins and objective after the longest of the steps 1, 1/2, 1/4, ... that does not go uphill."""
     size_B = np.ones(len(w_BK))
     while True:
         trial_BK = w_BK - size_B[:, None] * step_BK
-        margin_BJ, trial_B = _evaluate(batch, trial_BK, variance)
+        margin_BJ, trial_B = _evaluate(batch, trial_BK, *prior)
         worse_B = trial_B > value_B + 1e-9
         if not worse_B.any():
             return trial_BK, margin_BJ, trial_B
         size_B[worse_B] = np.where(size_B[worse_B] > 2.0**-HALVINGS, size_B[worse_B] / 2, 0.0)
 
 
-def _evaluate(batch: Batch, w_BK: FloatArray, variance: float) -> tuple[FloatArray, FloatArray]:
+def _evaluate(
+    batch: Batch, w_BK: FloatArray, variance: float, center_K: FloatArray | float
+) -> tuple[FloatArray, FloatArray]:
     """Margins (B, J) and objective (B,)."""
     margin_BJ = (batch.x_BJK @ w_BK[..., None])[..., 0]
     loss_BJ = np.logaddexp(0.0, -margin_BJ) + (1.0 - batch.label_BJ) * margin_BJ
-    return margin_BJ, (batch.weight_BJ * loss_BJ).sum(axis=1) + (w_BK**2).sum(axis=1) / (2 * variance)
+    return margin_BJ, (batch.weight_BJ * loss_BJ).sum(axis=1) + ((w_BK - center_K) ** 2).sum(axis=1) / (2 * variance)
