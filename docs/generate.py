@@ -24,6 +24,7 @@ EXAMPLES: dict[str, str] = {
     "check": "polypref check prefs.jsonl",
     "profile": "polypref profile prefs.jsonl",
     "compare": "polypref compare prefs.jsonl --learners pooled hierarchical --seeds 2 --out report",
+    "table": "polypref table report --out tables",
     "fit": "polypref fit prefs.jsonl --learner hierarchical --out scorer",
     "score": "polypref score scorer questions.jsonl --out scores.jsonl",
     "demo": "polypref demo --seeds 1 --out demo",

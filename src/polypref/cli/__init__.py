@@ -20,10 +20,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("polypref.cli.simulate", "write a simulated world, whose truth is known, as a preference file"),
     "fit": ("polypref.cli.fit", "fit one learner on all judgements and save the scorer"),
     "score": ("polypref.cli.score", "score responses for users with a saved scorer"),
+    "table": ("polypref.cli.table", "the evaluation paper's tables from result folders, published figures beside ours"),
     "demo": ("polypref.cli.demo", "simulate a world and compare the learners on it"),
 }
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports for a process stopped by SIGINT, SIGPIPE
+GO_ON = ("compare", "demo")  # commands that keep what they finished
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"error: {' '.join(str(error).split())}")
         return error.exit_code
     except KeyboardInterrupt:
-        _say("interrupted.")
+        _say("interrupted; the same command goes on where it was." if arguments[0] in GO_ON else "interrupted.")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output left, as `head` does; the flush at exit must not complain again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

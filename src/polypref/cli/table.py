@@ -1,0 +1,69 @@
+"""``polypref table``: the evaluation paper's tables from result folders, with the published figures beside ours."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import arg
+
+Folders = Annotated[
+    tuple[str, ...],
+    tyro.conf.Positional,
+    arg(
+        metavar="FOLDER ...",
+        help="Folders that polypref compare wrote, each FOLDER or NAME=FOLDER; the name is the data set's.",
+        help_behavior_hint="(one or more)",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Put result folders side by side in the evaluation paper's tables, its figures in grey beside ours.
+
+    Writes tables.md, tables.tex and tables.html, and prints the first. A folder named psoups, tldr or personalllm, or
+    like the world in its image (psoups-like), stands beside that published set. docs/tables.md tells what is compared.
+    """
+
+    folders: Folders
+    out: Path = Path("tables")
+    """Folder of the three files."""
+    published: bool = True
+    """Show the published figures."""
+    intervals: bool = False
+    """Print the 95 % intervals of our figures; the HTML page has them as tooltips in any case."""
+
+    def run(self) -> int:
+        """Read the folders, build the tables, write and print them."""
+        from polypref.evaluation.collected import collect
+        from polypref.report.paper import legend, tables
+        from polypref.report.table import html, latex, markdown
+
+        built, head = tables(collect(self.folders), self.published), legend(self.published)
+        texts = {
+            "tables.md": markdown(built, head, self.intervals),
+            "tables.tex": latex(built, head, self.intervals),
+            "tables.html": html(built, head, self.intervals),
+        }
+        for name, text in texts.items():
+            write(self.out / name, text)
+        print(texts["tables.md"])
+        print(f"tables: {', '.join(str(self.out / name) for name in texts)}")
+        return 0
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises CacheError when it cannot be written."""
+    from polypref.errors import CacheError
+
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise CacheError(f"cannot write {path}: {error.strerror}. Choose another --out.") from error

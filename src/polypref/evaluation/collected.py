@@ -1,0 +1,208 @@
+"""Result folders of ``polypref compare`` side by side: what each measured, by learner and size, and who it was about.
+
+A folder holds ``results.json`` (schema 1, docs/protocol.md), ``users.parquet`` beside it, and ``new_users.json`` where
+new people were measured too. Nothing is fitted here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.errors import InputError, SettingsError
+from polypref.evaluation.results import SCHEMA
+
+FILES = ("results.json", "new_users.json")
+METRIC, COHORT = "accuracy_micro", "all"
+DRAWS, LEAST_SETS = 10_000, 4
+
+
+@dataclass(frozen=True, eq=False)
+class Collected:
+    """One folder: ``content`` of results.json (empty where there is none), users.parquet, rows of new_users.json."""
+
+    name: str
+    folder: Path
+    content: Mapping[str, Any]
+    users: pl.DataFrame | None
+    new_users: Sequence[Mapping[str, Any]]
+
+    @property
+    def learners(self) -> list[str]:
+        """Learners in the order of the results."""
+        return list(dict.fromkeys(row["learner"] for row in self.content.get("rows", ())))
+
+    @property
+    def sizes(self) -> list[int]:
+        """Training sizes measured, the full one last."""
+        return sorted({row["size"] for row in self.content.get("rows", ())})
+
+    def row(self, learner: str, size: int, metric: str = METRIC, cohort: str = COHORT) -> Mapping[str, Any] | None:
+        """One line of results.json; None where it was not measured."""
+        for row in self.content.get("rows", ()):
+            if (row["learner"], row["size"], row["metric"], row["cohort"]) == (learner, size, metric, cohort):
+                return row
+        return None
+
+    def per_user(self, size: int) -> int | None:
+        """Training comparisons of each user where ``size`` was cut per user; None where it was cut as a total."""
+        cuts = self.content.get("sizes") or ()
+        return next((cut.get("per_user") for cut in cuts if cut.get("size") == size), None)
+
+
+def collect(paths: Sequence[str]) -> list[Collected]:
+    """The folders, named by themselves or as ``NAME=FOLDER``.
+
+    Raises SettingsError for no folder or a name given twice, InputError for a folder without results or of another
+    schema.
+    """
+    if not paths:
+        raise SettingsError("no folder given; expected at least one that polypref compare wrote.")
+    found = [_read(path) for path in paths]
+    names = [one.name for one in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SettingsError(f"two folders are named {twice!r}; tell them apart with NAME=FOLDER.")
+    return found
+
+
+def _read(path: str) -> Collected:
+    name, equals, place = path.partition("=")
+    if not equals or Path(path).exists():
+        name, place = "", path
+    folder = Path(place)
+    if not any((folder / file).exists() for file in FILES):
+        raise InputError(f"{folder} holds no results.json; expected a folder that polypref compare --out wrote.")
+    content = _json(folder / FILES[0])
+    if content and content.get("schema") != SCHEMA:
+        raise InputError(
+            f"{folder / FILES[0]} has schema {content.get('schema')!r}; expected {SCHEMA}. Run polypref compare again."
+        )
+    users = folder / "users.parquet"
+    grid = _json(folder / FILES[1])
+    rows = grid.get("rows", ()) if isinstance(grid, Mapping) else grid
+    return Collected(
+        name or folder.resolve().name,
+        folder,
+        content,
+        pl.read_parquet(users) if users.exists() else None,
+        [row for row in rows if isinstance(row, Mapping)],
+    )
+
+
+def _json(path: Path) -> Any:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}). Run polypref compare again.") from error
+
+
+@dataclass(frozen=True)
+class Gained:
+    """One data set: room above the population learner, and what the best personal learner gained over it.
+
+    ``room``      ceiling less the baseline's accuracy on validation rows, not below 0; ``measured`` says whether
+                  people's consistency gave the ceiling, else it is 1 and the room is the most there can be.
+    ``gain``      on test rows, of ``learner``, the best personal one on validation rows, with its interval.
+
+    Room and gain use different rows: chance in the baseline's accuracy on one set of rows would drive both alike.
+    """
+
+    name: str
+    baseline: str
+    learner: str
+    room: float
+    measured: bool
+    gain: float
+    lo: float | None
+    hi: float | None
+
+
+def gained(one: Collected) -> Gained | None:
+    """Room and gain of one data set at full size; None where no personal learner stands beside a population one."""
+    content = one.content
+    baseline, size = content.get("baseline"), content.get("size")
+    if not baseline or size is None:
+        return None
+    personal = [name for name, serves in content.get("serves", {}).items() if serves != "population"]
+    gains = {
+        g["learner"]: g for g in content["gains"] if (g["metric"], g["cohort"], g["size"]) == (METRIC, COHORT, size)
+    }
+    known = {name: _valid_accuracy(content["selection"].get(name, ())) for name in personal if name in gains}
+    known = {name: value for name, value in known.items() if value is not None}
+    if not known or baseline.get("valid_accuracy") is None:
+        return None
+    best = max(known, key=lambda name: known[name])
+    gain = gains[best]
+    if gain["value"] is None:
+        return None
+    room = (content.get("profile") or {}).get("room") or {}
+    measured = bool(room.get("measured"))
+    ceiling = (room["ceiling_lo"] + room["ceiling_hi"]) / 2 if measured else 1.0
+    above = max(ceiling - baseline["valid_accuracy"], 0.0)
+    return Gained(one.name, baseline["learner"], best, above, measured, gain["value"], gain["lo"], gain["hi"])
+
+
+def _valid_accuracy(selection: Sequence[Mapping[str, Any]]) -> float | None:
+    values = [one.get("valid_accuracy") for one in selection]
+    known = [float(value) for value in values if isinstance(value, int | float)]
+    return float(np.mean(known)) if values and len(known) == len(values) else None
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's correlation over ``n`` data sets, with a 95 % bootstrap interval; None where it cannot be told."""
+
+    n: int
+    value: float | None
+    lo: float | None
+    hi: float | None
+
+
+def correlation(first_S: Sequence[float], second_S: Sequence[float], seed: int = 0) -> Correlation:
+    """Does one figure of a data set go with another? Data sets are redrawn with replacement.
+
+    Draws with fewer than three different sets say nothing (two points always lie on a line) and are drawn again. With
+    fewer than four sets, or where one of the figures never varies, it cannot be told.
+    """
+    pairs_S2 = np.column_stack([np.asarray(first_S, float), np.asarray(second_S, float)])
+    n = len(pairs_S2)
+    if n < LEAST_SETS or (np.ptp(pairs_S2, axis=0) == 0).any():
+        return Correlation(n, None, None, None)
+    rng = np.random.default_rng(seed)
+    drawn_BS = rng.integers(0, n, size=(4 * DRAWS, n))
+    different_B = 1 + (np.diff(np.sort(drawn_BS, axis=1), axis=1) > 0).sum(axis=1)
+    value_B = _pearson(pairs_S2[drawn_BS[different_B >= 3][:DRAWS]])
+    value_B = value_B[np.isfinite(value_B)]
+    lo, hi = np.quantile(value_B, [0.025, 0.975])
+    return Correlation(n, float(_pearson(pairs_S2[None])[0]), float(lo), float(hi))
+
+
+def _pearson(pairs_BS2: NDArray[np.float64]) -> NDArray[np.float64]:
+    centred = pairs_BS2 - pairs_BS2.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        spread_B = np.sqrt((centred**2).sum(axis=1).prod(axis=1))
+        return np.where(spread_B > 1e-12, centred.prod(axis=2).sum(axis=1) / spread_B, np.nan)
+
+
+def user_spread(users: pl.DataFrame) -> pl.DataFrame:
+    """By learner: accuracy of the worst user, lower tenth, median, upper tenth, best; how many better and worse off."""
+    accuracy = pl.col("accuracy").drop_nulls()
+    return users.group_by("learner", maintain_order=True).agg(
+        worst=accuracy.min(),
+        tenth=accuracy.quantile(0.1, "linear"),
+        median=accuracy.median(),
+        ninetieth=accuracy.quantile(0.9, "linear"),
+        best=accuracy.max(),
+        better=(pl.col("verdict") == "better").sum(),
+        worse=(pl.col("verdict") == "worse").sum(),
+    )
