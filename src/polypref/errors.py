@@ -54,6 +54,10 @@ class ArtifactError(PolyprefError):
     """A saved scorer cannot be loaded."""
 
 
+class Diverged(PolyprefError):
+    """A fit's loss is no finite number."""
+
+
 class NotConverged(UserWarning):
     """A solver stopped at its limit of iterations: the result is used, and is approximate."""
 
