@@ -5,11 +5,13 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from polypref.errors import PolyprefError, SettingsError
@@ -186,8 +188,8 @@ from pathlib import Path
 from toy_learners import Length, LengthEncoder, people
 from polypref.evaluation.cells import Cell, Job
 from polypref.evaluation.grid import run_cells
-folder, log = sys.argv[1:]
-job = Job(people(users=10, per_user=30), LengthEncoder(), {"length": Length(log=log, pause=0.15)}, "pair", Path(folder))
+folder, log, pause = sys.argv[1:]
+job = Job(people(users=10, per_user=30), LengthEncoder(), {"length": Length(log=log, pause=float(pause))}, "pair", Path(folder))
 grid = [Cell("length", None, seed) for seed in range(10)]
 try:
     print("ran", run_cells(job, grid, 2, lambda cell, error: None))
@@ -197,11 +199,11 @@ except KeyboardInterrupt:
 """
 
 
-def start(tmp_path: Path) -> subprocess.Popen:
+def start(tmp_path: Path, pause: float = 0.15) -> subprocess.Popen:
     """The script in a process group of its own. It has no main guard, which ``multiprocessing`` would need."""
     (tmp_path / "script.py").write_text(SCRIPT)
     return subprocess.Popen(
-        [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "cells"), str(tmp_path / "log")],
+        [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "cells"), str(tmp_path / "log"), str(pause)],
         env=os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         text=True,
@@ -230,15 +232,16 @@ def test_sigkill_in_the_middle_redoes_nothing_that_finished(tmp_path):
     wait_until(lambda: stored(tmp_path) >= 3)
     first.kill()
     first.wait()
-    time.sleep(1.0)  # workers end with the cell they were at: nobody asks them for another
-    kept = stored(tmp_path)
+    time.sleep(1.0)
+    kept, begun = stored(tmp_path), fits(tmp_path)
     assert 3 <= kept < 10
-    assert len(fits(tmp_path)) == kept, "the workers went on without the parent"
+    assert kept <= len(begun) <= kept + 2, "the workers went on without the parent"
     second = start(tmp_path)
     out, _ = second.communicate(timeout=60)
     assert second.returncode == 0
     assert out == f"ran {10 - kept}\n"
-    assert sorted(fits(tmp_path)) == sorted(f"fit {seed}" for seed in range(10)), "a finished cell was fitted again"
+    assert set(fits(tmp_path)) == {f"fit {seed}" for seed in range(10)}
+    assert len(fits(tmp_path)) == len(begun) + 10 - kept, "a finished cell was fitted again"
     assert stored(tmp_path) == 10
 
 
@@ -253,3 +256,41 @@ def test_ctrl_c_stops_at_once_and_keeps_finished_cells(tmp_path):
     assert 3 <= kept < 10
     time.sleep(0.5)
     assert stored(tmp_path) == kept, "a worker outlived the run"
+
+
+def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    return [
+        child for child in psutil.Process(process.pid).children() if "polypref.evaluation.worker" in child.cmdline()
+    ]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_long_cells_end_with_the_run(tmp_path, sent):
+    """Cells of a minute: neither Ctrl-C nor the death of the parent waits for one of them."""
+    process = start(tmp_path, pause=60)
+    wait_until(lambda: len(workers_of(process)) == 2)
+    workers = workers_of(process)
+    time.sleep(1.0)
+    process.send_signal(sent)  # to the parent alone
+    began = time.monotonic()
+    out, _ = process.communicate(timeout=30)
+    assert out == ("stopped\n" if sent == signal.SIGINT else "")
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive, "a worker outlived the run"
+    assert time.monotonic() - began < 10
+
+
+def test_a_signal_that_another_thread_is_given_is_heard(tmp_path):
+    """Some systems hand Ctrl-C to a thread that sleeps in a system call and leave the main thread asleep."""
+    job = job_in(tmp_path, length=Length(pause=60))
+    grid = [Cell("length", None, seed) for seed in range(2)]
+
+    def interrupt() -> None:
+        time.sleep(1.5)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(job, grid, 2, silent)
+    assert time.monotonic() - began < 10

@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,8 +24,10 @@ from polypref.evaluation.worker import failure
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
 FAILURES_SHOWN = 3
+AWAKE_EVERY_SECONDS = 0.2
 
 Tell = Callable[[Cell, str | None], None]  # a cell is done; its error, if it failed
+_Answer = tuple[int, dict[str, str]]  # number of the cell, and what failed: nothing where all went well
 
 
 def run_cells(job: Job, cells: Sequence[Cell], workers: int, tell: Tell) -> int:
@@ -66,7 +69,7 @@ def _run_in_workers(job: Job, cells: list[Cell], workers: int, done: Callable[[C
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(len(cells)):
         todo.put(number)
-    answers: queue.SimpleQueue[tuple[int, dict[str, str]]] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
     stop = threading.Event()
     with tempfile.TemporaryDirectory(prefix="polypref-") as folder:
         job_file = Path(folder) / "job.pickle"
@@ -76,12 +79,26 @@ def _run_in_workers(job: Job, cells: list[Cell], workers: int, done: Callable[[C
             for owner in owners:
                 owner.start()
             for _ in cells:
-                number, answer = answers.get()
+                number, answer = _next(answers)
                 done(cells[number], answer)
         finally:  # also on Ctrl-C: what runs is given up, what is stored stays
             stop.set()
             for owner in owners:
-                owner.end()
+                owner.kill()
+            for owner in owners:
+                owner.bury()
+
+
+def _next(answers: queue.SimpleQueue[_Answer]) -> _Answer:
+    """The next answer, waited for in short naps.
+
+    The system may hand Ctrl-C to any thread, and one that sleeps until an answer comes would not hear of it before.
+    """
+    while True:
+        try:
+            return answers.get(timeout=AWAKE_EVERY_SECONDS)
+        except queue.Empty:
+            continue
 
 
 class _Owner(threading.Thread):
@@ -91,8 +108,11 @@ class _Owner(threading.Thread):
         super().__init__(daemon=True)
         self._job_file, self._todo, self._answers, self._stop_event = job_file, todo, answers, stop
         self._process: subprocess.Popen[str] | None = None
+        self._starting = threading.Lock()  # so that no worker starts once the run was given up
 
     def run(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):  # workers inherit it: Ctrl-C reaches the whole group, the parent decides
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         while not self._stop_event.is_set():
             try:
                 number = self._todo.get_nowait()
@@ -105,18 +125,26 @@ class _Owner(threading.Thread):
             if not self._stop_event.is_set():
                 self._answers.put((number, answer))
 
-    def end(self) -> None:
-        """Stop the worker, whatever it does."""
+    def kill(self) -> None:
+        """Stop the worker, whatever it does; ``stop`` is set before."""
+        with self._starting:
+            if self._process is not None:
+                self._process.kill()
+
+    def bury(self) -> None:
+        """Wait until the worker, which was killed, is gone."""
         if self._process is not None:
-            self._process.kill()
             self._process.wait()
         if self.is_alive():
-            self.join(timeout=5)
+            self.join(timeout=1)
 
     def _ask(self, number: int) -> dict[str, str]:
+        with self._starting:
+            if self._stop_event.is_set():
+                return {}
+            if self._process is None or self._process.poll() is not None:
+                self._process = _start(self._job_file)
         process = self._process
-        if process is None or process.poll() is not None:
-            process = self._process = _start(self._job_file)
         assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(f"{number}\n")

@@ -28,8 +28,8 @@ class Progress:
         if sys.stderr.isatty():
             self._show_bar()
         else:
-            kept = f", {self._stored} are there already" if self._stored else ""
-            self._say(f"{self._total} {self._label} to compute{kept}")
+            kept = f", {self._stored} of them from an earlier run" if self._stored else ""
+            self._say(f"{self._total} {self._label}{kept}")
         return self
 
     def __exit__(

@@ -3,7 +3,8 @@
     python -m polypref.evaluation.worker JOB_FILE
 
 A process of its own rather than one of ``multiprocessing``: it never imports the caller's main script (which need not
-be guarded), one that dies takes one cell with it and not the pool, and it stops by itself when the parent is gone.
+be guarded), one that dies takes one cell with it and not the pool, and it stops at once when the parent is gone, in
+whatever way: its standard input ends then, and a thread of its own waits for that.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import queue
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 
@@ -31,21 +34,30 @@ def failure(error: BaseException) -> dict[str, str]:
 
 
 def main(job_file: str) -> None:
-    """Answer until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    """Answer until standard input ends, which ends the process even in the middle of a cell."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the parent could not block it
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a learner prints must not end up among the answers
     # Written by the parent a moment ago for this process alone; artifacts that outlive a run are never pickled.
     job, cells = pickle.loads(Path(job_file).read_bytes())
     assert isinstance(job, Job)
-    for line in sys.stdin:
-        cell: Cell = cells[int(line)]
+    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
+    while True:
+        cell: Cell = cells[asked.get()]
         try:
             run(job, cell)
             answer = {}
         except Exception as error:
             answer = failure(error)
         print(json.dumps(answer), file=answers, flush=True)
+
+
+def _listen(asked: queue.SimpleQueue[int]) -> None:
+    """Pass on the numbers; end the process with the input. What a cell stores appears whole or not at all."""
+    for line in sys.stdin:
+        asked.put(int(line))
+    os._exit(0)
 
 
 if __name__ == "__main__":
