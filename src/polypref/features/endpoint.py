@@ -11,25 +11,18 @@ server that changes its model behind an unchanged name; its length limit (too lo
 from __future__ import annotations
 
 import json
-import os
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import urldefrag, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.parse import urldefrag
 
 import numpy as np
 
 from polypref.comparisons import IntArray, Responses
-from polypref.errors import EncoderError, SettingsError
+from polypref.errors import EncoderError
 from polypref.features.cache import Features
 from polypref.features.fill import TextMode, batches, encode_cached, pairs
-
-LONGEST_PAUSE_SECONDS = 60.0
+from polypref.features.http import Server, check_url, excerpt
 
 
 @dataclass(frozen=True)
@@ -53,14 +46,7 @@ class Endpoint:
     cache_folder: str | None = None
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingsError("endpoint: expected an http:// or https:// address behind it, as in endpoint:<url>.")
-        if parts.username or parts.password or parts.query:
-            raise SettingsError(
-                f"endpoint at {parts.hostname}: the address carries a user, password or query; "
-                f"put the key into the environment variable {self.key_variable} instead."
-            )
+        check_url(self.url, "endpoint", self.key_variable)
 
     @property
     def name(self) -> str:
@@ -97,51 +83,8 @@ class Endpoint:
             yield index_B, features_BD
 
     def _ask(self, texts: list[str]) -> bytes:
-        body = {"input": texts, "encoding_format": "float"} | ({"model": self.model} if self.model else {})
-        headers = {"Content-Type": "application/json"}
-        if key := self._key():
-            headers["Authorization"] = f"Bearer {key}"
-        request = Request(self.address, json.dumps(body).encode(), headers)
-        reason = ""
-        for attempt in range(self.retries + 1):
-            try:
-                return self._send(request, key)
-            except _MayPass as failure:
-                reason = failure.reason
-                if attempt < self.retries:
-                    wait = min(max(self.pause * 2**attempt, failure.retry_after), LONGEST_PAUSE_SECONDS)
-                    print(f"{self.address}: {reason}; trying again in {wait:.3g} s", file=sys.stderr, flush=True)  # noqa: T201
-                    time.sleep(wait)
-        tries = self.retries + 1
-        raise EncoderError(f"{self.address} gives no answer in {tries} tries ({reason}); is the server running?")
-
-    def _send(self, request: Request, key: str) -> bytes:
-        try:
-            with _OPENER.open(request, timeout=self.timeout) as answer:
-                return answer.read()
-        except HTTPError as error:
-            said = error.read().replace(key.encode(), b"***") if key else error.read()
-            reason = f"HTTP {error.code} {error.reason}: {_excerpt(said)}"
-            if error.code != 429 and error.code < 500:
-                raise EncoderError(f"{self.address} refuses the request ({reason}); {self._advice(error)}") from None
-            raise _MayPass(reason, _retry_after(error)) from error
-        except (URLError, HTTPException, OSError) as error:
-            raise _MayPass(str(getattr(error, "reason", error)) or type(error).__name__) from error
-
-    def _key(self) -> str:
-        key = os.environ.get(self.key_variable, "").strip()
-        if not (key.isascii() and key.isprintable()):
-            raise SettingsError(f"{self.key_variable} holds characters that no API key has; set it again.")
-        return key
-
-    def _advice(self, error: HTTPError) -> str:
-        if error.code < 400:
-            return f"it redirects to {error.headers.get('Location')}: give that address if you trust it with your key."
-        if error.code in (401, 403):
-            return f"set the environment variable {self.key_variable} to a valid key."
-        if error.code == 404:
-            return "check the address and the model's name, as in endpoint:http://host:8000/v1#model."
-        return "check the model's name behind the # and its length limit."
+        server = Server(self.address, self.timeout, self.retries, self.pause, self.key_variable)
+        return server.post({"input": texts, "encoding_format": "float"} | ({"model": self.model} if self.model else {}))
 
     def _parse(self, content: bytes, count: int) -> Features:
         try:
@@ -149,7 +92,7 @@ class Endpoint:
             rows = sorted(data, key=lambda row: row["index"]) if all("index" in row for row in data) else data
             features_BD = np.array([row["embedding"] for row in rows], np.float32)
         except (ValueError, KeyError, TypeError) as error:
-            raise self._malformed(_excerpt(content)) from error
+            raise self._malformed(excerpt(content)) from error
         if len(features_BD) and (features_BD.ndim != 2 or not features_BD.shape[1]):
             raise self._malformed("vectors of no numbers")
         if len(features_BD) != count:
@@ -161,32 +104,3 @@ class Endpoint:
             f"{self.address} does not answer in the form of OpenAI's /v1/embeddings: found {found}; "
             'expected {"data": [{"index": 0, "embedding": [numbers]}, ...]}.'
         )
-
-
-class _MayPass(Exception):
-    """A failure that another try may get past."""
-
-    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
-        super().__init__(reason)
-        self.reason, self.retry_after = reason, retry_after
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    """A redirect would carry texts and key to another server."""
-
-    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
-        return None
-
-
-_OPENER = build_opener(_NoRedirect)
-
-
-def _retry_after(error: HTTPError) -> float:
-    """Seconds that the server asks for, 0 when it gives none or a date."""
-    stated = (error.headers.get("Retry-After") or "").strip()
-    return float(stated) if stated.isdigit() else 0.0
-
-
-def _excerpt(content: bytes) -> str:
-    text = " ".join(content[:400].decode("utf-8", "replace").split())
-    return repr(text if len(text) <= 120 else text[:120] + "...")

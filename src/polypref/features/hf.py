@@ -56,7 +56,7 @@ class HuggingFace:
 
     ``text``       None: the response alone for an encoder, prompt and response for the others; or say which.
     ``pooling``    None: see the top of this file; or "mean", "last", "first".
-    ``score``      reward models only: append the model's own score.
+    ``score``      reward models only: append the model's own score (scores, if it gives several), or give it "only".
     ``max_length`` tokens read; None: the model's limit, at most 2,048.
     ``dtype``      "float32", "bfloat16", "float16": of the network; features are float32.
     ``revision``   of the hub; None: the newest.
@@ -66,7 +66,7 @@ class HuggingFace:
     model: str
     text: TextMode | None = None
     pooling: Pooling | None = None
-    score: bool = False
+    score: bool | Literal["only"] = False
     max_length: int | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     revision: str | None = None
@@ -87,7 +87,7 @@ class HuggingFace:
         )
 
     def encode(self, responses: Responses) -> Features:
-        """``features_RD`` (R, hidden size, plus 1 with ``score``); cached.
+        """``features_RD`` (R, hidden size, plus the number of scores with ``score``); cached.
 
         Raises EncoderError when the model cannot be had or used, CacheError.
         """
@@ -95,8 +95,8 @@ class HuggingFace:
 
     def plan(self) -> Plan:
         """Everything that the settings leave to the model, decided."""
-        folder, weights = _locate(self.model, self.revision)
-        kind, pooling, limit = _inspect(folder)
+        folder, weights = locate(self.model, self.revision)
+        kind, pooling, limit = inspect(folder)
         if self.score and kind != "reward":
             raise SettingsError(f"{self.name} is of kind {kind!r} and has no score; score=True needs a reward model.")
         if self.max_length is not None and self.max_length > limit:
@@ -122,7 +122,9 @@ class HuggingFace:
         for index_B, inputs in inputs_of(tokens, self.batch_size, network.device, types):
             with torch.inference_mode():
                 hidden_BTD, score_BS = forward(inputs)
-                parts = [pool(hidden_BTD, inputs["attention_mask"], plan.pooling)]
+                parts = []
+                if self.score != "only":
+                    parts.append(pool(hidden_BTD, inputs["attention_mask"], plan.pooling))
                 if score_BS is not None:
                     parts.append(score_BS.float())
                 features_BD = torch.cat(parts, 1)
@@ -143,7 +145,7 @@ class Plan:
 
 
 @lru_cache(maxsize=8)
-def _locate(model: str, revision: str | None) -> tuple[Path, str]:
+def locate(model: str, revision: str | None) -> tuple[Path, str]:
     """The model's folder and a name of its content: the hub's commit, or a hash of the local files."""
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -151,18 +153,18 @@ def _locate(model: str, revision: str | None) -> tuple[Path, str]:
         names = "".join(f"{path.relative_to(folder)} {sha256_of(path)}\n" for path in files)
         return folder, sha256(names.encode()).hexdigest()[:32]
     if model.startswith((".", "/", "~")):
-        raise EncoderError(f"hf:{model}: there is no such folder; give a local folder or a name on the hub.")
+        raise EncoderError(f"{model}: there is no such folder; give a local folder or a name on the hub.")
     from huggingface_hub import snapshot_download
 
     try:
         folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # the hub's errors are of many kinds, and all of them mean: cannot be had
-        raise EncoderError(f"hf:{model} is no local folder and cannot be had from the hub: {_line(error)}.") from error
+        raise EncoderError(f"{model} is no local folder and cannot be had from the hub: {line(error)}.") from error
     return folder, folder.name
 
 
 @lru_cache(maxsize=8)
-def _inspect(folder: Path) -> tuple[Kind, Pooling, int]:
+def inspect(folder: Path) -> tuple[Kind, Pooling, int]:
     """Kind, its pooling, and the most tokens it reads, from the model's own files."""
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto
@@ -171,7 +173,7 @@ def _inspect(folder: Path) -> tuple[Kind, Pooling, int]:
         with quiet():
             config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise EncoderError(f"{folder} holds no model that transformers knows: {_line(error)}.") from error
+        raise EncoderError(f"{folder} holds no model that transformers knows: {line(error)}.") from error
     if config.is_encoder_decoder:
         raise EncoderError(
             f"{folder} holds an encoder-decoder ({config.model_type}); give an encoder or a causal model."
@@ -194,6 +196,15 @@ def _inspect(folder: Path) -> tuple[Kind, Pooling, int]:
     return kind, pooling, int(min(limit for limit in limits if limit))
 
 
+def score_names(folder: Path) -> list[str]:
+    """What a reward model calls its scores, in their order; ``LABEL_0``, ... where it gives them no names."""
+    from transformers import AutoConfig
+
+    with quiet():
+        named: dict[int, str] = AutoConfig.from_pretrained(folder).id2label or {}
+    return [named[at] for at in sorted(named)]
+
+
 def _sentence_transformers_pooling(folder: Path) -> Pooling | None:
     """Pooling that a sentence-transformers folder states, None where it states none that we know."""
     stated = _json(folder / "1_Pooling" / "config.json")
@@ -206,17 +217,25 @@ def _sentence_transformers_pooling(folder: Path) -> Pooling | None:
 
 @lru_cache(maxsize=1)
 def load(folder: Path, kind: Kind, dtype: str, device: str) -> tuple[Any, Any]:
-    """The network, in evaluation mode, and its tokenizer. Raises EncoderError when they cannot be loaded."""
+    """The network, in evaluation mode, and its tokenizer.
+
+    Raises EncoderError when they cannot be loaded, or when a reward model's files lack its head, which transformers
+    would draw at random.
+    """
     import torch
     from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
     network_class = AutoModelForSequenceClassification if kind == "reward" else AutoModel
     try:
         with quiet():
-            network = network_class.from_pretrained(folder, dtype=getattr(torch, dtype)).eval().to(device)
-            return network, AutoTokenizer.from_pretrained(folder)
+            network, info = network_class.from_pretrained(folder, dtype=getattr(torch, dtype), output_loading_info=True)
+            network, tokenizer = network.eval().to(device), AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise EncoderError(f"the model in {folder} cannot be loaded: {_line(error)}.") from error
+        raise EncoderError(f"the model in {folder} cannot be loaded: {line(error)}.") from error
+    if kind == "reward" and info["missing_keys"]:
+        lacking = ", ".join(sorted(info["missing_keys"]))
+        raise EncoderError(f"the reward model in {folder} lacks {lacking}: save it again together with its head.")
+    return network, tokenizer
 
 
 def _without_score(network: Any, kind: Kind) -> Forward:
@@ -267,7 +286,7 @@ def _chat_pairs(tokenizer: Any, responses: Responses) -> list[tuple[str, str]]:
             whole = tokenizer.apply_chat_template(turn, tokenize=False)
         except TemplateError as error:
             excerpt = repr(responses.prompts[p][:60])
-            raise EncoderError(f"the chat template refuses the prompt {excerpt}: {_line(error)}.") from error
+            raise EncoderError(f"the chat template refuses the prompt {excerpt}: {line(error)}.") from error
         cut = len(opening[p])
         if not whole.startswith(opening[p]):  # the template opens an answer otherwise than it writes one
             cut = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(opening[p], whole, strict=False)))
@@ -279,5 +298,6 @@ def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _line(error: Exception) -> str:
+def line(error: Exception) -> str:
+    """The first line of what an error says."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

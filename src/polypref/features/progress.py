@@ -28,8 +28,8 @@ class Progress:
     Texts are encoded longest first, so an estimate that counted texts would start far too high.
     """
 
-    def __init__(self, label: str, texts: int, work: float) -> None:
-        self._label, self._texts, self._work = label, texts, work
+    def __init__(self, label: str, texts: int, work: float, unit: str = "texts") -> None:
+        self._label, self._texts, self._work, self._unit = label, texts, work, unit
         self._done_texts, self._done_work = 0, 0.0
         self._exit = ExitStack()
 
@@ -57,10 +57,11 @@ class Progress:
         elif time.monotonic() - self._last > LINE_EVERY_SECONDS:
             self._last = time.monotonic()
             left = elapsed * (self._work / self._done_work - 1)
-            self._line(f"{self._done_texts / elapsed:,.0f} texts/s, {duration(left)} left")
+            self._line(f"{self._done_texts / elapsed:,.0f} {self._unit}/s, {duration(left)} left")
 
     def _line(self, tail: str) -> None:
-        print(f"{self._label}: {self._done_texts:,} of {self._texts:,} texts, {tail}", file=sys.stderr, flush=True)  # noqa: T201
+        counted = f"{self._done_texts:,} of {self._texts:,} {self._unit}"
+        print(f"{self._label}: {counted}, {tail}", file=sys.stderr, flush=True)  # noqa: T201
 
     def _show_bar(self) -> None:
         from rich.console import Console
@@ -70,7 +71,7 @@ class Progress:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[texts]:,} of {task.fields[of]:,} texts"),
+            TextColumn("{task.fields[texts]:,} of {task.fields[of]:,} " + self._unit),
             TimeElapsedColumn(),
             TextColumn("left:"),
             TimeRemainingColumn(),
