@@ -62,6 +62,12 @@ class TestTheRunCannotGoOn:
         assert 'column "chosen" holds number values' in refused(tmp_path / "p.parquet")
         assert "holds object values" in refused(put(tmp_path, line(user={"id": 1})))
 
+    def test_every_line_broken(self, tmp_path):
+        path = put(tmp_path, b'\n\n{"user_id": "u", \n' + b'{"chosen": \n' * 3)
+        told = refused(path)
+        assert 'line 3 is "{"user_id": "u", " (Expecting property name' in told
+        assert "expected one JSON object on each line" in told
+
     def test_empty_file(self, tmp_path):
         for name in ("p.jsonl", "p.csv", "p.jsonl.gz"):
             content = gzip.compress(b"") if name.endswith("gz") else b""

@@ -333,3 +333,25 @@ def test_missing_columns_name_the_found_ones_and_the_next_step():
         find_layout("prefs.jsonl", {"user_id": "text", "chosen": "text"})
     with pytest.raises(InputError, match='column "label" is missing'):
         find_layout("prefs.jsonl", {"user_id": "text", "response_a": "text", "response_b": "text"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([{"user_id": "u", "prompt": "p", "responses": ["x", "y", "z"], "ranking": [1, 2, 3]}], "rankings"),
+        ([{"user_id": "u", "prompt": "p", "response": t, "rating": k} for k, t in enumerate("xyz")], "ratings"),
+        ([{"user_id": "u", "prompt": "p", "chosen": "x", "rejected": "y"}], ""),
+    ],
+)
+def test_what_judgements_were_made_from_is_remembered(tmp_path, rows, expected):
+    data = read([jsonl(tmp_path, rows)]).comparisons
+    assert data.lists == expected
+    assert data.take(np.arange(1)).lists == expected
+
+
+def test_ratings_without_a_prompt_say_what_is_compared(tmp_path):
+    rows = [{"user_id": "u", "response": text, "rating": k, "note": "n"} for k, text in enumerate("xyz")]
+    reading = read([jsonl(tmp_path, rows)])
+    assert any(rule.startswith("no prompt column (--columns prompt=NAME") for rule in reading.rules)
+    (layout,) = reading.layouts
+    assert str(layout) == "user_id=user_id, response=response, rating=rating, no prompt; not used: note"

@@ -189,7 +189,8 @@ from toy_learners import Length, LengthEncoder, people
 from polypref.evaluation.cells import Cell, Job
 from polypref.evaluation.grid import run_cells
 folder, log, pause = sys.argv[1:]
-job = Job(people(users=10, per_user=30), LengthEncoder(), {"length": Length(log=log, pause=float(pause))}, "pair", Path(folder))
+learners = {"length": Length(log=log, pause=float(pause))}
+job = Job(people(users=10, per_user=30), LengthEncoder(), learners, "pair", Path(folder))
 grid = [Cell("length", None, seed) for seed in range(10)]
 try:
     print("ran", run_cells(job, grid, 2, lambda cell, error: None))

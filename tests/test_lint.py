@@ -146,6 +146,21 @@ class TestBias:
             covered += low <= 0.6 <= high
         assert 0.90 <= covered / 300 <= 0.99
 
+    def test_rows_that_all_agree_are_no_certainty(self):
+        """Two rows of nobody but one user: Clopper and Pearson's 0 to 84 %; many rows of two users say as little."""
+        share, low, high = rate(np.zeros(2, bool), np.zeros(2, np.int32))
+        assert (share, low) == (0.0, 0.0) and high == pytest.approx(0.842, abs=0.001)
+        share, low, high = rate(np.ones(200, bool), np.arange(200, dtype=np.int32) % 2)
+        assert (share, high) == (1.0, 1.0) and low == pytest.approx(0.158, abs=0.001)
+        _, low, high = rate(np.arange(40) % 2 == 0, np.arange(40, dtype=np.int32) // 4)  # all users at one half
+        assert high - low > 0.3
+
+    def test_a_wide_interval_does_not_deny_a_bias(self):
+        rng = np.random.default_rng(3)
+        few = [(f"u{k % 4}", f"prompt {k}", f"good{k:04}", f"evil{k:04}") for k in range(24)]
+        text = found(lint(reading(few, first=list(rng.integers(0, 2, 24)))))["position bias"].text
+        assert text.endswith("whether there is a bias cannot be told from so few")
+
     def test_position(self):
         rng = np.random.default_rng(2)
         rows = [(f"u{k % 20}", f"prompt {k}", f"good{k:04}", f"evil{k:04}") for k in range(1000)]
@@ -309,7 +324,7 @@ class TestCommand:
     def test_lines(self, path, capsys):
         assert main(["check", str(path)]) == 0
         out = capsys.readouterr().out
-        assert "61 rows; 61 judgements, 6 users" in out and "60 of 61 judgements are used." in out
+        assert "61 rows; 61 judgements, 6 users" in out and "60 of 61 rows are used." in out
         row = next(line for line in out.splitlines() if line.startswith("empty response"))
         assert row.split("\t")[1:3] == ["1 of 61 rows", "dropped"]
         assert "[bold]x" in row and "line 61 of p.parquet" in row
@@ -329,7 +344,7 @@ class TestCommand:
         assert f"--ties {beside}" in out and ", 0 ties" in out
         assert main(["check", str(path), "--ties", str(beside)]) == 0
         out = capsys.readouterr().out
-        assert "not read" not in out and ", 1 ties" in out
+        assert "not read" not in out and ", 1 tie\n" in out
 
     def test_columns(self, path, capsys):
         pl.read_parquet(path).rename({"user_id": "who"}).write_parquet(path)
@@ -342,3 +357,41 @@ class TestCommand:
         pl.DataFrame(rated).write_csv(tmp_path / "p.csv")
         assert main(["check", str(tmp_path / "p.csv"), "--rating-gap", "2"]) == 0
         assert "read as: ratings:" in capsys.readouterr().out
+
+    def test_columns_that_are_used_guessed_and_left_are_told(self, tmp_path, capsys):
+        rows = {"wer": ["u", "v"], "frage": ["p", "q"], "gut": ["x", "y"], "schlecht": ["y", "z"]}
+        path = tmp_path / "deutsch.csv"
+        pl.DataFrame(rows).write_csv(path)
+        mapped = ["--columns", "user_id=wer", "chosen=gut", "rejected=schlecht"]
+        assert main(["check", str(path), *mapped]) == 0
+        out = capsys.readouterr().out
+        assert "columns: user_id=wer, chosen=gut, rejected=schlecht, no prompt; not used: frage\n" in out
+        assert "add --columns prompt=NAME" in out
+        assert main(["check", str(path), *mapped, "prompt=frage"]) == 0
+        out = capsys.readouterr().out
+        assert "2 prompts" in out and "prompt=frage" in out and "not used: none" in out and "no prompt" not in out
+        pl.DataFrame(rows).rename({"wer": "user_id", "frage": "question"}).write_csv(path)
+        assert main(["check", str(path), "--columns", "chosen=gut", "rejected=schlecht", "--json"]) == 0
+        (columns,) = json.loads(capsys.readouterr().out)["columns"]
+        assert columns == {
+            "shape": "pairs",
+            "roles": {"user_id": "user_id", "prompt": "question", "chosen": "gut", "rejected": "schlecht"},
+            "guessed": ["prompt"],
+            "unused": [],
+        }
+
+    @pytest.mark.parametrize("broken", ['{"user_id": "u", "pro', '{"chosen": "a", "rejected": "b"}'])
+    def test_rows_that_cannot_be_read_are_among_all_rows(self, tmp_path, capsys, broken):
+        row = {"user_id": "u", "prompt": "p", "chosen": "x", "rejected": "y"}
+        lines = [json.dumps(row | {"chosen": f"x{k}"}) for k in range(299)]
+        (tmp_path / "p.jsonl").write_text("\n".join([*lines, broken]) + "\n")
+        assert main(["check", str(tmp_path / "p.jsonl")]) == 0
+        out = capsys.readouterr().out
+        assert out.endswith("299 of 300 rows are used.\n")
+        assert "300 rows; 299 judgements, 1 user, 1 prompt" in out
+
+    def test_rows_of_lists_are_told_beside_their_judgements(self, tmp_path, capsys):
+        row = {"user_id": "u", "prompt": "p", "responses": ["x", "y", "z"], "ranking": [1, 2, 3]}
+        (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"ranking": [1]}) + "\n")
+        assert main(["check", str(tmp_path / "p.jsonl")]) == 0
+        assert capsys.readouterr().out.endswith("3 of 3 judgements, made from 1 of 2 rows, are used.\n")

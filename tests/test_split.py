@@ -1,5 +1,6 @@
 """Splits: what each rule keeps apart, planted leaks, cuts that stay put, the rule chosen from data."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from polypref.data.split import RULES, check_leaks, choose_rule, holdout, split,
 from polypref.errors import NotEnoughData, SettingsError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
+
+ABC = (("a", "b"), ("b", "c"), ("a", "c"))
 
 
 def judged(n: int = 4000, users: int = 30, prompts: int = 20, texts: int = 12, seed: int = 0) -> Comparisons:
@@ -150,6 +153,36 @@ def test_votes_are_split_by_response_and_judgements_by_pair():
     assert choose_rule(voted())[0] == "response"
     assert "never" in choose_rule(voted())[1]
     assert choose_rule(judged())[0] == "pair"
+
+
+@pytest.mark.parametrize("shape", ["rankings", "ratings"])
+def test_pairs_of_lists_are_split_by_response(shape):
+    """Too few loops to tell from the judgements alone, but what they were made from was read."""
+    rows = [(f"u{u}", f"p{k}", f"{k}.{a}", f"{k}.{b}") for u in range(4) for k in range(12) for a, b in ABC]
+    comparisons = from_columns(*zip(*rows, strict=True))
+    assert within_user_loops(comparisons) == (48, 0)
+    rule, why = choose_rule(comparisons)
+    assert rule == "pair"
+    assert "48 times; under 300 are too few to tell" in why
+    rule, why = choose_rule(replace(comparisons, lists=shape))
+    assert rule == "response"
+    assert f"made from {shape}" in why
+    rule, why = choose_rule(replace(comparisons, lists=shape).take(np.arange(3)))
+    assert rule == "pair"
+    assert "3 texts are too few to hold out" in why
+
+
+def test_lists_of_two_are_judgements_of_their_own():
+    rows = [(f"u{u}", f"p{k}", f"{k}.a", f"{k}.b") for u in range(4) for k in range(12)]
+    rule, why = choose_rule(replace(from_columns(*zip(*rows, strict=True)), lists="ratings"))
+    assert rule == "pair"
+    assert "every list of the ratings holds two responses" in why
+
+
+def test_circles_are_the_evidence_for_judgements_one_by_one():
+    rule, why = choose_rule(judged())
+    assert rule == "pair"
+    assert re.search(r"judged one by one \([1-9][\d,]* judgements go round in circles", why)
 
 
 def test_few_texts_judged_very_often_are_split_by_response():

@@ -120,6 +120,8 @@ class Comparisons:
     ``weight_N`` non-negative weight of the judgement; None means 1.
     ``time_N``   seconds since 1970-01-01 UTC, NaN where unknown.
     ``pair_N``   code of the data's own pair id, -1 where it has none.
+    ``lists``    "ratings" or "rankings" where judgements were made from lists of responses, so that those of one list
+                 imply each other; "" where each was made by itself, or nothing is known of it.
     """
 
     responses: Responses
@@ -131,6 +133,7 @@ class Comparisons:
     weight_N: FloatArray | None = None
     time_N: FloatArray | None = None
     pair_N: IntArray | None = None
+    lists: str = ""
 
     def __len__(self) -> int:
         return len(self.user_N)

@@ -42,11 +42,11 @@ class Check:
         options = ReadOptions(columns=parse_columns(self.columns), ties=self.ties, rating_gap=self.rating_gap)
         reading = read(self.files, options)
         found = lint(reading, min_judgements=self.min_judgements)
-        summary = summarise(reading, found, unread_ties(reading.files))
+        summary = summarise(reading, found)
         if self.json:
             print(json.dumps(summary, ensure_ascii=False, indent=1))
         else:
-            show(summary)
+            show(summary, reading)
         if found.dropped_N.all():
             raise NotEnoughData(f"{', '.join(reading.files)}: no usable judgement is left, see the findings above.")
         return 0
@@ -58,42 +58,66 @@ def unread_ties(files: tuple[str, ...]) -> list[str]:
     return [str(path) for path in beside if path.exists() and str(path) not in files]
 
 
-def summarise(reading: Reading, found: Lint, ties_beside: list[str]) -> dict[str, Any]:
+def remarks(reading: Reading) -> list[str]:
+    """What one may have meant to read and what was not, one line each, with the flag that reads it."""
+    lines = [f"not read: {path} holds ties; add --ties {path}" for path in unread_ties(reading.files)]
+    for layout in reading.layouts:
+        if "prompt" not in layout.names and layout.unused:
+            lines.append(f"no prompt column; if one of the others holds prompts, add --columns prompt=NAME ({layout})")
+    return lines
+
+
+def summarise(reading: Reading, found: Lint) -> dict[str, Any]:
     """What the check says, JSON-able; ``schema`` changes when a key changes its meaning."""
     data = reading.comparisons
+    unreadable = sum(problem.count for problem in reading.problems if not problem.kept)
     return {
         "schema": 1,
         "files": list(reading.files),
         "rows_read": reading.rows_read,
+        "rows_unreadable": unreadable,
         "judgements": len(data),
         "users": len(data.users),
         "prompts": len(data.responses.prompts),
         "responses": len(data.responses),
         "ties": 0 if data.tie_N is None else int(data.tie_N.sum()),
+        "made_from": data.lists,
+        "columns": [layout.as_dict() for layout in reading.layouts],
         "rules": list(reading.rules),
-        "unread_ties": ties_beside,
+        "unread_ties": unread_ties(reading.files),
         **found.as_dict(),
     }
 
 
-def show(summary: dict[str, Any]) -> None:
+def show(summary: dict[str, Any], reading: Reading) -> None:
     """Print the summary: a table on a terminal, tab-separated lines otherwise."""
-    sizes = ", ".join(f"{summary[name]:,} {name}" for name in ("judgements", "users", "prompts", "responses", "ties"))
-    print(f"{', '.join(summary['files'])}: {summary['rows_read']:,} rows; {sizes}")
+    from polypref.data.problems import counted
+
+    sizes = ", ".join(counted(summary[name], name) for name in ("judgements", "users", "prompts", "responses", "ties"))
+    print(f"{', '.join(summary['files'])}: {counted(summary['rows_read'], 'rows')}; {sizes}")
+    for layout in reading.layouts:
+        print(f"columns: {layout}")
     for rule in summary["rules"]:
         print(f"read as: {rule}")
-    for path in summary["unread_ties"]:
-        print(f"not read: {path} holds ties; add --ties {path}")
+    for line in remarks(reading):
+        print(line)
     if sys.stdout.isatty():
         _print_table(summary["findings"])
     else:
         for finding in summary["findings"]:
             print("\t".join(_cells(finding)))
-    print(f"{summary['kept']:,} of {summary['judgements']:,} judgements are used.")
+    rows, unreadable = summary["rows_read"], summary["rows_unreadable"]
+    if summary["made_from"]:
+        made = f"made from {rows - unreadable:,} of {counted(rows, 'rows')}"
+        print(f"{summary['kept']:,} of {counted(summary['judgements'], 'judgements')}, {made}, are used.")
+    else:
+        print(f"{summary['kept']:,} of {counted(rows, 'rows')} are used.")
 
 
 def _cells(finding: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    share = f"{finding['count']:,} of {finding['total']:,} {finding['unit']}"
+    from polypref.data.problems import counted
+
+    share = f"{finding['count']:,} of {counted(finding['total'], finding['unit'])}"
     return finding["name"], share, finding["action"], finding["text"], finding["example"]
 
 

@@ -44,7 +44,7 @@ class Compare(Settings):
     def run(self) -> int:
         """Read, lint, compare, write the report, print the verdict and the table."""
         started = time.perf_counter()
-        from polypref.cli.check import unread_ties
+        from polypref.cli.check import remarks
         from polypref.data.layouts import parse_columns
         from polypref.data.lint import clean, lint
         from polypref.data.read import ReadOptions, read
@@ -61,7 +61,12 @@ class Compare(Settings):
         reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
         found = lint(reading)
         facts = {
-            "data": {"files": list(reading.files), "rows_read": reading.rows_read, "read_as": list(reading.rules)},
+            "data": {
+                "files": list(reading.files),
+                "rows_read": reading.rows_read,
+                "read_as": list(reading.rules),
+                "columns": [layout.as_dict() for layout in reading.layouts],
+            },
             "findings": [asdict(finding) for finding in found.findings],
             "reproduce": {"command": command_line(self)},
         }
@@ -70,8 +75,8 @@ class Compare(Settings):
         results = compare(comparisons, self.learners or None, encode, out=self.out, facts=facts, settings=settings)
         page = write(self.out, results.content, results.users)
         show(results, [(f.name, f.count, f.unit) for f in found.findings if f.action == "dropped"])
-        for path in unread_ties(reading.files):
-            print(f"not read: {path} holds ties; add --ties {path}")
+        for line in remarks(reading):
+            print(line)
         print(f"report: {page}")
         print(f"done in {time.perf_counter() - started:.0f} s")
         return 0
@@ -96,19 +101,21 @@ def show(results: Results, dropped: list[tuple[str, int, str]]) -> None:
     """Print the verdict, what was compared and the table: a table on a terminal, tab-separated lines otherwise."""
     from rich.console import Console
 
+    from polypref.data.problems import counted
+
     content = results.content
     data, split = content["data"], content["split"]
     print(content["verdict"]["text"])
     print(
-        f"{data['n_comparisons']:,} judgements by {data['n_users']:,} users, features from "
+        f"{counted(data['n_comparisons'], 'judgements')} by {counted(data['n_users'], 'users')}, features from "
         f"{content['encoder']['name']}, split by {split['rule']}: {split['why']}"
     )
     for name, count, unit in dropped:
-        print(f"dropped: {count:,} {unit} ({name})")
+        print(f"dropped: {counted(count, unit)} ({name})")
     if data["users_left_out"]:
         print(
-            f"left out: {data['users_left_out']:,} users with fewer than {data['min_judgements']} judgements "
-            f"({data['comparisons_left_out']:,} judgements)"
+            f"left out: {counted(data['users_left_out'], 'users')} with fewer than {data['min_judgements']} judgements "
+            f"({counted(data['comparisons_left_out'], 'judgements')})"
         )
     lines, console = table_lines(content), Console(highlight=False)
     if console.is_terminal:

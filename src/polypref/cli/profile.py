@@ -61,11 +61,15 @@ class Profile:
 
 def _show(result: profiles.Profile, name: str, left_out: int) -> None:
     """Sentences, table and the Table 2 row; a rich table on a terminal, aligned plain lines elsewhere."""
+    from polypref.data.problems import counted
+
     s = result.sizes
     ties = f" ({s['ties']:,} of them ties)" if s["ties"] else ""
-    print(f"{name}: {s['judgements']:,} judgements{ties} by {s['users']:,} users on {s['pairs']:,} pairs of texts.")
+    judged, users = counted(s["judgements"], "judgements"), counted(s["users"], "users")
+    print(f"{name}: {judged}{ties} by {users} on {counted(s['pairs'], 'pairs')} of texts.")
     if left_out > 0:
-        print(f"{left_out:,} rows were left out; polypref check says which and why.")
+        were = "was" if left_out == 1 else "were"
+        print(f"{counted(left_out, 'rows')} {were} left out; polypref check says which and why.")
     print()
     for dimension, sentence in result.sentences().items():
         print(f"{dimension}: {sentence}")

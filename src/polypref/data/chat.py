@@ -23,7 +23,10 @@ from polypref.comparisons import canonical_chat
 if TYPE_CHECKING:
     from polypref.data.formats import Rows
 
-IMPLICIT_RULE = "no prompt column: what chosen and rejected share at the start (turns, or words) is the prompt"
+IMPLICIT_RULE = (
+    "no prompt column (--columns prompt=NAME names one): what the two responses share at the start (turns, or words) "
+    "is the prompt"
+)
 TURN = r"(?s)^(.*(?:^|\n)\s*(?:Assistant|ASSISTANT|assistant|<\|assistant\|>|\[/INST\])\s*:?)"
 
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 RANKING_RULE = "rankings: every two responses of a list are one judgement; rank 1 is best, equal ranks are a tie"
 
+ONE_PROMPT_RULE = (
+    "no prompt column (--columns prompt=NAME names one): all responses that a user rated answer the same, empty prompt"
+)
+
 
 def rating_rule(gap: float) -> str:
     """The rule by which ratings become comparisons, in one sentence."""

@@ -71,11 +71,32 @@ READABLE: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape of a file and the column that plays each role. ``all_ties``: a ties file without a label column."""
+    """The shape of a file and the column that plays each role.
+
+    ``all_ties``  a ties file without a label column. ``unused``: columns that play no role.
+    ``guessed``   roles whose column has another name than docs/data.md gives, and was not named by the user either.
+    """
 
     shape: Shape
     names: Mapping[str, str]
     all_ties: bool = False
+    unused: tuple[str, ...] = ()
+    guessed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Which column plays which role, and which plays none, in one line."""
+        roles = [f"{role}={name}" + " (guessed)" * (role in self.guessed) for role, name in self.names.items()]
+        roles += [] if "prompt" in self.names else ["no prompt"]
+        return ", ".join(roles) + f"; not used: {listed(self.unused)}"
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON-able."""
+        return {
+            "shape": self.shape,
+            "roles": dict(self.names),
+            "guessed": list(self.guessed),
+            "unused": list(self.unused),
+        }
 
 
 def parse_columns(pairs: Sequence[str]) -> dict[str, str]:
@@ -114,7 +135,37 @@ def find_layout(
                 f'{path}: column "{name}" holds {found[0]} values; expected {" or ".join(expected)} for {role}. '
                 f"Use --columns {role}=NAME to choose another column."
             )
-    return Layout(shape, names, all_ties=ties and "label" not in names and "tie" not in names)
+    return Layout(
+        shape,
+        names,
+        all_ties=ties and "label" not in names and "tie" not in names,
+        unused=tuple(name for name in types if name not in names.values()),
+        guessed=tuple(
+            role
+            for role, name in names.items()
+            if role not in (mapping or {}) and name != ALIASES.get(role, (name,))[0]
+        ),
+    )
+
+
+def find_columns(
+    path: str, types: Mapping[str, str], roles: Sequence[str], mapping: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Role -> column of just these ``roles``, all of which are needed; found and mapped as in ``find_layout``."""
+    for role in mapping or {}:
+        if role not in roles:
+            raise unknown_name("role in --columns", role, roles)
+    names = _name_roles(path, types, mapping or {}, ties=False)
+    for role in roles:
+        if role not in names:
+            raise InputError(_missing(path, list(types), names, None, role))
+    return {role: names[role] for role in roles}
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Column names for a message: the first ``most`` of them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
 
 
 def _name_roles(path: str, types: Mapping[str, str], mapping: Mapping[str, str], ties: bool) -> dict[str, str]:
@@ -147,8 +198,7 @@ def _missing(
         lacking = started[0] if started else "chosen"
     lacking = lacking or "user_id"
     example = next((f for f in found if f not in names.values()), "NAME")
-    listed = ", ".join(found[:20]) + (f" and {len(found) - 20} more" if len(found) > 20 else "")
     return (
-        f'{short(path)}: column "{lacking}" is missing; found: {listed}. '
+        f'{short(path)}: column "{lacking}" is missing; found: {listed(found)}. '
         f"Use --columns to map yours, as in --columns {lacking}={example}."
     )

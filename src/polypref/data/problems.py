@@ -70,6 +70,11 @@ def short(path: str) -> str:
     return path.rstrip("/").rsplit("/", 1)[-1]
 
 
+def counted(n: int, things: str) -> str:
+    """``counted(1, "users")`` is "1 user", ``counted(2000, "users")`` "2,000 users"."""
+    return f"{n:,} {things.removesuffix('s') if n == 1 else things}"
+
+
 def shown(value: object, width: int = 60) -> str:
     """A value as it is quoted in a message: one line, cut when long, control characters made visible."""
     text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

@@ -49,6 +49,7 @@ class Reading:
     ``seconds_N``      time the answer took, NaN where unknown.
     ``rows_read``      rows in the files, usable or not. ``problems``: those that were not, by kind.
     ``rules``          what the columns were taken to mean where that is not obvious, one sentence each.
+    ``layouts``        which column played which role, and which none: one entry where all files are alike.
     """
 
     comparisons: Comparisons
@@ -60,6 +61,7 @@ class Reading:
     rows_read: int
     problems: tuple[RowProblem, ...] = ()
     rules: tuple[str, ...] = ()
+    layouts: tuple[Layout, ...] = ()
 
 
 def read(paths: Sequence[str | Path], options: ReadOptions | None = None) -> Reading:
@@ -96,10 +98,13 @@ class _Work:
         self.rated: list[pl.DataFrame] = []
         self.rows_read = 0
         self.rules: dict[str, None] = {}
+        self.layouts: list[Layout] = []
 
     def add_file(self, number: int, source: Source, layout: Layout) -> None:
         """Read one file to its end. Raises InputError when it has no rows or most of them cannot be used."""
         self._state_rules(layout)
+        if layout not in self.layouts:
+            self.layouts.append(layout)
         unparsed, unusable, rows = Tally(), Tally(), 0
         for batch in source.batches(list(layout.names.values()), unparsed):
             rows += batch.frame.height
@@ -117,7 +122,8 @@ class _Work:
     def _state_rules(self, layout: Layout) -> None:
         rules = {
             values.LABEL_RULE: layout.shape == "labels" and "label" in layout.names,
-            chat.IMPLICIT_RULE: layout.shape == "pairs" and "prompt" not in layout.names,
+            chat.IMPLICIT_RULE: layout.shape != "ratings" and "prompt" not in layout.names,
+            convert.ONE_PROMPT_RULE: layout.shape == "ratings" and "prompt" not in layout.names,
             convert.RANKING_RULE: layout.shape == "rankings",
             convert.rating_rule(self.options.rating_gap): layout.shape == "ratings",
         }
@@ -186,6 +192,7 @@ class _Work:
             weight_N=optional("weight", 1.0, np.float64),
             time_N=optional("time", np.nan, np.float64),
             pair_N=optional("pair", -1, np.int32),
+            lists=next((layout.shape for layout in self.layouts if layout.shape in ("ratings", "rankings")), ""),
         )
         return Reading(
             comparisons=comparisons,
@@ -197,4 +204,5 @@ class _Work:
             rows_read=self.rows_read,
             problems=self.tally.problems,
             rules=tuple(self.rules),
+            layouts=tuple(self.layouts),
         )

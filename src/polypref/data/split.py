@@ -34,7 +34,8 @@ Rows = NDArray[np.int64]
 TEST_SHARE: dict[Rule, float] = {"pair": 0.2, "prompt": 0.2, "response": 0.3}
 VALID_SHARE: dict[Rule, float] = {"pair": 0.1, "prompt": 0.15, "response": 0.2}
 
-# Pairs made from votes or rankings: users had many occasions to contradict themselves, and (almost) none was taken.
+# Pairs that look made from votes or rankings: users had many occasions to contradict themselves, and
+# (almost) none was taken.
 DERIVED_LOOPS, DERIVED_CIRCULAR = 300, 0.001
 # So few texts, each judged so often, that knowing each text's quality answers every pair of them; under FEWEST_TEXTS
 # nothing can be held out by text.
@@ -132,26 +133,44 @@ def check_leaks(comparisons: Comparisons, parts: Split) -> None:
 def choose_rule(comparisons: Comparisons) -> tuple[Rule, str]:
     """The rule that suits these data, and why in one sentence.
 
-    ``response`` when pairs were made from votes or rankings (a user's pairs then imply each other), or when so few
-    texts are judged so often that remembering each text answers every pair. Otherwise ``pair``.
+    ``response`` when pairs were made from ratings, rankings or votes (a user's pairs then imply each other), or when
+    so few texts are judged so often that remembering each text answers every pair. Otherwise ``pair``. That pairs were
+    made from lists is known where they were read as such (``Comparisons.lists``), and else told from the judgements.
     """
     loops, circular = within_user_loops(comparisons)
+    used = np.unique(np.concatenate([comparisons.chosen_N, comparisons.rejected_N]))
+    texts = comparisons.responses.texts_R.gather(used).n_unique()
+    if comparisons.lists and loops:
+        made = f"pairs were made from {comparisons.lists}, so a user's pairs imply each other"
+        if texts < FEWEST_TEXTS:
+            return "pair", f"{made}, but {texts} texts are too few to hold out; scores come out too high."
+        return "response", f"{made}, and only texts that were never seen in training test a learner."
     if loops >= DERIVED_LOOPS and circular <= DERIVED_CIRCULAR * loops:
         return "response", (
             f"users' judgements could have contradicted each other {loops:,} times and did {circular or 'never'}: the "
             "pairs look made from votes or rankings, so they imply each other, and only texts that were never seen in "
             "training test a learner."
         )
-    used = np.unique(np.concatenate([comparisons.chosen_N, comparisons.rejected_N]))
-    texts = comparisons.responses.texts_R.gather(used).n_unique()
     uses = 2 * len(comparisons) / max(texts, 1)
     if FEWEST_TEXTS <= texts < FEW_TEXTS and uses >= OFTEN:
         return "response", (
             f"only {texts} texts, each judged {uses:.0f} times: remembering each text would answer every pair."
         )
     return "pair", (
-        f"pairs were judged one by one ({circular:,} judgements go round in circles within users) over {texts:,} "
-        "texts; a text of a test pair may have been seen in other pairs, so a population baseline may remember texts."
+        f"{_one_by_one(comparisons, loops, circular)} over {texts:,} texts; a text of a test pair may have been seen "
+        "in other pairs, so a population baseline may remember texts."
+    )
+
+
+def _one_by_one(comparisons: Comparisons, loops: int, circular: int) -> str:
+    """Why pairs count as judged one by one, and how sure that is."""
+    if comparisons.lists:
+        return f"every list of the {comparisons.lists} holds two responses, so no pair implies another,"
+    if circular > DERIVED_CIRCULAR * loops:
+        return f"pairs were judged one by one ({circular:,} judgements go round in circles within users)"
+    return (
+        f"pairs are taken to be judged one by one (users could have contradicted themselves {loops:,} times; under "
+        f"{DERIVED_LOOPS} are too few to tell)"
     )
 
 

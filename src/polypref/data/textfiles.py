@@ -99,6 +99,16 @@ def first_lines(path: str) -> list[bytes]:
     return [line for line in head.split(b"\n", HEAD_LINES)[:HEAD_LINES] if line.strip()]
 
 
+def _first_full_line(path: str) -> int:
+    """1-based number of the first line that is not empty."""
+    head = b""
+    for chunk in chunks(path):
+        head += chunk
+        if head.strip():
+            break
+    return head[: len(head) - len(head.lstrip())].count(b"\n") + 1
+
+
 @dataclass(frozen=True, eq=False)
 class JsonLines:
     """A JSONL file; ``types`` says of each column what its first thousand values are: text, number, number and text."""
@@ -113,20 +123,21 @@ class JsonLines:
         Raises InputError when none of the first lines is a JSON object.
         """
         kinds: dict[str, set[str]] = {}
-        lines = first_lines(path)
+        lines, reason = first_lines(path), ""
         for line in lines:
             try:
                 row = json.loads(line)
-            except (ValueError, RecursionError):
+            except (ValueError, RecursionError) as error:
+                reason = reason or f" ({error})"
                 continue
             if isinstance(row, dict):
                 for key, value in row.items():
                     kinds.setdefault(key, set()).update({KINDS[type(value)]} if value is not None else ())
         is_list = bool(lines) and lines[0].lstrip()[:1] == b"["
         if not kinds or is_list:
-            found = shown(lines[0]) if lines else "only empty lines"
+            found = f"line {_first_full_line(path)} is {shown(lines[0])}{reason}" if lines else "only empty lines"
             hint = ' A JSON list becomes lines with: jq -c ".[]".' if is_list else ""
-            raise InputError(f"{path}: found {found}; expected one JSON object on each line.{hint}")
+            raise InputError(f"{path}: {found}; expected one JSON object on each line.{hint}")
         types = {key: " and ".join(sorted(kind)) or "null" for key, kind in kinds.items()}
         return cls(path, types | dict.fromkeys(_later_keys(path, (key for key in RARE if key not in types)), "null"))
 
