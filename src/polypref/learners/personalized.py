@@ -17,20 +17,23 @@ so rewards are not linear in the features and what the user's vector does depend
 rows of a batch (the authors' alpha depends on what happens to be in a micro-batch). o_u and s_u start at zero, so a
 person's name or number decides nothing; w and v start at zero, so swapped labels give exactly opposite rewards. Priors
 N(0, 1/penalty) on the users' and the network's weights; the users' penalty and the number of steps are chosen on
-validation rows. Strangers get the generic user.
+validation rows. Strangers get the generic user. A new user, whom the paper leaves with the generic user, gets the o_u
+(or s_u) that is most probable under that prior, with everything else as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.special import expit, softmax
 
 from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
+from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.descent import Batch, Descent, Parameters, Table
@@ -81,7 +84,10 @@ class Personalized:
         selection = {"user_penalty": chosen, "steps": trials[chosen].steps, **trials[chosen].found}
         vectors_UE = _vectors(fitted)
         network = {name: fitted[name] for name in NETWORK}
-        return PersonalizedScorer(inputs, table.users, vectors_UE[1:], vectors_UE[0], network, selection)
+        clusters_CE = fitted.get("cluster_CE", np.zeros((0, self.size)))
+        return PersonalizedScorer(
+            inputs, table.users, vectors_UE[1:], vectors_UE[0], network, selection, clusters_CE, chosen, self.alpha
+        )
 
 
 NETWORK = ("w_K", "v_H", "a_KH", "b_EH", "b_H")
@@ -171,7 +177,10 @@ def _difference(reward_R: Tensor, rows: Batch) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PersonalizedScorer:
-    """The shared reward, ``vectors_UE`` of the known ``users``, ``generic_E`` for strangers."""
+    """The shared reward, ``vectors_UE`` of the known ``users``, ``generic_E`` for strangers.
+
+    ``clusters_CE`` (none with users="individual"), ``user_penalty`` and ``alpha`` are what a new user is learnt with.
+    """
 
     inputs: Inputs
     users: Users
@@ -179,9 +188,12 @@ class PersonalizedScorer:
     generic_E: NDArray[np.float64]
     network: Mapping[str, NDArray[np.float64]]
     selection: Mapping[str, float | str]
+    clusters_CE: NDArray[np.float64]
+    user_penalty: float
+    alpha: float
 
     kind: ClassVar[str] = "personalized"
-    serves: ClassVar[Serves] = "seen_users"
+    serves: ClassVar[Serves] = "any_user"
 
     def score(
         self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
@@ -189,17 +201,63 @@ class PersonalizedScorer:
         """See ``learners.protocol.Scorer``."""
         x_RK, _, place_Q = self.inputs.used(responses, response_Q)
         user_Q = self.users.index(user_ids)
-        shift_VH = np.concatenate([self.vectors_UE, self.generic_E[None]]) @ self.network["b_EH"]  # -1: the stranger
+        vectors_VE = np.concatenate([self.vectors_UE, self.generic_E[None]])  # -1: the stranger
+        # not a matrix product, whose last bits may depend on how many other users there are
+        shift_VH = np.einsum("ve,eh->vh", vectors_VE, self.network["b_EH"])
         base_RH = x_RK @ self.network["a_KH"] + self.network["b_H"]
         value_Q = (x_RK @ self.network["w_K"])[place_Q]
         for rows in np.array_split(np.arange(len(place_Q)), max(1, len(place_Q) // CHUNK)):
             value_Q[rows] += np.tanh(base_RH[place_Q[rows]] + shift_VH[user_Q[rows]]) @ self.network["v_H"]
         return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
 
+    def adapt(self, user_id: str, few: Comparisons) -> PersonalizedScorer:
+        """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
+
+        Raises NotEnoughData when there are none.
+        """
+        if not len(few):
+            raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
+        vector_E = self._learnt(few)
+        others = np.flatnonzero((self.users.ids != user_id).to_numpy())
+        ids = pl.concat([self.users.ids.gather(others), pl.Series(self.users.ids.name, [user_id], dtype=pl.String)])
+        vectors_UE = np.concatenate([self.vectors_UE[others], vector_E[None]])
+        return replace(self, users=Users(ids), vectors_UE=vectors_UE)
+
+    def _learnt(self, few: Comparisons) -> NDArray[np.float64]:
+        """The vector of one new user: the mode of what the fit lowers, in o_u (or s_u) alone."""
+        from scipy.optimize import minimize
+
+        x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
+        sign_2N = np.repeat([1.0, -1.0], len(few))
+        fixed_2N = sign_2N * (x_RK @ self.network["w_K"])[place_2N]
+        base_2NH = (x_RK @ self.network["a_KH"] + self.network["b_H"])[place_2N]
+        mixed, outer_EH, v_H = len(self.clusters_CE) > 0, self.network["b_EH"], self.network["v_H"]
+        if mixed:
+            outer_EH = self.clusters_CE @ outer_EH
+        else:
+            base_2NH += self.generic_E @ outer_EH
+        weight_N = self.alpha * few.weights_N
+
+        def value(own_E: NDArray) -> tuple[float, NDArray]:
+            share_E = softmax(own_E) if mixed else own_E
+            hidden_2NH = np.tanh(base_2NH + share_E @ outer_EH)
+            margin_N = (fixed_2N + sign_2N * (hidden_2NH @ v_H)).reshape(2, -1).sum(axis=0)
+            loss_N = np.logaddexp(0.0, -margin_N) + (1.0 - few.label_N) * margin_N
+            force_2N = sign_2N * np.tile(weight_N * (expit(margin_N) - few.label_N), 2)
+            slope_E = outer_EH @ (v_H * (force_2N @ (1.0 - hidden_2NH**2)))
+            slope_E = share_E * (slope_E - slope_E @ share_E) if mixed else slope_E
+            energy = self.user_penalty * (own_E @ own_E) / 2
+            return float(weight_N @ loss_N + energy), slope_E + self.user_penalty * own_E
+
+        own_E = minimize(value, np.zeros(len(outer_EH)), jac=True, method="L-BFGS-B").x
+        return softmax(own_E) @ self.clusters_CE if mixed else self.generic_E + own_E
+
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""
-        arrays = {"vectors_UE": self.vectors_UE, "generic_E": self.generic_E, **self.network, **self.inputs.arrays()}
-        return {"users": self.users.ids.to_list(), "selection": dict(self.selection)}, arrays
+        arrays = {"vectors_UE": self.vectors_UE, "generic_E": self.generic_E, "clusters_CE": self.clusters_CE}
+        config = {"users": self.users.ids.to_list(), "selection": dict(self.selection)}
+        config |= {"user_penalty": self.user_penalty, "alpha": self.alpha}
+        return config, {**arrays, **self.network, **self.inputs.arrays()}
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
@@ -211,4 +269,7 @@ class PersonalizedScorer:
             arrays["generic_E"],
             {name: arrays[name] for name in NETWORK},
             config["selection"],
+            arrays["clusters_CE"],
+            config["user_penalty"],
+            config["alpha"],
         )
