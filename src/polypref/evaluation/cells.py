@@ -27,27 +27,33 @@ from numpy.typing import NDArray
 from polypref import artifact
 from polypref.comparisons import Comparisons
 from polypref.data.split import Rule, Split, check_leaks, split
-from polypref.errors import PolyprefError, SettingsError
+from polypref.errors import PolyprefError
+from polypref.evaluation.budgets import Rows, training_rows
 from polypref.evaluation.placebo import shuffle_users
+from polypref.evaluation.settings import Budget
 from polypref.features.protocol import Encoder
 from polypref.learners.protocol import Learner, margins
 
 Arm = Literal["real", "shuffled"]
-Rows = NDArray[np.int64]
 KIND = "cell"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """``learner`` by name, ``size`` training comparisons (None: all), ``seed`` of the split, real or shuffled users."""
+    """``learner`` by name, ``size`` training comparisons (None: all), ``seed`` of the split, real or shuffled users.
+
+    ``budget`` says what ``size`` counts: comparisons in all, or those of each user.
+    """
 
     learner: str
     size: int | None
     seed: int
     arm: Arm = "real"
+    budget: Budget = "total"
 
     def __str__(self) -> str:
-        size = "all data" if self.size is None else f"size {self.size:,}"
+        each = " per user" if self.budget == "per-user" else ""
+        size = "all data" if self.size is None else f"size {self.size:,}{each}"
         return f"{self.learner}, {size}, seed {self.seed}" + (", shuffled users" if self.arm == "shuffled" else "")
 
 
@@ -77,6 +83,10 @@ class Job:
     def _splits(self) -> dict[int, Split]:
         return {}
 
+    def training_rows(self, size: int | None, seed: int, budget: Budget) -> tuple[Rows, Rows]:
+        """The seed's training and validation rows, cut to a size. Raises SettingsError where that cannot be."""
+        return training_rows(self.parts(seed), size, seed, budget, self.comparisons.user_N)
+
     @cached_property
     def code(self) -> dict[str, str]:
         """Hash of the source behind each learner, taken once: an edit during a run must not rename its cells."""
@@ -98,7 +108,7 @@ class Job:
             "data": self.comparisons.content_hash,
             "encoder": self.encoder.identity,
             "learner": [type(learner).__module__, type(learner).__qualname__, asdict(learner)],  # type: ignore[call-overload]
-            "cell": [cell.size, cell.seed, cell.arm],
+            "cell": [cell.size, cell.seed, cell.arm, cell.budget],
             "rule": self.rule,
             "code": self.code[cell.learner],
         }
@@ -109,31 +119,11 @@ class Job:
         return (self.path(cell) / "manifest.json").exists()
 
 
-def training_rows(parts: Split, size: int | None, seed: int) -> tuple[Rows, Rows]:
-    """``(train_rows, valid_rows)`` cut to ``size`` comparisons in all, drawn at random; None keeps them all.
-
-    The same share of both is kept, and a smaller size is part of a larger one under the same seed. Raises
-    SettingsError when there are fewer.
-    """
-    if size is None:
-        return parts.train_rows, parts.valid_rows
-    available = len(parts.train_rows) + len(parts.valid_rows)
-    n_train = round(size * len(parts.train_rows) / available)
-    if not 0 < n_train < size <= available:
-        raise SettingsError(
-            f"--sizes {size} cannot be cut from {available:,} training comparisons (seed {seed}, split by "
-            f"{parts.rule}); expected a number from {max(2, available // len(parts.valid_rows)):,} to {available:,}."
-        )
-    rng = np.random.default_rng([seed, 1])
-    train_rows, valid_rows = rng.permutation(parts.train_rows), rng.permutation(parts.valid_rows)
-    return np.sort(train_rows[:n_train]), np.sort(valid_rows[: size - n_train])
-
-
 def run(job: Job, cell: Cell) -> None:
     """Fit and score one cell and store the outcome."""
     started = time.perf_counter()
     parts = job.parts(cell.seed)
-    train_rows, valid_rows = training_rows(parts, cell.size, cell.seed)
+    train_rows, valid_rows = job.training_rows(cell.size, cell.seed, cell.budget)
     train, valid = job.comparisons.take(train_rows), job.comparisons.take(valid_rows)
     if cell.arm == "shuffled":
         train, valid = shuffle_users(train, cell.seed), shuffle_users(valid, cell.seed)

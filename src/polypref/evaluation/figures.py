@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.data.split import Split
-from polypref.evaluation.cells import Cell, Job, training_rows
+from polypref.evaluation.cells import Cell, Job
 from polypref.evaluation.grid import run_cells
 from polypref.evaluation.intervals import Clusters
 from polypref.evaluation.people import PerUser, counts, per_user, users_table
@@ -41,13 +41,15 @@ from polypref.profile.estimate import wilson
 class Arms:
     """Every arm that was run: ``by_size`` of training (all the data under ``full_size``), and with shuffled users.
 
-    ``full_size`` is the number of training comparisons, validation rows included, when nothing is cut.
+    ``full_size`` is the number of training comparisons, validation rows included, when nothing is cut. ``per_user``
+    holds, by size, how many of each user's comparisons were kept, where sizes were cut so.
     """
 
     by_size: dict[int, dict[str, Arm]]
     full_size: int
     shuffled: dict[str, Arm]
     timing: dict[str, float]
+    per_user: dict[int, int] = field(default_factory=dict)
 
     @property
     def full(self) -> dict[str, Arm]:
@@ -61,23 +63,31 @@ class Arms:
 def run_arms(job: Job, settings: Settings) -> Arms:
     """Run what is not stored yet: every learner, size and seed; then the personal learners on shuffled users."""
     started = time.perf_counter()
-    sizes = (*sorted(set(settings.sizes)), None)
+    cuts = (*sorted(set(settings.sizes)), None)
     seeds = range(settings.seeds)
-    for size in sizes:  # a size that cannot be cut is said before any work is done
-        for seed in seeds:
-            training_rows(job.parts(seed), size, seed)
-    grid = {(name, size): [Cell(name, size, seed) for seed in seeds] for size in sizes for name in job.learners}
-    ran = _run(job, "cells", grid.values(), settings)
-    full_size = round(float(np.mean([len(_training(job.parts(seed))) for seed in seeds])))
-    by_size = {
-        full_size if size is None else size: {name: load_arm(job, grid[name, size]) for name in job.learners}
-        for size in sizes
+    size_of = {cut: _mean_size(job, cut, settings) for cut in cuts}  # says what cannot be cut before any work is done
+    grid = {
+        (name, cut): [Cell(name, cut, seed, budget="total" if cut is None else settings.budget) for seed in seeds]
+        for cut in cuts
+        for name in job.learners
     }
+    ran = _run(job, "cells", grid.values(), settings)
+    full_size = size_of[None]
+    by_size = {size_of[cut]: {name: load_arm(job, grid[name, cut]) for name in job.learners} for cut in cuts}
     personal = [name for name, arm in by_size[full_size].items() if arm.personal]
     placebo = {name: [Cell(name, None, seed, "shuffled") for seed in seeds] for name in personal if settings.placebo}
     ran += _run(job, "placebo cells", placebo.values(), settings)
     shuffled = {name: load_arm(job, cells) for name, cells in placebo.items()}
-    return Arms(by_size, full_size, shuffled, {"cells_seconds": time.perf_counter() - started, "cells_run": ran})
+    timing = {"cells_seconds": time.perf_counter() - started, "cells_run": ran}
+    each = settings.budget == "per-user"
+    per_user = {size_of[cut]: cut for cut in cuts if cut is not None and each}
+    return Arms(by_size, full_size, shuffled, timing, per_user)
+
+
+def _mean_size(job: Job, cut: int | None, settings: Settings) -> int:
+    """Training comparisons under a cut, validation rows included, on average over the seeds."""
+    sides = [job.training_rows(cut, seed, settings.budget) for seed in range(settings.seeds)]
+    return round(float(np.mean([len(train) + len(valid) for train, valid in sides])))
 
 
 def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], pl.DataFrame]:
@@ -100,6 +110,7 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
         "verdict": verdict(at_full, placebo, own, arms.personal, baseline, evidence(described, n_train_U)),
         "baseline": baseline,
         "size": arms.full_size,
+        "sizes": [{"size": size, "per_user": arms.per_user.get(size)} for size in arms.by_size],
         **tables,
         "users": {name: counts(found) for name, found in over.get(floor, {}).items()},
         "users_over_pooled": {name: counts(found) for name, found in over.get(REFERENCE, {}).items()},

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from polypref.errors import SettingsError, unknown_name
+
+Budget = Literal["total", "per-user"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,9 @@ class Settings:
     min_judgements: int = 1
     """Leave out users with fewer judgements."""
     sizes: tuple[int, ...] = ()
-    """Training sizes (comparisons in all) to measure besides all the data."""
+    """Training sizes (comparisons) to measure besides all the data."""
+    budget: Budget = "total"
+    """What the sizes count: comparisons in all, or of each user; who has fewer keeps them."""
     seeds: int = 5
     """Number of random splits."""
     workers: int = 0
@@ -38,6 +42,8 @@ def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings
     settings = replace(settings, **overrides)
     if settings.seeds < 1:
         raise SettingsError(f"--seeds {settings.seeds} measures nothing; expected 1 or more.")
+    if settings.budget not in get_args(Budget):
+        raise unknown_name("budget", settings.budget, get_args(Budget))
     if settings.workers < 0:
         raise SettingsError(f"--workers {settings.workers} cannot be; expected 0 (one per core) or more.")
     return settings
