@@ -15,23 +15,38 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from polypref.errors import PolyprefError
-from polypref.evaluation.cells import Cell, Job, run
+from polypref.evaluation import cells as comparing
 from polypref.evaluation.worker import failure
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
 FAILURES_SHOWN = 3
 AWAKE_EVERY_SECONDS = 0.2
 
+Cell = Any  # of the job's own kind; ``str(cell)`` tells a reader which
 Tell = Callable[[Cell, str | None], None]  # a cell is done; its error, if it failed
+Run = Callable[[Any, Cell], None]  # does a cell of the job and stores it; the workers find it by its name
 _Answer = tuple[int, dict[str, str]]  # number of the cell, and what failed: nothing where all went well
 
 
-def run_cells(job: Job, cells: Sequence[Cell], workers: int, tell: Tell) -> int:
-    """Run the cells that are not stored yet; returns how many were run.
+class Job(Protocol):
+    """What the cells of a run share, as in ``cells.Job``: pickled for the workers."""
+
+    @property
+    def learners(self) -> Mapping[str, Any]: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    def is_stored(self, cell: Any, /) -> bool: ...
+
+
+def run_cells(job: Job, cells: Sequence[Cell], workers: int, tell: Tell, run: Run = comparing.run) -> int:
+    """``run`` the cells that are not stored yet; returns how many were run.
 
     ``tell`` is called after each. Raises PolyprefError, after all others are done, when some failed.
     """
@@ -48,15 +63,15 @@ def run_cells(job: Job, cells: Sequence[Cell], workers: int, tell: Tell) -> int:
     workers = min(workers, len(waiting))
     if workers <= 1 or any(type(learner).__module__ == "__main__" for learner in job.learners.values()):
         for cell in waiting:
-            done(cell, _run_here(job, cell))
+            done(cell, _run_here(job, cell, run))
     else:
-        _run_in_workers(job, waiting, workers, done)
+        _run_in_workers((job, waiting, run), workers, done)
     if failures:
         raise PolyprefError(_summary(job, failures, len(cells)))
     return len(waiting)
 
 
-def _run_here(job: Job, cell: Cell) -> dict[str, str]:
+def _run_here(job: Job, cell: Cell, run: Run) -> dict[str, str]:
     try:
         run(job, cell)
     except Exception as error:
@@ -64,8 +79,11 @@ def _run_here(job: Job, cell: Cell) -> dict[str, str]:
     return {}
 
 
-def _run_in_workers(job: Job, cells: list[Cell], workers: int, done: Callable[[Cell, dict[str, str]], None]) -> None:
+def _run_in_workers(
+    task: tuple[Job, list[Cell], Run], workers: int, done: Callable[[Cell, dict[str, str]], None]
+) -> None:
     """Threads that each own a worker process and feed it from one queue."""
+    cells = task[1]
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(len(cells)):
         todo.put(number)
@@ -73,7 +91,7 @@ def _run_in_workers(job: Job, cells: list[Cell], workers: int, done: Callable[[C
     stop = threading.Event()
     with tempfile.TemporaryDirectory(prefix="polypref-") as folder:
         job_file = Path(folder) / "job.pickle"
-        job_file.write_bytes(pickle.dumps((job, cells)))
+        job_file.write_bytes(pickle.dumps(task))
         owners = [_Owner(job_file, todo, answers, stop) for _ in range(workers)]
         try:
             for owner in owners:

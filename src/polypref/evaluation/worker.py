@@ -20,7 +20,6 @@ import traceback
 from pathlib import Path
 
 from polypref.errors import PolyprefError
-from polypref.evaluation.cells import Cell, Job, run
 
 
 def failure(error: BaseException) -> dict[str, str]:
@@ -39,12 +38,11 @@ def main(job_file: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a learner prints must not end up among the answers
     # Written by the parent a moment ago for this process alone; artifacts that outlive a run are never pickled.
-    job, cells = pickle.loads(Path(job_file).read_bytes())
-    assert isinstance(job, Job)
+    job, cells, run = pickle.loads(Path(job_file).read_bytes())
     asked: queue.SimpleQueue[int] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(asked,), daemon=True).start()
     while True:
-        cell: Cell = cells[asked.get()]
+        cell = cells[asked.get()]
         try:
             run(job, cell)
             answer = {}

@@ -1,0 +1,123 @@
+"""New people: users held out whole, a few of their comparisons to learn them from, and the rest to measure on.
+
+The users stand on a circle in the order of a hash of their ids; seed 0 holds out the first of them, seed 1 the next,
+and so on round the circle, so that after a few seeds everybody has been new equally often. Rows are cut as in
+``compare``: the new users' test rows are measured on, their other rows are what may be learned from, smaller numbers
+within larger ones, and the seen users' other rows are the training. No pair (prompt, text: what the rule of the split
+keeps together) of a test row is in what anything was learned from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons, IntArray
+from polypref.data.split import Rows, Rule, Split, check_leaks, split
+from polypref.errors import NotEnoughData, SettingsError
+
+FEWEST_NEW = 3
+FEWEST_SEEN = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Newcomers:
+    """One seed's cut; V new users.
+
+    ``train_rows``, ``valid_rows``  of the seen users; ``test_rows`` of the new ones, ascending.
+    ``users_V``    numbers of the new users that have test rows.
+    ``few_rows``   of these users, user by user, in the order in which they are given.
+    ``first_V1``   where each user's rows begin in ``few_rows``, and the end.
+    ``held_out``   how many users were held out, those without test rows among them.
+    """
+
+    train_rows: Rows
+    valid_rows: Rows
+    test_rows: Rows
+    users_V: IntArray
+    few_rows: Rows
+    first_V1: NDArray[np.int64]
+    held_out: int
+
+    @property
+    def count_V(self) -> NDArray[np.int64]:
+        """Comparisons that each new user can be learned from."""
+        return np.diff(self.first_V1)
+
+    def few(self, v: int, size: int | None) -> Rows:
+        """The first ``size`` rows (None: all) that new user number ``v`` is learned from."""
+        rows = self.few_rows[self.first_V1[v] : self.first_V1[v + 1]]
+        return rows if size is None else rows[:size]
+
+
+def hold_out(comparisons: Comparisons, rule: Rule, seed: int, share: float) -> Newcomers:
+    """Hold out ``share`` of the users, at least FEWEST_NEW of them.
+
+    Raises SettingsError for a share outside (0, 1), NotEnoughData when too few users stay or none can be measured.
+    """
+    new_U = _new_users(comparisons, seed, share)
+    parts = split(comparisons, rule, seed)
+    new_N = new_U[comparisons.user_N]
+    test_rows = parts.test_rows[new_N[parts.test_rows]]
+    users_V = np.unique(comparisons.user_N[test_rows])
+    if not len(users_V):
+        raise NotEnoughData(
+            f"none of {int(new_U.sum())} new users has a test row (seed {seed}, split by {rule}); add data."
+        )
+    known = np.concatenate([parts.train_rows, parts.valid_rows])
+    few_rows = known[np.isin(comparisons.user_N[known], users_V)]
+    drawn = _drawn(comparisons.pair_key_N[few_rows], seed)
+    few_rows = few_rows[np.lexsort((few_rows, drawn, comparisons.user_N[few_rows]))]
+    count_V = np.bincount(comparisons.user_N[few_rows], minlength=len(comparisons.users))[users_V]
+    cut = Newcomers(
+        parts.train_rows[~new_N[parts.train_rows]],
+        parts.valid_rows[~new_N[parts.valid_rows]],
+        test_rows,
+        users_V.astype(np.int32),
+        few_rows,
+        np.concatenate([[0], np.cumsum(count_V)]),
+        int(new_U.sum()),
+    )
+    check(comparisons, cut, rule)
+    return cut
+
+
+def check(comparisons: Comparisons, cut: Newcomers, rule: Rule) -> None:
+    """Raise SettingsError when a new user is among the seen ones, or something of a test row is in what is learned."""
+    seen = np.concatenate([cut.train_rows, cut.valid_rows])
+    both = np.intersect1d(comparisons.user_N[seen], cut.users_V)
+    if len(both):
+        name = comparisons.users.ids[int(both[0])]
+        raise SettingsError(f"leak: {len(both)} new users are in the training rows, {name!r} for one.")
+    learned = np.sort(np.concatenate([seen, cut.few_rows]))
+    check_leaks(comparisons, Split(rule, learned, np.zeros(0, np.int64), cut.test_rows, 0))
+
+
+def _new_users(comparisons: Comparisons, seed: int, share: float) -> NDArray[np.bool_]:
+    """Which users (mask over U) are new under ``seed``; who judged nothing is neither new nor seen."""
+    if not 0 < share < 1:
+        raise SettingsError(f"a share of {share} of the users cannot be held out; expected a number between 0 and 1.")
+    users = np.unique(comparisons.user_N)
+    count = max(FEWEST_NEW, round(share * len(users)))
+    if len(users) - count < FEWEST_SEEN:
+        raise NotEnoughData(
+            f"{len(users)} users cannot be parted into {count} new and at least {FEWEST_SEEN} seen ones; "
+            "add users or hold out a smaller share."
+        )
+    ids = comparisons.users.ids.gather(users)
+    key = np.frombuffer(b"".join(blake2b(i.encode(), digest_size=8).digest() for i in ids), dtype="<u8")
+    circle = users[np.argsort(key, kind="stable")]
+    new_U = np.zeros(len(comparisons.users), bool)
+    new_U[circle[(seed * count + np.arange(count)) % len(circle)]] = True
+    return new_U
+
+
+def _drawn(key_K: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """A number for each content key that the seed decides: sorting by it is a draw (splitmix64's finaliser)."""
+    with np.errstate(over="ignore"):
+        value_K = key_K + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
+        value_K = (value_K ^ (value_K >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        return value_K ^ (value_K >> np.uint64(31))
