@@ -25,6 +25,10 @@ EVERYONE = {"random", "length", "pooled", "pooled-majority", "pooled-effects"}
 EACH = set(NAMES) - EVERYONE
 BLIND = {"random"}  # to labels
 
+# Answer each user, and yet cannot turn round for one: a reward that is linear in features of "User ID: 7, prompt,
+# response" gives the id to both responses alike, so it all but cancels. They are held to what population learners are.
+ALIKE = {"conditional"}
+
 # Settings that need not be at their best here; the planted minority is met with the real ones.
 QUICK = {
     name: replace(learner, most_steps=60) if hasattr(learner, "most_steps") else learner
@@ -47,7 +51,8 @@ class Words:
 
     def encode(self, responses: Responses) -> np.ndarray:
         table = pl.DataFrame({"row": np.arange(len(responses)), "text": responses.texts_R})
-        words = table.with_columns(pl.col("text").str.to_lowercase().str.extract_all(r"[a-z']+|!")).explode("text")
+        found = pl.col("text").str.to_lowercase().str.extract_all(r"[a-z']+|[0-9]+|!")
+        words = table.with_columns(found).explode("text")
         # hashed by content, not by polars' own hash, which differs between versions
         code = words["text"].fill_null("").map_elements(lambda w: sha256(w.encode()).digest()[0] % 12, pl.Int64)
         counts_RD = np.zeros((len(responses), 12), np.float32)

@@ -35,7 +35,7 @@ from contract_cases import (
 )
 from polypref.comparisons import Comparisons, from_columns
 from polypref.errors import ArtifactError, NotEnoughData
-from polypref.learners import LEARNERS, SCORERS, load, margins, save
+from polypref.learners import LEARNERS, SCORERS, WITH_MODEL, load, margins, save
 from polypref.learners.protocol import PERSONAL, POPULATION, Adapts
 
 # --- the table
@@ -57,7 +57,8 @@ def test_every_learner_is_in_the_table():
     assert set(LEARNERS) >= EVERYONE
     found = [(path.stem, name) for path in sorted(FOLDER.glob("*.py")) for name in learners_in(path.read_text())]
     assert len(found) >= 7
-    listed = {(type(learner).__module__.rpartition(".")[2], type(learner).__name__) for learner in LEARNERS.values()}
+    learners = [*LEARNERS.values(), *(make("model") for make in WITH_MODEL.values())]
+    listed = {(type(learner).__module__.rpartition(".")[2], type(learner).__name__) for learner in learners}
     assert listed == set(found)
 
 
@@ -69,7 +70,9 @@ def test_a_learner_that_is_not_listed_would_be_seen():
 
 
 def test_every_scorer_is_known_by_its_kind():
-    assert {type(fitted(name)) for name in NAMES} == set(SCORERS.values())
+    with_model = {scorer for kind, scorer in SCORERS.items() if kind in WITH_MODEL}  # fitted in tests of their own
+    assert len(with_model) == len(WITH_MODEL)
+    assert {type(fitted(name)) for name in NAMES} == set(SCORERS.values()) - with_model
     assert all(kind == scorer.kind for kind, scorer in SCORERS.items())
 
 

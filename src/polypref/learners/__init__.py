@@ -7,12 +7,17 @@ text with a model of the user's choice goes into ``WITH_MODEL`` instead and is n
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from polypref import artifact
 from polypref.errors import ArtifactError, SettingsError, unknown_name
 from polypref.features.protocol import Encoder
+from polypref.learners.conditional import Conditional, ConditionalScorer
 from polypref.learners.hierarchical import Hierarchical, HierarchicalScorer
 from polypref.learners.individual import Individual
 from polypref.learners.length import Length, LengthScorer
@@ -20,8 +25,10 @@ from polypref.learners.linear import LinearScorer, PopulationScorer
 from polypref.learners.low_rank import LowRank, LowRankScorer
 from polypref.learners.personalized import Personalized, PersonalizedScorer
 from polypref.learners.pooled import Pooled
+from polypref.learners.pretrained import Pretrained, PretrainedScorer
 from polypref.learners.protocol import Adapts, Learner, Scorer, Scores, Uncertain, margins
 from polypref.learners.random import Random, RandomScorer
+from polypref.learners.retrieval_judge import RetrievalJudge, RetrievalJudgeScorer
 
 LEARNERS: dict[str, Learner] = {
     "random": Random(),
@@ -34,12 +41,16 @@ LEARNERS: dict[str, Learner] = {
     "personalized-cluster": Personalized(users="cluster"),
     "low-rank": LowRank(),
     "hierarchical": Hierarchical(),
+    "conditional": Conditional(),
 }
 
-STANDARD = tuple(LEARNERS)
+STANDARD = tuple(LEARNERS)[:10]
 """What is compared when nothing is named; ``all`` names every learner that needs no model."""
 
-WITH_MODEL: dict[str, Callable[[str], Learner]] = {}
+WITH_MODEL: dict[str, Callable[..., Learner]] = {
+    "pretrained": Pretrained,
+    "retrieval-judge": RetrievalJudge,
+}
 """Learners that need a model, by the part of their name before the colon; called with the part behind it."""
 
 SCORERS: dict[str, type[Scorer]] = {
@@ -52,6 +63,9 @@ SCORERS: dict[str, type[Scorer]] = {
         PersonalizedScorer,
         LowRankScorer,
         HierarchicalScorer,
+        ConditionalScorer,
+        PretrainedScorer,
+        RetrievalJudgeScorer,
     )
 }
 
@@ -75,7 +89,7 @@ __all__ = [
 def learner(name: str) -> Learner:
     """The learner called ``name``, a key of LEARNERS or ``name:model`` with a key of WITH_MODEL.
 
-    Raises SettingsError for any other name.
+    Settings may stand behind the model: ``pretrained:some/cost-model,sign=-1``. Raises SettingsError for other names.
     """
     if name in LEARNERS:
         return LEARNERS[name]
@@ -84,7 +98,23 @@ def learner(name: str) -> Learner:
         raise unknown_name("learner", name, [*LEARNERS, *(f"{method}:MODEL" for method in WITH_MODEL)])
     if not model:
         raise SettingsError(f"learner {method!r} needs a model: {method}:MODEL, a folder or a hub name.")
-    return WITH_MODEL[method](model)
+    model, settings = _settings(model)
+    allowed = {field.name for field in fields(WITH_MODEL[method])} - {"model"}  # type: ignore[arg-type]
+    for setting in settings.keys() - allowed:
+        raise unknown_name(f"setting of {method}", setting, allowed)
+    return WITH_MODEL[method](model, **settings)
+
+
+def _settings(text: str) -> tuple[str, dict[str, Any]]:
+    """``model,key=value,...`` in its parts; a value is JSON where it can be, else text."""
+    settings: dict[str, Any] = {}
+    while found := re.fullmatch(r"(.+),(\w+)=([^,]*)", text):
+        text, key, value = found.groups()
+        try:
+            settings[key] = json.loads(value)
+        except ValueError:
+            settings[key] = value
+    return text, settings
 
 
 def save(scorer: Scorer, path: Path | str) -> None:

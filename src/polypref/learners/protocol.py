@@ -25,10 +25,20 @@ SOURCES = ("population", "group", "personal")
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Answers to Q questions: reward ``value_Q`` and who answered, ``source_Q``, an index into ``SOURCES``."""
+    """Answers to Q questions: reward ``value_Q`` and who answered, ``source_Q``, an index into ``SOURCES``.
+
+    ``unanswered_Q`` is for scorers that ask a judge who may fail to answer: the share of what was asked about q that
+    got no usable answer. A judgement without any has the margin 0, one half, and is counted here. None: all answered.
+    """
 
     value_Q: NDArray[np.float64]
     source_Q: NDArray[np.int8]
+    unanswered_Q: NDArray[np.float64] | None = None
+
+    def take(self, rows: IntArray) -> Scores:
+        """The answers numbered ``rows``."""
+        missing_Q = self.unanswered_Q
+        return Scores(self.value_Q[rows], self.source_Q[rows], None if missing_Q is None else missing_Q[rows])
 
 
 class Scorer(Protocol):
@@ -91,10 +101,36 @@ class Uncertain(Protocol):
         ...
 
 
+@runtime_checkable
+class Compares(Protocol):
+    """Only scorers that look at two responses together; their margins are no differences of two rewards.
+
+    Their ``score`` of a single response is its margin over an empty one.
+    """
+
+    def compare(self, comparisons: Comparisons) -> Scores:
+        """What ``margins`` answers for this scorer; swapped judgements get exactly the opposite."""
+        ...
+
+
+@runtime_checkable
+class ReadsModel(Protocol):
+    """Only learners with a model of their own beside the encoder."""
+
+    @property
+    def identity(self) -> str:
+        """Names everything that decides the model's answers, as an encoder's does. Raises EncoderError without it."""
+        ...
+
+
 def margins(scorer: Scorer, comparisons: Comparisons) -> Scores:
     """Reward(chosen) - reward(rejected) of each judgement under its own user, ``value_N``, and who answered."""
+    if isinstance(scorer, Compares):
+        return scorer.compare(comparisons)
     n = len(comparisons)
     user_ids = comparisons.users.ids.gather(np.concatenate([comparisons.user_N, comparisons.user_N]))
     both = np.concatenate([comparisons.chosen_N, comparisons.rejected_N])
     scores = scorer.score(comparisons.responses, user_ids, both)
-    return Scores(scores.value_Q[:n] - scores.value_Q[n:], scores.source_Q[:n])
+    missing_Q = scores.unanswered_Q
+    unanswered_N = None if missing_Q is None else (missing_Q[:n] + missing_Q[n:]) / 2
+    return Scores(scores.value_Q[:n] - scores.value_Q[n:], scores.source_Q[:n], unanswered_N)

@@ -1,0 +1,150 @@
+"""One shared reward that reads who is asking: the user's id in front of the prompt.
+
+Paper: Dong et al. 2025, "When Personalization Meets Reality", section 4.1, Conditional: every text becomes
+
+    User ID: {id}
+    {prompt}
+
+    {response}
+
+and one reward is fitted to all users' judgements, as ``pooled`` does.
+
+What we changed: a linear reward on frozen features of that text instead of a tuned language model. A share of the
+training rows carries the generic id 0 instead of the user's, so strangers, and tests of ability, which have no user,
+have an input that was trained on. Ids are numbers that content decides: a name says nothing. The id survives
+truncation: encoders keep a text's beginning, so all of it is one text that begins with the id, with the last
+``prompt_characters`` of the prompt, which otherwise could push the response out. What a linear reward cannot do: the
+id adds about the same to the features of both responses, so it nearly cancels out of their difference, and opposed
+users get nearly the same answer. Each (user, response) is a text of its own to encode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import BoolArray, Comparisons, IntArray, Responses, Users, concat
+from polypref.features.protocol import Encoder
+from polypref.learners import validation
+from polypref.learners.linear import PopulationScorer
+from polypref.learners.numbering import Numbering, judged_keys
+from polypref.learners.pooled import Pooled
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+
+GENERIC = 0
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """Settings of the shared reward that reads the user's id."""
+
+    generic_share: float = 0.5
+    """Share of the training rows that carry the generic id."""
+    prompt_characters: int = 300
+    """How much of the prompt is read, from its end."""
+    directions: int = 64
+    """Principal directions of the encoder's space to use."""
+
+    def fit(
+        self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
+    ) -> ConditionalScorer:
+        """See ``learners.protocol.Learner``. Nothing is chosen on ``valid``; it is measured, then joins the fit."""
+        train, valid = validation.cut(train, valid, seed)
+        whole = concat(train, valid)
+        numbers = Numbering.of(whole)
+        number_N = numbers.place_users[whole.user_N].astype(np.int32) + 1
+        own_N = np.where(self._generic(whole, seed), GENERIC, number_N)
+        own_N[len(train) :] = number_N[len(train) :]  # measured as users will be answered
+        addressed = self._addressed(whole, own_N)
+        first = np.arange(len(whole)) < len(train)
+        inner = Pooled(directions=self.directions).fit(
+            addressed.take(first), encoder=encoder, seed=seed, valid=addressed.take(~first)
+        )
+        users = Users(whole.users.ids.gather(numbers.users_U))
+        return ConditionalScorer(inner, users, self.prompt_characters)
+
+    def _generic(self, rows: Comparisons, seed: int) -> BoolArray:
+        """Which rows carry the generic id: drawn by what was judged, so that neither order nor names matter."""
+        users_U, user_N = np.unique(rows.user_N, return_inverse=True)
+        salt = np.frombuffer(blake2b(f"generic {seed}".encode(), digest_size=8).digest(), "<u8")[0]
+        with np.errstate(over="ignore"):
+            bits_N = rows.pair_key_N * np.uint64(0x9E3779B97F4A7C15) ^ judged_keys(rows, user_N, len(users_U))[user_N]
+            bits_N = (bits_N ^ salt ^ (bits_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            bits_N = (bits_N ^ (bits_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return (bits_N >> np.uint64(11)) < self.generic_share * 2.0**53
+
+    def _addressed(self, rows: Comparisons, number_N: IntArray) -> Comparisons:
+        """The same judgements of texts that begin with the judge's id."""
+        both_N = np.concatenate([rows.chosen_N, rows.rejected_N])
+        pool, place = addressed(rows.responses, np.tile(number_N, 2), both_N, self.prompt_characters)
+        return replace(rows, responses=pool, chosen_N=place[: len(rows)], rejected_N=place[len(rows) :])
+
+
+def addressed(
+    responses: Responses, number_Q: IntArray, response_Q: IntArray, prompt_characters: int
+) -> tuple[Responses, IntArray]:
+    """Pool of the distinct texts "User ID: number, prompt, response" asked about, and each question's place in it.
+
+    The prompt stands in the text, so the pool's own prompts are empty: one for each (number, prompt), within which
+    responses are compared. Lengths are those of the responses alone.
+    """
+    code_Q = number_Q.astype(np.int64) * len(responses) + response_Q
+    distinct, place_Q = np.unique(code_Q, return_inverse=True)
+    number_R, response_R = np.divmod(distinct, max(len(responses), 1))
+    prompt_R = responses.prompt_R[response_R]
+    used_P, at_R = np.unique(prompt_R, return_inverse=True)
+    whole_P = (responses.prompt_text(int(p)) for p in used_P)
+    prompts = pl.Series([text[max(len(text) - prompt_characters, 0) :] for text in whole_P], dtype=pl.String)
+    parts = pl.DataFrame(
+        {"number": number_R, "prompt": prompts.gather(at_R), "response": responses.texts_R.gather(response_R)}
+    )
+    texts_R = parts.select(pl.format("User ID: {}\n{}\n\n{}", *parts.columns)).to_series()
+    group, group_R = np.unique(number_R * max(len(responses.prompts), 1) + prompt_R, return_inverse=True)
+    pool = Responses(pl.Series([""] * len(group), dtype=pl.String), group_R.astype(np.int32), texts_R)
+    pool.__dict__["lengths_R"] = responses.lengths_R[response_R]
+    return pool, place_Q.astype(np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionalScorer:
+    """The shared reward on texts that begin with an id; user number u of ``users`` has the id u + 1."""
+
+    inner: PopulationScorer
+    users: Users
+    prompt_characters: int
+
+    kind: ClassVar[str] = "conditional"
+    serves: ClassVar[Serves] = "seen_users"
+
+    @property
+    def selection(self) -> Mapping[str, float | str]:
+        return self.inner.selection
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """See ``learners.protocol.Scorer``; strangers are answered under the generic id."""
+        if response_Q is None:
+            response_Q = np.arange(len(responses), dtype=np.int32)
+        number_Q = self.users.index(user_ids) + 1
+        pool, place_Q = addressed(responses, number_Q, response_Q, self.prompt_characters)
+        value_Q = self.inner.score(pool, pl.repeat("", len(pool), eager=True)).value_Q[place_Q]
+        return Scores(value_Q, np.where(number_Q != GENERIC, PERSONAL, POPULATION).astype(np.int8))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        inner, arrays = self.inner.state()
+        config = {"users": self.users.ids.to_list(), "prompt_characters": self.prompt_characters, "inner": inner}
+        return config, arrays
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``."""
+        inner = PopulationScorer.from_state(config["inner"], arrays, encoder)
+        return cls(inner, Users(pl.Series("id", config["users"], dtype=pl.String)), config["prompt_characters"])

@@ -1,0 +1,150 @@
+"""A published reward model as it is, for everyone alike: the evaluation paper's Pre-trained baseline.
+
+Paper: Dong et al. 2025, "When Personalization Meets Reality", section 4.1. The reward is the model's own score of the
+response after its prompt; nothing is trained and nothing is chosen on validation rows, which are only measured.
+
+What we changed: the score is read at the last token by attention mask, where transformers looks for padding tokens and
+goes wrong if padding and end of text share one (the paper's .62 in one evaluator and .80 in the other are the same
+weights). ``sign=-1`` turns a cost model round. ``ask=True`` asks an instruction-following model whether the response is
+good; its reward is log p(Yes) - log p(No), 0 where it says neither. Scores are not calibrated: their scale is the
+model's own, so accuracy means more here than log loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import polars as pl
+
+from polypref.comparisons import Comparisons, IntArray, Responses
+from polypref.errors import ArtifactError, EncoderError, SettingsError
+from polypref.features.hf import HuggingFace, inspect, locate, score_names
+from polypref.features.judge import LanguageModel, ask, language_model
+from polypref.features.protocol import Encoder
+from polypref.learners import validation
+from polypref.learners.protocol import POPULATION, Scores, Serves, margins
+from polypref.learners.questions import Approval
+
+ANSWERS = ("Yes", "No")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Settings of a reward model that is used as it is."""
+
+    model: str
+    """A local folder or a name on the hub; with ask, also http://host:8000/v1#name."""
+    sign: Literal[1, -1] = 1
+    """-1 for a model that scores cost: less is better."""
+    label: str | int | None = None
+    """Which score to take where the model gives several: its name or its number, from 0."""
+    ask: bool = False
+    """Ask a language model instead of reading a score head."""
+    max_length: int | None = None
+    """Tokens read; the model's limit, at most 2,048 (8,192 with ask), when not given."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the network; scores are float32."""
+
+    def __post_init__(self) -> None:
+        if self.sign not in (1, -1):
+            raise SettingsError(f"pretrained:{self.model}: sign = {self.sign!r}; expected 1, or -1 for a cost model.")
+
+    @property
+    def identity(self) -> str:
+        """Names everything that decides a score: the model's content included."""
+        label = self._label  # first: what is wrong with the model is told in its words
+        return f"{self._reads.identity} label={label} sign={self.sign}"
+
+    def fit(
+        self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
+    ) -> PretrainedScorer:
+        """See ``learners.protocol.Learner``; learns nothing and needs no encoder.
+
+        Raises EncoderError when the model cannot be had, has no reward head, or gives several scores and none is named.
+        """
+        _, valid = validation.cut(train, valid, seed)
+        scorer = PretrainedScorer(self, self.identity, {})
+        return replace(scorer, selection=validation.measure(margins(scorer, valid).value_Q, valid))
+
+    @cached_property
+    def _asked(self) -> LanguageModel | None:
+        return language_model(self.model, max_length=self.max_length, dtype=self.dtype) if self.ask else None
+
+    @cached_property
+    def _reads(self) -> LanguageModel | HuggingFace:
+        return self._asked or HuggingFace(self.model, score="only", max_length=self.max_length, dtype=self.dtype)
+
+    @cached_property
+    def _label(self) -> int:
+        """Number of the score to take."""
+        if self.ask:
+            return 0
+        folder, _ = locate(self.model, None)
+        kind, _, _ = inspect(folder)
+        if kind != "reward":
+            raise EncoderError(
+                f"{self.model} has no reward head (its kind is {kind!r}); give a sequence-classification model, or a "
+                "causal one with ask=true to ask it."
+            )
+        names = score_names(folder)
+        if self.label is None and len(names) == 1:
+            return 0
+        if self.label in names:
+            return names.index(str(self.label))
+        if isinstance(self.label, int) and 0 <= self.label < len(names):
+            return self.label
+        raise EncoderError(
+            f"{self.model} gives {len(names)} scores, {', '.join(names)}; label = {self.label!r}. Name one of them."
+        )
+
+    def rewards(self, responses: Responses) -> Scores:
+        """Reward of each response in the pool; cached by content."""
+        unanswered_R = None
+        if isinstance(self._reads, HuggingFace):
+            value_R = self._reads.encode(responses)[:, self._label].astype(np.float64)
+        else:
+            value_R = ask(self._reads, Approval.each(responses), ANSWERS)
+            unanswered_R = np.isnan(value_R).astype(np.float64)
+        value_R = self.sign * np.nan_to_num(value_R)
+        return Scores(value_R, np.full(len(responses), POPULATION, np.int8), unanswered_R)
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainedScorer:
+    """The model's own scores; ``identity`` names the content of the model that was fitted."""
+
+    settings: Pretrained
+    identity: str
+    selection: Mapping[str, float | str]
+
+    kind: ClassVar[str] = "pretrained"
+    serves: ClassVar[Serves] = "population"
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """See ``learners.protocol.Scorer``."""
+        if response_Q is None:
+            return self.settings.rewards(responses)
+        asked, place_Q = np.unique(response_Q, return_inverse=True)
+        return self.settings.rewards(responses.take(asked)).take(place_Q.astype(np.int32))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """See ``learners.protocol.Scorer``."""
+        return {
+            "settings": asdict(self.settings),
+            "identity": self.identity,
+            "selection": dict(self.selection),
+        }, {}
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``. Raises ArtifactError when the model is another one by now."""
+        settings = Pretrained(**config["settings"])
+        if settings.identity != config["identity"]:
+            raise ArtifactError(f"{settings.model} has changed since the scorer was saved; fit and save it again.")
+        return cls(settings, config["identity"], config["selection"])

@@ -1,0 +1,169 @@
+"""A language model that is shown the user's most similar earlier choices: the evaluation paper's RAG judge.
+
+Paper: Dong et al. 2025, "When Personalization Meets Reality", section 4.1. The user's three training comparisons that
+are most similar to the one at hand are put before a language model, which picks response A or B:
+
+    margin = (odds(A | chosen is A) - odds(A | chosen is B)) / 2        odds(A) = log p(A) - log p(B)
+
+Nothing is trained; validation rows join the memory.
+
+What we changed: the released code searches with the text of the *test* row, its label included; here a query knows
+the two responses only in neutral order, and the pair that is asked about is never shown (``retrieval``). It samples an
+answer at temperature 0.7 and takes any capital A for "A"; here the first token's log-probabilities are compared, both
+orders averaged, so a liking for the letter A or for the first place cancels. Where the model says neither A nor B in
+one order, that order counts nothing; in both, the margin is 0, which counts one half; how often is counted apart
+(``Scores.unanswered_Q``). Strangers are judged without examples: the population's answer, as the model has it. The
+model is any causal one of transformers or any server that speaks OpenAI's protocol (``features.judge``). A single
+response is scored by its margin over an empty one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
+from polypref.errors import ArtifactError, NotEnoughData, SettingsError
+from polypref.features.judge import LanguageModel, ask, language_model
+from polypref.features.protocol import Encoder
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.questions import CHARACTERS, Case, Choice, prompt_texts
+from polypref.learners.retrieval import Memory
+
+LETTERS = ("A", "B")
+
+
+@dataclass(frozen=True)
+class RetrievalJudge:
+    """Settings of the judge."""
+
+    model: str
+    """A local folder, a name on the hub, or http://host:8000/v1#name."""
+    neighbours: int = 3
+    """How many of the user's own comparisons are shown."""
+    characters: int = CHARACTERS
+    """Of each prompt and response that is shown, at most."""
+    max_length: int | None = None
+    """Tokens read; the model's limit, at most 8,192, when not given. Not for a server."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the network. Not for a server."""
+    timeout: float = 60.0
+    """Seconds that a server has for an answer."""
+    retries: int = 5
+    """Further tries when a server is busy or fails."""
+    pause: float = 1.0
+    """Seconds before the first of them, doubling."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("neighbours", 0), ("characters", 1), ("retries", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise SettingsError(f"retrieval-judge: {name} = {value!r}; expected a whole number from {least}.")
+
+    @cached_property
+    def language_model(self) -> LanguageModel:
+        """The judge, not loaded. Raises SettingsError for an address that cannot be one."""
+        return language_model(
+            self.model,
+            max_length=self.max_length,
+            dtype=self.dtype,
+            timeout=self.timeout,
+            retries=self.retries,
+            pause=self.pause,
+        )
+
+    @property
+    def identity(self) -> str:
+        """See ``learners.protocol.ReadsModel``."""
+        return self.language_model.identity
+
+    def fit(
+        self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
+    ) -> RetrievalJudgeScorer:
+        """See ``learners.protocol.Learner``. Remembers ``train`` and ``valid``; asks the judge nothing."""
+        if not len(train):
+            raise NotEnoughData("no comparisons to learn from: 0 training rows; lower --min-judgements or add data.")
+        whole = train if valid is None else concat(train, valid)
+        return RetrievalJudgeScorer(self, self.identity, Memory.of(encoder, whole))
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalJudgeScorer:
+    """The judge and what it may look up; ``identity`` names the model that was fitted."""
+
+    settings: RetrievalJudge
+    identity: str
+    memory: Memory
+
+    kind: ClassVar[str] = "retrieval-judge"
+    serves: ClassVar[Serves] = "seen_users"
+
+    @property
+    def selection(self) -> Mapping[str, float | str]:
+        """Nothing is chosen."""
+        return {}
+
+    def compare(self, comparisons: Comparisons) -> Scores:
+        """See ``learners.protocol.Compares``. Raises EncoderError when the judge cannot be had or does not reply."""
+        shown_NK = self.memory.nearest(comparisons, self.settings.neighbours)[:, ::-1]  # the likest stands last
+        shown = [[self._cases[m] for m in row if m >= 0] for row in shown_NK.tolist()]
+        prompts, texts = prompt_texts(comparisons.responses), comparisons.responses.texts_R.to_list()
+        prompt_N = comparisons.responses.prompt_R[comparisons.chosen_N].tolist()
+        chosen_N, rejected_N = comparisons.chosen_N.tolist(), comparisons.rejected_N.tolist()
+        questions = [
+            Choice(Case(prompts[p], texts[first], texts[second]), cases, self.settings.characters)
+            for firsts, seconds in ((chosen_N, rejected_N), (rejected_N, chosen_N))
+            for p, first, second, cases in zip(prompt_N, firsts, seconds, shown, strict=True)
+        ]
+        odds_2N = ask(self.settings.language_model, questions, LETTERS).reshape(2, -1)
+        margin_N = (np.nan_to_num(odds_2N[0]) - np.nan_to_num(odds_2N[1])) / 2
+        source_N = np.where(self.memory.rows.users.index(comparisons.users.ids) >= 0, PERSONAL, POPULATION)
+        return Scores(margin_N, source_N.astype(np.int8)[comparisons.user_N], np.isnan(odds_2N).mean(axis=0))
+
+    @cached_property
+    def _cases(self) -> list[Case]:
+        """What is remembered, in words: the response whose text comes first by content is A."""
+        rows = self.memory.rows
+        prompts, texts = prompt_texts(rows.responses), rows.responses.texts_R.to_list()
+        prompt_M = rows.responses.prompt_R[rows.chosen_N].tolist()
+        cases = []
+        for p, chosen, rejected in zip(prompt_M, rows.chosen_N.tolist(), rows.rejected_N.tolist(), strict=True):
+            first, second = sorted((chosen, rejected))
+            cases.append(Case(prompts[p], texts[first], texts[second], "A" if first == chosen else "B"))
+        return cases
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """See ``learners.protocol.Scorer``: the margin of each response over an empty one."""
+        if response_Q is None:
+            response_Q = np.arange(len(responses), dtype=np.int32)
+        ids = pl.Series("id", user_ids, dtype=pl.String)
+        users = Users(ids.unique(maintain_order=True))
+        n_prompts = len(responses.prompts)
+        pool = replace(
+            responses,
+            prompt_R=np.concatenate([responses.prompt_R, np.arange(n_prompts, dtype=np.int32)]),
+            texts_R=pl.concat([responses.texts_R, pl.repeat("", n_prompts, dtype=pl.String, eager=True)]),
+        )
+        empty_Q = (len(responses) + responses.prompt_R[response_Q]).astype(np.int32)
+        return self.compare(Comparisons(pool, users, users.index(ids), response_Q, empty_Q))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        memory, arrays = self.memory.state()
+        return {"settings": asdict(self.settings), "identity": self.identity, "memory": memory}, arrays
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``. Raises ArtifactError when the judge is another one by now."""
+        settings = RetrievalJudge(**config["settings"])
+        if settings.identity != config["identity"]:
+            raise ArtifactError(f"{settings.model} has changed since the scorer was saved; fit and save it again.")
+        return cls(settings, config["identity"], Memory.from_state(config["memory"], arrays, encoder))
