@@ -18,6 +18,7 @@ from polypref import features
 from polypref.cli import main
 from polypref.comparisons import Responses, from_columns
 from polypref.data.split import holdout
+from polypref.errors import PolyprefError
 
 PROMPT = "How do I boil an egg?"
 
@@ -172,7 +173,7 @@ def test_a_bad_row_is_one_line_and_leaves_no_file(fitted, tmp_path, capsys, text
 
 def test_a_scorer_that_cannot_be_used_says_why(fitted, tmp_path, capsys, monkeypatch):
     questions = write_rows(tmp_path / "q.jsonl", QUESTIONS)
-    assert "not a polypref artifact" in complaint(capsys, "score", tmp_path / "absent", questions)
+    assert "polypref fit FILE --out" in complaint(capsys, "score", tmp_path / "absent", questions)
     nameless = shutil.copytree(fitted / "scorer", tmp_path / "nameless")
     (nameless / "fit.json").unlink()
     assert "--encoder" in complaint(capsys, "score", nameless, questions)
@@ -216,3 +217,76 @@ def test_non_ascii_answers_reach_an_ascii_terminal_unharmed(fitted, tmp_path, mo
     assert main(["score", str(fitted / "scorer"), questions]) == 0
     lines = terminal.buffer.getvalue().decode("utf-8").splitlines()  # type: ignore[attr-defined]
     assert [json.loads(line)["prompt"] for line in lines] == [row["prompt"] for row in QUESTIONS]
+
+
+def test_score_takes_the_columns_and_chats_that_fit_takes(fitted, tmp_path):
+    """Texts and chats in one file, whole conversations as responses, columns known by other names."""
+    chat = [{"role": "user", "content": PROMPT}]
+    rows = [
+        {"worker": "u0", "question": PROMPT, "chosen": "please"},
+        {"worker": "u0", "question": chat, "chosen": [{"role": "assistant", "content": "please"}]},
+        {"worker": "u0", "question": chat, "chosen": [*chat, {"role": "assistant", "content": "please"}]},
+    ]
+    questions = write_rows(tmp_path / "q.jsonl", rows)
+    out = tmp_path / "a.jsonl"
+    assert main(["score", str(fitted / "scorer"), questions, "--columns", "response=chosen", "--out", str(out)]) == 0
+    answers = read_rows(out)
+    assert [a["prompt"] for a in answers] == [PROMPT, chat, chat]
+    assert [a["response"] for a in answers] == ["please"] * 3
+    assert len({a["score"] for a in answers}) == 1
+
+
+def test_a_missing_column_is_told_with_the_flag_that_works(fitted, tmp_path, capsys):
+    questions = write_rows(tmp_path / "q.jsonl", [{"user_id": "u0", "prompt": PROMPT, "text": "please"}])
+    err = complaint(capsys, "score", fitted / "scorer", questions)
+    assert "--columns response=text" in err
+    assert main(["score", str(fitted / "scorer"), questions, "--columns", "response=text"]) == 0
+
+
+def row(user: str, chosen: str, rejected: str, **more: object) -> dict:
+    return {"user_id": user, "prompt": PROMPT, "chosen": chosen, "rejected": rejected, **more}
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([row(f"u{k % 2}", f"a{k}", f"b{k}", tie=True) for k in range(40)], "every judgement is a tie"),
+        ([row("u", f"a{k}", f"b{k}") for k in range(40)], "all judgements are by one user"),
+        ([row("u", "a", "b"), row("u", "b", "c"), row("v", "d", "e")], "3 judgements that are no ties; fit needs"),
+    ],
+)
+def test_fit_refuses_what_nobody_can_learn(tmp_path, capsys, rows, words):
+    prefs = write_rows(tmp_path / "p.jsonl", rows)
+    arguments = ["--encoder", "words", "--learner", "pooled", "--out", tmp_path / "s"]
+    assert words in complaint(capsys, "fit", prefs, *arguments)
+    assert not (tmp_path / "s").exists()
+
+
+def test_fit_warns_of_few_validation_rows_and_tells_rows_from_judgements(tmp_path, capsys):
+    rows = [
+        {"user_id": f"u{u}", "prompt": f"p{k}", "response": f"{word} {k}", "rating": r}
+        for u in range(2)
+        for k in range(8)
+        for r, word in enumerate(("please", "now", "well"))
+    ]
+    prefs = write_rows(tmp_path / "p.jsonl", rows)
+    assert main(["fit", prefs, "--encoder", "words", "--learner", "pooled", "--out", str(tmp_path / "s")]) == 0
+    out, err = capsys.readouterr()
+    assert "of 48 judgements by 2 users (48 rows read)" in out
+    assert "pairs were made from ratings" in out
+    assert err.startswith("polypref: warning: only ")
+    assert err.count("\n") == 1
+
+
+def test_load_takes_the_encoder_that_fit_named(fitted, tmp_path, monkeypatch):
+    scorer = polypref.load(fitted / "scorer")
+    pool = polypref.from_columns(["u0"], [PROMPT], ["please"], ["now"])
+    polite, brisk = scorer.score(pool.responses, ["u0", "u0"]).value_Q
+    assert polite > brisk
+    nameless = shutil.copytree(fitted / "scorer", tmp_path / "nameless")
+    (nameless / "fit.json").unlink()
+    with pytest.raises(PolyprefError, match="does not say which encoder"):
+        polypref.load(nameless)
+    assert polypref.load(nameless, "words").score(pool.responses, ["u0", "u0"]).value_Q[0] == polite
+    with pytest.raises(PolyprefError, match=r"fit FILE --out nowhere"):
+        polypref.load("nowhere")

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from polypref.cli.shared import Columns, EncoderName, Files, Ties
 
-FACTS = "fit.json"  # beside the scorer's own files: what was fitted, on what, with which encoder
-VALID_SHARE = 0.1
+if TYPE_CHECKING:
+    from polypref.comparisons import Comparisons
+    from polypref.data.split import Rule
+
+VALID_SHARES = (0.1, 0.2, 0.3)  # of the pairs or texts; the first that leaves ENOUGH_VALID rows
+ENOUGH_VALID = 20
+FEWEST = 10  # decided judgements; with fewer, one or two of them would choose the hyper-parameters
 
 
 @dataclass(frozen=True)
 class Fit:
     """Fit one learner on all judgements and save the scorer.
 
-    A tenth of the judgements chooses the learner's hyper-parameters and then joins the fit. It is cut by the rule that
-    suits the data, as in compare; cutting by response leaves out judgements between a held-out and another text.
+    Some judgements, a tenth where there are many, choose the learner's hyper-parameters and then join the fit. They are
+    cut by the rule that suits the data, as in compare; cutting by response leaves out judgements between a held-out and
+    another text.
     """
 
     files: Files
@@ -34,13 +41,16 @@ class Fit:
     def run(self) -> int:
         """Read, drop what the linter drops, fit, save."""
         from polypref.artifact import write_json
+        from polypref.cli.check import remarks
         from polypref.data.layouts import parse_columns
         from polypref.data.lint import clean, lint
+        from polypref.data.problems import counted
         from polypref.data.read import ReadOptions, read
-        from polypref.data.split import choose_rule, holdout
+        from polypref.data.split import choose_rule
         from polypref.errors import CacheError, SettingsError
         from polypref.features import encoder
         from polypref.learners import learner, save
+        from polypref.learners.saved import FACTS
 
         if not self.files:
             raise SettingsError("fit needs at least one preference file: polypref fit FILE --out DIR.")
@@ -48,8 +58,9 @@ class Fit:
         encode = encoder(self.encoder)
         reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
         comparisons = clean(reading, lint(reading))
+        ensure_fittable(comparisons)
         rule, why = choose_rule(comparisons)
-        train, valid = (comparisons.take(rows) for rows in holdout(comparisons, rule, self.seed, VALID_SHARE))
+        train, valid = cut(comparisons, rule, self.seed)
         scorer = chosen.fit(train, encoder=encode, seed=self.seed, valid=valid)
         save(scorer, self.out)
         facts = {
@@ -60,7 +71,8 @@ class Fit:
             "split": rule,
             "data": comparisons.content_hash,
             "judgements": len(train) + len(valid),
-            "judgements_read": reading.rows_read,
+            "judgements_read": len(reading.comparisons),
+            "rows_read": reading.rows_read,
             "users": len(comparisons.users),
             "selection": dict(scorer.selection),
         }
@@ -68,27 +80,51 @@ class Fit:
             write_json(self.out / FACTS, facts)
         except OSError as error:
             raise CacheError(f"cannot write {self.out / FACTS}: {error.strerror}. Free the space.") from error
+        judged, rows = counted(len(reading.comparisons), "judgements"), counted(reading.rows_read, "rows")
         print(
-            f"{self.learner} on {len(train) + len(valid):,} of {reading.rows_read:,} judgements by "
-            f"{len(comparisons.users):,} users, features from {self.encoder}"
+            f"{self.learner} on {len(train) + len(valid):,} of {judged} by {counted(len(comparisons.users), 'users')} "
+            f"({rows} read), features from {self.encoder}"
         )
         print(f"hyper-parameters chosen on {len(valid):,} of them, cut by {rule}: {why}")
         for name, value in scorer.selection.items():
             print(f"  {name}: {value if isinstance(value, str) else f'{value:.4g}'}")
+        for line in remarks(reading):
+            print(line)
+        if len(valid) < ENOUGH_VALID:
+            chose = counted(len(valid), "judgements")
+            print(f"polypref: warning: only {chose} chose the hyper-parameters; do not rely on them.", file=sys.stderr)
         print(f"saved to {self.out}")
         return 0
 
 
-def read_facts(folder: Path) -> dict[str, object]:
-    """What ``fit`` wrote down beside a scorer; empty when the folder was made by ``polypref.save``.
+def ensure_fittable(comparisons: Comparisons) -> None:
+    """Raise NotEnoughData for judgements that no learner can learn from."""
+    from polypref.data.lint import ensure_learnable
+    from polypref.errors import NotEnoughData
 
-    Raises ArtifactError when it is there and unreadable.
+    ensure_learnable(comparisons)
+    decided = len(comparisons) if comparisons.tie_N is None else int((~comparisons.tie_N).sum())
+    if decided < FEWEST:
+        raise NotEnoughData(f"{decided} judgements that are no ties; fit needs at least {FEWEST}. Give more data.")
+
+
+def cut(comparisons: Comparisons, rule: Rule, seed: int) -> tuple[Comparisons, Comparisons]:
+    """Training and validation judgements. Raises NotEnoughData when no share leaves rows on both sides.
+
+    By response a tenth of the texts is a hundredth of the judgements, so small data need a larger share.
     """
-    from polypref.errors import ArtifactError
+    from polypref.data.split import holdout
+    from polypref.errors import NotEnoughData
 
-    try:
-        return json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder / FACTS} cannot be read ({error}); fit and save it again.") from error
+    parts = None
+    for share in VALID_SHARES:
+        try:
+            parts = holdout(comparisons, rule, seed, share)
+        except NotEnoughData:
+            if parts is None and share == VALID_SHARES[-1]:
+                raise
+            continue
+        if len(parts[1]) >= ENOUGH_VALID:
+            break
+    assert parts is not None
+    return comparisons.take(parts[0]), comparisons.take(parts[1])

@@ -7,7 +7,7 @@ those that the file has: ``pair_id``, ``time``, ``seconds``, ``weight``, ``shown
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import polars as pl
@@ -82,6 +82,14 @@ def canonical(batch: Batch, layout: Layout, file: str, tally: Tally) -> pl.DataF
         rows.set(rating=rating.filter(~bad))
     _read_optional(rows)
     return rows.frame
+
+
+def response_rows(batch: Batch, names: Mapping[str, str], file: str, tally: Tally) -> pl.DataFrame:
+    """Rows of ``user_id``, ``prompt`` and ``response`` without a judgement, read as those of preferences are."""
+    rows = Rows(batch, Layout("ratings", names), file, tally)
+    _read_users(rows)
+    _read_texts(rows)
+    return rows.frame.select("user_id", "prompt", "chat", "response")
 
 
 def _read_users(rows: Rows) -> None:

@@ -29,6 +29,7 @@ from polypref.learners.pretrained import Pretrained, PretrainedScorer
 from polypref.learners.protocol import Adapts, Learner, Scorer, Scores, Uncertain, margins
 from polypref.learners.random import Random, RandomScorer
 from polypref.learners.retrieval_judge import RetrievalJudge, RetrievalJudgeScorer
+from polypref.learners.saved import encoder_for
 
 LEARNERS: dict[str, Learner] = {
     "random": Random(),
@@ -123,11 +124,14 @@ def save(scorer: Scorer, path: Path | str) -> None:
     artifact.save(path, "scorer", {"scorer": scorer.kind, **config}, arrays)
 
 
-def load(path: Path | str, encoder: Encoder) -> Scorer:
+def load(path: Path | str, encoder: Encoder | str | None = None) -> Scorer:
     """Read back a scorer; it answers exactly as the saved one did, given the same encoder.
 
-    Raises ArtifactError when ``path`` holds no scorer, or one of a kind that this version does not know.
+    ``encoder`` is one, or its name; a scorer that ``polypref fit`` saved knows it. Raises ArtifactError when ``path``
+    holds no scorer, or one of a kind that this version does not know, SettingsError when the encoder is not known or
+    gives other features than those the scorer was fitted on.
     """
+    encoder = encoder_for(Path(path), encoder)
     config, arrays = artifact.load(path, "scorer")
     kind = config.pop("scorer")
     if kind not in SCORERS:
