@@ -1,0 +1,253 @@
+"""What a reward must spread over to explain everybody at once: DPL, a diagnostic of hidden disagreement.
+
+Paper: Siththaranjan, Laidlaw & Hadfield-Menell 2024, "Distributional Preference Learning". A text's reward is a
+distribution, which stands for what the model does not see: who is asking. P(c over r) = P(reward of c > reward of r):
+
+    mean-variance   Normal(mu(x), sigma(x)^2):  P = Phi(z),  z = (mu_c - mu_r) / sqrt(sigma_c^2 + sigma_r^2)
+    categorical     p(x) over 10 values from 0 to 1:  P = sum_ij p_c,i p_r,j [i > j, one half of i = j]
+
+    r2 = Var(mu) / (Var(mu) + E[sigma^2])      low where people disagree, or err, or features say little
+
+What we changed: linear heads on frozen features. Phi itself, where the authors put sigmoid(sqrt(2 pi) z)
+(``link="logistic"``), which is too steep. Only differences within a pair are known, so Var(mu) is half the mean square
+of mu_c - mu_r, and E[sigma^2] the mean over the same texts: the authors' figure where pairs are drawn at random.
+sigma is 1 at the mean input, since the scale of rewards is free. A ridge chosen on validation rows instead of few
+steps. Everybody is answered alike with the mean, in units of log odds.
+
+r2 alone does not tell disagreement from error: both lower it. ``hidden_disagreement`` sets it beside a null, and says
+what that covers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.special import expit, logit, softmax
+
+from polypref.comparisons import Comparisons, IntArray, Responses, concat
+from polypref.features.protocol import Encoder
+from polypref.learners import validation
+from polypref.learners.descent import Batch, Descent, Parameters, Table
+from polypref.learners.inputs import Inputs
+from polypref.learners.protocol import POPULATION, Scores, Serves
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ATOMS = 10
+FEWEST_USERS = 5  # to resample
+ONE = float(np.log(np.e - 1.0))  # softplus of this is 1
+SLOPE = 1.702  # Phi(z) is near sigmoid(1.702 z)
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Dpl:
+    """Settings of distributional preference learning on frozen features."""
+
+    form: Literal["mean-variance", "categorical"] = "mean-variance"
+    """How a text's reward is distributed."""
+    link: Literal["normal", "logistic"] = "normal"
+    """For mean-variance: the normal distribution function, or the authors' stand-in for it."""
+    penalties: tuple[float, ...] = (3.0, 0.3, 30.0)
+    """Inverse prior variances of the heads' weights to try on validation rows."""
+    spread_penalty: float = 0.0
+    """Weight on the mean variance, for mean-variance (the authors' option)."""
+    entropy_bonus: float = 0.0
+    """Weight on the mean entropy, for categorical; the authors have .1."""
+    resamples: int = 20
+    """Times that users are drawn anew for the interval of r2."""
+    most_steps: int = 600
+    """Steps of Adam at most; validation rows usually stop it earlier."""
+    directions: int = 64
+    """Principal directions of the encoder's space to use."""
+
+    def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> DplScorer:
+        """See ``learners.protocol.Learner``. ``selection`` has ``r2`` and, with five users, ``r2_low``, ``r2_high``."""
+        fits = resampled(self, train, encoder, seed, valid)
+        found = {"r2": float(fits.r2_S[0])}
+        if len(fits.r2_S) > 1:
+            found["r2_low"], found["r2_high"] = interval(fits.r2_S)
+        first = {name: value[..., 0] for name, value in fits.heads.items()}
+        return DplScorer(fits.inputs, self.form, first, fits.unit, found | fits.selection)
+
+
+class Fits(NamedTuple):
+    """S fits: heads (last axis: fit), their inputs, r2 of each fit, a log odd in rewards of the first, what was chosen.
+
+    The first fit is that of the data; every other one weighs each user by how often they were drawn.
+    """
+
+    heads: dict[str, Floats]
+    inputs: Inputs
+    r2_S: Floats
+    unit: float
+    selection: dict[str, float]
+
+
+def resampled(how: Dpl, train: Comparisons, encoder: Encoder, seed: int, valid: Comparisons | None) -> Fits:
+    """Fit to the data and, side by side, to the data with users drawn anew."""
+    train, valid = validation.cut(train, valid, seed)
+    whole = concat(train, valid)
+    inputs = Inputs.fit(encoder, whole, how.directions)
+    table = Table.build(whole, inputs)
+    descent = Descent(table, train, valid, seed, rate=0.03, most=how.most_steps)
+    drawn_US = _draw(how, table, seed)
+    tried = {penalty: _Heads(how, table, drawn_US[:, :1], penalty, descent.weight) for penalty in how.penalties}
+    trials = {penalty: descent.attempt(model) for penalty, model in tried.items()}
+    chosen = validation.best({penalty: trial.log_loss for penalty, trial in trials.items()})
+    heads = descent.finish(_Heads(how, table, drawn_US, chosen, descent.weight), trials[chosen])
+    user_N, chosen_N, rejected_N = table.numbers.judges(whole)
+    weight_NS = whole.weights_N[:, None] * drawn_US[user_N]
+    mean_RS, variance_RS = moments(heads, table.x_RK.numpy().astype(np.float64), how.form)
+    r2_S = explained(mean_RS, variance_RS, chosen_N, rejected_N, weight_NS)
+    unit = float(np.sqrt(2.0 * variance_RS[:, 0].mean()) / SLOPE)
+    return Fits(heads, inputs, r2_S, unit, {"penalty": chosen, "steps": trials[chosen].steps, **trials[chosen].found})
+
+
+def _draw(how: Dpl, table: Table, seed: int) -> Floats:
+    """How often each user counts in each fit, (U, S): once in the first."""
+    users = len(table.users)
+    times = how.resamples if users >= FEWEST_USERS else 0
+    drawn_SU = np.random.default_rng(seed).multinomial(users, np.full(users, 1.0 / users), size=times)
+    return np.concatenate([np.ones((users, 1)), drawn_SU.T.astype(np.float64)], axis=1)
+
+
+def moments(heads: Mapping[str, Floats], x_RK: Floats, form: str) -> tuple[Floats, Floats]:
+    """Mean and variance of each response's reward under each fit, (R, S) each."""
+    if form == "mean-variance":
+        return x_RK @ heads["mean_KS"], np.logaddexp(0.0, ONE + x_RK @ heads["spread_KS"]) ** 2
+    atom_C = np.linspace(0.0, 1.0, ATOMS)[:, None]
+    share_RCS = softmax(np.tensordot(x_RK, heads["atom_KCS"], 1) + heads["atom_CS"], axis=1)
+    mean_RS = (share_RCS * atom_C).sum(axis=1)
+    return mean_RS, (share_RCS * atom_C**2).sum(axis=1) - mean_RS**2
+
+
+def explained(mean_RS: Floats, variance_RS: Floats, one_N: IntArray, other_N: IntArray, weight_NS: Floats) -> Floats:
+    """r2 of each fit, (S,): what the means of the texts in pairs differ by, over that and what each text spreads."""
+    between_S = (weight_NS * (mean_RS[one_N] - mean_RS[other_N]) ** 2 / 2.0).sum(axis=0)
+    within_S = (weight_NS * (variance_RS[one_N] + variance_RS[other_N]) / 2.0).sum(axis=0)
+    return between_S / np.maximum(between_S + within_S, 1e-12)
+
+
+def interval(r2_S: Floats) -> tuple[float, float]:
+    """95 % interval of the first fit's r2 from the spread of the others, in log odds."""
+    at_S = logit(np.clip(r2_S, 1e-9, 1.0 - 1e-9))
+    half = 1.96 * at_S[1:].std(ddof=1)
+    return float(expit(at_S[0] - half)), float(expit(at_S[0] + half))
+
+
+@dataclass(frozen=True, eq=False)
+class _Heads:
+    """The heads of S fits side by side, as ``descent.Model``; validation rows judge the first."""
+
+    how: Dpl
+    table: Table
+    drawn_US: Floats
+    penalty: float
+    weight: float  # of all judgements: penalties are per fit, the loss is per judgement
+
+    def start(self, seed: int) -> Parameters:
+        """No text is better than another."""
+        import torch
+
+        k, fits = self.table.x_RK.shape[1], self.drawn_US.shape[1]
+        if self.how.form == "mean-variance":
+            return {"mean_KS": torch.zeros(k, fits), "spread_KS": torch.zeros(k, fits)}
+        return {"atom_KCS": torch.zeros(k, ATOMS, fits), "atom_CS": torch.zeros(ATOMS, fits)}
+
+    def margins(self, now: Parameters, rows: Batch) -> Tensor:
+        """See ``descent.Model``."""
+        return self._judge(now, rows)[0][:, 0]
+
+    def loss(self, now: Parameters, rows: Batch) -> Tensor:
+        """See ``descent.Model``: the sum over fits."""
+        import torch
+        from torch.nn.functional import embedding, softplus
+
+        margin_BS, extra_BS = self._judge(now, rows)
+        drawn_BS = embedding(rows.user_B, torch.from_numpy(self.drawn_US.astype(np.float32)))
+        loss_BS = softplus(-margin_BS) + (1.0 - rows.label_B[:, None]) * margin_BS + extra_BS
+        squares = self.penalty * sum((value**2).sum() for name, value in now.items() if "K" in name)
+        return (rows.weight_B[:, None] * drawn_BS * loss_BS).mean(dim=0).sum() + squares / (2.0 * self.weight)
+
+    def _judge(self, now: Parameters, rows: Batch) -> tuple[Tensor, Tensor | float]:
+        """Log odds of each judgement, (B, S), and what else is to be kept low."""
+        import torch
+        from torch.nn.functional import embedding, softplus
+
+        def sides(name: str) -> tuple[Tensor, Tensor]:
+            head_KX, x_RK = now[name].flatten(1), self.table.x_RK
+            both = torch.cat([rows.chosen_B, rows.rejected_B])
+            few = len(x_RK) <= len(both)
+            value_2BX = embedding(both, x_RK @ head_KX) if few else embedding(both, x_RK) @ head_KX
+            one, other = value_2BX.unflatten(1, now[name].shape[1:]).split(len(rows))
+            return one, other
+
+        if self.how.form == "mean-variance":
+            (mean_BS, other_BS), spreads = sides("mean_KS"), sides("spread_KS")
+            variance_BS = sum(softplus(ONE + spread_BS).square() for spread_BS in spreads)
+            z_BS = (mean_BS - other_BS) / variance_BS.sqrt()  # type: ignore[union-attr]
+            if self.how.link == "logistic":
+                return float(np.sqrt(2.0 * np.pi)) * z_BS, self.how.spread_penalty * variance_BS
+            return torch.special.log_ndtr(z_BS) - torch.special.log_ndtr(-z_BS), self.how.spread_penalty * variance_BS
+        shares = [torch.softmax(logit_BCS + now["atom_CS"], dim=1) for logit_BCS in sides("atom_KCS")]
+        entropy_BS = sum(-(share * share.clamp(min=1e-12).log()).sum(dim=1) for share in shares)
+        wins_BS, losses_BS = _wins(shares[0], shares[1]), _wins(shares[1], shares[0])
+        margin_BS = wins_BS.clamp(min=1e-12).log() - losses_BS.clamp(min=1e-12).log()
+        return margin_BS, -self.how.entropy_bonus * entropy_BS
+
+
+def _wins(one_BCS: Tensor, other_BCS: Tensor) -> Tensor:
+    """Probability that the first is the greater, one half where they are the same."""
+    below_BCS = other_BCS.cumsum(dim=1) - other_BCS / 2.0
+    return (one_BCS * below_BCS).sum(dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class DplScorer:
+    """The mean of each text's reward, the same for everyone; ``moments`` has its spread too.
+
+    ``unit`` is what one log odd of a choice comes to, near even chances, in rewards of the fit.
+    """
+
+    inputs: Inputs
+    form: str
+    heads: Mapping[str, Floats]
+    unit: float
+    selection: Mapping[str, float | str]
+
+    kind: ClassVar[str] = "dpl"
+    serves: ClassVar[Serves] = "population"
+
+    def moments(self, responses: Responses) -> tuple[Floats, Floats]:
+        """Mean and variance of each response's reward, (R,) each, in log odds."""
+        return self._moments(self.inputs(responses))
+
+    def _moments(self, x_RK: Floats) -> tuple[Floats, Floats]:
+        wide = {name: value[..., None] for name, value in self.heads.items()}
+        mean_R1, variance_R1 = moments(wide, x_RK, self.form)
+        return mean_R1[:, 0] / self.unit, variance_R1[:, 0] / self.unit**2
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """See ``learners.protocol.Scorer``."""
+        x_RK, _, place_Q = self.inputs.used(responses, response_Q)
+        return Scores(self._moments(x_RK)[0][place_Q], np.full(len(place_Q), POPULATION, np.int8))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        arrays = {f"heads.{name}": value for name, value in self.heads.items()}
+        return {"form": self.form, "unit": self.unit, "selection": dict(self.selection)}, arrays | self.inputs.arrays()
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``."""
+        heads = {name.removeprefix("heads."): value for name, value in arrays.items() if name.startswith("heads.")}
+        return cls(Inputs.from_arrays(encoder, arrays), config["form"], heads, config["unit"], config["selection"])

@@ -1,0 +1,104 @@
+"""Is there hidden disagreement here? DPL's r2 beside what it would be if everybody had one taste and erred as they do.
+
+r2 (``dpl``) falls with disagreement, and with everything else that keeps a single reward from telling who wins: people
+who err, features that say little. Shuffling users cannot be the null, for DPL never sees them. The null here keeps the
+people and the pairs and draws new choices: everybody has the pooled reward, and is as decided on it as on a reward of
+their own,
+
+    P(c over r) = sigmoid(t_u (pooled margin)),      t_u = rms of u's own margins / rms of u's pooled margins
+
+Own and pooled margins are of pairs held out from the fit they come from (halves by text pair, crosswise).
+
+Covered: error and weak features lower r2 and null alike. Not covered: people who differ in ways that features cannot
+tell, and who therefore look undecided also on a reward of their own; few judgements per user do the same to everybody.
+Both make the null too low, so disagreement may be missed but is not made up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import expit
+
+from polypref.comparisons import Comparisons
+from polypref.data.split import holdout
+from polypref.features.protocol import Encoder
+from polypref.learners.dpl import Dpl, Floats, interval, resampled
+from polypref.learners.individual import Individual
+from polypref.learners.protocol import margins
+
+
+@dataclass(frozen=True)
+class HiddenDisagreement:
+    """r2 with a 95 % interval over users, the same of the null, and how much r2 lies below it.
+
+    ``gap`` is null minus r2, its interval paired user by user; nan where there are fewer than five users.
+    """
+
+    r2: float
+    low: float
+    high: float
+    null: float
+    null_low: float
+    null_high: float
+    gap: float
+    gap_low: float
+    gap_high: float
+
+    @property
+    def found(self) -> bool:
+        """Whether people disagree more than their errors explain."""
+        return self.gap_low > 0
+
+
+def hidden_disagreement(
+    comparisons: Comparisons, encoder: Encoder, *, how: Dpl | None = None, seed: int = 0
+) -> HiddenDisagreement:
+    """Fit DPL to the data and to the null. Raises NotEnoughData where there are too few pairs to cut in halves."""
+    how = how or Dpl()
+    real_S, null_S = (
+        resampled(how, rows, encoder, seed, None).r2_S for rows in (comparisons, one_taste(comparisons, encoder, seed))
+    )
+    if len(real_S) == 1:
+        unknown = float("nan")
+        (low, high), (null_low, null_high), half = (unknown, unknown), (unknown, unknown), unknown
+    else:
+        (low, high), (null_low, null_high) = interval(real_S), interval(null_S)
+        half = 1.96 * float((null_S - real_S)[1:].std(ddof=1))
+    r2, null = float(real_S[0]), float(null_S[0])
+    return HiddenDisagreement(r2, low, high, null, null_low, null_high, null - r2, null - r2 - half, null - r2 + half)
+
+
+def one_taste(rows: Comparisons, encoder: Encoder, seed: int) -> Comparisons:
+    """The same people and pairs, with choices by the pooled reward, each as decided as they are."""
+    own_N, pooled_N = _held_out_margins(rows, encoder, seed)
+    users = len(rows.users)
+    own_U, pooled_U = (np.bincount(rows.user_N, margin_N**2, users) for margin_N in (own_N, pooled_N))
+    decided_U = np.sqrt(own_U / np.maximum(pooled_U, 1e-12))
+    # drawn in an order that content decides, for the side whose text has the lower key
+    keys_R = rows.responses.keys_R
+    turned_N = keys_R[rows.chosen_N] > keys_R[rows.rejected_N]
+    order_N = np.lexsort((turned_N, rows.user_N, rows.pair_key_N))
+    coin_N = np.empty(len(rows))
+    coin_N[order_N] = np.random.default_rng(seed).random(len(rows))
+    first_wins_N = coin_N < expit(decided_U[rows.user_N] * np.where(turned_N, -pooled_N, pooled_N))
+    stays_N = first_wins_N != turned_N
+    return replace(
+        rows,
+        chosen_N=np.where(stays_N, rows.chosen_N, rows.rejected_N),
+        rejected_N=np.where(stays_N, rows.rejected_N, rows.chosen_N),
+    )
+
+
+def _held_out_margins(rows: Comparisons, encoder: Encoder, seed: int) -> tuple[Floats, Floats]:
+    """Margins (N,) under the user's own reward and under the pooled one, each fitted to the other half of the pairs."""
+    own_N, pooled_N = np.empty(len(rows)), np.empty(len(rows))
+    halves = holdout(rows, "pair", seed, 0.5)
+    for fitted, held in (halves, halves[::-1]):
+        scorer = Individual().fit(rows.take(fitted), encoder=encoder, seed=seed)
+        told = rows.take(held)
+        own_N[held] = margins(scorer, told).value_Q
+        strangers = replace(told, users=replace(told.users, ids=told.users.ids + "\0"))
+        pooled_N[held] = margins(scorer, strangers).value_Q
+    return own_N, pooled_N

@@ -1,0 +1,285 @@
+"""A vote of the most similar judgements: what retrieval alone is worth, without a language model to read it.
+
+No paper; the retrieval of the evaluation paper's RAG judge (Dong et al. 2025, section 4.1) with a vote in the judge's
+place. For user u and response x to prompt p, over the k of u's training judgements (a won over b, prompt q) that are
+most similar,
+
+    r_u(x) = scale * sum_n s_n v_n (cos(x, a_n) - cos(x, b_n)) / sum_n s_n w_n
+    s_n    = 1/2 + [(cos(x, a_n) + cos(x, b_n)) / 2 + cos(p, q_n)] / 4
+
+v is the weight with which the user preferred a less that with which they preferred b, and w both together: similarity
+does not know who won, so swapped labels give exactly opposite rewards. The paper's code looks for the judged pair with
+its label, which is what is to be told; here a response is looked for alone and no test label is ever seen. k and scale
+are chosen on validation rows. Strangers get the vote of everyone's judgements. Vectors are the learners' common
+inputs (``inputs``, ``prompts``).
+
+At most ``remembered`` text pairs are kept per user and for strangers (those whose content key is lowest, which is
+chance), so time is linear in judgements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
+from polypref.features.protocol import Encoder
+from polypref.learners import prompts, validation
+from polypref.learners.inputs import Inputs
+from polypref.learners.numbering import Numbering
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+
+Floats = NDArray[np.float32]
+BLOCK = 1 << 22  # similarities at once
+TIED = 1e-5  # similarities that differ by less are the same: rounding must not decide who votes
+
+
+@dataclass(frozen=True)
+class NearestNeighbours:
+    """Settings of the vote."""
+
+    neighbours: tuple[int, ...] = (10, 3, 30, 100, 1000)
+    """Numbers of judgements that vote, to try on validation rows."""
+    remembered: int = 4096
+    """Text pairs kept per user, and for strangers."""
+    tune_rows: int = 4096
+    """Validation rows that choose, at most."""
+    directions: int = 64
+    """Principal directions of the encoder's space to use."""
+    prompt_directions: int = 64
+    """Principal directions of the prompts to use."""
+
+    def fit(
+        self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
+    ) -> NeighboursScorer:
+        """See ``learners.protocol.Learner``."""
+        train, valid = validation.cut(train, valid, seed)
+        whole = concat(train, valid)
+        inputs = Inputs.fit(encoder, whole, self.directions)
+        space = Space(inputs, prompts.fit(encoder, whole, self.prompt_directions))
+        chosen = _Chosen(self.neighbours[0], 1.0, {})
+        judged = _lowest_keys(valid, self.tune_rows)
+        if len(judged):
+            chosen = self._choose(self._scorer(space, train, chosen), judged)
+        return self._scorer(space, whole, chosen)
+
+    def _scorer(self, space: Space, rows: Comparisons, chosen: _Chosen) -> NeighboursScorer:
+        numbers = Numbering.of(rows)
+        own = Memory.of(space, rows, self.remembered, numbers.judges(rows)[0])
+        everyone = Memory.of(space, rows, self.remembered, np.zeros(len(rows), np.int32))
+        users = Users(rows.users.ids.gather(numbers.users_U))
+        selection = {"neighbours": float(chosen.neighbours), "scale": chosen.scale, **chosen.found}
+        how = (chosen.neighbours, chosen.scale, self.remembered)
+        return NeighboursScorer(space, users, own, everyone, *how, selection)
+
+    def _choose(self, scorer: NeighboursScorer, judged: Comparisons) -> _Chosen:
+        n = len(judged)
+        ids = judged.users.ids.gather(np.concatenate([judged.user_N, judged.user_N]))
+        both = np.concatenate([judged.chosen_N, judged.rejected_N])
+        votes, _ = scorer.votes(judged.responses, ids, both, self.neighbours)
+        tried = []
+        for k, value_Q in zip(self.neighbours, votes, strict=True):
+            margin_N = value_Q[:n] - value_Q[n:]
+            scale = _fitting_scale(margin_N, judged)
+            tried.append(_Chosen(k, scale, validation.measure(scale * margin_N, judged)))
+        return min(tried, key=lambda one: one.found["valid_log_loss"])
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What validation rows chose, and how it did on them."""
+
+    neighbours: int
+    scale: float
+    found: dict[str, float]
+
+
+def _lowest_keys(rows: Comparisons, most: int) -> Comparisons:
+    """At most ``most`` rows: those whose pairs have the lowest keys."""
+    if len(rows) <= most:
+        return rows
+    return rows.take(rows.pair_key_N <= np.partition(rows.pair_key_N, most - 1)[most - 1])
+
+
+def _fitting_scale(margin_N: NDArray[np.float64], rows: Comparisons) -> float:
+    """What to multiply margins by for the least log loss."""
+
+    def loss(log_scale: float) -> float:
+        return validation.log_loss(np.exp(log_scale) * margin_N, rows)
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-5.0, 7.0), method="bounded").x))
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """Where similarity is measured: cosines of responses' inputs and of prompts' inputs."""
+
+    inputs: Inputs
+    prompts: Inputs
+
+    def __call__(self, responses: Responses) -> tuple[Floats, Floats]:
+        """Directions (R, K) of responses, and (R, J) of their prompts; zero where there is no direction."""
+        z_PJ, prompt_R = prompts.inputs_of(self.prompts, responses)
+        return _directions(self.inputs(responses)), _directions(z_PJ)[prompt_R]
+
+
+def _directions(x_RK: NDArray) -> Floats:
+    return (x_RK / np.maximum(np.linalg.norm(x_RK, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Text pairs that somebody judged, one user's after the other's: user u has ``start_U[u]`` to ``start_U[u + 1]``.
+
+    ``vote_M`` is the weight with which the first text was preferred less that for the second, ``weight_M`` both.
+    Directions are those of the distinct texts and prompts, ``one_M``, ``other_M`` and ``prompt_M`` their numbers.
+    """
+
+    text_TK: Floats
+    asked_TJ: Floats
+    one_M: IntArray
+    other_M: IntArray
+    vote_M: NDArray[np.float64]
+    weight_M: NDArray[np.float64]
+    start_U: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, space: Space, rows: Comparisons, most: int, owner_N: IntArray) -> Self:
+        """Merge the judgements that one owner made of one pair; keep ``most`` pairs of each owner."""
+        keys_R = rows.responses.keys_R
+        turned_N = keys_R[rows.chosen_N] > keys_R[rows.rejected_N]
+        low_N, high_N = np.where(turned_N, (rows.rejected_N, rows.chosen_N), (rows.chosen_N, rows.rejected_N))
+        order_N = np.lexsort((rows.pair_key_N, owner_N))
+        owner, key = owner_N[order_N], rows.pair_key_N[order_N]
+        first_N = np.append(True, (owner[1:] != owner[:-1]) | (key[1:] != key[:-1])) if len(rows) else owner == owner
+        begins = np.flatnonzero(first_N)
+        sign_N = np.where(turned_N, -1.0, 1.0) * (2.0 * rows.label_N - 1.0)
+        vote_M = np.add.reduceat((sign_N * rows.weights_N)[order_N], begins)
+        weight_M = np.add.reduceat(rows.weights_N[order_N], begins)
+        owner_M = owner[begins]
+        users = int(owner_N.max()) + 1
+        rank_M = np.arange(len(owner_M)) - np.searchsorted(owner_M, np.arange(users))[owner_M]
+        kept = np.flatnonzero(rank_M < most)
+        low_M, high_M = (side_N[order_N[begins]][kept] for side_N in (low_N, high_N))
+        used_R, place_2M = np.unique(np.concatenate([low_M, high_M]), return_inverse=True)
+        text_TK, asked_TJ = space(rows.responses.take(used_R))
+        one_M, other_M = place_2M[: len(kept)].astype(np.int32), place_2M[len(kept) :].astype(np.int32)
+        start_U = np.searchsorted(owner_M[kept], np.arange(users + 1))
+        return cls(text_TK, asked_TJ, one_M, other_M, vote_M[kept], weight_M[kept], start_U)
+
+    def votes(self, user: int, x_QK: Floats, z_QJ: Floats, ks: Sequence[int]) -> NDArray[np.float64]:
+        """What the k judgements of ``user`` most similar to each question say, (number of ks, Q), unscaled."""
+        own = slice(self.start_U[user], self.start_U[user + 1])
+        size = int(own.stop - own.start)
+        one_KM, other_KM = self.text_TK[self.one_M[own]].T, self.text_TK[self.other_M[own]].T
+        asked_JM = self.asked_TJ[self.one_M[own]].T
+        found = np.zeros((len(ks), len(x_QK)))
+        block = max(1, BLOCK // max(size, 1))
+        for start in range(0, len(x_QK), block):
+            rows = slice(start, start + block)
+            one_QM, other_QM = x_QK[rows] @ one_KM, x_QK[rows] @ other_KM
+            similar_QM = 0.5 + ((one_QM + other_QM) / 2.0 + z_QJ[rows] @ asked_JM) / 4.0
+            lean_QM = (one_QM - other_QM) * self.vote_M[own]
+            for at, k in enumerate(ks):
+                share_QM = similar_QM
+                if k < size:
+                    least_Q1 = np.partition(similar_QM, size - k, axis=1)[:, size - k, None]
+                    share_QM = np.where(similar_QM >= least_Q1 - TIED, similar_QM, 0.0)
+                total_Q = share_QM @ self.weight_M[own]
+                found[at, rows] = (share_QM * lean_QM).sum(axis=1) / np.maximum(total_Q, 1e-9)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class NeighboursScorer:
+    """What is remembered of each of ``users`` (``own``) and of everybody (``everyone``, its one owner).
+
+    ``newcomers``, by id, were learnt after the fit and win over ``users``.
+    """
+
+    space: Space
+    users: Users
+    own: Memory
+    everyone: Memory
+    neighbours: int
+    scale: float
+    remembered: int
+    selection: Mapping[str, float | str]
+    newcomers: Mapping[str, Memory] = field(default_factory=dict)
+
+    kind: ClassVar[str] = "nearest-neighbours"
+    serves: ClassVar[Serves] = "any_user"
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """See ``learners.protocol.Scorer``."""
+        votes, source_Q = self.votes(responses, user_ids, response_Q, (self.neighbours,))
+        return Scores(self.scale * votes[0], source_Q)
+
+    def votes(
+        self,
+        responses: Responses,
+        user_ids: pl.Series | Sequence[str],
+        response_Q: IntArray | None,
+        ks: Sequence[int],
+    ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+        """What k neighbours say, unscaled, for several k, (number of ks, Q), and who answered."""
+        _, pool, place_Q = self.space.inputs.used(responses, response_Q)
+        x_RK, z_RJ = self.space(pool)
+        new = Users(pl.Series("id", list(self.newcomers), dtype=pl.String)).index(user_ids)
+        user_Q = np.where(new >= 0, len(self.users) + new, self.users.index(user_ids))
+        found = np.zeros((len(ks), len(place_Q)))
+        order_Q = np.argsort(user_Q, kind="stable")
+        who, starts = np.unique(user_Q[order_Q], return_index=True)
+        for user, rows in zip(who.tolist(), np.split(order_Q, starts[1:]), strict=True):
+            memory, place = self._memory(user)
+            asked, at = np.unique(place_Q[rows], return_inverse=True)  # each response is looked up once per user
+            found[:, rows] = memory.votes(place, x_RK[asked], z_RJ[asked], ks)[:, at]
+        return found, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8)
+
+    def _memory(self, user: int) -> tuple[Memory, int]:
+        if user < 0:
+            return self.everyone, 0
+        if user < len(self.users):
+            return self.own, user
+        return list(self.newcomers.values())[user - len(self.users)], 0
+
+    def adapt(self, user_id: str, few: Comparisons) -> NeighboursScorer:
+        """A new scorer that remembers the comparisons in ``few`` as ``user_id``'s; nobody else's answers move."""
+        memory = Memory.of(self.space, few, self.remembered, np.zeros(len(few), np.int32))
+        return replace(self, newcomers={**self.newcomers, user_id: memory})
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        memories = {"own": self.own, "everyone": self.everyone}
+        memories |= {f"new{at}": memory for at, memory in enumerate(self.newcomers.values())}
+        arrays = {f"{at}.{name}": array for at, memory in memories.items() for name, array in vars(memory).items()}
+        for name, inputs in vars(self.space).items():
+            arrays |= {f"{name}.{key}": array for key, array in inputs.arrays().items()}
+        config = {name: getattr(self, name) for name in ("neighbours", "scale", "remembered")}
+        ids = {"users": self.users.ids.to_list(), "newcomers": list(self.newcomers)}
+        return config | ids | {"selection": dict(self.selection)}, arrays
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``."""
+
+        def part(name: str) -> dict[str, NDArray]:
+            return {key.removeprefix(f"{name}."): a for key, a in arrays.items() if key.startswith(f"{name}.")}
+
+        space = Space(*(Inputs.from_arrays(encoder, part(name)) for name in ("inputs", "prompts")))
+        return cls(
+            space,
+            Users(pl.Series("id", config["users"], dtype=pl.String)),
+            Memory(**part("own")),
+            Memory(**part("everyone")),
+            *(config[name] for name in ("neighbours", "scale", "remembered", "selection")),
+            newcomers={user_id: Memory(**part(f"new{at}")) for at, user_id in enumerate(config["newcomers"])},
+        )

@@ -1,0 +1,220 @@
+"""Everybody mixes a few heads that say what a prompt calls for: PAL-B, on frozen features.
+
+Paper: Chen et al. 2024, "PAL: Pluralistic Alignment Framework for Learning from Heterogeneous Preferences", its form
+with a mixture of heads:
+
+    r_u(x) = s cos(sum_k softmax(w_u)_k g_k(z), f(x))      z: the prompt's inputs, g_k: head k, f: residual network
+
+What we changed: one vector per prompt and one per response, where the authors multiply token j of the response by
+token j of the prompt. A prompt is encoded as a text of its own (``prompts``). The sharpness s is learned, starts at
+zero and may turn negative, so swapped labels give exactly opposite rewards; the authors start at 1/.07 and stop at 100.
+Priors N(0, 1/penalty) on the weights of f and g, N(0, 1/user_penalty) on w. ``loss="hinge"`` offers PAL-A's loss. The
+number of heads is the fewest that come within ``slack`` of the best validation log loss, and validation rows choose
+the steps. Strangers get the mean mixture; ``adapt`` learns a new user's mixture alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from polypref.comparisons import Comparisons, IntArray, Responses, concat
+from polypref.features.protocol import Encoder
+from polypref.learners import prompts, prototypes, validation
+from polypref.learners.descent import Batch, Descent, Parameters, Table
+from polypref.learners.inputs import Inputs
+from polypref.learners.prototypes import ITEM_MAP, LEAST, Floats, MixtureScorer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HEADS = ("first_CJH", "first_C1H", "second_CHH", "second_C1H", "last_CHK", "last_C1K")
+PORTION = 1 << 23  # numbers that one portion of texts may take
+
+
+@dataclass(frozen=True)
+class PalB:
+    """Settings of PAL with a mixture of heads on frozen features."""
+
+    loss: prototypes.Loss = "logistic"
+    """Loss of a judgement's margin."""
+    prototypes: tuple[int, ...] = (2, 3, 4, 8)
+    """Numbers of heads to try on validation rows."""
+    slack: float = 0.01
+    """Share of the best validation log loss that fewer heads may lose."""
+    hidden: int = 32
+    """Units in each of a head's two hidden layers."""
+    penalty: float = 1.0
+    """Inverse prior variance of the map's and the heads' weights."""
+    user_penalty: float = 0.1
+    """Inverse prior variance of a user's scores."""
+    most_steps: int = 600
+    """Steps of Adam at most; validation rows usually stop it earlier."""
+    directions: int = 64
+    """Principal directions of the encoder's space to use."""
+    prompt_directions: int = 16
+    """Principal directions of the prompts to use."""
+
+    def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> HeadsScorer:
+        """See ``learners.protocol.Learner``."""
+        train, valid = validation.cut(train, valid, seed)
+        whole = concat(train, valid)
+        inputs = Inputs.fit(encoder, whole, self.directions)
+        asked = prompts.fit(encoder, whole, self.prompt_directions)
+        table = Table.build(whole, inputs)
+        descent = Descent(table, train, valid, seed, rate=0.03, batch=4096, most=self.most_steps)
+        z_PJ, prompt_R = prompts.inputs_of(asked, whole.responses.take(table.numbers.responses_R))
+        models = {c: _Heads(self, table, z_PJ, prompt_R, c, descent.weight) for c in self.prototypes}
+        count, model, trial = prototypes.choose(descent, models, self.slack)
+        fitted = descent.finish(model, trial)
+        mixture_UC = softmax(fitted["score_UC"], axis=1)
+        return HeadsScorer(
+            inputs,
+            table.users,
+            mixture_UC,
+            mixture_UC.mean(axis=0),
+            {name: fitted[name] for name in (*ITEM_MAP, *HEADS, "sharpness")},
+            self.user_penalty,
+            {"prototypes": float(count), "steps": trial.steps, **trial.found},
+            prompts=asked,
+        )
+
+
+def heads(now: Mapping[str, Any], z_XJ: Any, gelu: Callable[[Any], Any]) -> Any:
+    """What each head makes of each prompt, (C, X, K), in torch or numpy, whichever ``gelu`` is of."""
+    first_CXH = gelu(z_XJ @ now["first_CJH"] + now["first_C1H"])
+    return gelu(first_CXH @ now["second_CHH"] + now["second_C1H"]) @ now["last_CHK"] + now["last_C1K"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Heads:
+    """Heads, map and everybody's scores, as ``descent.Model``."""
+
+    how: PalB
+    table: Table
+    z_PJ: Floats
+    prompt_R: IntArray
+    count: int
+    weight: float  # of all judgements: penalties are per fit, the loss is per judgement
+
+    def start(self, seed: int) -> Parameters:
+        """Heads that call for random directions, whatever the prompt; everybody mixes them evenly."""
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int, sd: float = 1.0) -> Tensor:
+            return torch.randn(*shape, generator=generator) * sd
+
+        # in double precision: on its way out of the even start the fit magnifies roundings a millionfold
+        c, j, h, k = self.count, self.z_PJ.shape[1], self.how.hidden, self.table.x_RK.shape[1]
+        now = prototypes.start_item_map(k, normal) | {
+            "first_CJH": normal(c, j, h, sd=j**-0.5),
+            "first_C1H": torch.zeros(c, 1, h),
+            "second_CHH": normal(c, h, h, sd=h**-0.5),
+            "second_C1H": torch.zeros(c, 1, h),
+            "last_CHK": torch.zeros(c, h, k),
+            "last_C1K": normal(c, 1, k, sd=k**-0.5),
+            "score_UC": torch.zeros(len(self.table.users), c),
+            "sharpness": torch.zeros(1),
+        }
+        return {name: value.double() for name, value in now.items()}
+
+    def margins(self, now: Parameters, rows: Batch) -> Tensor:
+        """See ``descent.Model``."""
+        import torch
+        from torch.nn.functional import cosine_similarity, embedding, gelu
+
+        def called_for(z_XJ: Tensor) -> Tensor:
+            return heads(now, z_XJ, gelu).transpose(0, 1).flatten(1)
+
+        def mapped(x_XK: Tensor) -> Tensor:
+            return prototypes.map_items(now, x_XK.double(), gelu)
+
+        z_PJ, prompt_R = torch.from_numpy(self.z_PJ), torch.from_numpy(self.prompt_R).long()
+        mixture_B1C = embedding(rows.user_B, torch.softmax(now["score_UC"], dim=1))[:, None]
+        item_2BK = prototypes.of_rows(torch.cat([rows.chosen_B, rows.rejected_B]), self.table.x_RK, mapped)
+        head_BCK = prototypes.of_rows(prompt_R[rows.chosen_B], z_PJ, called_for).unflatten(1, (self.count, -1))
+        own_BK = (mixture_B1C @ head_BCK)[:, 0]
+        chosen_BK, rejected_BK = item_2BK.split(len(rows))
+        return now["sharpness"] * (cosine_similarity(own_BK, chosen_BK) - cosine_similarity(own_BK, rejected_BK))
+
+    def loss(self, now: Parameters, rows: Batch) -> Tensor:
+        """See ``descent.Model``."""
+        squares = self.how.user_penalty * (now["score_UC"] ** 2).sum()
+        for name in (*ITEM_MAP, *HEADS):
+            squares = squares + self.how.penalty * (now[name] ** 2).sum()
+        return prototypes.judged(rows, self.margins(now, rows), self.how.loss) + squares / (2.0 * self.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class HeadsScorer(MixtureScorer):
+    """A reward is the cosine of what the user's mixture of heads calls for and the response."""
+
+    prompts: Inputs
+
+    kind: ClassVar[str] = "pal-b"
+
+    def rewards(self, pool: Responses, x_RK: Floats, mixture_VC: Floats, user_Q: IntArray, place_Q: IntArray) -> Floats:
+        """See ``MixtureScorer``."""
+        along_RC, gram_PCC, prompt_R = self._agreement(pool, x_RK)
+        value_Q = np.empty(len(place_Q))
+        step = max(1, PORTION // gram_PCC.shape[1] ** 2)
+        for start in range(0, len(place_Q), step):
+            rows = slice(start, start + step)
+            mixture_QC, place = mixture_VC[user_Q[rows]], place_Q[rows]
+            size_Q = np.einsum("qc,qcd,qd->q", mixture_QC, gram_PCC[prompt_R[place]], mixture_QC, optimize=True)
+            along_Q = (mixture_QC * along_RC[place]).sum(axis=1)
+            value_Q[rows] = self.network["sharpness"] * along_Q / np.sqrt(size_Q + LEAST)
+        return value_Q
+
+    def judging(self, few: Comparisons) -> Callable[[Floats], tuple[Floats, Floats]]:
+        """See ``MixtureScorer``."""
+        x_RK, pool, place_2N = self.sides(few)
+        along_RC, gram_PCC, prompt_R = self._agreement(pool, x_RK)
+        chosen_N, rejected_N = place_2N[: len(few)], place_2N[len(few) :]
+        gram_NCC = gram_PCC[prompt_R[chosen_N]]
+        along_NC = self.network["sharpness"] * (along_RC[chosen_N] - along_RC[rejected_N])
+
+        def margins(mixture_C: Floats) -> tuple[Floats, Floats]:
+            gram_NC = gram_NCC @ mixture_C
+            size_N = np.sqrt(gram_NC @ mixture_C + LEAST)
+            margin_N = along_NC @ mixture_C / size_N
+            return margin_N, along_NC / size_N[:, None] - gram_NC * (margin_N / size_N**2)[:, None]
+
+        return margins
+
+    def _agreement(self, pool: Responses, x_RK: Floats) -> tuple[Floats, Floats, IntArray]:
+        """Heads along each response's direction (R, C), heads along each other (P, C, C), each response's prompt."""
+        z_PJ, prompt_R = prompts.inputs_of(self.prompts, pool)
+        count, _, k = self.network["last_CHK"].shape
+        along_RC, gram_PCC = np.empty((len(pool), count)), np.empty((len(z_PJ), count, count))
+        step = max(1, PORTION // (count * k))
+        for start in range(0, len(z_PJ), step):
+            head_CPK = heads(self.network, z_PJ[start : start + step], prototypes.gelu)
+            gram_PCC[start : start + step] = np.einsum("cpk,dpk->pcd", head_CPK, head_CPK, optimize=True)
+        order_R = np.argsort(prompt_R, kind="stable")
+        for start in range(0, len(pool), step):
+            rows = order_R[start : start + step]
+            item_RK = prototypes.map_items(self.network, x_RK[rows], prototypes.gelu)
+            item_RK = item_RK / np.sqrt((item_RK**2).sum(axis=1, keepdims=True) + LEAST)
+            asked, at = np.unique(prompt_R[rows], return_inverse=True)
+            head_CPK = heads(self.network, z_PJ[asked], prototypes.gelu)
+            along_RC[rows] = np.einsum("crk,rk->rc", head_CPK[:, at], item_RK, optimize=True)
+        return along_RC, gram_PCC, prompt_R
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        config, arrays = super().state()
+        return config, arrays | {f"prompts.{name}": value for name, value in self.prompts.arrays().items()}
+
+    @classmethod
+    def common(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> dict[str, Any]:
+        """See ``MixtureScorer``."""
+        own = {name.removeprefix("prompts."): a for name, a in arrays.items() if name.startswith("prompts.")}
+        return super().common(config, arrays, encoder) | {"prompts": Inputs.from_arrays(encoder, own)}

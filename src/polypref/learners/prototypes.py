@@ -1,0 +1,183 @@
+"""What both forms of PAL share: the map of items, people as mixtures of k prototypes, the choice of k, new people.
+
+Shapes: ``_K`` inputs, ``_C`` prototypes, ``_U`` known users, ``_V`` known users and the stranger, who comes last.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import erf, expit, softmax
+
+from polypref.comparisons import Comparisons, IntArray, Responses, Users
+from polypref.features.protocol import Encoder
+from polypref.learners.descent import Batch, Descent, Model, Trial
+from polypref.learners.inputs import Inputs
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Loss = Literal["logistic", "hinge"]
+Floats = NDArray[np.float64]
+ITEM_MAP = ("in_KK", "in_K", "mid_KK", "mid_K", "out_KK")
+LEAST = 1e-6  # added to squared lengths, whose roots have no slope at zero
+
+
+# --- the map of items: the residual network of the paper, two hidden layers as wide as its input
+
+
+def start_item_map(inputs: int, normal: Callable[..., Tensor]) -> dict[str, Tensor]:
+    """Random hidden layers and nothing yet from them: the map starts as the identity."""
+    import torch
+
+    hidden = {name: normal(inputs, inputs, sd=inputs**-0.5) for name in ("in_KK", "mid_KK")}
+    zeros = {"in_K": torch.zeros(inputs), "mid_K": torch.zeros(inputs), "out_KK": torch.zeros(inputs, inputs)}
+    return hidden | zeros
+
+
+def map_items(now: Mapping[str, Any], x_XK: Any, gelu: Callable[[Any], Any]) -> Any:
+    """``x + out gelu(mid gelu(in x))``, in torch or numpy, whichever ``gelu`` is of."""
+    return x_XK + gelu(gelu(x_XK @ now["in_KK"] + now["in_K"]) @ now["mid_KK"] + now["mid_K"]) @ now["out_KK"]
+
+
+def gelu(x: NDArray) -> NDArray:
+    """x times the standard normal's distribution function."""
+    return 0.5 * x * (1.0 + erf(x / np.sqrt(2.0)))
+
+
+def map_slopes(net: Mapping[str, Floats], x_K: Floats, slopes_CK: Floats) -> Floats:
+    """How the mapped item moves as the item ``x_K`` moves along each of C directions, (C, K)."""
+
+    def slope(x: Floats) -> Floats:
+        return 0.5 * (1.0 + erf(x / np.sqrt(2.0))) + x * np.exp(-0.5 * x * x) / np.sqrt(2.0 * np.pi)
+
+    first_K = x_K @ net["in_KK"] + net["in_K"]
+    second_K = gelu(first_K) @ net["mid_KK"] + net["mid_K"]
+    moved_CK = ((slopes_CK @ net["in_KK"]) * slope(first_K)) @ net["mid_KK"]
+    return slopes_CK + (moved_CK * slope(second_K)) @ net["out_KK"]
+
+
+def of_rows(numbers_X: Tensor, table_RK: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """``function`` of the table's rows ``numbers_X``, applied to the fewer: the table, or the rows asked for."""
+    from torch.nn.functional import embedding  # its gradient adds up in a fixed order, unlike indexing's
+
+    if len(table_RK) <= len(numbers_X):
+        return embedding(numbers_X, function(table_RK))
+    return function(embedding(numbers_X, table_RK))
+
+
+# --- fitting
+
+
+def judged(rows: Batch, margin_B: Tensor, loss: Loss) -> Tensor:
+    """Weighted mean loss of the margins; a tie is half a judgement each way."""
+    if loss == "logistic":
+        return rows.loss(margin_B)
+    won_B, lost_B = (1.0 - margin_B).clamp(min=0.0), (1.0 + margin_B).clamp(min=0.0)
+    return (rows.weight_B * (rows.label_B * won_B + (1.0 - rows.label_B) * lost_B)).mean()
+
+
+def choose(descent: Descent, models: Mapping[int, Model], slack: float) -> tuple[int, Model, Trial]:
+    """The fewest prototypes whose validation log loss is within the share ``slack`` of the best, and their trial."""
+    trials = {count: descent.attempt(models[count]) for count in sorted(models)}
+    least = min(trial.log_loss for trial in trials.values())
+    chosen = next(count for count, trial in trials.items() if trial.log_loss <= least * (1.0 + slack))
+    return chosen, models[chosen], trials[chosen]
+
+
+# --- the scorer
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureScorer(ABC):
+    """People as mixtures ``mixture_UC`` of prototypes; strangers get their mean, ``mixture_C``.
+
+    ``network`` holds what all share; ``adapt`` learns the mixture of one new person and nothing else.
+    """
+
+    inputs: Inputs
+    users: Users
+    mixture_UC: Floats
+    mixture_C: Floats
+    network: Mapping[str, Floats]
+    user_penalty: float
+    selection: Mapping[str, float | str]
+
+    kind: ClassVar[str]
+    serves: ClassVar[Serves] = "any_user"
+
+    @abstractmethod
+    def rewards(self, pool: Responses, x_RK: Floats, mixture_VC: Floats, user_Q: IntArray, place_Q: IntArray) -> Floats:
+        """Reward of the pool's response ``place_Q`` under mixture number ``user_Q``."""
+
+    @abstractmethod
+    def judging(self, few: Comparisons) -> Callable[[Floats], tuple[Floats, Floats]]:
+        """The margins (N,) of ``few`` under a mixture (C,), and their slopes (N, C), as a function of the mixture."""
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """See ``learners.protocol.Scorer``."""
+        x_RK, pool, place_Q = self.inputs.used(responses, response_Q)
+        user_Q = self.users.index(user_ids)
+        mixture_VC = np.concatenate([self.mixture_UC, self.mixture_C[None]])  # -1: the stranger
+        value_Q = self.rewards(pool, x_RK, mixture_VC, user_Q, place_Q)
+        return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
+
+    def adapt(self, user_id: str, few: Comparisons) -> Self:
+        """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
+
+        The new user's mixture is drawn around the mean mixture.
+        """
+        margins = self.judging(few)
+        center_C = np.log(np.maximum(self.mixture_C, 1e-9))
+
+        def value(shift_C: Floats) -> tuple[float, Floats]:
+            mixture_C = softmax(center_C + shift_C)
+            margin_N, slope_NC = margins(mixture_C)
+            loss_N = np.logaddexp(0.0, -margin_N) + (1.0 - few.label_N) * margin_N
+            pull_C = (few.weights_N * (expit(margin_N) - few.label_N)) @ slope_NC
+            slope_C = mixture_C * (pull_C - pull_C @ mixture_C) + self.user_penalty * shift_C
+            return float(few.weights_N @ loss_N + self.user_penalty * (shift_C @ shift_C) / 2), slope_C
+
+        mixture_C = softmax(center_C + minimize(value, np.zeros(len(center_C)), jac=True, method="L-BFGS-B").x)
+        others = np.flatnonzero((self.users.ids != user_id).to_numpy())
+        ids = pl.concat([self.users.ids.gather(others), pl.Series(self.users.ids.name, [user_id], dtype=pl.String)])
+        return replace(self, users=Users(ids), mixture_UC=np.concatenate([self.mixture_UC[others], mixture_C[None]]))
+
+    def sides(self, few: Comparisons) -> tuple[Floats, Responses, IntArray]:
+        """Inputs of the texts judged in ``few``, those texts, and the number of each side's, chosen first, (2N,)."""
+        return self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        own = {"mixture_UC": self.mixture_UC, "mixture_C": self.mixture_C}
+        network = {f"network.{name}": value for name, value in self.network.items()}
+        config = {"users": self.users.ids.to_list(), "user_penalty": self.user_penalty}
+        return config | {"selection": dict(self.selection)}, own | network | self.inputs.arrays()
+
+    @classmethod
+    def common(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> dict[str, Any]:
+        """The fields of this class, out of a saved state."""
+        return {
+            "inputs": Inputs.from_arrays(encoder, arrays),
+            "users": Users(pl.Series("id", config["users"], dtype=pl.String)),
+            "mixture_UC": arrays["mixture_UC"],
+            "mixture_C": arrays["mixture_C"],
+            "network": {n.removeprefix("network."): a for n, a in arrays.items() if n.startswith("network.")},
+            "user_penalty": config["user_penalty"],
+            "selection": config["selection"],
+        }
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``."""
+        return cls(**cls.common(config, arrays, encoder))
