@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import polypref
+from polypref.features.progress import Progress
+from toy_learners import Length, LengthEncoder, people
 
 
 @pytest.mark.parametrize("name", polypref.PUBLIC)
@@ -58,3 +60,25 @@ def test_submodules_are_reached_by_name():
     from polypref.profile import profile
 
     assert callable(profile)
+
+
+class Slow(LengthEncoder):
+    """An encoder that tells how far it is after every text, as those that take long do."""
+
+    def encode(self, responses):
+        with Progress("encoding with slow", len(responses), float(len(responses))) as progress:
+            for _ in range(len(responses)):
+                progress.advance(1, 1.0)
+        return super().encode(responses)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_quiet_silences_the_encoder_too(quiet, monkeypatch, capsys):
+    monkeypatch.setattr("polypref.features.progress.LINE_EVERY_SECONDS", -1.0)
+    learners = {"pooled": Length()}
+    data = people(users=6, per_user=20)
+    results = polypref.compare(data, learners, Slow(), seeds=1, workers=1, placebo=False, quiet=quiet)
+    assert ("encoding with slow" in capsys.readouterr().err) != quiet
+    assert repr(results).startswith("<Results: 120 judgements, 6 users, learners pooled. ")
+    assert len(repr(results)) < 1000
+    assert results.verdict["text"] in repr(results)

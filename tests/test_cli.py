@@ -30,7 +30,9 @@ class Fake:
     """Files."""
     sizes: tuple[int, ...] = ()
     """Sizes."""
-    columns: dict[str, str] | None = None
+    seed: int = 0
+    """Seed."""
+    columns: tuple[str, ...] = ()
     """Mapping."""
     fast: bool = False
     """Hurry."""
@@ -87,6 +89,7 @@ def test_every_command_is_there_and_explains_each_setting(name, capsys, monkeypa
     assert main([name, "--help"]) == 0
     shown = capsys.readouterr().out
     assert f"usage: polypref {name}" in shown
+    assert f"--config FILE reads settings from the table [{name}] of a TOML file" in shown
     cls = settings.command_class(name)
     assert (cls.__doc__ or "").strip().split("\n")[0] in shown
     for field in cls.__dataclass_fields__:  # type: ignore[attr-defined]
@@ -158,7 +161,9 @@ def test_a_reader_that_leaves_is_no_error():
     ("arguments", "words"),
     [
         (["--sises", "1"], ["Unrecognized options: --sises", "Did you mean --sizes?"]),
-        (["--sizes", "many"], ["--sizes", "many"]),
+        (["--sizes", "many"], ["--sizes: expected a whole number each, found 'many'."]),
+        (["--seed", "two"], ["--seed: expected a whole number, found 'two'."]),
+        (["--seed", "2.5"], ["--seed: expected a whole number, found '2.5'."]),
         (["--config"], ["--config needs a file"]),
         (["--config", "absent.toml"], ["absent.toml", "No such file"]),
     ],
@@ -181,19 +186,22 @@ def test_a_bad_flag_is_one_line_on_every_terminal(monkeypatch, capsys, encoding,
     monkeypatch.setattr(sys, "stdout", terminal)
     assert run_fake(monkeypatch, lambda self: 0, "--sizes", "many") == 2
     assert capsys.readouterr().err == (
-        "polypref: error: polypref demo: Error parsing --sizes: Could not find valid parse for arguments: ['many']\n"
+        "polypref: error: polypref demo: --sizes: expected a whole number each, found 'many'.\n"
     )
 
 
 def test_flags_and_toml_give_the_same_settings(tmp_path):
     config = tmp_path / "run.toml"
-    config.write_text('[fake]\nfiles = ["a", "b c"]\nsizes = [10, 20]\nfast = true\ncolumns = {user_id = "who"}\n')
-    flags = ["a", "b c", "--sizes", "10", "20", "--fast", "--columns", "user_id", "who"]
-    expected = Fake(("a", "b c"), (10, 20), {"user_id": "who"}, True)
+    config.write_text(
+        '[fake]\nfiles = ["a", "b c"]\nsizes = [10, 20]\nfast = true\ncolumns = {user_id = "who", chosen = "better"}\n'
+    )
+    flags = ["a", "b c", "--sizes", "10", "20", "--fast", "--columns", "user_id=who", "chosen=better"]
+    columns = ("user_id=who", "chosen=better")
+    expected = Fake(("a", "b c"), (10, 20), columns=columns, fast=True)
     assert settings.parse(Fake, "fake", flags) == expected
     assert settings.parse(Fake, "fake", ["--config", str(config)]) == expected
     assert settings.parse(Fake, "fake", [f"--config={config}", "--sizes", "5", "--no-fast"]) == Fake(
-        ("a", "b c"), (5,), {"user_id": "who"}, False
+        ("a", "b c"), (5,), columns=columns
     )
 
 
@@ -210,7 +218,9 @@ def test_a_required_setting_may_come_from_either(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[fake]\nsizes = ['many']", ["sizes", "many"]),
+        ("[fake]\nsizes = ['many']", ["run.toml, [fake] sizes = ['many']: expected a whole number each"]),
+        ("[fake]\nseed = 'two'", ["run.toml, [fake] seed = 'two': expected a whole number, found 'two'."]),
+        ("[fake]\nseed = [1, 2]", ["run.toml, [fake] seed = [1, 2]: one value too many: 2"]),
         ("[fake]\nsises = [1]", ["unknown setting", "Did you mean 'sizes'?"]),
         ("[other]\nsizes = [1]", ["no table [fake]", "found: other"]),
         ("[fake\n", ["is not TOML"]),

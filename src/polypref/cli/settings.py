@@ -6,6 +6,7 @@ same and complain alike.
 
 from __future__ import annotations
 
+import inspect
 import io
 import re
 import tomllib
@@ -18,6 +19,8 @@ from typing import Any, Protocol, get_type_hints
 
 from polypref.cli import COMMANDS
 from polypref.errors import InputError, SettingsError, unknown_name
+
+CONFIG_HELP = "--config FILE reads settings from the table [{name}] of a TOML file; a flag wins over the file."
 
 
 class Command(Protocol):
@@ -40,7 +43,8 @@ def parse(cls: type[Command], name: str, arguments: Sequence[str]) -> Command | 
     arguments, config = _take_config(list(arguments))
     known: dict[str, Any] = {} if config is None else {"default": _with_defaults(cls, read_toml(config, cls, name))}
     try:
-        return _tyro(cls, f"polypref {name}", arguments, **known)
+        about = f"{inspect.getdoc(cls)}\n\n{CONFIG_HELP.format(name=name)}"
+        return _tyro(cls, f"polypref {name}", arguments, description=about, **known)
     except _HelpShown:
         return None
 
@@ -65,8 +69,7 @@ def read_toml(path: Path, cls: type[Command], name: str) -> dict[str, Any]:
         setting = key.replace("-", "_")
         if setting not in hints:
             raise unknown_name(f"setting in [{name}] of {path}", key, hints)
-        tokens = list(_tokens(value))
-        values[setting] = _tyro(hints[setting], f"{path}, [{name}] {key} = {value!r}", tokens)
+        values[setting] = _tyro(hints[setting], f"{path}, [{name}] {key} = {value!r}", list(_tokens(value)))
     return values
 
 
@@ -97,8 +100,33 @@ def _one_line(complaint: str) -> str:
     sections = re.split(r"^(?:─|-){9,}$", "\n".join(lines), flags=re.MULTILINE)
     titled = not plain.startswith("╭") and len(sections) > 1  # else the title is in the frame
     first = " ".join(sections[titled].split())
+    first = _plainer(first, "a whole number each" if "INT" in plain else "other values")
     near = re.search(r"Perhaps you meant:\s+(--[\w-]+)", plain.replace("│", ""))
     return first + (f". Did you mean {near[1]}?" if near else "")
+
+
+WANTED = {"int()": "a whole number", "float": "a number"}
+
+
+def _plainer(complaint: str, several: str) -> str:
+    """What Python and tyro say of a value that does not fit, as the flag, what is wanted and what was found.
+
+    ``several``: what a flag that takes several values wants, which the complaint does not say.
+    """
+    flag = r"Error parsing (?P<flag>.+?): "
+    if found := re.match(flag + r".*(?P<kind>int\(\)|float)[^:]*: (?P<value>.*)$", complaint):
+        said = f"expected {WANTED[found['kind']]}, found {found['value']}"
+    elif found := re.match(flag + r"Could not find valid parse for arguments: \[(?P<value>.*)\]$", complaint):
+        said = f"expected {several}, found {found['value']}"
+    elif found := re.match(r"(?P<flag>Unrecognized options): (?P<value>[^-].*)$", complaint):
+        return f"one value too many: {found['value']}"
+    elif found := re.match(
+        r"invalid choice (?P<value>.*) for argument '(?P<flag>[^']*)'\. Expected (?P<of>.*)\.$", complaint
+    ):
+        said = f"expected {found['of']}, found {found['value']}"
+    else:
+        return complaint
+    return f"{found['flag']}: {said}." if found["flag"].startswith("--") else f"{said}."
 
 
 def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
@@ -126,8 +154,8 @@ def _tokens(value: Any) -> Sequence[str]:
     """A TOML value as the words one would type after the flag."""
     if isinstance(value, bool):
         return [str(value)]
-    if isinstance(value, dict):
-        return [word for key, one in value.items() for word in (key, *_tokens(one))]
+    if isinstance(value, dict):  # {user_id = "annotator"} is what --columns user_id=annotator says
+        return [f"{key}={word}" for key, one in value.items() for word in _tokens(one)]
     if isinstance(value, list):
         return [word for one in value for word in _tokens(one)]
     return [str(value)]

@@ -26,6 +26,7 @@ from polypref.evaluation.figures import measure, run_arms
 from polypref.evaluation.results import Results
 from polypref.evaluation.settings import Settings, with_overrides
 from polypref.features import encoder as encoder_by_name
+from polypref.features.progress import silent
 from polypref.features.protocol import Encoder
 from polypref.learners.protocol import Learner
 
@@ -62,7 +63,8 @@ def compare(
     text_encoder = encoder_by_name(encoder) if isinstance(encoder, str) else encoder
     with tempfile.TemporaryDirectory(prefix="polypref-") as temporary:
         folder = _made(Path(temporary if out is None else out) / "cells")
-        encoded = encode_once(text_encoder, kept.comparisons.responses, Path(temporary))
+        with silent(settings.quiet):
+            encoded = encode_once(text_encoder, kept.comparisons.responses, Path(temporary))
         timing = {"encode_seconds": time.perf_counter() - started}
         job = Job(kept.comparisons, encoded, chosen, rule, folder)
         arms = run_arms(job, settings)

@@ -43,6 +43,13 @@ class Results:
     content: dict[str, Any]
     users: pl.DataFrame
 
+    def __repr__(self) -> str:
+        """The verdict and the sizes; everything else is in ``content``, ``rows`` and ``users``."""
+        data = self.content.get("data", {})
+        learners = dict.fromkeys(row["learner"] for row in self.content["rows"])
+        sizes = f"{data.get('n_comparisons', '?')} judgements, {data.get('n_users', '?')} users"
+        return f"<Results: {sizes}, learners {', '.join(learners)}. {self.content['verdict']['text']}>"
+
     @property
     def verdict(self) -> dict[str, str]:
         """``{"room": "yes" | "no" | "unclear", "best": learner, "text": two sentences}``."""

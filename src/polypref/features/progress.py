@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -13,6 +15,18 @@ if TYPE_CHECKING:
 
 BAR_AFTER_SECONDS = 1.0
 LINE_EVERY_SECONDS = 10.0
+
+_SILENT: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def silent(quiet: bool = True) -> Iterator[None]:
+    """No progress of encoding within, if ``quiet``: for callers who cannot pass that through an encoder."""
+    token = _SILENT.set(quiet or _SILENT.get())
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
 
 
 def duration(seconds: float) -> str:
@@ -49,6 +63,8 @@ class Progress:
         """``texts`` more are done, which were ``work`` of the whole work."""
         self._done_texts += texts
         self._done_work += work
+        if _SILENT.get():
+            return
         elapsed = time.monotonic() - self._start
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._done_work, texts=self._done_texts)
