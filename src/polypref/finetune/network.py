@@ -1,0 +1,225 @@
+"""The network: a backbone under LoRA, what stands for the user, and a reward head; PEFT saves what is trained.
+
+Shapes: ``_S`` texts of a batch (each asked by one user), ``_T`` tokens, ``_D`` the backbone's hidden size, ``_K`` soft
+tokens of one user. The head has no bias (only differences of rewards mean anything) and starts at zero, so swapped
+labels give exactly opposite rewards. Classes are made in functions because importing this module must not load torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.features.hf import POSITIONS_AFTER_PADDING, Plan
+from polypref.features.transformer import Pooling, pool
+from polypref.finetune.recipe import Recipe, load_body
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+State = Mapping[str, NDArray[np.float32]]
+
+SAVED = ("reward_head", "user_tokens", "context_encoder")
+"""What is trained whole, beside LoRA: these are saved with the adapter, the head among them."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a user enters the network; number 0 is the generic user, 1 ... ``users`` are people.
+
+    ``form``  "nobody": not at all; "id": a number in words before the prompt; "tokens": learned vectors of each user's
+              own around the generic user's; "clusters": a learned mixture of a few sets of vectors.
+    """
+
+    form: Literal["nobody", "id", "tokens", "clusters"] = "nobody"
+    users: int = 0
+    tokens: int = 0
+    clusters: int = 0
+
+    @property
+    def soft(self) -> bool:
+        return self.form in ("tokens", "clusters")
+
+    def asked_V(self, tokenizer: Any) -> list[list[int]]:
+        """The tokens of everybody's part of a text, the generic user's first (1 + U)."""
+        if self.form != "id":
+            return [[0] * self.tokens * self.soft] * (1 + self.users)
+        names = ["generic", *map(str, range(1, 1 + self.users))]
+        return tokenizer([f"User ID: {name}\n" for name in names], add_special_tokens=False)["input_ids"]
+
+
+def build(recipe: Recipe, plan: Plan, asking: Asking, seed: int, network: type | None = None) -> Any:
+    """The network of ``asking`` at its start, wrapped by PEFT.
+
+    The caller's random numbers are as before afterwards.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        body = load_body(recipe, plan)
+        torch.manual_seed(seed)  # loading may draw numbers, how many is not ours to know
+        embedding_VD = body.get_input_embeddings().weight.detach()  # type: ignore[operator]
+        tokens = user_tokens(asking, embedding_VD.float()) if asking.soft else None
+        head = torch.nn.Linear(embedding_size(body), 1, bias=False)
+        if recipe.head_trained:
+            torch.nn.init.zeros_(head.weight)
+        return adapted(recipe, (network or reward_network())(body, plan.pooling, head, tokens))
+
+
+def adapted(recipe: Recipe, network: Any) -> Any:
+    """``network`` with LoRA in its backbone and its own modules trained whole, in float32."""
+    import warnings
+
+    from peft import LoraConfig, get_peft_model
+
+    own = [name for name in SAVED if getattr(network, name, None) is not None]
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.dropout,
+        target_modules=lora_targets(network.body, recipe.targets),
+        modules_to_save=own,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about heads of transformers' own, which we do not use
+        model = get_peft_model(network, config)
+    for name, parameter in model.named_parameters():
+        if "reward_head" in name and not recipe.head_trained:
+            parameter.requires_grad_(False)
+    return model
+
+
+def lora_targets(body: nn.Module, endings: tuple[str, ...]) -> list[str]:
+    """Full names of the linear layers to adapt. Raises SettingsError when ``endings`` match none."""
+    import torch
+
+    from polypref.errors import SettingsError
+
+    linear = [name for name, module in body.named_modules() if isinstance(module, torch.nn.Linear)]
+    chosen = [f"body.{name}" for name in linear if not endings or name.endswith(endings)]
+    if not chosen:
+        kinds = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+        raise SettingsError(f"recipe.targets = {', '.join(endings)} match no linear layer; there are: {kinds}.")
+    return chosen
+
+
+def embedding_size(body: Any) -> int:
+    """Hidden size D of a backbone."""
+    return int(body.config.hidden_size)
+
+
+@cache
+def reward_network() -> type[nn.Module]:
+    """The class of the plain network: text and user in, one reward out."""
+    import torch
+
+    class RewardNetwork(torch.nn.Module):
+        def __init__(self, body: Any, pooling: Pooling, head: nn.Module, tokens: nn.Module | None) -> None:
+            super().__init__()
+            self.body, self.pooling, self.reward_head, self.user_tokens = body, pooling, head, tokens
+            self.config = body.config  # Trainer, FSDP and DeepSpeed ask for these two
+            self._no_split_modules = getattr(body, "_no_split_modules", None)
+
+        def hidden(self, texts: dict[str, Tensor]) -> Tensor:
+            """One vector per text (S, D, float32), from the tokens of prompt and response."""
+            mask_ST, slot_ST = texts["attention_mask"], texts["slot"]
+            how = {name: texts[name] for name in ("token_type_ids",) if name in texts}
+            if self.config.model_type not in POSITIONS_AFTER_PADDING:
+                how["position_ids"] = texts["position"]
+            if self.user_tokens is None:
+                how["input_ids"] = texts["input_ids"]
+            else:
+                embedded_STD = self.body.get_input_embeddings()(texts["input_ids"])
+                own_SKD = self.user_tokens(texts["user"]).to(embedded_STD.dtype)
+                how["inputs_embeds"] = embedded_STD.masked_scatter(slot_ST[..., None].bool(), own_SKD)
+            hidden_STD = self.body(attention_mask=mask_ST, **how).last_hidden_state
+            return pool(hidden_STD, mask_ST - slot_ST, self.pooling)
+
+        def forward(self, texts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            """Rewards (S,) and what else the loss punishes: nothing."""
+            hidden_SD = self.hidden(texts)
+            with torch.autocast(hidden_SD.device.type, enabled=False):
+                reward_S = self.reward_head(hidden_SD)[:, 0]
+            return reward_S, reward_S.new_zeros(())
+
+    return RewardNetwork
+
+
+def user_tokens(asking: Asking, embedding_VD: Tensor) -> nn.Module:
+    """Soft tokens: the generic user's and the clusters' start at vocabulary vectors drawn without replacement."""
+    import torch
+
+    sets = max(1, asking.clusters)
+    again = -(-sets * asking.tokens // len(embedding_VD))  # more than once through a very small vocabulary
+    drawn = torch.cat([torch.randperm(len(embedding_VD)) for _ in range(again)])[: sets * asking.tokens]
+    start = embedding_VD[drawn].reshape(sets, -1)
+    return (own_tokens if asking.form == "tokens" else cluster_tokens)()(asking, start)
+
+
+@cache
+def own_tokens() -> type[nn.Module]:
+    """The class of ``e_u = e_0 + o_u``; the offsets start at zero, so that a number decides nothing."""
+    import torch
+    from torch.nn.functional import embedding
+
+    class OwnTokens(torch.nn.Module):
+        def __init__(self, asking: Asking, start_1E: Tensor) -> None:
+            super().__init__()
+            self.tokens = asking.tokens
+            self.generic = torch.nn.Parameter(start_1E[0].clone())
+            self.own = torch.nn.Parameter(torch.zeros(asking.users, start_1E.shape[1]))
+
+        def forward(self, user_S: Tensor) -> Tensor:
+            """Vectors (S, K, D) of each asking user; 0 is the generic user, who has no offset."""
+            own_SE = embedding((user_S - 1).clamp(min=0), self.own) * (user_S > 0)[:, None]
+            return (self.generic + own_SE).reshape(len(user_S), self.tokens, -1)
+
+    return OwnTokens
+
+
+@cache
+def cluster_tokens() -> type[nn.Module]:
+    """The class of ``e_u = softmax(s_u) . clusters``; everybody, the generic user too, starts as the even mixture."""
+    import torch
+    from torch.nn.functional import embedding
+
+    class ClusterTokens(torch.nn.Module):
+        def __init__(self, asking: Asking, start_CE: Tensor) -> None:
+            super().__init__()
+            self.tokens = asking.tokens
+            self.cluster = torch.nn.Parameter(start_CE.clone())
+            self.mixture = torch.nn.Parameter(torch.zeros(1 + asking.users, asking.clusters))
+
+        def forward(self, user_S: Tensor) -> Tensor:
+            """Vectors (S, K, D) of each asking user."""
+            share_SC = torch.softmax(embedding(user_S, self.mixture), dim=1)
+            return (share_SC @ self.cluster).reshape(len(user_S), self.tokens, -1)
+
+    return ClusterTokens
+
+
+def trained(model: Any) -> dict[str, NDArray[np.float32]]:
+    """All that was trained, by PEFT's names."""
+    from peft import get_peft_model_state_dict
+
+    return {name: value.detach().float().cpu().numpy() for name, value in get_peft_model_state_dict(model).items()}
+
+
+def put(model: Any, state: State) -> None:
+    """The inverse of ``trained``. Raises ArtifactError when the state is of another network."""
+    import torch
+    from peft import set_peft_model_state_dict
+
+    from polypref.errors import ArtifactError
+
+    there = trained(model)
+    if {name: value.shape for name, value in there.items()} != {name: value.shape for name, value in state.items()}:
+        differ = sorted(there.keys() ^ state.keys()) or [n for n in there if there[n].shape != state[n].shape]
+        raise ArtifactError(f"the trained weights are of another network: {differ[0]} differs; tune it again.")
+    set_peft_model_state_dict(model, {name: torch.from_numpy(np.array(value)) for name, value in state.items()})

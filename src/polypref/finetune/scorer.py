@@ -1,0 +1,154 @@
+"""The result of tuning: what was trained (LoRA, head, soft tokens) over a backbone that is found again by its content.
+
+``state`` holds the trained arrays under PEFT's names, prefixed by the number of their adapter; the backbone's weights
+are not saved with them, and a backbone whose files have changed is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from threading import Lock
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import IntArray, Responses, Users
+from polypref.errors import ArtifactError
+from polypref.features.hf import Plan
+from polypref.features.protocol import Encoder
+from polypref.features.transformer import Tokens, default_device, quiet
+from polypref.finetune.network import Asking, State, build, put
+from polypref.finetune.recipe import Recipe, load_tokenizer, locate
+from polypref.finetune.texts import Reader
+from polypref.finetune.tuning import VERSION
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+
+
+@dataclass(frozen=True, eq=False)
+class TunedScorer:
+    """Rewards of a tuned network.
+
+    ``adapters``  what was trained: one state for everybody, or the population's and then one per user.
+    ``batch``     texts at a time; decides speed, not values.
+    """
+
+    recipe: Recipe
+    plan: Plan
+    asking: Asking
+    users: Users
+    adapters: Sequence[State]
+    selection: Mapping[str, float | str]
+    batch: int = 32
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    kind: ClassVar[str] = "finetune"
+    serves: ClassVar[Serves] = "seen_users"
+
+    @cached_property
+    def model(self) -> Any:
+        """The network in use; which adapter is in it changes from question to question, hence the lock."""
+        with quiet():
+            return build(self.recipe, self.plan, self.asking, 0).eval().to(default_device())
+
+    @cached_property
+    def reader(self) -> Reader:
+        """How texts are read; the same as in training."""
+        return Reader.of(load_tokenizer(self.plan), self.plan, self.asking)
+
+    @property
+    def personal(self) -> bool:
+        """Whether it tells users apart at all."""
+        return len(self.adapters) > 1 or self.asking.form != "nobody"
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """See ``learners.protocol.Scorer``. Each distinct (user, response) goes through the network once."""
+        if response_Q is None:
+            response_Q = np.arange(len(responses), dtype=np.int32)
+        user_Q = self.users.index(user_ids) + 1
+        asked = user_Q if self.personal else np.zeros_like(user_Q)
+        value_Q = self._rewards(responses, asked, response_Q)
+        known_Q = (user_Q > 0) & self.personal
+        return Scores(value_Q, np.where(known_Q, PERSONAL, POPULATION).astype(np.int8))
+
+    def _rewards(self, responses: Responses, user_Q: IntArray, response_Q: IntArray) -> NDArray[np.float64]:
+        asked_R, place_Q = np.unique(response_Q, return_inverse=True)
+        texts = self.reader.read(responses.take(asked_R))
+        question_X2, at_Q = np.unique(np.stack([user_Q, place_Q], axis=1), axis=0, return_inverse=True)
+        value_X = np.zeros(len(question_X2))
+        for state, rows_X in self._by_adapter(question_X2[:, 0]):
+            with self._lock:
+                put(self.model, state)
+                users = np.zeros(len(rows_X), np.int64) if len(self.adapters) > 1 else question_X2[rows_X, 0]
+                value_X[rows_X] = self._forward([texts[r] for r in question_X2[rows_X, 1]], users)
+        return value_X[at_Q.ravel()]
+
+    def _by_adapter(self, user_X: NDArray[np.integer]) -> Iterator[tuple[State, NDArray[np.int64]]]:
+        """Each adapter that is asked, and which questions are its own."""
+        if len(self.adapters) == 1:
+            yield self.adapters[0], np.arange(len(user_X))
+            return
+        for user in np.unique(user_X).tolist():
+            yield self.adapters[user], np.flatnonzero(user_X == user)
+
+    def _forward(self, texts: list[Tokens], user_X: NDArray[np.int64]) -> NDArray[np.float64]:
+        import torch
+
+        device = next(self.model.parameters()).device
+        order = np.argsort([-len(text.ids) for text in texts], kind="stable")
+        value_X = np.zeros(len(texts))
+        for rows in np.split(order, range(self.batch, len(order), self.batch)):
+            inputs = self.reader.inputs([texts[x] for x in rows], user_X[rows].tolist())
+            inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.bf16):
+                value_X[rows] = self._network(inputs, user_X[rows]).double().cpu().numpy()
+        return value_X
+
+    def _network(self, inputs: dict[str, Any], user_B: NDArray[np.int64]) -> Any:
+        """Rewards (B,) of texts; methods that hold more about a user than the network does put it in here."""
+        return self.model(inputs)[0]
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        config = {
+            "version": VERSION,
+            "recipe": asdict(self.recipe),
+            "weights": self.plan.weights,
+            "asking": asdict(self.asking),
+            "users": self.users.ids.to_list(),
+            "adapters": len(self.adapters),
+            "selection": dict(self.selection),
+        }
+        arrays = {f"{at}.{name}": array for at, state in enumerate(self.adapters) for name, array in state.items()}
+        return config, arrays
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``; ``encoder`` is not asked.
+
+        Raises ArtifactError for another version or a backbone that has changed, EncoderError when it is not there.
+        """
+        if config.get("version") != VERSION:
+            raise ArtifactError(
+                f"this tuned scorer is of version {config.get('version')}; this polypref reads {VERSION}: tune it "
+                "again or use the version that wrote it."
+            )
+        recipe = Recipe(**config["recipe"] | {"targets": tuple(config["recipe"]["targets"])})
+        plan = locate(recipe)
+        if plan.weights != config["weights"]:
+            raise ArtifactError(
+                f"the scorer was tuned on the backbone with weights {config['weights']}, and {recipe.backbone} now has "
+                f"{plan.weights}; tune it again or put the old backbone back."
+            )
+        states: list[dict[str, NDArray]] = [{} for _ in range(config["adapters"])]
+        for name, array in arrays.items():
+            at, _, rest = name.partition(".")
+            if at.isdigit():
+                states[int(at)][rest] = array
+        users = Users(pl.Series("id", config["users"], dtype=pl.String))
+        return cls(recipe, plan, Asking(**config["asking"]), users, states, config["selection"])
