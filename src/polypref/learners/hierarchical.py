@@ -21,12 +21,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.comparisons import Comparisons, concat
+from polypref.comparisons import Comparisons, FloatArray, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
-from polypref.learners import mixed, newton, validation
+from polypref.learners import mixed, newton, single, validation
 from polypref.learners.inputs import Inputs
-from polypref.learners.linear import LinearScorer, Newcomer, no_users
+from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects, no_users
 from polypref.learners.numbering import Numbering
 from polypref.learners.panel import Panel
 from polypref.learners.protocol import Serves
@@ -180,14 +180,55 @@ class HierarchicalScorer(LinearScorer):
         """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves."""
         if not len(few):
             raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
-        panel = Panel.build(replace(few, user_N=np.zeros(len(few), np.int32)), self.inputs, self.likeness)
-        keys_R = few.responses.keys_R[panel.responses_R]
+        x_RK, pool, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
+        judges = (place_2N[: len(few)], place_2N[len(few) :])
+        judged = single.Judged(x_RK, pool.prompt_R, *judges, few.label_N, few.weights_N)
+        population_R = x_RK @ self.population_K + self.effects.shared(pool.keys_R)
+        if not judged.suits:
+            return self.with_newcomer(user_id, self._from_many(few))
+        found = single.solve(judged, population_R, self.prior, mixed.Likeness(self.likeness, self.inputs.size - 2))
+        effects = ResponseEffects()
+        if self.prior.personal > 0:
+            by_key = np.argsort(pool.keys_R, kind="stable")
+            texts = np.arange(len(pool), dtype=np.int32)
+            entries = (np.zeros_like(texts), texts, found.view_R[by_key], found.view_variance_R[by_key])
+            effects = ResponseEffects(pool.keys_R[by_key], np.zeros(len(pool)), *entries)
+        weights_K = self.population_K + found.deviation_K
+        return self.with_newcomer(user_id, Newcomer(weights_K, effects, found.covariance_KK.astype(np.float32)))
+
+    def _from_many(self, rows: Comparisons) -> Newcomer:
+        """What the general solver finds, whose cost is linear in comparisons."""
+        panel = Panel.build(replace(rows, user_N=np.zeros(len(rows), np.int32)), self.inputs, self.likeness)
+        keys_R = rows.responses.keys_R[panel.responses_R]
         population_R = panel.task.x_RK @ self.population_K + self.effects.shared(keys_R)
         effects = newton.solve_users(panel.task, self.prior, population_R)
         covariance_1KK, variance = newton.posterior(panel.task, effects, self.prior)
-        single = panel.scorer(replace(effects, w_K=self.population_K), self.prior, {}, variance)
-        newcomer = Newcomer(single.weights_UK[0], single.effects, covariance_1KK[0].astype(np.float32))
-        return self.with_newcomer(user_id, newcomer)
+        alone = panel.scorer(replace(effects, w_K=self.population_K), self.prior, {}, variance)
+        return Newcomer(alone.weights_UK[0], alone.effects, covariance_1KK[0].astype(np.float32))
+
+    def outlook(self, user_id: str, candidates: Comparisons) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """What is expected of ``candidates`` for one user: x (C, K), mean (C,), S (K, K) and v (C,).
+
+        The reward of the first text less that of the other is mean + x . d + views, where d ~ N(0, S) is what the
+        user's weights may still be from their mean, and v the variance of the views' difference. A stranger's are the
+        prior's.
+        """
+        n = len(candidates)
+        x_RK, pool, place_2N = self.inputs.used(
+            candidates.responses, np.concatenate([candidates.chosen_N, candidates.rejected_N])
+        )
+        shared_R = self.effects.shared(pool.keys_R)
+        one_N, other_N = place_2N[:n], place_2N[n:]
+        mean_K, covariance_KK = self.population_K, self.prior.spread_KK
+        for at, (user_1, weights_UK, _) in enumerate(self.tables([user_id])):
+            if user_1[0] >= 0:
+                recent = at == 0 and bool(self.newcomers)
+                covariance_UKK = self._new_covariance_UKK if recent else self.covariance_UKK
+                mean_K, covariance_KK = weights_UK[user_1[0]], covariance_UKK[user_1[0]]
+        alike_N = mixed.Likeness(self.likeness, self.inputs.size - 2).between(x_RK[one_N], x_RK[other_N])
+        x_NK = x_RK[one_N] - x_RK[other_N]
+        mean_N = x_NK @ mean_K + shared_R[one_N] - shared_R[other_N]
+        return x_NK, mean_N, covariance_KK.astype(np.float64), 2 * self.prior.personal * (1 - alike_N)
 
     def settled(self) -> Self:
         """See ``LinearScorer``."""

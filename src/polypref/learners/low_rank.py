@@ -19,17 +19,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit, softmax
 
 from polypref.comparisons import Comparisons, concat
+from polypref.errors import NotEnoughData, not_converged
 from polypref.features.protocol import Encoder
 from polypref.learners import newton, validation
-from polypref.learners.descent import Batch, Descent, Parameters, Table, Trial
+from polypref.learners.descent import Batch, Descent, Model, Parameters, Table, Trial
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects
 from polypref.learners.panel import Panel
@@ -38,6 +38,10 @@ from polypref.learners.variances import Estimate, estimate
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+HALVINGS = 20
+
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 @dataclass(frozen=True)
@@ -86,24 +90,28 @@ class LowRank:
         )
 
     def _anchor(self, rows: Comparisons, inputs: Inputs, seed: int) -> NDArray[np.floating]:
-        if self.anchor == "none":
-            return np.zeros(inputs.size)
-        task = Panel.build(rows, inputs).task
-        effects, prior = estimate(task, Estimate(spread=False, personal=False, shared=False), seed)
-        return newton.solve(task, prior, effects).w_K
+        return np.zeros(inputs.size) if self.anchor == "none" else pooled_anchor(rows, inputs, seed)
 
     def _tune(self, descent: Descent, anchor_K: NDArray[np.floating]) -> tuple[_Mixture, Trial]:
         """First the penalty, at the first number of basis rewards, then that number."""
         first = _Mixture(self, descent.table, anchor_K, self.bases[0], self.penalties[0], descent.weight)
         best = (first, descent.attempt(first))
         for penalty in self.penalties[1:]:
-            best = _better(best, descent, replace(first, penalty=penalty))
+            best = better(best, descent, replace(first, penalty=penalty))
         for bases in self.bases[1:]:
-            best = _better(best, descent, replace(best[0], bases=bases))
+            best = better(best, descent, replace(best[0], bases=bases))
         return best
 
 
-def _better(best: tuple[_Mixture, Trial], descent: Descent, model: _Mixture) -> tuple[_Mixture, Trial]:
+def pooled_anchor(rows: Comparisons, inputs: Inputs, seed: int) -> NDArray[np.floating]:
+    """Weights (K,) of the pooled reward."""
+    task = Panel.build(rows, inputs).task
+    effects, prior = estimate(task, Estimate(spread=False, personal=False, shared=False), seed)
+    return newton.solve(task, prior, effects).w_K
+
+
+def better(best: tuple[AnyModel, Trial], descent: Descent, model: AnyModel) -> tuple[AnyModel, Trial]:
+    """The better of two models on validation rows, with its trial."""
     trial = descent.attempt(model)
     return (model, trial) if trial.log_loss < best[1].log_loss else best
 
@@ -166,22 +174,14 @@ class LowRankScorer(LinearScorer):
     def adapt(self, user_id: str, few: Comparisons) -> LowRankScorer:
         """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
 
-        The new user's scores are drawn around those of the mean mixture.
+        The new user's scores are drawn around those of the mean mixture. Raises NotEnoughData when there are none.
         """
+        if not len(few):
+            raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
         x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
         basis_RC = x_RK @ self.basis_KC
         d_NC = basis_RC[place_2N[: len(few)]] - basis_RC[place_2N[len(few) :]]
-        center_C = np.log(np.maximum(self.mixture_C, 1e-9))
-
-        def value(shift_C: NDArray) -> tuple[float, NDArray]:
-            mixture_C = softmax(center_C + shift_C)
-            margin_N = d_NC @ mixture_C
-            loss_N = np.logaddexp(0.0, -margin_N) + (1.0 - few.label_N) * margin_N
-            pull_C = (few.weights_N * (expit(margin_N) - few.label_N)) @ d_NC
-            slope_C = mixture_C * (pull_C - pull_C @ mixture_C) + self.user_penalty * shift_C
-            return float(few.weights_N @ loss_N + self.user_penalty * (shift_C @ shift_C) / 2), slope_C
-
-        mixture_C = softmax(center_C + minimize(value, np.zeros(len(center_C)), jac=True, method="L-BFGS-B").x)
+        mixture_C = _mixture(d_NC, few, np.log(np.maximum(self.mixture_C, 1e-9)), self.user_penalty)
         return self.with_newcomer(user_id, Newcomer(self.basis_KC @ mixture_C))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
@@ -196,3 +196,40 @@ class LowRankScorer(LinearScorer):
         linear = LinearScorer.from_state(config, arrays, encoder)
         basis_KC, mixture_C = arrays["basis_KC"], arrays["mixture_C"]
         return cls(**vars(linear), basis_KC=basis_KC, mixture_C=mixture_C, user_penalty=config["user_penalty"])
+
+
+def _mixture(d_NC: NDArray, few: Comparisons, center_C: NDArray, penalty: float) -> NDArray[np.float64]:
+    """The most probable mixture of a user with basis rewards' differences ``d_NC``: scores ~ N(center, 1/penalty).
+
+    Newton steps with the Gauss-Newton curvature, which is never negative, halved until they go downhill.
+    """
+    score_C = center_C.copy()
+
+    def energy(score_C: NDArray) -> tuple[float, NDArray, NDArray]:
+        mixture_C = softmax(score_C)
+        margin_N = d_NC @ mixture_C
+        loss_N = np.logaddexp(0.0, -margin_N) + (1.0 - few.label_N) * margin_N
+        shift_C = score_C - center_C
+        return float(few.weights_N @ loss_N + penalty * (shift_C @ shift_C) / 2), margin_N, mixture_C
+
+    before, margin_N, mixture_C = energy(score_C)
+    for _ in range(100):
+        p_N = expit(margin_N)
+        turn_NC = mixture_C * (d_NC - margin_N[:, None])  # of the margins by the scores
+        slope_C = (few.weights_N * (p_N - few.label_N)) @ turn_NC + penalty * (score_C - center_C)
+        curve_CC = (turn_NC.T * (few.weights_N * p_N * (1 - p_N))) @ turn_NC + penalty * np.eye(len(score_C))
+        step_C = np.linalg.solve(curve_CC, slope_C)
+        now, size = before, 1.0
+        for _ in range(HALVINGS):
+            now, margin_N, mixture_C = energy(score_C - size * step_C)
+            if now <= before:
+                break
+            size /= 2
+        if now > before:  # at the mode, as far as numbers go
+            return softmax(score_C)
+        score_C = score_C - size * step_C
+        if before - now < 1e-9:
+            return mixture_C
+        before = now
+    not_converged("the new user's mixture", "its last of 100 steps still gained")
+    return mixture_C
