@@ -136,6 +136,22 @@ def test_nothing_to_personalise_is_said():
     assert all(row["value"] is None and row["n_users"] == 0 for row in minority)
 
 
+@pytest.mark.parametrize("opposed", [1 / 3, 0.0])
+def test_twelve_people_speak_for_themselves(opposed):
+    """Four of twelve opposed: the mean over people may be chance whatever they judge, each of the four is not."""
+    data = people(users=12, per_user=125, opposed=opposed, noise=0.1)
+    learners = {"pooled": Length(), **{f"own{k}": OwnLength(2.0 + k) for k in range(3)}}
+    results = compare(data, learners, LengthEncoder(), settings=QUICK)
+    content = results.content
+    assert (results.verdict["room"] == "yes") == bool(opposed)
+    assert content["users_sure"]["own0"] == (4 if opposed else 0)
+    if opposed:
+        assert "4 of 12 users tested are each significantly better off" in results.verdict["text"]
+        assert "until there are more people" in results.verdict["text"]
+        gain = next(row for row in content["gains"] if row["learner"] == "own0" and row["metric"] == "accuracy_micro")
+        assert gain["variance_parts"]["users"] > 0.8
+
+
 def test_a_better_population_part_is_not_sold_as_personal():
     learners = {"pooled": Noise(), "sham": Sham()}
     results = compare(people(users=30, opposed=0.2), learners, LengthEncoder(), settings=QUICK)

@@ -114,6 +114,25 @@ def test_cell_noise_alone_gives_the_binomial_interval():
     assert np.mean(ratio) == pytest.approx(1.0, abs=0.06)
 
 
+@pytest.mark.parametrize(
+    ("sd", "users", "pairs", "largest"),
+    [((3.0, 0.0), 12, 600, "users"), ((0.0, 3.0), 300, 25, "pairs"), ((0.0, 0.0), 60, 600, "judgements")],
+)
+def test_the_largest_part_of_the_variance_is_what_is_short(sd, users, pairs, largest):
+    """Few people who differ, few pairs that differ, or neither: then only the judgements are few."""
+    rows, margin_T = crossed(np.random.default_rng(6), users, pairs, n=1200, sd=sd)
+    parts = Clusters(rows).intervals([measure("accuracy_micro", rows, margin_T)])[0].parts
+    assert parts is not None
+    assert sum(parts.values()) == pytest.approx(1.0, abs=1e-3)
+    assert parts[largest] > 0.6
+
+
+def test_no_part_comes_from_users_that_are_not_redrawn():
+    rows, margin_T = crossed(np.random.default_rng(6), users=6, pairs=300, n=600, sd=(3.0, 0.0))
+    parts = Clusters(rows).intervals([measure("accuracy_micro", rows, margin_T)])[0].parts
+    assert parts is not None and parts["users"] == 0.0
+
+
 def test_repeating_rows_over_seeds_does_not_narrow():
     rng = np.random.default_rng(3)
     rows, margin_T = crossed(rng, users=40, pairs=60, n=800, sd=(0.3, 0.3))

@@ -8,7 +8,7 @@ import pytest
 
 from polypref.evaluation.intervals import Clusters
 from polypref.evaluation.metrics import METRICS, HeldOut
-from polypref.evaluation.people import MIN_PAIRS, VERDICTS, counts, per_user, users_table, verdicts
+from polypref.evaluation.people import MIN_PAIRS, VERDICTS, counts, per_user, sure, users_table, verdicts
 
 
 def three_users() -> tuple[Clusters, np.ndarray, np.ndarray]:
@@ -117,3 +117,37 @@ def test_a_users_judgements_count_by_their_weight():
     assert (absent.n_U[0], absent.gain_U[0]) == (13, 1.0)
     micro = METRICS["accuracy_micro"](heavy.rows, rows.user_T == 0, margin_T)
     assert found.accuracy_U[0] == pytest.approx(micro.value)
+
+
+def judged(users: int, pairs: int) -> Clusters:
+    """Every user judges ``pairs`` pairs of texts of their own."""
+    n = users * pairs
+    rows = HeldOut(
+        np.zeros(n, int), np.repeat(np.arange(users), pairs), np.arange(n), np.zeros(n, bool), np.ones(n),
+        np.arange(n), {}, n_seeds=1, n_users=users, n_pairs=n,
+    )  # fmt: skip
+    return Clusters(rows)
+
+
+def test_nobody_is_surely_better_off_where_nobody_gains():
+    """Three learners of the baseline's merit, 12 users with 40 pairs: some user is in 2.5 % of the runs at most.
+
+    Planted: learners that are better for two of the users are told, and only where shuffled users do not gain too.
+    """
+    rng = np.random.default_rng(5)
+    clusters, runs, false = judged(12, 40), 150, 0
+    gainer_T = clusters.rows.user_T < 2
+    for _ in range(runs):
+        hard_T = rng.normal(size=480)
+
+        def margin(hard_T: np.ndarray = hard_T, shift: np.ndarray | float = 0.0) -> np.ndarray:
+            return 0.6 + shift - 0.7 * hard_T + 0.7 * rng.normal(size=480)
+
+        base_T = margin()
+        found = [(per_user(clusters, real_T, base_T), real_T) for real_T in (margin(), margin(), margin())]
+        false += any(sure(over, per_user(clusters, real_T, margin()), 3) > 0 for over, real_T in found)
+    assert false <= 8  # 3.75 expected at the nominal rate, 9 or more with probability 1.5 %
+    worse_T, real_T = margin(shift=-2.5 * gainer_T), margin(shift=1.5 * gainer_T)
+    over = per_user(clusters, real_T, worse_T)
+    assert sure(over, None, 3) == sure(over, per_user(clusters, real_T, margin(shift=-2.5 * gainer_T)), 3) == 2
+    assert sure(over, per_user(clusters, real_T, real_T), 3) == 0

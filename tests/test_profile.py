@@ -93,6 +93,25 @@ def test_fixed_panel_intervals_hold_the_truth():
     assert held >= 8
 
 
+def test_pairs_that_all_agree_are_no_certainty():
+    """Three pairs, all contested by five judges each: nothing to redraw, so Wilson's interval, within 0 and 1."""
+    for outcome, value, ends in (("aaabb", 1.0, wilson(1.0, 3)), ("aaaaa", 0.0, wilson(0.0, 3))):
+        five = disagreement(votes(judged(panel([outcome] * 3)))).at_panel[5][0]
+        assert (five.value, five.n) == (value, 3)
+        assert (five.lo, five.hi) == pytest.approx(ends)
+    crowded = disagreement(votes(judged(panel(["aaabb", "aabbb", "ababa", "aabab"] * 3)))).at_panel
+    for estimate in (e for both in crowded.values() for e in both):
+        assert 0.0 <= estimate.lo <= estimate.value <= estimate.hi <= 1.0
+        assert estimate.hi > estimate.lo
+
+
+def test_one_of_a_kind_is_singular():
+    told = profile(judged(panel(["aab"])))
+    rows = {row.name: row.of for row in told.rows()}
+    assert rows["contested (>= 3 judges)"] == "1 pair" and told.sentences()["disagreement"].startswith("Of 1 pair with")
+    assert rows["agrees with the others' majority"].endswith(("judgement", "judgements"))
+
+
 def test_retest_counts_couples_and_ties_as_a_label():
     rows = [("u", "p", "a", "b")] * 3 + [
         ("u", "q", "a", "b"),

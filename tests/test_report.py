@@ -17,8 +17,8 @@ from polypref.evaluation import compare
 from polypref.report import figures, words
 from polypref.report.arms import placebo_section
 from polypref.report.described import measure
-from polypref.report.people import tidy
-from report_example import LEARNERS, example_results, example_users
+from polypref.report.people import people_section, tidy
+from report_example import DATA, LEARNERS, example_results, example_users
 from toy_learners import Length, LengthEncoder, OwnLength, people
 
 
@@ -84,7 +84,61 @@ def test_a_worst_decile_of_too_few_users_says_so(tmp_path: Path) -> None:
 
 def test_the_first_line_of_results_is_enough(tmp_path: Path) -> None:
     page = report.write(tmp_path, {"schema": 1, "data": {}}, pl.DataFrame()).read_text()
-    assert page.count('class="absent"') == 6
+    assert page.count('class="absent"') == 7
+
+
+def test_one_training_size_says_how_to_get_more(tmp_path: Path) -> None:
+    users = example_users(20)
+    assert "--sizes 100 300" not in report.write(tmp_path, example_results(users), users).read_text()
+    page = report.write(tmp_path, example_results(users, sizes=(4142,)), users).read_text()
+    assert "How much data it takes" in page and "<code>--sizes 100 300</code>" in page
+
+
+def test_mean_lines_are_in_the_legend_where_they_are_drawn(tmp_path: Path) -> None:
+    for n, drawn in ((12, False), (40, True)):
+        users = example_users(n)
+        page = report.write(tmp_path, example_results(users), users).read_text()
+        assert (
+            ("mean over the same users" in page) == ('class="line floor" d="M' in page.split('id="sizes"')[0]) == drawn
+        )
+        assert ("Too few users for mean lines" in page) != drawn
+        assert ("with mean lines of hierarchical" in page) == drawn
+
+
+def test_an_unclear_run_opens_on_the_largest_personal_gain_and_names_who_has_no_panel() -> None:
+    users = example_users(20).with_columns(
+        gain=pl.when(pl.col("learner") == "length").then(0.0 * pl.col("gain")).otherwise("gain")
+    )
+    results = example_results(users)
+    results["verdict"] = {"room": "unclear", "best": "pooled", "text": "Unclear."}
+    section = people_section(results, users, list(LEARNERS))
+    assert section is not None
+    assert (section["open"], section["unmoved"]) == ("hierarchical", ["length"])
+    results["serves"] = {name: "population" if name == "hierarchical" else "seen_users" for name in LEARNERS}
+    assert people_section(results, users, list(LEARNERS))["open"] == "individual"  # type: ignore[index]
+
+
+def test_the_baseline_is_not_called_best(tmp_path: Path) -> None:
+    results = example_results(users := example_users(20))
+    results["verdict"] = {"room": "unclear", "best": "pooled", "text": "Unclear."}
+    page = report.write(tmp_path, results, users).read_text()
+    assert '<span class="role">baseline: best on validation rows</span>' in page
+    assert '<span class="role">best' not in page
+
+
+def test_minority_counts_say_which_rows_they_go_by(tmp_path: Path) -> None:
+    page = report.write(tmp_path, example_results(users := example_users(20)), users).read_text()
+    assert "minority users by some seed&#39;s training rows, n = 10" in page
+    assert "minority users by the training rows of half of the seeds or more" in page
+    assert "minority users by all the data" in page
+
+
+def test_one_of_a_kind_is_singular(tmp_path: Path) -> None:
+    results = example_results(users := example_users(20))
+    results["data"] = DATA | {"n_users": 1, "n_prompts": 1}
+    page = report.write(tmp_path, results, users).read_text()
+    assert "<dt>user</dt><dd>1</dd>" in page and "<dt>prompt</dt><dd>1</dd>" in page
+    assert "<dt>responses</dt><dd>650</dd>" in page
 
 
 def test_an_empty_cohort_has_no_value(tmp_path: Path) -> None:
@@ -160,6 +214,9 @@ def test_ticks_are_round_and_inside() -> None:
     assert [t.text for t in ticks] == ["−20", "0", "+20", "+40"]
     assert all(0 <= t.at <= 100 for t in ticks)
     assert [t.text for t in figures.Axis(3, 420, log=True).ticks()] == ["5", "10", "20", "50", "100", "200"]
+    assert [t.text for t in figures.Axis(16.5, 24.0, log=True).ticks()] == ["18", "20", "22", "24"]
+    assert [t.text for t in figures.Axis(90, 130, log=True).ticks()] == ["90", "100", "110", "120", "130"]
+    assert [t.text for t in figures.Axis(0.87, 1.15, log=True).ticks()] == ["1"]
     assert [t.text for t in figures.Axis(0.081, 0.093).ticks(scale=100)] == ["8.25", "8.50", "8.75", "9.00", "9.25"]
 
 
@@ -185,7 +242,7 @@ def test_what_the_profile_says_is_printed(tmp_path: Path) -> None:
     assert lines["best population accuracy"] == "0.720–0.820"
     assert lines["room"] == "0.000–0.267"
     assert "by chance 0.615–0.923" in lines["prompts with a Condorcet cycle"]
-    assert lines["minority users, 95 % sure"] == "0"
+    assert lines["minority users by all the data, 95 % sure"] == "0"
     assert "A personal answer could add" in page
     assert "| data | 4,929 |" in page
     assert "81 users with fewer than 40 judgements were left out" in page

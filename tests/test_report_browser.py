@@ -163,7 +163,16 @@ def test_what_is_missing_sorts_last_both_ways(browser: Any, tmp_path: Path) -> N
         for _ in range(2):
             button.click()
             assert names(page)[-1] == "length"
-        assert page.locator("tr", has_text="length").locator("td").nth(4).inner_text() == "–"
+        assert page.locator("tr", has_text="length").locator("td").nth(5).inner_text() == "–"
+
+
+def test_on_a_phone_the_gain_is_seen_without_scrolling(browser: Any, written: Path) -> None:
+    with Visit(browser, written, viewport={"width": 390, "height": 844}) as page:
+        box = page.locator("table.standing td.gain").last.bounding_box()
+        assert box["x"] + box["width"] <= 390
+        assert page.locator(".lead .narrow").is_visible()
+    with Visit(browser, written) as page:
+        assert not page.locator(".lead .narrow").is_visible()
 
 
 @pytest.mark.parametrize("width", [360, 414, 768])

@@ -142,3 +142,94 @@ def test_a_few_pairs_on_which_all_agree_leave_much_disagreement_possible():
     found = evidence(described, np.array([0, 30, 40, 50]))
     assert (found.n_users, found.own, found.shared, found.disagreement) == (12, 40.0, 5, 0.0)
     assert found.disagreement_hi == pytest.approx(0.434, abs=0.001)
+
+
+FEW = {"variance_parts": {"users": 0.9, "pairs": 0.02, "judgements": 0.08}}
+TWELVE = people(0.4, users=12)
+SERVED = {"better": 4, "worse": 0, "tested": 12, "sure": 4}
+
+
+def few(value: float = 0.25, **more) -> dict:
+    """A large gain on 12 users that three learners could show by chance."""
+    return gain("a", value, 0.1, df=11, **FEW, **more)
+
+
+OTHERS = [gain(name, 0.1, 0.1, df=11) for name in ("b", "c")]
+
+
+@pytest.mark.parametrize(
+    ("served", "value", "placebo", "room"),
+    [
+        ({}, 0.25, {}, "yes"),
+        ({"sure": 2}, 0.25, {}, "yes"),
+        ({"sure": 1}, 0.25, {}, "unclear"),
+        ({"worse": 1}, 0.25, {}, "unclear"),
+        ({"tested": 50}, 0.25, {}, "unclear"),
+        ({}, -0.01, {}, "unclear"),
+        ({}, 0.25, {"better": 1}, "unclear"),
+        ({}, 0.25, gain("a", 0.2, 0.01), "unclear"),
+    ],
+)
+def test_users_who_gain_one_by_one_are_a_second_road_to_yes(served, value, placebo, room):
+    """Closed where one user gains, somebody loses, they are few of many, or shuffled users gain as well."""
+    shuffled = gain("a", 0.0, 0.05, df=11) | {"better": 0} | placebo
+    rows = [few(value), *OTHERS]
+    found = verdict(rows, [shuffled], [], ["a", "b", "c"], BASELINE, TWELVE, {"a": SERVED | served})
+    assert (found["room"], found["best"]) == (room, "a" if room == "yes" else "pooled")
+    assert ("for some of these people" in found["text"]) == (room == "yes")
+    assert found["text"].count(". ") == 1
+
+
+def test_the_second_road_speaks_of_these_users_and_says_what_is_short():
+    rows = [few(), *OTHERS]
+    shuffled = [gain("a", 0.0, 0.05, df=11) | {"better": 0}]
+    text = verdict(rows, shuffled, [], ["a", "b", "c"], BASELINE, TWELVE, {"a": SERVED})["text"]
+    assert "under a 4 of 12 users tested are each significantly better off than under pooled, and than if" in text
+    assert "This speaks of these users, not yet of others: the mean gain of 25.0 points" in text
+    assert "may be chance when 3 are tried; use a for them" in text
+    assert text.endswith(
+        "use a for them, and pooled for others until there are more people (more judgements by these 12 would hardly "
+        "help: 90 % of the uncertainty is how much they differ)."
+    )
+    unchecked = verdict(rows, [], [], ["a", "b", "c"], BASELINE, TWELVE, {"a": SERVED})
+    assert unchecked["room"] == "unclear"
+
+
+@pytest.mark.parametrize(
+    ("served", "parts", "says"),
+    [
+        (
+            {"better": 1},
+            FEW,
+            "1 of 12 users tested is significantly better off and none worse. Use a for that user, and",
+        ),
+        (
+            {"better": 3},
+            FEW,
+            "3 of 12 users tested are significantly better off and none worse. Use a for those 3, and",
+        ),
+        ({"better": 3, "worse": 2}, FEW, "3 of 12 users tested are significantly better off and 2 worse. That there"),
+        ({"better": 0}, FEW, "is not excluded; use pooled until there are more people (more judgements by these 12"),
+        ({"better": 0}, {"variance_parts": {"users": 0.1, "pairs": 0.7, "judgements": 0.2}}, "until other pairs were"),
+        (
+            {"better": 0},
+            {"variance_parts": {"users": 0.1, "pairs": 0.2, "judgements": 0.7}},
+            "until there are more judg",
+        ),
+    ],
+)
+def test_unclear_says_who_gains_and_what_is_short(served, parts, says):
+    row = gain("a", 0.2, 0.1, df=11) | parts
+    found = verdict([row], [], [], ["a"], BASELINE, TWELVE, {"a": SERVED | {"sure": 0} | served})
+    assert (found["room"], found["best"]) == ("unclear", "pooled")
+    assert says in found["text"]
+    assert found["text"].count(". ") == 1
+
+
+def test_a_gain_that_is_not_excluded_is_the_leaders_or_names_its_learner():
+    rows = [gain("a", 0.10, 0.05), gain("b", 0.0, 0.2)]
+    text = verdict(rows, [], [], ["a", "b"], BASELINE, people(0.4))["text"]
+    assert "interval 0.1 to 19.9" in text and "a gain of 19.9 points is not excluded" in text
+    rows = [gain("a", 0.001, 0.002), gain("b", 0.0, 0.02)]
+    text = verdict(rows, [], [], ["a", "b"], BASELINE, people(0.4))["text"]
+    assert "a gain of 3.9 points by b is not excluded" in text

@@ -133,9 +133,9 @@ def table_lines(content: dict[str, Any]) -> list[list[str]]:
         if (g["metric"], g["cohort"], g["size"]) == ("accuracy_micro", "all", content["size"])
     }
     baseline = content["baseline"]["learner"] if content["baseline"] else "the baseline"
-    lines = [
-        ["learner", *(title for title, *_ in COLUMNS), f"gain over {baseline}", "95 % interval", "better", "worse"]
-    ]
+    few = next((row["n_users"] for key, row in at.items() if key[1:] == COLUMNS[3][1:]), 0)
+    titles = [f"{title} (n = {few})" if cohort != "all" else title for title, _, cohort in COLUMNS]
+    lines = [["learner", *titles, f"gain over {baseline}", "95 % interval", "better", "worse"]]
     for learner in dict.fromkeys(row["learner"] for row in content["rows"]):
         line = [learner, *(_number(at[learner, metric, cohort]["value"]) for _, metric, cohort in COLUMNS)]
         gain = gains.get(learner)

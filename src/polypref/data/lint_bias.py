@@ -11,6 +11,7 @@ from polypref.data.findings import Inspection
 
 # Adults read 238 words of English a minute (Brysbaert 2019, J. Memory and Language 109); nobody reads three times that.
 FASTEST_WPM = 3 * 238
+NARROW = 0.2  # width of an interval around one half that leaves no room for a bias worth the name
 SHOWN_BOTH_WAYS = 0.05  # share of judgements whose pair is shown in both orders, below which order and text are one
 
 
@@ -24,7 +25,8 @@ def look(job: Inspection) -> None:
 def rate(hit_M: NDArray[np.bool_], user_M: IntArray) -> tuple[float, float, float]:
     """Share of hits with its 95 % interval from the spread between users (of one user: between rows).
 
-    Cluster-robust: the variance is the sum over users of their squared total residual.
+    Cluster-robust: the variance is the sum over users of their squared total residual, but at least that of
+    independent rows. Where all rows agree nothing varies; then it is Clopper and Pearson's with a trial per user.
     """
     from scipy.special import stdtrit
 
@@ -33,7 +35,11 @@ def rate(hit_M: NDArray[np.bool_], user_M: IntArray) -> tuple[float, float, floa
     n_users = len(np.unique(user_M))
     if n_users < 2:
         residual_U, n_users = hit_M - share, n
-    spread = np.sqrt((residual_U**2).sum() * n_users / max(n_users - 1, 1)) / n
+    if share in (0.0, 1.0):
+        unseen = 1 - 0.025 ** (1 / n_users)
+        return (0.0, 0.0, unseen) if share == 0 else (1.0, 1 - unseen, 1.0)
+    squares = max((residual_U**2).sum() * n_users / max(n_users - 1, 1), n * share * (1 - share))
+    spread = np.sqrt(squares) / n
     half = float(stdtrit(max(n_users - 1, 1), 0.975) * spread)  # Student's t: three annotators are three, not many
     return share, max(0.0, share - half), min(1.0, share + half)
 
@@ -47,7 +53,7 @@ def _position(job: Inspection) -> None:
         return
     share, low, high = rate(first_N[known_N] == 1, d.user_N[known_N])
     text = f"the response shown first won {_percent(share, low, high)}"
-    text += "; no sign of bias" if low <= 0.5 <= high else ""
+    text += _sign(low, high)
     a_N = np.where(first_N == 1, d.chosen_N, d.rejected_N)[known_N]
     b_N = np.where(first_N == 1, d.rejected_N, d.chosen_N)[known_N]
     orders = pl.DataFrame({"low": np.minimum(a_N, b_N), "high": np.maximum(a_N, b_N), "flip": a_N > b_N})
@@ -70,10 +76,17 @@ def _length(job: Inspection) -> None:
         return
     share, low, high = rate(longer_N[known_N] > 0, d.user_N[known_N])
     text = f"the longer response won {_percent(share, low, high)}"
-    text += "; no sign of bias" if low <= 0.5 <= high else ""
+    text += _sign(low, high)
     figures = {"share": share, "low": low, "high": high}
     seen = (int((longer_N[known_N] > 0).sum()), int(known_N.sum()), "rows")
     job.note("length bias", seen, "counted", text, values=figures)
+
+
+def _sign(low: float, high: float) -> str:
+    """What an interval around one half says: no bias only where it leaves room for a small one at most."""
+    if not low <= 0.5 <= high:
+        return ""
+    return "; no sign of bias" if high - low <= NARROW else "; whether there is a bias cannot be told from so few"
 
 
 def _percent(share: float, low: float, high: float) -> str:

@@ -18,7 +18,7 @@ from polypref.data.split import Split
 from polypref.evaluation.cells import Cell, Job
 from polypref.evaluation.grid import run_cells
 from polypref.evaluation.intervals import Clusters
-from polypref.evaluation.people import PerUser, counts, per_user, users_table
+from polypref.evaluation.people import PerUser, counts, per_user, sure, users_table
 from polypref.evaluation.progress import Progress
 from polypref.evaluation.results import cores
 from polypref.evaluation.settings import Settings
@@ -106,13 +106,17 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
     described = profile(job.comparisons).as_dict()
     n_train_U = _training_counts(job, settings.seeds)
     at_full = [row for row in tables["gains"] if row["size"] == arms.full_size]
+    counted = {name: counts(found) for name, found in over.get(floor, {}).items()}
+    beyond = {} if floor is None else _sure(clusters, arms, over[floor])
+    served = {name: counted[name] | {"sure": number} for name, number in beyond.items()}
     figures = {
-        "verdict": verdict(at_full, placebo, own, arms.personal, baseline, evidence(described, n_train_U)),
+        "verdict": verdict(at_full, placebo, own, arms.personal, baseline, evidence(described, n_train_U), served),
         "baseline": baseline,
         "size": arms.full_size,
         "sizes": [{"size": size, "per_user": arms.per_user.get(size)} for size in arms.by_size],
         **tables,
-        "users": {name: counts(found) for name, found in over.get(floor, {}).items()},
+        "users": counted,
+        "users_sure": beyond,
         "users_over_pooled": {name: counts(found) for name, found in over.get(REFERENCE, {}).items()},
         "placebo": placebo,
         "gains_over_shuffled": own,
@@ -153,6 +157,16 @@ def _placebo(clusters: Clusters, arms: Arms, baseline: str) -> list[dict[str, An
     people = {name: counts(per_user(clusters, arm.margin_T, margin_T)) for name, arm in arms.shuffled.items()}
     found = placebo_rows(clusters, arms.full, arms.shuffled, baseline, arms.full_size)
     return [row | people[row["learner"]] for row in found]
+
+
+def _sure(clusters: Clusters, arms: Arms, people: Mapping[str, PerUser]) -> dict[str, int]:
+    """Users of each personal learner who are better off for being known, allowing for all users and learners."""
+    found = {}
+    for name in arms.personal:
+        arm, shuffled = arms.full[name], arms.shuffled.get(name)
+        knowing = None if shuffled is None else per_user(clusters, arm.margin_T, shuffled.margin_T)
+        found[name] = sure(people[name], knowing, len(arms.personal))
+    return found
 
 
 def _people(clusters: Clusters, arms: Mapping[str, Arm], baseline: str) -> dict[str, PerUser]:

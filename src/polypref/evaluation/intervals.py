@@ -44,6 +44,7 @@ from polypref.evaluation.metrics import HeldOut, Measured, summed
 
 Floats = NDArray[np.float64]
 Bounds = tuple[float, float]
+Parts = dict[str, float] | None
 
 LEVEL = 0.95
 DRAWS = 1000
@@ -63,12 +64,15 @@ class Interval:
 
     ``p``, two-sided, that the true value is 0: Student's, but never below 2^(1 - clusters), the smallest that throwing
     the clusters' signs can give. ``se`` is None where no judgement moves the value: that it is 0 is not known.
+    ``parts``: which share of the variance comes from users that differ, from pairs that differ, and from the noise of
+    single judgements; only more users, more pairs, or more judgements make the respective one smaller.
     """
 
     lo: float | None = None
     hi: float | None = None
     se: float | None = None
     p: float | None = None
+    parts: Parts = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,26 +103,47 @@ class Clusters:
             return [Interval()] * len(measured)
         pair_PK = np.stack([summed(self.rows.pair_T, m.row_T, self.rows.n_pairs) for m in known], axis=1)
         user_UK = np.stack([m.user_U for m in known], axis=1) if self.by_user else np.zeros((1, len(known)))
-        variance_K = self._variance(known, user_UK, pair_PK)
+        cell_K = np.array([(summed(self.cell_T, m.row_T) ** 2).sum() for m in known])
+        dyad_K = self._dyads_over_users(known, pair_PK)
+        variance_K = self._variance(known, (_variance(user_UK), _variance(pair_PK), cell_K, dyad_K))
+        parts_K = self._parts(_variance(user_UK), np.maximum(_variance(pair_PK), dyad_K), cell_K)
         draw_BK = self._draw(user_UK, pair_PK)
         draw_BK /= np.maximum(np.sqrt((user_UK**2).sum(axis=0) + (pair_PK**2).sum(axis=0)), TINY)
         se_K = np.sqrt(variance_K)
         found = iter(
-            _interval(m, draw_BK[:, k], float(se_K[k]), self._clusters(m), bounds) for k, m in enumerate(known)
+            _interval(m, draw_BK[:, k], (float(se_K[k]), parts_K[k]), self._clusters(m), bounds)
+            for k, m in enumerate(known)
         )
         return [next(found) if m.value is not None else Interval() for m in measured]
 
-    def _variance(self, known: Sequence[Measured], user_UK: Floats, pair_PK: Floats) -> Floats:
-        """The larger of V and V' for each of K values, but no less than any of their parts: chance can make them so."""
-        user_K, pair_K = _variance(user_UK), _variance(pair_PK)
-        cell_K = np.array([(summed(self.cell_T, m.row_T) ** 2).sum() for m in known])
+    def _dyads_over_users(self, known: Sequence[Measured], pair_PK: Floats) -> Floats:
+        """D of V' for each of K values: what pairs that share a text have in common, whoever judged them."""
         dyad_K = np.array([self._dyads(m.row_T, self.text_2T) for m in known]) - (pair_PK**2).sum(axis=0)
-        dyad_K *= self.disjoint / max(self.disjoint - 1, 1)
+        return dyad_K * self.disjoint / max(self.disjoint - 1, 1)
+
+    def _variance(self, known: Sequence[Measured], sums: tuple[Floats, Floats, Floats, Floats]) -> Floats:
+        """The larger of V and V' for each of K values, but no less than any of their parts: chance can make them so.
+
+        ``sums`` are those over users, pairs, (user, pair) cells, and texts.
+        """
+        user_K, pair_K, cell_K, dyad_K = sums
         if not self.by_user:
             return np.maximum(pair_K, dyad_K)
         own_K = np.array([self._dyads(m.row_T, self.user_text_2T) for m in known]) - cell_K
         both_K = np.maximum(user_K + pair_K - cell_K, user_K + dyad_K - own_K)
         return np.maximum.reduce([both_K, user_K, pair_K, dyad_K])
+
+    def _parts(self, user_K: Floats, pair_K: Floats, cell_K: Floats) -> list[Parts]:
+        """Shares of the variance, see ``Interval``: what users and pairs add to that of independent judgements."""
+        users_K = np.maximum(user_K - cell_K, 0) if self.by_user else np.zeros(len(cell_K))
+        part_3K = np.stack([users_K, np.maximum(pair_K - cell_K, 0), cell_K])
+        names = ("users", "pairs", "judgements")
+        return [
+            {name: round(float(part), 4) for name, part in zip(names, part_3 / part_3.sum(), strict=True)}
+            if part_3.sum() > TINY**2
+            else None
+            for part_3 in part_3K.T
+        ]
 
     @staticmethod
     def _dyads(row_T: Floats, code_2T: NDArray[np.int64]) -> float:
@@ -207,10 +232,14 @@ def _variance(sum_CK: Floats) -> Floats:
     return (sum_CK**2).sum(axis=0) * clusters_K / np.maximum(clusters_K - 1, 1)
 
 
-def _interval(measured: Measured, draw_B: Floats, se: float, clusters: int, bounds: Bounds) -> Interval:
-    """``draw_B`` are draws of the value's deviation, scaled to a variance of one."""
+def _interval(
+    measured: Measured, draw_B: Floats, error: tuple[float, Parts], clusters: int, bounds: Bounds
+) -> Interval:
+    """``draw_B`` are draws of the value's deviation, scaled to a variance of one; ``error`` is the standard error and
+    where it comes from."""
     from scipy.stats import norm, t
 
+    se, parts = error
     value, tail = measured.value or 0.0, (1 - LEVEL) / 2
     if clusters < 2:
         return Interval()  # one sample has no error bar
@@ -223,4 +252,4 @@ def _interval(measured: Measured, draw_B: Floats, se: float, clusters: int, boun
     if np.isfinite(within).all():
         lo, hi = min(lo, within[0]), max(hi, within[1])
     p = float(max(2 * t.sf(abs(value) / se, clusters - 1), least_p))
-    return Interval(float(max(lo, bounds[0])), float(min(hi, bounds[1])), se, p)
+    return Interval(float(max(lo, bounds[0])), float(min(hi, bounds[1])), se, p, parts)

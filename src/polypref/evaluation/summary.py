@@ -158,11 +158,11 @@ def _gain(one: Measured, baseline: Measured, metric: str) -> Measured:
 
 
 def _gain_rows(clusters: Clusters, gains: Mapping[str, Measured], common: Row) -> list[Row]:
-    """A row for each learner's gain, with the p-value of no gain."""
+    """A row for each learner's gain, with the p-value of no gain and where its variance comes from."""
     bounds = UNBOUNDED if common["metric"] == "log_loss" else (-1.0, 1.0)
     intervals = clusters.intervals(list(gains.values()), bounds)
     return [
-        _row({"learner": name} | common, gains[name], i, clusters.rows.n_seeds) | {"p": i.p}
+        _row({"learner": name} | common, gains[name], i, clusters.rows.n_seeds) | {"p": i.p, "variance_parts": i.parts}
         for name, i in zip(gains, intervals, strict=True)
     ]
 

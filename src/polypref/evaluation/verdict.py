@@ -1,8 +1,13 @@
 """The answer in two sentences: is there room to personalise, and which learner serves these people best.
 
-yes      a personal learner gains over the population baseline and over itself trained on shuffled users, both beyond
-         what chance over all personal learners explains (Bonferroni), and trained on shuffled users it does not gain,
-         or less than half of what the real gain is at least.
+yes      on one of two roads. On average: a personal learner gains over the population baseline and over itself trained
+         on shuffled users, both beyond what chance over all personal learners explains (Bonferroni), and trained on
+         shuffled users it does not gain, or less than half of what the real gain is at least. Or user by user: under a
+         personal learner MIN_BETTER users or more, and SHARE_BETTER of those tested, are each better off than under the
+         baseline and than under itself trained on shuffled users, beyond what chance over all users and personal
+         learners explains (``people.sure``), nobody is significantly worse off, and shuffled users leave nobody
+         better. That speaks of these users and says so: with few of them the mean over people is never sure, whatever
+         each shows.
 no       no learner does, and there is enough evidence, of one of two kinds, that there is little to gain. Little gain:
          no personal learner can plausibly gain MARGIN (upper ends of the intervals) and the best is not surely worse,
          on at least FEW_USERS users with ENOUGH_OWN training judgements and ENOUGH_HELD_OUT held-out ones. Little
@@ -12,8 +17,10 @@ no       no learner does, and there is enough evidence, of one of two kinds, tha
 unclear  anything else: what gains does so for another reason than the user, or evidence is missing, and the text says
          which.
 
-``best`` is the learner with the largest gain among those that passed the test; without one it is the baseline, since a
-difference that may be chance is no reason for a more complicated method.
+Each road says yes by chance in one run of forty at most if nobody gains, both together in one of twenty.
+
+``best`` is the learner with the largest gain among those that passed the test (user by user: with most users better
+off); without one it is the baseline, since a difference that may be chance is no reason for a more complicated method.
 """
 
 from __future__ import annotations
@@ -29,6 +36,8 @@ HIGH_GAIN = 0.05
 LOW_DISAGREEMENT = 0.15
 HIGH_DISAGREEMENT = 0.20
 MIN_USERS = 3
+MIN_BETTER = 2  # one may be two people who share an account
+SHARE_BETTER = 0.1
 ENOUGH_SHARED = 50
 ENOUGH_OWN = 20
 ENOUGH_HELD_OUT = 368  # if all were independent, so many without any change would exclude MARGIN: 1 - 0.025^(1/368)
@@ -61,13 +70,16 @@ def verdict(
     personal: Collection[str],
     baseline: Mapping[str, Any] | None,
     evidence: Evidence,
+    people: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, str]:
     """``{"room", "best", "text"}`` from the rows at the full size.
 
     ``gains`` and ``placebo`` are over the baseline, trained on real and on shuffled users; ``over_shuffled`` is the one
     less the other, paired; both are empty when no placebo arm was run, and then the verdict does without.
-    ``personal`` names the learners that know users.
+    ``personal`` names the learners that know users; ``people`` holds, for each of these, how many users are ``better``
+    and ``worse`` off of those ``tested``, and ``sure`` ones.
     """
+    people = people or {}
     if baseline is None:
         best = next(iter(sorted(personal)), "")
         return {
@@ -85,6 +97,10 @@ def verdict(
     if real:
         best = max(real, key=lambda learner: real[learner]["value"])
         return {"room": "yes", "best": best, "text": _yes(real[best], name, chance.get(best), knowing.get(best))}
+    some = {n: people[n] for n in known if n in people and _serves_some(known[n], people[n], chance.get(n), len(known))}
+    if some:
+        best = max(some, key=lambda learner: (some[learner]["sure"], known[learner]["value"]))
+        return {"room": "yes", "best": best, "text": _yes_for_some(known, best, name, people)}
     if sure:
         top = max(honest or sure, key=lambda learner: sure[learner]["value"])
         text = _not_knowing(sure[top], name, knowing[top]) if honest else _placebo_gains(top, name)
@@ -93,14 +109,24 @@ def verdict(
         return {"room": "unclear", "best": name, "text": _unmeasured(name)}
     missing = _missing(known, evidence)
     if missing:
-        return {"room": "unclear", "best": name, "text": _unclear(known, name, missing)}
+        return {"room": "unclear", "best": name, "text": _unclear(known, name, missing, people)}
     return {"room": "no", "best": name, "text": _no(known, name, evidence)}
+
+
+def _serves_some(row: Row, people: Mapping[str, int], placebo: Row | None, tests: int) -> bool:
+    """The second road to yes: some users gain for being known, none loses, and with shuffled users nobody gains.
+
+    Closed without a placebo arm: a learner that is better for everyone alike is better for many users, too.
+    """
+    enough = people["sure"] >= max(MIN_BETTER, SHARE_BETTER * people["tested"])
+    personal = placebo is not None and not placebo.get("better", 0) and not _above_zero(placebo, tests)
+    return enough and people["worse"] == 0 and row["value"] > 0 and personal
 
 
 def _missing(known: Mapping[str, Row], e: Evidence) -> list[str]:
     """What keeps the verdict from being "no", in words; empty when nothing does."""
     gain, agreement = _gain_lacks(known, e), _agreement_lacks(known, e)
-    few = [f"only {e.n_users} users were compared"] if e.n_users < MIN_USERS else []
+    few = [f"only {_users(e.n_users)} {'was' if e.n_users == 1 else 'were'} compared"] if e.n_users < MIN_USERS else []
     if not few and not (gain and agreement):
         return []
     if e.disagreement is not None and e.disagreement < LOW_DISAGREEMENT:
@@ -114,9 +140,9 @@ def _gain_lacks(known: Mapping[str, Row], e: Evidence) -> list[str]:
     top = max(row["hi"] for row in known.values())
     held_out = max(row["n_comparisons"] for row in known.values())
     lacks = {
-        f"a gain of {_points(top)} points is not excluded": top >= MARGIN,
+        _not_excluded(known, MARGIN): top >= MARGIN,
         "every personal learner that was tried is surely worse, which says little of a better one": top < 0,
-        f"{e.n_users} users are too few to speak of others": MIN_USERS <= e.n_users < FEW_USERS,
+        f"{_users(e.n_users)} are too few to speak of others": MIN_USERS <= e.n_users < FEW_USERS,
         f"there are only {held_out} held-out judgements": held_out < ENOUGH_HELD_OUT,
         f"half of the users have at most {e.own:.0f} judgements to learn from": e.own < ENOUGH_OWN,
     }
@@ -134,9 +160,23 @@ def _agreement_lacks(known: Mapping[str, Row], e: Evidence) -> list[str]:
         f"two people may disagree on as many as {_percent(e.disagreement_hi)} of the pairs": (
             e.disagreement_hi >= HIGH_DISAGREEMENT > LOW_DISAGREEMENT > e.disagreement
         ),
-        f"a gain of {_points(top)} points is not excluded": top >= HIGH_GAIN,
+        _not_excluded(known, HIGH_GAIN): top >= HIGH_GAIN,
     }
     return [text for text, so in lacks.items() if so]
+
+
+def _not_excluded(known: Mapping[str, Row], margin: float) -> str:
+    """The gain that may yet be there: of the learner that the text speaks of, or else of the one it names."""
+    best = known[_leader(known)]
+    if best["hi"] >= margin:
+        return f"a gain of {_points(best['hi'])} points is not excluded"
+    row = max(known.values(), key=lambda row: row["hi"])
+    return f"a gain of {_points(row['hi'])} points by {row['learner']} is not excluded"
+
+
+def _leader(known: Mapping[str, Row]) -> str:
+    """The personal learner with the largest gain."""
+    return max(known, key=lambda learner: known[learner]["value"])
 
 
 def _is_main(row: Row) -> bool:
@@ -183,8 +223,19 @@ def _yes(row: Row, baseline: str, placebo: Row | None, knowing: Row | None) -> s
     )
     return (
         f"There is something to personalise: {row['learner']} gets {_points(row['value'])} points more of the held-out "
-        f"judgements right than {baseline}, the best learner that treats everyone alike (95 % interval "
-        f"{_interval(row)}). {checked}"
+        f"judgements right than {baseline}, the learner that treats everyone alike and is best on validation rows "
+        f"(95 % interval {_interval(row)}). {checked}"
+    )
+
+
+def _yes_for_some(known: Mapping[str, Row], best: str, baseline: str, people: Mapping[str, Mapping[str, int]]) -> str:
+    row, served = known[best], people[best]
+    return (
+        f"There is something to personalise for some of these people: under {best} {served['sure']} of "
+        f"{_users(served['tested'])} tested are each significantly better off than under {baseline}, and than if it "
+        "had been trained on shuffled users, and nobody is worse off. This speaks of these users, not yet of others: "
+        f"the mean gain of {_points(row['value'])} points (95 % interval {_interval(row)}) may be "
+        f"chance{_when_tried(known)}; use {best} for them, and {baseline} for others {_until(row)}."
     )
 
 
@@ -215,7 +266,7 @@ def _not_knowing(row: Row, baseline: str, knowing: Row) -> str:
     return (
         f"{row['learner']} is better than {baseline} by {_points(row['value'])} points ({_interval(row)}), but whether "
         f"that rests on knowing the user is unclear: against itself trained on shuffled users it gains {by}. "
-        f"Use {baseline} until there are more judgements."
+        f"Use {baseline} {_until(knowing)}."
     )
 
 
@@ -226,14 +277,53 @@ def _unmeasured(baseline: str) -> str:
     )
 
 
-def _unclear(known: Mapping[str, Row], baseline: str, missing: Sequence[str]) -> str:
-    best = max(known, key=lambda learner: known[learner]["value"])
+def _unclear(
+    known: Mapping[str, Row], baseline: str, missing: Sequence[str], people: Mapping[str, Mapping[str, int]]
+) -> str:
+    best = _leader(known)
     row = known[best]
-    chance = f", which may be chance when {len(known)} are tried" if row["lo"] > 0 else ""
+    chance = f", which may be chance{_when_tried(known)}" if row["lo"] > 0 else ""
     gained = f"gains {_points(row['value'])} points over" if row["value"] > 0 else "gains nothing over"
-    return (
+    first = (
         f"Whether there is room to personalise is unclear: the best personal learner, {best}, {gained} {baseline} "
-        f"(95 % interval {_interval(row)}){chance}. That there is none cannot be said either, since "
-        f"{' and '.join([', '.join(missing[:-1]), missing[-1]] if missing[1:] else missing)}; use {baseline} until "
-        "there are more judgements."
+        f"(95 % interval {_interval(row)}){chance}"
     )
+    listed = " and ".join([", ".join(missing[:-1]), missing[-1]] if missing[1:] else missing)
+    none = f"That there is none cannot be said either, since {listed}"
+    served = people.get(best, {})
+    better, worse = served.get("better", 0), served.get("worse", 0)
+    if not better:
+        return f"{first}. {none}; use {baseline} {_until(row)}."
+    of = f"{better} of {_users(served['tested'])} tested {'is' if better == 1 else 'are'} significantly better off"
+    if worse:
+        return f"{first}, {of} and {worse} worse. {none}; use {baseline} {_until(row)}."
+    return f"{first}, {of} and none worse. Use {best} for {_these(better)}, and {baseline} for others {_until(row)}."
+
+
+def _when_tried(known: Mapping[str, Row]) -> str:
+    return f" when {len(known)} are tried" if len(known) > 1 else ""
+
+
+def _until(row: Row) -> str:
+    """What is short: people, other pairs, or judgements, by where the width of the interval comes from."""
+    parts = row.get("variance_parts") or {}
+    largest = max(parts, key=lambda name: parts[name]) if parts else ""
+    n, share = row["n_users"], _percent(parts.get(largest, 0.0))
+    if n < FEW_USERS:
+        return "until there are more people and more judgements"
+    if row["hi"] is None or row["hi"] < MARGIN or largest not in ("users", "pairs"):
+        return "until there are more judgements"
+    if largest == "users":
+        return (
+            f"until there are more people (more judgements by these {n} would hardly help: {share} of the "
+            "uncertainty is how much they differ)"
+        )
+    return f"until other pairs were judged ({share} of the uncertainty is how much pairs differ)"
+
+
+def _users(n: int) -> str:
+    return "1 user" if n == 1 else f"{n:,} users"
+
+
+def _these(n: int) -> str:
+    return "that user" if n == 1 else f"those {n}"

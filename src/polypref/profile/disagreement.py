@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.profile.estimate import Estimate, Floats, proportion
+from polypref.profile.estimate import Estimate, Floats, proportion, wilson
 from polypref.profile.votes import Votes
 
 HIGH_DISSENT = 0.3
 PANEL_SIZES = (2, 3, 5)
 BOOTSTRAPS = 200
+ROUND_OFF = 1e-9
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Disagreement:
     ``highly_contested``  same pairs, >= 30 % of the judges against the majority.
     ``divergence``        share of pairs with >= 2 judges that are not unanimous; ``high_divergence`` likewise.
     ``at_panel``          panel size k -> (contested, highly contested) if k judges had been asked, over pairs with
-                          >= k judges; interval from a bootstrap over users and pairs.
+                          >= k judges; interval from a bootstrap over users and pairs, Wilson's where all pairs agree.
     ``mean_panel``        judges per pair with >= 2 judges; None where no pair has two.
     """
 
@@ -148,4 +149,12 @@ def _estimates(draws: Floats, n: int) -> tuple[Estimate, Estimate]:
     # one pair cannot say how far pairs differ
     if n == 1:
         return Estimate(float(c), None, None, n), Estimate(float(h), None, None, n)
-    return Estimate(float(c), float(lo_c), float(hi_c), n), Estimate(float(h), float(lo_h), float(hi_h), n)
+    return _within(c, lo_c, hi_c, n), _within(h, lo_h, hi_h, n)
+
+
+def _within(value: float, lo: float, hi: float, n: int) -> Estimate:
+    """A bootstrap's interval of a share; Wilson's where all pairs agree, since there is nothing to redraw."""
+    value = float(np.clip(value, 0.0, 1.0))  # round-off
+    if hi - lo < ROUND_OFF:
+        lo, hi = wilson(value, n)
+    return Estimate(value, float(min(max(lo, 0.0), value)), float(max(min(hi, 1.0), value)), n)

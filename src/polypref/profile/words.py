@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from polypref.data.problems import counted
 from polypref.profile.consistency import Consistency
 from polypref.profile.disagreement import Disagreement
 from polypref.profile.estimate import Estimate, Tested
@@ -54,7 +55,9 @@ def of_disagreement(d: Disagreement) -> str:
         return "Disagreement is unknown: no pair was judged by two users who took a side."
     raw, what = (d.contested, "three") if d.contested.n else (d.divergence, "two")
     high = d.highly_contested if d.contested.n else d.high_divergence
-    text = f"Of {raw.n:,} pairs with {what} or more judges {_sure(raw)} are contested and {_sure(high)} highly."
+    text = (
+        f"Of {counted(raw.n, 'pairs')} with {what} or more judges {_sure(raw)} are contested and {_sure(high)} highly."
+    )
     three = d.at_panel[3][0]
     if three.value is None:
         return text
@@ -64,13 +67,17 @@ def of_disagreement(d: Disagreement) -> str:
 def of_consistency(c: Consistency) -> str:
     """How often a user says the same again."""
     triads = c.cyclic_triads
-    tail = "" if not triads.n else f" Of {triads.n:,} triads judged by one user, {_sure(triads)} go round in a circle."
+    tail = (
+        ""
+        if not triads.n
+        else f" Of {counted(triads.n, 'triads')} judged by one user, {_sure(triads)} go round in a circle."
+    )
     if c.derived:
         tail += " The judgements look derived from ratings or rankings: a user's pairs are not independent."
     if c.retest.value is None:
         return f"Consistency is unknown: nobody judged the same two texts twice.{tail}"
-    people = "1 user" if c.n_users == 1 else f"{c.n_users:,} users"
-    text = f"Asked again, {people} gave the same answer in {_sure(c.retest)} of {c.retest.n:,} repeats"
+    people = counted(c.n_users, "users")
+    text = f"Asked again, {people} gave the same answer in {_sure(c.retest)} of {counted(c.retest.n, 'repeats')}"
     if c.retest_no_ties.n not in (0, c.retest.n):
         text += f"; in {_sure(c.retest_no_ties)} of {c.retest_no_ties.n:,} where no answer was a tie"
     return f"{text}.{tail}"
@@ -84,8 +91,9 @@ def of_minorities(m: Minorities) -> str:
     testable, found = facts["n_testable"], facts["n_minority"]
     if not testable:
         return "Minorities are unknown: no user shares enough pairs with others for a bound at 95 %."
-    text = f"{found:,} of {testable:,} users with enough shared pairs side with the others' majority less than half "
-    text += "of the time, at 95 % confidence"
+    side = "sides" if found == 1 else "side"
+    text = f"{found:,} of {counted(testable, 'users')} with enough shared pairs {side} with the others' majority less "
+    text += "than half of the time, at 95 % confidence"
     text += f" (by chance alone: at most {facts['at_most_by_chance']:.0f})."
     # each of six people in two balanced camps faces three of the other five
     balanced = (
@@ -116,8 +124,9 @@ def of_social_choice(s: SocialChoice) -> str:
         return "Whether majorities go round in circles is unknown: no three responses were all compared by two judges."
     verdict = "more than" if triads.p is not None and triads.p <= SURE else "no more than"
     return (
-        f"Of {triads.n:,} triads of majorities {100 * triads.value:.1f} % go round in a circle, {verdict} chance gives "
-        f"people who all agree on each response's quality ({100 * (triads.null or 0):.1f} %, p = {triads.p:.2f})."
+        f"Of {counted(triads.n, 'triads')} of majorities {100 * triads.value:.1f} % go round in a circle, {verdict} "
+        f"chance gives people who all agree on each response's quality ({100 * (triads.null or 0):.1f} %, "
+        f"p = {triads.p:.2f})."
     )
 
 
@@ -133,7 +142,7 @@ def of_groups(g: Groups) -> str:
     if g.groups is None or g.axes.value is None:
         return f"Groups are unknown: fewer than five users share pairs.{tail}"
     if g.groups == 1:
-        return f"No groups beyond chance among {g.axes.n:,} users.{tail}"
+        return f"No groups beyond chance among {counted(g.axes.n, 'users')}.{tail}"
     axes = "1 axis" if g.groups == 2 else f"{g.groups - 1} axes"
     return (
         f"Users are not interchangeable: {g.axes.n:,} of them differ along {axes} beyond chance, as at least "
@@ -172,12 +181,12 @@ def minority_rows(m: Minorities) -> list[Row]:
     """Majority-vote accuracy and minority users."""
     facts = m.as_dict()
     low, high, n = m.mv_acc_range
-    span = Row("minorities", "MV-ACC, own vote included", _between(low, high) or UNKNOWN, "", f"{n:,} users")
+    span = Row("minorities", "MV-ACC, own vote included", _between(low, high) or UNKNOWN, "", counted(n, "users"))
     found = str(facts["n_minority"]) if facts["n_testable"] else UNKNOWN
     return [
         span,
         _row("minorities", "agrees with the others' majority", m.others, "judgements"),
-        Row("minorities", "minority users, 95 % sure", found, "", f"{facts['n_testable']:,} users"),
+        Row("minorities", "minority users, 95 % sure", found, "", counted(facts["n_testable"], "users")),
     ]
 
 
@@ -202,7 +211,7 @@ def aggregation_rows(s: SocialChoice, g: Groups) -> list[Row]:
         _tested("aggregation", "Borda winner not the Condorcet winner", s.borda_winners, "prompts"),
         _tested("aggregation", "axes along which users differ", g.axes, "users", ".1f"),
         _tested("aggregation", "share of the strongest axis", g.strongest_axis, "users"),
-        Row("aggregation", "groups beyond chance, at least", groups, "", f"{g.axes.n:,} users"),
+        Row("aggregation", "groups beyond chance, at least", groups, "", counted(g.axes.n, "users")),
         _tested("aggregation", "regret of the worst-served user", g.worst_user_regret, "users"),
         _tested("aggregation", "regret of the worst-served tenth", g.worst_decile_regret, "users"),
     ]
@@ -210,11 +219,11 @@ def aggregation_rows(s: SocialChoice, g: Groups) -> list[Row]:
 
 def _row(dimension: str, name: str, estimate: Estimate, unit: str) -> Row:
     interval = _between(estimate.lo, estimate.hi)
-    return Row(dimension, name, share(estimate.value), interval, f"{estimate.n:,} {unit}")
+    return Row(dimension, name, share(estimate.value), interval, counted(estimate.n, unit))
 
 
 def _tested(dimension: str, name: str, t: Tested, unit: str, form: str = ".3f") -> Row:
     if t.value is None:
-        return Row(dimension, name, UNKNOWN, "", f"{t.n:,} {unit}")
+        return Row(dimension, name, UNKNOWN, "", counted(t.n, unit))
     beside = f"null {_between(t.null_lo, t.null_hi, form)}, p = {t.p:.2f}"
-    return Row(dimension, name, f"{t.value:{form}}", beside, f"{t.n:,} {unit}")
+    return Row(dimension, name, f"{t.value:{form}}", beside, counted(t.n, unit))

@@ -36,7 +36,7 @@ LABELS = {  # where a key alone says too little
     "panel alpha": "alpha of a panel",
     "n users": "users counted",
     "n testable": "users with enough shared pairs",
-    "n minority": "minority users, 95 % sure",
+    "n minority": "minority users by all the data, 95 % sure",
     "at most by chance": "at most, by chance alone",
     "n below half": "users below one half, sure or not",
     "mv acc": "majority-vote accuracy of users",

@@ -19,7 +19,9 @@ def head(results: Results) -> dict[str, Any]:
     data, split = results.get("data") or {}, results.get("split") or {}
     return {
         "files": [PurePath(str(name)).name for name in data.get("files") or ()],
-        "figures": [(words.number(data[key]), noun) for key, noun in COUNTS if data.get(key) is not None],
+        "figures": [
+            (words.number(data[key]), words.units(data[key], noun)) for key, noun in COUNTS if data.get(key) is not None
+        ],
         "encoder": encoder_name(results.get("encoder")),
         "rule": split.get("rule"),
         "why": split.get("why"),
@@ -42,7 +44,9 @@ def findings_section(results: Results) -> dict[str, Any] | None:
             "name": words.plain(str(f.get("name", "?"))),
             "text": f.get("text") or "",
             "count": words.number(f.get("count")),
-            "of": f"of {words.number(f['total'])} {f.get('unit', '')}" if f.get("total") is not None else "",
+            "of": f"of {words.number(f['total'])} {words.units(f['total'], f.get('unit', ''))}"
+            if f.get("total") is not None
+            else "",
             "action": ACTIONS.get(str(f.get("action")), str(f.get("action"))),
             "example": f.get("example") or "",
         }

@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 HEIGHT = 1000  # of the plane, in its own units
+MEANS_FROM = 20  # users: a mean line through fewer is a line through single people
 VERDICTS = ("untested", "unclear", "worse", "better")  # drawn in this order, the few that matter on top
 
 
@@ -87,6 +88,7 @@ class Figure:
     axes: tuple[Axis, Axis] | None = None  # x and y, where the pointer needs them
     zero: float | None = None  # height of the line that divides gains from losses, in percent
     dense: bool = False  # so many users that dots and whiskers must be fine
+    means: bool = False  # whether mean lines are drawn
 
 
 def nice_step(rough: float) -> float:
@@ -96,9 +98,15 @@ def nice_step(rough: float) -> float:
 
 
 def log_steps(lo: float, hi: float) -> list[int]:
-    """Whole numbers 1, 2, 5 x powers of ten in [lo, hi]; powers alone when that would crowd the axis."""
+    """Whole numbers 1, 2, 5 x powers of ten in [lo, hi]; powers alone when that would crowd the axis.
+
+    Where that leaves fewer than three, whole numbers at equal distances.
+    """
     powers = range(math.floor(math.log10(lo)), math.ceil(math.log10(hi)) + 1)
     steps = [m * 10**p for p in powers if p >= 0 for m in (1, 2, 5) if lo <= m * 10**p <= hi]
+    if len(steps) < 3:
+        step = max(1, round(nice_step((hi - lo) / 5)))
+        return list(range(step * math.ceil(lo / step), math.floor(hi) + 1, step))
     return steps if len(steps) <= 7 else [s for s in steps if str(s)[0] == "1"]
 
 
@@ -203,13 +211,14 @@ def amounts(people: pl.DataFrame, x_axis: Axis, y_axis: Axis, learner: str, base
         Layer("dot user", dots(x_U[~minority_U], y_U[~minority_U])),
         Layer("dot user few", dots(x_U[minority_U], y_U[minority_U])),
     ]
-    if n >= 20:
+    means = n >= MEANS_FROM
+    if means:
         at, (mean, floor) = group_means(amount_U, (accuracy_U, baseline_U), min(12, n // 10))
         layers.append(Layer("line floor", line(x_axis.plane(at, HEIGHT), y_axis.height(floor))))
         layers.append(Layer("line", line(x_axis.plane(at, HEIGHT), y_axis.height(mean))))
     return Figure(
-        alt=f"Accuracy of {learner} for each of {n} users against the user's number of training judgements, "
-        f"with mean lines of {learner} and {baseline}.",
+        alt=f"Accuracy of {learner} for each of {n} users against the user's number of training judgements"
+        + (f", with mean lines of {learner} and {baseline}." if means else "."),
         layers=tuple(layer for layer in layers if layer.path),
         x_ticks=x_axis.ticks(),
         y_ticks=y_axis.ticks(scale=100),
@@ -217,6 +226,7 @@ def amounts(people: pl.DataFrame, x_axis: Axis, y_axis: Axis, learner: str, base
         y_title="accuracy on the user's test judgements, %",
         axes=(x_axis, y_axis),
         dense=n > 400,
+        means=means,
     )
 
 

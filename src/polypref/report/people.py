@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from polypref.report.figures import VERDICTS, Axis, amount_axis, amounts, gains, span
-from polypref.report.standing import baseline_name
+from polypref.report.standing import baseline_name, largest_gain
 
 SCHEMA = {
     "user_id": pl.String,
@@ -121,7 +121,8 @@ def people_section(results: Mapping[str, Any], users: pl.DataFrame, learners: Se
     }
     return {
         "panels": panels,
-        "open": best if best in shown else shown[0],
+        "unmoved": [name for name in order if name not in shown and name != baseline],
+        "open": best if best in shown else largest_gain(results, shown) or shown[0],
         "data": data,
         "baseline": baseline,
     }

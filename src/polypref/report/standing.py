@@ -32,11 +32,12 @@ COLUMNS = (
     Column("accuracy_micro", "all", "Accuracy, %", "all judgements (micro)"),
     Column("accuracy_macro", "all", "Accuracy, %", "mean over users (macro)"),
     Column("accuracy_worst_decile", "all", "Accuracy, %", "worst decile of users"),
-    Column("accuracy_macro", "minority", "Accuracy, %", "minority users"),
+    Column("accuracy_macro", "minority", "Accuracy, %", "minority users by some seed's training rows"),
     Column("log_loss", "all", "Log loss", "lower is better"),
     Column("calibration_error", "all", "Calibration", "error, lower is better"),
 )
 GAIN_METRICS = {"accuracy_micro": "micro", "accuracy_macro": "macro"}  # the first that was measured heads the table
+BASELINE = "baseline: best on validation rows"
 SMALLEST_AXIS = 0.02  # of gains: two points to either side, so that noise does not fill the picture
 
 
@@ -88,6 +89,16 @@ def learner_gains(results: Results, metric: str | None) -> dict[str, Row]:
     """Gain over the baseline by learner, over all users, at the full size."""
     gains = at_full_size([g for g in results.get("gains", ()) if g.get("metric") == metric and is_all(g)])
     return {gain["learner"]: gain for gain in gains}
+
+
+def largest_gain(results: Results, among: Sequence[str]) -> str | None:
+    """The learner with the largest gain of those ``among``, the personal ones first; None without any gain."""
+    gains = learner_gains(results, gain_metric(results))
+    known = {name: gains[name]["value"] for name in among if name in gains}
+    known = {name: value for name, value in known.items() if words.finite(value) is not None}
+    serves = results.get("serves") or {}
+    personal = [name for name in known if serves.get(name, "") != "population"]
+    return max(personal or known, key=lambda name: known[name], default=None)
 
 
 def gain_axis(gains: Sequence[Row]) -> Axis:
@@ -152,7 +163,7 @@ def standing_section(results: Results, learners: Sequence[str]) -> dict[str, Any
         {
             "learner": learner,
             "best": learner == best,
-            "roles": [role for role, name in (("best", best), ("baseline", baseline)) if learner == name],
+            "role": BASELINE if learner == baseline else "best" if learner == best else "",
             "cells": [cell(find(rows, learner=learner, metric=c.metric, cohort=c.cohort), c) for c in COLUMNS],
             "gain": gain_cell(gains.get(learner), axis, learner == baseline),
             "counts": {key: (users.get(learner) or {}).get(key) for key in ("better", "worse", "tested")},

@@ -66,3 +66,8 @@ def count(n: Any, noun: str) -> str:
     if finite(n) is None:
         return f"an unknown number of {noun}s"
     return f"{number(int(n))} {noun}{'' if n == 1 else 's'}"
+
+
+def units(n: Any, plural: str) -> str:
+    """A regular plural such as "users", or its singular where there is one."""
+    return plural.removesuffix("s") if n == 1 else plural
