@@ -25,6 +25,7 @@ EXAMPLES: dict[str, str] = {
     "profile": "polypref profile prefs.jsonl",
     "compare": "polypref compare prefs.jsonl --learners pooled hierarchical --seeds 2 --out report",
     "table": "polypref table report --out tables",
+    "convert": "polypref convert psoups P1A.json P1B.json --out psoups.parquet",
     "fit": "polypref fit prefs.jsonl --learner hierarchical --out scorer",
     "score": "polypref score scorer questions.jsonl --out scores.jsonl",
     "demo": "polypref demo --seeds 1 --out demo",
@@ -39,7 +40,7 @@ def cli_page() -> str:
         "# The commands",
         "",
         "Written by `make docs` from `--help`. The examples run in this order, each on the files of those before;",
-        "`questions.jsonl` is shown under [score](#score).",
+        "`questions.jsonl` is shown under [score](#score), `P1A.json` and `P1B.json` under [convert](#convert).",
         "",
         _block(overview()),
     ]
@@ -48,6 +49,9 @@ def cli_page() -> str:
         if name == "score":
             parts += ["", "`questions.jsonl`, and what `score` answers:", "", _block(QUESTIONS, "json")]
             parts += ["", _block(ANSWERS, "json")]
+        if name == "convert":
+            parts += ["", "`P1A.json` and `P1B.json`, two of the six files of the set:", "", _block(P1A, "json")]
+            parts += ["", _block(P1B, "json")]
     return "\n".join(parts) + "\n"
 
 
@@ -61,6 +65,18 @@ QUESTIONS = """\
 ANSWERS = """\
 {"user_id": "u0", "prompt": "How do I boil an egg?", "response": "Put ...", "score": 0.41, "source": "personal"}
 {"user_id": "x", "prompt": "How do I boil an egg?", "response": "It ...", "score": -0.2, "source": "population"}"""
+
+P1A = """\
+[
+  {"user_input": "What is rain? Generate a response that can be easily understood by an elementary school student.",
+   "completion_a": "Water that falls from clouds.", "completion_b": "Precipitated atmospheric vapour."}
+]"""
+P1B = """\
+[
+  {"user_input": "What is rain? Generate a response that only a PhD Student in that specific field could understand.",
+   "completion_a": "Precipitated atmospheric vapour.", "completion_b": "Water that falls from clouds."}
+]"""
+FILES = {"questions.jsonl": QUESTIONS, "P1A.json": P1A, "P1B.json": P1B}  # what the examples read besides
 
 
 def help_text(command: str) -> str:
@@ -126,7 +142,41 @@ def python_page() -> str:
     return "\n".join(parts) + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": cli_page, "learners.md": learners_page, "python.md": python_page}
+def published_page() -> str:
+    """docs/published.md."""
+    from polypref.data.published import PUBLISHED
+
+    parts = [
+        "# Published sets",
+        "",
+        "Written by `make docs` from `polypref.data.published`. `polypref convert NAME FILE... --out FILE` brings a",
+        "set's own files, from disk or `hf://datasets/...`, to a preference file that `check`, `profile` and `compare`",
+        "read, and prints how many rows were left out, why, and what to know before using it. No set comes with",
+        "polypref, and each keeps its own licence. The adapters are tested on small files in the published shape.",
+        "",
+        "| name | what it is | settings |",
+        "|---|---|---|",
+    ]
+    for name, adapter in PUBLISHED.items():
+        source = inspect.getmodule(adapter)
+        assert source is not None
+        settings = ", ".join(f"`--{f.name} {_shown(f.default)}`" for f in fields(adapter))  # type: ignore[arg-type]
+        parts.append(f"| [`{name}`](#{name}) | {_first_line(source)} | {settings or 'none'} |")
+    for name, adapter in PUBLISHED.items():
+        parts += ["", f"## {name}", "", _block(inspect.getdoc(inspect.getmodule(adapter)) or "")]
+    return "\n".join(parts) + "\n"
+
+
+def _shown(default: object) -> str:
+    return str(default) if default not in ((), "") else "..."
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli_page,
+    "learners.md": learners_page,
+    "published.md": published_page,
+    "python.md": python_page,
+}
 
 
 def _first_line(thing: object) -> str:

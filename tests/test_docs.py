@@ -53,7 +53,8 @@ def test_every_command_has_an_example():
 def test_the_examples_run(tmp_path, monkeypatch, capsys):
     """All of docs/cli.md's examples, in its order, each on what those before have written."""
     monkeypatch.chdir(tmp_path)
-    Path("questions.jsonl").write_text(generate.QUESTIONS + "\n")
+    for name, text in generate.FILES.items():
+        Path(name).write_text(text + "\n")
     page = (ROOT / "docs" / "cli.md").read_text()
     for name, example in generate.EXAMPLES.items():
         assert f"Example: `{example}`" in page

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from tyro.conf import arg
+
+from polypref.cli.files import write
 
 Folders = Annotated[
     tuple[str, ...],
@@ -50,20 +51,7 @@ class Table:
             "tables.html": html(built, head, self.intervals),
         }
         for name, text in texts.items():
-            write(self.out / name, text)
+            write(self.out / name, text.encode())
         print(texts["tables.md"])
         print(f"tables: {', '.join(str(self.out / name) for name in texts)}")
         return 0
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file whole or not at all. Raises CacheError when it cannot be written."""
-    from polypref.errors import CacheError
-
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise CacheError(f"cannot write {path}: {error.strerror}. Choose another --out.") from error

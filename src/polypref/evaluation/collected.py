@@ -22,11 +22,12 @@ from polypref.evaluation.results import SCHEMA
 FILES = ("results.json", "new_users.json")
 METRIC, COHORT = "accuracy_micro", "all"
 DRAWS, LEAST_SETS = 10_000, 4
+Floats = Sequence[float] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """One folder: ``content`` of results.json (empty where there is none), users.parquet, rows of new_users.json."""
+    """One folder: ``content`` of results.json (empty if not there), users.parquet, accuracies of new_users.json."""
 
     name: str
     folder: Path
@@ -87,13 +88,12 @@ def _read(path: str) -> Collected:
         )
     users = folder / "users.parquet"
     grid = _json(folder / FILES[1])
-    rows = grid.get("rows", ()) if isinstance(grid, Mapping) else grid
     return Collected(
         name or folder.resolve().name,
         folder,
         content,
         pl.read_parquet(users) if users.exists() else None,
-        [row for row in rows if isinstance(row, Mapping)],
+        [row for row in grid.get("rows", ()) if row.get("metric") == METRIC and row.get("cohort", COHORT) == COHORT],
     )
 
 
@@ -168,7 +168,7 @@ class Correlation:
     hi: float | None
 
 
-def correlation(first_S: Sequence[float], second_S: Sequence[float], seed: int = 0) -> Correlation:
+def correlation(first_S: Floats, second_S: Floats, seed: int = 0) -> Correlation:
     """Does one figure of a data set go with another? Data sets are redrawn with replacement.
 
     Draws with fewer than three different sets say nothing (two points always lie on a line) and are drawn again. With

@@ -18,6 +18,7 @@ import polars as pl
 
 from polypref.evaluation import collected
 from polypref.evaluation.collected import Collected
+from polypref.profile.words import UNKNOWN
 from polypref.report import words
 from polypref.report.table import Cell, Column, Row, Table
 
@@ -79,8 +80,8 @@ def characteristics(results: Sequence[Collected], beside: bool) -> Table | None:
         line = (one.content.get("profile") or {}).get("table2")
         if line is None:
             continue
-        measured = [text.strip() for text in line.splitlines()[-1].split(" | ")[1:]]
-        measured[-1] = measured[-1].removesuffix("|").strip()
+        texts = [text.strip() for text in line.splitlines()[-1].removesuffix("|").split(" | ")[1:]]
+        measured = [None if text == UNKNOWN else text for text in texts]
         key, world = set_of(one.name)
         known = paper[key] if beside and key else [None] * len(measured)
         cells = (Cell(m, p) for m, p in zip(measured, known, strict=True))
@@ -209,30 +210,37 @@ def new_users(results: Sequence[Collected], beside: bool) -> Table | None:
     if not found:
         return None
     columns: list[Column] = []
-    values: list[tuple[Collected, int, bool]] = []
+    cell_of: list[Callable[[str | None, str], Cell]] = []
     for one in found:
         key, world = set_of(one.name)
         known = beside and key == paper["set"]
-        counts = sorted({*(int(row["count"]) for row in one.new_users), *(paper["counts"] if known else ())})
+        sizes = sorted({*(row["size"] for row in one.new_users), *(paper["counts"] if known else ())})
         notes = (*_world(known and world), *(("new-users",) if known else ()))
-        columns += [Column(f"{count:,}", one.name, notes) for count in counts]
-        values += [(one, count, known) for count in counts]
-    routes = list(dict.fromkeys(row["route"] for one in found for row in one.new_users))
-    missing = [route for route in paper["names"] if route not in routes] if any(known for *_, known in values) else []
+        columns += [Column(f"{size:,}", one.name, notes) for size in sizes]
+        cell_of += [_new_cell(one, size, known) for size in sizes]
+    routes = list(dict.fromkeys(row["learner"] for one in found for row in one.new_users))
+    lines = [(route, paper["routes"].get(route, method_of(route))) for route in routes]
+    if any(make(None, name).published for make in cell_of for name in paper["names"]):
+        lines += [(None, name) for name in paper["names"] if name not in dict(lines).values()]
     rows = []
-    for route in (*routes, *missing):
-        cells = (_new_cell(one, route, count, known) for one, count, known in values)
-        name = paper["names"].get(route)
-        rows.append(Row(route if name is None or not beside else f"{route} ({name})", tuple(cells)))
+    for route, method in lines:
+        cells = tuple(make(route, method) for make in cell_of)
+        name = paper["names"].get(method) if any(cell.published for cell in cells) else None
+        label = " ".join(filter(None, (route, name if route is None else name and f"({name})")))
+        rows.append(Row(label, cells))
     title = "New users, by number of their own comparisons"
-    return _table("new-users", title, "route", columns, rows, paper["source"] if beside else None)
+    return _table("new-users", title, "route", columns, rows, paper["source"])
 
 
-def _new_cell(one: Collected, route: str, count: int, known: bool) -> Cell:
+def _new_cell(one: Collected, size: int, known: bool) -> Callable[[str | None, str], Cell]:
     paper = published()["new_users"]
-    row = next((r for r in one.new_users if r["route"] == route and int(r["count"]) == count), None)
-    values = paper["accuracy"].get(route) if known and count in paper["counts"] else None
-    return _cell(row, None if values is None else values[paper["counts"].index(count)])
+
+    def cell(route: str | None, method: str) -> Cell:
+        row = next((row for row in one.new_users if (row["learner"], row["size"]) == (route, size)), None)
+        values = paper["accuracy"].get(method) if known and size in paper["counts"] else None
+        return _cell(row, None if values is None else values[paper["counts"].index(size)])
+
+    return cell
 
 
 def room_and_gain(results: Sequence[Collected]) -> Table | None:
@@ -291,12 +299,14 @@ def _table(
 
 
 def _lines(learners: Sequence[str], beside: bool) -> list[tuple[str | None, str | None]]:
-    """``(learner, method)`` in the paper's order, methods without a learner included, then the other learners."""
+    """``(learner, method)``; beside the paper in its order, methods without a learner included, then the others."""
+    if not beside:
+        return [(learner, None) for learner in learners]
     methods = published()["methods"]
     lines: list[tuple[str | None, str | None]] = []
     for method in methods:
         named = [learner for learner in learners if method_of(learner) == method]
-        lines += [(learner, method) for learner in named] or ([(None, method)] if beside else [])
+        lines += [(learner, method) for learner in named] or [(None, method)]
     return lines + [(learner, None) for learner in learners if method_of(learner) not in methods]
 
 

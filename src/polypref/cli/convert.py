@@ -1,0 +1,100 @@
+"""``polypref convert``: a published preference set, as its authors give it out, to a preference file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from tyro.conf import arg
+
+from polypref.cli.files import encoded, refuse_suffix, refuse_to_replace, write
+
+if TYPE_CHECKING:
+    from polypref.data.published import Adapter, Converted
+
+Raw = Annotated[
+    tuple[str, ...],
+    tyro.conf.Positional,
+    arg(
+        metavar="FILE ...",
+        help="The set's files: JSON, JSONL, CSV or Parquet, patterns, or hf://datasets/... paths.",
+        help_behavior_hint="(one or more)",
+    ),
+]
+OWN = ("data_set", "files", "out", "force")  # settings of the command; the others are the sets'
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write a published preference set as a preference file that check, profile and compare read.
+
+    Sets: psoups, tldr, personalllm, prism, arena, personal-rewardbench; docs/published.md has their files, protocols
+    and traps. A setting that is not given is the set's own; one that the set does not have is refused.
+    """
+
+    data_set: tyro.conf.Positional[str]
+    """Which set."""
+    files: Raw
+    out: Path
+    """File to write; its ending decides the format: .jsonl, .csv or .parquet."""
+    protocol: Annotated[Literal["S", "L", "R"] | None, arg(metavar="{S,L,R}")] = None
+    """tldr: real labels of the busiest workers, labels simulated from length, or all workers in both splits."""
+    workers: Annotated[int | None, arg(metavar="INT")] = None
+    """tldr: how many workers are kept."""
+    people: Annotated[Literal["models", "dirichlet"] | None, arg(metavar="{models,dirichlet}")] = None
+    """personalllm: single reward models or mixtures of them."""
+    pairs: Annotated[str | None, arg(metavar="NAME")] = None
+    """personalllm: four or best-worst; prism: chosen or rated."""
+    models: Annotated[tuple[str, ...] | None, arg(metavar="NAME ...")] = None
+    """personalllm: reward models that take part."""
+    count: Annotated[int | None, arg(metavar="INT")] = None
+    """personalllm: how many mixtures."""
+    alpha: Annotated[float | None, arg(metavar="FLOAT")] = None
+    """personalllm: Dirichlet's parameter; small ones give people close to one model."""
+    prompts: Annotated[int | None, arg(metavar="INT")] = None
+    """personalllm: prompts that each mixture judges; 0: all."""
+    beaver: Annotated[Literal["reward", "cost"] | None, arg(metavar="{reward,cost}")] = None
+    """personalllm: the sign of beaver_7b's scores in the file."""
+    seed: Annotated[int | None, arg(metavar="INT")] = None
+    """personalllm: decides mixtures, prompts and pairs."""
+    force: bool = False
+    """Replace a file that is there."""
+
+    def run(self) -> int:
+        """Read, convert, write, say what was left out and what to know."""
+        refuse_suffix(self.out)
+        refuse_to_replace(self.out, self.force)
+        found = self._adapter().convert(self.files)
+        content = encoded(found.table, self.out.suffix)
+        refuse_to_replace(self.out, self.force)  # somebody may have written it meanwhile
+        write(self.out, content)
+        _tell(found, self.out)
+        return 0
+
+    def _adapter(self) -> Adapter:
+        """Raises SettingsError for an unknown set or a setting that it does not have."""
+        from polypref.data.published import PUBLISHED
+        from polypref.errors import SettingsError, unknown_name
+
+        if self.data_set not in PUBLISHED:
+            raise unknown_name("published set", self.data_set, PUBLISHED)
+        cls = PUBLISHED[self.data_set]
+        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        mine = [field.name for field in fields(self) if field.name not in OWN]
+        given = {name: getattr(self, name) for name in mine if getattr(self, name) is not None}
+        foreign = next((name for name in given if name not in known), None)
+        if foreign is not None:
+            has = ", ".join(f"--{name}" for name in known) or "none"
+            raise SettingsError(f"{self.data_set} has no setting --{foreign}; it has {has}.")
+        return cls(**given)
+
+
+def _tell(found: Converted, out: Path) -> None:
+    users = found.table["user_id"].n_unique()
+    print(f"{found.title}: {found.table.height:,} judgements of {users:,} people, written to {out}")
+    for reason, count in found.left_out.items():
+        print(f"left out: {count:,} ({reason})")
+    for remark in found.remarks:
+        print(f"note: {remark}")

@@ -1,0 +1,38 @@
+"""PersonalRewardBench (Ryan et al. 2025, SynthesizeMe): people of Chatbot Arena and PRISM with enough to tell.
+
+MichaelR207/chatbot_arena_personalized_0125 and MichaelR207/prism_personalized_0125, 854 people together: user_id,
+context (a list of {role, content}), chosen and rejected ({role, content} each), split. Other columns are not read.
+Changed: the set's own split of each person's rows is not used here; polypref cuts by pair or prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from polypref.data.published.rows import Converted, Sieve, messages, read_files, stack
+
+COLUMNS = ("user_id", "context", "chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class PersonalRewardBench:
+    """All rows of the files given."""
+
+    def convert(self, paths: Sequence[str]) -> Converted:
+        """Raises InputError for files of another shape."""
+        rows = [
+            file.need("PersonalRewardBench", *COLUMNS).select(
+                pl.col.user_id.cast(pl.String),
+                messages("context").alias("prompt"),
+                pl.col.chosen.struct.field("content"),
+                pl.col.rejected.struct.field("content").alias("other"),
+            )
+            for file in read_files(paths)
+        ]
+        whole = stack(rows).rename({"content": "chosen", "other": "rejected"})
+        sieve = Sieve(whole)
+        sieve.drop("no user", pl.col.user_id.is_null())
+        return sieve.finish("PersonalRewardBench", whole.height, ())

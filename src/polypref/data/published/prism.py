@@ -1,0 +1,115 @@
+"""PRISM (Kirk et al. 2024): 1,396 people from many countries talk with language models and rate the answers.
+
+HannahRoseKirk/prism-alignment: utterances.jsonl has one row for each rated answer (conversation_id, user_id, turn,
+within_turn_id, user_prompt, model_response, score 1 to 100, if_chosen), survey.jsonl what each person said of
+themselves. The prompt of a turn is the conversation so far, with the answers that the person chose. Pairs are
+
+    chosen  the chosen answer of a turn against each other one, as in P-RLHF
+    rated   every two answers of a turn, the higher score preferred, equal scores a tie
+
+Human texts are CC BY, model texts CC BY-NC. Changed: P-RLHF also leaves out texts above 2,300 characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from polypref.data.published.rows import Converted, Sieve, one_of, read_files, stack
+from polypref.errors import InputError
+
+COLUMNS = (
+    *("conversation_id", "user_id", "turn", "within_turn_id"),
+    *("user_prompt", "model_response", "score", "if_chosen"),
+)
+SURVEY = ("age", "gender", "education", "employment_status", "marital_status", "english_proficiency")
+TURN = ("conversation_id", "turn")
+
+
+@dataclass(frozen=True)
+class Prism:
+    """``pairs`` chosen or rated."""
+
+    pairs: str = "chosen"
+
+    def __post_init__(self) -> None:
+        one_of("kind of pairs of prism", self.pairs, ("chosen", "rated"))
+
+    def convert(self, paths: Sequence[str]) -> Converted:
+        """Raises InputError without utterances, or for a file that is neither utterances nor the survey."""
+        files = read_files(paths)
+        surveys = [file for file in files if not file.has("model_response") and file.has("user_id", "age")]
+        others = [file for file in files if file not in surveys]
+        wrong = next((file for file in others if file.has("conversation_history")), None)
+        if wrong is not None or not others:
+            raise InputError(
+                f"{(wrong or files[0]).path} holds no utterances of PRISM; give utterances.jsonl (one row for each "
+                f"rated answer of the same conversations), and survey.jsonl for what people said of themselves."
+            )
+        rows = stack([file.need("PRISM", *COLUMNS) for file in others])
+        sieve = Sieve(rows.unique(maintain_order=True))
+        sieve.count("copy of an earlier row", rows.height - sieve.frame.height)
+        told = _history(sieve)
+        sieve.frame = self._paired(sieve.frame).join(told, on=TURN, how="left", maintain_order="left")
+        columns = ["tie"] if self.pairs == "rated" else []
+        if surveys:
+            sieve.frame = sieve.frame.join(_survey(surveys[0].frame), on="user_id", how="left", maintain_order="left")
+            columns.append("attributes")
+        return sieve.finish(f"PRISM, {self.pairs} answers", rows.height, (), columns)
+
+    def _paired(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Two answers of one turn in each row: ``chosen``, ``rejected`` and, of ratings, ``tie``."""
+        each = rows.select(*TURN, "user_id", "within_turn_id", "model_response", "score", "if_chosen")
+        other = each.select(
+            *TURN, pl.col("within_turn_id", "model_response", "score", "if_chosen").name.suffix("_other")
+        )
+        both = each.join(other, on=TURN, how="inner", maintain_order="left_right")
+        if self.pairs == "chosen":
+            found = both.filter(pl.col.if_chosen & ~pl.col.if_chosen_other)
+        else:
+            ordered = pl.col.within_turn_id < pl.col.within_turn_id_other
+            tied = (pl.col.score == pl.col.score_other) & ordered
+            found = both.filter((pl.col.score > pl.col.score_other) | tied)
+        return found.with_columns(
+            chosen=pl.col.model_response, rejected=pl.col.model_response_other, tie=pl.col.score == pl.col.score_other
+        )
+
+
+def _history(sieve: Sieve) -> pl.DataFrame:
+    """``conversation_id``, ``turn`` and the ``prompt`` of each turn as chat JSON.
+
+    Turns that follow one in which nothing was chosen are left out: what the person answered to is not known.
+    """
+    picked = sieve.frame.sort("within_turn_id").group_by(TURN, maintain_order=True)
+    turns = picked.agg(
+        asked=pl.col.user_prompt.first(), answer=pl.col.model_response.filter(pl.col.if_chosen).first()
+    ).sort(TURN)
+    before = pl.col.answer.is_not_null().cast(pl.Int64).cum_prod().shift(1, fill_value=1).over("conversation_id")
+    turns = turns.with_columns(known=before == 1, user=_message("user", "asked"), model=_message("assistant", "answer"))
+    lost = turns.filter(~pl.col.known).select(TURN)
+    kept = sieve.frame.join(lost, on=TURN, how="anti", maintain_order="left")
+    sieve.count("answers after a turn in which none was chosen", sieve.frame.height - kept.height)
+    sieve.frame = kept
+    earlier = turns.select("conversation_id", "turn", pl.format("{},{},", "user", "model").alias("said"))
+    said = (
+        turns.filter("known")
+        .select(TURN)
+        .join(earlier, on="conversation_id", suffix="_before")
+        .filter(pl.col.turn_before < pl.col.turn)
+        .sort("conversation_id", "turn", "turn_before")
+        .group_by(TURN)
+        .agg(pl.col.said.str.join(""))
+    )
+    known = turns.filter("known").join(said, on=TURN, how="left")
+    return known.select(*TURN, pl.format("[{}{}]", pl.col.said.fill_null(""), "user").alias("prompt"))
+
+
+def _message(role: str, column: str) -> pl.Expr:
+    return pl.struct(pl.lit(role).alias("role"), pl.col(column).alias("content")).struct.json_encode()
+
+
+def _survey(rows: pl.DataFrame) -> pl.DataFrame:
+    known = [name for name in SURVEY if name in rows.columns]
+    return rows.select("user_id", pl.struct(known).struct.json_encode().alias("attributes")).unique("user_id")

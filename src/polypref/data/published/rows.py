@@ -1,0 +1,144 @@
+"""What the adapters share: the rows of published files, a sieve that counts what it leaves out, and the result.
+
+Published sets are read whole into memory (the largest, TL;DR, has 180,000 rows): JSON lists, JSON lines, CSV and
+Parquet, compressed or not, from disk or ``hf://`` paths.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from polypref.data.hub import fetch
+from polypref.data.problems import short
+from polypref.data.sources import expand
+from polypref.data.textfiles import chunks
+from polypref.errors import InputError, NotEnoughData, SettingsError, unknown_name
+
+
+@dataclass(frozen=True, eq=False)
+class Converted:
+    """A published set as preference rows.
+
+    ``title``     the set and its protocol; labels that no person gave are named so here and in ``attributes``.
+    ``table``     user_id, prompt, chosen, rejected and, where there are any, tie, pair_id, timestamp and attributes.
+    ``rows``      rows read. ``left_out`` says how many of the judgements in them are not in the table, by reason.
+    ``remarks``   sentences on counts and traps, to be read before the set is used.
+    """
+
+    title: str
+    table: pl.DataFrame
+    rows: int
+    left_out: dict[str, int]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(eq=False)
+class Sieve:
+    """Rows, and how many were left out for which reason."""
+
+    frame: pl.DataFrame
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def drop(self, reason: str, bad: pl.Expr) -> None:
+        """Leave out the rows for which ``bad`` holds; null counts as holding."""
+        kept = self.frame.filter(~bad.fill_null(True))
+        self.count(reason, self.frame.height - kept.height)
+        self.frame = kept
+
+    def count(self, reason: str, rows: int) -> None:
+        """Note ``rows`` that are not there."""
+        if rows:
+            self.left_out[reason] = self.left_out.get(reason, 0) + rows
+
+    def finish(self, title: str, rows: int, remarks: Iterable[str], columns: Sequence[str] = ()) -> Converted:
+        """Leave out pairs of one text, and name the result. Raises NotEnoughData when nothing is left.
+
+        Equal rows stay: a person who judged a pair twice alike says as much about consistency as one who did not.
+        """
+        self.drop("no text", pl.any_horizontal(pl.col("prompt", "chosen", "rejected").is_null()))
+        self.drop("chosen and rejected are the same text", pl.col.chosen == pl.col.rejected)
+        table = self.frame.select("user_id", "prompt", "chosen", "rejected", *columns)
+        if table.is_empty():
+            told = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+            raise NotEnoughData(f"{title}: nothing is left of {rows:,} rows ({told or 'there were none'}).")
+        return Converted(title, table, rows, self.left_out, tuple(remarks))
+
+
+@dataclass(frozen=True, eq=False)
+class File:
+    """One file's rows and where they came from."""
+
+    path: str
+    frame: pl.DataFrame
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its endings: ``P1A`` for ``data/P1A.json.gz``."""
+        return Path(self.path).name.partition(".")[0]
+
+    def has(self, *columns: str) -> bool:
+        return set(columns) <= set(self.frame.columns)
+
+    def need(self, what: str, *columns: str) -> pl.DataFrame:
+        """The columns. Raises InputError naming the first that is missing."""
+        missing = next((name for name in columns if name not in self.frame.columns), None)
+        if missing is not None:
+            found = ", ".join(self.frame.columns[:20])
+            raise InputError(f'{short(self.path)}: column "{missing}" of {what} is missing; found: {found}.')
+        return self.frame.select(columns)
+
+
+def read_files(paths: Sequence[str]) -> list[File]:
+    """The files' rows. Raises InputError for a file that is not there, cannot be read or has no rows."""
+    if not paths:
+        raise SettingsError("no file given; expected the files of the published set, or hf:// paths.")
+    return [File(path, _rows(path)) for path in expand(paths)]
+
+
+def _rows(path: str) -> pl.DataFrame:
+    local = fetch(path) if path.startswith("hf://") else path
+    suffix = Path(local.removesuffix(".gz").removesuffix(".zst")).suffix.lower()
+    try:
+        if suffix == ".parquet":
+            frame = pl.read_parquet(local)
+        elif suffix in (".json", ".jsonl", ".ndjson"):
+            content = b"".join(chunks(local))
+            read = pl.read_json if content.lstrip()[:1] == b"[" else pl.read_ndjson
+            frame = read(io.BytesIO(content), infer_schema_length=None)
+        elif suffix == ".csv":
+            frame = pl.read_csv(io.BytesIO(b"".join(chunks(local))), infer_schema_length=None)
+        else:
+            raise InputError(f"{path}: unknown kind of file; expected .json, .jsonl, .csv or .parquet.")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"{path} cannot be read ({first}). Download it again.") from error
+    if frame.is_empty():
+        raise InputError(f"{path} has no rows.")
+    return frame
+
+
+def stack(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The rows of several files under each other; a column is as wide as its widest type."""
+    return pl.concat(frames, how="vertical_relaxed")
+
+
+def messages(column: str) -> pl.Expr:
+    """A list of ``{role, content}`` as the JSON text of a chat, keys in that order and no other keys."""
+    each = pl.struct(pl.element().struct.field("role"), pl.element().struct.field("content")).struct.json_encode()
+    return pl.format("[{}]", pl.col(column).list.eval(each).list.join(","))
+
+
+def one_of(kind: str, value: str, known: Sequence[str]) -> None:
+    """Raises SettingsError unless ``value`` is known."""
+    if value not in known:
+        raise unknown_name(kind, value, known)
+
+
+def per_cent(part: float, whole: float) -> str:
+    """A share in words."""
+    return f"{100 * part / whole:.1f} %"

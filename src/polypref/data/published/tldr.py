@@ -1,0 +1,142 @@
+"""TL;DR (Stiennon et al. 2020, Learning to summarize from human feedback): real people judge summaries of posts.
+
+openai/summarize_from_feedback, config comparisons: info {post, title, subreddit, ...; post is null for news articles},
+summaries [{text, policy, ...} twice], choice, worker, split; 92,858 rows of split train, 86,086 of valid1 and valid2.
+Three protocols go by this name, and their figures cannot be compared:
+
+    S  the evaluation paper: the workers with most rows in train (5), counted before anything is left out, their own
+       labels, posts only
+    L  P-RLHF (also PAL, CoPL): workers (10) and rows by policy (both summaries from "sup" policies, none from ppo or
+       cnn), labels *simulated from length*: by rank, each worker prefers the longer (.7) or the shorter summary, drawn
+       with numpy's RandomState(3456)
+    R  LoRe, MRM: every worker who judged in both splits, their own labels, posts only
+
+Changed: under L two summaries of equal length are a tie, where P-RLHF takes the first; it also leaves out texts above
+4,800 characters (with equal texts, 7 of 23,299 rows). Workers with equally many rows are ranked by their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from polypref.data.published.rows import Converted, Sieve, one_of, read_files, stack
+from polypref.errors import InputError, NotEnoughData, SettingsError
+
+WORKERS = {"S": 5, "L": 10}
+SEED, SHORTER = 3456, 0.3
+COLUMNS = ("info", "summaries", "choice", "worker", "split")
+TITLES = {
+    "S": "TL;DR, protocol S: real labels of the busiest workers",
+    "L": "TL;DR, protocol L: labels SIMULATED from the length of the summaries, not given by people",
+    "R": "TL;DR, protocol R: real labels of all workers in both splits",
+}
+
+
+@dataclass(frozen=True)
+class TLDR:
+    """``protocol`` S, L or R; ``workers`` who are kept under S and L (0: as published, 5 and 10)."""
+
+    protocol: str = "S"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        one_of("protocol of tldr", self.protocol, tuple(TITLES))
+        if self.workers and self.protocol == "R":
+            raise SettingsError("--workers is for protocols S and L; R keeps every worker in both splits.")
+
+    def convert(self, paths: Sequence[str]) -> Converted:
+        """Raises InputError for files of another shape, NotEnoughData where no train rows rank the workers."""
+        whole = stack([_flat(file.need("TL;DR", *COLUMNS)) for file in read_files(paths)])
+        sieve = Sieve(whole)
+        sieve.drop("no worker", pl.col.worker.is_null())
+        remarks = (_SIMULATED,) if self.protocol == "L" else ()
+        keep = {"S": self._busiest, "L": self._by_length, "R": _in_both_splits}[self.protocol]
+        columns = keep(sieve)
+        return sieve.finish(TITLES[self.protocol], whole.height, remarks, columns)
+
+    def _busiest(self, sieve: Sieve) -> tuple[str, ...]:
+        top = _ranked(sieve.frame)[: self.workers or WORKERS["S"]]
+        sieve.drop("not one of the busiest workers", ~pl.col.worker.is_in(top))
+        return _own_labels(sieve)
+
+    def _by_length(self, sieve: Sieve) -> tuple[str, ...]:
+        bad = [
+            ~pl.col(side).str.contains("sup", literal=True) | pl.col(side).str.contains("ppo|cnn")
+            for side in ("policy_0", "policy_1")
+        ]
+        sieve.drop("a summary of another policy", pl.any_horizontal(bad))
+        ranked = _ranked(sieve.frame)
+        shorter_W = np.random.RandomState(SEED).random_sample(len(ranked)) >= 1 - SHORTER
+        top = ranked[: self.workers or WORKERS["L"]]
+        sieve.drop("not one of the busiest workers", ~pl.col.worker.is_in(top))
+        prefers = dict(zip(ranked, np.where(shorter_W, "shorter", "longer").tolist(), strict=True))
+        sieve.frame = sieve.frame.with_columns(
+            prefers=pl.col.worker.replace_strict(prefers, default=None, return_dtype=pl.String)
+        )
+        length_0, length_1 = pl.col.text_0.str.len_chars(), pl.col.text_1.str.len_chars()
+        first = pl.when(pl.col.prefers == "longer").then(length_0 >= length_1).otherwise(length_0 <= length_1)
+        text = pl.coalesce("post", "article")
+        _label(sieve, first, pl.format("SUBREDDIT: r/{}\nTITLE: {}\nPOST: {}\nTL;DR: ", "subreddit", "title", text))
+        simulated = pl.struct(pl.lit("simulated from length").alias("labels"), "prefers").struct.json_encode()
+        sieve.frame = sieve.frame.with_columns(tie=length_0 == length_1, attributes=simulated)
+        return "tie", "attributes"
+
+
+_SIMULATED = (
+    "the labels follow the length of the summaries and nothing else, whatever the workers said: figures on this file "
+    "say how well a learner finds lengths, not people"
+)
+
+
+def _flat(rows: pl.DataFrame) -> pl.DataFrame:
+    """Nested columns to flat ones; a field that the file has not got is null."""
+    for column, kind in (("info", pl.Struct), ("summaries", pl.List)):
+        if not isinstance(rows.schema[column], kind):
+            raise InputError(f'column "{column}" of TL;DR holds {rows.schema[column]}; expected nested values.')
+    known = {name for name, _ in rows.schema["info"]}  # type: ignore[attr-defined]
+    info = (
+        (pl.col.info.struct.field(name) if name in known else pl.lit(None)).cast(pl.String).alias(name)
+        for name in ("post", "article", "title", "subreddit")
+    )
+    sides = (
+        pl.col.summaries.list.get(side, null_on_oob=True).struct.field(name).alias(f"{name}_{side}")
+        for side in (0, 1)
+        for name in ("text", "policy")
+    )
+    train = pl.col.split.cast(pl.String).str.starts_with("train").alias("train")
+    return rows.select(*info, *sides, pl.col.choice.cast(pl.Int64), pl.col.worker.cast(pl.String), train)
+
+
+def _ranked(frame: pl.DataFrame) -> list[str]:
+    """All workers, most rows in train first."""
+    counts = frame.group_by("worker").agg(rows=pl.col.train.sum())
+    if not counts["rows"].sum():
+        raise NotEnoughData("no row of TL;DR is of split train, by which workers are ranked; give the train files too.")
+    return counts.sort("rows", "worker", descending=[True, False])["worker"].to_list()
+
+
+def _in_both_splits(sieve: Sieve) -> tuple[str, ...]:
+    both = pl.col.train.any().over("worker") & (~pl.col.train).any().over("worker")
+    sieve.drop("a worker of one split only", ~both)
+    return _own_labels(sieve)
+
+
+def _own_labels(sieve: Sieve) -> tuple[str, ...]:
+    """The workers' own choices on posts."""
+    sieve.drop("a news article, not a post", pl.col.post.is_null())
+    sieve.drop("no choice", ~pl.col.choice.is_in([0, 1]))
+    _label(sieve, pl.col.choice == 0, pl.format("Summarize the following text:\n{}", "post"))
+    return ()
+
+
+def _label(sieve: Sieve, first: pl.Expr, prompt: pl.Expr) -> None:
+    sieve.frame = sieve.frame.with_columns(
+        user_id=pl.col.worker,
+        prompt=prompt,
+        chosen=pl.when(first).then("text_0").otherwise("text_1"),
+        rejected=pl.when(first).then("text_1").otherwise("text_0"),
+    )
