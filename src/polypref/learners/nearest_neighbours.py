@@ -4,14 +4,15 @@ No paper; the retrieval of the evaluation paper's RAG judge (Dong et al. 2025, s
 place. For user u and response x to prompt p, over the k of u's training judgements (a won over b, prompt q) that are
 most similar,
 
-    r_u(x) = scale * sum_n s_n v_n (cos(x, a_n) - cos(x, b_n)) / sum_n s_n w_n
+    r_u(x) = scale * sum_n s_n v_n x . (a_n - b_n) / |a_n - b_n|  /  sum_n s_n w_n
     s_n    = 1/2 + [(cos(x, a_n) + cos(x, b_n)) / 2 + cos(p, q_n)] / 4
 
-v is the weight with which the user preferred a less that with which they preferred b, and w both together: similarity
-does not know who won, so swapped labels give exactly opposite rewards. The paper's code looks for the judged pair with
-its label, which is what is to be told; here a response is looked for alone and no test label is ever seen. k and scale
-are chosen on validation rows. Strangers get the vote of everyone's judgements. Vectors are the learners' common
-inputs (``inputs``, ``prompts``).
+so two responses with the same neighbours differ by the mean cosine of their difference with the neighbours', times its
+length. v is the weight with which the user preferred a less that with which they preferred b, and w both together:
+similarity does not know who won, so swapped labels give exactly opposite rewards. The paper's code looks for the judged
+pair with its label, which is what is to be told; here a response is looked for alone and no test label is ever seen. k
+and scale are chosen on validation rows: three, as the paper's judge reads, are too few for a vote. Strangers get the
+vote of everyone's judgements. Vectors are the learners' common inputs (``inputs``, ``prompts``), lengths at a quarter.
 
 At most ``remembered`` text pairs are kept per user and for strangers (those whose content key is lowest, which is
 chance), so time is linear in judgements.
@@ -37,6 +38,7 @@ from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
 
 Floats = NDArray[np.float32]
 BLOCK = 1 << 22  # similarities at once
+LENGTHS = 0.25  # of the inputs' scale: both lengths together then have an eighth of the encoder features' variance
 TIED = 1e-5  # similarities that differ by less are the same: rounding must not decide who votes
 
 
@@ -44,7 +46,7 @@ TIED = 1e-5  # similarities that differ by less are the same: rounding must not 
 class NearestNeighbours:
     """Settings of the vote."""
 
-    neighbours: tuple[int, ...] = (10, 3, 30, 100, 1000)
+    neighbours: tuple[int, ...] = (30, 100, 300, 1000)
     """Numbers of judgements that vote, to try on validation rows."""
     remembered: int = 4096
     """Text pairs kept per user, and for strangers."""
@@ -108,10 +110,16 @@ def _lowest_keys(rows: Comparisons, most: int) -> Comparisons:
 
 
 def _fitting_scale(margin_N: NDArray[np.float64], rows: Comparisons) -> float:
-    """What to multiply margins by for the least log loss."""
+    """What to multiply margins by for the least log loss.
+
+    One judgement each way at a typical margin is added, so that a few rows all told rightly do not ask for infinity.
+    """
+    typical, weight = np.sqrt((margin_N**2).mean()), rows.weights_N.sum()
 
     def loss(log_scale: float) -> float:
-        return validation.log_loss(np.exp(log_scale) * margin_N, rows)
+        scale = np.exp(log_scale)
+        added = np.logaddexp(0.0, scale * typical) + np.logaddexp(0.0, -scale * typical)
+        return validation.log_loss(scale * margin_N, rows) + float(added / weight)
 
     return float(np.exp(minimize_scalar(loss, bounds=(-5.0, 7.0), method="bounded").x))
 
@@ -124,12 +132,15 @@ class Space:
     prompts: Inputs
 
     def __call__(self, responses: Responses) -> tuple[Floats, Floats]:
-        """Directions (R, K) of responses, and (R, J) of their prompts; zero where there is no direction."""
+        """Inputs (R, K) of responses, and directions (R, J) of their prompts."""
         z_PJ, prompt_R = prompts.inputs_of(self.prompts, responses)
-        return _directions(self.inputs(responses)), _directions(z_PJ)[prompt_R]
+        x_RK = self.inputs(responses).astype(np.float32)
+        x_RK[:, -2:] *= LENGTHS
+        return x_RK, _directions(z_PJ)[prompt_R]
 
 
 def _directions(x_RK: NDArray) -> Floats:
+    """Unit vectors; zero where there is no direction."""
     return (x_RK / np.maximum(np.linalg.norm(x_RK, axis=1, keepdims=True), 1e-9)).astype(np.float32)
 
 
@@ -138,7 +149,8 @@ class Memory:
     """Text pairs that somebody judged, one user's after the other's: user u has ``start_U[u]`` to ``start_U[u + 1]``.
 
     ``vote_M`` is the weight with which the first text was preferred less that for the second, ``weight_M`` both.
-    Directions are those of the distinct texts and prompts, ``one_M``, ``other_M`` and ``prompt_M`` their numbers.
+    ``text_TK`` are the inputs of the distinct texts, ``asked_TJ`` the directions of their prompts, ``one_M`` and
+    ``other_M`` the numbers of a pair's two.
     """
 
     text_TK: Floats
@@ -177,15 +189,15 @@ class Memory:
         """What the k judgements of ``user`` most similar to each question say, (number of ks, Q), unscaled."""
         own = slice(self.start_U[user], self.start_U[user + 1])
         size = int(own.stop - own.start)
-        one_KM, other_KM = self.text_TK[self.one_M[own]].T, self.text_TK[self.other_M[own]].T
-        asked_JM = self.asked_TJ[self.one_M[own]].T
+        one_MK, other_MK = self.text_TK[self.one_M[own]], self.text_TK[self.other_M[own]]
+        apart_MK, middle_MK = _directions(one_MK - other_MK), (_directions(one_MK) + _directions(other_MK)) / 2.0
+        lean_MK, asked_MJ = apart_MK * self.vote_M[own, None], self.asked_TJ[self.one_M[own]]
         found = np.zeros((len(ks), len(x_QK)))
         block = max(1, BLOCK // max(size, 1))
         for start in range(0, len(x_QK), block):
             rows = slice(start, start + block)
-            one_QM, other_QM = x_QK[rows] @ one_KM, x_QK[rows] @ other_KM
-            similar_QM = 0.5 + ((one_QM + other_QM) / 2.0 + z_QJ[rows] @ asked_JM) / 4.0
-            lean_QM = (one_QM - other_QM) * self.vote_M[own]
+            similar_QM = 0.5 + (_directions(x_QK[rows]) @ middle_MK.T + z_QJ[rows] @ asked_MJ.T) / 4.0
+            lean_QM = x_QK[rows] @ lean_MK.T
             for at, k in enumerate(ks):
                 share_QM = similar_QM
                 if k < size:
