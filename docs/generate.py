@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -28,6 +29,7 @@ EXAMPLES: dict[str, str] = {
     "convert": "polypref convert psoups P1A.json P1B.json --out psoups.parquet",
     "fit": "polypref fit prefs.jsonl --learner hierarchical --out scorer",
     "score": "polypref score scorer questions.jsonl --out scores.jsonl",
+    "adapt": "polypref adapt prefs.jsonl --learners hierarchical --sizes 0 3 10 --seeds 2 --out new-people",
     "demo": "polypref demo --seeds 1 --out demo",
 }
 
@@ -44,6 +46,7 @@ def cli_page() -> str:
         "",
         _block(overview()),
     ]
+    parts += ["", "## Settings in a file", "", SETTINGS_TEXT, "", _block(SETTINGS, "toml"), "", SETTINGS_COMMAND]
     for name in [*EXAMPLES, *(name for name in COMMANDS if name not in EXAMPLES)]:
         parts += ["", f"## {name}", "", f"Example: `{EXAMPLES.get(name, 'missing')}`", "", _block(help_text(name))]
         if name == "score":
@@ -53,6 +56,26 @@ def cli_page() -> str:
             parts += ["", "`P1A.json` and `P1B.json`, two of the six files of the set:", "", _block(P1A, "json")]
             parts += ["", _block(P1B, "json")]
     return "\n".join(parts) + "\n"
+
+
+SETTINGS_TEXT = """\
+Every command takes `--config FILE`, a TOML file with a table named like the command. A key is a flag without its
+dashes, a list its values; `columns` may be a table. What is not given has its default, and a flag wins over the file.
+This `settings.toml` serves two commands:"""
+SETTINGS = """\
+[compare]
+files = ["prefs.jsonl"]
+learners = ["pooled", "individual"]
+columns = {user_id = "user_id", prompt = "prompt"}
+seeds = 2
+placebo = false
+out = "report-of-settings"
+
+[fit]
+files = ["prefs.jsonl"]
+learner = "individual"
+out = "scorer-of-settings\""""
+SETTINGS_COMMAND = "Example: `polypref compare --config settings.toml --seeds 1`"
 
 
 class _Printed(StringIO):
@@ -65,7 +88,6 @@ QUESTIONS = """\
 ANSWERS = """\
 {"user_id": "u0", "prompt": "How do I boil an egg?", "response": "Put ...", "score": 0.41, "source": "personal"}
 {"user_id": "x", "prompt": "How do I boil an egg?", "response": "It ...", "score": -0.2, "source": "population"}"""
-
 P1A = """\
 [
   {"user_input": "What is rain? Generate a response that can be easily understood by an elementary school student.",
@@ -94,18 +116,20 @@ def help_text(command: str) -> str:
 
 def learners_page() -> str:
     """docs/learners.md."""
-    from polypref.learners import LEARNERS
+    from polypref.learners import LEARNERS, WITH_MODEL
 
     parts = [
         "# The learners",
         "",
         "Written by `make docs` from `polypref.learners.LEARNERS`, whose settings `compare` and `fit` use.",
+        "`MODEL` is a local folder or a name on the hub, for a judge also `http://host:8000/v1#name`. Settings may",
+        "stand behind it: `polypref compare prefs.jsonl --learners pretrained:some/cost-model,sign=-1`.",
         "",
         "| name | what it is | settings |",
         "|---|---|---|",
     ]
     files: dict[str, str] = {}  # file name -> its docstring; learners of one file share a section
-    for name, learner in LEARNERS.items():
+    for name, learner in [*LEARNERS.items(), *((f"{name}:MODEL", make("MODEL")) for name, make in WITH_MODEL.items())]:
         source = inspect.getmodule(type(learner))
         assert source is not None
         file = source.__name__.rsplit(".", 1)[-1].replace("_", "-")
@@ -120,26 +144,66 @@ def learners_page() -> str:
 def python_page() -> str:
     """docs/python.md."""
     import polypref
+    from polypref.learners.protocol import Learner, Scorer
 
-    example = (DOCS.parent / "examples" / "five_lines.py").read_text()
+    examples = [(DOCS.parent / "examples" / name).read_text() for name in ("five_lines.py", "scoring.py")]
+    compare, score = (_block(text.split('"""', 2)[2].strip(), "python") for text in examples)
     parts = [
         "# The same in Python",
         "",
-        "Written by `make docs` from the public names of `polypref`. They are imported when first used.",
+        "Written by `make docs` from the public names of `polypref`, which are imported when first used. The examples",
+        "are `examples/five_lines.py` and `examples/scoring.py`; they read what this writes:",
+        "`polypref simulate two-tastes --out prefs.jsonl`.",
         "",
-        _block(example.split('"""', 2)[2].strip(), "python"),
+        *("## Compare learners", "", compare, ""),
+        *("## Fit, save, load and score", "", score, ""),
+        "A learner and the scorer that it fits are called as",
+        "",
+        _block(f"{_signature('fit', Learner.fit)}\n{_signature('score', Scorer.score)}", "python"),
+        "",
+        _text(inspect.getdoc(Scorer.score) or ""),
+        "",
+        "## The public names",
         "",
         "| name | module | what it is |",
         "|---|---|---|",
     ]
+    details: list[str] = []
     for name, module in polypref.PUBLIC.items():
         value = getattr(polypref, name)
         if inspect.isclass(value) or inspect.isfunction(value):
             what = _first_line(value)
+            if not (inspect.isclass(value) and issubclass(value, Exception)):
+                details += ["", f"### {name}", "", _block(_signature(name, value), "python"), ""]
+                details += [_block(inspect.getdoc(value) or "")]
+            name = f"[`{name}`](#{name.lower()})" if f"### {name}" in details else f"`{name}`"
         else:
-            what = ", ".join(f"`{key}`" for key in value)
-        parts.append(f"| `{name}` | `{module}` | {what} |")
-    return "\n".join(parts) + "\n"
+            name, what = f"`{name}`", ", ".join(f"`{key}`" for key in value)
+        parts.append(f"| {name} | `{module}` | {what} |")
+    return "\n".join([*parts, *details]) + "\n"
+
+
+def _signature(name: str, value: Callable[..., object]) -> str:
+    """How ``value`` is called, annotations as written in the source; one parameter a line where it is long."""
+    signature = inspect.signature(value)
+    if inspect.isclass(value):
+        signature = signature.replace(return_annotation=inspect.Signature.empty)
+    kept = [p for p in signature.parameters.values() if p.name != "self"]
+    whole = str(signature.replace(parameters=kept))
+    shown = name + re.sub(r"""(: |-> )(['"])(.*?)\2""", r"\1\3", whole)
+    if len(shown) <= int(WIDTH):
+        return shown
+    lines = [re.sub(r"""^(\S+: )(['"])(.*?)\2""", r"\1\3", str(p)) for p in kept]
+    star = next((at for at, p in enumerate(kept) if p.kind is p.KEYWORD_ONLY), None)
+    if star is not None and not any(p.kind is p.VAR_POSITIONAL for p in kept):
+        lines.insert(star, "*")
+    end = re.sub(r"""(-> )(['"])(.*?)\2""", r"\1\3", whole[whole.rindex(")") :])
+    lines = [line.replace("<factory>", "...") for line in lines]
+    return f"{name}(\n" + "".join(f"    {line},\n" for line in lines) + end
+
+
+def _text(docstring: str) -> str:
+    return docstring.replace("``", "`")
 
 
 def published_page() -> str:

@@ -32,7 +32,7 @@ from polypref.evaluation.budgets import Rows, training_rows
 from polypref.evaluation.placebo import shuffle_users
 from polypref.evaluation.settings import Budget
 from polypref.features.protocol import Encoder
-from polypref.learners.protocol import Learner, margins
+from polypref.learners.protocol import Learner, ReadsModel, margins
 
 Arm = Literal["real", "shuffled"]
 KIND = "cell"
@@ -112,6 +112,8 @@ class Job:
             "rule": self.rule,
             "code": self.code[cell.learner],
         }
+        if isinstance(learner, ReadsModel):
+            content["model"] = learner.identity
         text = json.dumps(content, sort_keys=True, default=str)
         return self.folder / blake2b(text.encode(), digest_size=12).hexdigest()
 
@@ -134,10 +136,13 @@ def run(job: Job, cell: Cell) -> None:
         raise PolyprefError(
             f"{unknown:,} of {len(scores.value_Q):,} test rows got a score that is not a finite number."
         )
+    selection = dict(scorer.selection)
+    if scores.unanswered_Q is not None:
+        selection["test_unanswered"] = float(scores.unanswered_Q.mean())
     config = {
         "cell": asdict(cell),
         "serves": scorer.serves,
-        "selection": dict(scorer.selection),
+        "selection": selection,
         "seconds": time.perf_counter() - started,
     }
     arrays = {"margin_T": scores.value_Q.astype(np.float32), "source_T": scores.source_Q.astype(np.int8)}

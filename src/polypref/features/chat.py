@@ -74,7 +74,8 @@ class Chat:
                         failure = failure or error
                         for other in waiting.values():
                             other.cancel()
-                yield np.array(list(answered), np.int32), list(answered.values())
+                if answered:
+                    yield np.array(list(answered), np.int32), list(answered.values())
                 if failure is not None:
                     raise failure
 
