@@ -126,3 +126,39 @@ def test_a_broken_link_is_seen(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# Top\n[a](page.md#top) [b](absent.md) [c](page.md#nowhere) ![d](absent.png)\n```\n[e](x)\n```\n")
     assert broken_links(page) == ["page.md: absent.md", "page.md: page.md#nowhere", "page.md: absent.png"]
+
+
+def test_the_scoring_example_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["simulate", "two-tastes", "--users", "8", "--judgements", "20", "--out", "prefs.jsonl"]) == 0
+    capsys.readouterr()
+    load(ROOT / "examples" / "scoring.py")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rsplit(" ", 1)[1] for line in lines] == ["(personal)", "(personal)", "(population)"]
+
+
+def test_the_settings_file_of_the_page_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "cli.md").read_text()
+    assert f"```toml\n{generate.SETTINGS}\n```\n\n{generate.SETTINGS_COMMAND}" in page
+    Path("settings.toml").write_text(generate.SETTINGS)
+    assert main(["simulate", "two-tastes", "--users", "8", "--judgements", "20", "--out", "prefs.jsonl"]) == 0
+    program, *arguments = shlex.split(generate.SETTINGS_COMMAND.split("`")[1])
+    assert program == "polypref"
+    assert main(arguments) == 0, capsys.readouterr().err
+    settings = json.loads(Path("report-of-settings/results.json").read_text())["settings"]
+    assert (settings["seeds"], settings["placebo"]) == (1, False), "the flag wins over the file, the file over defaults"
+    assert set(settings["learners"]) == {"pooled", "pooled-effects", "individual"}
+    assert main(["fit", "--config", "settings.toml"]) == 0
+    assert json.loads(Path("scorer-of-settings/fit.json").read_text())["learner"] == "individual"
+
+
+def test_signatures_are_those_of_the_source():
+    def called(first: str, *, rest: tuple[str, ...] | None = None) -> list[str]:
+        raise NotImplementedError
+
+    assert generate._signature("called", called) == (
+        "called(first: str, *, rest: tuple[str, ...] | None = None) -> list[str]"
+    )
+    page = (ROOT / "docs" / "python.md").read_text()
+    assert "load(path: Path | str, encoder: Encoder | str | None = None) -> Scorer" in page
