@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,14 +25,19 @@ def save_judge(
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 2)])
-    named = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "padding_side": side}
+    named: dict[str, Any] = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "padding_side": side}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, model_max_length=context, **named, **({"pad_token": pad} if pad else {})
     )
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
     torch.manual_seed(1)
-    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    size: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     config = LlamaConfig(vocab_size=len(WORDS), max_position_embeddings=context, bos_token_id=2, eos_token_id=3, **size)
     model = LlamaForCausalLM(config)
     for parameter in model.parameters():

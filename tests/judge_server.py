@@ -57,8 +57,7 @@ class Handler(BaseHTTPRequestHandler):
         SEEN.append({"path": self.path, "body": body, "key": self.headers.get("Authorization")})
         chat = self.path.endswith("/chat/completions")
         with LOCK:
-            always = PLANNED and PLANNED[0].get("always")
-            plan: dict[str, Any] = always or (PLANNED.pop(0) if PLANNED else {})
+            plan: dict[str, Any] = PLANNED[0].get("always") or PLANNED.pop(0) if PLANNED else {}
         time.sleep(plan.get("sleep", 0))
         if plan.get("close"):
             self.connection.close()
