@@ -1,0 +1,155 @@
+"""``polypref adapt``: which method serves new people from a few comparisons; or a saved scorer taught new people."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from polypref.cli.shared import Columns, EncoderName, Files, Ties
+from polypref.evaluation.new_settings import NewSettings
+
+if TYPE_CHECKING:
+    from polypref.comparisons import Comparisons
+    from polypref.errors import SettingsError
+    from polypref.evaluation.new_users import NewUsers
+    from polypref.learners.protocol import Scorer
+
+
+@dataclass(frozen=True)
+class Adapt(NewSettings):
+    """New people: which method serves them best, when they have given so many answers?
+
+    Holds people out whole, gives each method a few of their comparisons and measures on their others. Writes
+    new_users.json and new_users.parquet. A run that was stopped goes on where it was.
+
+    With --scorer nothing is compared: the saved scorer learns the people of FILE and is saved to --out.
+    """
+
+    files: Files = field(kw_only=True)
+    out: Path = field(kw_only=True)
+    """Folder of the results and the finished cells; with --scorer, of the new scorer."""
+    learners: tuple[str, ...] = ()
+    """Which learners and routes, or "all", the default: each that can take in new people."""
+    encoder: EncoderName = "minilm"
+    ties: Ties = ()
+    columns: Columns = ()
+    scorer: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Folder that polypref fit has written: teach this scorer new people instead."""
+    user: Annotated[str | None, tyro.conf.arg(metavar="ID", help_behavior_hint="")] = None
+    """With --scorer: whom to learn; everybody in FILE if not given."""
+
+    def run(self) -> int:
+        """Compare the routes, or teach the saved scorer."""
+        from polypref.errors import SettingsError
+
+        if not self.files:
+            raise SettingsError("adapt needs at least one preference file: polypref adapt FILE --out DIR.")
+        if self.scorer is not None:
+            return self._teach(self.scorer)
+        if self.user is not None:
+            raise SettingsError(f"--user {self.user} needs --scorer DIR, a scorer to teach that user to.")
+        return self._compare()
+
+    def _compare(self) -> int:
+        from polypref.evaluation.new_users import named_routes, new_users
+        from polypref.features import encoder
+
+        started = time.perf_counter()
+        named_routes(self.learners)  # misspelt names are told before a long file is read
+        encode = encoder(self.encoder)
+        settings = NewSettings(**{f.name: getattr(self, f.name) for f in fields(NewSettings)})
+        found = new_users(self._read(), self.learners or None, encode, out=self.out, settings=settings)
+        show(found)
+        print(f"results: {self.out / 'new_users.json'}")
+        print(f"done in {time.perf_counter() - started:.0f} s")
+        return 0
+
+    def _teach(self, folder: Path) -> int:
+        from polypref.errors import InputError
+        from polypref.learners import Adapts, load
+
+        scorer = load(folder)
+        comparisons = self._read()
+        ids = comparisons.users.ids.to_list()
+        if self.user is not None and self.user not in ids:
+            files = ", ".join(self.files)
+            raise InputError(f"user {self.user!r} has no usable comparison in {files}; found: {_some(ids)}.")
+        learnt = {}
+        for user_id in ids if self.user is None else [self.user]:
+            few = comparisons.take(comparisons.user_N == ids.index(user_id))
+            if not isinstance(scorer, Adapts):
+                raise _cannot(folder, scorer.kind)
+            scorer = scorer.adapt(user_id, few)
+            learnt[user_id] = len(few)
+        _save(scorer, self.out, folder, learnt)
+        people, rows = len(learnt), sum(learnt.values())
+        print(f"learnt {people:,} people from {rows:,} comparisons; nobody else's scores move")
+        print(f"saved to {self.out}")
+        return 0
+
+    def _read(self) -> Comparisons:
+        from polypref.data.layouts import parse_columns
+        from polypref.data.lint import clean, lint
+        from polypref.data.read import ReadOptions, read
+
+        reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
+        return clean(reading, lint(reading))
+
+
+def _cannot(folder: Path, kind: str) -> SettingsError:
+    from polypref.errors import SettingsError
+
+    return SettingsError(
+        f"{folder} holds a scorer of kind {kind!r}, which cannot take in new users; fit one that can, as hierarchical."
+    )
+
+
+def _save(scorer: Scorer, out: Path, before: Path, learnt: dict[str, int]) -> None:
+    """The scorer, and beside it what ``fit`` wrote of its first fit and whom it has learnt since."""
+    from polypref.artifact import write_json
+    from polypref.errors import CacheError
+    from polypref.learners import save
+    from polypref.learners.saved import FACTS, read_facts
+
+    facts = read_facts(before)
+    earlier = facts.get("adapted")
+    facts["adapted"] = {**(earlier if isinstance(earlier, dict) else {}), **learnt}
+    save(scorer, out)
+    try:
+        write_json(out / FACTS, facts)
+    except OSError as error:
+        raise CacheError(f"cannot write {out / FACTS}: {error.strerror}. Free the space.") from error
+
+
+def _some(ids: list[str], most: int = 5) -> str:
+    return ", ".join(map(repr, ids[:most])) + (f" and {len(ids) - most} more" if len(ids) > most else "")
+
+
+def show(found: NewUsers) -> None:
+    """Print what to use at each size, then accuracy and gains as Markdown tables."""
+    from polypref.evaluation.new_figures import advice, gain_lines, table_lines
+
+    content = found.content
+    data, seeds = content["data"], content["settings"]["seeds"]
+    print(
+        f"{data['n_comparisons']:,} judgements by {data['n_users']:,} users, split by {content['split']['rule']}; "
+        f"{data['new_users_per_seed'][0]} of them are new under each of {seeds} seeds"
+    )
+    for line in advice(content):
+        print(line)
+    for lines in (table_lines(content), gain_lines(content)):
+        print()
+        print(*markdown(lines), sep="\n")
+    print()
+    print("Accuracy on the new people's test rows; + or -: the gain's 95 % interval leaves out zero.")
+
+
+def markdown(lines: list[list[str]]) -> list[str]:
+    """A header and rows as a Markdown table."""
+    header, *rows = lines
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
