@@ -75,7 +75,7 @@ class MetaLowRank:
         whole = concat(train, valid)
         inputs = Inputs.fit(encoder, whole, self.directions)
         table = Table.build(whole, inputs)
-        descent = Descent(table, train, valid, seed, rate=0.05, batch=1 << 15, most=self.most_steps)
+        descent = Descent(table, train, valid, seed, rate=0.05, most=self.most_steps)
         model, trial = self._tune(descent, pooled_anchor(train, inputs, seed))
         model = replace(model, rows=whole, anchor_K=pooled_anchor(whole, inputs, seed))
         fitted = descent.finish(model, trial)
