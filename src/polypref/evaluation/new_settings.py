@@ -1,0 +1,51 @@
+"""What decides the figures of the new-users grid, and how it is run: shared by the command line and Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from polypref.errors import SettingsError, unknown_name
+
+
+@dataclass(frozen=True)
+class NewSettings:
+    """What decides the figures of new people, and how the grid is run."""
+
+    sizes: tuple[int, ...] = (0, 3, 10, 30, 100, 300)
+    """Comparisons of each new person to learn from; who has fewer is left out at that size."""
+    share: float = 0.25
+    """Share of the users that is held out as new people under each seed, at least three."""
+    split: Literal["auto", "pair", "prompt", "response"] = "auto"
+    """What is held out together; auto chooses from the data and says why."""
+    min_judgements: int = 1
+    """Leave out users with fewer judgements."""
+    seeds: int = 8
+    """Number of random splits; other people are new under each."""
+    asked: bool = True
+    """Also give comparisons in the order in which a posterior would ask for them."""
+    workers: int = 0
+    """Worker processes; 0: one per core."""
+    quiet: bool = False
+    """No progress on standard error."""
+
+
+def with_overrides(settings: NewSettings, overrides: Mapping[str, Any]) -> NewSettings:
+    """The settings with single ones replaced by name. Raises SettingsError for an unknown name or impossible value."""
+    known = [field.name for field in fields(NewSettings)]
+    for name in overrides:
+        if name not in known:
+            raise unknown_name("setting", name, known)
+    settings = replace(settings, **overrides)
+    if not settings.sizes:
+        raise SettingsError("--sizes is empty; expected at least one number of comparisons, as in --sizes 3 30.")
+    if min(settings.sizes) < 0:
+        raise SettingsError(f"--sizes {min(settings.sizes)} cannot be given; expected 0 or more comparisons.")
+    if not 0 < settings.share < 1:
+        raise SettingsError(f"--share {settings.share} cannot be held out; expected a number between 0 and 1.")
+    if settings.seeds < 1:
+        raise SettingsError(f"--seeds {settings.seeds} measures nothing; expected 1 or more.")
+    if settings.workers < 0:
+        raise SettingsError(f"--workers {settings.workers} cannot be; expected 0 (one per core) or more.")
+    return replace(settings, sizes=tuple(sorted(set(settings.sizes))))
