@@ -18,6 +18,7 @@ from polypref import artifact
 from polypref.errors import ArtifactError, SettingsError, unknown_name
 from polypref.features.protocol import Encoder
 from polypref.learners.conditional import Conditional, ConditionalScorer
+from polypref.learners.gpo import GPO, GPOScorer
 from polypref.learners.hierarchical import Hierarchical, HierarchicalScorer
 from polypref.learners.individual import Individual
 from polypref.learners.length import Length, LengthScorer
@@ -30,6 +31,7 @@ from polypref.learners.protocol import Adapts, Learner, Scorer, Scores, Uncertai
 from polypref.learners.random import Random, RandomScorer
 from polypref.learners.retrieval_judge import RetrievalJudge, RetrievalJudgeScorer
 from polypref.learners.saved import encoder_for
+from polypref.learners.vpl import VPL, VPLScorer
 
 LEARNERS: dict[str, Learner] = {
     "random": Random(),
@@ -43,6 +45,9 @@ LEARNERS: dict[str, Learner] = {
     "low-rank": LowRank(),
     "hierarchical": Hierarchical(),
     "conditional": Conditional(),
+    "vpl": VPL(),
+    "vpl-swap": VPL(swap_guidance=0.1),
+    "gpo": GPO(),
 }
 
 STANDARD = tuple(LEARNERS)[:10]
@@ -67,6 +72,8 @@ SCORERS: dict[str, type[Scorer]] = {
         ConditionalScorer,
         PretrainedScorer,
         RetrievalJudgeScorer,
+        VPLScorer,
+        GPOScorer,
     )
 }
 

@@ -1,0 +1,334 @@
+"""A transformer reads a person's judgements and answers for new texts, without any gradient: GPO, on frozen features.
+
+Paper: Zhao et al. 2024, "Group Preference Optimization: Few-Shot Alignment of Large Language Models". Tokens are
+(features, label) of the responses that a person judged and (features, 0) of those asked about; all attend to the judged
+ones only, there are no positions, and each asked one gets a mean and a standard deviation. The pair's two means share
+one softmax,
+
+    P(chosen over rejected) = sigmoid(mean(chosen) - mean(rejected))
+
+and the mean is the reward. Trained on many people's judgements dealt into context and targets.
+
+What we changed: 32 numbers in a token, where the paper has 128 for embeddings of 4096 numbers. Labels are 1 and -1 (the
+paper: 1 and 0), so a target's 0 is no answer. Rewards are added to the pooled ones, and start as an odd function of the
+labels (``gpo_network.start``): from a plain start the network learnt the average and then nothing from contexts, and
+swapped labels now give exactly opposite rewards. The loss is -log P(label); ``loss="normal"`` is the paper's, the
+label's density under N(P, deviation^2), whose deviation nothing else needs. Sizes of contexts are random, none at all
+among them: that is what strangers get, where the authors' code has no defined answer. Places that hold nothing are
+masked, not marked by features of zero. Gradients are set to zero before each batch; the steps are chosen on other
+judgements, not on the test users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons, FloatArray, IntArray, Responses, Users, concat
+from polypref.features.protocol import Encoder
+from polypref.learners import gpo_network, validation
+from polypref.learners.descent import Parameters, Table
+from polypref.learners.episodes import Episodes, Judged, Pairs, Sizes, contexts, padded, parts
+from polypref.learners.gpo_network import Shape, Tokens
+from polypref.learners.inputs import Inputs
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.rehearsal import Rehearsal, pooled_reward, weighing
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+SHOWN = (0, 4, 16, 64)  # context sizes at which validation rows are measured
+TARGETS = 256  # responses asked about beside one context
+PORTION = 1 << 15  # tokens at once
+
+
+@dataclass(frozen=True)
+class GPO:
+    """Settings of group preference optimization on frozen features."""
+
+    width: int = 32
+    """Numbers in a token."""
+    layers: int = 6
+    """Layers of attention."""
+    heads: int = 2
+    """Heads of attention."""
+    feed: int = 32
+    """Hidden units of a layer."""
+    self_edge: bool = False
+    """Targets attend to themselves too."""
+    context: int = 64
+    """Judgements in a context at most."""
+    loss: Literal["logistic", "normal"] = "logistic"
+    """-log P(label), or the paper's density of the label."""
+    loss_reduction: Literal["mean", "sum"] = "mean"
+    """Over a person's targets; a sum, as in the paper, weighs people by how much is asked of them."""
+    most_steps: int = 600
+    """Steps of Adam at most; validation rows usually stop it earlier."""
+    rate: float = 0.001
+    """Adam's learning rate."""
+    directions: int = 64
+    """Principal directions of the encoder's space to use."""
+
+    @property
+    def shape(self) -> Shape:
+        """The transformer's sizes."""
+        return Shape(self.width, self.layers, self.heads, self.feed, self.self_edge)
+
+    def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> GPOScorer:
+        """See ``learners.protocol.Learner``."""
+        train, valid = validation.cut(train, valid, seed)
+        whole = concat(train, valid)
+        inputs = Inputs.fit(encoder, whole, self.directions)
+        table = Table.build(whole, inputs)
+        sizes = Sizes(self.context, self.context // 2, 512)
+        rehearsal = Rehearsal(table, weighing(train), weighing(valid), seed, sizes, self.rate, self.most_steps)
+        model = _Transformer(self, table, pooled_reward(train, inputs, seed))
+        trial, best = rehearsal.attempt(model)
+        found = {"steps": trial.steps, **trial.found, **model.diagnosis(best, rehearsal)}
+        pooled_K = pooled_reward(whole, inputs, seed)
+        now = rehearsal.finish(replace(model, pooled_K=pooled_K), trial)
+        known = Known.of(Judged.of(weighing(whole), table.numbers), table, self.context, seed)
+        network = {name: value.numpy() for name, value in now.items()}
+        return GPOScorer(inputs, self, pooled_K, Users(table.users.ids.gather(known.users)), known, network, found)
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of U people: ``count_U`` judgements from ``start_U`` on, in random order, as inputs and labels.
+
+    ``users`` are the people's numbers in the table that it was made from.
+    """
+
+    first_IK: NDArray[np.float32]
+    second_IK: NDArray[np.float32]
+    label_I: NDArray[np.float32]
+    weight_I: NDArray[np.float32]
+    count_U: IntArray
+    users: IntArray
+
+    @classmethod
+    def of(cls, judged: Judged, table: Table, most: int, seed: int) -> Self:
+        """At most ``most`` judgements of each user that occurs in ``judged``."""
+        item_I, start_U, users = contexts(judged, most, seed)
+        x_RK = table.x_RK.numpy()
+        first_IK, second_IK = x_RK[judged.first_I[item_I]], x_RK[judged.second_I[item_I]]
+        count_U = np.diff(np.append(start_U, len(item_I))).astype(np.int32)
+        label_I, weight_I = judged.label_I[item_I], judged.weight_I[item_I]
+        return cls(first_IK, second_IK, label_I.astype(np.float32), weight_I.astype(np.float32), count_U, users)
+
+    def tokens(self, user_E: NDArray[np.integer], most: int) -> Tokens:
+        """Contexts of people number ``user_E``, of the first ``most`` judgements; number U knows nothing."""
+        import torch
+
+        start_V = np.append(np.cumsum(self.count_U) - self.count_U, 0)
+        count_E = np.minimum(np.append(self.count_U, 0)[user_E], most)
+        index_EC, here_EC = padded(start_V[user_E], count_E)
+        if not len(self.label_I):
+            x = torch.zeros(*index_EC.shape, self.first_IK.shape[1])
+            label = weight = torch.zeros(index_EC.shape)
+            return both(x, x, label, weight)
+        at = np.where(here_EC, index_EC, 0)
+        columns = (self.first_IK[at], self.second_IK[at], self.label_I[at], self.weight_I[at] * here_EC)
+        return both(*map(torch.from_numpy, columns))
+
+    def only(self, kept_U: NDArray[np.bool_]) -> Known:
+        """What is known of some of the people."""
+        kept_I = np.repeat(kept_U, self.count_U)
+        cut = {name: getattr(self, name)[kept_I] for name in ("first_IK", "second_IK", "label_I", "weight_I")}
+        return replace(self, **cut, count_U=self.count_U[kept_U], users=self.users[kept_U])
+
+    def with_more(self, other: Known) -> Known:
+        """These people, and then those."""
+        names = Known.__dataclass_fields__
+        return Known(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
+
+
+def both(first_ECK: Tensor, second_ECK: Tensor, label_EC: Tensor, weight_EC: Tensor) -> Tokens:
+    """Two tokens per judgement, of opposite labels."""
+    import torch
+
+    sign_EC = 2.0 * label_EC - 1.0
+    x_ECK, label = torch.cat([first_ECK, second_ECK], dim=1), torch.cat([sign_EC, -sign_EC], dim=1)
+    return Tokens(x_ECK, label, torch.cat([weight_EC, weight_EC], dim=1).float())
+
+
+@dataclass(frozen=True, eq=False)
+class _Transformer:
+    """The transformer over the pooled reward, as ``rehearsal.Reader``."""
+
+    how: GPO
+    table: Table
+    pooled_K: FloatArray
+
+    def start(self, seed: int) -> Parameters:
+        """See ``gpo_network.start``."""
+        import torch
+
+        return gpo_network.start(self.table.x_RK.shape[1], self.how.shape, torch.Generator().manual_seed(seed))
+
+    def loss(self, now: Parameters, episodes: Episodes, step: int, noise: torch.Generator) -> Tensor:
+        """See ``rehearsal.Reader``."""
+        import torch
+
+        x_RK, context, target = self.table.x_RK, episodes.context, episodes.target
+        tokens = both(x_RK[context.first], x_RK[context.second], context.label, context.weight)
+        a_ETK, b_ETK = x_RK[target.first], x_RK[target.second]
+        found = gpo_network.predict(now, self.how.shape, tokens, torch.cat([a_ETK, b_ETK], dim=1))
+        t = a_ETK.shape[1]
+        margin_ET = found[:, :t, 0] - found[:, t:, 0] + (a_ETK - b_ETK) @ torch.from_numpy(self.pooled_K).float()
+        if self.how.loss == "logistic":
+            mean = episodes.loss(margin_ET)
+        else:
+            mean = _density_loss(margin_ET, found[:, :t, 1], found[:, t:, 1], target)
+        if self.how.loss_reduction == "mean":
+            return mean
+        return mean * (target.weight > 0).sum() / len(margin_ET)
+
+    def answers(self, now: Parameters, known: Judged, asked: Judged) -> NDArray:
+        """See ``rehearsal.Reader``."""
+        return self._answers(now, Known.of(known, self.table, self.how.context, 0), asked, self.how.context)
+
+    def diagnosis(self, now: Parameters, rehearsal: Rehearsal) -> dict[str, float]:
+        """Accuracy on validation rows by size of the context."""
+        if not len(rehearsal.valid):
+            return {}
+        judged, asked = rehearsal.judged()
+        known = Known.of(judged, self.table, self.how.context, 0)
+        found = {}
+        for size in sorted({min(size, self.how.context) for size in SHOWN}):
+            margin_N = asked.spread(self._answers(now, known, asked, size))
+            figures = validation.measure(margin_N, rehearsal.valid)
+            if "valid_accuracy" in figures:
+                found[f"accuracy_with_context_{size}"] = figures["valid_accuracy"]
+        return found
+
+    def _answers(self, now: Parameters, known: Known, asked: Judged, most: int) -> NDArray:
+        many = len(self.table.x_RK)
+        place_U = np.full(len(self.table.users), len(known.users))
+        place_U[known.users] = np.arange(len(known.users))
+        user_I = place_U[asked.user_I]
+        code_2I = np.concatenate([user_I * many + asked.first_I, user_I * many + asked.second_I])
+        code_A, at_2I = np.unique(code_2I, return_inverse=True)
+        user_A, response_A = np.divmod(code_A, many)
+        value_A = rewards(now, self.how, known, self.table.x_RK, user_A, response_A, most=most)
+        x_RK = self.table.x_RK.numpy()
+        pooled_I = (x_RK[asked.first_I] - x_RK[asked.second_I]) @ self.pooled_K
+        return pooled_I + value_A[at_2I[: len(asked)]] - value_A[at_2I[len(asked) :]]
+
+
+def _density_loss(margin_ET: Tensor, first_ET: Tensor, second_ET: Tensor, target: Pairs) -> Tensor:
+    """Minus the log density of both options' labels, 1 and 0, under N(P, exp(s)^2), per target."""
+    import torch
+
+    wins_ET = torch.sigmoid(margin_ET)
+    total_ET = torch.zeros_like(margin_ET)
+    for found_ET, label_ET, s_ET in (
+        (wins_ET, target.label, first_ET),
+        (1.0 - wins_ET, 1.0 - target.label, second_ET),
+    ):
+        total_ET = total_ET - torch.distributions.Normal(found_ET, s_ET.exp()).log_prob(label_ET)
+    return (target.weight * total_ET).sum() / (target.weight > 0).sum()
+
+
+def rewards(
+    now: Parameters, how: GPO, known: Known, x_RK: Tensor, user_A: NDArray, response_A: NDArray, *, most: int
+) -> NDArray[np.float64]:
+    """What the transformer adds to the reward of response ``response_A`` for person ``user_A`` (ascending), (A,)."""
+    import torch
+
+    start_E, length_E = parts(user_A, TARGETS)
+    value_A = np.zeros(len(user_A))
+    order_E = np.argsort(length_E, kind="stable")
+    tokens_E = 2 * how.context + length_E[order_E]
+    cuts = np.flatnonzero(np.diff(np.cumsum(tokens_E) // PORTION)) + 1
+    for some in np.split(order_E, cuts):
+        if not len(some):
+            continue
+        index_ET, here_ET = padded(start_E[some], length_E[some])
+        index_ET = np.where(here_ET, index_ET, start_E[some][:, None])
+        target_ETK = x_RK[torch.from_numpy(response_A[index_ET])]
+        with torch.no_grad():
+            context = known.tokens(user_A[start_E[some]], most)
+            found_ET = gpo_network.predict(now, how.shape, context, target_ETK)[:, :, 0].numpy()
+        value_A[index_ET[here_ET]] = found_ET[here_ET]
+    return value_A
+
+
+@dataclass(frozen=True, eq=False)
+class GPOScorer:
+    """Pooled weights, the transformer, and what is ``known`` of the ``users``; strangers have no context."""
+
+    inputs: Inputs
+    how: GPO
+    pooled_K: FloatArray
+    users: Users
+    known: Known
+    network: Mapping[str, NDArray[np.float32]]
+    selection: Mapping[str, float | str]
+
+    kind: ClassVar[str] = "gpo"
+    serves: ClassVar[Serves] = "any_user"
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """See ``learners.protocol.Scorer``."""
+        import torch
+
+        x_RK, _, place_Q = self.inputs.used(responses, response_Q)
+        found_Q = self.users.index(user_ids)
+        user_Q = np.where(found_Q >= 0, found_Q, len(self.users)).astype(np.int64)
+        code_A, at_Q = np.unique(user_Q * len(x_RK) + place_Q, return_inverse=True)
+        user_A, place_A = np.divmod(code_A, len(x_RK))
+        x, now = torch.from_numpy(x_RK.astype(np.float32)), self._now()
+        value_A = rewards(now, self.how, self.known, x, user_A, place_A, most=self.how.context)
+        value_A += (x_RK @ self.pooled_K)[place_A]
+        return Scores(value_A[at_Q], np.where(found_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
+
+    def adapt(self, user_id: str, few: Comparisons) -> GPOScorer:
+        """A new scorer that knows ``user_id`` by the comparisons in ``few``, whoever they name; nobody else moves.
+
+        Of more comparisons than a context holds, a seeded choice by content counts. Somebody without comparisons that
+        weigh anything stays a stranger.
+        """
+        few = weighing(few)
+        few = replace(few, users=Users(pl.Series("id", [user_id])), user_N=np.zeros(len(few), np.int32))
+        kept_U = (self.users.ids != user_id).to_numpy()
+        ids, known = self.users.ids.filter(pl.Series(kept_U)), self.known.only(kept_U)
+        if len(few):
+            table = Table.build(few, self.inputs)
+            known = known.with_more(Known.of(Judged.of(few, table.numbers), table, self.how.context, 0))
+            ids = pl.concat([ids, pl.Series(ids.name, [user_id], dtype=pl.String)])
+        return replace(self, users=Users(ids), known=known)
+
+    def _now(self) -> Parameters:
+        import torch
+
+        return {name: torch.from_numpy(value) for name, value in self.network.items()}
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        arrays = {f"network.{name}": value for name, value in self.network.items()}
+        arrays |= {f"known.{name}": getattr(self.known, name) for name in Known.__dataclass_fields__}
+        arrays |= {"pooled_K": self.pooled_K, **self.inputs.arrays()}
+        config = {"how": asdict(self.how), "users": self.users.ids.to_list(), "selection": dict(self.selection)}
+        return config, arrays
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``."""
+        return cls(
+            Inputs.from_arrays(encoder, arrays),
+            GPO(**config["how"]),
+            arrays["pooled_K"],
+            Users(pl.Series("id", config["users"], dtype=pl.String)),
+            Known(*(arrays[f"known.{name}"] for name in Known.__dataclass_fields__)),
+            {name[8:]: value for name, value in arrays.items() if name.startswith("network.")},
+            config["selection"],
+        )

@@ -1,0 +1,314 @@
+"""A latent vector read off a person's own judgements decides what the reward looks for: VPL, on frozen features.
+
+Paper: Poddar et al. 2024, "Personalizing Reinforcement Learning from Human Feedback with Variational Preference
+Learning". A context of judgements C gives mean and log variance of a latent z, and with l the loss of a judgement,
+-log sigmoid(r(chosen, z) - r(rejected, z)),
+
+    L = mean l(z ~ N(mean(C), variance(C))) + kl * s(step) * mean KL(N(mean(C), variance(C)) || N(0, 1))
+
+Each pair of the context passes a network of three layers, all of them an attention of one head, whose mean gives the
+two; the reward is a network of three layers on (features, z). A new person needs judgements and no gradient.
+
+``swap_guidance`` adds the repair of Kim et al. 2026, "SPL" (swap-guided preference learning), against latents that say
+nothing: for the same context with all choices turned round the mean must point the other way and the variance stay,
+
+    guidance * mean [ (1 + cos(mean, mean')) / 2 + 0.1 * (1 - cos(logvar, logvar')) / 2 ]
+
+and the first ``free_nats`` of a context's KL cost nothing. Its flow and its other decoder are not here.
+
+What we changed: networks of 32 units and 8 latent numbers on frozen features, which validation rows prefer to the
+paper's 512 and 512. The reward is added to the pooled one, and starts at zero. Contexts hold none of their targets'
+pairs, and none at all now and then, with z = 0: that is what strangers get. No clamp of mean and variance (beyond it
+nothing can learn) and no normalised z in training (it makes rewards of other sizes than z = mean, used afterwards):
+both are settings. Someone with more judgements than a context holds gets the mean of several contexts' latents. The
+KL is averaged over contexts. Encoders read prompt and response together, so the decoder sees the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons, FloatArray, IntArray, Responses, Users, concat
+from polypref.features.protocol import Encoder
+from polypref.learners import validation, vpl_network
+from polypref.learners.descent import Parameters, Table
+from polypref.learners.episodes import Episodes, Judged, Pairs, Sizes, padded, parts
+from polypref.learners.inputs import Inputs
+from polypref.learners.linear import CHUNK
+from polypref.learners.numbering import Numbering
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.rehearsal import Rehearsal, pooled_reward, weighing
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+ACTIVE = 0.01  # variance of a latent number's mean over contexts above which it says something
+
+ALONE = 40  # steps before guidance: at the start a turned context gives the same latent, where guidance has no slope
+
+
+@dataclass(frozen=True)
+class VPL:
+    """Settings of variational preference learning on frozen features."""
+
+    latent: int = 8
+    """Numbers in a person's latent vector."""
+    hidden: int = 32
+    """Hidden units of the networks."""
+    context: int = 64
+    """Judgements in a context at most."""
+    kl: float = 0.03
+    """Weight of the divergence from the prior."""
+    anneal: int = 200
+    """Steps over which that weight grows from a tenth, again and again; 0: it is constant."""
+    clamp: float = 0.0
+    """Largest size of the latent's mean and log variance; 0: any."""
+    normalise_z_train: bool = False
+    """Scale z to length sqrt(latent) in training, as the paper's code does."""
+    normalise_z_eval: bool = False
+    """The same afterwards, which the paper's code does not."""
+    swap_guidance: float = 0.0
+    """Weight of SPL's guidance by turned contexts; 0: none."""
+    free_nats: float = 0.0
+    """Divergence of a context that costs nothing."""
+    rate: float = 0.003
+    """Adam's learning rate."""
+    most_steps: int = 600
+    """Steps of Adam at most; validation rows usually stop it earlier."""
+    directions: int = 64
+    """Principal directions of the encoder's space to use."""
+
+    def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> VPLScorer:
+        """See ``learners.protocol.Learner``."""
+        train, valid = validation.cut(train, valid, seed)
+        whole = concat(train, valid)
+        inputs = Inputs.fit(encoder, whole, self.directions)
+        table = Table.build(whole, inputs)
+        sizes = Sizes(self.context, self.context // 2, 2048)
+        rehearsal = Rehearsal(table, weighing(train), weighing(valid), seed, sizes, self.rate, self.most_steps)
+        model = _Latents(self, table, pooled_reward(train, inputs, seed))
+        trial, best = rehearsal.attempt(model)
+        found = {"steps": trial.steps, **trial.found, **model.diagnosis(best, rehearsal)}
+        model = replace(model, pooled_K=pooled_reward(whole, inputs, seed))
+        now = rehearsal.finish(model, trial)
+        judged = Judged.of(weighing(whole), table.numbers)
+        z_UZ, known_U = model.latents(now, judged, len(table.users))
+        network = {name: value.numpy() for name, value in now.items()}
+        users = Users(table.users.ids.filter(pl.Series(known_U)))
+        return VPLScorer(inputs, self, model.pooled_K, users, z_UZ[known_U], network, found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Latents:
+    """Encoder and reward, as ``rehearsal.Reader``."""
+
+    how: VPL
+    table: Table
+    pooled_K: FloatArray
+
+    def start(self, seed: int) -> Parameters:
+        """See ``vpl_network.start``."""
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        return vpl_network.start(self.table.x_RK.shape[1], self.how.latent, self.how.hidden, generator)
+
+    def loss(self, now: Parameters, episodes: Episodes, step: int, noise: torch.Generator) -> Tensor:
+        """See ``rehearsal.Reader``."""
+        import torch
+
+        context = episodes.context
+        mean_EZ, logvar_EZ = self._encode(now, context)
+        told_E1 = (context.weight > 0).any(dim=1, keepdim=True)
+        draw_EZ = mean_EZ + (0.5 * logvar_EZ).exp() * torch.randn(mean_EZ.shape, generator=noise)
+        z_EZ = torch.where(told_E1, _scaled(draw_EZ) if self.how.normalise_z_train else draw_EZ, 0.0)
+        episode, place = (episodes.target.weight > 0).nonzero(as_tuple=True)
+        target = episodes.target.take((episode, place))
+        margin_T = self._margins(now, target, z_EZ[episode])
+        bt = Episodes(context, target).loss(margin_T)
+        nats_E = -0.5 * (1.0 + logvar_EZ - mean_EZ**2 - logvar_EZ.exp()).sum(dim=1)
+        nats_E = nats_E.clamp(min=self.how.free_nats) if self.how.free_nats else nats_E
+        prior = (nats_E * told_E1[:, 0]).mean()
+        total = bt + self.how.kl * annealed(step, self.how.anneal) * prior
+        if self.how.swap_guidance and step >= ALONE:
+            turned = self._encode(now, replace(context, label=1.0 - context.label))
+            total = total + self.how.swap_guidance * guidance((mean_EZ, logvar_EZ), turned, told_E1)
+        return total
+
+    def answers(self, now: Parameters, known: Judged, asked: Judged) -> NDArray:
+        """See ``rehearsal.Reader``."""
+        return self._answers(now, self.latents(now, known, len(self.table.users))[0], asked)
+
+    def diagnosis(self, now: Parameters, rehearsal: Rehearsal) -> dict[str, float]:
+        """Latent numbers that say something, and the accuracy on validation rows with other people's latents."""
+        if not len(rehearsal.valid):
+            return {}
+        known, asked = rehearsal.judged()
+        _, mean_EZ, _ = self._codes(now, known)
+        variance_Z = mean_EZ.var(axis=0) if len(mean_EZ) else np.zeros(self.how.latent)
+        found = {"active_units": float((variance_Z > ACTIVE).sum())}
+        z_UZ, _ = self.latents(now, known, len(self.table.users))
+        shifts = np.unique(np.linspace(1, len(z_UZ) - 1, 8).astype(int)) if len(z_UZ) > 1 else []
+        others = [self._answers(now, np.roll(z_UZ, shift, axis=0), asked) for shift in shifts]
+        figures = [validation.measure(asked.spread(margin_I), rehearsal.valid) for margin_I in others]
+        right = [figure["valid_accuracy"] for figure in figures if "valid_accuracy" in figure]
+        return found | ({"shuffled_context_accuracy": float(np.mean(right))} if right else {})
+
+    def latents(self, now: Parameters, known: Judged, users: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Everybody's z, (U, Z), and who has a context at all; z = 0 for the others."""
+        user_E, mean_EZ, length_E = self._codes(now, known)
+        total_U = np.bincount(user_E, length_E, users)
+        z_UZ = np.zeros((users, self.how.latent), np.float32)
+        np.add.at(z_UZ, user_E, (mean_EZ * (length_E / total_U[user_E])[:, None]).astype(np.float32))
+        return z_UZ, total_U > 0
+
+    def _codes(self, now: Parameters, known: Judged) -> tuple[IntArray, NDArray, NDArray]:
+        """Users, means of the latent and sizes of as many contexts as hold all that is known."""
+        import torch
+
+        order_I = np.lexsort((np.random.default_rng(0).random(len(known)), known.user_I))
+        start_E, length_E = parts(known.user_I, self.how.context)
+        mean_EZ = np.zeros((len(start_E), self.how.latent), np.float32)
+        sort_E = np.argsort(length_E, kind="stable")
+        for some in np.array_split(sort_E, max(1, len(sort_E) * self.how.context // CHUNK)):
+            index_EC, here_EC = padded(start_E[some], length_E[some])
+            pairs = known.pairs(order_I[np.minimum(index_EC, len(known) - 1)], here_EC) if len(some) else None
+            if pairs is not None:
+                with torch.no_grad():
+                    mean = self._encode(now, pairs)[0]
+                    mean_EZ[some] = (_scaled(mean) if self.how.normalise_z_eval else mean).numpy()
+        return known.user_I[start_E], mean_EZ, length_E
+
+    def _answers(self, now: Parameters, z_UZ: NDArray, asked: Judged) -> NDArray:
+        import torch
+
+        z = torch.from_numpy(z_UZ)
+        margins = [np.zeros(0)]
+        for some in np.array_split(np.arange(len(asked)), max(1, len(asked) // CHUNK)):
+            pairs = asked.pairs(some, np.ones(len(some), bool))
+            with torch.no_grad():
+                margins.append(self._margins(now, pairs, z[asked.user_I[some].astype(np.int64)]).numpy())
+        return np.concatenate(margins)
+
+    def _encode(self, now: Parameters, context: Pairs) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the latent behind each context, (E, Z); a tie is half way between the two."""
+        a_ECK, b_ECK = self.table.x_RK[context.first], self.table.x_RK[context.second]
+        label_EC1 = context.label[:, :, None]
+        chosen, rejected = (a_ECK * p + b_ECK * (1.0 - p) for p in (label_EC1, 1.0 - label_EC1))
+        mean_EZ, logvar_EZ = vpl_network.encode(now, chosen, rejected, context.weight)
+        if not self.how.clamp:
+            return mean_EZ, logvar_EZ
+        return mean_EZ.clamp(-self.how.clamp, self.how.clamp), logvar_EZ.clamp(-self.how.clamp, self.how.clamp)
+
+    def _margins(self, now: Parameters, pairs: Pairs, z_QZ: Tensor) -> Tensor:
+        import torch
+
+        a_QK, b_QK = self.table.x_RK[pairs.first], self.table.x_RK[pairs.second]
+        pooled_K = torch.from_numpy(self.pooled_K.astype(np.float32))
+        own_Q = vpl_network.reward(now, a_QK, z_QZ) - vpl_network.reward(now, b_QK, z_QZ)
+        return (a_QK - b_QK) @ pooled_K + own_Q
+
+
+def annealed(step: int, period: int) -> float:
+    """Share of the KL's weight at a step: from .1 to 1 along half a cosine, again every ``period`` steps."""
+    if not period:
+        return 1.0
+    return 0.1 + 0.9 * (np.cos(np.pi * ((step % period) / period - 1.0)) + 1.0) / 2.0
+
+
+def _scaled(z_EZ: Tensor) -> Tensor:
+    return z_EZ / z_EZ.norm(dim=1, keepdim=True).clamp(min=1e-6) * z_EZ.shape[1] ** 0.5
+
+
+def guidance(told: tuple[Tensor, Tensor], turned: tuple[Tensor, Tensor], told_E1: Tensor) -> Tensor:
+    """SPL's loss: the mean turns with the choices, the variance does not."""
+    from torch.nn.functional import cosine_similarity
+
+    mean_E, logvar_E = (cosine_similarity(one, other, dim=1) for one, other in zip(told, turned, strict=True))
+    return ((0.5 * (1.0 + mean_E) + 0.05 * (1.0 - logvar_E)) * told_E1[:, 0]).mean()
+
+
+@dataclass(frozen=True, eq=False)
+class VPLScorer:
+    """Pooled weights, the networks, and the latents ``z_UZ`` of the known ``users``; z = 0 for strangers."""
+
+    inputs: Inputs
+    how: VPL
+    pooled_K: FloatArray
+    users: Users
+    z_UZ: NDArray[np.float32]
+    network: Mapping[str, NDArray[np.float32]]
+    selection: Mapping[str, float | str]
+
+    kind: ClassVar[str] = "vpl"
+    serves: ClassVar[Serves] = "any_user"
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """See ``learners.protocol.Scorer``."""
+        import torch
+
+        x_RK, _, place_Q = self.inputs.used(responses, response_Q)
+        user_Q = self.users.index(user_ids)
+        asked, at_Q = np.unique(user_Q.astype(np.int64) * len(x_RK) + place_Q, return_inverse=True)
+        user_A, place_A = np.divmod(asked, len(x_RK))
+        z_VZ = torch.from_numpy(np.concatenate([self.z_UZ, np.zeros((1, self.how.latent), np.float32)]))  # -1: nobody
+        x = torch.from_numpy(x_RK.astype(np.float32))
+        value_A = (x_RK @ self.pooled_K)[place_A]
+        with torch.no_grad():
+            for rows in np.array_split(np.arange(len(asked)), max(1, len(asked) // CHUNK)):
+                value_A[rows] += vpl_network.reward(self._now(), x[place_A[rows]], z_VZ[user_A[rows]]).numpy()
+        return Scores(value_A[at_Q], np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
+
+    def adapt(self, user_id: str, few: Comparisons) -> VPLScorer:
+        """A new scorer that reads ``user_id``'s latent off the comparisons in ``few``, whoever they name.
+
+        Nobody else moves. Somebody without comparisons that weigh anything stays a stranger.
+        """
+        few = weighing(few)
+        few = replace(few, users=Users(pl.Series("id", [user_id])), user_N=np.zeros(len(few), np.int32))
+        kept = (self.users.ids != user_id).to_numpy()
+        ids, z_UZ = self.users.ids.filter(pl.Series(kept)), self.z_UZ[kept]
+        if len(few):
+            numbers = Numbering.of(few)
+            model = _Latents(self.how, Table.build(few, self.inputs), self.pooled_K)
+            z_1Z, _ = model.latents(self._now(), Judged.of(few, numbers), 1)
+            ids = pl.concat([ids, pl.Series(ids.name, [user_id], dtype=pl.String)])
+            z_UZ = np.concatenate([z_UZ, z_1Z])
+        return replace(self, users=Users(ids), z_UZ=z_UZ)
+
+    def _now(self) -> Parameters:
+        import torch
+
+        return {name: torch.from_numpy(value) for name, value in self.network.items()}
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        from dataclasses import asdict
+
+        arrays = {f"network.{name}": value for name, value in self.network.items()}
+        arrays |= {"pooled_K": self.pooled_K, "z_UZ": self.z_UZ, **self.inputs.arrays()}
+        config = {"how": asdict(self.how), "users": self.users.ids.to_list(), "selection": dict(self.selection)}
+        return config, arrays
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``."""
+        network = {name[8:]: value for name, value in arrays.items() if name.startswith("network.")}
+        return cls(
+            Inputs.from_arrays(encoder, arrays),
+            VPL(**config["how"]),
+            arrays["pooled_K"],
+            Users(pl.Series("id", config["users"], dtype=pl.String)),
+            arrays["z_UZ"],
+            network,
+            config["selection"],
+        )
