@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,21 @@ import numpy as np
 from polypref.comparisons import Comparisons, Responses, from_columns
 from polypref.finetune import METHODS, Recipe
 from polypref.finetune.scorer import TunedScorer
+from polypref.finetune.vpl import Vpl
 
 WORDS = ("warm", "cold", "long", "short", "plain", "rich", "kind", "dry", "yes", "no", "tea", "soup")
-TINY = Recipe(rank=4, steps=6, looks=2, batch=8, micro_batch=4, rate=1e-2)
+TINY = Recipe(rank=4, lora_alpha=8, steps=6, looks=2, batch=8, micro_batch=4, rate=1e-2)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Which of WORDS a response has: an encoder without a model."""
+
+    name: str = "words"
+    identity: str = "words v2"
+
+    def encode(self, responses: Responses) -> np.ndarray:
+        return np.array([[word in text.split() for word in WORDS] for text in responses.texts_R], np.float32)
 
 
 def llama(folder: Path, pad: str | None = None, side: str = "right") -> str:
@@ -44,14 +56,13 @@ def llama(folder: Path, pad: str | None = None, side: str = "right") -> str:
     return str(folder)
 
 
-def judgements(users: int = 4, each: int = 24, seed: int = 0) -> Comparisons:
-    """Everybody judges pairs of texts; even users like the texts with "warm", odd users those without."""
+def judgements(users: int = 3, each: int = 24, seed: int = 0) -> Comparisons:
+    """Everybody judges pairs of texts; even users like the one that ends in "warm", odd users the other."""
     rng = np.random.default_rng(seed)
     names, prompts, chosen, rejected = [], [], [], []
     for u in range(users):
         for _ in range(each):
-            body = [" ".join(rng.choice(WORDS[1:], rng.integers(2, 9))) for _ in range(2)]
-            texts = [f"warm {body[0]}", body[1]]
+            texts = [" ".join([*rng.choice(WORDS[2:], rng.integers(1, 8)), end]) for end in ("warm", "cold")]
             names.append(f"person {u}")
             prompts.append(" ".join(rng.choice(WORDS[2:], 3)))
             chosen.append(texts[u % 2])
@@ -63,7 +74,9 @@ def fitted(method: str, backbone: str, rows: Comparisons | None = None, seed: in
     """``method`` tuned for a few steps on the tiny network."""
     learner = METHODS[method]
     learner = replace(learner, recipe=replace(TINY, backbone=backbone, **recipe))
-    return learner.fit(judgements() if rows is None else rows, encoder=None, seed=seed)  # type: ignore[arg-type]
+    if isinstance(learner, Vpl):
+        learner = replace(learner, latent=8, hidden=16, context=6)
+    return learner.fit(judgements() if rows is None else rows, encoder=Words(), seed=seed)
 
 
 def asked(rows: Comparisons) -> tuple[Responses, list[str]]:

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("polypref.cli.check", "lint preference files: what is wrong with them, and what happens to such rows"),
     "profile": ("polypref.cli.profile", "what the data say before any learner: disagreement, consistency, minorities"),
     "compare": ("polypref.cli.compare", "who gains from personalization, with which learner, and how sure that is"),
+    "adapt": ("polypref.cli.adapt", "which method serves new people best; or teach a saved scorer new people"),
     "convert": ("polypref.cli.convert", "write a published preference set as a preference file"),
     "simulate": ("polypref.cli.simulate", "write a simulated world, whose truth is known, as a preference file"),
     "fit": ("polypref.cli.fit", "fit one learner on all judgements and save the scorer"),

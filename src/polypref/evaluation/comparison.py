@@ -97,7 +97,8 @@ def named_learners(learners: Sequence[str] | Mapping[str, Learner] | None) -> di
         if not learners:
             raise SettingsError("no learner was given; expected at least one.")
         return dict(learners)
-    from polypref.learners import LEARNERS, STANDARD, learner
+    from polypref.evaluation.naming import learner
+    from polypref.learners import LEARNERS, STANDARD
 
     names = [learners] if isinstance(learners, str) else list(learners or STANDARD)
     if "all" in names:

@@ -12,9 +12,10 @@ from polypref.errors import unknown_name
 from polypref.finetune.methods import Conditional, Individual, Personalized, Pooled
 from polypref.finetune.recipe import Recipe
 from polypref.finetune.scorer import TunedScorer
+from polypref.finetune.vpl import Vpl, VplScorer
 from polypref.learners.protocol import Learner, Scorer
 
-Method = Pooled | Individual | Conditional | Personalized
+Method = Pooled | Individual | Conditional | Personalized | Vpl
 
 METHODS: dict[str, Method] = {
     "pooled": Pooled(),
@@ -22,9 +23,10 @@ METHODS: dict[str, Method] = {
     "conditional": Conditional(),
     "personalized": Personalized(),
     "personalized-cluster": Personalized(users="cluster"),
+    "vpl": Vpl(),
 }
 
-SCORERS: dict[str, type[Scorer]] = {scorer.kind: scorer for scorer in (TunedScorer,)}
+SCORERS: dict[str, type[Scorer]] = {scorer.kind: scorer for scorer in (TunedScorer, VplScorer)}
 
 PREFIX = "finetune:"
 

@@ -7,7 +7,7 @@ labels give exactly opposite rewards. Classes are made in functions because impo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,23 +53,30 @@ class Asking:
         return tokenizer([f"User ID: {name}\n" for name in names], add_special_tokens=False)["input_ids"]
 
 
-def build(recipe: Recipe, plan: Plan, asking: Asking, seed: int, network: type | None = None) -> Any:
-    """The network of ``asking`` at its start, wrapped by PEFT.
+Assemble = Callable[[Recipe, Plan, Asking, Any], Any]
+"""(recipe, plan, asking, body) -> network"""
 
-    The caller's random numbers are as before afterwards.
-    """
+
+def build(recipe: Recipe, plan: Plan, asking: Asking, seed: int, assemble: Assemble | None = None) -> Any:
+    """The network at its start, wrapped by PEFT; the caller's random numbers are as before afterwards."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = load_body(recipe, plan)
         torch.manual_seed(seed)  # loading may draw numbers, how many is not ours to know
-        embedding_VD = body.get_input_embeddings().weight.detach()  # type: ignore[operator]
-        tokens = user_tokens(asking, embedding_VD.float()) if asking.soft else None
-        head = torch.nn.Linear(embedding_size(body), 1, bias=False)
-        if recipe.head_trained:
-            torch.nn.init.zeros_(head.weight)
-        return adapted(recipe, (network or reward_network())(body, plan.pooling, head, tokens))
+        return adapted(recipe, (assemble or plain)(recipe, plan, asking, body))
+
+
+def plain(recipe: Recipe, plan: Plan, asking: Asking, body: Any) -> Any:
+    """A linear head over the backbone, with soft tokens where ``asking`` has some."""
+    import torch
+
+    tokens = user_tokens(asking, body.get_input_embeddings().weight.detach().float()) if asking.soft else None
+    head = torch.nn.Linear(body.config.hidden_size, 1, bias=False)
+    if recipe.head_trained:
+        torch.nn.init.zeros_(head.weight)
+    return reward_network()(body, plan.pooling, head, tokens)
 
 
 def adapted(recipe: Recipe, network: Any) -> Any:
@@ -109,20 +116,16 @@ def lora_targets(body: nn.Module, endings: tuple[str, ...]) -> list[str]:
     return chosen
 
 
-def embedding_size(body: Any) -> int:
-    """Hidden size D of a backbone."""
-    return int(body.config.hidden_size)
-
-
 @cache
-def reward_network() -> type[nn.Module]:
+def reward_network() -> Any:
     """The class of the plain network: text and user in, one reward out."""
     import torch
 
     class RewardNetwork(torch.nn.Module):
         def __init__(self, body: Any, pooling: Pooling, head: nn.Module, tokens: nn.Module | None) -> None:
             super().__init__()
-            self.body, self.pooling, self.reward_head, self.user_tokens = body, pooling, head, tokens
+            self.body, self.reward_head, self.user_tokens = body, head, tokens
+            self.pooling: Pooling = pooling
             self.config = body.config  # Trainer, FSDP and DeepSpeed ask for these two
             self._no_split_modules = getattr(body, "_no_split_modules", None)
 

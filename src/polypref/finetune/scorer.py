@@ -21,11 +21,20 @@ from polypref.errors import ArtifactError
 from polypref.features.hf import Plan
 from polypref.features.protocol import Encoder
 from polypref.features.transformer import Tokens, default_device, quiet
-from polypref.finetune.network import Asking, State, build, put
+from polypref.finetune.network import Asking, Assemble, State, build, put
 from polypref.finetune.recipe import Recipe, load_tokenizer, locate
 from polypref.finetune.texts import Reader
 from polypref.finetune.tuning import VERSION
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+
+
+@dataclass(eq=False)
+class _Built:
+    """The network of a scorer and of its copies, built at the first question, and which adapter is in it."""
+
+    network: Any = None
+    state: State | None = None
+    lock: Any = field(default_factory=Lock)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,16 +52,25 @@ class TunedScorer:
     adapters: Sequence[State]
     selection: Mapping[str, float | str]
     batch: int = 32
-    _lock: Lock = field(default_factory=Lock, repr=False)
+    _built: _Built = field(default_factory=lambda: _Built(), repr=False)
 
     kind: ClassVar[str] = "finetune"
     serves: ClassVar[Serves] = "seen_users"
 
-    @cached_property
-    def model(self) -> Any:
-        """The network in use; which adapter is in it changes from question to question, hence the lock."""
-        with quiet():
-            return build(self.recipe, self.plan, self.asking, 0).eval().to(default_device())
+    def model(self, state: State) -> Any:
+        """The network with an adapter in it; the caller holds the lock."""
+        if self._built.network is None:
+            with quiet():
+                network = build(self.recipe, self.plan, self.asking, 0, self._assemble)
+            self._built.network = network.eval().to(default_device())
+        if self._built.state is not state:
+            put(self._built.network, state)
+            self._built.state = state
+        return self._built.network
+
+    @property
+    def _assemble(self) -> Assemble | None:
+        return None
 
     @cached_property
     def reader(self) -> Reader:
@@ -82,10 +100,9 @@ class TunedScorer:
         question_X2, at_Q = np.unique(np.stack([user_Q, place_Q], axis=1), axis=0, return_inverse=True)
         value_X = np.zeros(len(question_X2))
         for state, rows_X in self._by_adapter(question_X2[:, 0]):
-            with self._lock:
-                put(self.model, state)
+            with self._built.lock:
                 users = np.zeros(len(rows_X), np.int64) if len(self.adapters) > 1 else question_X2[rows_X, 0]
-                value_X[rows_X] = self._forward([texts[r] for r in question_X2[rows_X, 1]], users)
+                value_X[rows_X] = self._forward(self.model(state), [texts[r] for r in question_X2[rows_X, 1]], users)
         return value_X[at_Q.ravel()]
 
     def _by_adapter(self, user_X: NDArray[np.integer]) -> Iterator[tuple[State, NDArray[np.int64]]]:
@@ -96,22 +113,22 @@ class TunedScorer:
         for user in np.unique(user_X).tolist():
             yield self.adapters[user], np.flatnonzero(user_X == user)
 
-    def _forward(self, texts: list[Tokens], user_X: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _forward(self, model: Any, texts: list[Tokens], user_X: NDArray[np.int64]) -> NDArray[np.float64]:
         import torch
 
-        device = next(self.model.parameters()).device
+        device = next(model.parameters()).device
         order = np.argsort([-len(text.ids) for text in texts], kind="stable")
         value_X = np.zeros(len(texts))
         for rows in np.split(order, range(self.batch, len(order), self.batch)):
             inputs = self.reader.inputs([texts[x] for x in rows], user_X[rows].tolist())
             inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.bf16):
-                value_X[rows] = self._network(inputs, user_X[rows]).double().cpu().numpy()
+                value_X[rows] = self._ask(model, inputs, user_X[rows]).double().cpu().numpy()
         return value_X
 
-    def _network(self, inputs: dict[str, Any], user_B: NDArray[np.int64]) -> Any:
+    def _ask(self, model: Any, inputs: dict[str, Any], user_B: NDArray[np.int64]) -> Any:
         """Rewards (B,) of texts; methods that hold more about a user than the network does put it in here."""
-        return self.model(inputs)[0]
+        return model(inputs)[0]
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

@@ -13,10 +13,11 @@ from polypref.comparisons import Comparisons, Users, concat
 from polypref.features.hf import Plan
 from polypref.features.transformer import Tokens
 from polypref.finetune.batches import Batches, plan
-from polypref.finetune.network import Asking, State, build
+from polypref.finetune.network import Asking, Assemble, State, build
 from polypref.finetune.recipe import Recipe, load_tokenizer, locate
 from polypref.finetune.texts import Reader
 from polypref.finetune.tuning import Task, Tuned, tune
+from polypref.finetune.vpl_network import ContextBatches
 from polypref.learners import validation
 from polypref.learners.numbering import Numbering
 
@@ -73,11 +74,19 @@ class Study:
         """The row at each position of the training plan."""
         return plan(rows, self.recipe.steps, self.recipe.batch, self.seed)
 
-    def task(self, asking: Asking, train: Batches, valid: Batches, start: State | None = None, **name: Any) -> Task:
+    def task(
+        self,
+        asking: Asking,
+        train: Batches | ContextBatches,
+        valid: Batches | ContextBatches,
+        start: State | None = None,
+        assemble: Assemble | None = None,
+        **name: Any,
+    ) -> Task:
         """The fit of ``asking`` on ``train``; ``name`` tells apart fits that share data and settings."""
         content = {"data": [self.train.content_hash, self.valid.content_hash], "weights": self.plan.weights, **name}
         content["asking"] = [asking.form, asking.users, asking.tokens, asking.clusters]
-        make = partial(build, self.recipe, self.plan, asking, self.seed)
+        make = partial(build, self.recipe, self.plan, asking, self.seed, assemble)
         return Task(self.recipe, make, train, valid if len(valid) else None, self.seed, content, start)
 
     def tune(self, asking: Asking, shares: tuple[float, float]) -> Tuned:

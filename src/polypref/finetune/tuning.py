@@ -12,7 +12,6 @@ its last whole look and ends as an uninterrupted one; a finished one is read bac
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from polypref.features.transformer import quiet
 from polypref.finetune.batches import Batches
 from polypref.finetune.network import State, put
 from polypref.finetune.recipe import Recipe
+from polypref.finetune.vpl_network import ContextBatches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,8 +51,8 @@ class Task:
 
     recipe: Recipe
     build: Callable[[], Any]
-    train: Batches
-    valid: Batches | None
+    train: Batches | ContextBatches
+    valid: Batches | ContextBatches | None
     seed: int
     name: Mapping[str, Any]
     start: State | None = None
@@ -141,7 +141,7 @@ def _arguments(task: Task, folder: Path) -> TrainingArguments:
         prediction_loss_only=True,
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+        use_cpu=_on_cpu(),
         logging_strategy="no",
         report_to="none",
         disable_tqdm=not sys.stderr.isatty(),
@@ -160,10 +160,20 @@ def trainer_class() -> Callable[..., Trainer]:
     from transformers import Trainer
 
     class PreferenceTrainer(Trainer):
-        def __init__(self, valid: Batches | None, **kwargs: Any) -> None:
+        def __init__(self, valid: Batches | ContextBatches | None, **kwargs: Any) -> None:
             super().__init__(**kwargs)
             self.valid_batches = valid
-            self.model_accepts_loss_kwargs = False  # our loss is a mean; Trainer averages it over pieces
+
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+            # not Trainer's own: with some versions of Accelerate both divide by the pieces, and clipping then does less
+            model.train()
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, self._prepare_inputs(inputs)) / self.args.gradient_accumulation_steps
+            if self.is_deepspeed_enabled:
+                self.accelerator.backward(loss, scale_wrt_gas=False)
+            else:
+                self.accelerator.backward(loss * self.accelerator.gradient_accumulation_steps)
+            return loss.detach()
 
         def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
             training, self.data_collator = self.data_collator, self.valid_batches
@@ -206,8 +216,9 @@ def _folder(task: Task) -> Iterator[Path]:
         chosen = _agreed(lambda: tempfile.mkdtemp(prefix="polypref-"))
         try:
             yield Path(chosen)
+            _meet()  # nobody reads there any more
         finally:
-            _agreed(lambda: shutil.rmtree(chosen, ignore_errors=True))
+            shutil.rmtree(chosen, ignore_errors=True)
         return
     folder = Path(task.recipe.checkpoints).expanduser() / identity(task)
     note = folder / "fit.json"
@@ -242,14 +253,25 @@ def _last(folder: Path) -> str | None:
     return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
 
 
+def _on_cpu() -> bool:
+    import torch
+
+    return not (torch.cuda.is_available() or torch.backends.mps.is_available())
+
+
+def _meet() -> None:
+    """Wait for the other processes."""
+    from accelerate import PartialState
+
+    PartialState(cpu=_on_cpu()).wait_for_everyone()
+
+
 def _agreed(make: Callable[[], Any]) -> Any:
     """What the first process makes, known to all of them."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return make()
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    state = PartialState()
+    state = PartialState(cpu=_on_cpu())
     made = [make() if state.is_main_process else None]
     return broadcast_object_list(made)[0]
 

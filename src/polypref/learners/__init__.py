@@ -18,12 +18,17 @@ from polypref import artifact
 from polypref.errors import ArtifactError, SettingsError, unknown_name
 from polypref.features.protocol import Encoder
 from polypref.learners.conditional import Conditional, ConditionalScorer
+from polypref.learners.dpl import Dpl, DplScorer
 from polypref.learners.gpo import GPO, GPOScorer
 from polypref.learners.hierarchical import Hierarchical, HierarchicalScorer
 from polypref.learners.individual import Individual
 from polypref.learners.length import Length, LengthScorer
 from polypref.learners.linear import LinearScorer, PopulationScorer
 from polypref.learners.low_rank import LowRank, LowRankScorer
+from polypref.learners.meta_low_rank import MetaLowRank, MetaLowRankScorer
+from polypref.learners.nearest_neighbours import NearestNeighbours, NeighboursScorer
+from polypref.learners.pal_a import IdealPointScorer, PalA
+from polypref.learners.pal_b import HeadsScorer, PalB
 from polypref.learners.personalized import Personalized, PersonalizedScorer
 from polypref.learners.pooled import Pooled
 from polypref.learners.pretrained import Pretrained, PretrainedScorer
@@ -45,6 +50,11 @@ LEARNERS: dict[str, Learner] = {
     "low-rank": LowRank(),
     "hierarchical": Hierarchical(),
     "conditional": Conditional(),
+    "pal-a": PalA(),
+    "pal-b": PalB(),
+    "meta-low-rank": MetaLowRank(),
+    "nearest-neighbours": NearestNeighbours(),
+    "dpl": Dpl(),
     "vpl": VPL(),
     "vpl-swap": VPL(swap_guidance=0.1),
     "gpo": GPO(),
@@ -72,6 +82,11 @@ SCORERS: dict[str, type[Scorer]] = {
         ConditionalScorer,
         PretrainedScorer,
         RetrievalJudgeScorer,
+        IdealPointScorer,
+        HeadsScorer,
+        MetaLowRankScorer,
+        NeighboursScorer,
+        DplScorer,
         VPLScorer,
         GPOScorer,
     )

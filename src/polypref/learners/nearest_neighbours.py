@@ -114,7 +114,7 @@ def _fitting_scale(margin_N: NDArray[np.float64], rows: Comparisons) -> float:
 
     One judgement each way at a typical margin is added, so that a few rows all told rightly do not ask for infinity.
     """
-    typical, weight = np.sqrt((margin_N**2).mean()), rows.weights_N.sum()
+    typical, weight = np.sqrt(np.average(margin_N**2, weights=rows.weights_N)), rows.weights_N.sum()
 
     def loss(log_scale: float) -> float:
         scale = np.exp(log_scale)
