@@ -67,7 +67,7 @@ class NearestNeighbours:
         space = Space(inputs, prompts.fit(encoder, whole, self.prompt_directions))
         chosen = _Chosen(self.neighbours[0], 1.0, {})
         judged = _lowest_keys(valid, self.tune_rows)
-        if len(judged):
+        if judged.weights_N.any():
             chosen = self._choose(self._scorer(space, train, chosen), judged)
         return self._scorer(space, whole, chosen)
 
