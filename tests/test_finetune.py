@@ -162,9 +162,10 @@ def test_pieces_do_not_change_a_fit(backbone, scorers):
 
 
 def test_personal_methods_learn_opposed_people_and_pooled_cannot(backbone):
-    rows, fresh = judgements(users=2, each=80), judgements(users=2, each=30, seed=9)
+    rows, fresh = judgements(users=4, each=60), judgements(users=4, each=20, seed=9)
+    how = {"steps": 60, "looks": 3, "micro_batch": 8}
     right = {
-        method: float((margins(fitted(method, backbone, rows, steps=90, micro_batch=8), fresh).value_Q > 0).mean())
+        method: float((margins(fitted(method, backbone, rows, **how), fresh).value_Q > 0).mean())
         for method in ("pooled", "personalized", "conditional")
     }
     assert right["personalized"] > 0.85 and right["conditional"] > 0.75, right

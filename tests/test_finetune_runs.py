@@ -122,9 +122,17 @@ def test_a_backbone_that_is_not_there(tmp_path):
         fitted("pooled", str(tmp_path / "nowhere"))
 
 
-def test_a_loss_that_is_no_number_stops_with_step_and_batch(backbone):
+def test_a_loss_that_is_no_number_stops_with_step_and_batch(tmp_path):
+    import torch
+    from transformers import LlamaModel
+
+    backbone = llama(tmp_path)
+    broken = LlamaModel.from_pretrained(backbone)
+    with torch.no_grad():
+        broken.get_input_embeddings().weight[-1] = torch.nan  # the last word's
+    broken.save_pretrained(backbone)
     with pytest.raises(Diverged, match=r"loss is nan at step \d+ of 6, in the batch with the comparisons \d+, \d+"):
-        fitted("pooled", backbone, rate=1e38)
+        fitted("pooled", backbone)
 
 
 def test_a_scorer_of_another_version_or_on_other_weights(backbone, tmp_path):
