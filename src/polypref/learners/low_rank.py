@@ -39,7 +39,7 @@ from polypref.learners.variances import Estimate, estimate
 if TYPE_CHECKING:
     from torch import Tensor
 
-HALVINGS = 20
+HALVINGS, STEPS = 20, 300
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -213,7 +213,7 @@ def _mixture(d_NC: NDArray, few: Comparisons, center_C: NDArray, penalty: float)
         return float(few.weights_N @ loss_N + penalty * (shift_C @ shift_C) / 2), margin_N, mixture_C
 
     before, margin_N, mixture_C = energy(score_C)
-    for _ in range(100):
+    for _ in range(STEPS):
         p_N = expit(margin_N)
         turn_NC = mixture_C * (d_NC - margin_N[:, None])  # of the margins by the scores
         slope_C = (few.weights_N * (p_N - few.label_N)) @ turn_NC + penalty * (score_C - center_C)
@@ -228,8 +228,8 @@ def _mixture(d_NC: NDArray, few: Comparisons, center_C: NDArray, penalty: float)
         if now > before:  # at the mode, as far as numbers go
             return softmax(score_C)
         score_C = score_C - size * step_C
-        if before - now < 1e-9:
+        if before - now < 1e-6:
             return mixture_C
         before = now
-    not_converged("the new user's mixture", "its last of 100 steps still gained")
+    not_converged("the new user's mixture", f"its last of {STEPS} steps still gained")
     return mixture_C
