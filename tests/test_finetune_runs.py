@@ -184,3 +184,28 @@ def test_an_unknown_method():
     with pytest.raises(SettingsError, match="Did you mean 'finetune:personalized'"):
         learner("finetune:personalised")
     assert list(named_learners(["finetune:pooled"]))[-1] == "finetune:pooled"
+
+
+def test_the_command_line_fits_and_scores_by_name(backbone, tmp_path, monkeypatch, capsys):
+    from polypref.cli import main
+
+    monkeypatch.setitem(METHODS, "pooled", replace(METHODS["pooled"], recipe=TINY))
+    rows = judgements()
+    r = rows.responses
+    prompts = [r.prompts[int(p)] for p in r.prompt_R]
+    users = rows.users.ids
+    lines = [
+        {"user_id": users[int(u)], "prompt": prompts[c], "chosen": r.texts_R[int(c)], "rejected": r.texts_R[int(d)]}
+        for u, c, d in zip(rows.user_N, rows.chosen_N.tolist(), rows.rejected_N.tolist(), strict=True)
+    ]
+    (tmp_path / "prefs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "scorer"
+    name = f"finetune:pooled:{backbone}"
+    assert main(["fit", str(tmp_path / "prefs.jsonl"), "--learner", name, "--out", str(out)]) == 0
+    asked = {"user_id": "x", "prompt": prompts[0], "response": r.texts_R[0]}
+    (tmp_path / "asked.jsonl").write_text(json.dumps(asked) + "\n")
+    capsys.readouterr()
+    assert main(["score", str(out), str(tmp_path / "asked.jsonl")]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    expected = load(out).score(r, ["x"] * len(r)).value_Q[0]
+    assert answer["source"] == "population" and abs(answer["score"] - expected) < 1e-4

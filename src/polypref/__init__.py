@@ -27,8 +27,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from polypref.data.worlds import WORLDS, simulate
     from polypref.errors import PolyprefError
     from polypref.evaluation.comparison import compare
+    from polypref.evaluation.naming import load
     from polypref.features import encoder
-    from polypref.learners import LEARNERS, load, save
+    from polypref.learners import LEARNERS, save
 
 __version__ = "0.1.0"
 
@@ -45,7 +46,7 @@ PUBLIC: dict[str, str] = {
     "encoder": "polypref.features",
     "from_columns": "polypref.comparisons",
     "lint": "polypref.data.lint",
-    "load": "polypref.learners",
+    "load": "polypref.evaluation.naming",
     "read": "polypref.data.read",
     "save": "polypref.learners",
     "simulate": "polypref.data.worlds",

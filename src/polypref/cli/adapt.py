@@ -70,7 +70,8 @@ class Adapt(NewSettings):
 
     def _teach(self, folder: Path) -> int:
         from polypref.errors import InputError
-        from polypref.learners import Adapts, load
+        from polypref.evaluation.naming import load
+        from polypref.learners import Adapts
 
         scorer = load(folder)
         comparisons = self._read()

@@ -48,8 +48,9 @@ class Fit:
         from polypref.data.read import ReadOptions, read
         from polypref.data.split import choose_rule
         from polypref.errors import CacheError, SettingsError
+        from polypref.evaluation.naming import learner
         from polypref.features import encoder
-        from polypref.learners import learner, save
+        from polypref.learners import save
         from polypref.learners.saved import FACTS
 
         if not self.files:

@@ -48,7 +48,7 @@ class Score:
         """Load the scorer, then read, score and write batch by batch."""
         from polypref.data.layouts import find_columns, parse_columns
         from polypref.data.sources import open_source
-        from polypref.learners import load
+        from polypref.evaluation.naming import load
 
         scorer = load(self.scorer, self.encoder)
         source = open_source(self.file)

@@ -101,7 +101,8 @@ class TunedScorer:
         value_X = np.zeros(len(question_X2))
         for state, rows_X in self._by_adapter(question_X2[:, 0]):
             with self._built.lock:
-                users = np.zeros(len(rows_X), np.int64) if len(self.adapters) > 1 else question_X2[rows_X, 0]
+                own_X = question_X2[rows_X, 0].astype(np.int64)
+                users = np.zeros_like(own_X) if len(self.adapters) > 1 else own_X
                 value_X[rows_X] = self._forward(self.model(state), [texts[r] for r in question_X2[rows_X, 1]], users)
         return value_X[at_Q.ravel()]
 
