@@ -25,13 +25,13 @@ def world() -> Comparisons:
 
 @cache
 def fitted():
-    return PalA(prototypes=(1, 2, 3, 4, 6)).fit(world(), encoder=Normal(), seed=0)
+    return PalA(prototypes=(1, 2, 3, 4)).fit(world(), encoder=Normal(), seed=0)
 
 
 def test_the_number_of_ideal_points_is_found():
     """Three points that lie on no line need three prototypes, two on a line two."""
     assert fitted().selection["prototypes"] == 3
-    two = PalA(prototypes=(1, 2, 3, 4)).fit(ideal_points(POINTS_GD[:2], 30, 60), encoder=Normal(), seed=0)
+    two = PalA(prototypes=(1, 2, 3)).fit(ideal_points(POINTS_GD[:2], 30, 60), encoder=Normal(), seed=0)
     assert two.selection["prototypes"] == 2
 
 

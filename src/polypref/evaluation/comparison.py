@@ -17,11 +17,11 @@ import numpy as np
 from polypref.comparisons import Comparisons
 from polypref.data.lint import ensure_learnable
 from polypref.data.split import RULES, TEST_SHARE, VALID_SHARE, Rule, choose_rule
-from polypref.errors import CacheError, SettingsError, unknown_name
+from polypref.errors import SettingsError, unknown_name
 from polypref.evaluation import results as written
 from polypref.evaluation.cells import Job
 from polypref.evaluation.cohorts import Kept, keep_users
-from polypref.evaluation.encoded import encode_once
+from polypref.evaluation.encoded import encode_once, made
 from polypref.evaluation.figures import measure, run_arms
 from polypref.evaluation.results import Results
 from polypref.evaluation.settings import Settings, with_overrides
@@ -62,7 +62,7 @@ def compare(
     rule, why = _rule(kept.comparisons, settings)
     text_encoder = encoder_by_name(encoder) if isinstance(encoder, str) else encoder
     with tempfile.TemporaryDirectory(prefix="polypref-") as temporary:
-        folder = _made(Path(temporary if out is None else out) / "cells")
+        folder = made(Path(temporary if out is None else out) / "cells")
         with silent(settings.quiet):
             encoded = encode_once(text_encoder, kept.comparisons.responses, Path(temporary))
         timing = {"encode_seconds": time.perf_counter() - started}
@@ -149,11 +149,3 @@ def _data(kept: Kept) -> dict[str, Any]:
         "users_left_out": kept.users_dropped,
         "comparisons_left_out": kept.rows_dropped,
     }
-
-
-def _made(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CacheError(f"cannot write {folder}: {error.strerror}. Choose another --out.") from error
-    return folder

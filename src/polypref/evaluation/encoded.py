@@ -67,3 +67,12 @@ def encode_once(encoder: Encoder, responses: Responses, folder: Path) -> Encoded
     except OSError as error:
         raise CacheError(f"cannot write {folder}: {error.strerror}. Free the space or set TMPDIR elsewhere.") from error
     return Encoded(encoder, folder)
+
+
+def made(folder: Path) -> Path:
+    """``folder``, made where it is not there. Raises CacheError when that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(f"cannot write {folder}: {error.strerror}. Choose another --out.") from error
+    return folder

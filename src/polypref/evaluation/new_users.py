@@ -24,7 +24,7 @@ from polypref.evaluation import results as written
 from polypref.evaluation.active import Asks
 from polypref.evaluation.adapting import FULL, Cell, Job, run
 from polypref.evaluation.cohorts import keep_users
-from polypref.evaluation.encoded import encode_once
+from polypref.evaluation.encoded import encode_once, made
 from polypref.evaluation.grid import run_cells
 from polypref.evaluation.new_figures import ASKED, figures, found
 from polypref.evaluation.new_settings import NewSettings, with_overrides
@@ -97,11 +97,7 @@ def new_users(
     hold_out(kept.comparisons, rule, 0, settings.share)  # too few users are said before anything is encoded
     text_encoder = encoder_by_name(encoder) if isinstance(encoder, str) else encoder
     with tempfile.TemporaryDirectory(prefix="polypref-") as temporary:
-        folder = Path(temporary if out is None else out) / "cells"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CacheError(f"cannot write {folder}: {error.strerror}. Choose another --out.") from error
+        folder = made(Path(temporary if out is None else out) / "cells")
         encoded = encode_once(text_encoder, kept.comparisons.responses, Path(temporary))
         sizes = (*settings.sizes, *([None] if FULL in routes else []))
         job = Job(kept.comparisons, encoded, routes, rule, settings.share, sizes, folder)

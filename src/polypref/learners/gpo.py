@@ -15,8 +15,9 @@ labels (``gpo_network.start``): from a plain start the network learnt the averag
 swapped labels now give exactly opposite rewards. The loss is -log P(label); ``loss="normal"`` is the paper's, the
 label's density under N(P, deviation^2), whose deviation nothing else needs. Sizes of contexts are random, none at all
 among them: that is what strangers get, where the authors' code has no defined answer. Places that hold nothing are
-masked, not marked by features of zero. Gradients are set to zero before each batch; the steps are chosen on other
-judgements, not on the test users.
+masked, not marked by features of zero. Gradients are set to zero before each batch; the steps are chosen on validation
+rows, not on the test users. Those rows join what people are known by, and the network is not fitted again: when it
+begins to read contexts is a matter of luck, and a second fit of as many steps may come too short.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class GPO:
     """-log P(label), or the paper's density of the label."""
     loss_reduction: Literal["mean", "sum"] = "mean"
     """Over a person's targets; a sum, as in the paper, weighs people by how much is asked of them."""
+    turned: float = 0.25
+    """Share of the practice in which a person wants the opposite of what they said."""
     most_steps: int = 600
     """Steps of Adam at most; validation rows usually stop it earlier."""
     rate: float = 0.001
@@ -89,13 +92,12 @@ class GPO:
         sizes = Sizes(self.context, self.context // 2, 512)
         rehearsal = Rehearsal(table, weighing(train), weighing(valid), seed, sizes, self.rate, self.most_steps)
         model = _Transformer(self, table, pooled_reward(train, inputs, seed))
-        trial, best = rehearsal.attempt(model)
-        found = {"steps": trial.steps, **trial.found, **model.diagnosis(best, rehearsal)}
-        pooled_K = pooled_reward(whole, inputs, seed)
-        now = rehearsal.finish(replace(model, pooled_K=pooled_K), trial)
+        trial, now = rehearsal.attempt(model)
+        found = {"steps": trial.steps, **trial.found, **model.diagnosis(now, rehearsal)}
         known = Known.of(Judged.of(weighing(whole), table.numbers), table, self.context, seed)
         network = {name: value.numpy() for name, value in now.items()}
-        return GPOScorer(inputs, self, pooled_K, Users(table.users.ids.gather(known.users)), known, network, found)
+        users = Users(table.users.ids.gather(known.users))
+        return GPOScorer(inputs, self, model.pooled_K, users, known, network, found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,19 +178,31 @@ class _Transformer:
         """See ``rehearsal.Reader``."""
         import torch
 
-        x_RK, context, target = self.table.x_RK, episodes.context, episodes.target
+        x_RK = self.table.x_RK
+        context, target = self._turned(episodes, noise)
         tokens = both(x_RK[context.first], x_RK[context.second], context.label, context.weight)
         a_ETK, b_ETK = x_RK[target.first], x_RK[target.second]
         found = gpo_network.predict(now, self.how.shape, tokens, torch.cat([a_ETK, b_ETK], dim=1))
         t = a_ETK.shape[1]
         margin_ET = found[:, :t, 0] - found[:, t:, 0] + (a_ETK - b_ETK) @ torch.from_numpy(self.pooled_K).float()
         if self.how.loss == "logistic":
-            mean = episodes.loss(margin_ET)
+            mean = Episodes(context, target).loss(margin_ET)
         else:
             mean = _density_loss(margin_ET, found[:, :t, 1], found[:, t:, 1], target)
         if self.how.loss_reduction == "mean":
             return mean
         return mean * (target.weight > 0).sum() / len(margin_ET)
+
+    def _turned(self, episodes: Episodes, noise: torch.Generator) -> tuple[Pairs, Pairs]:
+        """Contexts and targets; with all labels turned in a share of the episodes that have a context."""
+        import torch
+
+        turn_E1 = torch.rand(len(episodes.context.weight), 1, generator=noise) < self.how.turned
+        turn_E1 = turn_E1 & (episodes.context.weight > 0).any(dim=1, keepdim=True)
+        context, target = episodes.context, episodes.target
+        return tuple(
+            replace(part, label=torch.where(turn_E1, 1.0 - part.label, part.label)) for part in (context, target)
+        )  # type: ignore[return-value]
 
     def answers(self, now: Parameters, known: Judged, asked: Judged) -> NDArray:
         """See ``rehearsal.Reader``."""

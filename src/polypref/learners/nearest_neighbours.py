@@ -121,7 +121,8 @@ def _fitting_scale(margin_N: NDArray[np.float64], rows: Comparisons) -> float:
         added = np.logaddexp(0.0, scale * typical) + np.logaddexp(0.0, -scale * typical)
         return validation.log_loss(scale * margin_N, rows) + float(added / weight)
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-5.0, 7.0), method="bounded").x))
+    best = minimize_scalar(loss, bounds=(-5.0, 7.0), method="bounded")
+    return float(np.exp(best.x))  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,7 +43,7 @@ class PalB:
 
     loss: prototypes.Loss = "logistic"
     """Loss of a judgement's margin."""
-    prototypes: tuple[int, ...] = (2, 3, 4, 8)
+    prototypes: tuple[int, ...] = (2, 4, 8)
     """Numbers of heads to try on validation rows."""
     slack: float = 0.01
     """Share of the best validation log loss that fewer heads may lose."""
@@ -53,7 +53,7 @@ class PalB:
     """Inverse prior variance of the map's and the heads' weights."""
     user_penalty: float = 0.1
     """Inverse prior variance of a user's scores."""
-    most_steps: int = 600
+    most_steps: int = 400
     """Steps of Adam at most; validation rows usually stop it earlier."""
     directions: int = 64
     """Principal directions of the encoder's space to use."""
@@ -67,7 +67,7 @@ class PalB:
         inputs = Inputs.fit(encoder, whole, self.directions)
         asked = prompts.fit(encoder, whole, self.prompt_directions)
         table = Table.build(whole, inputs)
-        descent = Descent(table, train, valid, seed, rate=0.03, batch=4096, most=self.most_steps)
+        descent = Descent(table, train, valid, seed, rate=0.03, batch=2048, most=self.most_steps)
         z_PJ, prompt_R = prompts.inputs_of(asked, whole.responses.take(table.numbers.responses_R))
         models = {c: _Heads(self, table, z_PJ, prompt_R, c, descent.weight) for c in self.prototypes}
         count, model, trial = prototypes.choose(descent, models, self.slack)

@@ -67,7 +67,8 @@ class Rehearsal:
         """Fit ``model`` to the training rows for as long as the validation rows gain; the best look's parameters."""
         now = model.start(self.seed)
         if not len(self.valid) or not len(self.train):
-            return Trial(self.unjudged if len(self.train) else 0, 0.0, {}), now
+            trial = Trial(self.unjudged if len(self.train) else 0, 0.0, {})
+            return trial, self.finish(model, trial)
         known, asked = self.judged()
 
         def look(steps: int) -> Trial:
