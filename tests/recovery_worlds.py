@@ -44,11 +44,11 @@ def judged(users: int, judgements: int, reward, seed: int = 0) -> Comparisons:
     )
 
 
-def ideal_points(points_GD: np.ndarray, users: int, judgements: int) -> Comparisons:
+def ideal_points(points_GD: np.ndarray, users: int, judgements: int, seed: int = 0) -> Comparisons:
     """User u belongs to group u modulo G and likes texts near its point."""
     group_U = np.arange(users) % len(points_GD)
     return judged(
-        users, judgements, lambda user_N, x_ND: -3.0 * np.linalg.norm(x_ND - points_GD[group_U[user_N]], axis=1)
+        users, judgements, lambda user_N, x_ND: -3.0 * np.linalg.norm(x_ND - points_GD[group_U[user_N]], axis=1), seed
     )
 
 

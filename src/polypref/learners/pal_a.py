@@ -11,8 +11,9 @@ learned, starts at zero and may turn negative (points that repel), so swapped la
 the authors have s = 1. The ideal point is not mapped by f: mapped, as the authors have it (``ideal="f(Pw)"``), it and
 the items move together and fits are worse (docs/log.md). Of their four forms the one that divides by a norm of the
 wrong shape is left out. Priors N(0, 1/penalty) on f's weights and N(0, 1/user_penalty) on w. The number of prototypes
-is the fewest that come within ``slack`` of the best validation log loss, and validation rows choose the steps.
-Strangers get the mean mixture; ``adapt`` learns a new user's mixture alone.
+is the fewest that come within ``slack``, about a standard error, of the best validation log loss; validation rows also
+choose the steps and, of small data, among a few random starts, since prototypes can settle in bad places. Strangers get
+the mean mixture; ``adapt`` learns a new user's mixture alone.
 """
 
 from __future__ import annotations
@@ -49,8 +50,10 @@ class PalA:
     """The ideal point: a mixture of prototypes, the map of it (the authors' default), or a mixture of mapped ones."""
     prototypes: tuple[int, ...] = (2, 3, 4, 8)
     """Numbers of prototypes to try on validation rows."""
-    slack: float = 0.01
-    """Share of the best validation log loss that fewer prototypes may lose."""
+    slack: float = 0.4
+    """Share of the best validation log loss, times the root of the validation rows, that fewer prototypes may lose."""
+    starts: int = 3
+    """Random starts to try on validation rows, where all training rows fit into one batch."""
     penalty: float = 1.0
     """Inverse prior variance of the map's weights."""
     user_penalty: float = 0.1
@@ -70,8 +73,8 @@ class PalA:
         table = Table.build(whole, inputs)
         descent = Descent(table, train, valid, seed, rate=0.03, batch=4096, most=self.most_steps)
         models = {count: _IdealPoints(self, table, count, descent.weight) for count in self.prototypes}
-        count, model, trial = prototypes.choose(descent, models, self.slack)
-        fitted = descent.finish(model, trial)
+        count, walk, trial = prototypes.choose(descent, models, self.slack, self.starts)
+        fitted = walk.finish(models[count], trial)
         mixture_UC = softmax(fitted["score_UC"], axis=1)
         return IdealPointScorer(
             inputs,

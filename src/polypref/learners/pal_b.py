@@ -9,8 +9,8 @@ What we changed: one vector per prompt and one per response, where the authors m
 token j of the prompt. A prompt is encoded as a text of its own (``prompts``). The sharpness s is learned, starts at
 zero and may turn negative, so swapped labels give exactly opposite rewards; the authors start at 1/.07 and stop at 100.
 Priors N(0, 1/penalty) on the weights of f and g, N(0, 1/user_penalty) on w. ``loss="hinge"`` offers PAL-A's loss. The
-number of heads is the fewest that come within ``slack`` of the best validation log loss, and validation rows choose
-the steps. Strangers get the mean mixture; ``adapt`` learns a new user's mixture alone.
+number of heads is the fewest that come within ``slack``, about a standard error, of the best validation log loss, and
+validation rows choose the steps. Strangers get the mean mixture; ``adapt`` learns a new user's mixture alone.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ class PalB:
     """Loss of a judgement's margin."""
     prototypes: tuple[int, ...] = (2, 4, 8)
     """Numbers of heads to try on validation rows."""
-    slack: float = 0.01
-    """Share of the best validation log loss that fewer heads may lose."""
+    slack: float = 0.4
+    """Share of the best validation log loss, times the root of the validation rows, that fewer heads may lose."""
     hidden: int = 32
     """Units in each of a head's two hidden layers."""
+    starts: int = 1
+    """Random starts to try on validation rows, where all training rows fit into one batch."""
     penalty: float = 1.0
     """Inverse prior variance of the map's and the heads' weights."""
     user_penalty: float = 0.1
@@ -70,8 +72,8 @@ class PalB:
         descent = Descent(table, train, valid, seed, rate=0.03, batch=2048, most=self.most_steps)
         z_PJ, prompt_R = prompts.inputs_of(asked, whole.responses.take(table.numbers.responses_R))
         models = {c: _Heads(self, table, z_PJ, prompt_R, c, descent.weight) for c in self.prototypes}
-        count, model, trial = prototypes.choose(descent, models, self.slack)
-        fitted = descent.finish(model, trial)
+        count, walk, trial = prototypes.choose(descent, models, self.slack, self.starts)
+        fitted = walk.finish(models[count], trial)
         mixture_UC = softmax(fitted["score_UC"], axis=1)
         return HeadsScorer(
             inputs,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Loss = Literal["logistic", "hinge"]
 Floats = NDArray[np.float64]
 ITEM_MAP = ("in_KK", "in_K", "mid_KK", "mid_K", "out_KK")
+OTHER_START = 7919  # from one start's seed to the next
 LEAST = 1e-6  # added to squared lengths, whose roots have no slope at zero
 
 
@@ -85,12 +86,22 @@ def judged(rows: Batch, margin_B: Tensor, loss: Loss) -> Tensor:
     return (rows.weight_B * (rows.label_B * won_B + (1.0 - rows.label_B) * lost_B)).mean()
 
 
-def choose(descent: Descent, models: Mapping[int, Model], slack: float) -> tuple[int, Model, Trial]:
-    """The fewest prototypes whose validation log loss is within the share ``slack`` of the best, and their trial."""
-    trials = {count: descent.attempt(models[count]) for count in sorted(models)}
-    least = min(trial.log_loss for trial in trials.values())
-    chosen = next(count for count, trial in trials.items() if trial.log_loss <= least * (1.0 + slack))
-    return chosen, models[chosen], trials[chosen]
+def choose(descent: Descent, models: Mapping[int, Model], slack: float, starts: int) -> tuple[int, Descent, Trial]:
+    """The fewest prototypes that are as good as the best on validation rows, and how to fit them.
+
+    As good is a log loss larger by at most the share ``slack`` / sqrt(validation rows), about a standard error. Where
+    all training rows fit into one batch, the best of several ``starts`` speaks for a number of prototypes.
+    """
+    seeds = range(starts if len(descent.train) <= descent.batch else 1)
+    found = {}
+    for count in sorted(models):
+        walks = [replace(descent, seed=descent.seed + OTHER_START * start) for start in seeds]
+        tried = [(walk, walk.attempt(models[count])) for walk in walks]
+        found[count] = min(tried, key=lambda one: one[1].log_loss)
+    least = min(trial.log_loss for _, trial in found.values())
+    most = least * (1.0 + slack / max(len(descent.valid), 1) ** 0.5)
+    chosen = next(count for count, (_, trial) in found.items() if trial.log_loss <= most)
+    return chosen, *found[chosen]
 
 
 # --- the scorer
