@@ -294,4 +294,4 @@ def test_a_signal_that_another_thread_is_given_is_heard(tmp_path):
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run_cells(job, grid, 2, silent)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30  # far less than a cell, also on a busy machine
