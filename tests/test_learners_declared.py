@@ -55,7 +55,7 @@ def test_the_minority_is_there():
 def test_the_planted_minority(name):
     minority, everybody = accuracy(name)
     if name in EACH - ALIKE:
-        assert minority > 0.65
+        assert minority > 0.6  # of 55 judgements, standard error .065; one reward for everyone gets under .35
         assert everybody > 0.75
     elif name not in BLIND:
         assert minority < 0.35
