@@ -35,6 +35,9 @@ QUICK = {
     for name, learner in LEARNERS.items()
 }
 
+# Reads what users are called: the id stands in the text.
+READS_IDS = {"conditional"}
+
 each = pytest.mark.parametrize("name", NAMES)
 personal = pytest.mark.parametrize("name", sorted(EACH))
 

@@ -1,10 +1,11 @@
-"""conditional: the id stands in front and survives truncation, strangers get the generic one, names mean nothing."""
+"""conditional: the id stands in front and survives truncation, strangers get none, texts are shared."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from contract_cases import Words, fitted, fresh, renamed, small
@@ -26,31 +27,37 @@ class Spy(Words):
         return super().encode(responses)
 
 
-def test_every_text_begins_with_a_number_and_never_with_a_name():
+def test_every_text_begins_with_the_id_of_who_judged_or_with_none():
     spy, c = Spy(), renamed(small())
     scorer = Conditional().fit(c, encoder=spy, seed=0)
     starts = {text.split("\n")[0] for text in spy.texts}
-    assert starts == {f"User ID: {n}" for n in range(9)}  # eight users and the generic one
-    assert not any("\N{SNOWMAN}" in text for text in spy.texts)
+    assert starts == {f"User ID: {name}" for name in [*c.users.ids, ""]}
     spy.texts.clear()
     scores = scorer.score(c.responses, ["nobody"] * 2, np.array([0, 1], np.int32))
     prompt, text = c.responses.prompt_text(int(c.responses.prompt_R[0])), c.responses.texts_R[0]
-    assert spy.texts[0] == f"User ID: 0\n{prompt[-300:]}\n\n{text}"
+    assert spy.texts[0] == f"User ID: \n{prompt[-300:]}\n\n{text}"  # what nobody trained on is not read
     assert scores.source_Q.tolist() == [POPULATION] * 2
 
 
 def test_the_pool_keeps_prompts_apart_and_lengths_are_the_responses_own():
-    c = small()
-    number_Q, response_Q = np.array([3, 0, 3, 3], np.int32), np.array([5, 5, 5, 2], np.int32)
-    pool, place_Q = addressed(c.responses, number_Q, response_Q, 20)
+    c, ids = small(), pl.Series(["ann", "bob"])
+    id_Q, response_Q = np.array([1, 0, 1, 1], np.int32), np.array([5, 5, 5, 2], np.int32)
+    pool, place_Q = addressed(c.responses, ids, id_Q, response_Q, 20)
     assert len(pool) == 3
     assert place_Q[0] == place_Q[2]
     assert (pool.lengths_R[place_Q] == c.responses.lengths_R[response_Q]).all()
     assert pool.prompt_R[place_Q[0]] != pool.prompt_R[place_Q[1]]  # another user's prompt is another prompt
     tails = [text.split("\n\n")[0].split("\n", 1)[1] for text in pool.texts_R]
     assert all(len(tail) <= 20 for tail in tails)
-    bare, _ = addressed(c.responses, number_Q, response_Q, 0)
-    assert bare.texts_R[0].startswith("User ID: 0\n\n\n")
+    bare, _ = addressed(c.responses, ids, id_Q, response_Q, 0)
+    assert bare.texts_R[0].startswith("User ID: ann\n\n\n")
+
+
+def test_all_cuts_of_one_data_set_share_their_texts():
+    c, spies = small(), [Spy(), Spy()]
+    for spy, share in zip(spies, (0.5, 1.0), strict=True):
+        Conditional(generic_share=0.0).fit(c.take(np.arange(int(share * len(c)))), encoder=spy, seed=0)
+    assert set(spies[0].texts) < set(spies[1].texts)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -64,9 +71,8 @@ def test_a_share_of_the_rows_carries_the_generic_id(share):
         assert (Conditional()._generic(c, 1) != found_N).any()
 
 
-def test_names_of_users_and_the_order_of_rows_change_nothing():
+def test_the_order_of_rows_changes_nothing():
     one = margins(fitted("conditional"), fresh())
-    assert (margins(fitted("conditional", "renamed"), renamed(fresh())).value_Q == one.value_Q).all()
     assert margins(fitted("conditional", "permuted"), fresh()).value_Q == pytest.approx(one.value_Q, abs=1e-6)
     assert (one.source_Q == PERSONAL).all()
 
@@ -100,9 +106,10 @@ def test_the_id_survives_truncation():
 
     long = "An old story about the sea and a ship. " * 150
     c = from_columns(["ann"], [long], ["Yes. " + long], ["No! " + long])
-    number_Q, response_Q = np.array([1, 2, 1], np.int32), np.array([0, 0, 1], np.int32)
+    ids = pl.Series(["ann", "bob"])
+    id_Q, response_Q = np.array([0, 1, 0], np.int32), np.array([0, 0, 1], np.int32)
     for text in ("response", "joint"):
-        pool, place_Q = addressed(c.responses, number_Q, response_Q, Conditional().prompt_characters)
+        pool, place_Q = addressed(c.responses, ids, id_Q, response_Q, Conditional().prompt_characters)
         features_QD = encoder("minilm", text=text).encode(pool)[place_Q]
         assert np.abs(features_QD[0] - features_QD[1]).max() > 1e-3
         assert np.abs(features_QD[0] - features_QD[2]).max() > 1e-3

@@ -204,6 +204,7 @@ def test_the_papers_variants_learn_too(changes):
     assert (answers(learner.fit(train, encoder=Words(), seed=0), test) > 0).mean() > 0.6
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in logaddexp")
 def test_a_loss_that_is_no_number_names_step_and_batch(monkeypatch):
     from polypref.learners import gpo_network
 

@@ -192,6 +192,7 @@ def test_somebody_without_judgements_is_a_stranger():
         assert (scores.value_Q == scorer.score(train.responses, ["x"] * len(train.responses)).value_Q).all()
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in logaddexp")
 def test_a_loss_that_is_no_number_names_step_and_batch(monkeypatch):
     real = vpl_network.reward
     monkeypatch.setattr(vpl_network, "reward", lambda *a: real(*a) * float("nan"))

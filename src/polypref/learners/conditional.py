@@ -10,12 +10,12 @@ Paper: Dong et al. 2025, "When Personalization Meets Reality", section 4.1, Cond
 and one reward is fitted to all users' judgements, as ``pooled`` does.
 
 What we changed: a linear reward on frozen features of that text instead of a tuned language model. A share of the
-training rows carries the generic id 0 instead of the user's, so strangers, and tests of ability, which have no user,
-have an input that was trained on. Ids are numbers that content decides: a name says nothing. The id survives
-truncation: encoders keep a text's beginning, so all of it is one text that begins with the id, with the last
-``prompt_characters`` of the prompt, which otherwise could push the response out. What a linear reward cannot do: the
-id adds about the same to the features of both responses, so it nearly cancels out of their difference, and opposed
-users get nearly the same answer. Each (user, response) is a text of its own to encode.
+training rows carries no id, so strangers, and tests of ability, which have no user, have an input that was trained on.
+The id survives truncation: encoders keep a text's beginning, so all of it is one text that begins with the id, with the
+last ``prompt_characters`` of the prompt, which otherwise could push the response out. The id is the data's own, so what
+users are called matters, and an encoder behind an endpoint is told. What a linear reward cannot do: the id adds about
+the same to the features of both responses, so it nearly cancels out of their difference, and opposed users get nearly
+the same answer. Each (user, response) is a text of its own to encode.
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ from polypref.comparisons import BoolArray, Comparisons, IntArray, Responses, Us
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.linear import PopulationScorer
-from polypref.learners.numbering import Numbering, judged_keys
 from polypref.learners.pooled import Pooled
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
 
-GENERIC = 0
+GENERIC = ""  # nobody's id
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Conditional:
     """Settings of the shared reward that reads the user's id."""
 
     generic_share: float = 0.5
-    """Share of the training rows that carry the generic id."""
+    """Share of the training rows that carry no id."""
     prompt_characters: int = 300
     """How much of the prompt is read, from its end."""
     directions: int = 64
@@ -57,55 +56,55 @@ class Conditional:
         """See ``learners.protocol.Learner``. Nothing is chosen on ``valid``; it is measured, then joins the fit."""
         train, valid = validation.cut(train, valid, seed)
         whole = concat(train, valid)
-        numbers = Numbering.of(whole)
-        number_N = numbers.place_users[whole.user_N].astype(np.int32) + 1
-        own_N = np.where(self._generic(whole, seed), GENERIC, number_N)
-        own_N[len(train) :] = number_N[len(train) :]  # measured as users will be answered
-        addressed = self._addressed(whole, own_N)
+        own_N = np.where(self._generic(whole, seed), len(whole.users), whole.user_N)
+        own_N[len(train) :] = whole.user_N[len(train) :]  # measured as users will be answered
+        both_N = np.concatenate([whole.chosen_N, whole.rejected_N])
+        ids = with_generic(whole.users)
+        pool, place = addressed(whole.responses, ids, np.tile(own_N, 2), both_N, self.prompt_characters)
+        told = replace(whole, responses=pool, chosen_N=place[: len(whole)], rejected_N=place[len(whole) :])
         first = np.arange(len(whole)) < len(train)
         inner = Pooled(directions=self.directions).fit(
-            addressed.take(first), encoder=encoder, seed=seed, valid=addressed.take(~first)
+            told.take(first), encoder=encoder, seed=seed, valid=told.take(~first)
         )
-        users = Users(whole.users.ids.gather(numbers.users_U))
+        users = Users(whole.users.ids.gather(np.unique(whole.user_N)))
         return ConditionalScorer(inner, users, self.prompt_characters)
 
     def _generic(self, rows: Comparisons, seed: int) -> BoolArray:
-        """Which rows carry the generic id: drawn by what was judged, so that neither order nor names matter."""
-        users_U, user_N = np.unique(rows.user_N, return_inverse=True)
-        salt = np.frombuffer(blake2b(f"generic {seed}".encode(), digest_size=8).digest(), "<u8")[0]
+        """Which rows carry no id: drawn by who judged what, so that the order of rows does not matter."""
+        digests = (blake2b(f"{seed} {user}".encode(), digest_size=8).digest() for user in rows.users.ids)
+        key_U = np.frombuffer(b"".join(digests), "<u8")
         with np.errstate(over="ignore"):
-            bits_N = rows.pair_key_N * np.uint64(0x9E3779B97F4A7C15) ^ judged_keys(rows, user_N, len(users_U))[user_N]
-            bits_N = (bits_N ^ salt ^ (bits_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            bits_N = rows.pair_key_N * np.uint64(0x9E3779B97F4A7C15) ^ key_U[rows.user_N]
+            bits_N = (bits_N ^ (bits_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             bits_N = (bits_N ^ (bits_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return (bits_N >> np.uint64(11)) < self.generic_share * 2.0**53
 
-    def _addressed(self, rows: Comparisons, number_N: IntArray) -> Comparisons:
-        """The same judgements of texts that begin with the judge's id."""
-        both_N = np.concatenate([rows.chosen_N, rows.rejected_N])
-        pool, place = addressed(rows.responses, np.tile(number_N, 2), both_N, self.prompt_characters)
-        return replace(rows, responses=pool, chosen_N=place[: len(rows)], rejected_N=place[len(rows) :])
+
+def with_generic(users: Users) -> pl.Series:
+    """Everybody's id and, last, nobody's."""
+    return pl.concat([users.ids, pl.Series(users.ids.name, [GENERIC], dtype=pl.String)])
 
 
 def addressed(
-    responses: Responses, number_Q: IntArray, response_Q: IntArray, prompt_characters: int
+    responses: Responses, ids: pl.Series, id_Q: NDArray[np.integer], response_Q: IntArray, prompt_characters: int
 ) -> tuple[Responses, IntArray]:
-    """Pool of the distinct texts "User ID: number, prompt, response" asked about, and each question's place in it.
+    """Pool of the distinct texts "User ID: id, prompt, response" asked about, and each question's place in it.
 
-    The prompt stands in the text, so the pool's own prompts are empty: one for each (number, prompt), within which
-    responses are compared. Lengths are those of the responses alone.
+    ``id_Q`` are places in ``ids``. The prompt stands in the text, so the pool's own prompts are empty: one for each
+    (id, prompt), within which responses are compared. Lengths are those of the responses alone.
     """
-    code_Q = number_Q.astype(np.int64) * len(responses) + response_Q
+    code_Q = id_Q.astype(np.int64) * len(responses) + response_Q
     distinct, place_Q = np.unique(code_Q, return_inverse=True)
-    number_R, response_R = np.divmod(distinct, max(len(responses), 1))
+    id_R, response_R = np.divmod(distinct, max(len(responses), 1))
     prompt_R = responses.prompt_R[response_R]
     used_P, at_R = np.unique(prompt_R, return_inverse=True)
     whole_P = (responses.prompt_text(int(p)) for p in used_P)
     prompts = pl.Series([text[max(len(text) - prompt_characters, 0) :] for text in whole_P], dtype=pl.String)
     parts = pl.DataFrame(
-        {"number": number_R, "prompt": prompts.gather(at_R), "response": responses.texts_R.gather(response_R)}
+        {"id": ids.gather(id_R), "prompt": prompts.gather(at_R), "response": responses.texts_R.gather(response_R)}
     )
     texts_R = parts.select(pl.format("User ID: {}\n{}\n\n{}", *parts.columns)).to_series()
-    group, group_R = np.unique(number_R * max(len(responses.prompts), 1) + prompt_R, return_inverse=True)
+    group, group_R = np.unique(id_R * max(len(responses.prompts), 1) + prompt_R, return_inverse=True)
     pool = Responses(pl.Series([""] * len(group), dtype=pl.String), group_R.astype(np.int32), texts_R)
     pool.__dict__["lengths_R"] = responses.lengths_R[response_R]
     return pool, place_Q.astype(np.int32)
@@ -113,7 +112,7 @@ def addressed(
 
 @dataclass(frozen=True, eq=False)
 class ConditionalScorer:
-    """The shared reward on texts that begin with an id; user number u of ``users`` has the id u + 1."""
+    """The shared reward on texts that begin with an id; only those of ``users`` were trained on."""
 
     inner: PopulationScorer
     users: Users
@@ -129,13 +128,14 @@ class ConditionalScorer:
     def score(
         self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
     ) -> Scores:
-        """See ``learners.protocol.Scorer``; strangers are answered under the generic id."""
+        """See ``learners.protocol.Scorer``; strangers are answered under no id."""
         if response_Q is None:
             response_Q = np.arange(len(responses), dtype=np.int32)
-        number_Q = self.users.index(user_ids) + 1
-        pool, place_Q = addressed(responses, number_Q, response_Q, self.prompt_characters)
+        user_Q = self.users.index(user_ids)  # -1: a stranger, and the last of the ids is nobody's
+        ids = with_generic(self.users)
+        pool, place_Q = addressed(responses, ids, user_Q % len(ids), response_Q, self.prompt_characters)
         value_Q = self.inner.score(pool, pl.repeat("", len(pool), eager=True)).value_Q[place_Q]
-        return Scores(value_Q, np.where(number_Q != GENERIC, PERSONAL, POPULATION).astype(np.int8))
+        return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""
@@ -147,4 +147,5 @@ class ConditionalScorer:
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
         """See ``learners.protocol.Scorer``."""
         inner = PopulationScorer.from_state(config["inner"], arrays, encoder)
-        return cls(inner, Users(pl.Series("id", config["users"], dtype=pl.String)), config["prompt_characters"])
+        users = Users(pl.Series("id", config["users"], dtype=pl.String))
+        return cls(inner, users, config["prompt_characters"])

@@ -45,7 +45,7 @@ class SimulatedWorld:
     @cached_property
     def reward_UR(self) -> NDArray[np.float64]:
         """True reward of each response for each user; only differences within a user mean anything."""
-        return self.people.taste_US @ ((self.style_RS - STYLE_MEAN) / STYLE_SD).T
+        return _rewards(self.people, self.style_RS)
 
     @cached_property
     def chance_N(self) -> NDArray[np.float64]:
@@ -73,6 +73,36 @@ class SimulatedWorld:
                 "attributes": attributes_U.gather(c.user_N),
             }
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Fresh responses, ``n`` in a row to each prompt asked, and their true reward for each user, ``reward_UR``."""
+
+    responses: Responses
+    n: int
+    reward_UR: NDArray[np.float64]
+
+
+def candidates(world: SimulatedWorld, prompts_asked: int, n: int, seed: int = 0) -> Candidates:
+    """``n`` responses of random style to each of ``prompts_asked`` random prompts: what a policy may choose from.
+
+    Raises SettingsError for fewer than two responses or prompts.
+    """
+    if min(prompts_asked, n) < 2:
+        raise SettingsError(f"{prompts_asked} prompts of {n} responses; expected at least 2 of each.")
+    rng = np.random.default_rng(np.random.SeedSequence([world.seed, seed, n]))
+    asked_M = rng.integers(0, len(prompts()), prompts_asked)
+    text_prompt_R = np.repeat(asked_M, n).astype(np.int32)
+    texts, style_RS = write(text_prompt_R, rng.random((prompts_asked * n, len(STYLES))), rng)
+    asked = pl.Series("prompt", [prompts()[p] for p in asked_M], dtype=pl.String)
+    own_R = np.repeat(np.arange(prompts_asked), n).astype(np.int32)
+    responses = Responses(asked, own_R, pl.Series("text", texts, dtype=pl.String))
+    return Candidates(responses, n, _rewards(world.people, style_RS))
+
+
+def _rewards(people: People, style_RS: NDArray[np.float64]) -> NDArray[np.float64]:
+    return people.taste_US @ ((style_RS - STYLE_MEAN) / STYLE_SD).T
 
 
 def simulate(name: str, *, seed: int = 0, **changes: float) -> SimulatedWorld:
