@@ -163,6 +163,21 @@ def test_standard_errors_are_honest(name):
     assert sizes[90] < 0.85 * sizes[30]
 
 
+def test_strangers_get_the_reward_that_most_judgements_agree_with():
+    """Not the mean of opposed tastes, which a few strong ones turn round."""
+    from polypref.learners.hierarchical import HierarchicalScorer
+
+    c = simulate("two-tastes", users=20, judgements=80, seed=3).comparisons
+    new_U = np.isin(np.arange(20), np.random.default_rng(3).permutation(20)[:5])
+    train, test = c.take(~new_U[c.user_N]), c.take(new_U[c.user_N])
+    scorer, pooled = (LEARNERS[name].fit(train, encoder=Words(), seed=0) for name in ("hierarchical", "pooled"))
+    assert isinstance(scorer, HierarchicalScorer)
+    right, floor = ((margins(s, test).value_Q > 0).mean() for s in (scorer, pooled))
+    assert right > floor - 0.01
+    assert (margins(replace(scorer, strangers=None), test).value_Q > 0).mean() < floor - 0.1
+    assert (margins(scorer, test).source_Q == POPULATION).all()
+
+
 def test_the_scorer_says_what_the_solver_found():
     """Margins of the training rows: the served scorer against the fitted model, views of texts included."""
     from polypref.learners import mixed, newton

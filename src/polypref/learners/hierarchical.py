@@ -7,6 +7,10 @@ validation rows: the Laplace approximation understates how far people differ, an
 candidates, so the method collapses to ``pooled`` where there is nothing to gain; it then knows nobody, and the scores
 say that the population answered. With much data per user it approaches ``individual``.
 
+Strangers get the one reward that explains everybody's judgements best, not the mean of people's rewards: where tastes
+are opposed, the mean agrees with fewer judgements. A new user starts from the mean, which is where tastes are drawn
+around.
+
 Covered by the standard errors: what a user's own answers leave open, given the population. Not covered: uncertainty of
 the population's reward and of the variances.
 """
@@ -21,7 +25,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.comparisons import Comparisons, FloatArray, concat
+from polypref.comparisons import Comparisons, FloatArray, KeyArray, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import mixed, newton, single, validation
@@ -74,10 +78,17 @@ class Hierarchical:
         covariance_UKK, variance = newton.posterior(panel.task, effects, prior)
         linear = panel.scorer(effects, prior, selection, variance)
         covariance_UKK = covariance_UKK.astype(np.float32)
-        if not prior.differ:
+        strangers = None
+        if prior.differ:
+            alike = prior.scaled(spread=0.0, personal=0.0)
+            everyone = panel.scorer(newton.solve(panel.task, alike, _warm(panel.task, effects)), alike, {})
+            strangers = Newcomer(everyone.population_K, everyone.effects)
+        else:
             linear = replace(linear, users=no_users(), weights_UK=linear.weights_UK[:0])
             covariance_UKK = covariance_UKK[:0]
-        return HierarchicalScorer(**vars(linear), prior=prior, covariance_UKK=covariance_UKK, likeness=self.likeness)
+        return HierarchicalScorer(
+            **vars(linear), prior=prior, covariance_UKK=covariance_UKK, likeness=self.likeness, strangers=strangers
+        )
 
     def _some_users(self, train: Comparisons, valid: Comparisons, seed: int) -> tuple[Comparisons, Comparisons]:
         users = Numbering.of(train).users_U
@@ -138,14 +149,24 @@ def _warm(task: mixed.Problem, effects: mixed.Effects) -> mixed.Effects:
 
 @dataclass(frozen=True, eq=False)
 class HierarchicalScorer(LinearScorer):
-    """A linear scorer with a posterior: ``covariance_UKK`` of each user's weights; ``prior`` of all effects."""
+    """A linear scorer with a posterior: ``covariance_UKK`` of each user's weights; ``prior`` of all effects.
+
+    ``strangers`` is what anybody else is told; None: the population's mean.
+    """
 
     prior: mixed.Variances
     covariance_UKK: NDArray[np.float32]
     likeness: float
+    strangers: Newcomer | None = None
 
     kind: ClassVar[str] = "hierarchical"
     serves: ClassVar[Serves] = "any_user"
+
+    def for_strangers(self, x_RK: FloatArray, shared_R: FloatArray, keys_R: KeyArray) -> FloatArray:
+        """See ``LinearScorer``."""
+        if self.strangers is None:
+            return super().for_strangers(x_RK, shared_R, keys_R)
+        return x_RK @ self.strangers.weights_K + self.strangers.effects.shared(keys_R)
 
     def margin_sd(self, comparisons: Comparisons) -> NDArray[np.float64]:
         """Standard error (N,) of reward(chosen) - reward(rejected) for the judging user; the prior's for strangers.
@@ -250,6 +271,10 @@ class HierarchicalScorer(LinearScorer):
         config, arrays = super(HierarchicalScorer, flat).state()
         config |= {"shared": self.prior.shared, "personal": self.prior.personal, "likeness": self.likeness}
         arrays |= {"prior.population_K": self.prior.population_K, "prior.spread_KK": self.prior.spread_KK}
+        if self.strangers is not None:
+            told = {"weights_K": self.strangers.weights_K}
+            told |= {name: getattr(self.strangers.effects, name) for name in ("key_R", "shared_R")}
+            arrays |= {f"strangers.{name}": value for name, value in told.items()}
         return config, arrays | {"covariance_UKK": flat.covariance_UKK}
 
     @classmethod
@@ -259,4 +284,9 @@ class HierarchicalScorer(LinearScorer):
         prior = mixed.Variances(
             arrays["prior.population_K"], arrays["prior.spread_KK"], config["shared"], config["personal"]
         )
-        return cls(**vars(linear), prior=prior, covariance_UKK=arrays["covariance_UKK"], likeness=config["likeness"])
+        strangers = None
+        if "strangers.weights_K" in arrays:
+            effects = ResponseEffects(arrays["strangers.key_R"], arrays["strangers.shared_R"])
+            strangers = Newcomer(arrays["strangers.weights_K"], effects)
+        covariance_UKK, likeness = arrays["covariance_UKK"], config["likeness"]
+        return cls(**vars(linear), prior=prior, covariance_UKK=covariance_UKK, likeness=likeness, strangers=strangers)

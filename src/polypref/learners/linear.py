@@ -114,18 +114,23 @@ class LinearScorer:
     ) -> Scores:
         """See ``learners.protocol.Scorer``."""
         x_RK, pool, place_Q = self.inputs.used(responses, response_Q)
-        value_Q = (x_RK @ self.population_K + self.effects.shared(pool.keys_R))[place_Q]
+        shared_R = self.effects.shared(pool.keys_R)
+        value_Q = self.for_strangers(x_RK, shared_R, pool.keys_R)[place_Q].astype(np.float64)
         source_Q = np.full(len(value_Q), POPULATION, np.int8)
         for user_Q, weights_UK, effects in self.tables(user_ids):
             known_Q = np.flatnonzero(user_Q >= 0)
             source_Q[known_Q] = PERSONAL
-            difference_UK = weights_UK - self.population_K
             for rows in np.array_split(known_Q, max(1, len(known_Q) // CHUNK)):
-                value_Q[rows] += np.einsum("qk,qk->q", x_RK[place_Q[rows]], difference_UK[user_Q[rows]])
+                own_Q = np.einsum("qk,qk->q", x_RK[place_Q[rows]], weights_UK[user_Q[rows]])
+                value_Q[rows] = shared_R[place_Q[rows]] + own_Q
             if len(effects.user_E):
                 entry_Q = effects.entry(user_Q, effects.find(pool.keys_R)[place_Q])
                 value_Q += np.where(entry_Q >= 0, np.append(effects.own_E, 0.0)[entry_Q], 0.0)
         return Scores(value_Q, source_Q)
+
+    def for_strangers(self, x_RK: FloatArray, shared_R: FloatArray, keys_R: KeyArray) -> FloatArray:
+        """Reward (R,) of the texts for those who are in no table."""
+        return x_RK @ self.population_K + shared_R
 
     def tables(
         self, user_ids: pl.Series | Sequence[str]
