@@ -43,7 +43,7 @@ class FewShot:
     """Settings of ``individual`` (start="nothing") and ``further-fine-tuning`` (start="pooled")."""
 
     start: Literal["nothing", "pooled"]
-    directions: int = 64
+    directions: int | None = None
     counts: tuple[int, ...] = (3, 10, 30, 100, 300)
     """Numbers of comparisons for which a variance is chosen; the nearest one (by ratio) serves others."""
     variances: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -144,7 +144,7 @@ class SimilarUser:
     """Settings of ``similar-user-agreement`` and ``similar-user-accuracy``."""
 
     by: Literal["agreement", "accuracy"]
-    directions: int = 64
+    directions: int | None = None
 
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None

@@ -47,8 +47,8 @@ class Conditional:
     """Share of the training rows that carry no id."""
     prompt_characters: int = 300
     """How much of the prompt is read, from its end."""
-    directions: int = 64
-    """Principal directions of the encoder's space to use."""
+    directions: int | None = None
+    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None

@@ -64,8 +64,8 @@ class Dpl:
     """Times that users are drawn anew for the interval of r2."""
     most_steps: int = 600
     """Steps of Adam at most; validation rows usually stop it earlier."""
-    directions: int = 64
-    """Principal directions of the encoder's space to use."""
+    directions: int | None = None
+    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> DplScorer:
         """See ``learners.protocol.Learner``. ``selection`` has ``r2`` and, with five users, ``r2_low``, ``r2_high``."""

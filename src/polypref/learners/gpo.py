@@ -77,8 +77,8 @@ class GPO:
     """Steps of Adam at most; validation rows usually stop it earlier."""
     rate: float = 0.001
     """Adam's learning rate."""
-    directions: int = 64
-    """Principal directions of the encoder's space to use."""
+    directions: int | None = None
+    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
     @property
     def shape(self) -> Shape:

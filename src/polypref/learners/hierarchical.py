@@ -45,8 +45,8 @@ WORTH = 5e-4  # log loss per judgement that wider views of texts must save: they
 class Hierarchical:
     """Settings of the hierarchical Bradley-Terry model."""
 
-    directions: int = 64
-    """Principal directions of the encoder's space to use."""
+    directions: int | None = None
+    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
     shared_effects: bool = True
     """Learn a quality of each text, for everyone, that its features do not explain."""
     personal_effects: bool = True

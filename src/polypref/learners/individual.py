@@ -26,8 +26,8 @@ from polypref.learners.variances import Estimate, estimate
 class Individual:
     """Settings of the one-model-per-user baseline."""
 
-    directions: int = 64
-    """Principal directions of the encoder's space to use."""
+    directions: int | None = None
+    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
     variances: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0)
     """Prior variances of a weight (the inverse of a ridge penalty) to try on validation rows."""
 

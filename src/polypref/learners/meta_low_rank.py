@@ -64,8 +64,8 @@ class MetaLowRank:
     """Inverse prior variance of a basis reward's weights."""
     most_steps: int = 800
     """Outer steps of Adam at most; validation rows usually stop it earlier."""
-    directions: int = 64
-    """Principal directions of the encoder's space to use."""
+    directions: int | None = None
+    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None

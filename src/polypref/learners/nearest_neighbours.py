@@ -52,8 +52,8 @@ class NearestNeighbours:
     """Text pairs kept per user, and for strangers."""
     tune_rows: int = 4096
     """Validation rows that choose, at most."""
-    directions: int = 64
-    """Principal directions of the encoder's space to use."""
+    directions: int | None = None
+    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
     prompt_directions: int = 64
     """Principal directions of the prompts to use."""
 

@@ -2,9 +2,9 @@
 
 At each step the likelihood is a quadratic with precision M and linear term z over the responses of a cluster. b is
 integrated out of every cluster: P = M (I + personal C M)^-1. Then d is integrated out of every user: Q = P - P x V x' P
-with V = spread - spread J spread and J = (I + x' P x spread)^-1 x' P x. (w, a) is solved by conjugate gradients on the
-rest, and alpha = z - P (x (w + d) + a) follows. A step costs the sum of S^3 + S^2 K over clusters plus K^3 over users
-plus a few passes over the comparisons. Shape suffixes as in ``mixed``.
+with V = spread H and H = (I + x' P x spread)^-1; V = spread - spread J spread with J = H x' P x. (w, a) is solved by
+conjugate gradients on the rest, and alpha = z - P (x (w + d) + a) follows. A step costs the sum of S^3 + S^2 K over
+clusters plus K^3 over users plus a few passes over the comparisons. Shape suffixes as in ``mixed``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Reduced:
     p: list[Array]  # P, (B, S, S)
     px: list[Array]  # P x, (B, S, K)
     z: list[Array]  # linear term, (B, S)
-    a_UKK: Array | None  # x' P x; None when users do not differ in d
+    h_UKK: Array | None  # None when users do not differ in d
     j_UKK: Array | None
 
 
@@ -65,7 +65,7 @@ def _reduce(task: Problem, margin_N: Array, prior: Variances) -> Reduced:
     differ = bool(prior.spread_KK.any())
     ps, pxs, zs = [], [], []
     precision = task.buckets[0].x_BSK.dtype
-    spread_KK, personal = prior.spread_KK.astype(precision), precision.type(prior.personal)
+    personal = precision.type(prior.personal)
     a_UKK = np.zeros((task.users, k, k), precision) if differ else None
     for bucket in task.buckets:
         p_BSS, z_BS = _quadratic(task, bucket, margin_N)
@@ -82,22 +82,24 @@ def _reduce(task: Problem, margin_N: Array, prior: Variances) -> Reduced:
             bucket.add_gram(a_UKK, pxs[-1])
     if a_UKK is None:
         return Reduced(task.users, task.buckets, ps, pxs, zs, None, None)
-    system_UKK = a_UKK @ spread_KK
+    # in double precision: of somebody with thousands of judgements H is a small rest of large numbers
+    system_UKK = a_UKK.astype(np.float64) @ prior.spread_KK
     system_UKK[:, np.arange(k), np.arange(k)] += 1.0
-    return Reduced(task.users, task.buckets, ps, pxs, zs, a_UKK, np.linalg.solve(system_UKK, a_UKK))
+    h_UKK = np.linalg.inv(system_UKK)
+    return Reduced(task.users, task.buckets, ps, pxs, zs, h_UKK.astype(precision), (h_UKK @ a_UKK).astype(precision))
 
 
 def deviation(reduced: Reduced, spread_KK: Array, pull: Sequence[Array]) -> tuple[Sequence[Array], Array]:
     """Integrate d out of linear terms ``pull`` (B, S, C): pull - P x d, and t (U, K, C); d = V x' pull = spread t."""
     columns = pull[0].shape[-1]
-    if reduced.j_UKK is None:
+    if reduced.h_UKK is None:
         return pull, np.zeros((reduced.users, len(spread_KK), columns))
-    total_UKC = np.zeros((*reduced.j_UKK.shape[:2], columns), reduced.j_UKK.dtype)
-    spread_KK = spread_KK.astype(reduced.j_UKK.dtype)
+    total_UKC = np.zeros((*reduced.h_UKK.shape[:2], columns), reduced.h_UKK.dtype)
+    spread_KK = spread_KK.astype(reduced.h_UKK.dtype)
     for bucket, v_BSC in zip(reduced.buckets, pull, strict=True):
         xt_BKC = bucket.x_BSK.transpose(0, 2, 1) @ v_BSC
         bucket.add_by_user(total_UKC, xt_BKC)
-    t_UKC = total_UKC - reduced.j_UKK @ (spread_KK @ total_UKC)
+    t_UKC = reduced.h_UKK @ total_UKC
     d_UKC = spread_KK @ t_UKC
     left = [v - px @ d_UKC[b.user_B] for b, px, v in zip(reduced.buckets, reduced.px, pull, strict=True)]
     return left, t_UKC

@@ -65,8 +65,8 @@ class Personalized:
     """Inverse prior variances of the users' own weights to try on validation rows."""
     most_steps: int = 800
     """Steps of Adam at most; validation rows usually stop it earlier."""
-    directions: int = 64
-    """Principal directions of the encoder's space to use."""
+    directions: int | None = None
+    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None

@@ -33,8 +33,8 @@ class Pooled:
     """All judgements, or one per text pair with the majority's label (pairs without a majority are left out)."""
     response_effects: bool = False
     """Also learn a quality of each text that its features do not explain."""
-    directions: int = 64
-    """Principal directions of the encoder's space to use."""
+    directions: int | None = None
+    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None

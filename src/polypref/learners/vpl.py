@@ -82,8 +82,8 @@ class VPL:
     """Adam's learning rate."""
     most_steps: int = 600
     """Steps of Adam at most; validation rows usually stop it earlier."""
-    directions: int = 64
-    """Principal directions of the encoder's space to use."""
+    directions: int | None = None
+    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> VPLScorer:
         """See ``learners.protocol.Learner``."""
