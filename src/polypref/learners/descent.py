@@ -1,14 +1,14 @@
 """Gradient descent for the learners that need it: Adam on batches of judgements, stopped by validation rows.
 
 Rows, users and texts are put in an order that content decides (``numbering``) and drawn with a seeded generator, so
-neither the order of a file nor a user's name changes a fit; up to ``Descent.batch`` rows every step sees all of them.
+neither the order of a file nor a user's name changes a fit.
 
 Shapes: ``_N`` comparisons, ``_R`` responses that occur in them, ``_K`` inputs, ``_U`` users that occur, ``_B`` a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -87,6 +87,15 @@ class Table:
         return Batch(*map(torch.from_numpy, columns))
 
 
+def of_rows(numbers_X: Tensor, table_RK: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """``function`` of the table's rows ``numbers_X``, applied to the fewer: the table, or the rows asked for."""
+    from torch.nn.functional import embedding  # its gradient adds up in a fixed order, unlike indexing's
+
+    if len(table_RK) <= len(numbers_X):
+        return embedding(numbers_X, function(table_RK))
+    return function(embedding(numbers_X, table_RK))
+
+
 class Model(Protocol):
     """What is fitted: where it starts, what its parameters say, and what they are to lower."""
 
@@ -112,7 +121,8 @@ class Trial:
 class Descent:
     """The rows of a fit, and how to descend on them.
 
-    Every ``every`` steps the validation rows are looked at; after ``patience`` looks without a gain the best one
+    Up to ``whole`` training rows every step sees all of them; of more, ``batch``, which costs a little accuracy and saves
+    most of the time. Every ``every`` steps the validation rows are looked at; after ``patience`` looks without a gain the best one
     counts. Where there are no validation rows, ``unjudged`` steps are taken.
     """
 
@@ -121,11 +131,17 @@ class Descent:
     valid: Comparisons
     seed: int
     rate: float
-    batch: int = 8192
+    whole: int = 8192
+    batch: int = 2048
     most: int = 800
     every: int = 10
     patience: int = 6
     unjudged: int = 100
+
+    @property
+    def size(self) -> int:
+        """Rows that a step sees at most."""
+        return self.whole if len(self.train) <= self.whole else self.batch
 
     @property
     def weight(self) -> float:
@@ -151,7 +167,7 @@ class Descent:
     def finish(self, model: Model, trial: Trial) -> dict[str, NDArray]:
         """Fit ``model`` to training and validation rows, with as many passes as the trial took."""
         whole = concat(self.train, self.valid)
-        passes = max(1.0, len(whole) / self.batch) / max(1.0, len(self.train) / self.batch)
+        passes = max(1.0, len(whole) / self.size) / max(1.0, len(self.train) / self.size)
         now = model.start(self.seed)
         walk = self._walk(model, now, whole)
         for _ in range(round(trial.steps * passes)):
@@ -186,9 +202,9 @@ class Descent:
         whole = self.table.batch(rows.take(by_content))
         generator = torch.Generator().manual_seed(self.seed)
         while True:
-            if len(whole) <= self.batch:
+            if len(whole) <= self.size:
                 yield whole
                 continue
             order = torch.randperm(len(whole), generator=generator)
-            for part in order.split(self.batch)[: len(whole) // self.batch]:  # a short rest waits for the next pass
+            for part in order.split(self.size)[: len(whole) // self.size]:  # a short rest waits for the next pass
                 yield whole.take(part)

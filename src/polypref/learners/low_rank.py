@@ -29,7 +29,7 @@ from polypref.comparisons import Comparisons, concat
 from polypref.errors import NotEnoughData, not_converged
 from polypref.features.protocol import Encoder
 from polypref.learners import newton, validation
-from polypref.learners.descent import Batch, Descent, Model, Parameters, Table, Trial
+from polypref.learners.descent import Batch, Descent, Model, Parameters, Table, Trial, of_rows
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects
 from polypref.learners.panel import Panel
@@ -143,9 +143,10 @@ class _Mixture:
         import torch
         from torch.nn.functional import embedding  # its gradient adds up in a fixed order, unlike indexing's
 
-        basis_RC = self.table.x_RK @ now["basis_KC"]
+        both = torch.cat([rows.chosen_B, rows.rejected_B])
+        chosen_BC, rejected_BC = of_rows(both, self.table.x_RK, lambda x: x @ now["basis_KC"]).split(len(rows))
         mixture_BC = embedding(rows.user_B, torch.softmax(now["score_UC"], dim=1))
-        return ((embedding(rows.chosen_B, basis_RC) - embedding(rows.rejected_B, basis_RC)) * mixture_BC).sum(dim=1)
+        return ((chosen_BC - rejected_BC) * mixture_BC).sum(dim=1)
 
     def loss(self, now: Parameters, rows: Batch) -> Tensor:
         """See ``descent.Model``."""

@@ -29,7 +29,7 @@ from scipy.special import softmax
 from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import prototypes, validation
-from polypref.learners.descent import Batch, Descent, Parameters, Table
+from polypref.learners.descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import CHUNK
 from polypref.learners.prototypes import ITEM_MAP, LEAST, Floats, MixtureScorer
@@ -71,7 +71,7 @@ class PalA:
         whole = concat(train, valid)
         inputs = Inputs.fit(encoder, whole, self.directions)
         table = Table.build(whole, inputs)
-        descent = Descent(table, train, valid, seed, rate=0.03, batch=4096, most=self.most_steps)
+        descent = Descent(table, train, valid, seed, rate=0.03, whole=4096, most=self.most_steps)
         models = {count: _IdealPoints(self, table, count, descent.weight) for count in self.prototypes}
         count, walk, trial = prototypes.choose(descent, models, self.slack, self.starts)
         fitted = walk.finish(models[count], trial)
@@ -124,7 +124,7 @@ class _IdealPoints:
 
         mixture_UC = torch.softmax(now["score_UC"], dim=1)
         own_BK = embedding(rows.user_B, _ideal(self.how.ideal, now["point_CK"], mixture_UC, mapped))
-        item_2BK = prototypes.of_rows(torch.cat([rows.chosen_B, rows.rejected_B]), self.table.x_RK, mapped)
+        item_2BK = of_rows(torch.cat([rows.chosen_B, rows.rejected_B]), self.table.x_RK, mapped)
         chosen_B, rejected_B = (
             ((item_BK - own_BK).square().sum(dim=1) + LEAST).sqrt() for item_BK in item_2BK.split(len(rows))
         )

@@ -26,7 +26,7 @@ from scipy.special import softmax
 from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import prompts, prototypes, validation
-from polypref.learners.descent import Batch, Descent, Parameters, Table
+from polypref.learners.descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.learners.inputs import Inputs
 from polypref.learners.prototypes import ITEM_MAP, LEAST, Floats, MixtureScorer
 
@@ -69,7 +69,7 @@ class PalB:
         inputs = Inputs.fit(encoder, whole, self.directions)
         asked = prompts.fit(encoder, whole, self.prompt_directions)
         table = Table.build(whole, inputs)
-        descent = Descent(table, train, valid, seed, rate=0.03, batch=2048, most=self.most_steps)
+        descent = Descent(table, train, valid, seed, rate=0.03, whole=2048, most=self.most_steps)
         z_PJ, prompt_R = prompts.inputs_of(asked, whole.responses.take(table.numbers.responses_R))
         models = {c: _Heads(self, table, z_PJ, prompt_R, c, descent.weight) for c in self.prototypes}
         count, walk, trial = prototypes.choose(descent, models, self.slack, self.starts)
@@ -140,8 +140,8 @@ class _Heads:
 
         z_PJ, prompt_R = torch.from_numpy(self.z_PJ), torch.from_numpy(self.prompt_R).long()
         mixture_B1C = embedding(rows.user_B, torch.softmax(now["score_UC"], dim=1))[:, None]
-        item_2BK = prototypes.of_rows(torch.cat([rows.chosen_B, rows.rejected_B]), self.table.x_RK, mapped)
-        head_BCK = prototypes.of_rows(prompt_R[rows.chosen_B], z_PJ, called_for).unflatten(1, (self.count, -1))
+        item_2BK = of_rows(torch.cat([rows.chosen_B, rows.rejected_B]), self.table.x_RK, mapped)
+        head_BCK = of_rows(prompt_R[rows.chosen_B], z_PJ, called_for).unflatten(1, (self.count, -1))
         own_BK = (mixture_B1C @ head_BCK)[:, 0]
         chosen_BK, rejected_BK = item_2BK.split(len(rows))
         return now["sharpness"] * (cosine_similarity(own_BK, chosen_BK) - cosine_similarity(own_BK, rejected_BK))

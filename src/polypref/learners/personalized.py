@@ -36,7 +36,7 @@ from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
-from polypref.learners.descent import Batch, Descent, Parameters, Table
+from polypref.learners.descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import CHUNK
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
@@ -136,27 +136,31 @@ class _Network:
 
     def margins(self, now: Parameters, rows: Batch) -> Tensor:
         """See ``descent.Model``."""
-        import torch
         from torch.nn.functional import embedding  # its gradient adds up in a fixed order, unlike indexing's
 
-        base_RH = self.table.x_RK @ now["a_KH"] + now["b_H"]
-        own_BH = embedding(rows.user_B, self._shift(now)[1:])
-        chosen_BH, rejected_BH = embedding(rows.chosen_B, base_RH), embedding(rows.rejected_B, base_RH)
-        hidden_BH = torch.tanh(chosen_BH + own_BH) - torch.tanh(rejected_BH + own_BH)
-        return _difference(self.table.x_RK @ now["w_K"], rows) + hidden_BH @ now["v_H"]
+        return _margins(now, self._texts(now, rows), embedding(rows.user_B, self._shift(now)[1:]))
 
     def loss(self, now: Parameters, rows: Batch) -> Tensor:
         """See ``descent.Model``."""
-        import torch
+        from torch.nn.functional import embedding
 
-        base_RH = self.table.x_RK @ now["a_KH"] + now["b_H"]
-        generic_R = self.table.x_RK @ now["w_K"] + torch.tanh(base_RH + self._shift(now)[0]) @ now["v_H"]
-        generic = rows.loss(_difference(generic_R, rows))
+        texts, shift_VH = self._texts(now, rows), self._shift(now)
+        generic = rows.loss(_margins(now, texts, shift_VH[:1]))
+        personal = rows.loss(_margins(now, texts, embedding(rows.user_B, shift_VH[1:])))
         own = now["own_UE"] if "own_UE" in now else now["mixture_VC"]
         squares = self.user_penalty * (own**2).sum()
         squares = squares + self.how.penalty * ((now["a_KH"] ** 2).sum() + (now["v_H"] ** 2).sum())
-        personal = rows.loss(self.margins(now, rows))
         return self.how.alpha * personal + (1.0 - self.how.alpha) * generic + squares / (2.0 * self.weight)
+
+    def _texts(self, now: Parameters, rows: Batch) -> tuple[Tensor, Tensor]:
+        """What does not depend on the user, of the chosen and of the rejected: hidden inputs and w . x, (B, H + 1)."""
+        import torch
+
+        weights = torch.cat([now["a_KH"], now["w_K"][:, None]], dim=1)
+        bias = torch.cat([now["b_H"], torch.zeros(1)])
+        both = torch.cat([rows.chosen_B, rows.rejected_B])
+        chosen, rejected = of_rows(both, self.table.x_RK, lambda x: x @ weights + bias).split(len(rows))
+        return chosen, rejected
 
     def _shift(self, now: Parameters) -> Tensor:
         """What everybody's vector adds to the hidden units, the generic user's first, (1 + U, H)."""
@@ -168,11 +172,13 @@ class _Network:
         return torch.softmax(now["mixture_VC"], dim=1) @ now["cluster_CE"] @ now["b_EH"]
 
 
-def _difference(reward_R: Tensor, rows: Batch) -> Tensor:
-    from torch.nn.functional import embedding
+def _margins(now: Parameters, texts: tuple[Tensor, Tensor], shift_BH: Tensor) -> Tensor:
+    """Reward(chosen) - reward(rejected) under vectors that shift the hidden inputs by ``shift_BH``."""
+    import torch
 
-    column_R1 = reward_R[:, None]
-    return (embedding(rows.chosen_B, column_R1) - embedding(rows.rejected_B, column_R1))[:, 0]
+    one, other = texts
+    hidden_BH = torch.tanh(one[:, :-1] + shift_BH) - torch.tanh(other[:, :-1] + shift_BH)
+    return one[:, -1] - other[:, -1] + hidden_BH @ now["v_H"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,15 +66,6 @@ def map_slopes(net: Mapping[str, Floats], x_K: Floats, slopes_CK: Floats) -> Flo
     return slopes_CK + (moved_CK * slope(second_K)) @ net["out_KK"]
 
 
-def of_rows(numbers_X: Tensor, table_RK: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """``function`` of the table's rows ``numbers_X``, applied to the fewer: the table, or the rows asked for."""
-    from torch.nn.functional import embedding  # its gradient adds up in a fixed order, unlike indexing's
-
-    if len(table_RK) <= len(numbers_X):
-        return embedding(numbers_X, function(table_RK))
-    return function(embedding(numbers_X, table_RK))
-
-
 # --- fitting
 
 
@@ -92,7 +83,7 @@ def choose(descent: Descent, models: Mapping[int, Model], slack: float, starts: 
     As good is a log loss larger by at most the share ``slack`` / sqrt(validation rows), about a standard error. Where
     all training rows fit into one batch, the best of several ``starts`` speaks for a number of prototypes.
     """
-    seeds = range(starts if len(descent.train) <= descent.batch else 1)
+    seeds = range(starts if len(descent.train) <= descent.whole else 1)
     found = {}
     for count in sorted(models):
         walks = [replace(descent, seed=descent.seed + OTHER_START * start) for start in seeds]
