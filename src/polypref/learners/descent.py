@@ -121,9 +121,9 @@ class Trial:
 class Descent:
     """The rows of a fit, and how to descend on them.
 
-    Up to ``whole`` training rows every step sees all of them; of more, ``batch``, which costs a little accuracy and saves
-    most of the time. Every ``every`` steps the validation rows are looked at; after ``patience`` looks without a gain the best one
-    counts. Where there are no validation rows, ``unjudged`` steps are taken.
+    Up to ``whole`` training rows every step sees all of them; of more, ``batch``, which costs a little accuracy and
+    saves most of the time. Every ``every`` steps the validation rows are looked at; after ``patience`` looks without a
+    gain the best one counts. Where there are no validation rows, ``unjudged`` steps are taken.
     """
 
     table: Table

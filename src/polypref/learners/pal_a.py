@@ -60,8 +60,8 @@ class PalA:
     """Inverse prior variance of a user's scores."""
     most_steps: int = 600
     """Steps of Adam at most; validation rows usually stop it earlier."""
-    directions: int | None = None
-    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+    directions: int = 64
+    """Principal directions of the encoder's space to use: the map's cost is their square."""
 
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None

@@ -57,8 +57,8 @@ class PalB:
     """Inverse prior variance of a user's scores."""
     most_steps: int = 400
     """Steps of Adam at most; validation rows usually stop it earlier."""
-    directions: int | None = None
-    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+    directions: int = 64
+    """Principal directions of the encoder's space to use: the map's cost is their square."""
     prompt_directions: int = 16
     """Principal directions of the prompts to use."""
 
