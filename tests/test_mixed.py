@@ -277,3 +277,16 @@ def test_views_carry_over_in_linear_time_where_prompts_are_many():
     alike = task.likeness(panel.x_RK[[text, *same]][None])[0, 0, 1:]
     by_hand = some.personal * alike @ np.array([views[t] for t in same])
     assert scorer.effects.own_E[entry] == pytest.approx(by_hand)
+
+
+def test_what_a_well_known_user_leaves_is_not_lost_in_single_precision():
+    """With thousands of judgements and a wide spread t is a ten-thousandth of what it is the rest of."""
+    x_RK, judges, label_N, weight_N = rows(0, n=4000, responses=400, k=20)
+    wide = replace(prior(20, spread=100.0), personal=0.0, shared=0.0)
+    found = []
+    for precision in (np.float32, np.float64):
+        task = problem(x_RK, judges, label_N, weight_N, None, None, precision)
+        reduced = newton._reduce(task, np.zeros(len(label_N)), wide)
+        _, t_UKC = newton.deviation(reduced, wide.spread_KK, [z[..., None] for z in reduced.z])
+        found.append(t_UKC)
+    assert np.abs(found[0] - found[1]).max() < 1e-4 * np.abs(found[1]).max()
