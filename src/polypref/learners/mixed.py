@@ -27,6 +27,7 @@ from scipy.sparse.csgraph import connected_components
 Array = NDArray[np.floating]
 
 
+LONG = 32  # clusters of a user from which one product over all of them is faster than a product per cluster
 LARGEST = 256  # texts of one prompt that are joined into one cluster: its cost is the cube of its size
 
 
@@ -100,9 +101,37 @@ class Bucket:
         """Where each user's clusters begin."""
         return np.flatnonzero(np.diff(self.user_B, prepend=-1))
 
-    def add_by_user(self, total_U: Array, value_B: Array) -> None:
-        """Add the clusters' values to their users' totals, in place."""
-        total_U[self.user_B[self.first_B]] += np.add.reduceat(value_B, self.first_B, axis=0)
+    @cached_property
+    def runs(self) -> list[tuple[int, int]]:
+        """The clusters of one user after the other, as ranges."""
+        return list(pairwise([*self.first_B.tolist(), len(self.user_B)]))
+
+    @property
+    def _long(self) -> bool:
+        return len(self.user_B) > LONG * len(self.first_B)
+
+    def add_projected(self, total_UKC: Array, value_BSC: Array) -> None:
+        """Add x' value of every user's clusters to the users' totals, in place."""
+        if not self._long:
+            value_BKC = self.x_BSK.transpose(0, 2, 1) @ value_BSC
+            total_UKC[self.user_B[self.first_B]] += np.add.reduceat(value_BKC, self.first_B, axis=0)
+            return
+        k, columns = self.x_BSK.shape[2], value_BSC.shape[2]
+        for low, high in self.runs:
+            x_SK, value_SC = self.x_BSK[low:high].reshape(-1, k), value_BSC[low:high].reshape(-1, columns)
+            total_UKC[self.user_B[low]] += x_SK.T @ value_SC
+
+    def of_users(self, weights_BSK: Array, effect_UKC: Array) -> Array:
+        """``weights`` times the effect of each cluster's user, (B, S, C)."""
+        if not self._long:
+            return weights_BSK @ effect_UKC[self.user_B]
+        b, s, k = weights_BSK.shape
+        columns = effect_UKC.shape[2]
+        found_BSC = np.empty((b, s, columns), np.result_type(weights_BSK, effect_UKC))
+        for low, high in self.runs:
+            own_SC = weights_BSK[low:high].reshape(-1, k) @ effect_UKC[self.user_B[low]]
+            found_BSC[low:high] = own_SC.reshape(-1, s, columns)
+        return found_BSC
 
     def add_gram(self, total_UKK: Array, px_BSK: Array) -> None:
         """Add x' P x of every user's clusters to the users' totals, in place."""
@@ -111,7 +140,7 @@ class Bucket:
             total_UKK[self.user_B] += self.x_BSK.transpose(0, 2, 1) @ px_BSK
             return
         # one product per user over all of their clusters: far less memory traffic than a product per cluster
-        for low, high in pairwise([*self.first_B.tolist(), len(self.user_B)]):
+        for low, high in self.runs:
             x_SK, px_SK = self.x_BSK[low:high].reshape(-1, k), px_BSK[low:high].reshape(-1, k)
             total_UKK[self.user_B[low]] += x_SK.T @ px_SK
 
@@ -238,7 +267,7 @@ def margins(task: Problem, effects: Effects, prior: Variances) -> Array:
     d_UK = effects.t_UK @ prior.spread_KK
     margin_N = np.empty(len(task.label_N))
     for bucket, alpha_BS in zip(task.buckets, effects.alpha, strict=True):
-        own_BS = (bucket.x_BSK @ d_UK[bucket.user_B][:, :, None])[..., 0]
+        own_BS = bucket.of_users(bucket.x_BSK, d_UK[:, :, None])[..., 0]
         own_BS += prior.personal * (bucket.alike_BSS @ alpha_BS[..., None])[..., 0]
         reward_BS = f_R[bucket.response_BS] + own_BS
         at_N = bucket.place_N

@@ -97,11 +97,10 @@ def deviation(reduced: Reduced, spread_KK: Array, pull: Sequence[Array]) -> tupl
     total_UKC = np.zeros((*reduced.h_UKK.shape[:2], columns), reduced.h_UKK.dtype)
     spread_KK = spread_KK.astype(reduced.h_UKK.dtype)
     for bucket, v_BSC in zip(reduced.buckets, pull, strict=True):
-        xt_BKC = bucket.x_BSK.transpose(0, 2, 1) @ v_BSC
-        bucket.add_by_user(total_UKC, xt_BKC)
+        bucket.add_projected(total_UKC, v_BSC)
     t_UKC = reduced.h_UKK @ total_UKC
     d_UKC = spread_KK @ t_UKC
-    left = [v - px @ d_UKC[b.user_B] for b, px, v in zip(reduced.buckets, reduced.px, pull, strict=True)]
+    left = [v - b.of_users(px, d_UKC) for b, px, v in zip(reduced.buckets, reduced.px, pull, strict=True)]
     return left, t_UKC
 
 
