@@ -23,6 +23,8 @@ from polypref.learners.numbering import Numbering
 if TYPE_CHECKING:
     from torch import Tensor
 
+AVERAGED = 0.1  # weight of the newest step in the running mean, which takes the batches' noise out
+
 Parameters = dict[str, "Tensor"]
 
 
@@ -182,16 +184,22 @@ class Descent:
         return Trial(steps, validation.log_loss(margin_N, self.valid), validation.measure(margin_N, self.valid))
 
     def _walk(self, model: Model, start: Parameters, rows: Comparisons) -> Iterator[Parameters]:
-        """Adam's parameters after one step, two steps, ..."""
+        """Adam's parameters after one step, two steps, ...; where a step sees a part of the rows, their running mean."""
         import torch
 
         now = {name: value.clone().requires_grad_() for name, value in start.items()}
         adam = torch.optim.Adam(now.values(), lr=self.rate)
+        mean = {name: value.clone() for name, value in start.items()}
         for batch in self._batches(rows):
             adam.zero_grad()
             model.loss(now, batch).backward()
             adam.step()
-            yield now
+            if len(rows) <= self.size:
+                yield now
+                continue
+            for name, value in now.items():
+                mean[name].lerp_(value.detach(), AVERAGED)
+            yield mean
 
     def _batches(self, rows: Comparisons) -> Iterator[Batch]:
         """Endless batches: all rows where they fit into one, otherwise shuffled anew for every pass."""
