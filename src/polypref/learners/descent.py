@@ -184,7 +184,7 @@ class Descent:
         return Trial(steps, validation.log_loss(margin_N, self.valid), validation.measure(margin_N, self.valid))
 
     def _walk(self, model: Model, start: Parameters, rows: Comparisons) -> Iterator[Parameters]:
-        """Adam's parameters after one step, two steps, ...; where a step sees a part of the rows, their running mean."""
+        """Adam's parameters after one step, two, ...; where a step sees a part of the rows, their running mean."""
         import torch
 
         now = {name: value.clone().requires_grad_() for name, value in start.items()}
