@@ -281,10 +281,12 @@ def test_long_cells_end_with_the_run(tmp_path, sent):
     assert time.monotonic() - began < 10
 
 
-def test_a_signal_that_another_thread_is_given_is_heard(tmp_path):
+def test_a_signal_that_another_thread_is_given_is_heard(tmp_path, request):
     """Some systems hand Ctrl-C to a thread that sleeps in a system call and leave the main thread asleep."""
     job = job_in(tmp_path, length=Length(pause=60))
     grid = [Cell("length", None, seed) for seed in range(2)]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def interrupt() -> None:
         time.sleep(1.5)
