@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 ACTIVE = 0.01  # variance of a latent number's mean over contexts above which it says something
 
+PATIENCE = 24  # looks without a gain: with few people the latent begins to say something after hundreds of steps
+
 ALONE = 40  # steps before guidance: at the start a turned context gives the same latent, where guidance has no slope
 
 
@@ -92,7 +94,8 @@ class VPL:
         inputs = Inputs.fit(encoder, whole, self.directions)
         table = Table.build(whole, inputs)
         sizes = Sizes(self.context, self.context // 2, 2048)
-        rehearsal = Rehearsal(table, weighing(train), weighing(valid), seed, sizes, self.rate, self.most_steps)
+        rows = (weighing(train), weighing(valid))
+        rehearsal = Rehearsal(table, *rows, seed, sizes, self.rate, self.most_steps, patience=PATIENCE)
         model = _Latents(self, table, pooled_reward(train, inputs, seed))
         trial, best = rehearsal.attempt(model)
         found = {"steps": trial.steps, **trial.found, **model.diagnosis(best, rehearsal)}
