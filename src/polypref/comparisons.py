@@ -111,6 +111,11 @@ class Users:
         found = wanted.join(known, on="id", how="left", maintain_order="left")
         return found["at"].fill_null(-1).to_numpy().astype(np.int32)
 
+    def with_last(self, user_id: str) -> tuple[IntArray, Users]:
+        """Where everybody but ``user_id`` stands, and those users in that order with ``user_id`` behind; ids only."""
+        others = np.flatnonzero((self.ids != user_id).to_numpy()).astype(np.int32)
+        return others, Users(pl.concat([self.ids.gather(others), pl.Series(self.ids.name, [user_id], dtype=pl.String)]))
+
 
 @dataclass(frozen=True, eq=False)
 class Comparisons:

@@ -6,12 +6,9 @@ what it answers to strangers. A cell holds the answers at all sizes and is store
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +16,11 @@ from numpy.typing import NDArray
 
 from polypref import artifact
 from polypref.comparisons import Comparisons
-from polypref.data.split import Rule
 from polypref.errors import PolyprefError
 from polypref.evaluation.active import asked_order
-from polypref.evaluation.cells import code_hash
+from polypref.evaluation.cells import StoredCells
 from polypref.evaluation.newcomers import Newcomers, hold_out
-from polypref.features.protocol import Encoder
-from polypref.learners.protocol import Adapts, Learner, Scorer, margins
+from polypref.learners.protocol import Adapts, Scorer, margins
 
 KIND = "new-users-cell"
 FULL = "individual"  # the route that is also given all of a new user's comparisons: the upper bound
@@ -60,55 +55,31 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """What all cells of a run share; ``sizes`` ascend, and None stands last where ``FULL`` takes part."""
+class Job(StoredCells):
+    """``share`` of the users is new; ``sizes`` ascend, and None stands last where ``FULL`` takes part."""
 
-    comparisons: Comparisons
-    encoder: Encoder
-    learners: dict[str, Learner]
-    rule: Rule
     share: float
     sizes: tuple[Size, ...]
-    folder: Path
 
     @cached_property
-    def _cuts(self) -> dict[int, Newcomers]:
+    def _newcomers(self) -> dict[int, Newcomers]:
         return {}
 
-    @cached_property
-    def code(self) -> dict[str, str]:
-        """Hash of the source behind each route, taken once."""
-        own = code_hash(__name__)
-        return {name: f"{code_hash(type(learner).__module__)} {own}" for name, learner in self.learners.items()}
-
-    def cut(self, seed: int) -> Newcomers:
+    def newcomers(self, seed: int) -> Newcomers:
         """The new users of a seed, cut and checked once."""
-        if seed not in self._cuts:
-            self._cuts[seed] = hold_out(self.comparisons, self.rule, seed, self.share)
-        return self._cuts[seed]
+        if seed not in self._newcomers:
+            self._newcomers[seed] = hold_out(self.comparisons, self.rule, seed, self.share)
+        return self._newcomers[seed]
 
-    def path(self, cell: Cell) -> Path:
-        """Folder of the stored cell, named by its content hash."""
-        learner = self.learners[cell.learner]
-        content = {
-            "data": self.comparisons.content_hash,
-            "encoder": self.encoder.identity,
-            "learner": [type(learner).__module__, type(learner).__qualname__, asdict(learner)],  # type: ignore[call-overload]
-            "cell": [cell.learner == FULL, cell.seed, cell.asked],
-            "cut": [self.rule, self.share, list(self.sizes)],
-            "code": self.code[cell.learner],
-        }
-        text = json.dumps(content, sort_keys=True, default=str)
-        return self.folder / blake2b(text.encode(), digest_size=12).hexdigest()
-
-    def is_stored(self, cell: Cell) -> bool:
-        return (self.path(cell) / "manifest.json").exists()
+    def content(self, cell: Cell) -> dict[str, Any]:
+        """See ``StoredCells``."""
+        return {"cell": [cell.learner == FULL, cell.seed, cell.asked], "cut": [self.rule, self.share, list(self.sizes)]}
 
 
 def run(job: Job, cell: Cell) -> None:
     """Fit one route, take the new users in at every size, score their test rows and store the outcome."""
     started = time.perf_counter()
-    cut = job.cut(cell.seed)
+    cut = job.newcomers(cell.seed)
     train, valid = job.comparisons.take(cut.train_rows), job.comparisons.take(cut.valid_rows)
     scorer = job.learners[cell.learner].fit(train, encoder=job.encoder, seed=cell.seed, valid=valid)
     if cell.asked:

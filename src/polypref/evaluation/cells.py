@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -70,7 +71,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class StoredCells(ABC):
     """What all cells of a run share; travels to the workers in one file, with what was computed of it."""
 
     comparisons: Comparisons
@@ -78,6 +79,39 @@ class Job:
     learners: dict[str, Learner]
     rule: Rule
     folder: Path
+
+    @abstractmethod
+    def content(self, cell: Any) -> dict[str, Any]:
+        """What decides the numbers of a cell beside data, encoder, learner and source."""
+
+    @cached_property
+    def code(self) -> dict[str, str]:
+        """Hash of the source behind each learner, taken once: an edit during a run must not rename its cells."""
+        own = code_hash(type(self).__module__)
+        return {name: f"{code_hash(type(learner).__module__)} {own}" for name, learner in self.learners.items()}
+
+    def path(self, cell: Any) -> Path:
+        """Folder of the stored cell, named by its content hash."""
+        learner = self.learners[cell.learner]
+        content = {
+            "data": self.comparisons.content_hash,
+            "encoder": self.encoder.identity,
+            "learner": [type(learner).__module__, type(learner).__qualname__, asdict(learner)],  # type: ignore[call-overload]
+            "code": self.code[cell.learner],
+            **self.content(cell),
+        }
+        if isinstance(learner, ReadsModel):
+            content["model"] = learner.identity
+        text = json.dumps(content, sort_keys=True, default=str)
+        return self.folder / blake2b(text.encode(), digest_size=12).hexdigest()
+
+    def is_stored(self, cell: Any) -> bool:
+        return (self.path(cell) / "manifest.json").exists()
+
+
+@dataclass(frozen=True, eq=False)
+class Job(StoredCells):
+    """The cells of ``compare``."""
 
     @cached_property
     def _splits(self) -> dict[int, Split]:
@@ -87,12 +121,6 @@ class Job:
         """The seed's training and validation rows, cut to a size. Raises SettingsError where that cannot be."""
         return training_rows(self.parts(seed), size, seed, budget, self.comparisons.user_N)
 
-    @cached_property
-    def code(self) -> dict[str, str]:
-        """Hash of the source behind each learner, taken once: an edit during a run must not rename its cells."""
-        own = code_hash(__name__)
-        return {name: f"{code_hash(type(learner).__module__)} {own}" for name, learner in self.learners.items()}
-
     def parts(self, seed: int) -> Split:
         """The split of a seed, cut and checked for leaks once."""
         if seed not in self._splits:
@@ -101,24 +129,9 @@ class Job:
             self._splits[seed] = parts
         return self._splits[seed]
 
-    def path(self, cell: Cell) -> Path:
-        """Folder of the stored cell, named by its content hash."""
-        learner = self.learners[cell.learner]
-        content = {
-            "data": self.comparisons.content_hash,
-            "encoder": self.encoder.identity,
-            "learner": [type(learner).__module__, type(learner).__qualname__, asdict(learner)],  # type: ignore[call-overload]
-            "cell": [cell.size, cell.seed, cell.arm, cell.budget],
-            "rule": self.rule,
-            "code": self.code[cell.learner],
-        }
-        if isinstance(learner, ReadsModel):
-            content["model"] = learner.identity
-        text = json.dumps(content, sort_keys=True, default=str)
-        return self.folder / blake2b(text.encode(), digest_size=12).hexdigest()
-
-    def is_stored(self, cell: Cell) -> bool:
-        return (self.path(cell) / "manifest.json").exists()
+    def content(self, cell: Cell) -> dict[str, Any]:
+        """See ``StoredCells``."""
+        return {"cell": [cell.size, cell.seed, cell.arm, cell.budget], "rule": self.rule}
 
 
 def run(job: Job, cell: Cell) -> None:

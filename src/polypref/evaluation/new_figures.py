@@ -135,7 +135,7 @@ def _row(name: Row, measured: Measured, interval: Interval, seeds: int) -> Row:
 def _held_out(job: Job, seeds: int) -> HeldOut:
     """The new users' test rows of all seeds."""
     c = job.comparisons
-    rows_S = [job.cut(seed).test_rows for seed in range(seeds)]
+    rows_S = [job.newcomers(seed).test_rows for seed in range(seeds)]
     judgement_T = np.concatenate(rows_S)
     pairs, first, pair_T = np.unique(c.pair_key_N[judgement_T], return_index=True, return_inverse=True)
     text_P2 = np.stack([side_N[judgement_T[first]] for side_N in (c.chosen_N, c.rejected_N)], axis=1)
@@ -156,7 +156,7 @@ def _held_out(job: Job, seeds: int) -> HeldOut:
 
 def _have(job: Job, seed: int) -> NDArray[np.int64]:
     """How many comparisons the user of each test row can be learned from."""
-    cut = job.cut(seed)
+    cut = job.newcomers(seed)
     return cut.count_V[np.searchsorted(cut.users_V, job.comparisons.user_N[cut.test_rows])]
 
 

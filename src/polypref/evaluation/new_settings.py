@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from polypref.errors import SettingsError, unknown_name
+from polypref.errors import SettingsError
+from polypref.evaluation.settings import replaced
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,11 @@ class NewSettings:
 
 def with_overrides(settings: NewSettings, overrides: Mapping[str, Any]) -> NewSettings:
     """The settings with single ones replaced by name. Raises SettingsError for an unknown name or impossible value."""
-    known = [field.name for field in fields(NewSettings)]
-    for name in overrides:
-        if name not in known:
-            raise unknown_name("setting", name, known)
-    settings = replace(settings, **overrides)
+    settings = replaced(settings, overrides)
     if not settings.sizes:
         raise SettingsError("--sizes is empty; expected at least one number of comparisons, as in --sizes 3 30.")
     if min(settings.sizes) < 0:
         raise SettingsError(f"--sizes {min(settings.sizes)} cannot be given; expected 0 or more comparisons.")
     if not 0 < settings.share < 1:
         raise SettingsError(f"--share {settings.share} cannot be held out; expected a number between 0 and 1.")
-    if settings.seeds < 1:
-        raise SettingsError(f"--seeds {settings.seeds} measures nothing; expected 1 or more.")
-    if settings.workers < 0:
-        raise SettingsError(f"--workers {settings.workers} cannot be; expected 0 (one per core) or more.")
     return replace(settings, sizes=tuple(sorted(set(settings.sizes))))

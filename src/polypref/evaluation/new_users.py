@@ -100,11 +100,11 @@ def new_users(
         folder = made(Path(temporary if out is None else out) / "cells")
         encoded = encode_once(text_encoder, kept.comparisons.responses, Path(temporary))
         sizes = (*settings.sizes, *([None] if FULL in routes else []))
-        job = Job(kept.comparisons, encoded, routes, rule, settings.share, sizes, folder)
+        job = Job(kept.comparisons, encoded, routes, rule, folder, settings.share, sizes)
         cells = _cells(job, settings)
         ran = _run(job, [cell for group in reversed(list(cells.values())) for cell in group], settings)
         measured = figures(job, settings.seeds, found(job, cells))
-        held_out = [job.cut(seed).held_out for seed in range(settings.seeds)]
+        held_out = [job.newcomers(seed).held_out for seed in range(settings.seeds)]
     content = {
         "schema": SCHEMA,
         "data": {
@@ -174,7 +174,7 @@ def _cells(job: Job, settings: NewSettings) -> dict[str, list[Cell]]:
 
 def _run(job: Job, cells: list[Cell], settings: NewSettings) -> int:
     for seed in range(settings.seeds):  # what cannot be cut is said before any work is done
-        job.cut(seed)
+        job.newcomers(seed)
     stored = sum(map(job.is_stored, cells))
     with Progress("cells", len(cells), stored, settings.quiet) as progress:
         return run_cells(job, cells, settings.workers or written.cores(), progress.tell, run)

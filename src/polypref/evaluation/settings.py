@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from polypref.errors import SettingsError, unknown_name
 
@@ -33,17 +33,36 @@ class Settings:
     """No progress on standard error."""
 
 
-def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
-    """The settings with single ones replaced by name. Raises SettingsError for an unknown name or impossible value."""
-    known = [field.name for field in fields(Settings)]
+class Runs(Protocol):
+    """What the settings of both grids have."""
+
+    @property
+    def seeds(self) -> int: ...
+
+    @property
+    def workers(self) -> int: ...
+
+
+AnySettings = TypeVar("AnySettings", bound=Runs)
+
+
+def replaced(settings: AnySettings, overrides: Mapping[str, Any]) -> AnySettings:
+    """The settings with single ones replaced by name. Raises SettingsError for an unknown name or impossible runs."""
+    known = [field.name for field in fields(settings)]  # type: ignore[arg-type]
     for name in overrides:
         if name not in known:
             raise unknown_name("setting", name, known)
-    settings = replace(settings, **overrides)
+    settings = replace(settings, **overrides)  # type: ignore[type-var]
     if settings.seeds < 1:
         raise SettingsError(f"--seeds {settings.seeds} measures nothing; expected 1 or more.")
-    if settings.budget not in get_args(Budget):
-        raise unknown_name("budget", settings.budget, get_args(Budget))
     if settings.workers < 0:
         raise SettingsError(f"--workers {settings.workers} cannot be; expected 0 (one per core) or more.")
+    return settings
+
+
+def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """The settings with single ones replaced by name. Raises SettingsError for an unknown name or impossible value."""
+    settings = replaced(settings, overrides)
+    if settings.budget not in get_args(Budget):
+        raise unknown_name("budget", settings.budget, get_args(Budget))
     return settings

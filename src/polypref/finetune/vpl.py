@@ -24,10 +24,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import Comparisons, IntArray, Users
+from polypref.comparisons import Comparisons, IntArray
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.finetune.network import Asking, Assemble
@@ -145,10 +144,9 @@ class VplScorer(TunedScorer):
         pair_NF = np.concatenate([embedding_RE[place[: len(few)]], embedding_RE[place[len(few) :]]], axis=1)
         everything = np.arange(len(few))
         latent_Z = self.infer(Contexts(pair_NF, [everything], few.pair_key_N, self.context), everything)
-        others = np.flatnonzero((self.users.ids != user_id).to_numpy())
-        ids = pl.concat([self.users.ids.gather(others), pl.Series(self.users.ids.name, [user_id], dtype=pl.String)])
+        others, users = self.users.with_last(user_id)
         latents_VZ = np.concatenate([self.latents_VZ[:1], self.latents_VZ[1:][others], latent_Z[None]])
-        return replace(self, users=Users(ids), latents_VZ=latents_VZ, asking=replace(self.asking, users=len(ids)))
+        return replace(self, users=users, latents_VZ=latents_VZ, asking=replace(self.asking, users=len(users)))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

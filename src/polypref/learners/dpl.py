@@ -32,7 +32,7 @@ from scipy.special import expit, logit, softmax
 from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
-from polypref.learners.descent import Batch, Descent, Parameters, Table
+from polypref.learners.descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.learners.inputs import Inputs
 from polypref.learners.protocol import POPULATION, Scores, Serves
 
@@ -179,13 +179,12 @@ class _Heads:
     def _judge(self, now: Parameters, rows: Batch) -> tuple[Tensor, Tensor | float]:
         """Log odds of each judgement, (B, S), and what else is to be kept low."""
         import torch
-        from torch.nn.functional import embedding, softplus
+        from torch.nn.functional import softplus
 
         def sides(name: str) -> tuple[Tensor, Tensor]:
             head_KX, x_RK = now[name].flatten(1), self.table.x_RK
             both = torch.cat([rows.chosen_B, rows.rejected_B])
-            few = len(x_RK) <= len(both)
-            value_2BX = embedding(both, x_RK @ head_KX) if few else embedding(both, x_RK) @ head_KX
+            value_2BX = of_rows(both, x_RK, lambda x: x @ head_KX)
             one, other = value_2BX.unflatten(1, now[name].shape[1:]).split(len(rows))
             return one, other
 

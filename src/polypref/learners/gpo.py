@@ -39,8 +39,9 @@ from polypref.learners.descent import Parameters, Table
 from polypref.learners.episodes import Episodes, Judged, Pairs, Sizes, contexts, padded, parts
 from polypref.learners.gpo_network import Shape, Tokens
 from polypref.learners.inputs import Inputs
+from polypref.learners.panel import Panel
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
-from polypref.learners.rehearsal import Rehearsal, pooled_reward, weighing
+from polypref.learners.rehearsal import Rehearsal, weighing
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +94,7 @@ class GPO:
         table = Table.build(whole, inputs)
         sizes = Sizes(self.context, self.context // 2, 512)
         rehearsal = Rehearsal(table, weighing(train), weighing(valid), seed, sizes, self.rate, self.most_steps)
-        model = _Transformer(self, table, pooled_reward(train, inputs, seed))
+        model = _Transformer(self, table, Panel.build(train, inputs).pooled_weights(seed))
         trial, now = rehearsal.attempt(model)
         found = {"steps": trial.steps, **trial.found, **model.diagnosis(now, rehearsal)}
         known = Known.of(Judged.of(weighing(whole), table.numbers), table, self.context, seed)
@@ -141,11 +142,11 @@ class Known:
         columns = (self.first_IK[at], self.second_IK[at], self.label_I[at], self.weight_I[at] * here_EC)
         return both(*map(torch.from_numpy, columns))
 
-    def only(self, kept_U: NDArray[np.bool_]) -> Known:
-        """What is known of some of the people."""
-        kept_I = np.repeat(kept_U, self.count_U)
+    def only(self, kept: IntArray) -> Known:
+        """What is known of the people at some places, which ascend."""
+        kept_I = np.isin(np.repeat(np.arange(len(self.count_U)), self.count_U), kept)
         cut = {name: getattr(self, name)[kept_I] for name in ("first_IK", "second_IK", "label_I", "weight_I")}
-        return replace(self, **cut, count_U=self.count_U[kept_U], users=self.users[kept_U])
+        return replace(self, **cut, count_U=self.count_U[kept], users=self.users[kept])
 
     def with_more(self, other: Known) -> Known:
         """These people, and then those."""
@@ -315,13 +316,13 @@ class GPOScorer:
         """
         few = weighing(few)
         few = replace(few, users=Users(pl.Series("id", [user_id])), user_N=np.zeros(len(few), np.int32))
-        kept_U = (self.users.ids != user_id).to_numpy()
-        ids, known = self.users.ids.filter(pl.Series(kept_U)), self.known.only(kept_U)
-        if len(few):
-            table = Table.build(few, self.inputs)
-            known = known.with_more(Known.of(Judged.of(few, table.numbers), table, self.how.context, 0))
-            ids = pl.concat([ids, pl.Series(ids.name, [user_id], dtype=pl.String)])
-        return replace(self, users=Users(ids), known=known)
+        others, users = self.users.with_last(user_id)
+        known = self.known.only(others)
+        if not len(few):
+            return replace(self, users=Users(self.users.ids.gather(others)), known=known)
+        table = Table.build(few, self.inputs)
+        new = Known.of(Judged.of(few, table.numbers), table, self.how.context, 0)
+        return replace(self, users=users, known=known.with_more(new))
 
     def _now(self) -> Parameters:
         import torch

@@ -14,12 +14,11 @@ import numpy as np
 
 from polypref.comparisons import Comparisons, FloatArray, concat
 from polypref.features.protocol import Encoder
-from polypref.learners import newton, ridge, validation
+from polypref.learners import ridge, validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, ResponseEffects
 from polypref.learners.panel import Panel
 from polypref.learners.protocol import margins
-from polypref.learners.variances import Estimate, estimate
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,7 @@ class Individual:
         panel = Panel.build(whole, inputs)
         groups = _batches(panel)
         weights = [ridge.solve(b, chosen) for b in groups]
-        how = Estimate(spread=False, personal=False, shared=False)
-        everyone, prior = estimate(panel.task, how, seed)
-        everyone = newton.solve(panel.task, prior, everyone)
-        return _scorer(panel, groups, weights, everyone.w_K, {"variance": chosen, **found[chosen]})
+        return _scorer(panel, groups, weights, panel.pooled_weights(seed), {"variance": chosen, **found[chosen]})
 
 
 def _batches(panel: Panel) -> list[ridge.Batch]:

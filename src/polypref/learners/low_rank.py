@@ -28,13 +28,12 @@ from scipy.special import expit, softmax
 from polypref.comparisons import Comparisons, concat
 from polypref.errors import NotEnoughData, not_converged
 from polypref.features.protocol import Encoder
-from polypref.learners import newton, validation
+from polypref.learners import validation
 from polypref.learners.descent import Batch, Descent, Model, Parameters, Table, Trial, of_rows
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects
 from polypref.learners.panel import Panel
 from polypref.learners.protocol import Serves
-from polypref.learners.variances import Estimate, estimate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,7 +89,7 @@ class LowRank:
         )
 
     def _anchor(self, rows: Comparisons, inputs: Inputs, seed: int) -> NDArray[np.floating]:
-        return np.zeros(inputs.size) if self.anchor == "none" else pooled_anchor(rows, inputs, seed)
+        return np.zeros(inputs.size) if self.anchor == "none" else Panel.build(rows, inputs).pooled_weights(seed)
 
     def _tune(self, descent: Descent, anchor_K: NDArray[np.floating]) -> tuple[_Mixture, Trial]:
         """First the penalty, at the first number of basis rewards, then that number."""
@@ -101,13 +100,6 @@ class LowRank:
         for bases in self.bases[1:]:
             best = better(best, descent, replace(best[0], bases=bases))
         return best
-
-
-def pooled_anchor(rows: Comparisons, inputs: Inputs, seed: int) -> NDArray[np.floating]:
-    """Weights (K,) of the pooled reward."""
-    task = Panel.build(rows, inputs).task
-    effects, prior = estimate(task, Estimate(spread=False, personal=False, shared=False), seed)
-    return newton.solve(task, prior, effects).w_K
 
 
 def better(best: tuple[AnyModel, Trial], descent: Descent, model: AnyModel) -> tuple[AnyModel, Trial]:

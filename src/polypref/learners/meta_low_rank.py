@@ -34,7 +34,8 @@ from polypref.learners import validation
 from polypref.learners.descent import Batch, Descent, Parameters, Table, Trial
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects
-from polypref.learners.low_rank import better, pooled_anchor
+from polypref.learners.low_rank import better
+from polypref.learners.panel import Panel
 from polypref.learners.protocol import Serves
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ class MetaLowRank:
         inputs = Inputs.fit(encoder, whole, self.directions)
         table = Table.build(whole, inputs)
         descent = Descent(table, train, valid, seed, rate=0.05, most=self.most_steps)
-        model, trial = self._tune(descent, pooled_anchor(train, inputs, seed))
-        model = replace(model, rows=whole, anchor_K=pooled_anchor(whole, inputs, seed))
+        model, trial = self._tune(descent, Panel.build(train, inputs).pooled_weights(seed))
+        model = replace(model, rows=whole, anchor_K=Panel.build(whole, inputs).pooled_weights(seed))
         fitted = descent.finish(model, trial)
         mixture_UC, basis_KC = softmax(model.final_scores(fitted), axis=1), model.basis(fitted)
         step = Step(model.inner_steps, float(np.exp(fitted["log_rate"][0])), float(np.exp(fitted["log_half"][0])))

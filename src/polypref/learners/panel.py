@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, FloatArray, IntArray, Users
-from polypref.learners import mixed
+from polypref.learners import mixed, newton
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, ResponseEffects
 from polypref.learners.numbering import Numbering
+from polypref.learners.variances import Estimate, estimate
 
 MANY = 2048  # texts of one prompt between which views carry over
 FEW = 16  # texts of a prompt up to which many prompts are handled at once
@@ -56,6 +57,11 @@ class Panel:
         judges = (self.user_N, self.chosen_N, self.rejected_N)
         labels = (self.train.label_N, self.train.weights_N)
         return mixed.problem(self.x_RK, judges, *labels, likeness, self.prompt_R, self.precision)
+
+    def pooled_weights(self, seed: int) -> FloatArray:
+        """Weights (K,) of the one reward for everyone that fits the rows, without response effects."""
+        effects, prior = estimate(self.task, Estimate(spread=False, personal=False, shared=False), seed)
+        return newton.solve(self.task, prior, effects).w_K
 
     def user_table(self) -> Users:
         """The users of the panel, in its order."""

@@ -224,10 +224,9 @@ class PersonalizedScorer:
         if not len(few):
             raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
         vector_E = self._learnt(few)
-        others = np.flatnonzero((self.users.ids != user_id).to_numpy())
-        ids = pl.concat([self.users.ids.gather(others), pl.Series(self.users.ids.name, [user_id], dtype=pl.String)])
+        others, users = self.users.with_last(user_id)
         vectors_UE = np.concatenate([self.vectors_UE[others], vector_E[None]])
-        return replace(self, users=Users(ids), vectors_UE=vectors_UE)
+        return replace(self, users=users, vectors_UE=vectors_UE)
 
     def _learnt(self, few: Comparisons) -> NDArray[np.float64]:
         """The vector of one new user: the mode of what the fit lowers, in o_u (or s_u) alone."""

@@ -151,9 +151,8 @@ class MixtureScorer(ABC):
             return float(few.weights_N @ loss_N + self.user_penalty * (shift_C @ shift_C) / 2), slope_C
 
         mixture_C = softmax(center_C + minimize(value, np.zeros(len(center_C)), jac=True, method="L-BFGS-B").x)
-        others = np.flatnonzero((self.users.ids != user_id).to_numpy())
-        ids = pl.concat([self.users.ids.gather(others), pl.Series(self.users.ids.name, [user_id], dtype=pl.String)])
-        return replace(self, users=Users(ids), mixture_UC=np.concatenate([self.mixture_UC[others], mixture_C[None]]))
+        others, users = self.users.with_last(user_id)
+        return replace(self, users=users, mixture_UC=np.concatenate([self.mixture_UC[others], mixture_C[None]]))
 
     def sides(self, few: Comparisons) -> tuple[Floats, Responses, IntArray]:
         """Inputs of the texts judged in ``few``, those texts, and the number of each side's, chosen first, (2N,)."""

@@ -10,17 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, concat
 from polypref.errors import Diverged
-from polypref.learners import newton, validation
+from polypref.learners import validation
 from polypref.learners.descent import Parameters, Table, Trial
 from polypref.learners.episodes import Episodes, Judged, Sizes, practice
-from polypref.learners.inputs import Inputs
-from polypref.learners.panel import Panel
-from polypref.learners.variances import Estimate, estimate
 
 if TYPE_CHECKING:
     import torch
@@ -126,12 +122,5 @@ def _copied(now: Parameters) -> Parameters:
 
 
 def weighing(rows: Comparisons) -> Comparisons:
-    """The rows that weigh something; all of them where none does, each weighing the same."""
-    return rows.take(rows.weights_N > 0) if rows.weights_N.any() else rows.take(np.zeros(0, np.int64))
-
-
-def pooled_reward(rows: Comparisons, inputs: Inputs, seed: int) -> NDArray[np.floating]:
-    """Weights ``w_K`` of the one reward for everyone that fits ``rows``."""
-    task = Panel.build(rows, inputs).task
-    effects, prior = estimate(task, Estimate(spread=False, personal=False, shared=False), seed)
-    return newton.solve(task, prior, effects).w_K
+    """The rows that weigh something."""
+    return rows.take(rows.weights_N > 0)

@@ -41,9 +41,9 @@ from polypref.learners.descent import Parameters, Table
 from polypref.learners.episodes import Episodes, Judged, Pairs, Sizes, padded, parts
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import CHUNK
-from polypref.learners.numbering import Numbering
+from polypref.learners.panel import Panel
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
-from polypref.learners.rehearsal import Rehearsal, pooled_reward, weighing
+from polypref.learners.rehearsal import Rehearsal, weighing
 
 if TYPE_CHECKING:
     import torch
@@ -96,10 +96,10 @@ class VPL:
         sizes = Sizes(self.context, self.context // 2, 2048)
         rows = (weighing(train), weighing(valid))
         rehearsal = Rehearsal(table, *rows, seed, sizes, self.rate, self.most_steps, patience=PATIENCE)
-        model = _Latents(self, table, pooled_reward(train, inputs, seed))
+        model = _Latents(self, table, Panel.build(train, inputs).pooled_weights(seed))
         trial, best = rehearsal.attempt(model)
         found = {"steps": trial.steps, **trial.found, **model.diagnosis(best, rehearsal)}
-        model = replace(model, pooled_K=pooled_reward(whole, inputs, seed))
+        model = replace(model, pooled_K=Panel.build(whole, inputs).pooled_weights(seed))
         now = rehearsal.finish(model, trial)
         judged = Judged.of(weighing(whole), table.numbers)
         z_UZ, known_U = model.latents(now, judged, len(table.users))
@@ -278,15 +278,13 @@ class VPLScorer:
         """
         few = weighing(few)
         few = replace(few, users=Users(pl.Series("id", [user_id])), user_N=np.zeros(len(few), np.int32))
-        kept = (self.users.ids != user_id).to_numpy()
-        ids, z_UZ = self.users.ids.filter(pl.Series(kept)), self.z_UZ[kept]
-        if len(few):
-            numbers = Numbering.of(few)
-            model = _Latents(self.how, Table.build(few, self.inputs), self.pooled_K)
-            z_1Z, _ = model.latents(self._now(), Judged.of(few, numbers), 1)
-            ids = pl.concat([ids, pl.Series(ids.name, [user_id], dtype=pl.String)])
-            z_UZ = np.concatenate([z_UZ, z_1Z])
-        return replace(self, users=Users(ids), z_UZ=z_UZ)
+        others, users = self.users.with_last(user_id)
+        if not len(few):
+            return replace(self, users=Users(self.users.ids.gather(others)), z_UZ=self.z_UZ[others])
+        table = Table.build(few, self.inputs)
+        model = _Latents(self.how, table, self.pooled_K)
+        z_1Z, _ = model.latents(self._now(), Judged.of(few, table.numbers), 1)
+        return replace(self, users=users, z_UZ=np.concatenate([self.z_UZ[others], z_1Z]))
 
     def _now(self) -> Parameters:
         import torch
