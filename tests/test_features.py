@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ import pytest
 
 from polypref.comparisons import Responses, canonical_chat
 from polypref.errors import EncoderError, MissingExtra, SettingsError
-from polypref.features import ENCODERS, encoder, minilm, progress, static
+from polypref.features import ENCODERS, Joined, encoder, minilm, progress, static
 from polypref.features.progress import Progress, duration
 from polypref.features.transformer import Framer, pool, sha256_of
 
@@ -48,6 +48,17 @@ def pool_of(texts: Sequence[str], prompts: Sequence[str] = ("Why?",)) -> Respons
     return Responses(pl.Series(list(prompts)), prompt_R, pl.Series(list(texts), dtype=pl.String))
 
 
+@dataclass(frozen=True)
+class Lengths:
+    """An encoder of one number."""
+
+    name: str = "lengths"
+    identity: str = "lengths"
+
+    def encode(self, responses: Responses) -> np.ndarray:
+        return responses.lengths_R.astype(np.float32)[:, None]
+
+
 # the factory
 
 
@@ -63,7 +74,38 @@ def test_every_encoder_can_be_made_and_knows_its_name() -> None:
         assert encoder(name).name == name
 
 
-@pytest.mark.parametrize("name", ["minilim", "hf", "hf:", "minilm:x", "endpoint", ""])
+def test_joined_encoders_are_found_by_their_names() -> None:
+    for name in ("minilm+static", "static+hf:some/a+b+minilm", "hf:./minilm+statics+static"):
+        assert encoder(name).name == name
+    joined = encoder("static+hf:some/a+b+minilm")
+    assert isinstance(joined, Joined)
+    assert [part.name for part in joined.parts] == ["static", "hf:some/a+b", "minilm"]
+    assert [part.name for part in encoder("hf:./minilm+statics+static").parts] == ["hf:./minilm+statics", "static"]  # type: ignore[attr-defined]
+
+
+def test_what_cannot_be_joined_is_one_line() -> None:
+    with pytest.raises(SettingsError, match="has static twice"):
+        encoder("static+minilm+static")
+    with pytest.raises(SettingsError, match="takes no settings"):
+        encoder("static+minilm", text="joint")
+    with pytest.raises(SettingsError, match="twos or more"):
+        Joined((encoder("static"),))
+
+
+def test_joined_features_stand_one_after_the_other(distilled_from_tiny: list[int], tmp_path: Path) -> None:
+    alone, both = encoder("static"), encoder("static", text="joint")
+    responses = pool_of(["fine words", "fine", ""])
+    joined = Joined((alone, Lengths(), both))
+    features = joined.encode(responses)
+    assert features.shape == (3, 17)
+    assert features[:, 8].tolist() == [10, 4, 0]
+    np.testing.assert_array_equal(features[:, :8], alone.encode(responses))
+    np.testing.assert_array_equal(features[:, 9:], both.encode(responses))
+    assert features is joined.encode(responses), "a pool is put together once"
+    assert joined.identity == f"{alone.identity} + lengths + {both.identity}"
+
+
+@pytest.mark.parametrize("name", ["minilim", "hf", "hf:", "minilm:x", "endpoint", "", "minilm+", "static+foo"])
 def test_an_unknown_name_shows_the_known_ones(name: str) -> None:
     with pytest.raises(SettingsError, match="endpoint:<url>, hf:<model>, minilm, static"):
         encoder(name)

@@ -36,5 +36,9 @@ Ties = Annotated[
 ]
 
 EncoderName = Annotated[
-    str, arg(metavar="NAME", help="What turns text into features: minilm, static, hf:MODEL or endpoint:URL.")
+    str,
+    arg(
+        metavar="NAME",
+        help="What turns text into features: minilm, static, hf:MODEL, endpoint:URL; or several: minilm+static.",
+    ),
 ]

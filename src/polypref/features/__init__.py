@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from importlib import import_module
 
 from polypref.errors import SettingsError, unknown_name
+from polypref.features.joined import Joined
 from polypref.features.protocol import Encoder
 
 # name, or what stands before the colon -> module, class, what may follow the colon
@@ -15,13 +17,24 @@ ENCODERS = {
     "hf": ("polypref.features.hf", "HuggingFace", "model"),
     "endpoint": ("polypref.features.endpoint", "Endpoint", "url"),
 }
+NEXT = re.compile(
+    rf"\+(?=(?:{'|'.join(ENCODERS)})(?:$|[:+]))"
+)  # a plus may also stand in a folder's name or an address
 
 
 def encoder(name: str, **options: object) -> Encoder:
     """The encoder called ``minilm``, ``static``, ``hf:<model>`` or ``endpoint:<url>``, with its settings.
 
-    Nothing is loaded until the first text is encoded. Raises SettingsError for an unknown name or setting.
+    ``minilm+static`` and the like: several side by side, each as its name alone gives it. Nothing is loaded until the
+    first text is encoded. Raises SettingsError for an unknown name or setting.
     """
+    parts = NEXT.split(name)
+    if len(parts) > 1:
+        if options:
+            raise SettingsError(
+                f"encoder {name!r} takes no settings; in Python give each part its own: Joined((..., ...))."
+            )
+        return Joined(tuple(map(encoder, parts)))
     kind, colon, rest = name.partition(":")
     if kind not in ENCODERS or bool(colon) != bool(ENCODERS[kind][2]) or bool(rest) != bool(colon):
         known = [f"{kind}:<{what}>" if what else kind for kind, (_, _, what) in ENCODERS.items()]
@@ -40,4 +53,4 @@ def encoder(name: str, **options: object) -> Encoder:
         raise SettingsError(f"encoder {name!r}: {error}") from error
 
 
-__all__ = ["ENCODERS", "Encoder", "encoder"]
+__all__ = ["ENCODERS", "Encoder", "Joined", "encoder"]

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -37,7 +38,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import Comparisons, FloatArray, IntArray, Responses, Users, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import validation, vpl_network
-from polypref.learners.descent import Parameters, Table
+from polypref.learners.descent import Parameters, Table, of_rows
 from polypref.learners.episodes import Episodes, Judged, Pairs, Sizes, padded, parts
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import CHUNK
@@ -202,10 +203,14 @@ class _Latents:
 
     def _encode(self, now: Parameters, context: Pairs) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latent behind each context, (E, Z); a tie is half way between the two."""
-        a_ECK, b_ECK = self.table.x_RK[context.first], self.table.x_RK[context.second]
+        import torch
+
+        texts_2EC = torch.stack([context.first, context.second])
+        ways_XH = of_rows(texts_2EC.flatten(), self.table.x_RK, partial(vpl_network.both_ways, now))
+        (a_ECH, a_lost_ECH), (b_ECH, b_lost_ECH) = (w.chunk(2, dim=-1) for w in ways_XH.unflatten(0, texts_2EC.shape))
         label_EC1 = context.label[:, :, None]
-        chosen, rejected = (a_ECK * p + b_ECK * (1.0 - p) for p in (label_EC1, 1.0 - label_EC1))
-        mean_EZ, logvar_EZ = vpl_network.encode(now, chosen, rejected, context.weight)
+        pair_ECH = (a_ECH + b_lost_ECH) * label_EC1 + (b_ECH + a_lost_ECH) * (1.0 - label_EC1)
+        mean_EZ, logvar_EZ = vpl_network.encode(now, pair_ECH, context.weight)
         if not self.how.clamp:
             return mean_EZ, logvar_EZ
         return mean_EZ.clamp(-self.how.clamp, self.how.clamp), logvar_EZ.clamp(-self.how.clamp, self.how.clamp)

@@ -56,16 +56,25 @@ def _layers(now: Parameters, name: str, h: Tensor) -> Tensor:
     return linear(h, now[f"{name}.2.weight"], now[f"{name}.2.bias"])
 
 
-def encode(now: Parameters, chosen_ECK: Tensor, rejected_ECK: Tensor, weight_EC: Tensor) -> tuple[Tensor, Tensor]:
+def both_ways(now: Parameters, x_XK: Tensor) -> Tensor:
+    """What a text adds to the pair encoder's first layer as the chosen one, then as the rejected one, (X, 2H)."""
+    import torch
+    from torch.nn.functional import linear
+
+    chosen_HK, rejected_HK = now["pair.0.weight"].chunk(2, dim=1)
+    return linear(x_XK, torch.cat([chosen_HK, rejected_HK]))
+
+
+def encode(now: Parameters, pair_ECH: Tensor, weight_EC: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log variance (E, Z) of the latent of whoever made the judgements; a weight is how often.
 
-    Attention and the mean after it both weigh judgements; nothing comes of a context that holds nothing but the biases.
+    ``pair_ECH`` sums what both texts of a judgement add to the first layer, see ``both_ways``. Attention and the mean
+    after it both weigh judgements; nothing comes of a context that holds nothing but the biases.
     """
     import torch
     from torch.nn.functional import leaky_relu, linear
 
-    both = torch.cat([chosen_ECK, rejected_ECK], dim=2)
-    code_ECZ = _layers(now, "pair", leaky_relu(linear(both, now["pair.0.weight"], now["pair.0.bias"]), SLOPE))
+    code_ECZ = _layers(now, "pair", leaky_relu(pair_ECH + now["pair.0.bias"], SLOPE))
     query, key, value = (linear(code_ECZ, now[f"{n}.weight"], now[f"{n}.bias"]) for n in ("query", "key", "value"))
     log_EC = torch.where(weight_EC > 0, weight_EC.clamp(min=1e-12).log(), NOTHING)
     score_ECC = query @ key.transpose(1, 2) / query.shape[-1] ** 0.5 + log_EC[:, None, :]
