@@ -35,6 +35,7 @@ from polypref.learners.pretrained import Pretrained, PretrainedScorer
 from polypref.learners.protocol import Adapts, Learner, Scorer, Scores, Uncertain, margins
 from polypref.learners.random import Random, RandomScorer
 from polypref.learners.retrieval_judge import RetrievalJudge, RetrievalJudgeScorer
+from polypref.learners.reward_factors import FactorsScorer, RewardFactors
 from polypref.learners.saved import encoder_for
 from polypref.learners.vpl import VPL, VPLScorer
 
@@ -49,6 +50,7 @@ LEARNERS: dict[str, Learner] = {
     "personalized-cluster": Personalized(users="cluster"),
     "low-rank": LowRank(),
     "hierarchical": Hierarchical(),
+    "reward-factors": RewardFactors(),
     "conditional": Conditional(),
     "pal-a": PalA(),
     "pal-b": PalB(),
@@ -79,6 +81,7 @@ SCORERS: dict[str, type[Scorer]] = {
         PersonalizedScorer,
         LowRankScorer,
         HierarchicalScorer,
+        FactorsScorer,
         ConditionalScorer,
         PretrainedScorer,
         RetrievalJudgeScorer,

@@ -1,0 +1,227 @@
+"""A small network finds what people's rewards are made of; each person weighs it in their own way: PReF.
+
+Paper: Shenfeld et al. 2025, "Language Model Personalization via Reward Factorization":
+
+    r_u(x) = lambda_u . phi(x)          phi: C factors of a response,  lambda_u: how much each means to user u
+
+fitted together to -log sigmoid of the reward differences; a new user gets weights of their own, phi stays as it is.
+
+What we changed: phi is a small network on frozen features instead of a tuned language model,
+
+    r_u(x) = p . x + (1, lambda_u) . phi(x)         phi(x) = W x + V gelu(A x + b)
+
+so that people's rewards need not be linear in the features. p is the pooled reward and the first factor counts for
+everybody alike. W and V start at zero: at first everybody has the pooled reward, and swapped labels give exactly
+opposite rewards. The paper starts lambda at a singular value decomposition of the table of users and pairs, for which
+pairs must have many judges; here it starts at random orthogonal columns. Priors N(0, 1/penalty) on the network and
+N(0, 1/user_penalty) on lambda; the network's penalty and the number of steps are chosen on validation rows.
+Strangers get the mean weights; a new user's are drawn around them with the known users' covariance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
+from polypref.errors import NotEnoughData
+from polypref.features.protocol import Encoder
+from polypref.learners import validation
+from polypref.learners.descent import Batch, Descent, Parameters, Table, of_rows
+from polypref.learners.inputs import Inputs
+from polypref.learners.linear import CHUNK
+from polypref.learners.panel import Panel
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.prototypes import gelu
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NETWORK = ("a_KH", "b_H", "w_KC", "v_HC")
+SPREAD = 0.1  # of the hidden units' first weights
+APART = 2.0  # length of a user's first weights, where there are no more users than factors
+
+
+@dataclass(frozen=True)
+class RewardFactors:
+    """Settings of reward factorization on frozen features."""
+
+    factors: int = 8
+    """Factors that users weigh, besides the one that counts for everybody alike."""
+    hidden: int = 128
+    """Hidden units of the network."""
+    penalties: tuple[float, ...] = (0.1, 3.0)
+    """Inverse prior variances of the network's weights to try on validation rows."""
+    user_penalty: float = 1.0
+    """Inverse prior variance of a user's weights."""
+    rate: float = 0.01
+    """Adam's learning rate."""
+    most_steps: int = 1600
+    """Steps of Adam at most; validation rows usually stop it earlier."""
+    directions: int | None = None
+    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+
+    def fit(
+        self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
+    ) -> FactorsScorer:
+        """See ``learners.protocol.Learner``."""
+        train, valid = validation.cut(train, valid, seed)
+        whole = concat(train, valid)
+        inputs = Inputs.fit(encoder, whole, self.directions)
+        table = Table.build(whole, inputs)
+        descent = Descent(table, train, valid, seed, rate=self.rate, most=self.most_steps)
+        pooled_K = Panel.build(train, inputs).pooled_weights(seed)
+        models = {penalty: _Network(self, table, pooled_K, penalty, descent.weight) for penalty in self.penalties}
+        trials = {penalty: descent.attempt(model) for penalty, model in models.items()}
+        chosen = validation.best({penalty: trial.log_loss for penalty, trial in trials.items()})
+        pooled_K = Panel.build(whole, inputs).pooled_weights(seed)
+        fitted = descent.finish(replace(models[chosen], pooled_K=pooled_K), trials[chosen])
+        network = {"pooled_K": pooled_K.astype(np.float64), **{name: fitted[name] for name in NETWORK}}
+        found = {"penalty": chosen, "steps": trials[chosen].steps, **trials[chosen].found}
+        weight_UC = fitted["weight_UC"]
+        off_UC = weight_UC - weight_UC.mean(axis=0)
+        # as if one more user had shown the prior's covariance
+        covariance_CC = (off_UC.T @ off_UC + np.eye(self.factors) / self.user_penalty) / (len(weight_UC) + 1)
+        return FactorsScorer(inputs, table.users, weight_UC, weight_UC.mean(axis=0), covariance_CC, network, found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Network:
+    """Network and everybody's weights, as ``descent.Model``."""
+
+    how: RewardFactors
+    table: Table
+    pooled_K: NDArray[np.floating]
+    penalty: float
+    weight: float  # of all judgements: penalties are per fit, the loss is per judgement
+
+    def start(self, seed: int) -> Parameters:
+        """Hidden units that are nearly linear, of which nothing comes yet; users' weights part from the first step."""
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        how, users, k = self.how, len(self.table.users), self.table.x_RK.shape[1]
+        weight_UC = torch.nn.init.orthogonal_(torch.empty(users, how.factors), generator=generator)
+        return {
+            "a_KH": torch.randn(k, how.hidden, generator=generator) * SPREAD,
+            "b_H": torch.randn(how.hidden, generator=generator) * SPREAD,
+            "w_KC": torch.zeros(k, 1 + how.factors),
+            "v_HC": torch.zeros(how.hidden, 1 + how.factors),
+            "weight_UC": APART * max(users / how.factors, 1.0) ** 0.5 * weight_UC,
+        }
+
+    def margins(self, now: Parameters, rows: Batch) -> Tensor:
+        """See ``descent.Model``."""
+        import torch
+        from torch.nn.functional import embedding, gelu  # embedding's gradient adds up in a fixed order
+
+        pooled_K1 = torch.from_numpy(self.pooled_K.astype(np.float32))[:, None]
+
+        def factors(x_XK: Tensor) -> Tensor:
+            found_XC = x_XK @ now["w_KC"] + gelu(x_XK @ now["a_KH"] + now["b_H"]) @ now["v_HC"]
+            return torch.cat([x_XK @ pooled_K1 + found_XC[:, :1], found_XC[:, 1:]], dim=1)
+
+        both = torch.cat([rows.chosen_B, rows.rejected_B])
+        chosen_BC, rejected_BC = of_rows(both, self.table.x_RK, factors).split(len(rows))
+        gap_BC = chosen_BC - rejected_BC
+        return gap_BC[:, 0] + (gap_BC[:, 1:] * embedding(rows.user_B, now["weight_UC"])).sum(dim=1)
+
+    def loss(self, now: Parameters, rows: Batch) -> Tensor:
+        """See ``descent.Model``."""
+        squares = self.how.user_penalty * (now["weight_UC"] ** 2).sum()
+        for name in ("a_KH", "w_KC", "v_HC"):
+            squares = squares + self.penalty * (now[name] ** 2).sum()
+        return rows.loss(self.margins(now, rows)) + squares / (2.0 * self.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class FactorsScorer:
+    """The network and ``weight_UC`` of the known ``users``; strangers get ``mean_C``.
+
+    A new user's weights are drawn from N(``mean_C``, ``covariance_CC``), those of the users that were fitted.
+    """
+
+    inputs: Inputs
+    users: Users
+    weight_UC: NDArray[np.float64]
+    mean_C: NDArray[np.float64]
+    covariance_CC: NDArray[np.float64]
+    network: Mapping[str, NDArray[np.float64]]
+    selection: Mapping[str, float | str]
+
+    kind: ClassVar[str] = "reward-factors"
+    serves: ClassVar[Serves] = "any_user"
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """See ``learners.protocol.Scorer``."""
+        x_RK, _, place_Q = self.inputs.used(responses, response_Q)
+        user_Q = self.users.index(user_ids)
+        weight_VC = np.concatenate([self.weight_UC, self.mean_C[None]])  # -1: the stranger
+        factors_RC = self._factors(x_RK)
+        value_Q = factors_RC[place_Q, 0] + (factors_RC[place_Q, 1:] * weight_VC[user_Q]).sum(axis=1)
+        return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
+
+    def _factors(self, x_RK: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What counts for everybody, the pooled reward included, and the factors that users weigh, (R, 1 + C)."""
+        net = self.network
+        found_RC = x_RK @ net["w_KC"]
+        for rows in np.array_split(np.arange(len(x_RK)), max(1, len(x_RK) // CHUNK)):
+            found_RC[rows] += gelu(x_RK[rows] @ net["a_KH"] + net["b_H"]) @ net["v_HC"]
+        found_RC[:, 0] += x_RK @ net["pooled_K"]
+        return found_RC
+
+    def adapt(self, user_id: str, few: Comparisons) -> FactorsScorer:
+        """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
+
+        Raises NotEnoughData when there are none.
+        """
+        if not len(few):
+            raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
+        from scipy.optimize import minimize
+
+        x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
+        chosen_NC, rejected_NC = self._factors(x_RK)[place_2N].reshape(2, len(few), -1)
+        gap_NC = chosen_NC - rejected_NC
+        mean_C, root_CC = (
+            self.mean_C,
+            np.linalg.cholesky(self.covariance_CC),
+        )  # weights = mean + root z, with z ~ N(0, 1)
+        base_N, turn_NC = gap_NC[:, 0] + gap_NC[:, 1:] @ mean_C, gap_NC[:, 1:] @ root_CC
+
+        def value(z_C: NDArray) -> tuple[float, NDArray]:
+            margin_N = base_N + turn_NC @ z_C
+            loss_N = np.logaddexp(0.0, -margin_N) + (1.0 - few.label_N) * margin_N
+            slope_C = (few.weights_N * (expit(margin_N) - few.label_N)) @ turn_NC + z_C
+            return float(few.weights_N @ loss_N + z_C @ z_C / 2), slope_C
+
+        z_C = minimize(value, np.zeros(len(mean_C)), jac=True, method="L-BFGS-B").x
+        others, users = self.users.with_last(user_id)
+        weight_UC = np.concatenate([self.weight_UC[others], (mean_C + root_CC @ z_C)[None]])
+        return replace(self, users=users, weight_UC=weight_UC)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        config = {"users": self.users.ids.to_list(), "selection": dict(self.selection)}
+        arrays = {"weight_UC": self.weight_UC, "mean_C": self.mean_C, "covariance_CC": self.covariance_CC}
+        return config, {**arrays, **self.network, **self.inputs.arrays()}
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``."""
+        return cls(
+            Inputs.from_arrays(encoder, arrays),
+            Users(pl.Series("id", config["users"], dtype=pl.String)),
+            arrays["weight_UC"],
+            arrays["mean_C"],
+            arrays["covariance_CC"],
+            {name: arrays[name] for name in ("pooled_K", *NETWORK)},
+            config["selection"],
+        )
