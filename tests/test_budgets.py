@@ -45,7 +45,8 @@ def side_effects(where: str, text: str) -> Iterator[str]:
     for node in ast.parse(text).body:
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         guard = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'")
-        if not (isinstance(node, SETUP) or docstring or guard):
+        optional = isinstance(node, ast.Try) and all(isinstance(inner, ast.ImportFrom) for inner in node.body)
+        if not (isinstance(node, SETUP) or docstring or guard or optional):
             yield f"{where}:{node.lineno}: {type(node).__name__} runs on import"
 
 
@@ -78,7 +79,9 @@ def test_a_planted_excess_is_caught(planted, count):
     assert len(list(over_budget("planted.py", planted))) == count
 
 
-@pytest.mark.parametrize("planted", ["print('hello')", "for x in y: pass", "with a: pass", "if DEBUG: x = 1"])
+@pytest.mark.parametrize(
+    "planted", ["try: f()\nexcept E: pass", "print('hello')", "for x in y: pass", "with a: pass", "if DEBUG: x = 1"]
+)
 def test_a_planted_side_effect_is_caught(planted):
     assert len(list(side_effects("planted.py", f'"""Doc."""\nimport os\n{planted}\n'))) == 1
 
@@ -90,10 +93,11 @@ def heavy_after(statement: str) -> list[str]:
 
 
 def test_no_module_loads_a_heavy_package_when_imported():
+    # trainer.py is the one that may: what it extends is TRL's
     names = [
         ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
         for path in FILES
-        if path.is_relative_to(ROOT / "src") and path.name != "__main__.py"
+        if path.is_relative_to(ROOT / "src") and path.name not in ("__main__.py", "trainer.py")
     ]
     assert len(names) >= 10
     assert heavy_after("\n".join(f"import {name}" for name in names)) == []

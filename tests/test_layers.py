@@ -17,7 +17,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
     4: ("polypref.evaluation", "polypref.bounds", "polypref.policy.groups"),
     3: ("polypref.learners", "polypref.finetune", "polypref.profile"),
     2: ("polypref.data", "polypref.features"),
-    1: ("polypref.comparisons", "polypref.artifact", "polypref.policy.history", "polypref.policy.advantages"),
+    1: ("polypref.comparisons", "polypref.artifact", "polypref.policy"),
     0: ("polypref.errors",),
 }
 # The one exception among siblings: finetune keeps the learners' contract, and numbers and cuts rows as they do.

@@ -1,0 +1,1 @@
+"""P-GRPO: policies that learn from everyone's feedback. The core is numpy alone; only ``trainer`` needs TRL."""

@@ -1,0 +1,275 @@
+"""Advantages: each reward against what its preference group is used to.
+
+Sources: Wang et al. (2026), Personalized Group Relative Policy Optimization, arXiv 2603.10009 (``PAPER``); Shao et al.
+(2024), DeepSeekMath, arXiv 2402.03300 (GRPO, to which a group without a history falls back). The published formula is
+
+    A_i = (r_i - mu_p) / (sigma_p + epsilon)    mu_p, sigma_p: of all rewards that group p has had so far
+
+and leaves open whether the batch itself is in mu_p and sigma_p (``order``) and what a new group gets (``min_count``).
+Everything else here is ours. For completion i of a prompt with G completions, m_i is the mean of the others' rewards:
+
+    baseline     subtracted                  divided by
+    "group"      mu_p                        sqrt(t)
+    "prompt"     the prompt's mean           sqrt(t)
+    "shrunken"   mu_p + k (m_i - mu_p)       sqrt(w)
+
+t is the variance of the group's rewards, w that within its prompts, b = t - w (not below 0) that between them, and
+k = b / (b + w / (G - 1)): the best linear forecast of a reward from the prompt's others (docs/pgrpo.md). At G = 1 there
+are no others: k = 0 and w = t, so "shrunken" is "group", and "prompt" has no signal.
+
+Covered: rewards that are not finite get advantage 0 and enter no statistic; a group whose rewards are all equal gets
+0; one group's rewards never move another's advantages, except where that is the purpose (a parent's statistics below
+``min_count`` and under ``shrinkage``). Not covered: completions of one prompt in different groups (refused).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.errors import SettingsError
+from polypref.policy.history import Floats, Ints, RewardHistory
+
+Key = str | int
+Path = tuple[Key, ...]  # of a group: its own key behind those of the groups that it lies in
+
+EPSILON = 1e-4  # of GRPO's scale, as in TRL
+ROUNDING = 1e-12  # a variance below this share of the squared mean is none
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How rewards become advantages.
+
+    ``baseline``   see the top of this file.
+    ``order``      "after": the batch is in the history that it is measured against, so no scale is ever unseen;
+                   "before": it is not, so a batch's rewards do not move each other, and a group's first batch falls
+                   back.
+    ``half_life``  of the history, in rewards of the group itself; None: everything counts the same, which under an
+                   improving policy leaves mu_p behind.
+    ``min_count``  rewards that a group must have had; until then its advantages are those of ``cold``.
+    ``cold``       "prompt": GRPO's, within the prompt; "parent": with the statistics of the level above.
+    ``shrinkage``  rewards that the parent's spread counts for in a group's own, on the log scale; 0: nothing.
+    ``clip``       largest absolute advantage; None: any.
+    ``epsilon``    added to the scale; more than 0 makes groups whose rewards are small learn less.
+    """
+
+    baseline: Literal["group", "prompt", "shrunken"] = "shrunken"
+    order: Literal["after", "before"] = "after"
+    half_life: float | None = None
+    min_count: int = 16
+    cold: Literal["prompt", "parent"] = "prompt"
+    shrinkage: float = 0.0
+    clip: float | None = None
+    epsilon: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("half_life", self.half_life, 1),
+            ("min_count", self.min_count, 1),
+            ("shrinkage", self.shrinkage, 0),
+            ("clip", self.clip, 0),
+            ("epsilon", self.epsilon, 0),
+        ):
+            if value is not None and not value >= least:
+                raise SettingsError(f"{name} is {value}; expected {least} or more.")
+
+
+PAPER = Normalization(baseline="group", min_count=2, epsilon=EPSILON)
+"""The published formula, with what it leaves open as in ``Normalization``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """The prompts of a batch: ``of_B``, numbered 0 to Q - 1, and which rewards count (``counts_B``)."""
+
+    reward_B: Floats
+    of_B: NDArray[np.intp]
+    counts_B: NDArray[np.bool_]
+    size_Q: Floats
+    mean_Q: Floats
+
+    @classmethod
+    def of(cls, reward_B: Floats, prompt_B: Ints) -> Self:
+        """Means over the rewards that are finite; NaN for a prompt that has none."""
+        _, of_B = np.unique(prompt_B, return_inverse=True)
+        counts_B = np.isfinite(reward_B)
+        many = int(of_B.max(initial=-1)) + 1
+        size_Q = np.bincount(of_B[counts_B], minlength=many).astype(np.float64)
+        first_Q = np.full(many, np.nan)
+        first_Q[of_B[counts_B][::-1]] = reward_B[counts_B][::-1]
+        shift_B = np.where(counts_B, reward_B - first_Q[of_B], 0.0)
+        with np.errstate(invalid="ignore"):
+            mean_Q = first_Q + np.bincount(of_B, shift_B, many) / size_Q
+        return cls(reward_B, of_B, counts_B, size_Q, mean_Q)
+
+    @property
+    def residual_B(self) -> Floats:
+        """Rewards minus their prompt's mean."""
+        return self.reward_B - self.mean_Q[self.of_B]
+
+    @property
+    def size_B(self) -> Floats:
+        return self.size_Q[self.of_B]
+
+    def grpo(self) -> Floats:
+        """GRPO's advantages: residuals over the prompt's standard deviation (divisor G - 1); 0 for a prompt of one."""
+        square_B = np.where(self.counts_B, self.residual_B**2, 0.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scale_Q = np.sqrt(np.bincount(self.of_B, square_B, len(self.size_Q)) / (self.size_Q - 1))
+        return np.where(self.size_B > 1, self.residual_B / (scale_Q[self.of_B] + EPSILON), 0.0)
+
+
+@dataclass(eq=False)
+class Level:
+    """The groups of one level, numbered as they first came, and what has been seen of each."""
+
+    rewards: RewardHistory
+    residuals: RewardHistory
+    numbers: dict[Path, int] = field(default_factory=dict)
+
+    def number(self, path_B: Sequence[Path]) -> NDArray[np.int64]:
+        """The number of each one's group; a new group gets the next."""
+        found = [self.numbers.setdefault(path, len(self.numbers)) for path in path_B]
+        for history in (self.rewards, self.residuals):
+            history.grow(len(self.numbers))
+        return np.array(found, np.int64)
+
+    def update(self, prompts: Prompts, group_B: Ints) -> None:
+        """Rewards, and residuals scaled to the variance of what they are residuals of."""
+        self.rewards.update(prompts.reward_B, group_B)
+        told_B = prompts.counts_B & (prompts.size_B > 1)
+        size_B = prompts.size_B[told_B]
+        self.residuals.update(prompts.residual_B[told_B] * np.sqrt(size_B / (size_B - 1)), group_B[told_B])
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What each completion's group is used to: count, mean, total variance, and variance within prompts."""
+
+    count_B: Floats
+    mean_B: Floats
+    total_B: Floats
+    within_B: Floats
+
+    @classmethod
+    def of(cls, level: Level, group_B: Ints) -> Self:
+        """The total stands in for the variance within prompts where no prompt had two rewards."""
+        count_B, mean_B, total_B = level.rewards.of(group_B)
+        total_B = np.where(total_B <= ROUNDING * mean_B**2, 0.0, total_B)
+        told_B, residual_B, within_B = level.residuals.of(group_B)
+        within_B = np.where(told_B > 0, np.minimum(within_B + residual_B**2, total_B), total_B)
+        return cls(count_B, mean_B, total_B, within_B)
+
+    def unless(self, own_B: NDArray[np.bool_], parent: Moments) -> Moments:
+        """The parent's where ``own_B`` does not hold."""
+        both = zip(vars(self).values(), vars(parent).values(), strict=True)
+        return Moments(*[np.where(own_B, mine_B, of_B) for mine_B, of_B in both])
+
+    def towards(self, parent: Moments, weight: float) -> Moments:
+        """Spreads drawn towards the parent's on the log scale, as if ``weight`` rewards had had the parent's spread."""
+        share_B = self.count_B / (self.count_B + weight)
+
+        def drawn(own_B: Floats, of_B: Floats) -> Floats:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.where(own_B > 0, np.exp(share_B * np.log(own_B) + (1 - share_B) * np.log(of_B)), own_B)
+
+        spreads = drawn(self.total_B, parent.total_B), drawn(self.within_B, parent.within_B)
+        return Moments(self.count_B, self.mean_B, *spreads)
+
+
+@dataclass(frozen=True, eq=False)
+class Advantages:
+    """``value_B`` and how each came about; ``group_B`` numbers the finest level's groups."""
+
+    value_B: Floats
+    group_B: NDArray[np.int64]
+    fell_back_B: NDArray[np.bool_]
+
+
+class Normalizer:
+    """Histories of preference groups, and the advantages of each batch against them.
+
+    ``names``  of the levels of grouping, coarse to fine, as in ``("group", "user")``; above them stands everyone. Equal
+    batches in equal order give equal advantages and states, bit for bit, in any process.
+    """
+
+    def __init__(self, how: Normalization = PAPER, names: Sequence[str] = ("group",)) -> None:
+        self.how, self.names = how, tuple(names)
+        self.levels = [Level(RewardHistory(how.half_life), RewardHistory(how.half_life)) for _ in ("", *names)]
+
+    def __call__(
+        self, reward_B: Floats, prompt_B: Ints, key_LB: Sequence[Sequence[Key]], learn: bool = True
+    ) -> Advantages:
+        """Advantages of a batch, which enters the histories; without ``learn`` they are then as before.
+
+        ``prompt_B``  which prompt each completion answers, any numbers.
+        ``key_LB``    for each level, the group of each completion: text or whole numbers.
+        Raises SettingsError when completions of one prompt belong to different groups.
+        """
+        if not learn:
+            return deepcopy(self)(reward_B, prompt_B, key_LB)
+        prompts = Prompts.of(np.asarray(reward_B, np.float64), prompt_B)
+        check_prompts(prompts.of_B, key_LB)
+        path_LB = [[()] * len(prompts.of_B), *accumulate_paths(key_LB)]
+        group_LB = [level.number(path_B) for level, path_B in zip(self.levels, path_LB, strict=True)]
+        before = self._moments(group_LB) if self.how.order == "before" else None
+        for level, group_B in zip(self.levels, group_LB, strict=True):
+            level.update(prompts, group_B)
+        return self._against(prompts, group_LB[-1], before or self._moments(group_LB))
+
+    def _moments(self, group_LB: Sequence[Ints]) -> Moments:
+        """The finest level's, drawn towards and replaced by their parents' as the settings say."""
+        parent, *finer = (Moments.of(level, group_B) for level, group_B in zip(self.levels, group_LB, strict=True))
+        for own in finer:
+            own = own.towards(parent, self.how.shrinkage) if self.how.shrinkage else own
+            parent = own.unless(own.count_B >= self.how.min_count, parent) if self.how.cold == "parent" else own
+        return parent
+
+    def _against(self, prompts: Prompts, group_B: NDArray[np.int64], used_to: Moments) -> Advantages:
+        cold_B = ~(used_to.count_B >= self.how.min_count)
+        baseline_B, scale_B = self._baseline(prompts, used_to)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value_B = np.where(scale_B > 0, (prompts.reward_B - baseline_B) / (scale_B + self.how.epsilon), 0.0)
+        value_B = np.where(prompts.counts_B, np.where(cold_B, prompts.grpo(), value_B), 0.0)
+        if self.how.clip is not None:
+            value_B = value_B.clip(-self.how.clip, self.how.clip)
+        return Advantages(value_B, group_B, cold_B)
+
+    def _baseline(self, prompts: Prompts, used_to: Moments) -> tuple[Floats, Floats]:
+        """What is subtracted from each reward, and what the rest is divided by."""
+        mean_B, total_B, within_B = used_to.mean_B, used_to.total_B, used_to.within_B
+        if self.how.baseline == "group":
+            return mean_B, np.sqrt(total_B)
+        prompt_B = prompts.mean_Q[prompts.of_B]
+        if self.how.baseline == "prompt":
+            return prompt_B, np.sqrt(total_B)
+        others_B = prompts.size_B - 1
+        with np.errstate(invalid="ignore", divide="ignore"):
+            between_B = total_B - within_B
+            pull_B = np.nan_to_num(between_B / (between_B + within_B / others_B))  # 0 / 0: all rewards are equal
+            left_out_B = prompt_B - prompts.residual_B / others_B
+            baseline_B = np.where(others_B > 0, mean_B + pull_B * (left_out_B - mean_B), mean_B)
+        return baseline_B, np.sqrt(within_B)
+
+
+def accumulate_paths(key_LB: Sequence[Sequence[Key]]) -> list[list[Path]]:
+    """What a group is known by at each level: its own key behind those of the groups that it lies in."""
+    return [list(zip(*key_LB[:depth], strict=True)) for depth in range(1, len(key_LB) + 1)]
+
+
+def check_prompts(prompt_B: Ints, key_LB: Sequence[Sequence[Key]]) -> None:
+    """Refuse completions of one prompt that belong to different groups."""
+    first: dict[int, int] = {}
+    for key_B in key_LB:
+        for b, (prompt, key) in enumerate(zip(prompt_B.tolist(), key_B, strict=True)):
+            if key != key_B[at := first.setdefault(prompt, b)]:
+                raise SettingsError(
+                    f"completions {at} and {b} answer one prompt and belong to different groups, {key_B[at]!r} and "
+                    f"{key!r}; expected one group for all completions of a prompt."
+                )

@@ -1,0 +1,119 @@
+"""Histories on disk: one npz file with numbers, names and a fingerprint of the settings that they were gathered under.
+
+Covered: a file is written whole or not at all; a damaged one, another version's, and one gathered under other settings
+are refused with the reason. Not covered: two trainers that write one folder (the trainer refuses that).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import asdict
+from hashlib import blake2b
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.errors import ArtifactError, CacheError
+from polypref.policy.advantages import Level, Normalizer
+from polypref.policy.history import RewardHistory
+
+VERSION = 1
+NAME = "pgrpo_history.npz"
+
+
+def settings_of(normalizer: Normalizer) -> dict[str, Any]:
+    """What decides what a history means."""
+    return {**asdict(normalizer.how), "levels": list(normalizer.names)}
+
+
+def arrays(normalizers: list[Normalizer]) -> dict[str, NDArray]:
+    """All numbers and names, by where they belong: ``<normalizer>.<level>.<history>.<array>``."""
+    found: dict[str, NDArray] = {}
+    for n, normalizer in enumerate(normalizers):
+        for at, level in enumerate(normalizer.levels):
+            for kind, history in (("rewards", level.rewards), ("residuals", level.residuals)):
+                found |= {f"{n}.{at}.{kind}.{name}": array for name, array in history.arrays().items()}
+            found[f"{n}.{at}.keys"] = _text([list(key) for key in level.numbers])
+    return found
+
+
+def digest(normalizers: list[Normalizer]) -> str:
+    """Equal for equal histories, bit for bit."""
+    whole = blake2b(digest_size=16)
+    for name, array in sorted(arrays(normalizers).items()):
+        whole.update(name.encode())
+        whole.update(np.ascontiguousarray(array).tobytes())
+    return whole.hexdigest()
+
+
+def save(path: Path, normalizers: list[Normalizer], **facts: Any) -> None:
+    """Write the histories and ``facts`` (JSON). Raises CacheError when that cannot be."""
+    about = {"version": VERSION, "settings": [settings_of(n) for n in normalizers], **facts}
+    content = BytesIO()
+    np.savez(content, allow_pickle=False, about=_text(about), **arrays(normalizers))
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content.getvalue())
+        os.replace(partial, path)
+    except OSError as error:
+        raise CacheError(f"cannot write {path}: {error.strerror}. Free the space or choose another folder.") from error
+
+
+def load(path: Path, like: list[Normalizer]) -> tuple[list[Normalizer], dict[str, Any]]:
+    """The histories in ``path``, gathered under the settings of ``like``, and the facts beside them.
+
+    Raises ArtifactError when there is no such file, or it is damaged, of another version or of other settings.
+    """
+    try:
+        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            about, found = _json(file["about"]), {name: file[name] for name in file.files if name != "about"}
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path} is missing: groups would start again without history, and training would not go on as it was. "
+            "Put the file back, or start a new run without resuming."
+        ) from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); resume from an earlier checkpoint.") from error
+    if about.get("version") != VERSION:
+        raise ArtifactError(
+            f"{path} is of version {about.get('version')}, this polypref reads version {VERSION}; resume with the "
+            "polypref that wrote it, or start a new run."
+        )
+    asked = [settings_of(normalizer) for normalizer in like]
+    if about["settings"] != asked:
+        raise ArtifactError(f"{path} was gathered under other settings: {_difference(about['settings'], asked)}.")
+    return [_restored(found, n, normalizer) for n, normalizer in enumerate(like)], about
+
+
+def _restored(found: dict[str, NDArray], n: int, like: Normalizer) -> Normalizer:
+    normalizer = Normalizer(like.how, like.names)
+    for at, level in enumerate(normalizer.levels):
+        keys = [tuple(key) for key in _json(found[f"{n}.{at}.keys"])]
+        told = {}
+        for kind in ("rewards", "residuals"):
+            own = {name: found[f"{n}.{at}.{kind}.{name}"] for name in level.rewards.arrays()}
+            told[kind] = RewardHistory.from_arrays(own, like.how.half_life)
+        numbers = {key: number for number, key in enumerate(keys)}
+        normalizer.levels[at] = Level(told["rewards"], told["residuals"], numbers)
+    return normalizer
+
+
+def _difference(was: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:
+    if len(was) != len(now):
+        return f"{len(was)} reward functions with a history each, now {len(now)}"
+    pairs = [(name, old.get(name), new.get(name)) for old, new in zip(was, now, strict=True) for name in {**old, **new}]
+    return ", ".join(f"{name} was {old!r}, now {new!r}" for name, old, new in pairs if old != new)
+
+
+def _text(content: Any) -> NDArray[np.uint8]:
+    return np.frombuffer(json.dumps(content).encode(), np.uint8)
+
+
+def _json(array: NDArray[np.uint8]) -> Any:
+    return json.loads(array.tobytes().decode())
