@@ -30,9 +30,9 @@ class Command(Protocol):
 
 
 def command_class(name: str) -> type[Command]:
-    """The settings class of command ``name``: ``Fit`` in ``polypref.cli.fit`` for ``fit``."""
+    """The settings class of command ``name``: ``BenchPolicy`` in ``polypref.cli.bench_policy`` for ``bench-policy``."""
     module, _ = COMMANDS[name]
-    return getattr(import_module(module), name.capitalize())
+    return getattr(import_module(module), name.title().replace("-", ""))
 
 
 def parse(cls: type[Command], name: str, arguments: Sequence[str]) -> Command | None:

@@ -1,0 +1,253 @@
+"""Contextual bandits whose expected rewards are known exactly: where methods of advantage can be told apart in seconds.
+
+A *prompt* is a context x of a user, who belongs to a preference group; a *completion* is one of K actions, drawn from a
+policy that sees x and the group: a network with one hidden layer, trained by Adam on A grad log pi(action), as GRPO's
+first step on fresh completions is. Group p's reward of action a is
+
+    r = mean_p + scale_p (theta_pa . x / sqrt(D) + difficulty z + noise),      z: one number per prompt, unseen
+
+or, where ``binary``, 1 with probability sigmoid(2 theta_pa . x / sqrt(D) - 2.5) and else 0. From half time on,
+``drift`` is added to the last group's rewards. Many seeds run at once as one array, each with a world, a policy and
+histories of its own.
+
+Shapes: ``_S`` seeds, ``_P`` groups, ``_K`` actions, ``_D`` context, ``_H`` hidden units, ``_Q`` prompts of a step,
+``_G`` completions of a prompt, ``_I`` inputs of the policy (context and group).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.policy.history import Floats, Ints
+
+CONTEXT, ACTIONS, HIDDEN, USERS, NOISE = 6, 8, 24, 400, 0.5
+LOOKED_AT = 512  # contexts on which expected rewards are computed, of all groups together; at least 16 each
+
+Labels = Literal["true", "shuffled", "random"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A population: groups' shares, scales and means of reward, and what else makes learning hard."""
+
+    shares: tuple[float, ...] = (0.8, 0.2)
+    scales: tuple[float, ...] = (1.0, 1.0)
+    means: tuple[float, ...] = (0.0, 0.0)
+    difficulty: float = 0.0
+    binary: bool = False
+    drift: float = 0.0
+    alike: bool = False
+    """All groups have the same taste: the placebo."""
+
+
+SETTINGS: dict[str, Setting] = {
+    "minority scale 0.1": Setting(scales=(1.0, 0.1)),
+    "minority mean -3": Setting(means=(0.0, -3.0)),
+    "95/5": Setting(shares=(0.95, 0.05), scales=(1.0, 0.3), means=(0.0, 1.0)),
+    "prompt difficulty": Setting(difficulty=2.0),
+    "sparse binary": Setting(binary=True),
+    "5 groups": Setting((0.5, 0.2, 0.15, 0.1, 0.05), (1.0, 0.1, 5.0, 0.5, 2.0), (0.0, 2.0, -2.0, 1.0, 0.0)),
+    "100 groups": Setting((0.01,) * 100, tuple(np.exp(np.linspace(-2.3, 2.3, 100)).tolist()), (0.0,) * 100),
+    "drift": Setting(drift=4.0),
+    "other tastes alone": Setting(),
+    "identical groups": Setting(alike=True),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """S worlds of one setting: tastes, users' groups, and the contexts on which policies are judged."""
+
+    setting: Setting
+    theta_SPKD: Floats
+    group_SU: NDArray[np.int64]
+    x_SXD: Floats
+    worst_SP: Floats
+    best_SP: Floats
+
+    @classmethod
+    def draw(cls, setting: Setting, seeds: Ints) -> World:
+        """The worlds of these seeds; a world depends on nothing but the setting and its seed."""
+        drawn = [_draw(setting, np.random.default_rng([int(seed), 7])) for seed in seeds]
+        theta_SPKD, group_SU, x_SXD = (np.stack(part) for part in zip(*drawn, strict=True))
+        value_SPXK = _value(setting, np.einsum("spkd,sxd->spxk", theta_SPKD, x_SXD) / CONTEXT**0.5)
+        return cls(setting, theta_SPKD, group_SU, x_SXD, value_SPXK.mean((2, 3)), value_SPXK.max(3).mean(2))
+
+    def normalised(self, chance_SPXK: Floats) -> Floats:
+        """Exact expected reward of a policy for each group, 0 for uniform choice and 1 for the best, (S, P)."""
+        value_SPXK = _value(self.setting, np.einsum("spkd,sxd->spxk", self.theta_SPKD, self.x_SXD) / CONTEXT**0.5)
+        reached_SP = (chance_SPXK * value_SPXK).sum(3).mean(2)
+        return (reached_SP - self.worst_SP) / (self.best_SP - self.worst_SP)
+
+
+def _draw(setting: Setting, rng: np.random.Generator) -> tuple[Floats, NDArray[np.int64], Floats]:
+    groups = len(setting.shares)
+    theta_PKD = rng.standard_normal((groups, ACTIONS, CONTEXT))
+    if setting.alike:
+        theta_PKD[:] = theta_PKD[0]
+    bounds_P = np.cumsum(setting.shares) / np.sum(setting.shares)
+    group_U = np.searchsorted(bounds_P, (np.arange(USERS) + 0.5) / USERS).astype(np.int64)
+    return theta_PKD, group_U, rng.standard_normal((max(LOOKED_AT // groups, 16), CONTEXT))
+
+
+def _value(setting: Setting, utility: Floats) -> Floats:
+    """Expected reward in units of the group's scale; what all actions of a prompt share is left out."""
+    return 1 / (1 + np.exp(2.5 - 2 * utility)) if setting.binary else utility
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step's prompts: contexts, users' groups, what the policy chose (S, Q, G) and the rewards of it."""
+
+    group_SQ: NDArray[np.int64]
+    label_SQ: NDArray[np.int64]
+    action_SQG: NDArray[np.int64]
+    reward_SQG: Floats
+
+
+Method = Callable[[Step], Floats]
+"""Advantages (S, Q, G) of a step; keeps what it remembers to itself."""
+
+
+@dataclass(eq=False)
+class Policy:
+    """S policies, each a network of one hidden layer, and their Adam."""
+
+    weights: list[Floats]
+    rate: float
+
+    def __post_init__(self) -> None:
+        self._mean = [np.zeros_like(w) for w in self.weights]
+        self._square = [np.zeros_like(w) for w in self.weights]
+        self._steps = 0
+
+    @classmethod
+    def draw(cls, seeds: Ints, groups: int, rate: float) -> Policy:
+        """Policies that choose nearly uniformly."""
+        inputs = CONTEXT + groups
+        rngs = [np.random.default_rng([int(seed), 11]) for seed in seeds]
+        first = np.stack([rng.standard_normal((inputs, HIDDEN)) / CONTEXT**0.5 for rng in rngs])
+        last = np.stack([rng.standard_normal((HIDDEN, ACTIONS)) * 0.01 for rng in rngs])
+        return cls([first, np.zeros((len(seeds), 1, HIDDEN)), last, np.zeros((len(seeds), 1, ACTIONS))], rate)
+
+    def __call__(self, x_SXI: Floats) -> tuple[Floats, Floats]:
+        """Chances of the actions (S, X, K), and the hidden units."""
+        first, bias, last, other = self.weights
+        hidden_SXH = np.tanh(x_SXI @ first + bias)
+        logit_SXK = hidden_SXH @ last + other
+        chance_SXK = np.exp(logit_SXK - logit_SXK.max(2, keepdims=True))
+        return chance_SXK / chance_SXK.sum(2, keepdims=True), hidden_SXH
+
+    def learn(self, x_SQI: Floats, chance_SQK: Floats, hidden_SQH: Floats, pull_SQK: Floats) -> None:
+        """One step of Adam uphill; ``pull_SQK`` is the sum over completions of advantage times (chosen - chance)."""
+        many = x_SQI.shape[1]
+        back_SQH = (pull_SQK @ self.weights[2].transpose(0, 2, 1)) * (1 - hidden_SQH**2)
+        slopes = [
+            x_SQI.transpose(0, 2, 1) @ back_SQH / many,
+            back_SQH.mean(1, keepdims=True),
+            hidden_SQH.transpose(0, 2, 1) @ pull_SQK / many,
+            pull_SQK.mean(1, keepdims=True),
+        ]
+        self._steps += 1
+        for weight, mean, square, slope in zip(self.weights, self._mean, self._square, slopes, strict=True):
+            mean += 0.1 * (slope - mean)
+            square += 0.001 * (slope**2 - square)
+            size = self.rate / (1 - 0.9**self._steps)
+            weight += size * mean / (np.sqrt(square / (1 - 0.999**self._steps)) + 1e-8)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How long, how many completions a step, and what the method is told of groups."""
+
+    rate: float
+    generations: int
+    completions: int = 256
+    steps: int = 300
+    every: int = 10
+    labels: Labels = "true"
+
+
+def train(world: World, seeds: Ints, method: Method, run: Run) -> Floats:
+    """Normalised reward of each group after every ``every`` steps, (S, T, P)."""
+    groups = len(world.setting.shares)
+    policy = Policy.draw(seeds, groups, run.rate)
+    rngs = [np.random.default_rng([int(seed), 13]) for seed in seeds]
+    random_SU = np.stack([rng.permutation(g) for rng, g in zip(rngs, world.group_SU, strict=True)])
+    contexts = world.x_SXD.shape[1]
+    judged = np.concatenate(
+        [
+            np.broadcast_to(world.x_SXD[:, None], (len(seeds), groups, contexts, CONTEXT)),
+            np.broadcast_to(np.eye(groups)[None, :, None], (len(seeds), groups, contexts, groups)),
+        ],
+        axis=3,
+    ).reshape(len(seeds), groups * contexts, -1)
+    curve = []
+    for step in range(run.steps):
+        asked = _Asked.draw(world, rngs, run)
+        chance_SQK, hidden_SQH = policy(asked.x_SQI)
+        one = asked.answered(world, rngs, chance_SQK, run, random_SU, step >= run.steps // 2)
+        advantage_SQG = method(one)
+        chosen_SQGK = np.eye(ACTIONS)[one.action_SQG]
+        pull_SQK = (advantage_SQG[..., None] * (chosen_SQGK - chance_SQK[:, :, None])).mean(2)
+        policy.learn(asked.x_SQI, chance_SQK, hidden_SQH, pull_SQK)
+        if (step + 1) % run.every == 0:
+            chance = policy(judged)[0].reshape(len(seeds), groups, contexts, ACTIONS)
+            curve.append(world.normalised(chance))
+    return np.stack(curve, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """The prompts of a step."""
+
+    user_SQ: NDArray[np.int64]
+    group_SQ: NDArray[np.int64]
+    x_SQI: Floats
+
+    @classmethod
+    def draw(cls, world: World, rngs: list[np.random.Generator], run: Run) -> _Asked:
+        """Users and contexts by lot."""
+        prompts, groups = run.completions // run.generations, len(world.setting.shares)
+        user_SQ = np.stack([rng.integers(0, USERS, prompts) for rng in rngs])
+        group_SQ = np.take_along_axis(world.group_SU, user_SQ, axis=1)
+        x_SQD = np.stack([rng.standard_normal((prompts, CONTEXT)) for rng in rngs])
+        return cls(user_SQ, group_SQ, np.concatenate([x_SQD, np.eye(groups)[group_SQ]], axis=2))
+
+    def answered(
+        self,
+        world: World,
+        rngs: list[np.random.Generator],
+        chance_SQK: Floats,
+        run: Run,
+        random_SU: NDArray[np.int64],
+        late: bool,
+    ) -> Step:
+        """Actions by the policy's chances, and the rewards of them."""
+        setting, shape = world.setting, (chance_SQK.shape[1], run.generations)
+        lot_SQG = np.stack([rng.random(shape) for rng in rngs])
+        action_SQG = (lot_SQG[..., None] > chance_SQK.cumsum(2)[:, :, None, :-1]).sum(3)
+        seed_S1 = np.arange(len(rngs))[:, None]
+        theta_SQKD = world.theta_SPKD[seed_S1, self.group_SQ]
+        utility_SQK = np.einsum("sqkd,sqd->sqk", theta_SQKD, self.x_SQI[..., :CONTEXT]) / CONTEXT**0.5
+        value_SQG = np.take_along_axis(_value(setting, utility_SQK), action_SQG, axis=2)
+        noise_SQG = np.stack([rng.random(shape) if setting.binary else rng.standard_normal(shape) for rng in rngs])
+        hard_SQ1 = np.stack([rng.standard_normal((shape[0], 1)) for rng in rngs])
+        if setting.binary:
+            reward_SQG = (noise_SQG < value_SQG).astype(np.float64)
+        else:
+            reward_SQG = value_SQG + setting.difficulty * hard_SQ1 + NOISE * noise_SQG
+        scale_P, mean_P = np.array(setting.scales), np.array(setting.means)
+        reward_SQG = mean_P[self.group_SQ][..., None] + scale_P[self.group_SQ][..., None] * reward_SQG
+        if late and setting.drift:
+            reward_SQG = reward_SQG + setting.drift * (self.group_SQ == len(mean_P) - 1)[..., None]
+        if run.labels == "shuffled":
+            label_SQ = np.stack([rng.permutation(g) for rng, g in zip(rngs, self.group_SQ, strict=True)])
+        else:
+            label_SQ = self.group_SQ if run.labels == "true" else np.take_along_axis(random_SU, self.user_SQ, axis=1)
+        return Step(self.group_SQ, label_SQ, action_SQG, reward_SQG)

@@ -1,0 +1,59 @@
+"""Has a group's taste changed? An alarm when its rewards leave their history.
+
+Each step compares the group's prompts with its history of prompt means (completions of one prompt are not independent):
+
+    z = (mean of m prompt means - mean of the n before) / (sd sqrt(1/m + 1/n))
+
+and two running sums watch for lasting shifts (Page, 1954): up = max(0, up + z - slack) and down = max(0, down - z -
+slack). One of them above ``limit`` is an alarm; the group's sums and history then begin anew. Rewards that an improving
+policy earns drift upwards by themselves, so there an alarm "up" is no surprise and an alarm "down" is one.
+
+Covered: groups of any size and rate; how often it cries wolf is measured (docs/pgrpo.md). Not covered: a shift that is
+small against the spread of the group's prompts; which of a group's users changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.policy.history import Batch, Floats, Ints, RewardHistory
+
+LEAST = 8  # prompts that a group must have had before it is watched
+
+
+@dataclass(eq=False)
+class DriftAlarm:
+    """Watches groups 0 to P - 1: 40 bytes each."""
+
+    slack: float = 0.5
+    limit: float = 10.0
+    prompts: RewardHistory = field(default_factory=RewardHistory)
+    up_P: Floats = field(default_factory=lambda: np.zeros(0))
+    down_P: Floats = field(default_factory=lambda: np.zeros(0))
+
+    def watch(self, mean_Q: Floats, group_Q: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Take in the mean rewards of a step's prompts; the groups with an alarm and its direction, 1 up or -1 down."""
+        finite_Q = np.isfinite(mean_Q)
+        new = Batch.of(mean_Q[finite_Q], group_Q[finite_Q])
+        self._grow(int(new.group_K[-1]) + 1 if len(new.group_K) else 0)
+        count_K, before_K, variance_K = self.prompts.of(new.group_K)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            error_K = np.sqrt(variance_K * (1 / new.count_K + 1 / count_K))
+            z_K = np.where((count_K >= LEAST) & (error_K > 0), (new.mean_K - before_K) / error_K, 0.0)
+        for sum_P, sign in ((self.up_P, 1), (self.down_P, -1)):
+            sum_P[new.group_K] = np.maximum(0, sum_P[new.group_K] + sign * z_K - self.slack)
+        self.prompts.update(mean_Q[finite_Q], group_Q[finite_Q])
+        risen_K, fallen_K = self.up_P[new.group_K] > self.limit, self.down_P[new.group_K] > self.limit
+        alarmed_K = risen_K | fallen_K
+        groups = new.group_K[alarmed_K]
+        self.up_P[groups] = self.down_P[groups] = 0.0
+        self.prompts.forget(groups, 0.0)
+        return groups, np.where(risen_K, 1, -1)[alarmed_K]
+
+    def _grow(self, groups: int) -> None:
+        self.prompts.grow(groups)
+        more = max(groups - len(self.up_P), 0)
+        self.up_P, self.down_P = (np.concatenate([s, np.zeros(more)]) for s in (self.up_P, self.down_P))
