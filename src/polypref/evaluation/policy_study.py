@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from polypref import __version__
 from polypref.artifact import write_json
@@ -161,5 +161,5 @@ def _interval(value_S: Floats) -> dict[str, float]:
     """Mean over seeds with a 95 % t interval."""
     mean, half = float(value_S.mean()), 0.0
     if len(value_S) > 1:
-        half = float(student.ppf(0.975, len(value_S) - 1) * value_S.std(ddof=1) / len(value_S) ** 0.5)
+        half = float(stdtrit(len(value_S) - 1, 0.975) * value_S.std(ddof=1) / len(value_S) ** 0.5)
     return {"value": mean, "lo": mean - half, "hi": mean + half}

@@ -1,0 +1,61 @@
+"""Rewards from people: a fitted scorer as a reward function of TRL's trainers.
+
+    reward = ScorerReward(polypref.load("scorer"), user_column="user_id")
+    PGRPOTrainer("my/model", reward_funcs=reward, args=args, train_dataset=data)
+
+Each completion gets the reward that the user of its row would give it; users that the scorer does not know are
+answered by the population. Rewards of different users have no common scale: P-GRPO's histories see to that.
+
+Covered: text and chat prompts, batches (each distinct text is encoded once), pickling to other processes. Not covered:
+completions that hold tool calls or images, whose text alone is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from polypref.comparisons import from_columns
+from polypref.errors import InputError
+from polypref.learners.protocol import Scorer
+
+Text = str | Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class ScorerReward:
+    """``scorer`` answers for the users in the data set's ``user_column``; without one, for the population."""
+
+    scorer: Scorer
+    user_column: str | None = "user_id"
+
+    @property
+    def __name__(self) -> str:
+        """What TRL calls the reward in its logs."""
+        return f"polypref-{getattr(self.scorer, 'kind', type(self.scorer).__name__)}"
+
+    def __call__(self, *, prompts: Sequence[Text], completions: Sequence[Text], **columns: Any) -> list[float]:
+        """One reward for each completion. Raises InputError where rows name no user."""
+        users = [""] * len(prompts)
+        if self.user_column is not None:
+            if self.user_column not in columns:
+                known = ", ".join(name for name, value in columns.items() if isinstance(value, list))
+                raise InputError(
+                    f"the dataset has no column {self.user_column!r} to tell whose rewards are meant; found: {known}. "
+                    "Set user_column, or user_column=None for the population's."
+                )
+            users = [str(user) for user in columns[self.user_column]]
+        texts = [text_of(completion) for completion in completions]
+        asked = [prompt if isinstance(prompt, str) else [dict(one) for one in prompt] for prompt in prompts]
+        pool = from_columns(users, asked, texts, texts)
+        return self.scorer.score(pool.responses, pl.Series(users, dtype=pl.String), pool.chosen_N).value_Q.tolist()
+
+
+def text_of(completion: Text) -> str:
+    """A completion's text: itself, or what its messages say, one after the other."""
+    if isinstance(completion, str):
+        return completion
+    return "\n".join(str(message["content"]) for message in completion if message.get("content"))
