@@ -16,7 +16,7 @@ a later run.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -36,6 +36,7 @@ from polypref.policy.history import Floats, Ints
 SCHEMA = 1
 RATES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15)
 TUNED_ON = range(10_000, 10_008)
+QUICK_RATES = (0.04, 0.08)
 REFERENCE = ("GRPO", 8, "true")
 STEPS = 300
 
@@ -82,14 +83,14 @@ def curves(arm: Arm, rate: float, seeds: Ints, steps: int) -> Floats:
     return bandit.train(world, seeds, methods.METHODS[arm.method](), run)
 
 
-def measure(arm: Arm, seeds: int, steps: int) -> dict[str, Any]:
+def measure(arm: Arm, rates: Sequence[float], seeds: int, steps: int) -> dict[str, Any]:
     """Choose the rate, then run the paired seeds: the curves of the groups' mean and of the worst, (S, T)."""
 
     def goodness(rate: float) -> float:
         curve = curves(arm, rate, np.array(TUNED_ON), steps)
         return float(curve.mean() + curve.min(axis=2).mean())
 
-    tried = {rate: goodness(rate) for rate in RATES}
+    tried = {rate: goodness(rate) for rate in rates}
     rate = max(tried, key=tried.__getitem__)
     curve = curves(arm, rate, np.arange(seeds), steps)
     return {
@@ -102,16 +103,15 @@ def measure(arm: Arm, seeds: int, steps: int) -> dict[str, Any]:
 
 def study(out: Path, *, quick: bool, seeds: int, workers: int, tell: Callable[[int, int, Arm], None]) -> dict[str, Any]:
     """Run what is not stored yet, and write ``policy.json``, whose content it returns; ``tell`` hears of each arm."""
-    steps = 60 if quick else STEPS
-    chosen = arms(quick)
+    steps, rates, chosen = (60, QUICK_RATES, arms(True)) if quick else (STEPS, RATES, arms(False))
     code = " ".join(code_hash(module.__name__) for module in (advantages, bandit, history, methods))
-    paths = {arm: out / "arms" / f"{_name(arm, seeds, steps, code)}.json" for arm in chosen}
+    paths = {arm: out / "arms" / f"{_name(arm, rates, seeds, steps, code)}.json" for arm in chosen}
     (out / "arms").mkdir(parents=True, exist_ok=True)
     missing = [arm for arm in chosen if not paths[arm].exists()]
     done = len(chosen) - len(missing)
     if missing:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            running = {pool.submit(measure, arm, seeds, steps): arm for arm in missing}
+            running = {pool.submit(measure, arm, rates, seeds, steps): arm for arm in missing}
             for future in as_completed(running):
                 write_json(paths[running[future]], future.result())
                 done += 1
@@ -120,15 +120,15 @@ def study(out: Path, *, quick: bool, seeds: int, workers: int, tell: Callable[[i
     content = {
         "schema": SCHEMA,
         "versions": {"polypref": __version__, "numpy": np.__version__},
-        "settings": {"seeds": seeds, "steps": steps, "completions": 256, "rates": list(RATES), "quick": quick},
+        "settings": {"seeds": seeds, "steps": steps, "completions": 256, "rates": list(rates), "quick": quick},
         "rows": [row for arm in chosen for row in _rows(arm, found)],
     }
     write_json(out / "policy.json", content)
     return content
 
 
-def _name(arm: Arm, seeds: int, steps: int, code: str) -> str:
-    text = json.dumps([asdict(arm), seeds, steps, code, list(RATES)])
+def _name(arm: Arm, rates: Sequence[float], seeds: int, steps: int, code: str) -> str:
+    text = json.dumps([asdict(arm), seeds, steps, code, list(rates)])
     return blake2b(text.encode(), digest_size=12).hexdigest()
 
 

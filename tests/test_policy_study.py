@@ -1,0 +1,69 @@
+"""The study of advantages on bandits: what is stored, what is compared, what is printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polypref.cli import main
+from polypref.evaluation.policy_study import Arm, arms, study
+from polypref.report.policy import markdown
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("policy")
+    study(out, quick=True, seeds=3, workers=2, tell=lambda *_: None)
+    return out
+
+
+def test_what_is_stored_is_found_again_and_gives_the_same(ran: Path) -> None:
+    before = json.loads((ran / "policy.json").read_text())
+    told: list[Arm] = []
+    first = sorted((ran / "arms").iterdir())[0]
+    first.unlink()
+    again = study(ran, quick=True, seeds=3, workers=1, tell=lambda done, total, arm: told.append(arm))
+    assert len(told) == 1
+    assert first.exists()
+    assert again == before
+
+
+def test_gains_are_differences_to_grpo_seed_by_seed(ran: Path) -> None:
+    rows = json.loads((ran / "policy.json").read_text())["rows"]
+    assert len({(row["setting"], row["method"], row["generations"]) for row in rows}) == len(arms(True)) == 6
+    by = {(row["setting"], row["method"], row["metric"]): row for row in rows}
+    for (setting, method, metric), row in by.items():
+        assert row["seeds"] == 3
+        if metric.endswith("_gain"):
+            own, reference = by[setting, method, metric[:-5]], by[setting, "GRPO", metric[:-5]]
+            assert row["value"] == pytest.approx(own["value"] - reference["value"])
+            assert (row["lo"] == row["hi"] == 0) == (method == "GRPO")
+            assert row["lo"] <= row["value"] <= row["hi"]
+    assert by["identical groups", "GRPO", "worst"]["value"] > by["minority scale 0.1", "GRPO", "worst"]["value"]
+
+
+def test_the_whole_study_has_its_reference_and_controls_in_every_setting() -> None:
+    chosen = arms(False)
+    assert len(set(chosen)) == len(chosen)
+    for setting in {arm.setting for arm in chosen}:
+        assert Arm(setting, "GRPO", 8) in chosen
+        assert Arm(setting, "P-GRPO paper", 1) in chosen
+    assert {arm.labels for arm in chosen} == {"true", "shuffled", "random"}
+
+
+def test_tables_name_every_arm_and_print_what_is_sure_in_bold(ran: Path) -> None:
+    content = json.loads((ran / "policy.json").read_text())
+    text = markdown(content)
+    assert text.count("| GRPO | 8 |") == 2
+    sure = [row for row in content["rows"] if row["metric"] == "macro_gain" and row["lo"] > 0]
+    assert sure and all(f"**{100 * row['value']:+.1f} (" in text for row in sure)
+    assert np.isfinite([row["value"] for row in content["rows"] if row["value"] is not None]).all()
+
+
+@pytest.mark.parametrize("flags", [["--seeds", "1"], ["--workers", "-1"]])
+def test_settings_that_cannot_work(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench-policy", "--quick", "--out", str(tmp_path), *flags]) == 2
+    assert f"{flags[0]} {flags[1]}" in capsys.readouterr().err
