@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from polypref.cli import main
 from polypref.evaluation.policy_study import Arm, arms, study
-from polypref.report.policy import markdown
+from polypref.report.policy import chart, markdown
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,14 @@ def test_tables_name_every_arm_and_print_what_is_sure_in_bold(ran: Path) -> None
     sure = [row for row in content["rows"] if row["metric"] == "macro_gain" and row["lo"] > 0]
     assert sure and all(f"**{100 * row['value']:+.1f} (" in text for row in sure)
     assert np.isfinite([row["value"] for row in content["rows"] if row["value"] is not None]).all()
+
+
+def test_the_picture_marks_every_interval_where_it_is(ran: Path) -> None:
+    content = json.loads((ran / "policy.json").read_text())
+    svg = ElementTree.fromstring(chart(content))
+    marks = [one for one in svg.iter("{http://www.w3.org/2000/svg}line") if one.get("stroke-width") == "2"]
+    assert len(marks) == 4, "two methods in two settings; GRPO with two completions is not in the quick study"
+    assert all(float(one.get("x1", 0)) < float(one.get("x2", 0)) for one in marks)
 
 
 @pytest.mark.parametrize("flags", [["--seeds", "1"], ["--workers", "-1"]])

@@ -13,8 +13,9 @@ from polypref.cli.files import write
 class BenchPolicy:
     """Compare ways to turn rewards into advantages on bandits whose expected rewards are known exactly.
 
-    Writes policy.json (a row for each setting, method and figure) and policy.md (gains over GRPO, worst-served group
-    first), and prints the latter. A run that was stopped goes on where it was. docs/pgrpo.md tells the settings apart.
+    Writes policy.json (a row for each setting, method and figure), policy.md (gains over GRPO, the best for the
+    worst-served group first) and policy.svg, and prints the tables. A run that was stopped goes on where it was.
+    docs/pgrpo.md tells the settings apart.
     """
 
     out: Path = Path("polypref-policy")
@@ -31,7 +32,7 @@ class BenchPolicy:
         from polypref.errors import SettingsError
         from polypref.evaluation.policy_study import study
         from polypref.evaluation.results import cores
-        from polypref.report.policy import markdown
+        from polypref.report.policy import chart, markdown
 
         if self.seeds < 2:
             raise SettingsError(f"--seeds {self.seeds} leaves no interval; expected 2 or more.")
@@ -44,6 +45,7 @@ class BenchPolicy:
         content = study(self.out, quick=self.quick, seeds=self.seeds, workers=self.workers or cores(), tell=tell)
         text = markdown(content)
         write(self.out / "policy.md", text.encode())
+        write(self.out / "policy.svg", chart(content).encode())
         print(text)
-        print(f"tables: {self.out / 'policy.md'}, {self.out / 'policy.json'}")
+        print(f"tables and picture: {', '.join(str(self.out / f'policy.{kind}') for kind in ('md', 'svg', 'json'))}")
         return 0
