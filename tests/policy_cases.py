@@ -85,16 +85,21 @@ def weights(trained: Any) -> str:
 
 
 def recorded(run: Any) -> list[dict[str, Any]]:
-    """What the trainer's normalizers are told and answer, batch by batch."""
+    """What the trainer's normalizers are told and answer, and what this process trains on, batch by batch."""
     found: list[dict[str, Any]] = []
-    own = run._advantages
+    own, output = run._advantages, run._generate_and_score_completions
 
     def advantages(reward_BF: Any, prompt_B: Any, key_LB: Any) -> Any:
         value_B = own(reward_BF, prompt_B, key_LB)
         found.append({"reward": reward_BF[:, 0].tolist(), "key": list(key_LB[0]), "value": value_B.tolist()})
         return value_B
 
-    run._advantages = advantages
+    def scored(inputs: Any) -> Any:
+        result = output(inputs)
+        found[-1]["used"] = result["advantages"].tolist()
+        return result
+
+    run._advantages, run._generate_and_score_completions = advantages, scored
     return found
 
 

@@ -143,6 +143,16 @@ def test_shrunken_is_the_best_linear_forecast() -> None:
     assert (found**2).mean() * w == pytest.approx(errors[pull], rel=0.02)
 
 
+def test_a_reward_whose_siblings_are_missing_is_measured_on_the_total_spread() -> None:
+    rng = np.random.default_rng(0)
+    prompt_B = np.arange(400) // 2
+    reward_B = 10 * rng.standard_normal(200)[prompt_B] + rng.standard_normal(400)
+    reward_B[:8:2] = np.nan
+    found = Normalizer(SHRUNKEN)(reward_B, prompt_B, [["a"] * 400]).value_B
+    told = reward_B[np.isfinite(reward_B)]
+    np.testing.assert_allclose(found[1:8:2], (reward_B[1:8:2] - told.mean()) / told.std(), rtol=1e-9)
+
+
 def test_alone_shrunken_is_the_papers_and_prompt_has_no_signal() -> None:
     reward_B, _, keys = batch(0)
     alone = (reward_B, np.arange(len(reward_B)), keys)
@@ -210,7 +220,18 @@ def test_one_prompt_of_two_groups_is_refused() -> None:
         Normalizer()(np.zeros(2), np.zeros(2, int), [["a", "b"]])
 
 
-@pytest.mark.parametrize(("setting", "value"), [("half_life", 0.5), ("min_count", 0), ("shrinkage", -1), ("clip", -1)])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("half_life", 0.5), ("half_life", np.inf), ("min_count", 0), ("shrinkage", -1), ("clip", -1)]
+)
 def test_settings_that_cannot_work(setting: str, value: float) -> None:
     with pytest.raises(SettingsError, match=f"{setting} is {value}; expected"):
         Normalization(**{setting: value})
+
+
+def test_a_history_that_could_never_be_used_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"half_life is 10, so no more than 14\.9 rewards .* min_count is 16"):
+        Normalization(half_life=10)
+    short = Normalizer(Normalization(half_life=12))
+    for seed in range(30):
+        last = short(*batch(seed))
+    assert not last.fell_back_B.any()

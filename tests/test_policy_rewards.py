@@ -46,6 +46,8 @@ def test_chats_are_read_as_their_text(scorer: Scorer) -> None:
     asked = [[{"role": "user", "content": "How?"}]] * 4
     assert reward(prompts=asked, completions=chats) == reward(prompts=["How?"] * 4, completions=TEXTS)
     assert text_of([{"content": "a"}, {"content": None}, {"content": "b"}]) == "a\nb"
+    parts = [{"type": "image"}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert text_of([{"role": "assistant", "content": parts}]) == "a\nb"
 
 
 def test_it_travels_to_other_processes(scorer: Scorer) -> None:

@@ -59,6 +59,8 @@ def test_tables_name_every_arm_and_print_what_is_sure_in_bold(ran: Path) -> None
     content = json.loads((ran / "policy.json").read_text())
     text = markdown(content)
     assert text.count("| GRPO | 8 |") == 2
+    controlled = [{**row, "groups": "shuffled"} for row in content["rows"] if row["setting"] == "minority scale 0.1"]
+    assert markdown({**content, "rows": content["rows"] + controlled}).count("## minority scale 0.1") == 1
     sure = [row for row in content["rows"] if row["metric"] == "macro_gain" and row["lo"] > 0]
     assert sure and all(f"**{100 * row['value']:+.1f} (" in text for row in sure)
     assert np.isfinite([row["value"] for row in content["rows"] if row["value"] is not None]).all()

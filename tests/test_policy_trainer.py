@@ -132,6 +132,14 @@ def test_evaluation_leaves_the_histories_alone(model: Path, tmp_path: Path) -> N
     assert np.isfinite(found["eval_pgrpo/a/reward"])
 
 
+def test_evaluation_may_be_larger_than_a_batch_of_generations(model: Path, tmp_path: Path) -> None:
+    small = config(tmp_path, per_device_train_batch_size=2, num_generations=2, per_device_eval_batch_size=8)
+    run = trainer(model, small, eval_dataset=rows(8))
+    run.train()
+    run.evaluate()
+    assert len(run._logs["advantages"]) == 4, "TRL keeps as many as a batch of generations holds"
+
+
 def test_with_peft(model: Path, tmp_path: Path) -> None:
     from peft import LoraConfig
 
@@ -170,6 +178,17 @@ def test_resuming_without_the_histories_is_refused(model: Path, tmp_path: Path) 
         trainer(model, changed).train(resume_from_checkpoint=str(file.parent))
 
 
+def test_resuming_with_other_rewards_is_refused(model: Path, tmp_path: Path) -> None:
+    trainer(model, config(tmp_path, reward_weights=[1.0, 0.5]), [liked, short]).train()
+    checkpoint = str(tmp_path / "checkpoint-2")
+    heavier = trainer(model, config(tmp_path, reward_weights=[1.0, 50.0]), [liked, short])
+    with pytest.raises(ArtifactError, match=r"reward_weights was \[1\.0, 0\.5\], now \[1\.0, 50\.0\]"):
+        heavier.train(resume_from_checkpoint=checkpoint)
+    swapped = trainer(model, config(tmp_path, reward_weights=[1.0, 0.5]), [short, liked])
+    with pytest.raises(ArtifactError, match=r"rewards was \['liked', 'short'\], now \['short', 'liked'\]"):
+        swapped.train(resume_from_checkpoint=checkpoint)
+
+
 def test_checkpoints_amid_a_batch_of_generations_are_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"save_steps=1 would save amid .* used for 2 steps"):
         trainer(model, config(tmp_path, save_steps=1, num_iterations=2))
@@ -191,16 +210,30 @@ def test_two_processes_are_one(model: Path, tmp_path: Path) -> None:
     done = subprocess.run([*launch, str(CASES), str(model), str(tmp_path), "4"], capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
+    used = [list(zip(*[[batch.pop("used") for batch in one["batches"]] for one in (first, second)], strict=True))]
     assert first == second
     alone = Normalizer(config(tmp_path).normalization(), ("group",))
     assert len(first["batches"]) == 4
-    for batch in first["batches"]:
+    for batch, (of_0, of_1) in zip(first["batches"], used[0], strict=True):
+        np.testing.assert_allclose([*of_0, *of_1], batch["value"], rtol=1e-6)
+        assert of_0 != of_1
         found = alone(np.array(batch["reward"]), np.arange(16) // 4, [batch["key"]])
         np.testing.assert_array_equal(found.value_B, batch["value"])
     assert state.digest([alone]) == first["histories"]
 
 
 # what is refused
+
+
+def test_one_completion_a_prompt_needs_even_batches(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="num_generations=1 needs an even number of completions"):
+        config(tmp_path, num_generations=1, per_device_train_batch_size=1, gradient_accumulation_steps=1)
+
+
+@pytest.mark.parametrize("setting", [{"advantage_baseline": "grp"}, {"advantage_order": "pre"}, {"history_cold": "x"}])
+def test_misspelt_settings(tmp_path: Path, setting: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match=f"is '{next(iter(setting.values()))}'; expected '"):
+        config(tmp_path, **setting)
 
 
 @pytest.mark.parametrize(

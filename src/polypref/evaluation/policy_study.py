@@ -104,7 +104,7 @@ def measure(arm: Arm, rates: Sequence[float], seeds: int, steps: int) -> dict[st
 def study(out: Path, *, quick: bool, seeds: int, workers: int, tell: Callable[[int, int, Arm], None]) -> dict[str, Any]:
     """Run what is not stored yet, and write ``policy.json``, whose content it returns; ``tell`` hears of each arm."""
     steps, rates, chosen = (60, QUICK_RATES, arms(True)) if quick else (STEPS, RATES, arms(False))
-    code = " ".join(code_hash(module.__name__) for module in (advantages, bandit, history, methods))
+    code = " ".join(map(code_hash, (__name__, *(part.__name__ for part in (advantages, bandit, history, methods)))))
     paths = {arm: out / "arms" / f"{_name(arm, rates, seeds, steps, code)}.json" for arm in chosen}
     (out / "arms").mkdir(parents=True, exist_ok=True)
     missing = [arm for arm in chosen if not paths[arm].exists()]

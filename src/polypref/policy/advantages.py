@@ -24,19 +24,24 @@ Covered: rewards that are not finite get advantage 0 and enter no statistic; a g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polypref.errors import SettingsError
-from polypref.policy.history import Floats, Ints, RewardHistory
+from polypref.policy.history import Floats, Ints, RewardHistory, remembered
 
 Key = str | int
 Path = tuple[Key, ...]  # of a group: its own key behind those of the groups that it lies in
+
+Baseline = Literal["group", "prompt", "shrunken"]
+Order = Literal["after", "before"]
+Cold = Literal["prompt", "parent"]
 
 EPSILON = 1e-4  # of GRPO's scale, as in TRL
 ROUNDING = 1e-12  # a variance below this share of the squared mean is none
@@ -52,32 +57,37 @@ class Normalization:
                    back.
     ``half_life``  of the history, in rewards of the group itself; None: everything counts the same, which under an
                    improving policy leaves mu_p behind.
-    ``min_count``  rewards that a group must have had; until then its advantages are those of ``cold``.
+    ``min_count``  rewards that must be remembered of a group; until then its advantages are those of ``cold``.
     ``cold``       "prompt": GRPO's, within the prompt; "parent": with the statistics of the level above.
     ``shrinkage``  rewards that the parent's spread counts for in a group's own, on the log scale; 0: nothing.
     ``clip``       largest absolute advantage; None: any.
     ``epsilon``    added to the scale; more than 0 makes groups whose rewards are small learn less.
     """
 
-    baseline: Literal["group", "prompt", "shrunken"] = "shrunken"
-    order: Literal["after", "before"] = "after"
+    baseline: Baseline = "shrunken"
+    order: Order = "after"
     half_life: float | None = None
     min_count: int = 16
-    cold: Literal["prompt", "parent"] = "prompt"
+    cold: Cold = "prompt"
     shrinkage: float = 0.0
     clip: float | None = None
     epsilon: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("half_life", self.half_life, 1),
-            ("min_count", self.min_count, 1),
-            ("shrinkage", self.shrinkage, 0),
-            ("clip", self.clip, 0),
-            ("epsilon", self.epsilon, 0),
-        ):
-            if value is not None and not value >= least:
-                raise SettingsError(f"{name} is {value}; expected {least} or more.")
+        named = {"baseline": (self.baseline, Baseline), "order": (self.order, Order), "cold": (self.cold, Cold)}
+        for name, (value, kinds) in named.items():
+            if value not in get_args(kinds):
+                raise SettingsError(f"{name} is {value!r}; expected {' or '.join(map(repr, get_args(kinds)))}.")
+        lowest = {"half_life": 1, "min_count": 1, "shrinkage": 0, "clip": 0, "epsilon": 0}
+        for name, least in lowest.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < math.inf:
+                raise SettingsError(f"{name} is {value}; expected a number, {least} or more.")
+        if self.half_life and self.min_count >= (most := remembered(self.half_life)):
+            raise SettingsError(
+                f"half_life is {self.half_life:g}, so no more than {most:.1f} rewards are ever remembered, and "
+                f"min_count is {self.min_count}: no history would be used. Make half_life longer or min_count smaller."
+            )
 
 
 PAPER = Normalization(baseline="group", min_count=2, epsilon=EPSILON)
@@ -255,7 +265,7 @@ class Normalizer:
             pull_B = np.nan_to_num(between_B / (between_B + within_B / others_B))  # 0 / 0: all rewards are equal
             left_out_B = prompt_B - prompts.residual_B / others_B
             baseline_B = np.where(others_B > 0, mean_B + pull_B * (left_out_B - mean_B), mean_B)
-        return baseline_B, np.sqrt(within_B)
+        return baseline_B, np.sqrt(np.where(others_B > 0, within_B, total_B))
 
 
 def accumulate_paths(key_LB: Sequence[Sequence[Key]]) -> list[list[Path]]:

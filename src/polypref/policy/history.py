@@ -8,8 +8,9 @@ With a half-life of h, a group's history weighs ``2^(-n/h)`` of what it did once
 come; the count is then of rewards remembered and settles at ``1 / (1 - 2^(-1/h))``, about 1.44 h.
 
 Covered: the order of a batch changes nothing, to the last bit; cutting batches otherwise changes nothing but rounding
-(with a half-life: the rewards of one batch weigh the same); merging equals concatenating; large offsets (1e9) cost no
-digits of the spread; NaN and infinite numbers never enter. Not covered: a history does not know its groups' names.
+(with a half-life: the rewards of one batch weigh the same); merging equals concatenating where nothing is forgotten;
+large offsets (1e9) cost no digits of the spread; NaN and infinite numbers never enter. Not covered: a history does not
+know its groups' names.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ class Batch:
         return cls(group_B[start_K], count_K.astype(np.float64), first_K + shift_K, m2_K)
 
 
+def remembered(half_life: float) -> float:
+    """How many of a group's rewards a history remembers in the long run."""
+    return float(-1 / np.expm1(-np.log(2) / half_life))
+
+
 def _sums(value_B: Floats, start_K: Ints) -> Floats:
     return np.add.reduceat(value_B, start_K) if len(start_K) else np.zeros(0)
 
@@ -80,8 +86,8 @@ class RewardHistory:
         self.grow(int(new.group_K[-1]) + 1 if len(new.group_K) else 0)
         kept_K, weight_K = np.ones(len(new.group_K)), new.count_K
         if self.half_life is not None:
-            kept_K = np.exp2(-new.count_K / self.half_life)
-            weight_K = (1 - kept_K) / -np.expm1(-np.log(2) / self.half_life)
+            decay_K = -np.log(2) / self.half_life * new.count_K
+            kept_K, weight_K = np.exp(decay_K), -np.expm1(decay_K) * remembered(self.half_life)
         self._add(Batch(new.group_K, weight_K, new.mean_K, new.m2_K * weight_K / new.count_K), kept_K)
 
     def merged(self, other: RewardHistory) -> RewardHistory:

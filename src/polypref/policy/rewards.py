@@ -58,4 +58,9 @@ def text_of(completion: Text) -> str:
     """A completion's text: itself, or what its messages say, one after the other."""
     if isinstance(completion, str):
         return completion
-    return "\n".join(str(message["content"]) for message in completion if message.get("content"))
+    return "\n".join(_said(message["content"]) for message in completion if message.get("content"))
+
+
+def _said(content: Any) -> str:
+    """A message's text: itself, or the text among its parts."""
+    return content if isinstance(content, str) else "\n".join(part["text"] for part in content if "text" in part)

@@ -65,8 +65,8 @@ def save(path: Path, normalizers: list[Normalizer], **facts: Any) -> None:
         raise CacheError(f"cannot write {path}: {error.strerror}. Free the space or choose another folder.") from error
 
 
-def load(path: Path, like: list[Normalizer]) -> tuple[list[Normalizer], dict[str, Any]]:
-    """The histories in ``path``, gathered under the settings of ``like``, and the facts beside them.
+def load(path: Path, like: list[Normalizer], **facts: Any) -> tuple[list[Normalizer], dict[str, Any]]:
+    """The histories in ``path``, gathered under the settings of ``like`` and equal ``facts``; and all facts.
 
     Raises ArtifactError when there is no such file, or it is damaged, of another version or of other settings.
     """
@@ -85,10 +85,14 @@ def load(path: Path, like: list[Normalizer]) -> tuple[list[Normalizer], dict[str
             f"{path} is of version {about.get('version')}, this polypref reads version {VERSION}; resume with the "
             "polypref that wrote it, or start a new run."
         )
-    asked = [settings_of(normalizer) for normalizer in like]
-    if about["settings"] != asked:
-        raise ArtifactError(f"{path} was gathered under other settings: {_difference(about['settings'], asked)}.")
-    return [_restored(found, n, normalizer) for n, normalizer in enumerate(like)], about
+    asked = [{**settings_of(normalizer), **facts} for normalizer in like]
+    had = [{**settings, **{name: about.get(name) for name in facts}} for settings in about.get("settings", [])]
+    if had != asked:
+        raise ArtifactError(f"{path} was gathered under other settings: {_difference(had, asked)}.")
+    try:
+        return [_restored(found, n, normalizer) for n, normalizer in enumerate(like)], about
+    except (KeyError, ValueError) as error:
+        raise ArtifactError(f"{path} lacks {error}; resume from an earlier checkpoint.") from error
 
 
 def _restored(found: dict[str, NDArray], n: int, like: Normalizer) -> Normalizer:
@@ -108,7 +112,7 @@ def _difference(was: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:
     if len(was) != len(now):
         return f"{len(was)} reward functions with a history each, now {len(now)}"
     pairs = [(name, old.get(name), new.get(name)) for old, new in zip(was, now, strict=True) for name in {**old, **new}]
-    return ", ".join(f"{name} was {old!r}, now {new!r}" for name, old, new in pairs if old != new)
+    return ", ".join(dict.fromkeys(f"{name} was {old!r}, now {new!r}" for name, old, new in pairs if old != new))
 
 
 def _text(content: Any) -> NDArray[np.uint8]:

@@ -67,7 +67,15 @@ class PGRPOConfig(GRPOConfig):
         alone = self.num_generations == 1
         if alone:  # TRL asks for two, since GRPO learns nothing from one; a history does
             self.num_generations = 2
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            if alone and "divisible by" in str(error):
+                raise SettingsError(
+                    "num_generations=1 needs an even number of completions in a batch of generations and in one of "
+                    "evaluation, over all processes; choose even batch sizes."
+                ) from error
+            raise
         self.num_generations = 1 if alone else self.num_generations
         self.normalization()
 
@@ -110,7 +118,8 @@ class PGRPOTrainer(GRPOTrainer):
             raise SettingsError(f"args is a {type(self.args).__name__}; expected a PGRPOConfig.")
         users = self.args.user_column
         self._columns = (self.args.group_column, *([users] if users else []))
-        for data in (self.train_dataset, self.eval_dataset):
+        evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
+        for data in (self.train_dataset, *evaluated):
             _check_columns(getattr(data, "column_names", None), self._columns)
         self._check_boundaries()
         each = self.multi_objective_aggregation == "normalize_then_sum"
@@ -124,11 +133,15 @@ class PGRPOTrainer(GRPOTrainer):
             return super().train(*args, **kwargs)
         folder = Path(str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".pgrpo.lock")
         try:
-            with FileLock(folder / ".pgrpo.lock", timeout=0):
-                return super().train(*args, **kwargs)
+            lock.acquire(timeout=0)
         except Timeout:
             raise SettingsError(f"another trainer is writing {folder}; choose another output_dir.") from None
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            lock.release()
 
     @property
     def _learns(self) -> bool:
@@ -144,8 +157,8 @@ class PGRPOTrainer(GRPOTrainer):
             raise
         except Exception as error:
             raise InputError(
-                f"a reward function failed at step {self.state.global_step}: {type(error).__name__}: {error}; the last "
-                "checkpoint is whole, mend the function and resume."
+                f"a reward function failed at step {self.state.global_step}: {type(error).__name__}: {error}. Mend it "
+                "and resume from the last checkpoint, where there is one."
             ) from error
         self._rewards_and_keys = rewards, gather_object(keys)
         return rewards
@@ -162,8 +175,10 @@ class PGRPOTrainer(GRPOTrainer):
         local = output["advantages"]
         start = self.accelerator.process_index * len(local)
         output["advantages"] = local.new_tensor(value_B[start : start + len(local)])
-        for logged, value in zip(range(-len(value_B), 0), value_B.tolist(), strict=True):
-            self._logs["advantages"][logged] = value  # TRL has noted its own
+        log = self._logs["advantages"]  # TRL has noted its own, as many as there is room for
+        shown = value_B.tolist()[-len(log) :]
+        for at, value in zip(range(-len(shown), 0), shown, strict=True):
+            log[at] = value
         return output
 
     def _advantages(self, reward_BF: np.ndarray, prompt_B: np.ndarray, key_LB: list[tuple[Key, ...]]) -> np.ndarray:
@@ -177,33 +192,41 @@ class PGRPOTrainer(GRPOTrainer):
             for normalizer, (reward_B, _) in zip(self.histories, columns, strict=True)
         ]
         value_B = np.sum([one.value_B * weight for one, (_, weight) in zip(found, columns, strict=True)], axis=0)
-        self._log_groups(found[0], sum_B, value_B, key_LB)
+        if self.args.advantage_clip is not None and not self.args.paper:
+            value_B = value_B.clip(-self.args.advantage_clip, self.args.advantage_clip)
+        self._log_groups(found, sum_B, value_B, key_LB)
         return value_B
 
     def _log_groups(
-        self, found: Advantages, reward_B: np.ndarray, value_B: np.ndarray, key_LB: list[tuple[Key, ...]]
+        self, found: list[Advantages], reward_B: np.ndarray, value_B: np.ndarray, key_LB: list[tuple[Key, ...]]
     ) -> None:
+        """Figures of the groups that came first; count, mean and scale where there is one history to tell them of."""
         metrics = self._metrics["train" if self._learns else "eval"]
-        metrics["pgrpo/fell_back"].append(float(found.fell_back_B.mean()))
-        history = self.histories[0].levels[1].rewards
+        metrics["pgrpo/fell_back"].append(float(np.mean([one.fell_back_B.mean() for one in found])))
+        groups = self.histories[0].levels[1]
         total = max(float(np.abs(value_B).sum()), 1e-12)
-        key_B = np.array([str(key) for key in key_LB[0]])
-        numbers = {str(key): number for (key, *_), number in self.histories[0].levels[1].numbers.items()}
-        for key in np.unique(key_B)[:SHOWN]:
-            at = key_B == key
-            shown = {"reward": float(np.nanmean(reward_B[at])) if np.isfinite(reward_B[at]).any() else float("nan")}
+        number_B = np.array([groups.numbers.get((key,), SHOWN) for key in key_LB[0]])
+        for number in np.unique(number_B[number_B < SHOWN]):
+            at = number_B == number
+            told = reward_B[at & np.isfinite(reward_B)]
+            shown = {"reward": float(told.mean()) if len(told) else float("nan")}
             shown["signal"] = float(np.abs(value_B[at]).sum()) / total
-            if key in numbers:
-                count, mean, variance = (float(v[0]) for v in history.of(np.array([numbers[key]])))
+            if len(found) == 1:
+                count, mean, variance = (float(v[0]) for v in groups.rewards.of(np.array([number])))
                 shown |= {"count": count, "mean": mean, "scale": variance**0.5}
             for name, value in shown.items():
-                metrics[f"pgrpo/{key}/{name}"].append(value)
+                metrics[f"pgrpo/{key_LB[0][int(at.argmax())]}/{name}"].append(value)
 
     # --- checkpoints
 
     def _every(self) -> int:
         """Micro-steps that one batch of generations is used for."""
         return cast(int, self.args.steps_per_generation) * self.num_iterations
+
+    def _told(self) -> dict[str, Any]:
+        """What the rewards in the histories are."""
+        weights = self.reward_weights.tolist()
+        return {"rewards": list(self.reward_func_names), "reward_weights": weights}
 
     def _check_boundaries(self) -> None:
         args = self.args
@@ -221,15 +244,15 @@ class PGRPOTrainer(GRPOTrainer):
         assert len(digests) == 1, "every process has the same histories"
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            whole = self.state.global_step * self.args.gradient_accumulation_steps % self._every() == 0
-            state.save(folder / state.NAME, self.histories, step=self.state.global_step, whole=whole)
+            whole = self._step % self._every() == 0  # micro-steps since the run began, on such a boundary
+            state.save(folder / state.NAME, self.histories, **self._told(), step=self.state.global_step, whole=whole)
         super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        self.histories, about = state.load(Path(checkpoint) / state.NAME, self.histories)
+        self.histories, about = state.load(Path(checkpoint) / state.NAME, self.histories, **self._told())
         if not about["whole"]:
             raise SettingsError(
                 f"{checkpoint} was saved amid a batch of generations, which is used for {self._every()} micro-steps; "
@@ -237,16 +260,13 @@ class PGRPOTrainer(GRPOTrainer):
             )
 
 
-def _check_columns(found: Iterable[str] | dict[str, Iterable[str]] | None, columns: tuple[str, ...]) -> None:
-    if found is None:  # a stream: looked at row by row
-        return
-    for names in found.values() if isinstance(found, dict) else [found]:
-        for column in columns:
-            if column not in names:
-                raise SettingsError(
-                    f"the dataset has no column {column!r}; found: {', '.join(names)}. Set group_column to the one "
-                    "with each prompt's preference group."
-                )
+def _check_columns(found: Iterable[str] | None, columns: tuple[str, ...]) -> None:
+    for column in columns:
+        if found is not None and column not in found:  # None: a stream, looked at row by row
+            raise SettingsError(
+                f"the dataset has no column {column!r}; found: {', '.join(found)}. Set group_column to the one with "
+                "each prompt's preference group."
+            )
 
 
 def check_keys(keys: list[list[Any]], columns: tuple[str, ...]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from itertools import groupby
 from typing import Any
 
 COLUMNS = ("worst_gain", "macro_gain", "final_worst_gain", "completions")
@@ -22,8 +21,11 @@ def markdown(content: Mapping[str, Any]) -> str:
         "with 95 % intervals over seeds; in bold those clear of zero. completions: share of the run until the worst "
         "group has what GRPO gives it in the end. Learning rates are each arm's best on other seeds.",
     ]
-    for setting, rows in groupby(content["rows"], key=lambda row: row["setting"]):
-        parts += ["", f"## {setting}", "", HEAD, "|---|---|---|---|---|---|---|---|", *_lines(list(rows))]
+    by_setting: dict[str, list[dict[str, Any]]] = {}
+    for row in content["rows"]:
+        by_setting.setdefault(row["setting"], []).append(row)
+    for setting, rows in by_setting.items():
+        parts += ["", f"## {setting}", "", HEAD, "|---|---|---|---|---|---|---|---|", *_lines(rows)]
     return "\n".join(parts) + "\n"
 
 
