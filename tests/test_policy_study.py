@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from polypref.cli import main
+from polypref.errors import ArtifactError, CacheError
 from polypref.evaluation.policy_study import Arm, arms, study
 from polypref.report.policy import chart, markdown
 
@@ -78,3 +80,15 @@ def test_the_picture_marks_every_interval_where_it_is(ran: Path) -> None:
 def test_settings_that_cannot_work(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench-policy", "--quick", "--out", str(tmp_path), *flags]) == 2
     assert f"{flags[0]} {flags[1]}" in capsys.readouterr().err
+
+
+def test_a_damaged_arm_and_a_file_for_a_folder_are_one_line(ran: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(ran, copy)
+    damaged = sorted((copy / "arms").iterdir())[0]
+    damaged.write_text("{")
+    with pytest.raises(ArtifactError, match=rf"{damaged.name} cannot be read .* remove it and run again"):
+        study(copy, quick=True, seeds=3, workers=1, tell=lambda *_: None)
+    (tmp_path / "plain").touch()
+    with pytest.raises(CacheError, match=r"cannot write .*plain/arms: Not a directory"):
+        study(tmp_path / "plain", quick=True, seeds=3, workers=1, tell=lambda *_: None)

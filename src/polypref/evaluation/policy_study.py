@@ -29,7 +29,9 @@ from scipy.special import stdtrit
 
 from polypref import __version__
 from polypref.artifact import write_json
+from polypref.errors import ArtifactError
 from polypref.evaluation.cells import code_hash
+from polypref.evaluation.encoded import made
 from polypref.policy import advantages, bandit, history, methods
 from polypref.policy.history import Floats, Ints
 
@@ -106,7 +108,7 @@ def study(out: Path, *, quick: bool, seeds: int, workers: int, tell: Callable[[i
     steps, rates, chosen = (60, QUICK_RATES, arms(True)) if quick else (STEPS, RATES, arms(False))
     code = " ".join(map(code_hash, (__name__, *(part.__name__ for part in (advantages, bandit, history, methods)))))
     paths = {arm: out / "arms" / f"{_name(arm, rates, seeds, steps, code)}.json" for arm in chosen}
-    (out / "arms").mkdir(parents=True, exist_ok=True)
+    made(out / "arms")
     missing = [arm for arm in chosen if not paths[arm].exists()]
     done = len(chosen) - len(missing)
     if missing:
@@ -116,7 +118,7 @@ def study(out: Path, *, quick: bool, seeds: int, workers: int, tell: Callable[[i
                 write_json(paths[running[future]], future.result())
                 done += 1
                 tell(done, len(chosen), running[future])
-    found = {arm: json.loads(paths[arm].read_text()) for arm in chosen}
+    found = {arm: _stored(paths[arm]) for arm in chosen}
     content = {
         "schema": SCHEMA,
         "versions": {"polypref": __version__, "numpy": np.__version__},
@@ -125,6 +127,13 @@ def study(out: Path, *, quick: bool, seeds: int, workers: int, tell: Callable[[i
     }
     write_json(out / "policy.json", content)
     return content
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); remove it and run again: only it is redone.") from error
 
 
 def _name(arm: Arm, rates: Sequence[float], seeds: int, steps: int, code: str) -> str:

@@ -30,6 +30,7 @@ from polypref.features.protocol import Encoder
 from polypref.learners import ridge, validation
 from polypref.learners.individual import Individual
 from polypref.learners.inputs import Inputs
+from polypref.learners.likelihood import surprise
 from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects
 from polypref.learners.numbering import Numbering
 from polypref.learners.pooled import Pooled
@@ -199,7 +200,7 @@ class SimilarUserScorer(LinearScorer):
         right_N = few.weights_N * (2 * few.label_N - 1)
         right_U = right_N @ np.sign(margin_NU)
         label_N1 = few.label_N[:, None]
-        loss_U = few.weights_N @ (np.logaddexp(0.0, -margin_NU) + (1.0 - label_N1) * margin_NU)
+        loss_U = few.weights_N @ (surprise(margin_NU, label_N1))
         return int(np.lexsort((loss_U, -right_U))[0])
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:

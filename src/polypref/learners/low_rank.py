@@ -31,6 +31,7 @@ from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.descent import Batch, Descent, Model, Parameters, Table, Trial, of_rows
 from polypref.learners.inputs import Inputs
+from polypref.learners.likelihood import surprise
 from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects
 from polypref.learners.panel import Panel
 from polypref.learners.protocol import Serves
@@ -201,7 +202,7 @@ def _mixture(d_NC: NDArray, few: Comparisons, center_C: NDArray, penalty: float)
     def energy(score_C: NDArray) -> tuple[float, NDArray, NDArray]:
         mixture_C = softmax(score_C)
         margin_N = d_NC @ mixture_C
-        loss_N = np.logaddexp(0.0, -margin_N) + (1.0 - few.label_N) * margin_N
+        loss_N = surprise(margin_N, few.label_N)
         shift_C = score_C - center_C
         return float(few.weights_N @ loss_N + penalty * (shift_C @ shift_C) / 2), margin_N, mixture_C
 

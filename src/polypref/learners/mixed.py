@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
+from polypref.learners.likelihood import surprise
+
 Array = NDArray[np.floating]
 
 
@@ -278,7 +280,7 @@ def margins(task: Problem, effects: Effects, prior: Variances) -> Array:
 def objective(task: Problem, effects: Effects, prior: Variances) -> float:
     """Negative log posterior, up to a constant."""
     margin_N = margins(task, effects, prior)
-    loss = (task.weight_N * (np.logaddexp(0.0, -margin_N) + (1.0 - task.label_N) * margin_N)).sum()
+    loss = (task.weight_N * surprise(margin_N, task.label_N)).sum()
     theta_T = np.concatenate([effects.w_K, effects.a_R])
     scale_T = np.concatenate([prior.population_K, np.full(len(effects.a_R), prior.shared)])
     energy = (theta_T[scale_T > 0] ** 2 / scale_T[scale_T > 0]).sum()

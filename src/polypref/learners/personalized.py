@@ -38,6 +38,7 @@ from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.learners.inputs import Inputs
+from polypref.learners.likelihood import surprise
 from polypref.learners.linear import CHUNK
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
 
@@ -247,7 +248,7 @@ class PersonalizedScorer:
             share_E = softmax(own_E) if mixed else own_E
             hidden_2NH = np.tanh(base_2NH + share_E @ outer_EH)
             margin_N = (fixed_2N + sign_2N * (hidden_2NH @ v_H)).reshape(2, -1).sum(axis=0)
-            loss_N = np.logaddexp(0.0, -margin_N) + (1.0 - few.label_N) * margin_N
+            loss_N = surprise(margin_N, few.label_N)
             force_2N = sign_2N * np.tile(weight_N * (expit(margin_N) - few.label_N), 2)
             slope_E = outer_EH @ (v_H * (force_2N @ (1.0 - hidden_2NH**2)))
             slope_E = share_E * (slope_E - slope_E @ share_E) if mixed else slope_E

@@ -20,6 +20,7 @@ from polypref.comparisons import Comparisons, IntArray, Responses, Users
 from polypref.features.protocol import Encoder
 from polypref.learners.descent import Batch, Descent, Model, Trial
 from polypref.learners.inputs import Inputs
+from polypref.learners.likelihood import surprise
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class MixtureScorer(ABC):
         def value(shift_C: Floats) -> tuple[float, Floats]:
             mixture_C = softmax(center_C + shift_C)
             margin_N, slope_NC = margins(mixture_C)
-            loss_N = np.logaddexp(0.0, -margin_N) + (1.0 - few.label_N) * margin_N
+            loss_N = surprise(margin_N, few.label_N)
             pull_C = (few.weights_N * (expit(margin_N) - few.label_N)) @ slope_NC
             slope_C = mixture_C * (pull_C - pull_C @ mixture_C) + self.user_penalty * shift_C
             return float(few.weights_N @ loss_N + self.user_penalty * (shift_C @ shift_C) / 2), slope_C

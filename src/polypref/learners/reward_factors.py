@@ -35,6 +35,7 @@ from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.learners.inputs import Inputs
+from polypref.learners.likelihood import surprise
 from polypref.learners.linear import CHUNK
 from polypref.learners.panel import Panel
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
@@ -190,15 +191,13 @@ class FactorsScorer:
         x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
         chosen_NC, rejected_NC = self._factors(x_RK)[place_2N].reshape(2, len(few), -1)
         gap_NC = chosen_NC - rejected_NC
-        mean_C, root_CC = (
-            self.mean_C,
-            np.linalg.cholesky(self.covariance_CC),
-        )  # weights = mean + root z, with z ~ N(0, 1)
+        mean_C = self.mean_C
+        root_CC = np.linalg.cholesky(self.covariance_CC)  # weights are mean + root z, with z ~ N(0, 1)
         base_N, turn_NC = gap_NC[:, 0] + gap_NC[:, 1:] @ mean_C, gap_NC[:, 1:] @ root_CC
 
         def value(z_C: NDArray) -> tuple[float, NDArray]:
             margin_N = base_N + turn_NC @ z_C
-            loss_N = np.logaddexp(0.0, -margin_N) + (1.0 - few.label_N) * margin_N
+            loss_N = surprise(margin_N, few.label_N)
             slope_C = (few.weights_N * (expit(margin_N) - few.label_N)) @ turn_NC + z_C
             return float(few.weights_N @ loss_N + z_C @ z_C / 2), slope_C
 

@@ -18,6 +18,7 @@ from scipy.special import expit
 
 from polypref.comparisons import FloatArray, IntArray
 from polypref.errors import not_converged
+from polypref.learners.likelihood import surprise
 
 HALVINGS = 12
 
@@ -106,5 +107,5 @@ def _evaluate(
 ) -> tuple[FloatArray, FloatArray]:
     """Margins (B, J) and objective (B,)."""
     margin_BJ = (batch.x_BJK @ w_BK[..., None])[..., 0]
-    loss_BJ = np.logaddexp(0.0, -margin_BJ) + (1.0 - batch.label_BJ) * margin_BJ
+    loss_BJ = surprise(margin_BJ, batch.label_BJ)
     return margin_BJ, (batch.weight_BJ * loss_BJ).sum(axis=1) + ((w_BK - center_K) ** 2).sum(axis=1) / (2 * variance)

@@ -26,6 +26,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import expit
 
 from polypref.errors import not_converged
+from polypref.learners.likelihood import surprise
 from polypref.learners.mixed import LARGEST, Array, Likeness, Variances
 
 MOST = 400  # comparisons up to which their cube is cheap
@@ -122,7 +123,7 @@ def _energy(judged: Judged, covariance_NN: Array, offset_N: Array, alpha_N: Arra
     """Negative log posterior up to a constant, and the margins."""
     moved_N = covariance_NN @ alpha_N
     margin_N = offset_N + moved_N
-    loss_N = np.logaddexp(0.0, -margin_N) + (1.0 - judged.label_N) * margin_N
+    loss_N = surprise(margin_N, judged.label_N)
     return float(judged.weight_N @ loss_N + alpha_N @ moved_N / 2), margin_N
 
 

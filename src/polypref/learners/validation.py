@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import Comparisons
 from polypref.data.split import holdout
 from polypref.errors import NotEnoughData
+from polypref.learners.likelihood import surprise
 
 
 def cut(train: Comparisons, valid: Comparisons | None, seed: int) -> tuple[Comparisons, Comparisons]:
@@ -40,7 +41,7 @@ def measure(margin_N: NDArray, rows: Comparisons) -> dict[str, float]:
 
 def log_loss(margin_N: NDArray, rows: Comparisons) -> float:
     """Weighted mean of -log P(label), labels 1 or one half."""
-    loss_N = np.logaddexp(0.0, -margin_N) + (1.0 - rows.label_N) * margin_N
+    loss_N = surprise(margin_N, rows.label_N)
     return float(np.average(loss_N, weights=rows.weights_N))
 
 
