@@ -13,10 +13,10 @@ SOURCE = Path(__file__).parent.parent / "src"
 LAYERS: dict[int, tuple[str, ...]] = {
     7: ("polypref", "polypref.__main__"),  # the public names; below, only its __version__ may be imported
     6: ("polypref.cli", "polypref.serve"),
-    5: ("polypref.report", "polypref.policy.trainer", "polypref.policy.rewards", "polypref.policy.slime"),
-    4: ("polypref.evaluation", "polypref.bounds", "polypref.policy.groups"),
+    5: ("polypref.report", "polypref.policy.align"),
+    4: ("polypref.evaluation", "polypref.bounds", "polypref.policy.groups", "polypref.policy.rewards"),
     3: ("polypref.learners", "polypref.finetune", "polypref.profile"),
-    2: ("polypref.data", "polypref.features"),
+    2: ("polypref.data", "polypref.features", "polypref.policy.trainer", "polypref.policy.slime"),
     1: ("polypref.comparisons", "polypref.artifact", "polypref.policy"),
     0: ("polypref.errors",),
 }
@@ -105,7 +105,7 @@ def test_the_arrows_are_seen():
         ("learners/x.py", "if TYPE_CHECKING:\n    from polypref import cli"),
         ("learners/x.py", "MODULE = 'polypref.evaluation'"),
         ("learners/x.py", "from polypref import read"),
-        ("policy/groups.py", "from polypref.policy.trainer import Trainer"),
+        ("policy/groups.py", "from polypref.policy.align import align"),
         ("comparisons.py", "from polypref.artifact import save"),
         ("elsewhere.py", "from polypref.errors import PolyprefError"),  # not in the table at all
     ],

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fit": ("polypref.cli.fit", "fit one learner on all judgements and save the scorer"),
     "score": ("polypref.cli.score", "score responses for users with a saved scorer"),
     "table": ("polypref.cli.table", "the evaluation paper's tables from result folders, published figures beside ours"),
+    "align": ("polypref.cli.align", "train a language model with P-GRPO on a saved scorer's rewards, for every group"),
     "bench-policy": (
         "polypref.cli.bench_policy",
         "when P-GRPO beats GRPO: bandits whose truth is known, with controls",
@@ -31,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports for a process stopped by SIGINT, SIGPIPE
-GO_ON = ("compare", "adapt", "bench-policy", "demo")  # commands that keep what they finished
+GO_ON = ("compare", "adapt", "align", "bench-policy", "demo")  # commands that keep what they finished
 
 
 def main(argv: Sequence[str] | None = None) -> int:

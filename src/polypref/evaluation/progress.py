@@ -7,8 +7,6 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from polypref.evaluation.cells import Cell
-
 LINE_EVERY_SECONDS = 10.0
 
 
@@ -38,8 +36,8 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def tell(self, cell: Cell, error: str | None) -> None:
-        """One more cell is done, or failed."""
+    def tell(self, cell: object, error: str | None) -> None:
+        """One more cell (or whatever is counted) is done, or failed."""
         self._done += 1
         if error:
             self._say(f"failed: {cell}: {error}")

@@ -27,10 +27,14 @@ Text = str | Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class ScorerReward:
-    """``scorer`` answers for the users in the data set's ``user_column``; without one, for the population."""
+    """``scorer`` answers for the users in the data set's ``user_column``; without one, for the population.
+
+    ``prompt_column`` has the prompts as people judged answers to them, where the model reads them in a template.
+    """
 
     scorer: Scorer
     user_column: str | None = "user_id"
+    prompt_column: str | None = None
 
     @property
     def __name__(self) -> str:
@@ -41,17 +45,22 @@ class ScorerReward:
         """One reward for each completion. Raises InputError where rows name no user."""
         users = [""] * len(prompts)
         if self.user_column is not None:
-            if self.user_column not in columns:
-                known = ", ".join(name for name, value in columns.items() if isinstance(value, list))
-                raise InputError(
-                    f"the dataset has no column {self.user_column!r} to tell whose rewards are meant; found: {known}. "
-                    "Set user_column, or user_column=None for the population's."
-                )
-            users = [str(user) for user in columns[self.user_column]]
+            why = "to tell whose rewards are meant", "user_column=None for the population's"
+            users = [str(user) for user in _column(columns, "user_column", self.user_column, *why)]
+        if self.prompt_column is not None:
+            why = "with the prompts that people judged answers to", "prompt_column=None for those that the model reads"
+            prompts = _column(columns, "prompt_column", self.prompt_column, *why)
         texts = [text_of(completion) for completion in completions]
         asked = [prompt if isinstance(prompt, str) else [dict(one) for one in prompt] for prompt in prompts]
         pool = from_columns(users, asked, texts, texts)
         return self.scorer.score(pool.responses, pl.Series(users, dtype=pl.String), pool.chosen_N).value_Q.tolist()
+
+
+def _column(columns: Mapping[str, Any], setting: str, name: str, what: str, otherwise: str) -> Sequence[Any]:
+    if name not in columns:
+        known = ", ".join(name for name, value in columns.items() if isinstance(value, list))
+        raise InputError(f"the dataset has no column {name!r} {what}; found: {known}. Set {setting}, or {otherwise}.")
+    return columns[name]
 
 
 def text_of(completion: Text) -> str:

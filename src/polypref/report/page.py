@@ -18,9 +18,9 @@ TEMPLATES = resources.files("polypref.report") / "templates"
 
 
 @cache
-def template() -> jinja2.Template:
-    """The compiled template: everything is escaped unless marked, and an undefined name is an error."""
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Of all templates: everything is escaped unless marked, and an undefined name is an error."""
+    found = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (TEMPLATES / name).read_text(encoding="utf-8")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -28,10 +28,10 @@ def template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     # ``tojson`` writes <, >, & and ' as \u escapes, so data cannot end the script element that holds it.
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters["number"] = words.number
-    environment.filters["unbroken"] = words.unbroken
-    return environment.get_template("report.html.j2")
+    found.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    found.filters["number"] = words.number
+    found.filters["unbroken"] = words.unbroken
+    return found
 
 
 def render(results: Mapping[str, Any], users: pl.DataFrame) -> str:
@@ -40,19 +40,23 @@ def render(results: Mapping[str, Any], users: pl.DataFrame) -> str:
     learners = standing.learner_names(results)
     # The content security policy names the one script by its hash: nothing else runs, whatever the data hold.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = template().render(
-        style=style,
-        script=script,
-        script_hash=f"sha256-{digest}",
-        head=facts.head(results),
-        verdict=results.get("verdict") or {},
-        baseline=standing.baseline_name(results),
-        standing=standing.standing_section(results, learners),
-        people=people.people_section(results, users, learners),
-        sizes=arms.sizes_section(results, learners),
-        placebo=arms.placebo_section(results, learners),
-        profile=described.profile_section(results),
-        findings=facts.findings_section(results),
-        reproduce=facts.reproduce_section(results),
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            style=style,
+            script=script,
+            script_hash=f"sha256-{digest}",
+            head=facts.head(results),
+            verdict=results.get("verdict") or {},
+            baseline=standing.baseline_name(results),
+            standing=standing.standing_section(results, learners),
+            people=people.people_section(results, users, learners),
+            sizes=arms.sizes_section(results, learners),
+            placebo=arms.placebo_section(results, learners),
+            profile=described.profile_section(results),
+            findings=facts.findings_section(results),
+            reproduce=facts.reproduce_section(results),
+        )
     )
     return page.lstrip()

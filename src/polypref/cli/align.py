@@ -1,0 +1,96 @@
+"""``polypref align``: train a language model with P-GRPO on what a saved scorer says the users of each group like."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from polypref.cli.files import write
+from polypref.cli.shared import Columns, Files, Ties
+
+
+@dataclass(frozen=True)
+class Align:
+    """Train a language model for every group at once, on a saved scorer's rewards, and measure what each group gained.
+
+    The prompts and users are those of the preference files. Writes the model, align.html (each group's curve, gains and
+    sample answers) and align.json. A run that was stopped goes on from its last checkpoint. Best told in a TOML file:
+    examples/align.toml.
+    """
+
+    files: Files
+    model: str
+    """A causal language model: a folder, or a name on the hub."""
+    scorer: Path
+    """Folder that polypref fit has written: its rewards are climbed."""
+    groups: str
+    """A folder that polypref groups has written, or the attribute of the users that names their group."""
+    judge: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: none)")] = None
+    """Folder of a second scorer, which is only asked before and after."""
+    out: Path = Path("polypref-aligned")
+    """Folder of the model, the checkpoints and the report."""
+    template: str = "{group}: {prompt}\n"
+    """What the model reads; {user} may stand in it too."""
+    least: int = 10
+    """Judgements that a user must have given for the policy to be trained for them."""
+    samples: int = 256
+    """Answers per group that are drawn before and after."""
+    seed: int = 0
+    trainer: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: TRL's, with num_generations=2)"),
+    ] = ()
+    """Settings of PGRPOConfig, which are TRL's GRPOConfig's and those of docs/pgrpo.md."""
+    ties: Ties = ()
+    columns: Columns = ()
+
+    def run(self) -> int:
+        """Read, load, train, measure, write and print."""
+        from polypref.data.layouts import parse_columns
+        from polypref.data.lint import clean, lint
+        from polypref.data.read import ReadOptions, read
+        from polypref.evaluation.naming import load
+        from polypref.evaluation.progress import Progress
+        from polypref.policy.align import Task, align, groups_from
+        from polypref.report.alignment import page, summary
+
+        task = Task(self.model, self.template, self.least, self.samples, self.seed, settings_from(self.trainer))
+        scorers = {"reward": load(self.scorer)} | ({"judge": load(self.judge)} if self.judge else {})
+        reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
+        comparisons = clean(reading, lint(reading))
+        group_of = groups_from(comparisons, self.groups)
+        with ExitStack() as stack:
+            progress: list[Progress] = []
+
+            def tell(step: int, total: int, logs: Mapping[str, float]) -> None:
+                if not progress:
+                    progress.append(stack.enter_context(Progress("steps", total, step - 1)))
+                progress[0].tell(f"mean reward {logs.get('reward', float('nan')):+.2f}", None)
+
+            found = align(comparisons, group_of, task, scorers, self.out, tell)
+        write(self.out / "align.html", page(found).encode())
+        print(summary(found))
+        print(f"model: {self.out / 'model'}; report: {self.out / 'align.html'}")
+        return 0
+
+
+def settings_from(words: tuple[str, ...]) -> dict[str, Any]:
+    """``NAME=VALUE`` words, each value as TOML reads it, or else as text. Raises SettingsError for anything else."""
+    from polypref.errors import SettingsError
+
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise SettingsError(f"--trainer {word}: expected NAME=VALUE, as in --trainer learning_rate=1e-5.")
+        try:
+            found[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[name] = {"True": True, "False": False, "None": None}.get(value, value)
+    return found

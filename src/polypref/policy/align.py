@@ -1,0 +1,349 @@
+"""From comparisons to a policy: a language model trained by P-GRPO on what a fitted scorer says its users would like.
+
+Every prompt of the comparisons is asked for users of every group; the template tells the model whose turn it is, since
+a policy that is not told can please only the mixture. Each completion gets the reward of its own user. Before and
+after, the model answers the same questions with the same random numbers; the difference is told per group, in units of
+the group's spread of rewards before: by the scorer that was climbed, and by a judge that was not, if one is given.
+
+Covered: a run that was stopped goes on from its last checkpoint; another run's folder is refused. Not covered: whether
+people like the answers: a judge is a model of their judgements too, and where it gains less than the scorer, the policy
+has found the scorer's weaknesses (Gao et al. 2023, arXiv 2210.10760).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import polars as pl
+from scipy.special import stdtrit
+
+from polypref import __version__
+from polypref.artifact import write_json
+from polypref.comparisons import Comparisons
+from polypref.errors import ArtifactError, CacheError, InputError, NotEnoughData, SettingsError, unknown_name
+from polypref.features.hf import line, locate
+from polypref.features.transformer import quiet
+from polypref.learners.protocol import Scorer
+from polypref.policy.rewards import ScorerReward
+
+if TYPE_CHECKING:
+    from polypref.policy.trainer import PGRPOConfig, PGRPOTrainer
+
+UNKNOWN = "unknown"
+MOST_QUESTIONS = 50_000
+AT_ONCE = 64  # completions generated together before and after
+DEFAULTS: dict[str, Any] = {"num_generations": 2, "logging_steps": 1, "report_to": "none"}
+RUN, RESULT, BEFORE = "run.json", "align.json", "before.json"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained for whom.
+
+    ``model``     a causal language model: a folder, or a name on the hub.
+    ``template``  of what the model reads, with {group}, {prompt} and, where wanted, {user}.
+    ``least``     judgements that a user must have given to be asked for.
+    ``samples``   answers per group before and after.
+    ``trainer``   settings of ``PGRPOConfig`` by name.
+    """
+
+    model: str
+    template: str = "{group}: {prompt}\n"
+    least: int = 10
+    samples: int = 256
+    seed: int = 0
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            said = self.template.format(group="\0g", prompt="\0p", user="\0u")
+        except (KeyError, IndexError, ValueError) as error:
+            message = f"template {self.template!r} cannot be filled ({error!r}); use {{group}} and {{prompt}}."
+            raise SettingsError(message) from error
+        if "\0p" not in said or ("\0g" not in said and "\0u" not in said):
+            raise SettingsError(
+                f"template {self.template!r} lacks {{prompt}}, or both {{group}} and {{user}}: a model that is not "
+                "told whose turn it is can please only the mixture."
+            )
+        for name, least in (("least", 1), ("samples", 2)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name} is {getattr(self, name)}; expected {least} or more.")
+
+
+def questions(comparisons: Comparisons, group_of: Mapping[str, str], task: Task) -> pl.DataFrame:
+    """``prompt`` as the model reads it, ``asked`` as people read it, ``group``, ``user_id``: by lot, in random order.
+
+    Raises NotEnoughData where no group has users with enough judgements.
+    """
+    many_U = np.bincount(comparisons.user_N, minlength=len(comparisons.users))
+    users = [
+        (user, group_of.get(user, UNKNOWN))
+        for user in comparisons.users.ids.gather(np.flatnonzero(many_U >= task.least))
+    ]
+    users = [(user, group) for user, group in users if group != UNKNOWN]
+    if not users:
+        raise NotEnoughData(
+            f"no user of a known group gave {task.least} judgements or more; lower least, or give more data."
+        )
+    pool = comparisons.responses
+    prompts = [pool.prompt_text(p) for p in np.unique(pool.prompt_R).tolist()]
+    rng = np.random.default_rng([task.seed, 29])
+    whole = len(users) * len(prompts)
+    chosen = rng.permutation(whole) if whole <= MOST_QUESTIONS else rng.choice(whole, MOST_QUESTIONS, replace=False)
+    user_Q, prompt_Q = np.divmod(chosen, len(prompts))
+    told = [(*users[u], prompts[p]) for u, p in zip(user_Q.tolist(), prompt_Q.tolist(), strict=True)]
+    return pl.DataFrame(
+        {
+            "prompt": [task.template.format(group=group, prompt=prompt, user=user) for user, group, prompt in told],
+            "asked": [prompt for _, _, prompt in told],
+            "group": [group for _, group, _ in told],
+            "user_id": [user for user, _, _ in told],
+        }
+    )
+
+
+def align(
+    comparisons: Comparisons,
+    group_of: Mapping[str, str],
+    task: Task,
+    scorers: Mapping[str, Scorer],
+    out: Path,
+    tell: Callable[[int, int, Mapping[str, float]], None],
+) -> dict[str, Any]:
+    """Train, measure, write ``align.json`` and the model to ``out``; returns what ``align.json`` holds.
+
+    ``scorers`` are ``reward``, whose rewards are climbed, and perhaps ``judge``. ``tell`` hears of every logged step.
+    Raises SettingsError where ``out`` holds another run, EncoderError without the model.
+    """
+    asked = questions(comparisons, group_of, task)
+    args = _arguments(task, out / "checkpoints")
+    model, tokenizer = load_model(task.model)
+    facts = _facts(comparisons, asked, task, scorers)
+    _claim(out, facts)
+    if (out / RESULT).exists():
+        return _read(out / RESULT)
+    judged = pl.concat([asked.filter(pl.col("group") == group).head(task.samples) for group in _names(asked)])
+    if not (out / BEFORE).exists():
+        write_json(out / BEFORE, answers(model, tokenizer, judged, args))
+    reward = ScorerReward(scorers["reward"], prompt_column="asked")
+    trainer = _trainer(model, tokenizer, reward, args, asked, tell)
+    kept = (out / "checkpoints").exists() and any((out / "checkpoints").glob("checkpoint-*"))
+    trainer.train(resume_from_checkpoint=kept or None)
+    texts = {"before": cast(list[str], _read(out / BEFORE)), "after": answers(trainer.model, tokenizer, judged, args)}
+    trainer.save_model(str(out / "model"))
+    tokenizer.save_pretrained(out / "model")
+    found = {
+        **facts,
+        "groups": measured(judged, texts, scorers),
+        "curve": _curve(trainer.state.log_history, _names(asked)),
+        "examples": _examples(judged, texts),
+    }
+    write_json(out / RESULT, found)
+    return found
+
+
+def _names(asked: pl.DataFrame) -> list[str]:
+    return sorted(asked["group"].unique().to_list())
+
+
+def load_model(name: str) -> tuple[Any, Any]:
+    """A causal language model and its tokenizer, padded on the left. Raises EncoderError where they cannot be had."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from polypref.errors import EncoderError
+
+    folder, _ = locate(name, None)
+    try:
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise EncoderError(f"the language model in {folder} cannot be loaded: {line(error)}.") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def answers(model: Any, tokenizer: Any, asked: pl.DataFrame, args: PGRPOConfig) -> list[str]:
+    """One completion for each row, drawn as in training; equal random numbers in every call."""
+    import torch
+
+    model.eval()
+    texts: list[str] = []
+    how = {"do_sample": True, "temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k or 0}
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(args.seed)
+        for at in range(0, len(asked), AT_ONCE):
+            batch = tokenizer(asked["prompt"][at : at + AT_ONCE].to_list(), return_tensors="pt", padding=True)
+            batch = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+            ids = model.generate(
+                **batch, **how, max_new_tokens=args.max_completion_length, pad_token_id=tokenizer.pad_token_id
+            )
+            texts += tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return texts
+
+
+def measured(
+    judged: pl.DataFrame, texts: Mapping[str, Sequence[str]], scorers: Mapping[str, Scorer]
+) -> dict[str, dict[str, Any]]:
+    """Per group and scorer: mean and spread before, and the gain in those spreads with a 95 % t interval over users."""
+    columns = {"asked": judged["asked"].to_list(), "user_id": judged["user_id"].to_list()}
+    prompts = judged["prompt"].to_list()
+    found: dict[str, dict[str, Any]] = {}
+    for name, scorer in scorers.items():
+        reward = ScorerReward(scorer, prompt_column="asked")
+        before, after = (
+            np.array(reward(prompts=prompts, completions=texts[when], **columns)) for when in ("before", "after")
+        )
+        for group in _names(judged):
+            own = (judged["group"] == group).to_numpy()
+            spread = max(float(before[own].std(ddof=1)), 1e-12)
+            table = judged.filter(own).select("user_id").with_columns(gain=(after[own] - before[own]) / spread)
+            gain_U = table.group_by("user_id", maintain_order=True).agg(pl.col("gain").mean())["gain"].to_numpy()
+            half = (
+                float(stdtrit(len(gain_U) - 1, 0.975) * gain_U.std(ddof=1) / len(gain_U) ** 0.5)
+                if len(gain_U) > 1
+                else None
+            )
+            gain = float(gain_U.mean())
+            about = found.setdefault(group, {"users": len(gain_U), "samples": int(own.sum())})
+            about[name] = {"mean": float(before[own].mean()), "spread": spread, "gain": gain}
+            about[name] |= {"lo": None if half is None else gain - half, "hi": None if half is None else gain + half}
+    return found
+
+
+def _examples(judged: pl.DataFrame, texts: Mapping[str, Sequence[str]], each: int = 3) -> list[dict[str, str]]:
+    shown = judged.with_columns(before=pl.Series(texts["before"]), after=pl.Series(texts["after"]))
+    shown = shown.group_by("group", maintain_order=True).head(each)
+    return shown.select("group", "asked", "before", "after").to_dicts()
+
+
+def _curve(log: list[dict[str, float]], names: list[str]) -> list[dict[str, Any]]:
+    """Mean reward of each group's completions, and the share of the signal, at each logged step."""
+    return [
+        {"step": one["step"], "reward": {name: one.get(f"pgrpo/{name}/reward") for name in names}}
+        for one in log
+        if "reward" in one
+    ]
+
+
+# --- the trainer
+
+
+def _arguments(task: Task, folder: Path) -> PGRPOConfig:
+    """The trainer's settings: the user's, ours, and on a machine without accelerator those that let it run."""
+    import torch
+
+    from polypref.policy.trainer import PGRPOConfig
+
+    known = {one.name for one in fields(PGRPOConfig)} - {"output_dir", "group_column", "seed"}
+    for name in task.trainer:
+        if name not in known:
+            raise unknown_name("setting of the trainer", name, known)
+    plain = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
+    settings = {**DEFAULTS, **plain, **task.trainer, "output_dir": str(folder), "seed": task.seed, "disable_tqdm": True}
+    try:
+        return PGRPOConfig(**settings)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"the trainer's settings cannot work: {line(error)}.") from error
+
+
+def _trainer(
+    model: Any, tokenizer: Any, reward: ScorerReward, args: PGRPOConfig, asked: pl.DataFrame, tell: Any
+) -> PGRPOTrainer:
+    from datasets import Dataset
+    from transformers import PrinterCallback, TrainerCallback
+
+    from polypref.policy.trainer import PGRPOTrainer
+
+    class Told(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            tell(state.global_step, state.max_steps, logs or {})
+
+    trainer = PGRPOTrainer(
+        model=model,
+        reward_funcs=cast(Any, reward),
+        args=args,
+        train_dataset=Dataset.from_dict(asked.to_dict(as_series=False)),
+        processing_class=tokenizer,
+        callbacks=[Told()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+# --- the folder
+
+
+def _facts(comparisons: Comparisons, asked: pl.DataFrame, task: Task, scorers: Mapping[str, Scorer]) -> dict[str, Any]:
+    """What decides the run: all of it has to be the same for a run to go on."""
+    import transformers
+    import trl
+
+    whole = blake2b(json.dumps(asked.to_dicts()).encode(), digest_size=8).hexdigest()
+    states = {name: _digest(scorer) for name, scorer in scorers.items()}
+    versions = {"polypref": __version__, "trl": trl.__version__, "transformers": transformers.__version__}
+    settings = {**asdict(task), "trainer": dict(task.trainer)}
+    data = {"comparisons": comparisons.content_hash, "questions": whole, "model": locate(task.model, None)[1]}
+    return {"settings": settings, "data": data, "scorers": states, "versions": versions}
+
+
+def _digest(scorer: Scorer) -> str:
+    config, arrays = scorer.state()
+    whole = blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=8)
+    for name in sorted(arrays):
+        whole.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    return whole.hexdigest()
+
+
+def _claim(out: Path, facts: dict[str, Any]) -> None:
+    """Say in ``out`` what runs there, of ``facts`` in parts. Raises SettingsError where that is something else."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(f"cannot write {out}: {error.strerror}. Choose another folder.") from error
+    if not (out / RUN).exists():
+        write_json(out / RUN, facts)
+        return
+    had = _read(out / RUN)
+    told = json.loads(json.dumps(facts))
+    pairs = [
+        (name, had.get(part, {}).get(name), told[part].get(name))
+        for part in told
+        for name in {**had.get(part, {}), **told[part]}
+    ]
+    differs = [f"{name} was {was!r}, now {now!r}" for name, was, now in pairs if was != now]
+    if differs:
+        raise SettingsError(f"{out} holds another run: {'; '.join(differs)}. Choose another folder or remove it.")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); remove {path.parent} and run again.") from error
+
+
+def groups_from(comparisons: Comparisons, groups: str) -> dict[str, str]:
+    """Each user's group: from ``groups.jsonl`` in a folder that `polypref groups` wrote, or the attribute so called."""
+    folder = Path(groups)
+    if folder.is_dir():
+        try:
+            table = pl.read_ndjson(folder / "groups.jsonl")
+            return dict(zip(table["user_id"].cast(pl.String), table["group"].cast(pl.String), strict=True))
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise InputError(
+                f"{folder / 'groups.jsonl'} cannot be read ({line(error)}); make it with polypref groups."
+            ) from error
+    attributes = comparisons.users.attributes
+    known = [] if attributes is None else attributes.columns
+    if attributes is None or groups not in known:
+        raise unknown_name("attribute of the users (or folder of groups)", groups, known)
+    told = attributes[groups].cast(pl.String).fill_null(UNKNOWN)
+    return dict(zip(comparisons.users.ids, told, strict=True))

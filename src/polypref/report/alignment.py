@@ -1,0 +1,103 @@
+"""What `polypref align` measured, as lines for a terminal and as one self-contained page without script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from polypref.report.page import TEMPLATES, environment
+
+POINTS = 60  # of a curve; more would only show noise
+COLOURS = ("#0b5fa5", "#c2571a", "#3f8f3f", "#8a4fa8", "#8a8a8a", "#b0802a", "#2a9a9a", "#a83a5a")
+WIDTH, HEIGHT, LEFT, BELOW, TOP = 900, 320, 46, 30, 10
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """A line per group: what it gained by the scorer that was climbed, and by the judge that was not."""
+    lines = ["gain per group, in spreads of the group's rewards before (95 % interval over users):"]
+    for group, about in found["groups"].items():
+        judge = f"; judge {_gain(about['judge'])}" if "judge" in about else ""
+        lines.append(f"  {group} ({about['users']} users): {_gain(about['reward'])}{judge}")
+    return "\n".join(lines)
+
+
+def _gain(one: Mapping[str, Any]) -> str:
+    bounds = "" if one["lo"] is None else f" ({one['lo']:+.2f} to {one['hi']:+.2f})"
+    return f"{one['gain']:+.2f}{bounds}"
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The page as HTML: curves, gains, answers before and after, and what is needed to run it again."""
+    groups = [
+        {
+            "name": name,
+            "colour": COLOURS[at % len(COLOURS)],
+            "users": about["users"],
+            "samples": about["samples"],
+            "reward": _gain(about["reward"]),
+            "judge": _gain(about["judge"]) if "judge" in about else "",
+        }
+        for at, (name, about) in enumerate(found["groups"].items())
+    ]
+    return (
+        environment()
+        .get_template("align.html.j2")
+        .render(
+            style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
+            groups=groups,
+            judged=any(one["judge"] for one in groups),
+            figure=_figure(found, groups),
+            examples=found["examples"],
+            settings=found["settings"],
+            data=found["data"],
+            versions=found["versions"],
+            steps=found["curve"][-1]["step"] if found["curve"] else 0,
+        )
+    )
+
+
+def curves(found: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """For each group: step, and mean reward in spreads above the start, averaged over at most ``POINTS`` stretches."""
+    steps = np.array([one["step"] for one in found["curve"]], float)
+    parts = np.array_split(np.arange(len(steps)), min(POINTS, max(len(steps), 1)))
+    drawn = {}
+    for name, about in found["groups"].items():
+        told = np.array([one["reward"].get(name) for one in found["curve"]], float)  # None: no completion in that step
+        told = (told - about["reward"]["mean"]) / about["reward"]["spread"]
+        points = [(float(steps[p].mean()), float(np.nanmean(told[p]))) for p in parts if np.isfinite(told[p]).any()]
+        drawn[name] = points
+    return drawn
+
+
+def _figure(found: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Lines of the plot in its own coordinates; None without a curve."""
+    drawn = curves(found)
+    values = [y for points in drawn.values() for _, y in points]
+    if not values:
+        return None
+    low, high = min(0.0, *values), max(0.5, *values)
+    last = max(x for points in drawn.values() for x, _ in points)
+
+    def x_of(step: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - 10) * step / last, 1)
+
+    def y_of(value: float) -> float:
+        return round(TOP + (HEIGHT - TOP - BELOW) * (high - value) / (high - low), 1)
+
+    size = 0.5 if high - low <= 4 else float(np.ceil((high - low) / 8))
+    ticks = np.arange(np.ceil(low / size), np.floor(high / size) + 1) * size
+    lines = [
+        {"colour": one["colour"], "points": " ".join(f"{x_of(x)},{y_of(y)}" for x, y in drawn[one["name"]])}
+        for one in groups
+    ]
+    return {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "left": LEFT,
+        "bottom": HEIGHT - BELOW,
+        "lines": lines,
+        "y_ticks": [{"at": y_of(float(tick)), "text": f"{tick:+g}"} for tick in ticks],
+        "x_ticks": [{"at": x_of(last * share), "text": f"{last * share:.0f}"} for share in (0, 0.25, 0.5, 0.75, 1)],
+    }

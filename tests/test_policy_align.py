@@ -1,0 +1,221 @@
+"""From comparisons to a policy: `polypref align` on a tiny random language model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("trl")
+
+from contract_cases import Words
+from judge_cases import save_judge
+from polypref.cli.align import settings_from
+from polypref.comparisons import Comparisons
+from polypref.data.worlds import simulate
+from polypref.errors import ArtifactError, EncoderError, NotEnoughData, SettingsError
+from polypref.learners import LEARNERS
+from polypref.policy.align import Task, align, groups_from, measured, questions
+from polypref.policy.rewards import ScorerReward
+from polypref.report.alignment import curves, page, summary
+
+RUN = {
+    "per_device_train_batch_size": 8,
+    "max_completion_length": 6,
+    "max_steps": 4,
+    "save_steps": 2,
+    "learning_rate": 1e-3,
+}
+
+
+class Stopped(Exception):
+    """What a test stops a run with."""
+
+
+@pytest.fixture(scope="module")
+def comparisons() -> Comparisons:
+    return simulate("two-tastes", users=8, judgements=30).comparisons
+
+
+@pytest.fixture(scope="module")
+def group_of(comparisons: Comparisons) -> dict[str, str]:
+    return {user: "odd" if int(user[1:]) % 2 else "even" for user in comparisons.users.ids if user != "u7"}
+
+
+@pytest.fixture(scope="module")
+def scorers(comparisons: Comparisons) -> dict[str, Any]:
+    fitted = {"reward": "individual", "judge": "pooled"}
+    return {name: LEARNERS[learner].fit(comparisons, encoder=Words(), seed=0) for name, learner in fitted.items()}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_judge(tmp_path_factory.mktemp("model") / "m", template=None, pad="<pad>", side="left"))
+
+
+@pytest.fixture(scope="module")
+def ran(comparisons, group_of, scorers, model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("aligned") / "out"
+    align(comparisons, group_of, Task(model, samples=4, trainer=RUN), scorers, out, lambda *_: None)
+    return out
+
+
+def test_every_prompt_is_asked_for_every_known_user(comparisons: Comparisons, group_of: dict[str, str]) -> None:
+    asked = questions(comparisons, group_of, Task("m"))
+    users = asked["user_id"].unique().to_list()
+    assert len(users) == 7 and "u7" not in users, "u7 belongs to no known group"
+    assert len(asked) == 7 * len(comparisons.responses.prompts)
+    assert asked["group"].to_list() == [group_of[user] for user in asked["user_id"]]
+    one = asked.row(0, named=True)
+    assert one["prompt"] == f"{one['group']}: {one['asked']}\n"
+    again = questions(comparisons, group_of, Task("m"))
+    assert again.equals(asked)
+    assert not questions(comparisons, group_of, Task("m", seed=1)).equals(asked)
+    with pytest.raises(NotEnoughData, match="no user of a known group gave 1000 judgements or more; lower least"):
+        questions(comparisons, group_of, Task("m", least=1000))
+
+
+def test_a_run_is_measured_per_group_by_scorer_and_judge(ran: Path) -> None:
+    found = json.loads((ran / "align.json").read_text())
+    assert set(found["groups"]) == {"even", "odd"}
+    for about in found["groups"].values():
+        assert about["samples"] == 4
+        for name in ("reward", "judge"):
+            assert about[name]["lo"] <= about[name]["gain"] <= about[name]["hi"]
+    assert [one["step"] for one in found["curve"]] == [1, 2, 3, 4]
+    assert (ran / "model" / "model.safetensors").exists()
+    assert {one["group"] for one in found["examples"]} == {"even", "odd"}
+
+
+def test_gains_are_differences_in_spreads_before(comparisons, group_of, scorers) -> None:
+    judged = questions(comparisons, group_of, Task("m")).head(40)
+    texts = {
+        "before": ["you should rest"] * 20 + ["one must unquestionably rest"] * 20,
+        "after": ["you should rest"] * 40,
+    }
+    found = measured(judged, texts, {"reward": scorers["reward"]})
+    reward = ScorerReward(scorers["reward"], prompt_column="asked")
+    columns = {"asked": judged["asked"].to_list(), "user_id": judged["user_id"].to_list()}
+    before, after = (np.array(reward(prompts=columns["asked"], completions=texts[k], **columns)) for k in texts)
+    for group, about in found.items():
+        own = (judged["group"] == group).to_numpy()
+        gain = (after - before)[own] / before[own].std(ddof=1)
+        users = judged.filter(own)["user_id"].to_numpy()
+        assert about["reward"]["gain"] == pytest.approx(np.mean([gain[users == user].mean() for user in set(users)]))
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_end(ran, comparisons, group_of, scorers, model, tmp_path) -> None:
+    out, task = tmp_path / "out", Task(model, samples=4, trainer=RUN)
+
+    def stop(step: int, total: int, logs: Any) -> None:
+        if step == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        align(comparisons, group_of, task, scorers, out, stop)
+    assert not (out / "align.json").exists()
+    told: list[int] = []
+    align(comparisons, group_of, task, scorers, out, lambda step, total, logs: told.append(step))
+    assert told[0] == 3, "steps 1 and 2 are not done again"
+    assert json.loads((out / "align.json").read_text()) == json.loads((ran / "align.json").read_text())
+    assert (out / "model/model.safetensors").read_bytes() == (ran / "model/model.safetensors").read_bytes()
+    told.clear()
+    align(comparisons, group_of, task, scorers, out, lambda step, total, logs: told.append(step))
+    assert told == [], "what is done is not done again"
+
+
+def test_another_run_in_the_folder_is_refused(ran, comparisons, group_of, scorers, model) -> None:
+    task = Task(model, samples=4, trainer={**RUN, "learning_rate": 2e-3})
+    with pytest.raises(SettingsError, match=r"holds another run: trainer was .*0\.001.*now .*0\.002.* Choose another"):
+        align(comparisons, group_of, task, scorers, ran, lambda *_: None)
+    with pytest.raises(SettingsError, match=r"holds another run: judge was '\w+', now None"):
+        align(comparisons, group_of, Task(model, samples=4, trainer=RUN), {"reward": scorers["reward"]}, ran, print)
+
+
+def test_a_damaged_result_is_one_line(ran, comparisons, group_of, scorers, model, tmp_path) -> None:
+    shutil.copytree(ran, tmp_path / "out")
+    (tmp_path / "out" / "align.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"align.json cannot be read .* and run again"):
+        align(comparisons, group_of, Task(model, samples=4, trainer=RUN), scorers, tmp_path / "out", print)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"template": "{prompt}"}, "lacks {prompt}, or both {group} and {user}"),
+        ({"template": "{group} {nobody} {prompt}"}, "cannot be filled"),
+        ({"template": "{group"}, "cannot be filled"),
+        ({"samples": 1}, "samples is 1; expected 2 or more"),
+        ({"least": 0}, "least is 0; expected 1 or more"),
+        (
+            {"trainer": {"learning_rat": 1}},
+            "unknown setting of the trainer 'learning_rat'. Did you mean 'learning_rate'?",
+        ),
+        ({"trainer": {"output_dir": "x"}}, "unknown setting of the trainer 'output_dir'"),
+        ({"trainer": {**RUN, "num_generations": 3}}, "the trainer's settings cannot work"),
+        ({"trainer": {**RUN, "advantage_baseline": "mean"}}, "baseline is 'mean'"),
+    ],
+)
+def test_settings_that_cannot_work(task, message, comparisons, group_of, scorers, model, tmp_path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        align(comparisons, group_of, Task(**{"model": model, **task}), scorers, tmp_path / "out", print)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists(), "nothing is left behind"
+
+
+def test_a_folder_without_a_model(comparisons, group_of, scorers, tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EncoderError, match=r"the language model in .*empty cannot be loaded"):
+        align(comparisons, group_of, Task(str(tmp_path / "empty")), scorers, tmp_path / "out", print)
+
+
+def test_groups_from_a_folder_or_an_attribute(comparisons: Comparisons, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="unknown attribute of the users"):
+        groups_from(comparisons, "no such")
+    known = comparisons.users.attributes
+    assert known is not None
+    told = groups_from(comparisons, known.columns[0])
+    assert list(told.values()) == known[known.columns[0]].cast(str).to_list()
+
+
+def test_trainer_settings_are_read_as_toml_or_text() -> None:
+    found = settings_from(("learning_rate=1e-5", "num_generations=4", "paper=true", "loss_type=grpo", "bf16=False"))
+    assert found == {"learning_rate": 1e-5, "num_generations": 4, "paper": True, "loss_type": "grpo", "bf16": False}
+    with pytest.raises(SettingsError, match="--trainer fast: expected NAME=VALUE"):
+        settings_from(("fast",))
+
+
+# the report
+
+
+def test_the_page_holds_curves_gains_and_answers_escaped(ran: Path) -> None:
+    found = json.loads((ran / "align.json").read_text())
+    found["examples"][0]["after"] = "<script>alert(1)</script>"
+    html = page(found)
+    assert "<script>" not in html and "&lt;script&gt;alert(1)" in html
+    seen: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: Any) -> None:
+            seen.append(tag)
+
+    Reader().feed(html)
+    assert seen.count("polyline") == 2
+    for group, about in found["groups"].items():
+        assert f"{about['judge']['gain']:+.2f}" in html and f"{about['reward']['gain']:+.2f}" in html
+        assert f"{group} ({about['users']} users): {about['reward']['gain']:+.2f}" in summary(found)
+
+
+def test_points_of_a_curve_are_means_over_stretches_in_spreads() -> None:
+    steps = [{"step": s, "reward": {"a": float(s), "b": None if s % 2 else 0.0}} for s in range(1, 121)]
+    groups = {name: {"reward": {"mean": 1.0, "spread": 2.0}} for name in ("a", "b")}
+    drawn = curves({"curve": steps, "groups": groups})
+    assert drawn["a"][0] == (1.5, 0.25)
+    assert len(drawn["a"]) == len(drawn["b"]) == 60
+    assert drawn["b"][5] == (11.5, -0.5)
