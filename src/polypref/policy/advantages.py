@@ -27,12 +27,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.errors import SettingsError
+from polypref.errors import InputError, SettingsError
 from polypref.policy.drift import DriftAlarm
 from polypref.policy.history import Floats, Ints, RewardHistory, remembered
 
@@ -319,3 +319,17 @@ def _refuse(prompt_B: Ints, key_LB: Sequence[Sequence[Key]]) -> None:
                     f"completions {at} and {b} answer one prompt and belong to different groups, {key_B[at]!r} and "
                     f"{key!r}; expected one group for all completions of a prompt."
                 )
+
+
+def check_keys(keys: list[list[Any]], columns: Sequence[str]) -> None:
+    """Groups are text that is not blank, or whole numbers; never both in one column. Raises InputError."""
+    for at, column in enumerate(columns):
+        found = [row[at] for row in keys]
+        kinds = set(map(type, found))
+        if kinds <= {int} or (kinds == {str} and all(map(str.strip, set(found)))):
+            continue  # the usual case, at once
+        for key in found:
+            if isinstance(key, bool) or not isinstance(key, (str, int)) or (isinstance(key, str) and not key.strip()):
+                raise InputError(f"{column} of a row is {key!r}; expected text or a whole number, for every prompt.")
+        if len(kinds) > 1:
+            raise InputError(f"{column} mixes text and numbers, as in {keys[0][at]!r}; expected one kind.")

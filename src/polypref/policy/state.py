@@ -33,7 +33,7 @@ def settings_of(normalizer: Normalizer) -> dict[str, Any]:
 
 
 def arrays(normalizers: list[Normalizer]) -> dict[str, NDArray]:
-    """All numbers and names by where they belong: ``<normalizer>.<level>.<history>.<array>``, ``<normalizer>.alarm.up_P``."""
+    """Numbers and names by where they belong: ``<n>.<level>.<history>.<array>``, ``<n>.alarm.<array>``."""
     found: dict[str, NDArray] = {}
     for n, normalizer in enumerate(normalizers):
         for at, level in enumerate(normalizer.levels):

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from polypref.errors import InputError, MissingExtra, PolyprefError, SettingsError
 from polypref.policy import state
-from polypref.policy.advantages import PAPER, Advantages, Key, Normalization, Normalizer
+from polypref.policy.advantages import PAPER, Advantages, Key, Normalization, Normalizer, check_keys
 
 try:
     from accelerate.utils import gather_object
@@ -274,17 +274,3 @@ def _check_columns(found: Iterable[str] | None, columns: tuple[str, ...]) -> Non
                 f"the dataset has no column {column!r}; found: {', '.join(found)}. Set group_column to the one with "
                 "each prompt's preference group."
             )
-
-
-def check_keys(keys: list[list[Any]], columns: tuple[str, ...]) -> None:
-    """Groups are text that is not blank, or whole numbers; never both in one column. Raises InputError."""
-    for at, column in enumerate(columns):
-        found = [row[at] for row in keys]
-        kinds = set(map(type, found))
-        if kinds <= {int} or (kinds == {str} and all(map(str.strip, set(found)))):
-            continue  # the usual case, at once
-        for key in found:
-            if isinstance(key, bool) or not isinstance(key, (str, int)) or (isinstance(key, str) and not key.strip()):
-                raise InputError(f"{column} of a row is {key!r}; expected text or a whole number, for every prompt.")
-        if len(kinds) > 1:
-            raise InputError(f"{column} mixes text and numbers, as in {keys[0][at]!r}; expected one kind.")
