@@ -26,13 +26,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.errors import InputError, SettingsError
+from polypref.errors import InputError, SettingsError, unknown_name
 from polypref.policy.drift import DriftAlarm
 from polypref.policy.history import Floats, Ints, RewardHistory, remembered
 
@@ -307,6 +307,19 @@ class Normalizer:
             left_out_B = prompt_B - prompts.residual_B / others_B
             baseline_B = np.where(others_B > 0, mean_B + pull_B * (left_out_B - mean_B), mean_B)
         return baseline_B, np.sqrt(np.where(others_B > 0, within_B, total_B))
+
+
+def normalizer_of(told: dict[str, Any], where: str) -> Normalizer:
+    """A normalizer without history, by an engine's settings: ``Normalization``'s, ``paper``, and the columns of groups.
+
+    ``where``  what the user calls them. Raises SettingsError for names and values that are none.
+    """
+    columns = (told.pop("group_column", "group"), told.pop("user_column", None))
+    paper, known = told.pop("paper", False), [setting.name for setting in fields(Normalization)]
+    for name in told:
+        if name not in known:
+            raise unknown_name(f"setting of {where}", name, [*known, "group_column", "user_column", "paper"])
+    return Normalizer(PAPER if paper else Normalization(**told), [column for column in columns if column])
 
 
 def _refuse(prompt_B: Ints, key_LB: Sequence[Sequence[Key]]) -> None:

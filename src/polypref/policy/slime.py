@@ -28,15 +28,14 @@ bit. Tested on samples of slime's shape, never on its GPUs.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from polypref.errors import InputError, SettingsError, unknown_name
+from polypref.errors import InputError, SettingsError
 from polypref.policy import state
-from polypref.policy.advantages import PAPER, Normalization, Normalizer, check_keys
+from polypref.policy.advantages import check_keys, normalizer_of
 
 HOOKS = "--custom-rollout-log-function-path polypref.policy.slime.log_rollout"
 
@@ -58,7 +57,7 @@ def post_process(args: Any, samples: list[Any]) -> tuple[list[Any], list[float]]
         raise SettingsError(f"slime has not told which rollout this is; add {HOOKS}.")
     if not args.save:
         raise SettingsError("--save is not set; P-GRPO keeps its histories there, beside slime's checkpoints.")
-    normalizer = _normalizer(dict(getattr(args, "pgrpo", None) or {}))
+    normalizer = normalizer_of(dict(getattr(args, "pgrpo", None) or {}), "pgrpo")
     if rollout > 0:
         mine = getattr(args, "pgrpo_done", -1) >= rollout - 1  # by this process; otherwise slime resumes from --load
         (normalizer,), _ = state.load(_file(args.save if mine else args.load, rollout - 1), [normalizer])
@@ -80,16 +79,6 @@ def post_process(args: Any, samples: list[Any]) -> tuple[list[Any], list[float]]
     state.save(_file(args.save, rollout), [normalizer], rollout=rollout)
     args.pgrpo_done = rollout
     return raw_B, found.value_B[of_B].tolist()
-
-
-def _normalizer(told: dict[str, Any]) -> Normalizer:
-    """As the settings say, without history."""
-    columns = (told.pop("group_column", "group"), told.pop("user_column", None))
-    paper, known = told.pop("paper", False), [field.name for field in fields(Normalization)]
-    for name in told:
-        if name not in known:
-            raise unknown_name("setting of pgrpo", name, [*known, "group_column", "user_column", "paper"])
-    return Normalizer(PAPER if paper else Normalization(**told), [column for column in columns if column])
 
 
 def _file(folder: str | None, rollout: int) -> Path:
