@@ -13,7 +13,10 @@ SOURCE = Path(__file__).parent.parent / "src"
 LAYERS: dict[int, tuple[str, ...]] = {
     7: ("polypref", "polypref.__main__"),  # the public names; below, only its __version__ may be imported
     6: ("polypref.cli", "polypref.serve"),
-    5: ("polypref.report", "polypref.policy.trainer", "polypref.policy.rewards", "polypref.policy.slime"),
+    5: (
+        "polypref.report",
+        *(f"polypref.policy.{name}" for name in ("trainer", "rewards", "slime", "verl")),
+    ),
     4: ("polypref.evaluation", "polypref.bounds", "polypref.policy.groups"),
     3: ("polypref.learners", "polypref.finetune", "polypref.profile"),
     2: ("polypref.data", "polypref.features"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -78,7 +77,7 @@ class Store:
     """verl's TransferQueue, in this process."""
 
     def __init__(self, fields: Any) -> None:
-        self.fields = fields
+        self.fields, self.batch = fields, None
 
     def kv_batch_get(self, keys: list[str], partition_id: str, select_fields: list[str]) -> Any:
         assert keys == NAMES
@@ -86,13 +85,14 @@ class Store:
 
     def kv_batch_put(self, keys: list[str], partition_id: str, fields: Any) -> Any:
         self.fields.update(fields)
-        return SimpleNamespace(keys=keys, partition_id=partition_id, tags=[])
+        return self.batch
 
 
 def step(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> tuple[Any, Store, Any]:
     """A trainer without workers, on the settings that its two steps ask for, and a batch as verl's agents leave it."""
     import torch
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf  # type: ignore
+    from transfer_queue import KVBatchMeta  # type: ignore
     from verl.trainer.ppo.v1 import trainer_base, trainer_sync  # type: ignore
     from verl.utils import tensordict_utils  # type: ignore
 
@@ -116,9 +116,9 @@ def step(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> tuple[Any, Store, An
         monkeypatch.setattr(module, name, getattr(store, name))
     monkeypatch.setattr(trainer_sync.PPOTrainerSync, "__init__", lambda self, config: setattr(self, "config", config))
     monkeypatch.setattr(module, "check_seams", lambda: None)
-    batch = SimpleNamespace(keys=NAMES, partition_id="train", tags=[{"is_padding": bool(f)} for f in FILLER])
-    monkeypatch.setattr(store, "kv_batch_put", store.kv_batch_put)
-    return module.PGRPOTrainerSync(config), store, batch
+    tags = [{"is_padding": bool(filler)} for filler in FILLER]
+    store.batch = KVBatchMeta(partition_id="train", keys=NAMES, tags=tags)
+    return module.PGRPOTrainerSync(config), store, store.batch
 
 
 @with_verl

@@ -12,7 +12,7 @@ returns. One process does so for all workers: there is one set of histories, kep
 hosts, each needs polypref and the variable above (``ray_kwargs.ray_init.runtime_env.env_vars``).
 
 Covered: KL in rewards, rollout correction, several outputs of a session, rows that fill up a batch, resuming by path or
-by latest. Refused: other estimators than grpo. Not covered: verl's asynchronous trainers and its old one (use_v1=false);
+by latest. Refused: other estimators than grpo. Not covered: verl's asynchronous trainers and its old one;
 checkpoints on remote file systems; logging of groups.
 """
 
