@@ -62,7 +62,7 @@ def test_one_prompt_in_two_groups() -> None:
 
 
 def test_without_verl_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "transfer_queue", None)
+    monkeypatch.setitem(sys.modules, "verl.trainer.ppo.v1", None)
     monkeypatch.delitem(sys.modules, "polypref.policy.verl", raising=False)
     with pytest.raises(PolyprefError, match=r"P-GRPO on verl needs verl .* pip install 'verl\[verl-core\]==0\.9\.1'"):
         importlib.import_module("polypref.policy.verl")
@@ -112,8 +112,6 @@ def step(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> tuple[Any, Store, An
     config = OmegaConf.create({"algorithm": algorithm, "trainer": trainer, "actor_rollout_ref": {"rollout": {"n": 2}}})
     OmegaConf.set_struct(config, True)
     monkeypatch.setattr(trainer_base, "tq", store)
-    for name in ("kv_batch_get", "kv_batch_put"):
-        monkeypatch.setattr(module, name, getattr(store, name))
     monkeypatch.setattr(trainer_sync.PPOTrainerSync, "__init__", lambda self, config: setattr(self, "config", config))
     monkeypatch.setattr(module, "check_seams", lambda: None)
     tags = [{"is_padding": bool(filler)} for filler in FILLER]

@@ -30,8 +30,7 @@ from polypref.policy.advantages import check_keys, normalizer_of
 from polypref.policy.trajectories import token_advantages
 
 try:
-    from transfer_queue import kv_batch_get, kv_batch_put  # type: ignore
-    from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer  # type: ignore
+    from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer, trainer_base  # type: ignore
     from verl.workers.utils.padding import response_to_nested  # type: ignore
 except ImportError as error:
     raise PolyprefError(
@@ -79,7 +78,9 @@ class PGRPOTrainerSync(PPOTrainerSync):
         columns = self.normalizer.names
         where = {"keys": batch.keys, "partition_id": batch.partition_id}
         try:
-            told = kv_batch_get(**where, select_fields=[rewards, "response_mask", "advantages", *columns])
+            told = trainer_base.tq.kv_batch_get(
+                **where, select_fields=[rewards, "response_mask", "advantages", *columns]
+            )
             key_LB = [told[column].tolist() for column in columns]
         except Exception as error:
             raise InputError(
@@ -98,7 +99,7 @@ class PGRPOTrainerSync(PPOTrainerSync):
         value = told["advantages"].to_padded_tensor(0.0).new_tensor(value_BT)
         fields["advantages"] = response_to_nested(value, mask)
         fields["returns"] = fields["advantages"]
-        return kv_batch_put(**where, fields=fields)
+        return trainer_base.tq.kv_batch_put(**where, fields=fields)
 
     def _save_checkpoint(self) -> None:
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
