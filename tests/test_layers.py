@@ -16,7 +16,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
     5: ("polypref.report", "polypref.policy.align"),
     4: ("polypref.evaluation", "polypref.bounds", "polypref.policy.groups", "polypref.policy.rewards"),
     3: ("polypref.learners", "polypref.finetune", "polypref.profile"),
-    2: ("polypref.data", "polypref.features", "polypref.policy.trainer", "polypref.policy.slime"),
+    2: ("polypref.data", "polypref.features", *(f"polypref.policy.{name}" for name in ("trainer", "slime", "verl"))),
     1: ("polypref.comparisons", "polypref.artifact", "polypref.policy"),
     0: ("polypref.errors",),
 }

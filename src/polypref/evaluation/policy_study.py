@@ -32,7 +32,7 @@ from polypref.artifact import write_json
 from polypref.errors import ArtifactError
 from polypref.evaluation.cells import code_hash
 from polypref.evaluation.encoded import made
-from polypref.policy import advantages, bandit, history, methods
+from polypref.policy import advantages, bandit, drift, history, methods
 from polypref.policy.history import Floats, Ints
 
 SCHEMA = 1
@@ -106,7 +106,9 @@ def measure(arm: Arm, rates: Sequence[float], seeds: int, steps: int) -> dict[st
 def study(out: Path, *, quick: bool, seeds: int, workers: int, tell: Callable[[int, int, Arm], None]) -> dict[str, Any]:
     """Run what is not stored yet, and write ``policy.json``, whose content it returns; ``tell`` hears of each arm."""
     steps, rates, chosen = (60, QUICK_RATES, arms(True)) if quick else (STEPS, RATES, arms(False))
-    code = " ".join(map(code_hash, (__name__, *(part.__name__ for part in (advantages, bandit, history, methods)))))
+    code = " ".join(
+        map(code_hash, (__name__, *(part.__name__ for part in (advantages, bandit, drift, history, methods))))
+    )
     paths = {arm: out / "arms" / f"{_name(arm, rates, seeds, steps, code)}.json" for arm in chosen}
     made(out / "arms")
     missing = [arm for arm in chosen if not paths[arm].exists()]

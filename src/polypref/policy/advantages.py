@@ -26,14 +26,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field
-from typing import Literal, Self, get_args
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.errors import SettingsError
+from polypref.errors import InputError, SettingsError, unknown_name
+from polypref.policy.drift import DriftAlarm
 from polypref.policy.history import Floats, Ints, RewardHistory, remembered
 
 Key = str | int
@@ -62,6 +62,8 @@ class Normalization:
     ``shrinkage``  rewards that the parent's spread counts for in a group's own, on the log scale; 0: nothing.
     ``clip``       largest absolute advantage; None: any.
     ``epsilon``    added to the scale; more than 0 makes groups whose rewards are small learn less.
+    ``adaptive``   when a group's drift alarm rings (``drift.DriftAlarm``, on the finest level), its history is cut to
+                   ``min_count`` rewards, so that its mean and scale soon follow what it gets now.
     """
 
     baseline: Baseline = "shrunken"
@@ -72,6 +74,7 @@ class Normalization:
     shrinkage: float = 0.0
     clip: float | None = None
     epsilon: float = 0.0
+    adaptive: bool = False
 
     def __post_init__(self) -> None:
         named = {"baseline": (self.baseline, Baseline), "order": (self.order, Order), "cold": (self.cold, Cold)}
@@ -143,9 +146,13 @@ class Level:
     residuals: RewardHistory
     numbers: dict[Path, int] = field(default_factory=dict)
 
-    def number(self, path_B: Sequence[Path]) -> NDArray[np.int64]:
+    def copy(self) -> Level:
+        """Another with the same content, to be changed alone."""
+        return Level(self.rewards.copy(), self.residuals.copy(), dict(self.numbers))
+
+    def number(self, paths: Sequence[Path]) -> NDArray[np.int64]:
         """The number of each one's group; a new group gets the next."""
-        found = [self.numbers.setdefault(path, len(self.numbers)) for path in path_B]
+        found = [self.numbers.setdefault(path, len(self.numbers)) for path in paths]
         for history in (self.rewards, self.residuals):
             history.grow(len(self.numbers))
         return np.array(found, np.int64)
@@ -195,11 +202,16 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Advantages:
-    """``value_B`` and how each came about; ``group_B`` numbers the finest level's groups."""
+    """``value_B`` and how each came about.
+
+    ``group_LB``  the number of each one's group at each level, everyone first.
+    ``alarmed``   of ``adaptive``: the finest level's groups whose histories were cut.
+    """
 
     value_B: Floats
-    group_B: NDArray[np.int64]
+    group_LB: list[NDArray[np.int64]]
     fell_back_B: NDArray[np.bool_]
+    alarmed: NDArray[np.int64]
 
 
 class Normalizer:
@@ -212,6 +224,7 @@ class Normalizer:
     def __init__(self, how: Normalization = PAPER, names: Sequence[str] = ("group",)) -> None:
         self.how, self.names = how, tuple(names)
         self.levels = [Level(RewardHistory(how.half_life), RewardHistory(how.half_life)) for _ in ("", *names)]
+        self.alarm = DriftAlarm()
 
     def __call__(
         self, reward_B: Floats, prompt_B: Ints, key_LB: Sequence[Sequence[Key]], learn: bool = True
@@ -223,15 +236,42 @@ class Normalizer:
         Raises SettingsError when completions of one prompt belong to different groups.
         """
         if not learn:
-            return deepcopy(self)(reward_B, prompt_B, key_LB)
+            return self.copy()(reward_B, prompt_B, key_LB)
         prompts = Prompts.of(np.asarray(reward_B, np.float64), prompt_B)
-        check_prompts(prompts.of_B, key_LB)
-        path_LB = [[()] * len(prompts.of_B), *accumulate_paths(key_LB)]
-        group_LB = [level.number(path_B) for level, path_B in zip(self.levels, path_LB, strict=True)]
+        group_LQ = self._groups(prompts.of_B, key_LB)
+        group_LB = [group_Q[prompts.of_B] for group_Q in group_LQ]
         before = self._moments(group_LB) if self.how.order == "before" else None
+        alarmed = self._forget(prompts, group_LQ[-1]) if self.how.adaptive else np.zeros(0, np.int64)
         for level, group_B in zip(self.levels, group_LB, strict=True):
             level.update(prompts, group_B)
-        return self._against(prompts, group_LB[-1], before or self._moments(group_LB))
+        value_B, cold_B = self._against(prompts, before or self._moments(group_LB))
+        return Advantages(value_B, group_LB, cold_B, alarmed)
+
+    def copy(self) -> Normalizer:
+        """Another with the same histories, to be changed alone."""
+        other = Normalizer(self.how, self.names)
+        other.levels, other.alarm = [level.copy() for level in self.levels], self.alarm.copy()
+        return other
+
+    def _groups(self, of_B: Ints, key_LB: Sequence[Sequence[Key]]) -> list[NDArray[np.int64]]:
+        """For each level, everyone first, the number of each prompt's group. Raises SettingsError."""
+        told = list(dict.fromkeys(zip(of_B.tolist(), *key_LB, strict=True)))  # in the order in which they first came
+        if len(told) > int(of_B.max(initial=-1)) + 1:
+            _refuse(of_B, key_LB)
+        place_Q = np.array([q for q, *_ in told], np.int64)
+        found = []
+        for depth, level in enumerate(self.levels):
+            group_Q = np.zeros(len(told), np.int64)
+            group_Q[place_Q] = level.number([one[1 : depth + 1] for one in told])
+            found.append(group_Q)
+        return found
+
+    def _forget(self, prompts: Prompts, group_Q: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Cut the histories of the finest groups whose alarm rings at this batch; which those are."""
+        alarmed, _ = self.alarm.watch(prompts.mean_Q, group_Q)
+        for history in (self.levels[-1].rewards, self.levels[-1].residuals):
+            history.forget(alarmed, self.how.min_count)
+        return alarmed
 
     def _moments(self, group_LB: Sequence[Ints]) -> Moments:
         """The finest level's, drawn towards and replaced by their parents' as the settings say."""
@@ -241,7 +281,8 @@ class Normalizer:
             parent = own.unless(own.count_B >= self.how.min_count, parent) if self.how.cold == "parent" else own
         return parent
 
-    def _against(self, prompts: Prompts, group_B: NDArray[np.int64], used_to: Moments) -> Advantages:
+    def _against(self, prompts: Prompts, used_to: Moments) -> tuple[Floats, NDArray[np.bool_]]:
+        """Advantages, and which of them fell back."""
         cold_B = ~(used_to.count_B >= self.how.min_count)
         baseline_B, scale_B = self._baseline(prompts, used_to)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -249,7 +290,7 @@ class Normalizer:
         value_B = np.where(prompts.counts_B, np.where(cold_B, prompts.grpo(), value_B), 0.0)
         if self.how.clip is not None:
             value_B = value_B.clip(-self.how.clip, self.how.clip)
-        return Advantages(value_B, group_B, cold_B)
+        return value_B, cold_B
 
     def _baseline(self, prompts: Prompts, used_to: Moments) -> tuple[Floats, Floats]:
         """What is subtracted from each reward, and what the rest is divided by."""
@@ -268,13 +309,21 @@ class Normalizer:
         return baseline_B, np.sqrt(np.where(others_B > 0, within_B, total_B))
 
 
-def accumulate_paths(key_LB: Sequence[Sequence[Key]]) -> list[list[Path]]:
-    """What a group is known by at each level: its own key behind those of the groups that it lies in."""
-    return [list(zip(*key_LB[:depth], strict=True)) for depth in range(1, len(key_LB) + 1)]
+def normalizer_of(told: dict[str, Any], where: str) -> Normalizer:
+    """A normalizer without history, by an engine's settings: ``Normalization``'s, ``paper``, and the columns of groups.
+
+    ``where``  what the user calls them. Raises SettingsError for names and values that are none.
+    """
+    columns = (told.pop("group_column", "group"), told.pop("user_column", None))
+    paper, known = told.pop("paper", False), [setting.name for setting in fields(Normalization)]
+    for name in told:
+        if name not in known:
+            raise unknown_name(f"setting of {where}", name, [*known, "group_column", "user_column", "paper"])
+    return Normalizer(PAPER if paper else Normalization(**told), [column for column in columns if column])
 
 
-def check_prompts(prompt_B: Ints, key_LB: Sequence[Sequence[Key]]) -> None:
-    """Refuse completions of one prompt that belong to different groups."""
+def _refuse(prompt_B: Ints, key_LB: Sequence[Sequence[Key]]) -> None:
+    """Name two completions of one prompt that belong to different groups."""
     first: dict[int, int] = {}
     for key_B in key_LB:
         for b, (prompt, key) in enumerate(zip(prompt_B.tolist(), key_B, strict=True)):
@@ -283,3 +332,17 @@ def check_prompts(prompt_B: Ints, key_LB: Sequence[Sequence[Key]]) -> None:
                     f"completions {at} and {b} answer one prompt and belong to different groups, {key_B[at]!r} and "
                     f"{key!r}; expected one group for all completions of a prompt."
                 )
+
+
+def check_keys(keys: list[list[Any]], columns: Sequence[str]) -> None:
+    """Groups are text that is not blank, or whole numbers; never both in one column. Raises InputError."""
+    for at, column in enumerate(columns):
+        found = [row[at] for row in keys]
+        kinds = set(map(type, found))
+        if kinds <= {int} or (kinds == {str} and all(map(str.strip, set(found)))):
+            continue  # the usual case, at once
+        for key in found:
+            if isinstance(key, bool) or not isinstance(key, (str, int)) or (isinstance(key, str) and not key.strip()):
+                raise InputError(f"{column} of a row is {key!r}; expected text or a whole number, for every prompt.")
+        if len(kinds) > 1:
+            raise InputError(f"{column} mixes text and numbers, as in {keys[0][at]!r}; expected one kind.")

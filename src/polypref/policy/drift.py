@@ -14,7 +14,9 @@ small against the spread of the group's prompts; which of a group's users change
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +54,20 @@ class DriftAlarm:
         self.up_P[groups] = self.down_P[groups] = 0.0
         self.prompts.forget(groups, 0.0)
         return groups, np.where(risen_K, 1, -1)[alarmed_K]
+
+    def copy(self) -> DriftAlarm:
+        """Another with the same content, to be changed alone."""
+        return DriftAlarm(self.slack, self.limit, self.prompts.copy(), self.up_P.copy(), self.down_P.copy())
+
+    def arrays(self) -> dict[str, Floats]:
+        """The state, for a file."""
+        return {**self.prompts.arrays(), "up_P": self.up_P, "down_P": self.down_P}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Floats]) -> Self:
+        """The inverse of ``arrays``, with the usual slack and limit."""
+        up_P, down_P = (np.array(arrays[name], np.float64) for name in ("up_P", "down_P"))
+        return cls(prompts=RewardHistory.from_arrays(arrays, None), up_P=up_P, down_P=down_P)
 
     def _grow(self, groups: int) -> None:
         self.prompts.grow(groups)

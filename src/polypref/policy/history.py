@@ -92,11 +92,15 @@ class RewardHistory:
 
     def merged(self, other: RewardHistory) -> RewardHistory:
         """A history of what both have seen, groups having the same numbers in both; the half-life is this one's."""
-        both = RewardHistory(self.half_life, self.count_P.copy(), self.mean_P.copy(), self.m2_P.copy())
+        both = self.copy()
         both.grow(len(other))
         had_K = np.flatnonzero(other.count_P > 0)
         both._add(Batch(had_K, other.count_P[had_K], other.mean_P[had_K], other.m2_P[had_K]), np.ones(len(had_K)))
         return both
+
+    def copy(self) -> RewardHistory:
+        """Another with the same content, to be changed alone."""
+        return RewardHistory(self.half_life, self.count_P.copy(), self.mean_P.copy(), self.m2_P.copy())
 
     def forget(self, group_K: Ints, count: float) -> None:
         """Let no more than ``count`` rewards of these groups be remembered; mean and variance stay."""

@@ -95,6 +95,8 @@ METHODS: dict[str, Callable[[], Method]] = {
     "P-GRPO prompt": lambda: PGRPO(Normalization(baseline="prompt")),
     "P-GRPO shrunken": lambda: PGRPO(Normalization(baseline="shrunken")),
     "P-GRPO half-life": lambda: PGRPO(Normalization(baseline="group", half_life=1000)),
+    "P-GRPO adaptive": lambda: PGRPO(Normalization(baseline="group", adaptive=True)),
+    "P-GRPO shrunken adaptive": lambda: PGRPO(Normalization(baseline="shrunken", adaptive=True)),
     "P-GRPO shrunken half-life": lambda: PGRPO(Normalization(baseline="shrunken", half_life=1000)),
 }
 """A fresh method by name."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from polypref.errors import ArtifactError, CacheError
 from polypref.policy.advantages import Level, Normalizer
+from polypref.policy.drift import DriftAlarm
 from polypref.policy.history import RewardHistory
 
 VERSION = 1
@@ -32,13 +33,15 @@ def settings_of(normalizer: Normalizer) -> dict[str, Any]:
 
 
 def arrays(normalizers: list[Normalizer]) -> dict[str, NDArray]:
-    """All numbers and names, by where they belong: ``<normalizer>.<level>.<history>.<array>``."""
+    """Numbers and names by where they belong: ``<n>.<level>.<history>.<array>``, ``<n>.alarm.<array>``."""
     found: dict[str, NDArray] = {}
     for n, normalizer in enumerate(normalizers):
         for at, level in enumerate(normalizer.levels):
             for kind, history in (("rewards", level.rewards), ("residuals", level.residuals)):
                 found |= {f"{n}.{at}.{kind}.{name}": array for name, array in history.arrays().items()}
             found[f"{n}.{at}.keys"] = _text([list(key) for key in level.numbers])
+        if normalizer.how.adaptive:
+            found |= {f"{n}.alarm.{name}": array for name, array in normalizer.alarm.arrays().items()}
     return found
 
 
@@ -105,6 +108,9 @@ def _restored(found: dict[str, NDArray], n: int, like: Normalizer) -> Normalizer
             told[kind] = RewardHistory.from_arrays(own, like.how.half_life)
         numbers = {key: number for number, key in enumerate(keys)}
         normalizer.levels[at] = Level(told["rewards"], told["residuals"], numbers)
+    if like.how.adaptive:
+        told = {name: found[f"{n}.alarm.{name}"] for name in normalizer.alarm.arrays()}
+        normalizer.alarm = DriftAlarm.from_arrays(told)
     return normalizer
 
 

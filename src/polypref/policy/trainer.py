@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from inspect import signature
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from polypref.errors import InputError, MissingExtra, PolyprefError, SettingsError
 from polypref.policy import state
-from polypref.policy.advantages import PAPER, Advantages, Key, Normalization, Normalizer
+from polypref.policy.advantages import PAPER, Advantages, Key, Normalization, Normalizer, check_keys
 
 try:
     from accelerate.utils import gather_object
@@ -61,6 +62,7 @@ class PGRPOConfig(GRPOConfig):
     history_half_life: float | None = field(default=None, metadata={"help": "In rewards of the group; None: for ever."})
     history_min_count: int = field(default=16, metadata={"help": "Rewards before a group's history is used."})
     history_cold: str = field(default="prompt", metadata={"help": "Until then: prompt (GRPO) or parent (level above)."})
+    history_adaptive: bool = field(default=False, metadata={"help": "Cut a history when its group's drift is noticed."})
     history_shrinkage: float = field(default=0.0, metadata={"help": "Rewards that the level above counts for."})
 
     def __post_init__(self) -> None:
@@ -91,6 +93,7 @@ class PGRPOConfig(GRPOConfig):
             cold=self.history_cold,  # type: ignore[arg-type]
             shrinkage=self.history_shrinkage,
             clip=self.advantage_clip,
+            adaptive=self.history_adaptive,
         )
 
 
@@ -194,28 +197,32 @@ class PGRPOTrainer(GRPOTrainer):
         value_B = np.sum([one.value_B * weight for one, (_, weight) in zip(found, columns, strict=True)], axis=0)
         if self.args.advantage_clip is not None and not self.args.paper:
             value_B = value_B.clip(-self.args.advantage_clip, self.args.advantage_clip)
-        self._log_groups(found, sum_B, value_B, key_LB)
+        self._log_groups(found, sum_B, value_B)
         return value_B
 
-    def _log_groups(
-        self, found: list[Advantages], reward_B: np.ndarray, value_B: np.ndarray, key_LB: list[tuple[Key, ...]]
-    ) -> None:
+    def _log_groups(self, found: list[Advantages], reward_B: np.ndarray, value_B: np.ndarray) -> None:
         """Figures of the groups that came first; count, mean and scale where there is one history to tell them of."""
         metrics = self._metrics["train" if self._learns else "eval"]
         metrics["pgrpo/fell_back"].append(float(np.mean([one.fell_back_B.mean() for one in found])))
-        groups = self.histories[0].levels[1]
-        total = max(float(np.abs(value_B).sum()), 1e-12)
-        number_B = np.array([groups.numbers.get((key,), SHOWN) for key in key_LB[0]])
-        for number in np.unique(number_B[number_B < SHOWN]):
-            at = number_B == number
-            told = reward_B[at & np.isfinite(reward_B)]
-            shown = {"reward": float(told.mean()) if len(told) else float("nan")}
-            shown["signal"] = float(np.abs(value_B[at]).sum()) / total
-            if len(found) == 1:
-                count, mean, variance = (float(v[0]) for v in groups.rewards.of(np.array([number])))
-                shown |= {"count": count, "mean": mean, "scale": variance**0.5}
-            for name, value in shown.items():
-                metrics[f"pgrpo/{key_LB[0][int(at.argmax())]}/{name}"].append(value)
+        if self.args.history_adaptive:
+            metrics["pgrpo/alarms"].append(float(sum(len(one.alarmed) for one in found)))
+        groups, number_B = self.histories[0].levels[1], found[0].group_LB[1]
+        names = [str(path[0]) for path in islice(groups.numbers, SHOWN)]
+        at_B = number_B < len(names)
+        told_B = at_B & np.isfinite(reward_B)
+        in_P, told_P = (np.bincount(number_B[which_B], minlength=len(names)) for which_B in (at_B, told_B))
+        sum_P = np.bincount(number_B[told_B], reward_B[told_B], len(names))
+        signal_P = np.bincount(number_B[at_B], np.abs(value_B[at_B]), len(names))
+        signal_P /= max(float(np.abs(value_B).sum()), 1e-12)
+        with np.errstate(invalid="ignore"):
+            shown = {"reward": sum_P / told_P, "signal": signal_P}
+        here = np.flatnonzero(in_P)
+        if len(found) == 1:
+            count_P, mean_P, variance_P = groups.rewards.of(np.arange(len(names)))
+            shown |= {"count": count_P, "mean": mean_P, "scale": np.sqrt(variance_P)}
+        for name, value_P in shown.items():
+            for number in here.tolist():
+                metrics[f"pgrpo/{names[number]}/{name}"].append(float(value_P[number]))
 
     # --- checkpoints
 
@@ -267,15 +274,3 @@ def _check_columns(found: Iterable[str] | None, columns: tuple[str, ...]) -> Non
                 f"the dataset has no column {column!r}; found: {', '.join(found)}. Set group_column to the one with "
                 "each prompt's preference group."
             )
-
-
-def check_keys(keys: list[list[Any]], columns: tuple[str, ...]) -> None:
-    """Groups are text that is not blank, or whole numbers; never both in one column. Raises InputError."""
-    for at, column in enumerate(columns):
-        kinds = set()
-        for key in (row[at] for row in keys):
-            if isinstance(key, bool) or not isinstance(key, (str, int)) or (isinstance(key, str) and not key.strip()):
-                raise InputError(f"{column} of a row is {key!r}; expected text or a whole number, for every prompt.")
-            kinds.add(type(key))
-        if len(kinds) > 1:
-            raise InputError(f"{column} mixes text and numbers, as in {keys[0][at]!r}; expected one kind.")
