@@ -13,7 +13,7 @@ from polypref.features.protocol import Encoder
 from polypref.learners.inputs import Inputs
 from polypref.policy.groups.discovery import FEWEST, Crowd, Search, derived, folds, search
 from polypref.policy.groups.grouping import CERTAINTY, Grouping
-from polypref.policy.groups.mixture import Problem, best_of
+from polypref.policy.groups.mixture import Problem, alone, best_of
 from polypref.policy.groups.model import Mixture
 
 
@@ -82,14 +82,14 @@ def fitted(crowd: Crowd, inputs: Inputs, ids: Users, chosen: Search, how: tuple[
     """The mixture fitted to all judgements, groups in the order of their sizes."""
     settings, seed = how
     votes = crowd.votes()
-    found = best_of(votes, chosen.scales, chosen.groups, settings.restarts, seed)
+    found = best_of(votes, chosen.scales, alone(votes, chosen.scales), chosen.groups, settings.restarts, seed)
     effects = Problem(votes, chosen.scales, chosen.groups).effects(found.theta)
     order_P = np.argsort(-found.size_P, kind="stable")
     model = Mixture(
         inputs,
         effects.weights_KP[:, order_P],
-        crowd.rows.responses.keys_R[crowd.response_R],
-        effects.text_RP[:, order_P],
+        crowd.rows.responses.keys_R[crowd.response_R[votes.shared_T]],
+        effects.text_TP[:, order_P],
         found.size_P[order_P],
         chosen.evidence,
         crowd.derived,

@@ -6,8 +6,8 @@ others' answers about the same texts stay, since a group is what its members hav
 one by one, a pair that the user judged is on one side; where they were made from votes, ratings or rankings, and so
 imply each other, a text is (judgements of a held-out and a kept text are left out).
 
-Groups are said to be there when the best number above one predicts better than one group does by two standard errors of
-the paired difference; then the fewest groups within one standard error of the best are taken (Breiman et al. 1984).
+Groups are said to be there when the best number above one predicts better than one group does, by two standard errors
+of the paired difference and by ``WORTH``; then the fewest groups within one standard error of the best are taken (Breiman et al. 1984).
 The standard error sees judgements of one user and judgements of one pair as going together (``_error``). Prior variances
 are chosen on the same held-out answers, those of the shared reward first, with one group; because deviations sum to
 zero, a second group cannot pay by freeing the shared reward.
@@ -28,11 +28,12 @@ from scipy.special import logsumexp
 from polypref.comparisons import Comparisons, IntArray
 from polypref.data.split import DERIVED_CIRCULAR, DERIVED_LOOPS, within_user_loops
 from polypref.learners.likelihood import surprise
-from polypref.policy.groups.mixture import Fitted, Floats, Scales, Votes, best_of, shares
+from polypref.policy.groups.mixture import Fitted, Floats, Scales, Votes, alone, best_of, shares
 
 WEIGHTS, TEXTS = (0.3, 3.0, 30.0), (0.0, 0.3, 3.0)  # prior variances tried
 EVIDENCE = (1.0, 0.7, 0.5, 0.3, 0.15)  # powers of a user's likelihood tried
 HELD = {"pair": 1 / 3, "text": 0.35}
+WORTH = 1e-3  # nats per answer that groups have to gain: less is of no use, however sure
 SURE = 2.0  # standard errors by which groups have to predict better than none
 PATIENCE = 2  # larger numbers of groups tried after the best one before the search ends
 FEWEST = 5  # users for each group, or it is not looked for
@@ -153,11 +154,14 @@ def search(crowd: Crowd, numbers: Sequence[int], cuts: list[Fold], restarts: int
         return float(np.average(log_H, weights=weight_H))
 
     scales = _scales(cuts[0], max(numbers) > 1, seed)
-    alone_H = predicted([best_of(cut.votes, scales, 1, 1, seed) for cut in cuts])
+    everyone = [alone(cut.votes, scales) for cut in cuts]
+    alone_H = predicted(everyone)
     runs: dict[int, list[Fitted]] = {}
     tried = [Row(1, mean(alone_H), 0.0, 0.0)]
     for groups in sorted(set(numbers) - {1}):
-        runs[groups] = [best_of(cut.votes, scales, groups, restarts, seed) for cut in cuts]
+        runs[groups] = [
+            best_of(cut.votes, scales, one, groups, restarts, seed) for cut, one in zip(cuts, everyone, strict=True)
+        ]
         gain_H = predicted(runs[groups]) - alone_H
         tried.append(Row(groups, mean(alone_H + gain_H), mean(gain_H), _error(gain_H, weight_H, cuts)))
         if groups - max(tried, key=lambda row: row.gain).groups >= PATIENCE:
@@ -170,26 +174,29 @@ def search(crowd: Crowd, numbers: Sequence[int], cuts: list[Fold], restarts: int
 def choose(tried: Sequence[Row]) -> int:
     """One group unless the best of more is ``SURE`` standard errors above it; else the fewest within one of the best."""
     best = max(tried, key=lambda row: row.gain)
-    if best.gain <= SURE * best.se or best.groups == 1:
+    if best.gain <= max(SURE * best.se, WORTH):
         return 1
-    return min(row.groups for row in tried if row.groups > 1 and row.gain >= best.gain - best.se)
+    return min(row.groups for row in tried if row.groups > 1 and row.gain >= best.gain - max(best.se, WORTH))
 
 
 def _scales(cut: Fold, several: bool, seed: int) -> Scales:
     """Variances of the shared reward by one group's held-out answers, then those of the deviations by two groups'."""
 
-    def best(groups: int, trials: list[Scales]) -> Scales:
-        def loss(scales: Scales) -> float:
-            return -float(np.average(cut.predicted(best_of(cut.votes, scales, groups, 1, seed)), weights=cut.weight_H))
+    def loss(fitted: Fitted) -> float:
+        return -float(np.average(cut.predicted(fitted), weights=cut.weight_H))
 
-        return min(trials, key=loss)
+    votes, texts = cut.votes, TEXTS if len(cut.votes.shared_T) else TEXTS[:1]
+    scales = min((Scales(weights=v) for v in WEIGHTS), key=lambda tried: loss(alone(votes, tried)))
+    scales = min((replace(scales, texts=v) for v in texts), key=lambda tried: loss(alone(votes, tried)))
+    if not several:
+        return scales
+    everyone = alone(votes, scales)
 
-    scales = best(1, [Scales(weights=variance) for variance in WEIGHTS])
-    scales = best(1, [replace(scales, texts=variance) for variance in TEXTS])
-    if several:
-        scales = best(2, [replace(scales, group_weights=variance) for variance in WEIGHTS])
-        scales = best(2, [replace(scales, group_texts=variance) for variance in TEXTS])
-    return scales
+    def two(tried: Scales) -> float:
+        return loss(best_of(votes, tried, everyone, 2, 1, seed))
+
+    scales = min((replace(scales, group_weights=v) for v in WEIGHTS), key=two)
+    return min((replace(scales, group_texts=v) for v in texts), key=two)
 
 
 def _error(gain_H: Floats, weight_H: Floats, cuts: list[Fold]) -> float:

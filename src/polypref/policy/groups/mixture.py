@@ -4,8 +4,8 @@ Group p's reward of text r is
 
     f_rp = x_r . w + a_r + (x_r . d_p + b_rp)      with  sum_p d_p = sum_p b_rp = 0,
 
-x the inputs of ``learners.inputs``, a and b qualities of a text that its features do not explain, all effects normal
-around 0. A user belongs to one group, to p with probability pi_p, and says of texts c and s that c is better with
+x the inputs of ``learners.inputs``, a and b qualities of a text that its features do not explain (of texts that several
+users judged), all effects normal around 0. A user belongs to one group, to p with probability pi_p, and says of texts c and s that c is better with
 probability sigmoid(f_cp - f_sp). EM (Dempster, Laird and Rubin 1977) finds the effects that make everybody's answers
 likeliest:
 
@@ -97,6 +97,13 @@ class Votes:
         return self.gap_QR.T.tocsr()
 
     @cached_property
+    def shared_T(self) -> NDArray[np.int64]:
+        """Texts that several users judged: only of these can a quality be told from one user's answers."""
+        says = self.says_U2Q
+        judged_UQ = (says[:, : says.shape[1] // 2] + says[:, says.shape[1] // 2 :]).astype(bool).astype(np.float32)
+        return np.flatnonzero(((judged_UQ @ abs(self.gap_QR)) > 0).sum(axis=0) > 1)
+
+    @cached_property
     def count_U(self) -> Floats:
         """Answers of each user."""
         return np.asarray(self.says_U2Q.sum(axis=1)).ravel()
@@ -151,7 +158,7 @@ class Effects:
     """Effects in their own units: what is needed to reward texts that nobody has judged, and those that were."""
 
     weights_KP: Floats
-    text_RP: Floats
+    text_TP: Floats
 
 
 class Problem:
@@ -159,24 +166,27 @@ class Problem:
 
     def __init__(self, votes: Votes, scales: Scales, groups: int) -> None:
         self.votes, self.scales, self.groups = votes, scales, groups
-        r, k = votes.x_RK.shape
-        self.shapes = [(k, 1), (r, 1)] + ([(k, groups), (r, groups)] if groups > 1 else [])
+        k = votes.x_RK.shape[1]
+        t = len(votes.shared_T)
+        self.shapes = [(k, 1), (t, 1)] + ([(k, groups), (t, groups)] if groups > 1 else [])
         self.ends = np.cumsum([a * b for a, b in self.shapes])
 
     def effects(self, theta: Floats) -> Effects:
         """``theta`` in the effects' own units, deviations centred."""
         parts = [v.reshape(shape) for v, shape in zip(np.split(theta, self.ends[:-1]), self.shapes, strict=True)]
         sd = np.sqrt([self.scales.weights, self.scales.texts, self.scales.group_weights, self.scales.group_texts])
-        weights_KP, text_RP = sd[0] * parts[0], sd[1] * parts[1]
+        weights_KP, text_TP = sd[0] * parts[0], sd[1] * parts[1]
         if self.groups > 1:
             weights_KP = weights_KP + sd[2] * _centred(parts[2])
-            text_RP = text_RP + sd[3] * _centred(parts[3])
-        return Effects(weights_KP, text_RP)
+            text_TP = text_TP + sd[3] * _centred(parts[3])
+        return Effects(weights_KP, text_TP)
 
     def reward(self, theta: Floats) -> Floats:
         """f (R, P)."""
         found = self.effects(theta)
-        return self.votes.x_RK @ found.weights_KP + found.text_RP
+        reward_RP = self.votes.x_RK @ found.weights_KP
+        reward_RP[self.votes.shared_T] += found.text_TP
+        return reward_RP
 
     def loss(self, theta: Floats, heard_2QP: Floats) -> tuple[float, Floats]:
         """What the M step minimises, and its gradient, for answers counted by pair and group."""
@@ -185,11 +195,11 @@ class Problem:
         total_QP = one_QP + other_QP
         value = (total_QP * np.logaddexp(0.0, -margin_QP) + other_QP * margin_QP).sum() + theta @ theta / 2
         onto_RP = self.votes.onto_RQ @ (total_QP * expit(margin_QP) - one_QP)
-        onto_KP = self.votes.x_RK.T @ onto_RP
+        onto_KP, onto_TP = self.votes.x_RK.T @ onto_RP, onto_RP[self.votes.shared_T]
         s = self.scales
-        parts = [np.sqrt(s.weights) * onto_KP.sum(axis=1), np.sqrt(s.texts) * onto_RP.sum(axis=1)]
+        parts = [np.sqrt(s.weights) * onto_KP.sum(axis=1), np.sqrt(s.texts) * onto_TP.sum(axis=1)]
         if self.groups > 1:
-            parts += [np.sqrt(s.group_weights) * _centred(onto_KP), np.sqrt(s.group_texts) * _centred(onto_RP)]
+            parts += [np.sqrt(s.group_weights) * _centred(onto_KP), np.sqrt(s.group_texts) * _centred(onto_TP)]
         return float(value), np.concatenate([part.ravel() for part in parts]) + theta
 
     def fit(self, share_UP: Floats, warm: Floats | None = None) -> Fitted:
@@ -230,9 +240,13 @@ def shares(log_UP: Floats) -> Floats:
     return np.exp(log_UP - logsumexp(log_UP, axis=1, keepdims=True))
 
 
-def best_of(votes: Votes, scales: Scales, groups: int, restarts: int, seed: int) -> Fitted:
-    """The best of several EM runs, each begun by k-means on users' views; one run where there is one group."""
-    everyone = Problem(votes, scales, 1).fit(np.ones((votes.says_U2Q.shape[0], 1)))
+def alone(votes: Votes, scales: Scales) -> Fitted:
+    """Everybody in one group."""
+    return Problem(votes, scales, 1).fit(np.ones((votes.says_U2Q.shape[0], 1)))
+
+
+def best_of(votes: Votes, scales: Scales, everyone: Fitted, groups: int, restarts: int, seed: int) -> Fitted:
+    """The best of several EM runs, each begun by k-means on users' views; ``everyone`` where there is one group."""
     if groups == 1:
         return everyone
     view_UV = views(votes, scales, everyone.reward_RP[:, 0])
@@ -262,11 +276,12 @@ def views(votes: Votes, scales: Scales, reward_R: Floats) -> Floats:
     from scipy.sparse.linalg import LinearOperator, svds
 
     margin_Q = votes.gap_QR @ reward_R
+    some_T = votes.shared_T
     surprise_2Q = np.concatenate([expit(-margin_Q), -expit(margin_Q)])
     scale_U = 1 / np.sqrt(np.maximum(votes.count_U, 1e-9))
     pull_UR = diags_array(scale_U) @ votes.says_U2Q @ diags_array(surprise_2Q) @ vstack([votes.gap_QR, votes.gap_QR])
     weight_UK = np.sqrt(scales.group_weights) * (pull_UR @ votes.x_RK)
-    text_UR = (np.sqrt(scales.group_texts) * pull_UR).tocsr()
+    text_UR = (np.sqrt(scales.group_texts) * pull_UR.tocsc()[:, some_T]).tocsr()
     text_RU = text_UR.T.tocsr()
     users, k = weight_UK.shape
     rank = min(VIEWS, users - 1, k + text_UR.shape[1] - 1)

@@ -16,12 +16,12 @@ from polypref.features.protocol import Encoder
 from polypref.learners.inputs import Inputs
 from polypref.policy.groups.mixture import Floats, Votes, shares
 
-ARRAYS = ("weights_KP", "key_R", "text_RP", "size_P")
+ARRAYS = ("weights_KP", "key_R", "text_TP", "size_P")
 
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """P groups' rewards: ``x_r . weights_KP[:, p] + text_RP[r, p]``, the latter for texts with keys ``key_R`` (ascending).
+    """P groups' rewards: ``x_r . weights_KP[:, p] + text_TP[r, p]``, the latter for texts with keys ``key_R`` (ascending).
 
     ``size_P``    share of users in each group: what is known of a user before his first answer.
     ``evidence``  power of a user's likelihood, chosen on held-out answers; below 1 where answers repeat each other.
@@ -32,7 +32,7 @@ class Mixture:
     inputs: Inputs
     weights_KP: Floats
     key_R: KeyArray
-    text_RP: Floats
+    text_TP: Floats
     size_P: Floats
     evidence: float
     derived: bool
@@ -46,15 +46,16 @@ class Mixture:
         response_R = np.unique(np.concatenate([rows.chosen_N, rows.rejected_N]))
         pool = rows.responses.take(response_R)
         x_RK = self.inputs(pool)
-        at_R = np.minimum(np.searchsorted(self.key_R, pool.keys_R), len(self.key_R) - 1)
-        known_R = self.key_R[at_R] == pool.keys_R
-        reward_RP = x_RK @ self.weights_KP + np.where(known_R[:, None], self.text_RP[at_R], 0.0)
+        reward_RP = x_RK @ self.weights_KP
+        if len(self.key_R):
+            at_R = np.minimum(np.searchsorted(self.key_R, pool.keys_R), len(self.key_R) - 1)
+            reward_RP += np.where((self.key_R[at_R] == pool.keys_R)[:, None], self.text_TP[at_R], 0.0)
         votes = Votes.of(rows, user_N, users, (response_R, x_RK), self.derived)
         return shares(np.log(self.size_P) + self.evidence * votes.log_likelihood(reward_RP))
 
     def taken(self, order_P: IntArray) -> Mixture:
         """The same groups in another order."""
-        changed = {name: getattr(self, name)[..., order_P] for name in ("weights_KP", "text_RP", "size_P")}
+        changed = {name: getattr(self, name)[..., order_P] for name in ("weights_KP", "text_TP", "size_P")}
         return Mixture(**{**vars(self), **changed})
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
