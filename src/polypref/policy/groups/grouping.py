@@ -93,10 +93,26 @@ class Grouping:
         count_P = np.bincount(self.group_U + 1, minlength=len(self.names) + 1).tolist()
         return dict(zip(self.names, count_P[1:], strict=True)) | ({UNKNOWN: count_P[0]} if count_P[0] else {})
 
-    def table(self) -> pl.DataFrame:
-        """One row per user: ``user_id``, ``group``, and ``share``, that of the most likely group."""
-        columns = {"user_id": self.users.ids, "group": self.of(self.users.ids)}
-        return pl.DataFrame(columns | {"share": self.share_UP.max(axis=1, initial=0.0)})
+    def listed(self, user_ids: pl.Series | Sequence[str]) -> pl.DataFrame:
+        """``user_id``, ``group`` and ``share``, that of the likeliest group (null: nothing known), one row per id."""
+        share_Q = self.share_of(user_ids).max(axis=1, initial=-np.inf)
+        shown_Q = pl.Series("share", np.where(np.isfinite(share_Q), share_Q, np.nan)).round(4).fill_nan(None)
+        return pl.DataFrame([pl.Series("user_id", user_ids, dtype=pl.String), pl.Series("group", self.of(user_ids)), shown_Q])
+
+    def finding(self) -> str:
+        """What was found, in one sentence."""
+        if self.model is None:
+            return f"{len(self.names)} groups from {self.origin}."
+        rows = {row.groups: row for row in self.tried}
+        best = max(self.tried, key=lambda row: row.gain, default=None)
+        if len(self.names) > 1:
+            row = rows.get(len(self.names))
+            what = f"{len(self.names)} groups"
+            return f"{what}." if row is None else f"{what} predict held-out judgements better than one: {gained(row)}."
+        if best is None or len(rows) == 1:
+            return "one group: nothing else was tried."
+        others = max((row for row in self.tried if row.groups > 1), key=lambda row: row.gain)
+        return f"no groups found: {others.groups} predict held-out judgements no better than one, {gained(others)}."
 
     def assign(self, user_id: str, few: Comparisons) -> Self:
         """A new grouping that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
@@ -272,6 +288,11 @@ class Grouping:
             raise ValueError(f"shares of shape {self.share_UP.shape} for {users} users and {groups} groups")
         if not ((self.group_U >= -1) & (self.group_U < groups)).all():
             raise ValueError(f"a group's number outside 0 to {groups - 1}")
+
+
+def gained(row: Row) -> str:
+    """What a number of groups gains over one, with its standard error."""
+    return f"{row.gain:+.4f} (standard error {row.se:.4f}) in log likelihood each"
 
 
 def settled(share_UP: Floats, present_U: IntArray, group_U: IntArray, certainty: float, margin: float) -> IntArray:
