@@ -1,4 +1,4 @@
-"""From comparisons to a grouping: the number of groups is searched, or given, and the mixture is fitted to everything."""
+"""From comparisons to a grouping: the number of groups is given or searched, then the mixture is fitted to all."""
 
 from __future__ import annotations
 

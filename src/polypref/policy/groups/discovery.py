@@ -7,10 +7,10 @@ one by one, a pair that the user judged is on one side; where they were made fro
 imply each other, a text is (judgements of a held-out and a kept text are left out).
 
 Groups are said to be there when the best number above one predicts better than one group does, by two standard errors
-of the paired difference and by ``WORTH``; then the fewest groups within one standard error of the best are taken (Breiman et al. 1984).
-The standard error sees judgements of one user and judgements of one pair as going together (``_error``). Prior variances
-are chosen on the same held-out answers, those of the shared reward first, with one group; because deviations sum to
-zero, a second group cannot pay by freeing the shared reward.
+of the paired difference and by ``WORTH``; then the fewest groups within one standard error of the best are taken
+(Breiman et al. 1984). The standard error sees judgements of one user and judgements of one pair as going together
+(``_error``). Prior variances are chosen on the first cut, those of the shared reward with one group, then those of the
+deviations with two; because deviations sum to zero, more groups cannot pay by freeing the shared reward.
 
 Not covered: that the training rows overlap between folds; continua. People who differ without forming groups are cut
 into as many pieces as predict well, and ``most`` limits them.
@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from polypref.comparisons import Comparisons, IntArray
+from polypref.comparisons import Comparisons
 from polypref.data.split import DERIVED_CIRCULAR, DERIVED_LOOPS, within_user_loops
 from polypref.learners.likelihood import surprise
-from polypref.policy.groups.mixture import Fitted, Floats, Scales, Votes, alone, best_of, shares
+from polypref.policy.groups.mixture import Fitted, Floats, Ints, Scales, Votes, alone, best_of, shares
 
 WEIGHTS, TEXTS = (0.3, 3.0, 30.0), (0.0, 0.3, 3.0)  # prior variances tried
 EVIDENCE = (1.0, 0.7, 0.5, 0.3, 0.15)  # powers of a user's likelihood tried
@@ -41,7 +41,7 @@ FEWEST = 5  # users for each group, or it is not looked for
 
 @dataclass(frozen=True)
 class Row:
-    """Mean log likelihood of held-out answers under ``groups`` groups, and its difference to one group's with its error."""
+    """Mean log likelihood of a held-out answer under ``groups`` groups; its gain over one group, with its error."""
 
     groups: int
     log_likelihood: float
@@ -54,9 +54,9 @@ class Crowd:
     """The judgements of U users about R texts, numbered: ``user_N``, and the texts' numbers and inputs."""
 
     rows: Comparisons
-    user_N: IntArray
+    user_N: Ints
     users: int
-    response_R: IntArray
+    response_R: Ints
     x_RK: Floats
     derived: bool
 
@@ -77,19 +77,19 @@ class Fold:
     """Votes to learn from, and the answers held out: user, texts, label, weight and pair of each."""
 
     votes: Votes
-    user_H: IntArray
-    chosen_H: IntArray
-    rejected_H: IntArray
+    user_H: Ints
+    chosen_H: Ints
+    rejected_H: Ints
     label_H: Floats
     weight_H: Floats
-    pair_H: IntArray
+    pair_H: Ints
 
     def predicted(self, fitted: Fitted, evidence: float = 1.0) -> Floats:
         """Log likelihood (H,) of the held-out answers."""
         log_UP = np.log(fitted.size_P) + evidence * self.votes.log_likelihood(fitted.reward_RP)
         margin_HP = fitted.reward_RP[self.chosen_H] - fitted.reward_RP[self.rejected_H]
         log_HP = np.log(np.maximum(shares(log_UP), 1e-300))[self.user_H] - surprise(margin_HP, self.label_H[:, None])
-        return logsumexp(log_HP, axis=1)
+        return np.asarray(logsumexp(log_HP, axis=1))
 
 
 def folds(crowd: Crowd, count: int, seed: int) -> list[Fold]:
@@ -172,7 +172,7 @@ def search(crowd: Crowd, numbers: Sequence[int], cuts: list[Fold], restarts: int
 
 
 def choose(tried: Sequence[Row]) -> int:
-    """One group unless the best of more is ``SURE`` standard errors above it; else the fewest within one of the best."""
+    """One group unless the best of more is surely above it; else the fewest within a standard error of the best."""
     best = max(tried, key=lambda row: row.gain)
     if best.gain <= max(SURE * best.se, WORTH):
         return 1

@@ -6,8 +6,8 @@
     grouping.reassigned(recent)              people whose recent answers speak clearly for another group have moved
     grouping.renewed(discover(more, ...))    a new fit under the old names
 
-**Unknown** is a group of its own: users never seen, and those whose best group has a share under ``certainty``. A prompt
-of theirs is trained like any other; only their rewards are not measured against a group that they may not belong to.
+**Unknown** is a group of its own: users never seen, and those whose best group has a share under ``certainty``. Their
+prompts are trained on like any other; their rewards are not measured against a group that they may not belong to.
 
 **Hysteresis.** A user stays in the present group g until another one, h, is ahead by a stated margin of log-odds,
 
@@ -97,7 +97,9 @@ class Grouping:
         """``user_id``, ``group`` and ``share``, that of the likeliest group (null: nothing known), one row per id."""
         share_Q = self.share_of(user_ids).max(axis=1, initial=-np.inf)
         shown_Q = pl.Series("share", np.where(np.isfinite(share_Q), share_Q, np.nan)).round(4).fill_nan(None)
-        return pl.DataFrame([pl.Series("user_id", user_ids, dtype=pl.String), pl.Series("group", self.of(user_ids)), shown_Q])
+        return pl.DataFrame(
+            [pl.Series("user_id", user_ids, dtype=pl.String), pl.Series("group", self.of(user_ids)), shown_Q]
+        )
 
     def finding(self) -> str:
         """What was found, in one sentence."""
@@ -238,8 +240,8 @@ class Grouping:
             value_P = np.asarray(share_P, np.float64)
             if value_P.shape != (len(self.names),) or not (value_P >= 0).all() or not abs(value_P.sum() - 1) < 1e-6:
                 raise SettingsError(
-                    f"shares of user {user_id!r} are {list(share_P)}; expected {len(self.names)} numbers that sum to 1, "
-                    f"one for each of {', '.join(self.names)}."
+                    f"shares of user {user_id!r} are {list(share_P)}; expected {len(self.names)} numbers that sum to "
+                    f"1, one for each of {', '.join(self.names)}."
                 )
         return np.array(list(news.values()), np.float64).reshape(len(news), len(self.names))
 

@@ -5,11 +5,11 @@ Group p's reward of text r is
     f_rp = x_r . w + a_r + (x_r . d_p + b_rp)      with  sum_p d_p = sum_p b_rp = 0,
 
 x the inputs of ``learners.inputs``, a and b qualities of a text that its features do not explain (of texts that several
-users judged), all effects normal around 0. A user belongs to one group, to p with probability pi_p, and says of texts c and s that c is better with
-probability sigmoid(f_cp - f_sp). EM (Dempster, Laird and Rubin 1977) finds the effects that make everybody's answers
-likeliest:
+users judged), all effects normal around 0. A user belongs to one group, to p with probability pi_p, and says of texts c
+and s that c is better with probability sigmoid(f_cp - f_sp). EM (Dempster, Laird and Rubin 1977) finds the effects that
+make everybody's answers likeliest:
 
-    E   share_up = pi_p L_up^e / sum_k pi_k L_uk^e,      L_up = product of the probabilities of u's answers
+    E   share_up = pi_p L_up / sum_k pi_k L_uk,      L_up = product of the probabilities of u's answers
     M   pi_p = mean_u share_up;  effects: Bradley-Terry, every answer counting share_up in group p, penalised
 
 Mixtures of preference models go back to Croon (1989) and Murphy and Martin (2003). Ours: the part that all share, so
@@ -29,18 +29,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
-from scipy.sparse import coo_array, csr_array, diags_array, vstack
+from scipy.sparse import coo_array, csr_array, diags_array, hstack, vstack
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit, logsumexp
 
-from polypref.comparisons import Comparisons, IntArray
+from polypref.comparisons import Comparisons
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.integer]
+Sparse = Any  # scipy's own types do not say what its operators return
 
 STEPS, INNER = 40, 8  # EM steps at most, and steps of the solver within each
 TOLERANCE, LEAST = 3e-5, 0.05  # gain per answer, and in all, under which EM stops
@@ -60,11 +61,11 @@ class Votes:
     """
 
     x_RK: Floats
-    gap_QR: csr_array
-    says_U2Q: csr_array
+    gap_QR: Sparse
+    says_U2Q: Sparse
 
     @classmethod
-    def of(cls, rows: Comparisons, user_N: IntArray, users: int, texts: tuple[IntArray, Floats], thin: bool) -> Self:
+    def of(cls, rows: Comparisons, user_N: Ints, users: int, texts: tuple[Ints, Floats], thin: bool) -> Self:
         """Judgements of users numbered ``user_N``; ``texts`` are their numbers in the pool and their inputs."""
         response_R, x_RK = texts
         r = len(response_R)
@@ -75,24 +76,26 @@ class Votes:
         code_Q, pair_N = np.unique(one_N * r + np.maximum(chosen_N, rejected_N), return_inverse=True)
         q = len(code_Q)
         ends_2Q = np.concatenate([code_Q // max(r, 1), code_Q % max(r, 1)])
-        gap = coo_array((np.repeat([1.0, -1.0], q), (np.tile(np.arange(q), 2), ends_2Q)), shape=(q, r)).tocsr()
+        gap: Sparse = coo_array((np.repeat([1.0, -1.0], q), (np.tile(np.arange(q), 2), ends_2Q)), shape=(q, r)).tocsr()
         weight_N = rows.weights_N.copy()
         if thin:
             weight_N *= worth(user_N, chosen_N, rejected_N, (users, r))[user_N]
         one_wins_N = np.where(chosen_N == one_N, rows.label_N, 1 - rows.label_N) * weight_N
         value_2N = np.concatenate([one_wins_N, weight_N - one_wins_N])
-        says = coo_array((value_2N, (np.tile(user_N, 2), np.concatenate([pair_N, pair_N + q]))), shape=(users, 2 * q))
+        says: Sparse = coo_array(
+            (value_2N, (np.tile(user_N, 2), np.concatenate([pair_N, pair_N + q]))), shape=(users, 2 * q)
+        )
         says = says.tocsr()
         says.eliminate_zeros()
         return cls(x_RK, gap, says)
 
     @cached_property
-    def heard_2QU(self) -> csr_array:
+    def heard_2QU(self) -> Sparse:
         """``says_U2Q`` by pair."""
         return self.says_U2Q.T.tocsr()
 
     @cached_property
-    def onto_RQ(self) -> csr_array:
+    def onto_RQ(self) -> Sparse:
         """``gap_QR`` by text."""
         return self.gap_QR.T.tocsr()
 
@@ -114,8 +117,8 @@ class Votes:
         return self.says_U2Q @ -np.logaddexp(0.0, np.concatenate([-margin_QP, margin_QP]))
 
 
-def worth(user_N: IntArray, chosen_N: IntArray, rejected_N: IntArray, size: tuple[int, int]) -> Floats:
-    """For how many answers one judgement of each user counts (U,): texts less connected pieces, by judgements; at most 1.
+def worth(user_N: Ints, chosen_N: Ints, rejected_N: Ints, size: tuple[int, int]) -> Floats:
+    """For how many answers a judgement of each user counts (U,), at most 1: texts less connected pieces, by judgements.
 
     ``size`` is the number of users and of texts.
     """
@@ -123,7 +126,7 @@ def worth(user_N: IntArray, chosen_N: IntArray, rejected_N: IntArray, size: tupl
     ends_2N = np.concatenate([user_N * np.int64(texts) + chosen_N, user_N * np.int64(texts) + rejected_N])
     node_M, at_2N = np.unique(ends_2N, return_inverse=True)
     n = len(user_N)
-    graph = coo_array((np.ones(n, np.int8), (at_2N[:n], at_2N[n:])), shape=(len(node_M), len(node_M)))
+    graph: Sparse = coo_array((np.ones(n, np.int8), (at_2N[:n], at_2N[n:])), shape=(len(node_M), len(node_M)))
     pieces, piece_M = connected_components(graph, directed=False)
     user_M = node_M // max(texts, 1)
     owner = np.zeros(pieces, np.int64)
@@ -213,21 +216,19 @@ class Problem:
         enough = max(TOLERANCE * float(votes.count_U.sum()), LEAST)
         cold = COLD if self.groups > 1 else ()
         steps = STEPS if self.groups > 1 else 1
-        before = size_P = None
+        before, value, size_P = np.inf, np.inf, np.ones(self.groups)
         options = {"maxiter": INNER if self.groups > 1 else ALONE, "maxcor": 10}
-        value = np.inf
         for at in range(steps):
             heard_2QP = votes.heard_2QU @ share_UP
             theta = minimize(self.loss, theta, (heard_2QP,), jac=True, method="L-BFGS-B", options=options).x
             size_P = (share_UP.sum(axis=0) + PSEUDO) / (len(share_UP) + PSEUDO * self.groups)
             log_UP = votes.log_likelihood(self.reward(theta))
             share_UP = shares(np.log(size_P) + (cold[at] if at < len(cold) else 1.0) * log_UP)
-            value = float(theta @ theta / 2 - logsumexp(np.log(size_P) + log_UP, axis=1).sum())
+            value = float(theta @ theta / 2 - np.asarray(logsumexp(np.log(size_P) + log_UP, axis=1)).sum())
             value -= PSEUDO * float(np.log(size_P).sum())
-            if at > len(cold) and before is not None and before - value < enough:
+            if at > len(cold) and before - value < enough:
                 break
             before = value
-        assert size_P is not None
         return Fitted(theta, size_P, self.reward(theta), share_UP, value)
 
 
@@ -237,7 +238,8 @@ def _centred(values: Floats) -> Floats:
 
 def shares(log_UP: Floats) -> Floats:
     """Rows of probabilities from log weights."""
-    return np.exp(log_UP - logsumexp(log_UP, axis=1, keepdims=True))
+    share_UP = np.exp(log_UP - log_UP.max(axis=1, keepdims=True))
+    return share_UP / share_UP.sum(axis=1, keepdims=True)
 
 
 def alone(votes: Votes, scales: Scales) -> Fitted:
@@ -261,10 +263,30 @@ def _start(view_UV: Floats, groups: int, rng: np.random.Generator) -> Floats:
     users = len(view_UV)
     share_UP = rng.dirichlet(np.ones(groups), users)
     if view_UV.any():
-        cluster_U = kmeans2(view_UV, groups, minit="++", seed=rng, iter=20, missing="warn")[1]
+        cluster_U = clusters(view_UV, groups, rng)
         share_UP *= 0.2
         share_UP[np.arange(users), cluster_U] += 0.8
     return share_UP
+
+
+def clusters(point_UV: Floats, groups: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """k-means: the cluster of each point, 20 steps from centres drawn as far apart as k-means++ has it."""
+    center_PV = point_UV[rng.integers(len(point_UV))][None]
+    while len(center_PV) < groups:
+        far_U = _squares(point_UV, center_PV).min(axis=1) + 1e-12
+        center_PV = np.concatenate([center_PV, point_UV[rng.choice(len(point_UV), p=far_U / far_U.sum())][None]])
+    for _ in range(20):
+        cluster_U = _squares(point_UV, center_PV).argmin(axis=1)
+        member_UP = np.eye(groups)[cluster_U]
+        count_P = member_UP.sum(axis=0)
+        mean_PV = member_UP.T @ point_UV / np.maximum(count_P, 1)[:, None]
+        center_PV = np.where(count_P[:, None] > 0, mean_PV, center_PV)
+    return _squares(point_UV, center_PV).argmin(axis=1)
+
+
+def _squares(point_UV: Floats, center_PV: Floats) -> Floats:
+    """Squared distances (U, P)."""
+    return ((point_UV[:, None] - center_PV[None]) ** 2).sum(axis=2)
 
 
 def views(votes: Votes, scales: Scales, reward_R: Floats) -> Floats:
@@ -273,25 +295,21 @@ def views(votes: Votes, scales: Scales, reward_R: Floats) -> Floats:
     A user's score is the gradient of his log likelihood in (d, b) at d = b = 0, over the root of his answers: chance
     alone gives everybody's the same spread.
     """
-    from scipy.sparse.linalg import LinearOperator, svds
+    from scipy.sparse.linalg import svds
 
     margin_Q = votes.gap_QR @ reward_R
     some_T = votes.shared_T
     surprise_2Q = np.concatenate([expit(-margin_Q), -expit(margin_Q)])
     scale_U = 1 / np.sqrt(np.maximum(votes.count_U, 1e-9))
-    pull_UR = diags_array(scale_U) @ votes.says_U2Q @ diags_array(surprise_2Q) @ vstack([votes.gap_QR, votes.gap_QR])
+    pull_UR: Sparse = (
+        diags_array(scale_U) @ votes.says_U2Q @ diags_array(surprise_2Q) @ vstack([votes.gap_QR, votes.gap_QR])
+    )
     weight_UK = np.sqrt(scales.group_weights) * (pull_UR @ votes.x_RK)
     text_UR = (np.sqrt(scales.group_texts) * pull_UR.tocsc()[:, some_T]).tocsr()
-    text_RU = text_UR.T.tocsr()
-    users, k = weight_UK.shape
-    rank = min(VIEWS, users - 1, k + text_UR.shape[1] - 1)
+    users, size = len(weight_UK), weight_UK.shape[1] + text_UR.shape[1]
+    rank = min(VIEWS, users - 1, size - 1)
     if rank < 1 or not (weight_UK.any() or text_UR.count_nonzero()):
         return np.zeros((users, 1))
-    operator = LinearOperator(
-        (users, k + text_UR.shape[1]),
-        matvec=lambda v: weight_UK @ v.ravel()[:k] + text_UR @ v.ravel()[k:],
-        rmatvec=lambda v: np.concatenate([weight_UK.T @ v.ravel(), text_RU @ v.ravel()]),
-        dtype=np.float64,
-    )
-    left_UV, value_V, _ = svds(operator, k=rank, v0=np.ones(min(operator.shape)))
+    table: Sparse = hstack([csr_array(weight_UK), text_UR]).tocsr()
+    left_UV, value_V, _ = svds(table, k=rank, v0=np.ones(min(table.shape)))
     return left_UV * value_V

@@ -9,19 +9,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.comparisons import Comparisons, IntArray, KeyArray
+from polypref.comparisons import Comparisons, KeyArray
 from polypref.errors import SettingsError
 from polypref.features import encoder as named_encoder
 from polypref.features.protocol import Encoder
 from polypref.learners.inputs import Inputs
-from polypref.policy.groups.mixture import Floats, Votes, shares
+from polypref.policy.groups.mixture import Floats, Ints, Votes, shares
 
-ARRAYS = ("weights_KP", "key_R", "text_TP", "size_P")
+ARRAYS = ("weights_KP", "key_T", "text_TP", "size_P")
 
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """P groups' rewards: ``x_r . weights_KP[:, p] + text_TP[r, p]``, the latter for texts with keys ``key_R`` (ascending).
+    """P groups' rewards: ``x_r . weights_KP[:, p] + text_TP[r, p]``, the latter for texts ``key_T`` (ascending).
 
     ``size_P``    share of users in each group: what is known of a user before his first answer.
     ``evidence``  power of a user's likelihood, chosen on held-out answers; below 1 where answers repeat each other.
@@ -31,7 +31,7 @@ class Mixture:
 
     inputs: Inputs
     weights_KP: Floats
-    key_R: KeyArray
+    key_T: KeyArray
     text_TP: Floats
     size_P: Floats
     evidence: float
@@ -39,7 +39,7 @@ class Mixture:
     encoder: str
     identity: str
 
-    def shares(self, rows: Comparisons, user_N: IntArray, users: int) -> Floats:
+    def shares(self, rows: Comparisons, user_N: Ints, users: int) -> Floats:
         """Posterior of each user's group from these judgements alone (U, P); one without any has the groups' sizes."""
         if not len(rows):
             return np.tile(self.size_P, (users, 1))
@@ -47,13 +47,13 @@ class Mixture:
         pool = rows.responses.take(response_R)
         x_RK = self.inputs(pool)
         reward_RP = x_RK @ self.weights_KP
-        if len(self.key_R):
-            at_R = np.minimum(np.searchsorted(self.key_R, pool.keys_R), len(self.key_R) - 1)
-            reward_RP += np.where((self.key_R[at_R] == pool.keys_R)[:, None], self.text_TP[at_R], 0.0)
+        if len(self.key_T):
+            at_R = np.minimum(np.searchsorted(self.key_T, pool.keys_R), len(self.key_T) - 1)
+            reward_RP += np.where((self.key_T[at_R] == pool.keys_R)[:, None], self.text_TP[at_R], 0.0)
         votes = Votes.of(rows, user_N, users, (response_R, x_RK), self.derived)
         return shares(np.log(self.size_P) + self.evidence * votes.log_likelihood(reward_RP))
 
-    def taken(self, order_P: IntArray) -> Mixture:
+    def taken(self, order_P: Ints) -> Mixture:
         """The same groups in another order."""
         changed = {name: getattr(self, name)[..., order_P] for name in ("weights_KP", "text_TP", "size_P")}
         return Mixture(**{**vars(self), **changed})
@@ -79,4 +79,4 @@ class Mixture:
                 f"[{encode.identity}]; find them again or give the encoder they were found with."
             )
         inputs = Inputs.from_arrays(encode, arrays)
-        return cls(inputs, *(arrays[name] for name in ARRAYS), **config)
+        return cls(inputs, **{name: arrays[name] for name in ARRAYS}, **config)  # type: ignore[arg-type]
