@@ -10,6 +10,7 @@ each user's likeliest group, mean and 95 % interval (Student) over seeds: by the
 and chosen, and by k-means on the users' weights under ``hierarchical``.
 ``polis``    each conversation by itself, as many groups as it has opinion groups; the interval redraws users (1,000
 draws). Beside it k-means on the weights under ``hierarchical``, and labels dealt anew.
+``held-out`` the same conversations: which groups tell more of held-out judgements, the mixture's or the opinion groups?
 ``speed``    the largest set of the data folder by users, all of the search, features cached.
 """
 
@@ -19,7 +20,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # the small worlds
 import numpy as np
 import polars as pl
 from scipy.cluster.vq import kmeans2
+from scipy.optimize import minimize
 from scipy.stats import t as student
 from sklearn.metrics import adjusted_rand_score
 
@@ -36,7 +38,11 @@ from polypref.data.lint import clean, lint
 from polypref.data.read import read
 from polypref.features import encoder
 from polypref.learners.hierarchical import Hierarchical
+from polypref.learners.likelihood import surprise
 from polypref.policy.groups import Grouping, discover
+from polypref.policy.groups.discover import numbered
+from polypref.policy.groups.discovery import standard_error, folds, search
+from polypref.policy.groups.mixture import Problem, alone
 from recovery_worlds import Normal, judged
 
 USERS, GROUPS, DRAWS = 200, 3, 1000
@@ -107,32 +113,71 @@ def redrawn(truth: Labels, label: Labels, rng: np.random.Generator) -> str:
     return f"{adjusted_rand_score(truth, label):.2f} ({low:.2f} to {high:.2f})"
 
 
-def show_polis(folder: Path) -> None:
+def conversations(folder: Path) -> Iterator[tuple[str, Comparisons, Labels, int]]:
+    """Name, judgements, opinion group of each user in the order of ids, and number of groups; small ones first."""
     reading = read([str(folder / "polis_opendata.parquet")])
-    data, encode = clean(reading, lint(reading)), encoder("minilm")
+    data = clean(reading, lint(reading))
     attributes = data.users.attributes
     assert attributes is not None
-    print("| conversation | users | opinion groups | mixture | k-means | chance, 97.5 % | number chosen | seconds |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
     prompt_N = data.responses.prompt_R[data.chosen_N]
     for prompt in np.argsort(np.bincount(prompt_N)).tolist():
-        rng = np.random.default_rng(prompt)
         rows = data.take(np.flatnonzero(prompt_N == prompt))
-        used = np.unique(rows.user_N)
-        ids, truth = data.users.ids.gather(used), attributes["opinion_group"].gather(used).to_numpy()
-        groups = len(np.unique(truth))
+        ids, truth = members(rows), attributes["opinion_group"]
+        truth = truth.gather(data.users.index(ids)).to_numpy()
+        yield data.responses.prompts[prompt][:60], rows, truth, len(np.unique(truth))
+
+
+def members(rows: Comparisons) -> pl.Series:
+    """Ids of those who judged, in order."""
+    return rows.users.ids.gather(np.unique(rows.user_N)).sort()
+
+
+def show_polis(folder: Path) -> None:
+    encode = encoder("minilm")
+    print("| conversation | users | opinion groups | mixture | k-means | chance, 97.5 % | number chosen | seconds |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for name, rows, truth, groups in conversations(folder):
+        rng, ids = np.random.default_rng(0), members(rows)
         label = likeliest(discover(rows, encoder=encode, seed=0, groups=groups), ids)
         before = time.perf_counter()
         free = discover(rows, encoder=encode, seed=0)
         spent = time.perf_counter() - before
         chance = np.quantile([adjusted_rand_score(truth, rng.permutation(label)) for _ in range(DRAWS)], 0.975)
         kmeans = redrawn(truth, clustered(rows, encode, ids, groups), rng)
-        name = data.responses.prompts[prompt]
         print(
-            f"| {name[:60]} | {len(ids)} | {groups} | {redrawn(truth, label, rng)} | {kmeans} | {chance:.2f} | "
+            f"| {name} | {len(ids)} | {groups} | {redrawn(truth, label, rng)} | {kmeans} | {chance:.2f} | "
             f"{len(free.names)} | {spent:.0f} |",
             flush=True,
         )
+
+
+def predicts(rows: Comparisons, label_U: Labels, groups: int) -> tuple[float, float, float]:
+    """Gain in held-out log likelihood over one group: of the mixture, and of groups that are given; and the latter's
+    standard error. The mixture sees a user's kept judgements, the given groups were made from all votes."""
+    crowd, _, _ = numbered(rows, encoder("minilm"), 64)
+    cuts = folds(crowd, 3, 0)
+    found = search(crowd, (groups,), cuts, 3, 0)
+    share_UP = np.eye(groups)[label_U]
+    gains = []
+    for cut in cuts:
+        problem = Problem(cut.votes, found.scales, groups)
+        heard = cut.votes.heard_2QU @ share_UP
+        theta = minimize(problem.loss, np.zeros(problem.ends[-1]), (heard,), jac=True, method="L-BFGS-B").x
+        reward_RP = problem.reward(theta)
+        margin_HP = reward_RP[cut.chosen_H] - reward_RP[cut.rejected_H]
+        own_H = -surprise(margin_HP[np.arange(len(margin_HP)), label_U[cut.user_H]], cut.label_H)
+        gains.append(own_H - cut.predicted(alone(cut.votes, found.scales)))
+    gain_H = np.concatenate(gains)
+    return found.tried[-1].gain, float(gain_H.mean()), standard_error(gain_H, np.ones(len(gain_H)), cuts)
+
+
+def show_held_out(folder: Path) -> None:
+    """Which groups tell more of judgements that were not seen: the mixture's, or the opinion groups?"""
+    print("| conversation | users | gain of the mixture | gain of the opinion groups |\n|---|---|---|---|", flush=True)
+    for name, rows, truth, groups in conversations(folder):
+        label_U = np.unique(truth, return_inverse=True)[1]
+        mixture, given, error = predicts(rows, label_U, groups)
+        print(f"| {name} | {len(truth)} | {mixture:+.3f} | {given:+.3f} ± {1.96 * error:.3f} |", flush=True)
 
 
 def show_speed(folder: Path) -> None:
@@ -148,13 +193,14 @@ def show_speed(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="*", default=["planted", "polis", "speed"])
+    parser.add_argument("--parts", nargs="*", default=["planted", "polis", "held-out", "speed"])
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("POLYPREF_DATA", "../shared/data")))
     args = parser.parse_args()
     parts: dict[str, Callable[[], None]] = {
         "planted": lambda: show_planted(args.seeds),
         "polis": lambda: show_polis(args.data),
+        "held-out": lambda: show_held_out(args.data),
         "speed": lambda: show_speed(args.data),
     }
     for name in args.parts:

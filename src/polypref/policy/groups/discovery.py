@@ -9,7 +9,7 @@ imply each other, a text is (judgements of a held-out and a kept text are left o
 Groups are said to be there when the best number above one predicts better than one group does, by two standard errors
 of the paired difference and by ``WORTH``; then the fewest groups within one standard error of the best are taken
 (Breiman et al. 1984). The standard error sees judgements of one user and judgements of one pair as going together
-(``_error``). Prior variances are chosen on the first cut, those of the shared reward with one group, then those of the
+(``standard_error``). Prior variances are chosen on the first cut, those of the shared reward with one group, then those of the
 deviations with two; because deviations sum to zero, more groups cannot pay by freeing the shared reward.
 
 Not covered: that the training rows overlap between folds; continua. People who differ without forming groups are cut
@@ -163,7 +163,7 @@ def search(crowd: Crowd, numbers: Sequence[int], cuts: list[Fold], restarts: int
             best_of(cut.votes, scales, one, groups, restarts, seed) for cut, one in zip(cuts, everyone, strict=True)
         ]
         gain_H = predicted(runs[groups]) - alone_H
-        tried.append(Row(groups, mean(alone_H + gain_H), mean(gain_H), _error(gain_H, weight_H, cuts)))
+        tried.append(Row(groups, mean(alone_H + gain_H), mean(gain_H), standard_error(gain_H, weight_H, cuts)))
         if groups - max(tried, key=lambda row: row.gain).groups >= PATIENCE:
             break
     chosen = choose(tried) if len(numbers) > 1 else numbers[0]
@@ -199,7 +199,7 @@ def _scales(cut: Fold, several: bool, seed: int) -> Scales:
     return min((replace(scales, group_texts=v) for v in texts), key=two)
 
 
-def _error(gain_H: Floats, weight_H: Floats, cuts: list[Fold]) -> float:
+def standard_error(gain_H: Floats, weight_H: Floats, cuts: list[Fold]) -> float:
     """Standard error of the weighted mean gain: sums over users and over pairs (Cameron, Gelbach and Miller 2011)."""
     centred_H = weight_H * (gain_H - np.average(gain_H, weights=weight_H)) / weight_H.sum()
     by_user = np.bincount(np.concatenate([cut.user_H for cut in cuts]), centred_H)
