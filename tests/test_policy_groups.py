@@ -356,7 +356,7 @@ def test_the_command_writes_what_python_reads(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["simulate", "two-tastes", "--users", "12", "--judgements", "20", "--out", "p.jsonl"]) == 0
     assert main(["groups", "p.jsonl", "--attribute", "group", "--out", "told"]) == 0
-    assert main(["groups", "p.jsonl", "--groups", "2", "--encoder", "static", "--out", "found"]) == 0
+    assert main(["groups", "p.jsonl", "--groups", "2", "--out", "found"]) == 0
     assert "2 groups" in capsys.readouterr().out
     told, found = ((tmp_path / name / "groups.jsonl").read_text().splitlines() for name in ("told", "found"))
     rows = [{**json.loads(a), "found": json.loads(b)["group"]} for a, b in zip(told, found, strict=True)]

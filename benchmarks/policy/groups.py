@@ -41,7 +41,7 @@ from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.likelihood import surprise
 from polypref.policy.groups import Grouping, discover
 from polypref.policy.groups.discover import numbered
-from polypref.policy.groups.discovery import standard_error, folds, search
+from polypref.policy.groups.discovery import folds, search, standard_error
 from polypref.policy.groups.mixture import Problem, alone
 from recovery_worlds import Normal, judged
 

@@ -8,9 +8,9 @@ imply each other, a text is (judgements of a held-out and a kept text are left o
 
 Groups are said to be there when the best number above one predicts better than one group does, by two standard errors
 of the paired difference and by ``WORTH``; then the fewest groups within one standard error of the best are taken
-(Breiman et al. 1984). The standard error sees judgements of one user and judgements of one pair as going together
-(``standard_error``). Prior variances are chosen on the first cut, those of the shared reward with one group, then those of the
-deviations with two; because deviations sum to zero, more groups cannot pay by freeing the shared reward.
+(Breiman et al. 1984). Judgements of one user go together in the standard error, and so do those of one pair. Prior
+variances are chosen on the first cut, those of the shared reward with one group, then those of the deviations with two;
+because deviations sum to zero, more groups cannot pay by freeing the shared reward.
 
 Not covered: that the training rows overlap between folds; continua. People who differ without forming groups are cut
 into as many pieces as predict well, and ``most`` limits them.
