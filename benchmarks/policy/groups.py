@@ -20,7 +20,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -81,10 +81,10 @@ def over_seeds(values: list[float]) -> str:
     return f"{np.mean(values):.2f} ({max(np.mean(values) - half, -1):.2f} to {min(np.mean(values) + half, 1):.2f})"
 
 
-def show_planted(seeds: int) -> None:
+def show_planted(seeds: int, cases: Sequence[tuple[int, int]]) -> None:
     print("| planted | comparisons | ARI, number given | ARI, number chosen | numbers chosen | unknown | k-means |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    for groups, each in [(GROUPS, 3), (GROUPS, 10), (GROUPS, 30), (GROUPS, 100), (1, 3), (1, 10), (1, 30), (1, 100)]:
+    for groups, each in cases:
         given, free, chosen, unknown, means = [], [], [], [], []
         for seed in range(seeds):
             data, truth = planted(groups, each, seed)
@@ -195,10 +195,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="*", default=["planted", "polis", "held-out", "speed"])
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--each", type=int, nargs="*", default=[3, 10, 30, 100], help="comparisons of each user")
+    parser.add_argument("--placebo", type=int, nargs="*", default=[3, 10, 30, 100], help="the same, of one group")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("POLYPREF_DATA", "../shared/data")))
     args = parser.parse_args()
     parts: dict[str, Callable[[], None]] = {
-        "planted": lambda: show_planted(args.seeds),
+        "planted": lambda: show_planted(args.seeds, [(GROUPS, n) for n in args.each] + [(1, n) for n in args.placebo]),
         "polis": lambda: show_polis(args.data),
         "held-out": lambda: show_held_out(args.data),
         "speed": lambda: show_speed(args.data),
