@@ -30,6 +30,7 @@ EXAMPLES: dict[str, str] = {
     "fit": "polypref fit prefs.jsonl --learner hierarchical --out scorer",
     "score": "polypref score scorer questions.jsonl --out scores.jsonl",
     "adapt": "polypref adapt prefs.jsonl --learners hierarchical --sizes 0 3 10 --seeds 2 --out new-people",
+    "groups": "polypref groups prefs.jsonl --out groups",
     "bench-policy": "polypref bench-policy --quick --seeds 2 --out policy",
     "demo": "polypref demo --seeds 1 --out demo",
 }

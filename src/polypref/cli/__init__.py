@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fit": ("polypref.cli.fit", "fit one learner on all judgements and save the scorer"),
     "score": ("polypref.cli.score", "score responses for users with a saved scorer"),
     "table": ("polypref.cli.table", "the evaluation paper's tables from result folders, published figures beside ours"),
+    "groups": ("polypref.cli.groups", "who belongs together, by an attribute or by how people judge: for P-GRPO"),
     "align": ("polypref.cli.align", "train a language model with P-GRPO on a saved scorer's rewards, for every group"),
     "bench-policy": (
         "polypref.cli.bench_policy",

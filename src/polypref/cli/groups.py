@@ -1,0 +1,97 @@
+"""``polypref groups``: who belongs together, from an attribute of the users or discovered in how they judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from polypref.cli.shared import Columns, EncoderName, Files, Ties
+
+if TYPE_CHECKING:
+    from polypref.comparisons import Comparisons
+    from polypref.policy.groups import Grouping
+
+LISTED = "groups.jsonl"  # beside the saved grouping: user_id, group, share
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Say who belongs together, and save it for P-GRPO: docs/groups.md.
+
+    Without --attribute, groups are discovered: people whose judgements one reward explains. How many there are is
+    chosen on held-out judgements, and may be one: no groups. Writes a folder that polypref.policy.groups.Grouping.load
+    reads, with groups.jsonl in it: user_id, group, share.
+    """
+
+    files: Files
+    out: Path
+    """Folder to save the groups to; one that is there is replaced."""
+    attribute: Annotated[str | None, arg(metavar="NAME")] = None
+    """Take the groups from this key of the users' attributes instead of discovering them."""
+    groups: Annotated[int | None, arg(metavar="INT")] = None
+    """Number of groups to discover; chosen on held-out judgements if not given."""
+    most: int = 6
+    """Groups that are tried at most."""
+    certainty: float = 0.6
+    """Share from which a user is said to be in a group; the others are unknown."""
+    encoder: EncoderName = "minilm"
+    seed: int = 0
+    """Decides what is held out, and where the search begins."""
+    ties: Ties = ()
+    columns: Columns = ()
+
+    def run(self) -> int:
+        """Read, drop what the linter drops, group, save, say what was found."""
+        from polypref.cli.files import encoded, write
+        from polypref.data.layouts import parse_columns
+        from polypref.data.lint import clean, lint
+        from polypref.data.read import ReadOptions, read
+        from polypref.errors import SettingsError
+
+        if not self.files:
+            raise SettingsError("groups needs at least one preference file: polypref groups FILE --out DIR.")
+        if self.attribute is not None and self.groups is not None:
+            raise SettingsError("--groups is for groups that are discovered; leave it out, or leave out --attribute.")
+        reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
+        comparisons = clean(reading, lint(reading))
+        grouping = self._grouping(comparisons)
+        grouping.save(self.out)
+        write(self.out / LISTED, encoded(grouping.listed(comparisons.users.ids), ".jsonl"))
+        _show(grouping, comparisons)
+        print(f"saved to {self.out}")
+        return 0
+
+    def _grouping(self, comparisons: Comparisons) -> Grouping:
+        from polypref.features import encoder
+        from polypref.policy.groups import Discovery, discover, from_attribute
+
+        if self.attribute is not None:
+            return from_attribute(comparisons.users, self.attribute)
+        how = Discovery(most=self.most, certainty=self.certainty)
+        return discover(comparisons, encoder=encoder(self.encoder), seed=self.seed, groups=self.groups, how=how)
+
+
+def _show(grouping: Grouping, comparisons: Comparisons) -> None:
+    """The finding in a sentence, groups with their sizes, and what each number of groups predicted."""
+    from polypref.data.problems import counted
+
+    known = dict.fromkeys([*grouping.names, "unknown"], 0)
+    for name in grouping.of(comparisons.users.ids):
+        known[name] += 1
+    users = len(comparisons.users)
+    judged = f"{counted(len(comparisons), 'judgements')} by {counted(users, 'users')}"
+    print(f"{judged}: {grouping.finding()}")
+    print()
+    width = max(map(len, known))
+    print(f"{'group'.ljust(width)}  users  share")
+    for name, count in known.items():
+        print(f"{name.ljust(width)}  {count:>5,}  {count / max(users, 1):.2f}")
+    if grouping.tried:
+        print()
+        print("groups  log likelihood of a held-out judgement  gain over one group  standard error")
+        for row in grouping.tried:
+            print(f"{row.groups:>6}  {row.log_likelihood:>39.4f}  {row.gain:>+19.4f}  {row.se:>14.4f}")
+    print()

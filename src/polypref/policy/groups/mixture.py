@@ -1,0 +1,315 @@
+"""A mixture of Bradley-Terry rewards: P groups, each with a reward of its own around one that all share.
+
+Group p's reward of text r is
+
+    f_rp = x_r . w + a_r + (x_r . d_p + b_rp)      with  sum_p d_p = sum_p b_rp = 0,
+
+x the inputs of ``learners.inputs``, a and b qualities of a text that its features do not explain (of texts that several
+users judged), all effects normal around 0. A user belongs to one group, to p with probability pi_p, and says of texts c
+and s that c is better with probability sigmoid(f_cp - f_sp). EM (Dempster, Laird and Rubin 1977) finds the effects that
+make everybody's answers likeliest:
+
+    E   share_up = pi_p L_up / sum_k pi_k L_uk,      L_up = product of the probabilities of u's answers
+    M   pi_p = mean_u share_up;  effects: Bradley-Terry, every answer counting share_up in group p, penalised
+
+Mixtures of preference models go back to Croon (1989) and Murphy and Martin (2003). Ours: the part that all share, so
+that groups need only say where they differ; the effects b, without which groups that read the same texts otherwise than
+their features tell would not be found; likelihoods to a power e < 1 in the first steps (Ueda and Nakano 1998), before
+groups have a shape; the M step stops early (generalised EM). Answers are counted by pair first, so that a step costs
+users times the pairs that they judged once, and everything else the number of pairs.
+
+Judgements made from votes, ratings or rankings imply each other: n pairs over m texts are worth m - 1 answers. ``thin``
+scales a user's answers to that.
+
+Covered: the order of rows, swapped judgements, ties (half an answer each way), weights. Not covered: users between
+groups, who are spread over them rather than described; how sure each user is of his answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array, diags_array, hstack, vstack
+from scipy.sparse.csgraph import connected_components
+from scipy.special import expit, logsumexp
+
+from polypref.comparisons import Comparisons
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.integer]
+Sparse = Any  # scipy's own types do not say what its operators return
+
+STEPS, INNER = 40, 8  # EM steps at most, and steps of the solver within each
+TOLERANCE, LEAST = 3e-5, 0.05  # gain per answer, and in all, under which EM stops
+ALONE = 100  # steps of the solver where there is one group, hence no EM
+COLD = (0.2, 0.4, 0.7)  # powers of the likelihood in the first steps
+PSEUDO = 1.0  # users whom every group has for certain, so that none dies out
+VIEWS = 8  # directions in which users are looked at to begin with
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """What U users said about Q pairs of R texts.
+
+    ``x_RK``      inputs of the texts.
+    ``gap_QR``    +1 at a pair's one text, -1 at its other text.
+    ``says_U2Q``  how often a user preferred the one text (first Q columns), or the other (last Q).
+    """
+
+    x_RK: Floats
+    gap_QR: Sparse
+    says_U2Q: Sparse
+
+    @classmethod
+    def of(cls, rows: Comparisons, user_N: Ints, users: int, texts: tuple[Ints, Floats], thin: bool) -> Self:
+        """Judgements of users numbered ``user_N``; ``texts`` are their numbers in the pool and their inputs."""
+        response_R, x_RK = texts
+        r = len(response_R)
+        place = np.full(len(rows.responses), -1, np.int64)
+        place[response_R] = np.arange(r)
+        chosen_N, rejected_N = place[rows.chosen_N], place[rows.rejected_N]
+        one_N = np.minimum(chosen_N, rejected_N)
+        code_Q, pair_N = np.unique(one_N * r + np.maximum(chosen_N, rejected_N), return_inverse=True)
+        q = len(code_Q)
+        ends_2Q = np.concatenate([code_Q // max(r, 1), code_Q % max(r, 1)])
+        gap: Sparse = coo_array((np.repeat([1.0, -1.0], q), (np.tile(np.arange(q), 2), ends_2Q)), shape=(q, r)).tocsr()
+        weight_N = rows.weights_N.copy()
+        if thin:
+            weight_N *= worth(user_N, chosen_N, rejected_N, (users, r))[user_N]
+        one_wins_N = np.where(chosen_N == one_N, rows.label_N, 1 - rows.label_N) * weight_N
+        value_2N = np.concatenate([one_wins_N, weight_N - one_wins_N])
+        says: Sparse = coo_array(
+            (value_2N, (np.tile(user_N, 2), np.concatenate([pair_N, pair_N + q]))), shape=(users, 2 * q)
+        )
+        says = says.tocsr()
+        says.eliminate_zeros()
+        return cls(x_RK, gap, says)
+
+    @cached_property
+    def heard_2QU(self) -> Sparse:
+        """``says_U2Q`` by pair."""
+        return self.says_U2Q.T.tocsr()
+
+    @cached_property
+    def onto_RQ(self) -> Sparse:
+        """``gap_QR`` by text."""
+        return self.gap_QR.T.tocsr()
+
+    @cached_property
+    def shared_T(self) -> NDArray[np.int64]:
+        """Texts that several users judged: only of these can a quality be told from one user's answers."""
+        says = self.says_U2Q
+        judged_UQ = (says[:, : says.shape[1] // 2] + says[:, says.shape[1] // 2 :]).astype(bool).astype(np.float32)
+        return np.flatnonzero(((judged_UQ @ abs(self.gap_QR)) > 0).sum(axis=0) > 1)
+
+    @cached_property
+    def count_U(self) -> Floats:
+        """Answers of each user."""
+        return np.asarray(self.says_U2Q.sum(axis=1)).ravel()
+
+    def log_likelihood(self, reward_RP: Floats) -> Floats:
+        """log L_up of each user's answers in each group, (U, P)."""
+        margin_QP = self.gap_QR @ reward_RP
+        return self.says_U2Q @ -np.logaddexp(0.0, np.concatenate([-margin_QP, margin_QP]))
+
+
+def worth(user_N: Ints, chosen_N: Ints, rejected_N: Ints, size: tuple[int, int]) -> Floats:
+    """For how many answers a judgement of each user counts (U,), at most 1: texts less connected pieces, by judgements.
+
+    ``size`` is the number of users and of texts.
+    """
+    users, texts = size
+    ends_2N = np.concatenate([user_N * np.int64(texts) + chosen_N, user_N * np.int64(texts) + rejected_N])
+    node_M, at_2N = np.unique(ends_2N, return_inverse=True)
+    n = len(user_N)
+    graph: Sparse = coo_array((np.ones(n, np.int8), (at_2N[:n], at_2N[n:])), shape=(len(node_M), len(node_M)))
+    pieces, piece_M = connected_components(graph, directed=False)
+    user_M = node_M // max(texts, 1)
+    owner = np.zeros(pieces, np.int64)
+    owner[piece_M] = user_M
+    free_U = np.bincount(user_M, minlength=users) - np.bincount(owner, minlength=users)
+    return np.minimum(1.0, free_U / np.maximum(np.bincount(user_N, minlength=users), 1))
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Prior variances of w, a (shared) and d, b (what sets groups apart); 0 switches an effect off."""
+
+    weights: float = 3.0
+    texts: float = 0.3
+    group_weights: float = 3.0
+    group_texts: float = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Effects found: ``theta`` in units of their prior, P groups' sizes, rewards, and what was minimised."""
+
+    theta: Floats
+    size_P: Floats
+    reward_RP: Floats
+    share_UP: Floats
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """Effects in their own units: what is needed to reward texts that nobody has judged, and those that were."""
+
+    weights_KP: Floats
+    text_TP: Floats
+
+
+class Problem:
+    """The penalised likelihood of P groups; ``theta`` holds w, a, d and b in units of their prior."""
+
+    def __init__(self, votes: Votes, scales: Scales, groups: int) -> None:
+        self.votes, self.scales, self.groups = votes, scales, groups
+        k = votes.x_RK.shape[1]
+        t = len(votes.shared_T)
+        self.shapes = [(k, 1), (t, 1)] + ([(k, groups), (t, groups)] if groups > 1 else [])
+        self.ends = np.cumsum([a * b for a, b in self.shapes])
+
+    def effects(self, theta: Floats) -> Effects:
+        """``theta`` in the effects' own units, deviations centred."""
+        parts = [v.reshape(shape) for v, shape in zip(np.split(theta, self.ends[:-1]), self.shapes, strict=True)]
+        sd = np.sqrt([self.scales.weights, self.scales.texts, self.scales.group_weights, self.scales.group_texts])
+        weights_KP, text_TP = sd[0] * parts[0], sd[1] * parts[1]
+        if self.groups > 1:
+            weights_KP = weights_KP + sd[2] * _centred(parts[2])
+            text_TP = text_TP + sd[3] * _centred(parts[3])
+        return Effects(weights_KP, text_TP)
+
+    def reward(self, theta: Floats) -> Floats:
+        """f (R, P)."""
+        found = self.effects(theta)
+        reward_RP = self.votes.x_RK @ found.weights_KP
+        reward_RP[self.votes.shared_T] += found.text_TP
+        return reward_RP
+
+    def loss(self, theta: Floats, heard_2QP: Floats) -> tuple[float, Floats]:
+        """What the M step minimises, and its gradient, for answers counted by pair and group."""
+        one_QP, other_QP = np.split(heard_2QP, 2)
+        margin_QP = self.votes.gap_QR @ self.reward(theta)
+        total_QP = one_QP + other_QP
+        value = (total_QP * np.logaddexp(0.0, -margin_QP) + other_QP * margin_QP).sum() + theta @ theta / 2
+        onto_RP = self.votes.onto_RQ @ (total_QP * expit(margin_QP) - one_QP)
+        onto_KP, onto_TP = self.votes.x_RK.T @ onto_RP, onto_RP[self.votes.shared_T]
+        s = self.scales
+        parts = [np.sqrt(s.weights) * onto_KP.sum(axis=1), np.sqrt(s.texts) * onto_TP.sum(axis=1)]
+        if self.groups > 1:
+            parts += [np.sqrt(s.group_weights) * _centred(onto_KP), np.sqrt(s.group_texts) * _centred(onto_TP)]
+        return float(value), np.concatenate([part.ravel() for part in parts]) + theta
+
+    def fit(self, share_UP: Floats, warm: Floats | None = None) -> Fitted:
+        """EM from the given shares; ``warm``: effects to begin with, of fewer groups or as many."""
+        from scipy.optimize import minimize
+
+        votes = self.votes
+        theta = np.zeros(self.ends[-1])
+        if warm is not None:
+            theta[: len(warm)] = warm
+        enough = max(TOLERANCE * float(votes.count_U.sum()), LEAST)
+        cold = COLD if self.groups > 1 else ()
+        steps = STEPS if self.groups > 1 else 1
+        before, value, size_P = np.inf, np.inf, np.ones(self.groups)
+        options = {"maxiter": INNER if self.groups > 1 else ALONE, "maxcor": 10}
+        for at in range(steps):
+            heard_2QP = votes.heard_2QU @ share_UP
+            theta = minimize(self.loss, theta, (heard_2QP,), jac=True, method="L-BFGS-B", options=options).x
+            size_P = (share_UP.sum(axis=0) + PSEUDO) / (len(share_UP) + PSEUDO * self.groups)
+            log_UP = votes.log_likelihood(self.reward(theta))
+            share_UP = shares(np.log(size_P) + (cold[at] if at < len(cold) else 1.0) * log_UP)
+            value = float(theta @ theta / 2 - np.asarray(logsumexp(np.log(size_P) + log_UP, axis=1)).sum())
+            value -= PSEUDO * float(np.log(size_P).sum())
+            if at > len(cold) and before - value < enough:
+                break
+            before = value
+        return Fitted(theta, size_P, self.reward(theta), share_UP, value)
+
+
+def _centred(values: Floats) -> Floats:
+    return values - values.mean(axis=1, keepdims=True)
+
+
+def shares(log_UP: Floats) -> Floats:
+    """Rows of probabilities from log weights."""
+    share_UP = np.exp(log_UP - log_UP.max(axis=1, keepdims=True))
+    return share_UP / share_UP.sum(axis=1, keepdims=True)
+
+
+def alone(votes: Votes, scales: Scales) -> Fitted:
+    """Everybody in one group."""
+    return Problem(votes, scales, 1).fit(np.ones((votes.says_U2Q.shape[0], 1)))
+
+
+def best_of(votes: Votes, scales: Scales, everyone: Fitted, groups: int, restarts: int, seed: int) -> Fitted:
+    """The best of several EM runs, each begun by k-means on users' views; ``everyone`` where there is one group."""
+    if groups == 1:
+        return everyone
+    view_UV = views(votes, scales, everyone.reward_RP[:, 0])
+    problem = Problem(votes, scales, groups)
+    rng = np.random.default_rng(seed)
+    found = [problem.fit(_start(view_UV, groups, rng), everyone.theta) for _ in range(restarts)]
+    return min(found, key=lambda one: one.value)
+
+
+def _start(view_UV: Floats, groups: int, rng: np.random.Generator) -> Floats:
+    """Shares that lean to the clusters of k-means++ (Arthur and Vassilvitskii 2007), and to chance."""
+    users = len(view_UV)
+    share_UP = rng.dirichlet(np.ones(groups), users)
+    if view_UV.any():
+        cluster_U = clusters(view_UV, groups, rng)
+        share_UP *= 0.2
+        share_UP[np.arange(users), cluster_U] += 0.8
+    return share_UP
+
+
+def clusters(point_UV: Floats, groups: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """k-means: the cluster of each point, 20 steps from centres drawn as far apart as k-means++ has it."""
+    center_PV = point_UV[rng.integers(len(point_UV))][None]
+    while len(center_PV) < groups:
+        far_U = _squares(point_UV, center_PV).min(axis=1) + 1e-12
+        center_PV = np.concatenate([center_PV, point_UV[rng.choice(len(point_UV), p=far_U / far_U.sum())][None]])
+    for _ in range(20):
+        cluster_U = _squares(point_UV, center_PV).argmin(axis=1)
+        member_UP = np.eye(groups)[cluster_U]
+        count_P = member_UP.sum(axis=0)
+        mean_PV = member_UP.T @ point_UV / np.maximum(count_P, 1)[:, None]
+        center_PV = np.where(count_P[:, None] > 0, mean_PV, center_PV)
+    return _squares(point_UV, center_PV).argmin(axis=1)
+
+
+def _squares(point_UV: Floats, center_PV: Floats) -> Floats:
+    """Squared distances (U, P)."""
+    return ((point_UV[:, None] - center_PV[None]) ** 2).sum(axis=2)
+
+
+def views(votes: Votes, scales: Scales, reward_R: Floats) -> Floats:
+    """Where each user's answers pull away from everyone's reward: the main directions of the scores (U, V).
+
+    A user's score is the gradient of his log likelihood in (d, b) at d = b = 0, over the root of his answers: chance
+    alone gives everybody's the same spread.
+    """
+    from scipy.sparse.linalg import svds
+
+    margin_Q = votes.gap_QR @ reward_R
+    some_T = votes.shared_T
+    surprise_2Q = np.concatenate([expit(-margin_Q), -expit(margin_Q)])
+    scale_U = 1 / np.sqrt(np.maximum(votes.count_U, 1e-9))
+    pull_UR: Sparse = (
+        diags_array(scale_U) @ votes.says_U2Q @ diags_array(surprise_2Q) @ vstack([votes.gap_QR, votes.gap_QR])
+    )
+    weight_UK = np.sqrt(scales.group_weights) * (pull_UR @ votes.x_RK)
+    text_UR = (np.sqrt(scales.group_texts) * pull_UR.tocsc()[:, some_T]).tocsr()
+    users, size = len(weight_UK), weight_UK.shape[1] + text_UR.shape[1]
+    rank = min(VIEWS, users - 1, size - 1)
+    if rank < 1 or not (weight_UK.any() or text_UR.count_nonzero()):
+        return np.zeros((users, 1))
+    table: Sparse = hstack([csr_array(weight_UK), text_UR]).tocsr()
+    left_UV, value_V, _ = svds(table, k=rank, v0=np.ones(min(table.shape)))
+    return left_UV * value_V
