@@ -31,6 +31,7 @@ EXAMPLES: dict[str, str] = {
     "score": "polypref score scorer questions.jsonl --out scores.jsonl",
     "adapt": "polypref adapt prefs.jsonl --learners hierarchical --sizes 0 3 10 --seeds 2 --out new-people",
     "groups": "polypref groups prefs.jsonl --out groups",
+    "align": "polypref align --config align.toml",
     "bench-policy": "polypref bench-policy --quick --seeds 2 --out policy",
     "demo": "polypref demo --seeds 1 --out demo",
 }
@@ -57,6 +58,8 @@ def cli_page() -> str:
         if name == "convert":
             parts += ["", "`P1A.json` and `P1B.json`, two of the six files of the set:", "", _block(P1A, "json")]
             parts += ["", _block(P1B, "json")]
+        if name == "align":
+            parts += ["", f"`lm` is made by `{PREPARE[name]}`; `align.toml`:", "", _block(ALIGN, "toml")]
     return "\n".join(parts) + "\n"
 
 
@@ -100,7 +103,25 @@ P1B = """\
   {"user_input": "What is rain? Generate a response that only a PhD Student in that specific field could understand.",
    "completion_a": "Precipitated atmospheric vapour.", "completion_b": "Water that falls from clouds."}
 ]"""
-FILES = {"questions.jsonl": QUESTIONS, "P1A.json": P1A, "P1B.json": P1B}  # what the examples read besides
+ALIGN = """\
+[align]
+files = "prefs.jsonl"
+model = "lm"
+scorer = "scorer"
+groups = "group"            # an attribute of the users; or the folder that polypref groups has written
+template = "{group}: {prompt}\\n"
+samples = 8
+out = "aligned"
+
+[align.trainer]             # TRL's GRPOConfig, and docs/pgrpo.md
+per_device_train_batch_size = 8
+num_generations = 2
+max_completion_length = 8
+max_steps = 3
+save_steps = 1
+learning_rate = 1e-4"""
+PREPARE = {"align": "python examples/small_lm.py prefs.jsonl --out lm --minutes 0.05"}  # what comes before an example
+FILES = {"questions.jsonl": QUESTIONS, "P1A.json": P1A, "P1B.json": P1B, "align.toml": ALIGN}  # what they read besides
 
 
 def help_text(command: str) -> str:

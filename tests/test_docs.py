@@ -6,6 +6,8 @@ import importlib.util
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,10 @@ def test_the_examples_run(tmp_path, monkeypatch, capsys):
     page = (ROOT / "docs" / "cli.md").read_text()
     for name, example in generate.EXAMPLES.items():
         assert f"Example: `{example}`" in page
+        if name in generate.PREPARE:
+            program, script, *arguments = shlex.split(generate.PREPARE[name])
+            assert program == "python"
+            subprocess.run([sys.executable, ROOT / script, *arguments], check=True, timeout=300)
         program, *arguments = shlex.split(example)
         assert program == "polypref"
         assert main(arguments) == 0, f"{name}: {capsys.readouterr().err}"

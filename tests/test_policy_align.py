@@ -21,6 +21,7 @@ from polypref.data.worlds import simulate
 from polypref.errors import ArtifactError, EncoderError, NotEnoughData, SettingsError
 from polypref.learners import LEARNERS
 from polypref.policy.align import Task, align, groups_from, measured, questions
+from polypref.policy.groups import from_mapping
 from polypref.policy.rewards import ScorerReward
 from polypref.report.alignment import curves, page, summary
 
@@ -175,13 +176,18 @@ def test_a_folder_without_a_model(comparisons, group_of, scorers, tmp_path) -> N
         align(comparisons, group_of, Task(str(tmp_path / "empty")), scorers, tmp_path / "out", print)
 
 
-def test_groups_from_a_folder_or_an_attribute(comparisons: Comparisons, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="unknown attribute of the users"):
+def test_groups_from_a_folder_or_an_attribute(comparisons: Comparisons, group_of, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="attribute"):
         groups_from(comparisons, "no such")
     known = comparisons.users.attributes
     assert known is not None
     told = groups_from(comparisons, known.columns[0])
     assert list(told.values()) == known[known.columns[0]].cast(str).to_list()
+    from_mapping(group_of).save(tmp_path / "groups")
+    assert groups_from(comparisons, str(tmp_path / "groups")) == {**group_of, "u7": "unknown"}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtifactError, match="empty"):
+        groups_from(comparisons, str(tmp_path / "empty"))
 
 
 def test_trainer_settings_are_read_as_toml_or_text() -> None:

@@ -35,13 +35,16 @@ class Align:
     """Folder of a second scorer, which is only asked before and after."""
     out: Path = Path("polypref-aligned")
     """Folder of the model, the checkpoints and the report."""
-    template: str = "{group}: {prompt}\n"
+    template: Annotated[
+        str, tyro.conf.arg(metavar="TEXT", help_behavior_hint="(default: '{group}: {prompt}' and a line break)")
+    ] = "{group}: {prompt}\n"
     """What the model reads; {user} may stand in it too."""
     least: int = 10
     """Judgements that a user must have given for the policy to be trained for them."""
     samples: int = 256
     """Answers per group that are drawn before and after."""
     seed: int = 0
+    """Decides the order of the questions, and what the trainer draws."""
     trainer: Annotated[
         tuple[str, ...],
         tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: TRL's, with num_generations=2)"),

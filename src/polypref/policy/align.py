@@ -26,16 +26,16 @@ from scipy.special import stdtrit
 from polypref import __version__
 from polypref.artifact import write_json
 from polypref.comparisons import Comparisons
-from polypref.errors import ArtifactError, CacheError, InputError, NotEnoughData, SettingsError, unknown_name
+from polypref.errors import ArtifactError, CacheError, NotEnoughData, SettingsError, unknown_name
 from polypref.features.hf import line, locate
 from polypref.features.transformer import quiet
 from polypref.learners.protocol import Scorer
+from polypref.policy.groups import UNKNOWN, Grouping, from_attribute
 from polypref.policy.rewards import ScorerReward
 
 if TYPE_CHECKING:
     from polypref.policy.trainer import PGRPOConfig, PGRPOTrainer
 
-UNKNOWN = "unknown"
 MOST_QUESTIONS = 50_000
 AT_ONCE = 64  # completions generated together before and after
 DEFAULTS: dict[str, Any] = {"num_generations": 2, "logging_steps": 1, "report_to": "none"}
@@ -331,19 +331,6 @@ def _read(path: Path) -> Any:
 
 
 def groups_from(comparisons: Comparisons, groups: str) -> dict[str, str]:
-    """Each user's group: from ``groups.jsonl`` in a folder that `polypref groups` wrote, or the attribute so called."""
-    folder = Path(groups)
-    if folder.is_dir():
-        try:
-            table = pl.read_ndjson(folder / "groups.jsonl")
-            return dict(zip(table["user_id"].cast(pl.String), table["group"].cast(pl.String), strict=True))
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise InputError(
-                f"{folder / 'groups.jsonl'} cannot be read ({line(error)}); make it with polypref groups."
-            ) from error
-    attributes = comparisons.users.attributes
-    known = [] if attributes is None else attributes.columns
-    if attributes is None or groups not in known:
-        raise unknown_name("attribute of the users (or folder of groups)", groups, known)
-    told = attributes[groups].cast(pl.String).fill_null(UNKNOWN)
-    return dict(zip(comparisons.users.ids, told, strict=True))
+    """Each user's group: from a folder that `polypref groups` wrote, or by the attribute of that name."""
+    grouping = Grouping.load(groups) if Path(groups).is_dir() else from_attribute(comparisons.users, groups)
+    return dict(zip(comparisons.users.ids, grouping.of(comparisons.users.ids), strict=True))
