@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,14 +15,19 @@ import pytest
 
 from polypref.cli import main
 from polypref.errors import ArtifactError, CacheError
-from polypref.evaluation.policy_study import Arm, arms, study
+from polypref.evaluation import policy_language
+from polypref.evaluation.policy_language import Tastes
+from polypref.evaluation.policy_study import PLANS, Arm, Study, arms, language_arms, study
+from polypref.policy import bandit
 from polypref.report.policy import chart, markdown
+
+QUICK = Study(("bandit",), quick=True, seeds=3, workers=2)
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("policy")
-    study(out, quick=True, seeds=3, workers=2, tell=lambda *_: None)
+    study(out, QUICK, lambda *_: None)
     return out
 
 
@@ -28,7 +36,7 @@ def test_what_is_stored_is_found_again_and_gives_the_same(ran: Path) -> None:
     told: list[Arm] = []
     first = sorted((ran / "arms").iterdir())[0]
     first.unlink()
-    again = study(ran, quick=True, seeds=3, workers=1, tell=lambda done, total, arm: told.append(arm))
+    again = study(ran, replace(QUICK, workers=1), lambda done, total, arm: told.append(arm))
     assert len(told) == 1
     assert first.exists()
     assert again == before
@@ -55,6 +63,11 @@ def test_the_whole_study_has_its_reference_and_controls_in_every_setting() -> No
         assert Arm(setting, "GRPO", 8) in chosen
         assert Arm(setting, "P-GRPO paper", 1) in chosen
     assert {arm.labels for arm in chosen} == {"true", "shuffled", "random"}
+    on_language = language_arms(False)
+    for setting in {arm.setting for arm in on_language}:
+        assert Arm(setting, "GRPO", 8, learner="language model") in on_language
+    plan = PLANS["language model"]
+    assert plan.most is not None and plan.most >= 8, "eight paired seeds at least"
 
 
 def test_tables_name_every_arm_and_print_what_is_sure_in_bold(ran: Path) -> None:
@@ -88,7 +101,58 @@ def test_a_damaged_arm_and_a_file_for_a_folder_are_one_line(ran: Path, tmp_path:
     damaged = sorted((copy / "arms").iterdir())[0]
     damaged.write_text("{")
     with pytest.raises(ArtifactError, match=rf"{damaged.name} cannot be read .* remove it and run again"):
-        study(copy, quick=True, seeds=3, workers=1, tell=lambda *_: None)
+        study(copy, QUICK, lambda *_: None)
     (tmp_path / "plain").touch()
     with pytest.raises(CacheError, match=r"cannot write .*plain/arms: Not a directory"):
-        study(tmp_path / "plain", quick=True, seeds=3, workers=1, tell=lambda *_: None)
+        study(tmp_path / "plain", QUICK, lambda *_: None)
+
+
+# the language model
+
+
+@pytest.fixture(scope="module")
+def tastes() -> Tastes:
+    return Tastes.draw(bandit.SETTINGS["5 groups"], seed=3)
+
+
+def test_the_best_completion_and_the_average_one_are_what_trying_all_gives(tastes: Tastes, monkeypatch) -> None:
+    words = np.array(list(product(range(policy_language.WORDS), repeat=policy_language.LENGTH)))
+    asked = np.arange(0, len(policy_language.PROMPTS_QA), 55)
+    worth_PQW = np.array(
+        [[tastes.utility(*np.full((2, len(words)), [[p], [q]]), words) for q in asked] for p in (0, 4)]
+    )
+    monkeypatch.setattr(policy_language, "PROMPTS_QA", policy_language.PROMPTS_QA[asked])
+    uniform_P, best_P = tastes.bounds()
+    np.testing.assert_allclose(uniform_P[[0, 4]], worth_PQW.mean((1, 2)), atol=1e-12)
+    np.testing.assert_allclose(best_P[[0, 4]], worth_PQW.max(2).mean(1))
+
+
+def test_identical_groups_have_one_taste() -> None:
+    taste = Tastes.draw(bandit.SETTINGS["identical groups"], seed=1).taste_PCVV
+    np.testing.assert_array_equal(taste[0], taste[1])
+
+
+def test_a_language_model_learns_the_tastes_through_trl() -> None:
+    pytest.importorskip("trl")
+    setting = bandit.SETTINGS["other tastes alone"]
+    run = {"rate": 0.003, "seed": 0, "steps": 40}
+    curves = policy_language.curve(setting, "P-GRPO shrunken", 2, "true", **run)
+    assert curves.shape == (4, 2)
+    assert abs(curves[0].mean()) < 0.2, "it begins near uniform choice"
+    assert curves[-1, 0] > curves[0, 0] + 0.15
+    again = policy_language.curve(setting, "P-GRPO shrunken", 2, "true", **run)
+    np.testing.assert_array_equal(again, curves)
+
+
+def test_rewards_have_the_settings_scale_mean_and_drift() -> None:
+    setting = bandit.Setting(scales=(1.0, 0.1), means=(0.0, -3.0), drift=5.0)
+    reward = policy_language._Reward(Tastes.draw(setting, 0), seed=0, steps=10)
+    groups, first = 2, policy_language._first_word(2)
+    told = np.repeat([0, 1], 2000) * len(policy_language.PROMPTS_QA)
+    ids = (first + np.random.default_rng(0).integers(0, policy_language.WORDS, (4000, 4))).tolist()
+    for step, shift in ((0, 0.0), (5, 5.0)):
+        state = SimpleNamespace(global_step=step)
+        found = np.array(reward(completion_ids=ids, row=list(range(4000)), told=told.tolist(), trainer_state=state))
+        of_a, of_b = found.reshape(groups, -1)
+        assert of_b.mean() == pytest.approx(-3.0 + shift, abs=0.1)
+        assert of_b.std() == pytest.approx(0.1 * of_a.std(), rel=0.2)

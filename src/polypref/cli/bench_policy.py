@@ -1,17 +1,19 @@
-"""``polypref bench-policy``: when does P-GRPO beat GRPO? Bandits whose truth is known, with controls."""
+"""``polypref bench-policy``: when does P-GRPO beat GRPO? Measured where the truth is known, with controls."""
 
 from __future__ import annotations
 
-import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from polypref.cli.files import write
 
 
 @dataclass(frozen=True)
 class BenchPolicy:
-    """Compare ways to turn rewards into advantages on bandits whose expected rewards are known exactly.
+    """Compare ways to turn rewards into advantages where the truth is known: on bandits, and on a tiny language model.
 
     Writes policy.json (a row for each setting, method and figure), policy.md (gains over GRPO, the best for the
     worst-served group first) and policy.svg, and prints the tables. A run that was stopped goes on where it was.
@@ -20,17 +22,20 @@ class BenchPolicy:
 
     out: Path = Path("polypref-policy")
     """Folder of the results and the finished arms."""
+    learners: tuple[Literal["bandit", "language model"], ...] = ("bandit", "language model")
+    """What learns; the language model is trained by TRL."""
     quick: bool = False
-    """Two settings, three methods and short runs: to see that it works, not to conclude from."""
+    """Few settings and methods, and short runs: to see that it works, not to conclude from."""
     seeds: int = 16
-    """Paired seeds; learning rates are chosen on others."""
+    """Paired seeds, of the language model at most 10; learning rates are chosen on others."""
     workers: int = 0
     """Worker processes; 0: one per core."""
 
     def run(self) -> int:
         """Run the arms that are not stored, write and print the tables."""
-        from polypref.errors import SettingsError
-        from polypref.evaluation.policy_study import study
+        from polypref.errors import MissingExtra, SettingsError
+        from polypref.evaluation.policy_study import Arm, Study, study
+        from polypref.evaluation.progress import Progress
         from polypref.evaluation.results import cores
         from polypref.report.policy import chart, markdown
 
@@ -38,11 +43,18 @@ class BenchPolicy:
             raise SettingsError(f"--seeds {self.seeds} leaves no interval; expected 2 or more.")
         if self.workers < 0:
             raise SettingsError(f"--workers {self.workers} cannot be; expected 0 (one per core) or more.")
+        if "language model" in self.learners and find_spec("trl") is None:
+            raise MissingExtra("bench-policy's language model (or choose --learners bandit)", "policy")
+        with ExitStack() as stack:
+            progress: list[Progress] = []
 
-        def tell(done: int, total: int, arm: object) -> None:
-            print(f"polypref: {done} of {total} arms ({arm})", file=sys.stderr, flush=True)
+            def tell(done: int, total: int, arm: Arm) -> None:
+                if not progress:
+                    progress.append(stack.enter_context(Progress("arms", total, done - 1)))
+                progress[0].tell(arm, None)
 
-        content = study(self.out, quick=self.quick, seeds=self.seeds, workers=self.workers or cores(), tell=tell)
+            what = Study(self.learners, self.quick, self.seeds, self.workers or cores())
+            content = study(self.out, what, tell)
         text = markdown(content)
         write(self.out / "policy.md", text.encode())
         write(self.out / "policy.svg", chart(content).encode())

@@ -164,25 +164,29 @@ def _tokenizer(groups: int) -> Any:
 
 
 def _model(groups: int, seed: int) -> Any:
-    """A model that chooses nearly uniformly."""
+    """A model that chooses nearly uniformly among words.
+
+    What is no word is ruled out by the model itself: were it only kept from being sampled, log-probabilities would not
+    be those of the policy that samples, and a baseline would bias the gradient.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=_first_word(groups) + WORDS,
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=16,
-        pad_token_id=PAD,
-        eos_token_id=END,
-        bos_token_id=None,
-    )
-    model = LlamaForCausalLM(config)
+    first = _first_word(groups)
+    size: dict[str, Any] = {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 16,
+    }
+    known: dict[str, Any] = {"pad_token_id": PAD, "eos_token_id": END, "bos_token_id": None}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=first + WORDS, **size, **known))
+    unsaid = torch.cat([torch.full((first,), -1e4), torch.zeros(WORDS)])
     with torch.no_grad():
         model.lm_head.weight.mul_(0.1)
+        model.lm_head.bias = torch.nn.Parameter(unsaid, requires_grad=False)
     return model
 
 
@@ -190,6 +194,7 @@ def _trainer(method: str, reward: Any, data: Any, folder: str, run: dict[str, An
     """TRL's trainer or ours, on one core."""
     import torch
     from datasets import disable_progress_bars
+    from transformers import PrinterCallback
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -206,7 +211,6 @@ def _trainer(method: str, reward: Any, data: Any, folder: str, run: dict[str, An
         "max_steps": run["steps"],
         "learning_rate": run["rate"],
         "lr_scheduler_type": "constant",
-        "generation_kwargs": {"min_new_tokens": LENGTH, "suppress_tokens": list(range(_first_word(groups)))},
         "save_strategy": "no",
         "logging_strategy": "no",
         "report_to": "none",
@@ -218,10 +222,12 @@ def _trainer(method: str, reward: Any, data: Any, folder: str, run: dict[str, An
         **TRAINERS[method],
     }
     config, trainer = (PGRPOConfig, PGRPOTrainer) if method.startswith("P-GRPO") else (GRPOConfig, GRPOTrainer)
-    return trainer(
+    run_of = trainer(
         model=_model(groups, run["seed"]),
         reward_funcs=reward,
         args=config(**settings),
         train_dataset=data,
         processing_class=_tokenizer(groups),
     )
+    run_of.remove_callback(PrinterCallback)
+    return run_of

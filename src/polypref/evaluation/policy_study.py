@@ -1,7 +1,8 @@
-"""When does P-GRPO beat GRPO? Contextual bandits with exact expected rewards, many settings, methods and controls.
+"""When does P-GRPO beat GRPO? Contextual bandits with exact expected rewards, many settings, methods and controls; and
+a tiny language model through TRL's own trainer, in fewer.
 
 Every arm (a method at a number of completions per prompt) spends equal completions. Its learning rate is the best of
-``RATES`` on seeds that are used for nothing else, by the sum of macro and worst-group area under the curve; then it
+its plan's on seeds that are used for nothing else, by the sum of macro and worst-group area under the curve; then it
 runs on the paired seeds. A gain is the difference to GRPO with eight completions, seed by seed, with a 95 % t interval.
 
 Figures, of rewards that are 0 for uniform choice and 1 for the best: ``macro`` and ``worst``, area under the curve of
@@ -16,13 +17,13 @@ a later run.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import stdtrit
@@ -30,17 +31,36 @@ from scipy.special import stdtrit
 from polypref import __version__
 from polypref.artifact import write_json
 from polypref.errors import ArtifactError
+from polypref.evaluation import policy_language
 from polypref.evaluation.cells import code_hash
 from polypref.evaluation.encoded import made
 from polypref.policy import advantages, bandit, drift, history, methods
 from polypref.policy.history import Floats, Ints
 
-SCHEMA = 1
-RATES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15)
-TUNED_ON = range(10_000, 10_008)
-QUICK_RATES = (0.04, 0.08)
+SCHEMA = 2
 REFERENCE = ("GRPO", 8, "true")
-STEPS = 300
+Learner = Literal["bandit", "language model"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Learning rates that are tried, on how many seeds of their own, for how many steps, and the most paired seeds."""
+
+    rates: tuple[float, ...]
+    tuned_on: int
+    steps: int
+    most: int | None = None
+
+
+PLANS: dict[Learner, Plan] = {
+    "bandit": Plan((0.005, 0.01, 0.02, 0.04, 0.08, 0.15), 8, 300),
+    "language model": Plan((0.0008, 0.0015, 0.003), 3, 200, most=10),
+}
+QUICK: dict[Learner, Plan] = {
+    "bandit": Plan((0.04, 0.08), 8, 60),
+    "language model": Plan((0.0015,), 1, 20, most=2),
+}
+FIRST_TUNED = 10_000
 
 
 @dataclass(frozen=True, order=True)
@@ -51,9 +71,10 @@ class Arm:
     method: str
     generations: int
     labels: bandit.Labels = "true"
+    learner: Learner = "bandit"
 
     def __str__(self) -> str:
-        return f"{self.setting}: {self.method}, G={self.generations}, {self.labels} groups"
+        return f"{self.learner}, {self.setting}: {self.method}, G={self.generations}, {self.labels} groups"
 
 
 WITH_MANY = ("GRPO", "Dr. GRPO", "batch", "REINFORCE++", "MaxMin")
@@ -61,8 +82,17 @@ OURS = ("P-GRPO paper", "P-GRPO prompt", "P-GRPO shrunken", "P-GRPO half-life", 
 CONTROLLED = ("5 groups", "minority scale 0.1")
 
 
+def language_arms(quick: bool) -> list[Arm]:
+    """What is compared on the language model."""
+    chosen = [("GRPO", 8), ("GRPO", 2), ("P-GRPO paper", 2), ("P-GRPO shrunken", 2)]
+    settings = ("minority scale 0.1",) if quick else ("minority scale 0.1", "identical groups")
+    found = [Arm(setting, *one, learner="language model") for setting in settings for one in chosen]
+    shuffled = Arm("minority scale 0.1", "P-GRPO shrunken", 2, "shuffled", "language model")
+    return [found[0], found[3]] if quick else [*found, shuffled]
+
+
 def arms(quick: bool) -> list[Arm]:
-    """Everything that is compared; ``quick``: two settings and a few methods, to see that it works."""
+    """What is compared on bandits; ``quick``: two settings and a few methods, to see that it works."""
     if quick:
         chosen = [("GRPO", 8), ("P-GRPO paper", 2), ("P-GRPO shrunken", 2)]
         return [Arm(setting, *one) for setting in ("minority scale 0.1", "identical groups") for one in chosen]
@@ -80,21 +110,25 @@ def arms(quick: bool) -> list[Arm]:
 
 def curves(arm: Arm, rate: float, seeds: Ints, steps: int) -> Floats:
     """Normalised reward of each group over time, (S, T, P)."""
-    world = bandit.World.draw(bandit.SETTINGS[arm.setting], seeds)
+    setting = bandit.SETTINGS[arm.setting]
+    if arm.learner == "language model":
+        told = (setting, arm.method, arm.generations, arm.labels)
+        return np.stack([policy_language.curve(*told, rate=rate, seed=seed, steps=steps) for seed in seeds.tolist()])
+    world = bandit.World.draw(setting, seeds)
     run = bandit.Run(rate, arm.generations, steps=steps, labels=arm.labels)
     return bandit.train(world, seeds, methods.METHODS[arm.method](), run)
 
 
-def measure(arm: Arm, rates: Sequence[float], seeds: int, steps: int) -> dict[str, Any]:
+def measure(arm: Arm, plan: Plan, seeds: int) -> dict[str, Any]:
     """Choose the rate, then run the paired seeds: the curves of the groups' mean and of the worst, (S, T)."""
 
     def goodness(rate: float) -> float:
-        curve = curves(arm, rate, np.array(TUNED_ON), steps)
+        curve = curves(arm, rate, FIRST_TUNED + np.arange(plan.tuned_on), plan.steps)
         return float(curve.mean() + curve.min(axis=2).mean())
 
-    tried = {rate: goodness(rate) for rate in rates}
+    tried = {rate: goodness(rate) if len(plan.rates) > 1 else 0.0 for rate in plan.rates}
     rate = max(tried, key=tried.__getitem__)
-    curve = curves(arm, rate, np.arange(seeds), steps)
+    curve = curves(arm, rate, np.arange(min(seeds, plan.most or seeds)), plan.steps)
     return {
         "rate": rate,
         "tried": list(tried.values()),
@@ -103,19 +137,35 @@ def measure(arm: Arm, rates: Sequence[float], seeds: int, steps: int) -> dict[st
     }
 
 
-def study(out: Path, *, quick: bool, seeds: int, workers: int, tell: Callable[[int, int, Arm], None]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Study:
+    """What is run: ``learners`` among PLANS' keys, paired ``seeds`` of each arm, in so many processes."""
+
+    learners: tuple[Learner, ...] = ("bandit", "language model")
+    quick: bool = False
+    seeds: int = 16
+    workers: int = 1
+
+    @property
+    def arms(self) -> list[Arm]:
+        """All arms, the dearest first."""
+        language = language_arms(self.quick) if "language model" in self.learners else []
+        return [*language, *(arms(self.quick) if "bandit" in self.learners else [])]
+
+    def plan(self, learner: Learner) -> Plan:
+        return (QUICK if self.quick else PLANS)[learner]
+
+
+def study(out: Path, what: Study, tell: Callable[[int, int, Arm], None]) -> dict[str, Any]:
     """Run what is not stored yet, and write ``policy.json``, whose content it returns; ``tell`` hears of each arm."""
-    steps, rates, chosen = (60, QUICK_RATES, arms(True)) if quick else (STEPS, RATES, arms(False))
-    code = " ".join(
-        map(code_hash, (__name__, *(part.__name__ for part in (advantages, bandit, drift, history, methods))))
-    )
-    paths = {arm: out / "arms" / f"{_name(arm, rates, seeds, steps, code)}.json" for arm in chosen}
+    chosen = what.arms
+    paths = {arm: out / "arms" / f"{_name(arm, what)}.json" for arm in chosen}
     made(out / "arms")
     missing = [arm for arm in chosen if not paths[arm].exists()]
     done = len(chosen) - len(missing)
     if missing:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            running = {pool.submit(measure, arm, rates, seeds, steps): arm for arm in missing}
+        with ProcessPoolExecutor(what.workers, mp_context=get_context("spawn")) as pool:
+            running = {pool.submit(measure, arm, what.plan(arm.learner), what.seeds): arm for arm in missing}
             for future in as_completed(running):
                 write_json(paths[running[future]], future.result())
                 done += 1
@@ -124,7 +174,12 @@ def study(out: Path, *, quick: bool, seeds: int, workers: int, tell: Callable[[i
     content = {
         "schema": SCHEMA,
         "versions": {"polypref": __version__, "numpy": np.__version__},
-        "settings": {"seeds": seeds, "steps": steps, "completions": 256, "rates": list(rates), "quick": quick},
+        "settings": {
+            "seeds": what.seeds,
+            "quick": what.quick,
+            "plans": {one: asdict(plan := what.plan(one)) | {"rates": list(plan.rates)} for one in what.learners},
+            "completions": {"bandit": bandit.Run.completions, "language model": policy_language.COMPLETIONS},
+        },
         "rows": [row for arm in chosen for row in _rows(arm, found)],
     }
     write_json(out / "policy.json", content)
@@ -138,20 +193,27 @@ def _stored(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} cannot be read ({error}); remove it and run again: only it is redone.") from error
 
 
-def _name(arm: Arm, rates: Sequence[float], seeds: int, steps: int, code: str) -> str:
-    text = json.dumps([asdict(arm), seeds, steps, code, list(rates)])
+CODE = {"bandit": (bandit, methods), "language model": (bandit, policy_language)}
+
+
+def _name(arm: Arm, what: Study) -> str:
+    """A hash of all that decides the arm's curves, code included."""
+    parts = (advantages, history, drift, *CODE[arm.learner])
+    code = [code_hash(name) for name in (__name__, *(part.__name__ for part in parts))]
+    text = json.dumps([asdict(arm), asdict(what.plan(arm.learner)), what.seeds, code])
     return blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _rows(arm: Arm, found: dict[Arm, dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Each figure of an arm, and each one's gain over the reference in the same setting."""
-    own, reference = (_figures(found[one]) for one in (arm, Arm(arm.setting, *REFERENCE)))
-    base = {"setting": arm.setting, "method": arm.method, "generations": arm.generations, "groups": arm.labels}
-    base |= {"rate": found[arm]["rate"], "seeds": len(own["macro"])}
+    against = found[Arm(arm.setting, *REFERENCE, learner=arm.learner)]
+    own, reference = _figures(found[arm]), _figures(against)
+    base = {"learner": arm.learner, "setting": arm.setting, "method": arm.method, "generations": arm.generations}
+    base |= {"groups": arm.labels, "rate": found[arm]["rate"], "seeds": len(own["macro"])}
     for name, value_S in own.items():
         yield {**base, "metric": name, **_interval(value_S)}
         yield {**base, "metric": f"{name}_gain", **_interval(value_S - reference[name])}
-    yield {**base, "metric": "completions", "value": _completions(found[arm], found[Arm(arm.setting, *REFERENCE)])}
+    yield {**base, "metric": "completions", "value": _completions(found[arm], against)}
 
 
 def _figures(one: dict[str, Any]) -> dict[str, Floats]:

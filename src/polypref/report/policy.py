@@ -13,20 +13,30 @@ HEAD = "| method | G | groups | rate | worst group | macro | worst group, at the
 def markdown(content: Mapping[str, Any]) -> str:
     """One table per setting, the best for the worst-served group first; gains in points, with 95 % intervals."""
     said = content["settings"]
+    runs = [
+        f"{learner}: {said['seeds'] if plan['most'] is None else min(said['seeds'], plan['most'])} paired seeds, "
+        f"{plan['steps']} steps of {said['completions'][learner]} completions"
+        for learner, plan in said["plans"].items()
+    ]
     parts = [
-        "# Advantages on bandits",
+        "# Advantages where the truth is known",
         "",
-        f"{said['seeds']} paired seeds, {said['steps']} steps of {said['completions']} completions. Gains over GRPO "
+        f"{'; '.join(runs)}. Gains over GRPO "
         "with G = 8 in points of normalised reward (0 uniform choice, 100 the best), area under the curve unless said, "
         "with 95 % intervals over seeds; in bold those clear of zero. completions: share of the run until the worst "
         "group has what GRPO gives it in the end. Learning rates are each arm's best on other seeds.",
     ]
     by_setting: dict[str, list[dict[str, Any]]] = {}
     for row in content["rows"]:
-        by_setting.setdefault(row["setting"], []).append(row)
+        by_setting.setdefault(named(row), []).append(row)
     for setting, rows in by_setting.items():
         parts += ["", f"## {setting}", "", HEAD, "|---|---|---|---|---|---|---|---|", *_lines(rows)]
     return "\n".join(parts) + "\n"
+
+
+def named(row: Mapping[str, Any]) -> str:
+    """A setting's name: the bandits' alone, the language model's with it."""
+    return row["setting"] if row["learner"] == "bandit" else f"{row['learner']}: {row['setting']}"
 
 
 def _lines(rows: list[dict[str, Any]]) -> list[str]:
@@ -52,15 +62,15 @@ def _gain(row: Mapping[str, Any]) -> str:
 
 
 SHOWN = (("GRPO", 2, "#8a8a8a"), ("P-GRPO paper", 2, "#c2571a"), ("P-GRPO shrunken", 2, "#0b5fa5"))
-WIDTH, LEFT, LINE, GAP, TOP = 760, 190, 15, 14, 58
+WIDTH, LEFT, LINE, GAP, TOP = 820, 250, 15, 14, 58
 LEAST, MOST = -20.0, 20.0  # points that the axis spans
 
 
 def chart(content: Mapping[str, Any]) -> str:
     """An SVG: the worst-served group's gain over GRPO with G = 8, at equal completions, with 95 % intervals."""
     rows = [row for row in content["rows"] if row["metric"] == "worst_gain" and row["groups"] == "true"]
-    settings = list(dict.fromkeys(row["setting"] for row in rows))
-    found = {(row["setting"], row["method"], row["generations"]): row for row in rows}
+    settings = list(dict.fromkeys(named(row) for row in sorted(rows, key=lambda row: row["learner"])))
+    found = {(named(row), row["method"], row["generations"]): row for row in rows}
     height = TOP + len(settings) * (LINE * len(SHOWN) + GAP) + 10
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
