@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 pytest.importorskip("trl")
@@ -16,7 +17,7 @@ pytest.importorskip("trl")
 from contract_cases import Words
 from judge_cases import save_judge
 from polypref.cli.align import settings_from
-from polypref.comparisons import Comparisons
+from polypref.comparisons import Comparisons, from_columns
 from polypref.data.worlds import simulate
 from polypref.errors import ArtifactError, EncoderError, NotEnoughData, SettingsError
 from polypref.learners import LEARNERS
@@ -67,18 +68,25 @@ def ran(comparisons, group_of, scorers, model, tmp_path_factory: pytest.TempPath
 
 
 def test_every_prompt_is_asked_for_every_known_user(comparisons: Comparisons, group_of: dict[str, str]) -> None:
-    asked = questions(comparisons, group_of, Task("m"))
+    asked, judged = questions(comparisons, group_of, Task("m"))
     users = asked["user_id"].unique().to_list()
     assert len(users) == 7 and "u7" not in users, "u7 belongs to no known group"
-    assert len(asked) == 7 * len(comparisons.responses.prompts)
+    prompts = len(comparisons.responses.prompts)
+    assert len(asked) == 7 * (prompts - prompts // 5)
+    assert judged["asked"].n_unique() == prompts // 5
+    assert not set(judged["asked"]) & set(asked["asked"]), "what is measured is never trained on"
     assert asked["group"].to_list() == [group_of[user] for user in asked["user_id"]]
     one = asked.row(0, named=True)
     assert one["prompt"] == f"{one['group']}: {one['asked']}\n"
-    again = questions(comparisons, group_of, Task("m"))
-    assert again.equals(asked)
-    assert not questions(comparisons, group_of, Task("m", seed=1)).equals(asked)
+    assert questions(comparisons, group_of, Task("m"))[0].equals(asked)
+    assert not questions(comparisons, group_of, Task("m", seed=1))[0].equals(asked)
     with pytest.raises(NotEnoughData, match="no user of a known group gave 1000 judgements or more; lower least"):
         questions(comparisons, group_of, Task("m", least=1000))
+    with pytest.raises(NotEnoughData, match="none of the users is in a known group"):
+        questions(comparisons, {}, Task("m"))
+    few = from_columns(*[["u0", "u1"], ["p", "p"], ["a", "a"], ["b", "b"]])
+    with pytest.raises(NotEnoughData, match=r"group 'even' has 1 questions, .* expected 2 at least"):
+        questions(few, group_of, Task("m", least=1))
 
 
 def test_a_run_is_measured_per_group_by_scorer_and_judge(ran: Path) -> None:
@@ -94,7 +102,7 @@ def test_a_run_is_measured_per_group_by_scorer_and_judge(ran: Path) -> None:
 
 
 def test_gains_are_differences_in_spreads_before(comparisons, group_of, scorers) -> None:
-    judged = questions(comparisons, group_of, Task("m")).head(40)
+    judged = questions(comparisons, group_of, Task("m"))[0].head(40)
     texts = {
         "before": ["you should rest"] * 20 + ["one must unquestionably rest"] * 20,
         "after": ["you should rest"] * 40,
@@ -130,6 +138,25 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(ran, comparisons, group_
     assert told == [], "what is done is not done again"
 
 
+def test_a_checkpoint_that_was_cut_short_is_passed_over(ran, comparisons, group_of, scorers, model, tmp_path) -> None:
+    shutil.copytree(ran, tmp_path / "out")
+    for name in ("align.json", "model"):
+        path = tmp_path / "out" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (tmp_path / "out/checkpoints/checkpoint-4/trainer_state.json").unlink()
+    told: list[int] = []
+    task = Task(model, samples=4, trainer=RUN)
+    align(comparisons, group_of, task, scorers, tmp_path / "out", lambda step, total, logs: told.append(step))
+    assert told == [3, 4], "it goes on from the one before"
+    assert (tmp_path / "out/align.json").read_text() == (ran / "align.json").read_text()
+
+
+def test_a_judge_that_is_the_scorer_is_refused(comparisons, group_of, scorers, model, tmp_path) -> None:
+    same = {"reward": scorers["reward"], "judge": scorers["reward"]}
+    with pytest.raises(SettingsError, match="judge is the scorer itself"):
+        align(comparisons, group_of, Task(model, samples=4, trainer=RUN), same, tmp_path / "out", print)
+
+
 def test_another_run_in_the_folder_is_refused(ran, comparisons, group_of, scorers, model) -> None:
     task = Task(model, samples=4, trainer={**RUN, "learning_rate": 2e-3})
     with pytest.raises(SettingsError, match=r"holds another run: trainer was .*0\.001.*now .*0\.002.* Choose another"):
@@ -153,6 +180,10 @@ def test_a_damaged_result_is_one_line(ran, comparisons, group_of, scorers, model
         ({"template": "{group"}, "cannot be filled"),
         ({"samples": 1}, "samples is 1; expected 2 or more"),
         ({"least": 0}, "least is 0; expected 1 or more"),
+        ({"seed": -1}, "seed is -1; expected 0 or more"),
+        ({"template": "{group} {prompt.x}"}, "cannot be filled"),
+        ({"trainer": {**RUN, "num_generations": 0}}, "the trainer's settings cannot work"),
+        ({"trainer": {**RUN, "max_steps": "ten"}}, "the trainer's settings cannot work"),
         (
             {"trainer": {"learning_rat": 1}},
             "unknown setting of the trainer 'learning_rat'. Did you mean 'learning_rate'?",
@@ -192,9 +223,22 @@ def test_groups_from_a_folder_or_an_attribute(comparisons: Comparisons, group_of
 
 def test_trainer_settings_are_read_as_toml_or_text() -> None:
     found = settings_from(("learning_rate=1e-5", "num_generations=4", "paper=true", "loss_type=grpo", "bf16=False"))
+    assert settings_from(("run_name=2024-01-01",)) == {"run_name": "2024-01-01"}
     assert found == {"learning_rate": 1e-5, "num_generations": 4, "paper": True, "loss_type": "grpo", "bf16": False}
     with pytest.raises(SettingsError, match="--trainer fast: expected NAME=VALUE"):
         settings_from(("fast",))
+
+
+def test_equal_rewards_before_give_no_gain_rather_than_a_huge_one(comparisons, group_of, scorers) -> None:
+    judged = questions(comparisons, group_of, Task("m"))[1]
+    judged = judged.filter(pl.col("asked") == judged["asked"][0], pl.col("user_id") == judged["user_id"][0])
+    judged = pl.concat([judged, judged])
+    texts = {"before": ["rest"] * len(judged), "after": ["you should rest"] * len(judged)}
+    (about,) = measured(judged, texts, {"reward": scorers["reward"]}).values()
+    assert about["reward"]["gain"] is None
+    found = {"groups": {"a": about}, "curve": [{"step": 1, "reward": {"a": 1.0}}]}
+    assert "not told: all rewards before were equal" in summary(found)
+    assert curves(found) == {"a": []}
 
 
 # the report
@@ -220,7 +264,7 @@ def test_the_page_holds_curves_gains_and_answers_escaped(ran: Path) -> None:
 
 def test_points_of_a_curve_are_means_over_stretches_in_spreads() -> None:
     steps = [{"step": s, "reward": {"a": float(s), "b": None if s % 2 else 0.0}} for s in range(1, 121)]
-    groups = {name: {"reward": {"mean": 1.0, "spread": 2.0}} for name in ("a", "b")}
+    groups: dict[str, Any] = {name: {"reward": {"mean": 1.0, "spread": 2.0}} for name in ("a", "b")}
     drawn = curves({"curve": steps, "groups": groups})
     assert drawn["a"][0] == (1.5, 0.25)
     assert len(drawn["a"]) == len(drawn["b"]) == 60

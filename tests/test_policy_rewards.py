@@ -76,3 +76,16 @@ def test_the_whole_road_with_trl(scorer: Scorer, tmp_path: Path) -> None:
     run.train()
     assert set(run.histories[0].levels[1].numbers) == {("u0",), ("u1",), ("u2",)}
     assert np.isfinite(run.state.log_history[-2]["rewards/polypref-linear/mean"])
+
+
+def test_rows_whose_user_is_missing_are_refused(scorer: Scorer) -> None:
+    with pytest.raises(InputError, match="user_id of row 1 of a batch is None; expected a user id"):
+        ScorerReward(scorer)(prompts=["How?"] * 2, completions=TEXTS[:2], user_id=["u1", None])
+
+
+def test_prompts_are_those_that_people_read(scorer: Scorer) -> None:
+    asked: dict[str, Any] = {"completions": TEXTS, "user_id": ["u1"] * 4}
+    plain = ScorerReward(scorer)(prompts=["How?"] * 4, **asked)
+    assert ScorerReward(scorer, prompt_column="asked")(prompts=["a: How?"] * 4, asked=["How?"] * 4, **asked) == plain
+    with pytest.raises(InputError, match="no column 'asked' with the prompts that people judged answers to"):
+        ScorerReward(scorer, prompt_column="asked")(prompts=["a: How?"] * 4, **asked)

@@ -95,6 +95,13 @@ def test_settings_that_cannot_work(flags: list[str], tmp_path: Path, capsys: pyt
     assert f"{flags[0]} {flags[1]}" in capsys.readouterr().err
 
 
+def test_an_arm_that_fails_leaves_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Study, "arms", [*arms(True)[:1], Arm("no such setting", "GRPO", 8)])
+    with pytest.raises(KeyError, match="no such setting"):
+        study(tmp_path, replace(QUICK, workers=1), lambda *_: None)
+    assert len(list((tmp_path / "arms").iterdir())) == 1
+
+
 def test_a_damaged_arm_and_a_file_for_a_folder_are_one_line(ran: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(ran, copy)

@@ -63,18 +63,25 @@ class Align:
         from polypref.policy.align import Task, align, groups_from
         from polypref.report.alignment import page, summary
 
-        task = Task(self.model, self.template, self.least, self.samples, self.seed, settings_from(self.trainer))
+        inputs = {"files": " ".join(self.files), "scorer": str(self.scorer), "judge": str(self.judge or "none")}
+        inputs |= {"groups": self.groups, "columns": " ".join(self.columns), "ties": " ".join(self.ties)}
+        trainer = settings_from(self.trainer)
+        task = Task(self.model, self.template, self.least, self.samples, self.seed, trainer, inputs)
         scorers = {"reward": load(self.scorer)} | ({"judge": load(self.judge)} if self.judge else {})
         reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
         comparisons = clean(reading, lint(reading))
         group_of = groups_from(comparisons, self.groups)
         with ExitStack() as stack:
             progress: list[Progress] = []
+            last = 0
 
             def tell(step: int, total: int, logs: Mapping[str, float]) -> None:
+                nonlocal last
                 if not progress:
-                    progress.append(stack.enter_context(Progress("steps", total, step - 1)))
-                progress[0].tell(f"mean reward {logs.get('reward', float('nan')):+.2f}", None)
+                    last = step - 1
+                    progress.append(stack.enter_context(Progress("steps", total, last)))
+                progress[0].tell(f"mean reward {logs['reward']:+.2f}", None, step - last)
+                last = step
 
             found = align(comparisons, group_of, task, scorers, self.out, tell)
         write(self.out / "align.html", page(found).encode())
@@ -93,7 +100,8 @@ def settings_from(words: tuple[str, ...]) -> dict[str, Any]:
         if not equals or not name:
             raise SettingsError(f"--trainer {word}: expected NAME=VALUE, as in --trainer learning_rate=1e-5.")
         try:
-            found[name] = tomllib.loads(f"value = {value}")["value"]
+            read = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            found[name] = {"True": True, "False": False, "None": None}.get(value, value)
+            read = {"True": True, "False": False, "None": None}.get(value, value)
+        found[name] = read if isinstance(read, (bool, int, float, str, list, dict)) or read is None else value
     return found

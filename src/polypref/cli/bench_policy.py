@@ -33,16 +33,12 @@ class BenchPolicy:
 
     def run(self) -> int:
         """Run the arms that are not stored, write and print the tables."""
-        from polypref.errors import MissingExtra, SettingsError
+        from polypref.errors import MissingExtra
         from polypref.evaluation.policy_study import Arm, Study, study
         from polypref.evaluation.progress import Progress
         from polypref.evaluation.results import cores
         from polypref.report.policy import chart, markdown
 
-        if self.seeds < 2:
-            raise SettingsError(f"--seeds {self.seeds} leaves no interval; expected 2 or more.")
-        if self.workers < 0:
-            raise SettingsError(f"--workers {self.workers} cannot be; expected 0 (one per core) or more.")
         if "language model" in self.learners and find_spec("trl") is None:
             raise MissingExtra("bench-policy's language model (or choose --learners bandit)", "policy")
         with ExitStack() as stack:

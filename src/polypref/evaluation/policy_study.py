@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +31,7 @@ from scipy.special import stdtrit
 
 from polypref import __version__
 from polypref.artifact import write_json
-from polypref.errors import ArtifactError
+from polypref.errors import ArtifactError, SettingsError
 from polypref.evaluation import policy_language
 from polypref.evaluation.cells import code_hash
 from polypref.evaluation.encoded import made
@@ -146,6 +147,12 @@ class Study:
     seeds: int = 16
     workers: int = 1
 
+    def __post_init__(self) -> None:
+        if self.seeds < 2:
+            raise SettingsError(f"--seeds {self.seeds} leaves no interval; expected 2 or more.")
+        if self.workers < 1:
+            raise SettingsError(f"--workers {self.workers} cannot be; expected 1 or more.")
+
     @property
     def arms(self) -> list[Arm]:
         """All arms, the dearest first."""
@@ -165,15 +172,18 @@ def study(out: Path, what: Study, tell: Callable[[int, int, Arm], None]) -> dict
     done = len(chosen) - len(missing)
     if missing:
         with ProcessPoolExecutor(what.workers, mp_context=get_context("spawn")) as pool:
-            running = {pool.submit(measure, arm, what.plan(arm.learner), what.seeds): arm for arm in missing}
-            for future in as_completed(running):
-                write_json(paths[running[future]], future.result())
-                done += 1
-                tell(done, len(chosen), running[future])
+            running = [pool.submit(_stored_when_done, paths[arm], arm, what) for arm in missing]
+            try:
+                for future in as_completed(running):
+                    done += 1
+                    tell(done, len(chosen), future.result())
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # what runs is finished and stored
+                raise
     found = {arm: _stored(paths[arm]) for arm in chosen}
     content = {
         "schema": SCHEMA,
-        "versions": {"polypref": __version__, "numpy": np.__version__},
+        "versions": {"polypref": __version__, **versions(what.learners)},
         "settings": {
             "seeds": what.seeds,
             "quick": what.quick,
@@ -186,11 +196,24 @@ def study(out: Path, what: Study, tell: Callable[[int, int, Arm], None]) -> dict
     return content
 
 
+def _stored_when_done(path: Path, arm: Arm, what: Study) -> Arm:
+    write_json(path, measure(arm, what.plan(arm.learner), what.seeds))
+    return arm
+
+
 def _stored(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); remove it and run again: only it is redone.") from error
+
+
+PACKAGES = {"bandit": ("numpy",), "language model": ("numpy", "torch", "transformers", "trl")}
+
+
+def versions(learners: tuple[Learner, ...]) -> dict[str, str]:
+    """Of everything that decides the curves."""
+    return {name: version(name) for name in sorted({name for learner in learners for name in PACKAGES[learner]})}
 
 
 CODE = {"bandit": (bandit, methods), "language model": (bandit, policy_language)}
@@ -200,7 +223,7 @@ def _name(arm: Arm, what: Study) -> str:
     """A hash of all that decides the arm's curves, code included."""
     parts = (advantages, history, drift, *CODE[arm.learner])
     code = [code_hash(name) for name in (__name__, *(part.__name__ for part in parts))]
-    text = json.dumps([asdict(arm), asdict(what.plan(arm.learner)), what.seeds, code])
+    text = json.dumps([asdict(arm), asdict(what.plan(arm.learner)), what.seeds, code, versions((arm.learner,))])
     return blake2b(text.encode(), digest_size=12).hexdigest()
 
 
@@ -232,7 +255,6 @@ def _completions(one: dict[str, Any], reference: dict[str, Any]) -> float | None
 
 def _interval(value_S: Floats) -> dict[str, float]:
     """Mean over seeds with a 95 % t interval."""
-    mean, half = float(value_S.mean()), 0.0
-    if len(value_S) > 1:
-        half = float(stdtrit(len(value_S) - 1, 0.975) * value_S.std(ddof=1) / len(value_S) ** 0.5)
+    mean = float(value_S.mean())
+    half = float(stdtrit(len(value_S) - 1, 0.975) * value_S.std(ddof=1) / len(value_S) ** 0.5)
     return {"value": mean, "lo": mean - half, "hi": mean + half}

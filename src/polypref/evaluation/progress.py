@@ -36,13 +36,13 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def tell(self, cell: object, error: str | None) -> None:
-        """One more cell (or whatever is counted) is done, or failed."""
-        self._done += 1
+    def tell(self, cell: object, error: str | None, count: int = 1) -> None:
+        """One more cell, or ``count`` of whatever is counted, is done, or failed."""
+        self._done += count
         if error:
             self._say(f"failed: {cell}: {error}")
         if self._bar is not None:
-            self._bar.update(self._task, advance=1, cell=str(cell))
+            self._bar.update(self._task, advance=count, cell=str(cell))
         elif not self._quiet and time.monotonic() - self._last > LINE_EVERY_SECONDS:
             self._last = time.monotonic()
             left = (self._last - self._start) / self._done * (self._total - self._stored - self._done)

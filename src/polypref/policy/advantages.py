@@ -84,6 +84,9 @@ class Normalization:
         lowest = {"half_life": 1, "min_count": 1, "shrinkage": 0, "clip": 0, "epsilon": 0}
         for name, least in lowest.items():
             value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                hint = " YAML reads 1e-4 as text; write 1.0e-4." if isinstance(value, str) else ""
+                raise SettingsError(f"{name} is {value!r}; expected a number, {least} or more.{hint}")
             if value is not None and not least <= value < math.inf:
                 raise SettingsError(f"{name} is {value}; expected a number, {least} or more.")
         if self.half_life and self.min_count >= (most := remembered(self.half_life)):

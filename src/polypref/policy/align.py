@@ -4,10 +4,12 @@ Every prompt of the comparisons is asked for users of every group; the template 
 a policy that is not told can please only the mixture. Each completion gets the reward of its own user. Before and
 after, the model answers the same questions with the same random numbers; the difference is told per group, in units of
 the group's spread of rewards before: by the scorer that was climbed, and by a judge that was not, if one is given.
+Where there are five prompts or more, a fifth of them is kept for that and never trained on.
 
-Covered: a run that was stopped goes on from its last checkpoint; another run's folder is refused. Not covered: whether
-people like the answers: a judge is a model of their judgements too, and where it gains less than the scorer, the policy
-has found the scorer's weaknesses (Gao et al. 2023, arXiv 2210.10760).
+Covered: a run that was stopped goes on from its last whole checkpoint; another run's folder is refused. Not covered:
+whether people like the answers: a judge is a model of their judgements too, and where it gains less than the scorer,
+the policy has found the scorer's weaknesses (Gao et al. 2023, arXiv 2210.10760). Intervals are over users; that they
+share prompts and one policy is not in them.
 """
 
 from __future__ import annotations
@@ -31,14 +33,18 @@ from polypref.features.hf import line, locate
 from polypref.features.transformer import quiet
 from polypref.learners.protocol import Scorer
 from polypref.policy.groups import UNKNOWN, Grouping, from_attribute
+from polypref.policy.history import Floats
 from polypref.policy.rewards import ScorerReward
+from polypref.policy.state import is_whole
 
 if TYPE_CHECKING:
     from polypref.policy.trainer import PGRPOConfig, PGRPOTrainer
 
 MOST_QUESTIONS = 50_000
+ROUNDING = 1e-12
 AT_ONCE = 64  # completions generated together before and after
-DEFAULTS: dict[str, Any] = {"num_generations": 2, "logging_steps": 1, "report_to": "none"}
+ENOUGH_PROMPTS = 5  # to keep a fifth of them for measuring
+DEFAULTS: dict[str, Any] = {"num_generations": 2, "logging_steps": 1, "save_steps": 50, "report_to": "none"}
 RUN, RESULT, BEFORE = "run.json", "align.json", "before.json"
 
 
@@ -51,6 +57,7 @@ class Task:
     ``least``     judgements that a user must have given to be asked for.
     ``samples``   answers per group before and after.
     ``trainer``   settings of ``PGRPOConfig`` by name.
+    ``inputs``    where everything came from, for the report alone.
     """
 
     model: str
@@ -59,11 +66,12 @@ class Task:
     samples: int = 256
     seed: int = 0
     trainer: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
             said = self.template.format(group="\0g", prompt="\0p", user="\0u")
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             message = f"template {self.template!r} cannot be filled ({error!r}); use {{group}} and {{prompt}}."
             raise SettingsError(message) from error
         if "\0p" not in said or ("\0g" not in said and "\0u" not in said):
@@ -71,41 +79,68 @@ class Task:
                 f"template {self.template!r} lacks {{prompt}}, or both {{group}} and {{user}}: a model that is not "
                 "told whose turn it is can please only the mixture."
             )
-        for name, least in (("least", 1), ("samples", 2)):
+        for name, least in (("least", 1), ("samples", 2), ("seed", 0)):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} is {getattr(self, name)}; expected {least} or more.")
 
 
-def questions(comparisons: Comparisons, group_of: Mapping[str, str], task: Task) -> pl.DataFrame:
-    """``prompt`` as the model reads it, ``asked`` as people read it, ``group``, ``user_id``: by lot, in random order.
+def questions(comparisons: Comparisons, group_of: Mapping[str, str], task: Task) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What is trained on and what is measured: ``prompt`` as the model reads it, ``asked`` as people read it, ``group``
+    and ``user_id``; in random order. They share prompts only where there are too few to keep some.
 
-    Raises NotEnoughData where no group has users with enough judgements.
+    Raises NotEnoughData where no group has users with enough judgements, or one has too few questions.
     """
-    many_U = np.bincount(comparisons.user_N, minlength=len(comparisons.users))
-    users = [
-        (user, group_of.get(user, UNKNOWN))
-        for user in comparisons.users.ids.gather(np.flatnonzero(many_U >= task.least))
-    ]
-    users = [(user, group) for user, group in users if group != UNKNOWN]
-    if not users:
-        raise NotEnoughData(
-            f"no user of a known group gave {task.least} judgements or more; lower least, or give more data."
-        )
+    users = _users(comparisons, group_of, task)
     pool = comparisons.responses
     prompts = [pool.prompt_text(p) for p in np.unique(pool.prompt_R).tolist()]
     rng = np.random.default_rng([task.seed, 29])
-    whole = len(users) * len(prompts)
-    chosen = rng.permutation(whole) if whole <= MOST_QUESTIONS else rng.choice(whole, MOST_QUESTIONS, replace=False)
-    user_Q, prompt_Q = np.divmod(chosen, len(prompts))
-    told = [(*users[u], prompts[p]) for u, p in zip(user_Q.tolist(), prompt_Q.tolist(), strict=True)]
-    return pl.DataFrame(
-        {
-            "prompt": [task.template.format(group=group, prompt=prompt, user=user) for user, group, prompt in told],
-            "asked": [prompt for _, _, prompt in told],
-            "group": [group for _, group, _ in told],
-            "user_id": [user for user, _, _ in told],
-        }
+    order = rng.permutation(len(prompts))
+    kept = order[: len(prompts) // 5] if len(prompts) >= ENOUGH_PROMPTS else order
+    rest = order[len(kept) :] if len(kept) < len(order) else order
+    tables = []
+    for at in (rest, kept):
+        whole = len(users) * len(at)
+        chosen = rng.permutation(whole) if whole <= MOST_QUESTIONS else rng.choice(whole, MOST_QUESTIONS, replace=False)
+        user_Q, prompt_Q = np.divmod(chosen, len(at))
+        told = [(*users[u], prompts[at[p]]) for u, p in zip(user_Q.tolist(), prompt_Q.tolist(), strict=True)]
+        tables.append(
+            pl.DataFrame(
+                {
+                    "prompt": [
+                        task.template.format(group=group, prompt=prompt, user=user) for user, group, prompt in told
+                    ],
+                    "asked": [prompt for _, _, prompt in told],
+                    "group": [group for _, group, _ in told],
+                    "user_id": [user for user, _, _ in told],
+                }
+            )
+        )
+    measured_on = pl.concat(
+        [tables[1].filter(pl.col("group") == name).head(task.samples) for name in _names(tables[1])]
     )
+    for name in sorted({group for _, group in users}):
+        for table in (tables[0], measured_on):
+            if (count := int((table["group"] == name).sum())) < 2:
+                raise NotEnoughData(
+                    f"group {name!r} has {count} questions, of its users with {task.least} judgements or more; expected "
+                    "2 at least. Lower least, give more data, or leave the group out."
+                )
+    return tables[0], measured_on
+
+
+def _users(comparisons: Comparisons, group_of: Mapping[str, str], task: Task) -> list[tuple[str, str]]:
+    """Users who are trained for, with their groups."""
+    many_U = np.bincount(comparisons.user_N, minlength=len(comparisons.users))
+    known = [(user, group_of.get(user, UNKNOWN)) for user in comparisons.users.ids]
+    known = [(*one, many) for one, many in zip(known, many_U.tolist(), strict=True) if one[1] != UNKNOWN]
+    if not known:
+        raise NotEnoughData("none of the users is in a known group; give the groups of these users.")
+    found = [(user, group) for user, group, many in known if many >= task.least]
+    if not found:
+        raise NotEnoughData(
+            f"no user of a known group gave {task.least} judgements or more; lower least, or give more data."
+        )
+    return found
 
 
 def align(
@@ -121,31 +156,41 @@ def align(
     ``scorers`` are ``reward``, whose rewards are climbed, and perhaps ``judge``. ``tell`` hears of every logged step.
     Raises SettingsError where ``out`` holds another run, EncoderError without the model.
     """
-    asked = questions(comparisons, group_of, task)
+    asked, judged = questions(comparisons, group_of, task)
     args = _arguments(task, out / "checkpoints")
+    facts = _facts(comparisons, pl.concat([asked, judged]), task, scorers)
+    if len(set(facts["scorers"].values())) < len(scorers):
+        raise SettingsError(
+            "judge is the scorer itself; give one of other features, another method or other judgements."
+        )
     model, tokenizer = load_model(task.model)
-    facts = _facts(comparisons, asked, task, scorers)
+    reward = ScorerReward(scorers["reward"], prompt_column="asked")
+    trainer = _trainer(model, tokenizer, reward, args, asked, tell)
     _claim(out, facts)
     if (out / RESULT).exists():
         return _read(out / RESULT)
-    judged = pl.concat([asked.filter(pl.col("group") == group).head(task.samples) for group in _names(asked)])
     if not (out / BEFORE).exists():
-        write_json(out / BEFORE, answers(model, tokenizer, judged, args))
-    reward = ScorerReward(scorers["reward"], prompt_column="asked")
-    trainer = _trainer(model, tokenizer, reward, args, asked, tell)
-    kept = (out / "checkpoints").exists() and any((out / "checkpoints").glob("checkpoint-*"))
-    trainer.train(resume_from_checkpoint=kept or None)
-    texts = {"before": cast(list[str], _read(out / BEFORE)), "after": answers(trainer.model, tokenizer, judged, args)}
+        write_json(out / BEFORE, answers(trainer, tokenizer, judged))
+    trainer.train(resume_from_checkpoint=_last_whole(out / "checkpoints"))
+    texts = {"before": cast(list[str], _read(out / BEFORE)), "after": answers(trainer, tokenizer, judged)}
     trainer.save_model(str(out / "model"))
     tokenizer.save_pretrained(out / "model")
     found = {
         **facts,
+        "inputs": dict(task.inputs),
+        "held_out": sorted(set(judged["asked"]) - set(asked["asked"])),
         "groups": measured(judged, texts, scorers),
         "curve": _curve(trainer.state.log_history, _names(asked)),
         "examples": _examples(judged, texts),
     }
     write_json(out / RESULT, found)
     return found
+
+
+def _last_whole(folder: Path) -> str | None:
+    """The newest checkpoint that was written to the end and between batches of generations; None: there is none."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return next((str(path) for path in found if (path / "trainer_state.json").exists() and is_whole(path)), None)
 
 
 def _names(asked: pl.DataFrame) -> list[str]:
@@ -170,21 +215,19 @@ def load_model(name: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def answers(model: Any, tokenizer: Any, asked: pl.DataFrame, args: PGRPOConfig) -> list[str]:
+def answers(trainer: PGRPOTrainer, tokenizer: Any, asked: pl.DataFrame) -> list[str]:
     """One completion for each row, drawn as in training; equal random numbers in every call."""
     import torch
 
+    model = trainer.accelerator.unwrap_model(trainer.model)
     model.eval()
     texts: list[str] = []
-    how = {"do_sample": True, "temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k or 0}
     with torch.random.fork_rng(), torch.inference_mode():
-        torch.manual_seed(args.seed)
+        torch.manual_seed(trainer.args.seed)
         for at in range(0, len(asked), AT_ONCE):
             batch = tokenizer(asked["prompt"][at : at + AT_ONCE].to_list(), return_tensors="pt", padding=True)
             batch = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
-            ids = model.generate(
-                **batch, **how, max_new_tokens=args.max_completion_length, pad_token_id=tokenizer.pad_token_id
-            )
+            ids = cast(Any, model).generate(**batch, generation_config=trainer.generation_config)
             texts += tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     return texts
 
@@ -198,24 +241,29 @@ def measured(
     found: dict[str, dict[str, Any]] = {}
     for name, scorer in scorers.items():
         reward = ScorerReward(scorer, prompt_column="asked")
-        before, after = (
+        before_Q, after_Q = (
             np.array(reward(prompts=prompts, completions=texts[when], **columns)) for when in ("before", "after")
         )
         for group in _names(judged):
-            own = (judged["group"] == group).to_numpy()
-            spread = max(float(before[own].std(ddof=1)), 1e-12)
-            table = judged.filter(own).select("user_id").with_columns(gain=(after[own] - before[own]) / spread)
-            gain_U = table.group_by("user_id", maintain_order=True).agg(pl.col("gain").mean())["gain"].to_numpy()
-            half = (
-                float(stdtrit(len(gain_U) - 1, 0.975) * gain_U.std(ddof=1) / len(gain_U) ** 0.5)
-                if len(gain_U) > 1
-                else None
-            )
-            gain = float(gain_U.mean())
-            about = found.setdefault(group, {"users": len(gain_U), "samples": int(own.sum())})
-            about[name] = {"mean": float(before[own].mean()), "spread": spread, "gain": gain}
-            about[name] |= {"lo": None if half is None else gain - half, "hi": None if half is None else gain + half}
+            own_Q = (judged["group"] == group).to_numpy()
+            users = judged.filter(own_Q)["user_id"]
+            about = found.setdefault(group, {"users": users.n_unique(), "samples": len(users)})
+            about[name] = _gain(before_Q[own_Q], after_Q[own_Q], users)
     return found
+
+
+def _gain(before_Q: Floats, after_Q: Floats, users: pl.Series) -> dict[str, float | None]:
+    """In spreads before; None where all rewards before were equal, and bounds None for one user."""
+    mean, spread = float(before_Q.mean()), float(before_Q.std(ddof=1))
+    if spread <= ROUNDING * abs(mean):
+        return {"mean": mean, "spread": 0.0, "gain": None, "lo": None, "hi": None}
+    table = pl.DataFrame({"user": users, "gain": (after_Q - before_Q) / spread})
+    gain_U = table.group_by("user", maintain_order=True).agg(pl.col("gain").mean())["gain"].to_numpy()
+    gain, bounds = float(gain_U.mean()), {"lo": None, "hi": None}
+    if len(gain_U) > 1:
+        half = float(stdtrit(len(gain_U) - 1, 0.975) * gain_U.std(ddof=1) / len(gain_U) ** 0.5)
+        bounds = {"lo": gain - half, "hi": gain + half}
+    return {"mean": mean, "spread": spread, "gain": gain, **bounds}
 
 
 def _examples(judged: pl.DataFrame, texts: Mapping[str, Sequence[str]], each: int = 3) -> list[dict[str, str]]:
@@ -250,7 +298,7 @@ def _arguments(task: Task, folder: Path) -> PGRPOConfig:
     settings = {**DEFAULTS, **plain, **task.trainer, "output_dir": str(folder), "seed": task.seed, "disable_tqdm": True}
     try:
         return PGRPOConfig(**settings)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ZeroDivisionError) as error:
         raise SettingsError(f"the trainer's settings cannot work: {line(error)}.") from error
 
 
@@ -264,16 +312,20 @@ def _trainer(
 
     class Told(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            tell(state.global_step, state.max_steps, logs or {})
+            if logs and "reward" in logs:
+                tell(state.global_step, state.max_steps, logs)
 
-    trainer = PGRPOTrainer(
-        model=model,
-        reward_funcs=cast(Any, reward),
-        args=args,
-        train_dataset=Dataset.from_dict(asked.to_dict(as_series=False)),
-        processing_class=tokenizer,
-        callbacks=[Told()],
-    )
+    try:
+        trainer = PGRPOTrainer(
+            model=model,
+            reward_funcs=cast(Any, reward),
+            args=args,
+            train_dataset=Dataset.from_dict(asked.to_dict(as_series=False)),
+            processing_class=tokenizer,
+            callbacks=[Told()],
+        )
+    except (TypeError, ValueError, ImportError) as error:
+        raise SettingsError(f"the trainer's settings cannot work: {line(error)}.") from error
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -289,7 +341,7 @@ def _facts(comparisons: Comparisons, asked: pl.DataFrame, task: Task, scorers: M
     whole = blake2b(json.dumps(asked.to_dicts()).encode(), digest_size=8).hexdigest()
     states = {name: _digest(scorer) for name, scorer in scorers.items()}
     versions = {"polypref": __version__, "trl": trl.__version__, "transformers": transformers.__version__}
-    settings = {**asdict(task), "trainer": dict(task.trainer)}
+    settings = {name: value for name, value in asdict(task).items() if name != "inputs"}
     data = {"comparisons": comparisons.content_hash, "questions": whole, "model": locate(task.model, None)[1]}
     return {"settings": settings, "data": data, "scorers": states, "versions": versions}
 

@@ -46,7 +46,11 @@ class ScorerReward:
         users = [""] * len(prompts)
         if self.user_column is not None:
             why = "to tell whose rewards are meant", "user_column=None for the population's"
-            users = [str(user) for user in _column(columns, "user_column", self.user_column, *why)]
+            told = _column(columns, "user_column", self.user_column, *why)
+            if nobody := [at for at, user in enumerate(told) if isinstance(user, float) or user is None]:
+                found = f"{self.user_column} of row {nobody[0]} of a batch is {told[nobody[0]]!r}"
+                raise InputError(f"{found}; expected a user id, text or a whole number.")
+            users = [str(user) for user in told]
         if self.prompt_column is not None:
             why = "with the prompts that people judged answers to", "prompt_column=None for those that the model reads"
             prompts = _column(columns, "prompt_column", self.prompt_column, *why)

@@ -98,6 +98,15 @@ def load(path: Path, like: list[Normalizer], **facts: Any) -> tuple[list[Normali
         raise ArtifactError(f"{path} lacks {error}; resume from an earlier checkpoint.") from error
 
 
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds readable histories that were saved between batches of generations."""
+    try:
+        with np.load(BytesIO((checkpoint / NAME).read_bytes()), allow_pickle=False) as file:
+            return bool(_json(file["about"]).get("whole"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
+
+
 def _restored(found: dict[str, NDArray], n: int, like: Normalizer) -> Normalizer:
     normalizer = Normalizer(like.how, like.names)
     for at, level in enumerate(normalizer.levels):

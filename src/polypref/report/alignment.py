@@ -24,6 +24,8 @@ def summary(found: Mapping[str, Any]) -> str:
 
 
 def _gain(one: Mapping[str, Any]) -> str:
+    if one["gain"] is None:
+        return "not told: all rewards before were equal"
     bounds = "" if one["lo"] is None else f" ({one['lo']:+.2f} to {one['hi']:+.2f})"
     return f"{one['gain']:+.2f}{bounds}"
 
@@ -51,7 +53,8 @@ def page(found: Mapping[str, Any]) -> str:
             figure=_figure(found, groups),
             examples=found["examples"],
             settings=found["settings"],
-            data=found["data"],
+            data={**found["inputs"], **found["data"]},
+            held_out=len(found["held_out"]),
             versions=found["versions"],
             steps=found["curve"][-1]["step"] if found["curve"] else 0,
         )
@@ -65,7 +68,7 @@ def curves(found: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
     drawn = {}
     for name, about in found["groups"].items():
         told = np.array([one["reward"].get(name) for one in found["curve"]], float)  # None: no completion in that step
-        told = (told - about["reward"]["mean"]) / about["reward"]["spread"]
+        told = (told - about["reward"]["mean"]) / (about["reward"]["spread"] or np.nan)
         points = [(float(steps[p].mean()), float(np.nanmean(told[p]))) for p in parts if np.isfinite(told[p]).any()]
         drawn[name] = points
     return drawn

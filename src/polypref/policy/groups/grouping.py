@@ -40,7 +40,7 @@ from polypref import artifact
 from polypref.comparisons import Comparisons, IntArray, Users
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError, unknown_name
 from polypref.features.protocol import Encoder
-from polypref.policy.groups.discovery import Row
+from polypref.policy.groups.discovery import SURE, WORTH, Row
 from polypref.policy.groups.mixture import Floats
 from polypref.policy.groups.model import Mixture
 
@@ -110,7 +110,11 @@ class Grouping:
         if len(self.names) > 1:
             row = rows.get(len(self.names))
             what = f"{len(self.names)} groups"
-            return f"{what}." if row is None else f"{what} predict held-out judgements better than one: {gained(row)}."
+            if row is None:
+                return f"{what}."
+            better = row.gain > max(SURE * row.se, WORTH)
+            how = "better than one" if better else "not surely better than one"
+            return f"{what} predict held-out judgements {how}: {gained(row)}."
         if best is None or len(rows) == 1:
             return "one group: nothing else was tried."
         others = max((row for row in self.tried if row.groups > 1), key=lambda row: row.gain)
