@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,16 @@ def test_one_completion_a_prompt_is_enough(model: Path, tmp_path: Path, monkeypa
     assert not found[-1]["trl"].any(), "GRPO has nothing to learn from"
     assert found[-1]["used"].abs().min() > 0
     assert weights(run) != before
+
+
+def test_sampling_that_is_cut_short_is_warned_of(model: Path, tmp_path: Path) -> None:
+    """Log-probabilities are then not those of what samples, and a baseline from history biases the gradient."""
+    with pytest.warns(UserWarning, match="top_p: completions are not drawn from the policy that is trained"):
+        trainer(model, config(tmp_path, top_p=0.9))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "top_p|top_k|min_p|repetition")
+        trainer(model, config(tmp_path))
+        trainer(model, config(tmp_path, top_p=0.9, advantage_baseline="prompt"))
 
 
 def test_evaluation_leaves_the_histories_alone(model: Path, tmp_path: Path) -> None:

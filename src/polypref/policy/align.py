@@ -122,8 +122,8 @@ def questions(comparisons: Comparisons, group_of: Mapping[str, str], task: Task)
         for table in (tables[0], measured_on):
             if (count := int((table["group"] == name).sum())) < 2:
                 raise NotEnoughData(
-                    f"group {name!r} has {count} questions, of its users with {task.least} judgements or more; expected "
-                    "2 at least. Lower least, give more data, or leave the group out."
+                    f"group {name!r} has {count} questions, of users with {task.least} judgements or more; expected 2 "
+                    "at least. Lower least, give more data, or leave the group out."
                 )
     return tables[0], measured_on
 
@@ -171,9 +171,10 @@ def align(
         return _read(out / RESULT)
     if not (out / BEFORE).exists():
         write_json(out / BEFORE, answers(trainer, tokenizer, judged))
-    trainer.train(resume_from_checkpoint=_last_whole(out / "checkpoints"))
+    with quiet():  # bars of every save
+        trainer.train(resume_from_checkpoint=_last_whole(out / "checkpoints"))
+        trainer.save_model(str(out / "model"))
     texts = {"before": cast(list[str], _read(out / BEFORE)), "after": answers(trainer, tokenizer, judged)}
-    trainer.save_model(str(out / "model"))
     tokenizer.save_pretrained(out / "model")
     found = {
         **facts,

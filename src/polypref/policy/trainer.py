@@ -16,6 +16,7 @@ Not covered: TRL's asynchronous GRPO, whose workers compute advantages themselve
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from inspect import signature
@@ -125,6 +126,7 @@ class PGRPOTrainer(GRPOTrainer):
         for data in (self.train_dataset, *evaluated):
             _check_columns(getattr(data, "column_names", None), self._columns)
         self._check_boundaries()
+        self._warn_of_truncation()
         each = self.multi_objective_aggregation == "normalize_then_sum"
         histories = len(self.reward_funcs) if each else 1
         self.histories = [Normalizer(self.args.normalization(), self._columns) for _ in range(histories)]
@@ -245,6 +247,20 @@ class PGRPOTrainer(GRPOTrainer):
                     f"{self._every() / args.gradient_accumulation_steps:g} steps; a resumed run would generate it anew "
                     "and count its rewards twice. Choose a multiple."
                 )
+
+    def _warn_of_truncation(self) -> None:
+        """A baseline is free only where completions are drawn from the policy whose log-probabilities are trained."""
+        args = self.args
+        cut = {"top_p": args.top_p != 1.0, "top_k": bool(args.top_k and args.top_k > 0), "min_p": bool(args.min_p)}
+        cut |= {name: True for name in ("suppress_tokens", "bad_words_ids") if name in (args.generation_kwargs or {})}
+        cut |= {"repetition_penalty": args.repetition_penalty != 1.0}
+        if any(cut.values()) and args.normalization().baseline != "prompt":
+            names = ", ".join(name for name, on in cut.items() if on)
+            warnings.warn(
+                f"{names}: completions are not drawn from the policy that is trained, so what a history subtracts "
+                'biases the gradient (docs/pgrpo.md). Sample without, or set advantage_baseline="prompt".',
+                stacklevel=3,
+            )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         digests = set(gather_object([state.digest(self.histories)]))
