@@ -55,7 +55,7 @@ class Task:
     ``model``     a causal language model: a folder, or a name on the hub.
     ``template``  of what the model reads, with {group}, {prompt} and, where wanted, {user}.
     ``least``     judgements that a user must have given to be asked for.
-    ``samples``   answers per group before and after.
+    ``samples``   answers per group before and after; where questions are fewer, they are asked again.
     ``trainer``   settings of ``PGRPOConfig`` by name.
     ``inputs``    where everything came from, for the report alone.
     """
@@ -115,9 +115,8 @@ def questions(comparisons: Comparisons, group_of: Mapping[str, str], task: Task)
                 }
             )
         )
-    measured_on = pl.concat(
-        [tables[1].filter(pl.col("group") == name).head(task.samples) for name in _names(tables[1])]
-    )
+    whole = [tables[1].filter(pl.col("group") == name) for name in _names(tables[1])]
+    measured_on = pl.concat([table.gather(np.resize(np.arange(len(table)), task.samples)) for table in whole])
     for name in sorted({group for _, group in users}):
         for table in (tables[0], measured_on):
             if (count := int((table["group"] == name).sum())) < 2:
