@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from polypref.cli.shared import Columns, EncoderName, Files, Ties
+from polypref.cli.shared import Columns, EncoderName, Files, Ties, cleaned, ensure_files, reading_of
 from polypref.evaluation.new_settings import NewSettings
 
 if TYPE_CHECKING:
-    from polypref.comparisons import Comparisons
     from polypref.errors import SettingsError
     from polypref.evaluation.new_users import NewUsers
     from polypref.learners.protocol import Scorer
@@ -46,8 +45,7 @@ class Adapt(NewSettings):
         """Compare the routes, or teach the saved scorer."""
         from polypref.errors import SettingsError
 
-        if not self.files:
-            raise SettingsError("adapt needs at least one preference file: polypref adapt FILE --out DIR.")
+        ensure_files(self, "adapt FILE --out DIR")
         if self.scorer is not None:
             return self._teach(self.scorer)
         if self.user is not None:
@@ -62,7 +60,7 @@ class Adapt(NewSettings):
         named_routes(self.learners)  # misspelt names are told before a long file is read
         encode = encoder(self.encoder)
         settings = NewSettings(**{f.name: getattr(self, f.name) for f in fields(NewSettings)})
-        found = new_users(self._read(), self.learners or None, encode, out=self.out, settings=settings)
+        found = new_users(cleaned(reading_of(self)), self.learners or None, encode, out=self.out, settings=settings)
         show(found)
         print(f"results: {self.out / 'new_users.json'}")
         print(f"done in {time.perf_counter() - started:.0f} s")
@@ -74,7 +72,7 @@ class Adapt(NewSettings):
         from polypref.learners import Adapts
 
         scorer = load(folder)
-        comparisons = self._read()
+        comparisons = cleaned(reading_of(self))
         ids = comparisons.users.ids.to_list()
         if self.user is not None and self.user not in ids:
             files = ", ".join(self.files)
@@ -91,14 +89,6 @@ class Adapt(NewSettings):
         print(f"learnt {people:,} people from {rows:,} comparisons; nobody else's scores move")
         print(f"saved to {self.out}")
         return 0
-
-    def _read(self) -> Comparisons:
-        from polypref.data.layouts import parse_columns
-        from polypref.data.lint import clean, lint
-        from polypref.data.read import ReadOptions, read
-
-        reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
-        return clean(reading, lint(reading))
 
 
 def _cannot(folder: Path, kind: str) -> SettingsError:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from polypref.cli.files import write
-from polypref.cli.shared import Columns, Files, Ties
+from polypref.cli.shared import Columns, Files, Ties, cleaned, ensure_files, reading_of
 
 
 @dataclass(frozen=True)
@@ -55,21 +55,19 @@ class Align:
 
     def run(self) -> int:
         """Read, load, train, measure, write and print."""
-        from polypref.data.layouts import parse_columns
-        from polypref.data.lint import clean, lint
-        from polypref.data.read import ReadOptions, read
         from polypref.evaluation.naming import load
         from polypref.evaluation.progress import Progress
         from polypref.policy.align import Task, align, groups_from
         from polypref.report.alignment import page, summary
 
+        ensure_files(self, "align FILE --model DIR --scorer DIR --groups DIR")
         inputs = {"files": " ".join(self.files), "scorer": str(self.scorer), "judge": str(self.judge or "none")}
         inputs |= {"groups": self.groups, "columns": " ".join(self.columns), "ties": " ".join(self.ties)}
         trainer = settings_from(self.trainer)
         task = Task(self.model, self.template, self.least, self.samples, self.seed, trainer, inputs)
         scorers = {"reward": load(self.scorer)} | ({"judge": load(self.judge)} if self.judge else {})
-        reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
-        comparisons = clean(reading, lint(reading))
+        reading = reading_of(self)
+        comparisons = cleaned(reading)
         group_of = groups_from(comparisons, self.groups)
         with ExitStack() as stack:
             progress: list[Progress] = []

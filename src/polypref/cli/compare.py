@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polypref.cli.shared import Columns, EncoderName, Files, Ties
+from polypref.cli.shared import Columns, EncoderName, Files, Ties, ensure_files, reading_of
 from polypref.evaluation.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,20 +45,16 @@ class Compare(Settings):
         """Read, lint, compare, write the report, print the verdict and the table."""
         started = time.perf_counter()
         from polypref.cli.check import remarks
-        from polypref.data.layouts import parse_columns
         from polypref.data.lint import clean, lint
-        from polypref.data.read import ReadOptions, read
-        from polypref.errors import SettingsError
         from polypref.evaluation import compare
         from polypref.evaluation.comparison import named_learners
         from polypref.features import encoder
         from polypref.report import write
 
-        if not self.files:
-            raise SettingsError("compare needs at least one preference file: polypref compare FILE --out DIR.")
+        ensure_files(self, "compare FILE --out DIR")
         named_learners(self.learners)  # misspelt names are told before a long file is read
         encode = encoder(self.encoder)
-        reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
+        reading = reading_of(self)
         found = lint(reading)
         facts = {
             "data": {

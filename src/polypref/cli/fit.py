@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polypref.cli.shared import Columns, EncoderName, Files, Ties
+from polypref.cli.shared import Columns, EncoderName, Files, Ties, cleaned, ensure_files, reading_of
 
 if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
@@ -42,23 +42,19 @@ class Fit:
         """Read, drop what the linter drops, fit, save."""
         from polypref.artifact import write_json
         from polypref.cli.check import remarks
-        from polypref.data.layouts import parse_columns
-        from polypref.data.lint import clean, lint
         from polypref.data.problems import counted
-        from polypref.data.read import ReadOptions, read
         from polypref.data.split import choose_rule
-        from polypref.errors import CacheError, SettingsError
+        from polypref.errors import CacheError
         from polypref.evaluation.naming import learner
         from polypref.features import encoder
         from polypref.learners import save
         from polypref.learners.saved import FACTS
 
-        if not self.files:
-            raise SettingsError("fit needs at least one preference file: polypref fit FILE --out DIR.")
+        ensure_files(self, "fit FILE --out DIR")
         chosen = learner(self.learner)
         encode = encoder(self.encoder)
-        reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
-        comparisons = clean(reading, lint(reading))
+        reading = reading_of(self)
+        comparisons = cleaned(reading)
         ensure_fittable(comparisons)
         rule, why = choose_rule(comparisons)
         train, valid = cut(comparisons, rule, self.seed)

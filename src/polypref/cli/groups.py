@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from polypref.cli.shared import Columns, EncoderName, Files, Ties
+from polypref.cli.shared import Columns, EncoderName, Files, Ties, cleaned, ensure_files, reading_of
 
 if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
@@ -46,17 +46,13 @@ class Groups:
     def run(self) -> int:
         """Read, drop what the linter drops, group, save, say what was found."""
         from polypref.cli.files import encoded, write
-        from polypref.data.layouts import parse_columns
-        from polypref.data.lint import clean, lint
-        from polypref.data.read import ReadOptions, read
         from polypref.errors import SettingsError
 
-        if not self.files:
-            raise SettingsError("groups needs at least one preference file: polypref groups FILE --out DIR.")
+        ensure_files(self, "groups FILE --out DIR")
         if self.attribute is not None and self.groups is not None:
             raise SettingsError("--groups is for groups that are discovered; leave it out, or leave out --attribute.")
-        reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
-        comparisons = clean(reading, lint(reading))
+        reading = reading_of(self)
+        comparisons = cleaned(reading)
         grouping = self._grouping(comparisons)
         grouping.save(self.out)
         write(self.out / LISTED, encoded(grouping.listed(comparisons.users.ids), ".jsonl"))

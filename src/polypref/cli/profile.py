@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from polypref.cli.shared import Columns, Files, Ties
+from polypref.cli.shared import Columns, Files, Ties, cleaned, ensure_files, reading_of
 
 if TYPE_CHECKING:
     from polypref import profile as profiles
@@ -35,16 +35,12 @@ class Profile:
 
     def run(self) -> int:
         """Read, drop what the linter drops, profile, print."""
-        from polypref.data.layouts import parse_columns
-        from polypref.data.lint import clean, lint
-        from polypref.data.read import ReadOptions, read
-        from polypref.errors import NotEnoughData, SettingsError
+        from polypref.errors import NotEnoughData
         from polypref.profile import profile
 
-        if not self.files:
-            raise SettingsError("profile needs at least one preference file: polypref profile FILE.")
-        reading = read(self.files, ReadOptions(columns=parse_columns(self.columns), ties=self.ties))
-        comparisons = reading.comparisons if self.raw else clean(reading, lint(reading))
+        ensure_files(self, "profile FILE")
+        reading = reading_of(self)
+        comparisons = reading.comparisons if self.raw else cleaned(reading)
         if not len(comparisons):
             raise NotEnoughData(f"none of the {reading.rows_read:,} rows can be used; polypref check FILE says why.")
         result = profile(comparisons, seed=self.seed, pairs=self.pairs)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import tyro
 from tyro.conf import arg
+
+if TYPE_CHECKING:
+    from polypref.comparisons import Comparisons
+    from polypref.data.read import Reading
 
 Files = Annotated[
     tuple[str, ...],
@@ -42,3 +46,37 @@ EncoderName = Annotated[
         help="What turns text into features: minilm, static, hf:MODEL, endpoint:URL; or several: minilm+static.",
     ),
 ]
+
+
+class Reads(Protocol):
+    """A command that reads preference files."""
+
+    @property
+    def files(self) -> tuple[str, ...]: ...
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+    @property
+    def ties(self) -> tuple[str, ...]: ...
+
+
+def ensure_files(command: Reads, usage: str) -> None:
+    """Raise SettingsError, with ``usage`` (the command and what it needs), where no file is named."""
+    from polypref.errors import SettingsError
+
+    if not command.files:
+        raise SettingsError(f"{usage.split()[0]} needs at least one preference file: polypref {usage}.")
+
+
+def reading_of(command: Reads) -> Reading:
+    """The command's files, read in the columns that it names."""
+    from polypref.data.layouts import parse_columns
+    from polypref.data.read import ReadOptions, read
+
+    return read(command.files, ReadOptions(columns=parse_columns(command.columns), ties=command.ties))
+
+
+def cleaned(reading: Reading) -> Comparisons:
+    """Without what the linter drops."""
+    from polypref.data.lint import clean, lint
+
+    return clean(reading, lint(reading))
