@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,7 +55,7 @@ class Align:
     def run(self) -> int:
         """Read, load, train, measure, write and print."""
         from polypref.evaluation.naming import load
-        from polypref.evaluation.progress import Progress
+        from polypref.evaluation.progress import counting
         from polypref.policy.align import Task, align, groups_from
         from polypref.report.alignment import page, summary
 
@@ -66,20 +65,12 @@ class Align:
         trainer = settings_from(self.trainer)
         task = Task(self.model, self.template, self.least, self.samples, self.seed, trainer, inputs)
         scorers = {"reward": load(self.scorer)} | ({"judge": load(self.judge)} if self.judge else {})
-        reading = reading_of(self)
-        comparisons = cleaned(reading)
+        comparisons = cleaned(reading_of(self))
         group_of = groups_from(comparisons, self.groups)
-        with ExitStack() as stack:
-            progress: list[Progress] = []
-            last = 0
+        with counting("steps") as count:
 
             def tell(step: int, total: int, logs: Mapping[str, float]) -> None:
-                nonlocal last
-                if not progress:
-                    last = step - 1
-                    progress.append(stack.enter_context(Progress("steps", total, last)))
-                progress[0].tell(f"mean reward {logs['reward']:+.2f}", None, step - last)
-                last = step
+                count(step, total, f"mean reward {logs['reward']:+.2f}")
 
             found = align(comparisons, group_of, task, scorers, self.out, tell)
         write(self.out / "align.html", page(found).encode())

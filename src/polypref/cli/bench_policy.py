@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,22 +33,15 @@ class BenchPolicy:
     def run(self) -> int:
         """Run the arms that are not stored, write and print the tables."""
         from polypref.errors import MissingExtra
-        from polypref.evaluation.policy_study import Arm, Study, study
-        from polypref.evaluation.progress import Progress
+        from polypref.evaluation.policy_study import Study, study
+        from polypref.evaluation.progress import counting
         from polypref.evaluation.results import cores
         from polypref.report.policy import chart, markdown
 
         if "language model" in self.learners and find_spec("trl") is None:
             raise MissingExtra("bench-policy's language model (or choose --learners bandit)", "policy")
-        with ExitStack() as stack:
-            progress: list[Progress] = []
-
-            def tell(done: int, total: int, arm: Arm) -> None:
-                if not progress:
-                    progress.append(stack.enter_context(Progress("arms", total, done - 1)))
-                progress[0].tell(arm, None)
-
-            what = Study(self.learners, self.quick, self.seeds, self.workers or cores())
+        what = Study(self.learners, self.quick, self.seeds, self.workers or cores())
+        with counting("arms") as tell:
             content = study(self.out, what, tell)
         text = markdown(content)
         write(self.out / "policy.md", text.encode())

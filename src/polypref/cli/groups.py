@@ -51,8 +51,7 @@ class Groups:
         ensure_files(self, "groups FILE --out DIR")
         if self.attribute is not None and self.groups is not None:
             raise SettingsError("--groups is for groups that are discovered; leave it out, or leave out --attribute.")
-        reading = reading_of(self)
-        comparisons = cleaned(reading)
+        comparisons = cleaned(reading_of(self))
         grouping = self._grouping(comparisons)
         grouping.save(self.out)
         write(self.out / LISTED, encoded(grouping.listed(comparisons.users.ids), ".jsonl"))

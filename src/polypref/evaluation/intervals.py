@@ -39,6 +39,7 @@ from math import factorial, inf
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from polypref.evaluation.metrics import HeldOut, Measured, summed
 
@@ -73,6 +74,12 @@ class Interval:
     se: float | None = None
     p: float | None = None
     parts: Parts = None
+
+
+def mean_with_half(value_K: Floats) -> tuple[float, float]:
+    """The mean of two values or more, and half the width of its 95 % t interval."""
+    half = stdtrit(len(value_K) - 1, 0.5 + LEVEL / 2) * value_K.std(ddof=1) / len(value_K) ** 0.5
+    return float(value_K.mean()), float(half)
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import stdtrit
 
 from polypref import __version__
 from polypref.artifact import write_json
@@ -35,6 +34,7 @@ from polypref.errors import ArtifactError, SettingsError
 from polypref.evaluation import policy_language
 from polypref.evaluation.cells import code_hash
 from polypref.evaluation.encoded import made
+from polypref.evaluation.intervals import mean_with_half
 from polypref.policy import advantages, bandit, drift, history, methods
 from polypref.policy.history import Floats, Ints
 
@@ -255,6 +255,5 @@ def _completions(one: dict[str, Any], reference: dict[str, Any]) -> float | None
 
 def _interval(value_S: Floats) -> dict[str, float]:
     """Mean over seeds with a 95 % t interval."""
-    mean = float(value_S.mean())
-    half = float(stdtrit(len(value_S) - 1, 0.975) * value_S.std(ddof=1) / len(value_S) ** 0.5)
+    mean, half = mean_with_half(value_S)
     return {"value": mean, "lo": mean - half, "hi": mean + half}

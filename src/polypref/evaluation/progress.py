@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -71,3 +73,21 @@ class Progress:
         self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
         self._bar.start()
         self._task = self._bar.add_task(self._label, total=self._total, completed=self._stored, cell="")
+
+
+@contextmanager
+def counting(label: str) -> Iterator[Callable[[int, int, object], None]]:
+    """Progress for work that says itself how far it is: call with what is done, what is to do, and what was last."""
+    with ExitStack() as stack:
+        progress: Progress | None = None
+        last = 0
+
+        def tell(done: int, total: int, what: object) -> None:
+            nonlocal progress, last
+            if progress is None:
+                last = done - 1
+                progress = stack.enter_context(Progress(label, total, last))
+            progress.tell(what, None, done - last)
+            last = done
+
+        yield tell

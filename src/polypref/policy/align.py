@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import polars as pl
-from scipy.special import stdtrit
 
 from polypref import __version__
 from polypref.artifact import write_json
 from polypref.comparisons import Comparisons
-from polypref.errors import ArtifactError, CacheError, NotEnoughData, SettingsError, unknown_name
+from polypref.errors import ArtifactError, EncoderError, NotEnoughData, SettingsError, unknown_name
+from polypref.evaluation.encoded import made
+from polypref.evaluation.intervals import mean_with_half
 from polypref.features.hf import line, locate
 from polypref.features.transformer import quiet
 from polypref.learners.protocol import Scorer
@@ -103,20 +104,9 @@ def questions(comparisons: Comparisons, group_of: Mapping[str, str], task: Task)
         chosen = rng.permutation(whole) if whole <= MOST_QUESTIONS else rng.choice(whole, MOST_QUESTIONS, replace=False)
         user_Q, prompt_Q = np.divmod(chosen, len(at))
         told = [(*users[u], prompts[at[p]]) for u, p in zip(user_Q.tolist(), prompt_Q.tolist(), strict=True)]
-        tables.append(
-            pl.DataFrame(
-                {
-                    "prompt": [
-                        task.template.format(group=group, prompt=prompt, user=user) for user, group, prompt in told
-                    ],
-                    "asked": [prompt for _, _, prompt in told],
-                    "group": [group for _, group, _ in told],
-                    "user_id": [user for user, _, _ in told],
-                }
-            )
-        )
-    whole = [tables[1].filter(pl.col("group") == name) for name in _names(tables[1])]
-    measured_on = pl.concat([table.gather(np.resize(np.arange(len(table)), task.samples)) for table in whole])
+        tables.append(_table(told, task.template))
+    of_group = [tables[1].filter(pl.col("group") == name) for name in _names(tables[1])]
+    measured_on = pl.concat([table.gather(np.resize(np.arange(len(table)), task.samples)) for table in of_group])
     for name in sorted({group for _, group in users}):
         for table in (tables[0], measured_on):
             if (count := int((table["group"] == name).sum())) < 2:
@@ -125,6 +115,19 @@ def questions(comparisons: Comparisons, group_of: Mapping[str, str], task: Task)
                     "at least. Lower least, give more data, or leave the group out."
                 )
     return tables[0], measured_on
+
+
+def _table(told: list[tuple[str, str, str]], template: str) -> pl.DataFrame:
+    """Questions of (user, group, prompt)."""
+    asked = {"prompt": [template.format(group=group, prompt=prompt, user=user) for user, group, prompt in told]}
+    return pl.DataFrame(
+        {
+            **asked,
+            "asked": [prompt for _, _, prompt in told],
+            "group": [group for _, group, _ in told],
+            "user_id": [user for user, _, _ in told],
+        }
+    )
 
 
 def _users(comparisons: Comparisons, group_of: Mapping[str, str], task: Task) -> list[tuple[str, str]]:
@@ -162,12 +165,14 @@ def align(
         raise SettingsError(
             "judge is the scorer itself; give one of other features, another method or other judgements."
         )
+    _ensure_same(out, facts)
+    if (out / RESULT).exists():
+        return _read(out / RESULT)
     model, tokenizer = load_model(task.model)
     reward = ScorerReward(scorers["reward"], prompt_column="asked")
     trainer = _trainer(model, tokenizer, reward, args, asked, tell)
-    _claim(out, facts)
-    if (out / RESULT).exists():
-        return _read(out / RESULT)
+    made(out)
+    write_json(out / RUN, facts)
     if not (out / BEFORE).exists():
         write_json(out / BEFORE, answers(trainer, tokenizer, judged))
     with quiet():  # bars of every save
@@ -200,8 +205,6 @@ def _names(asked: pl.DataFrame) -> list[str]:
 def load_model(name: str) -> tuple[Any, Any]:
     """A causal language model and its tokenizer, padded on the left. Raises EncoderError where they cannot be had."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from polypref.errors import EncoderError
 
     folder, _ = locate(name, None)
     try:
@@ -259,11 +262,10 @@ def _gain(before_Q: Floats, after_Q: Floats, users: pl.Series) -> dict[str, floa
         return {"mean": mean, "spread": 0.0, "gain": None, "lo": None, "hi": None}
     table = pl.DataFrame({"user": users, "gain": (after_Q - before_Q) / spread})
     gain_U = table.group_by("user", maintain_order=True).agg(pl.col("gain").mean())["gain"].to_numpy()
-    gain, bounds = float(gain_U.mean()), {"lo": None, "hi": None}
-    if len(gain_U) > 1:
-        half = float(stdtrit(len(gain_U) - 1, 0.975) * gain_U.std(ddof=1) / len(gain_U) ** 0.5)
-        bounds = {"lo": gain - half, "hi": gain + half}
-    return {"mean": mean, "spread": spread, "gain": gain, **bounds}
+    if len(gain_U) < 2:
+        return {"mean": mean, "spread": spread, "gain": float(gain_U[0]), "lo": None, "hi": None}
+    gain, half = mean_with_half(gain_U)
+    return {"mean": mean, "spread": spread, "gain": gain, "lo": gain - half, "hi": gain + half}
 
 
 def _examples(judged: pl.DataFrame, texts: Mapping[str, Sequence[str]], each: int = 3) -> list[dict[str, str]]:
@@ -273,7 +275,7 @@ def _examples(judged: pl.DataFrame, texts: Mapping[str, Sequence[str]], each: in
 
 
 def _curve(log: list[dict[str, float]], names: list[str]) -> list[dict[str, Any]]:
-    """Mean reward of each group's completions, and the share of the signal, at each logged step."""
+    """Mean reward of each group's completions at each logged step."""
     return [
         {"step": one["step"], "reward": {name: one.get(f"pgrpo/{name}/reward") for name in names}}
         for one in log
@@ -354,14 +356,9 @@ def _digest(scorer: Scorer) -> str:
     return whole.hexdigest()
 
 
-def _claim(out: Path, facts: dict[str, Any]) -> None:
-    """Say in ``out`` what runs there, of ``facts`` in parts. Raises SettingsError where that is something else."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CacheError(f"cannot write {out}: {error.strerror}. Choose another folder.") from error
+def _ensure_same(out: Path, facts: dict[str, Any]) -> None:
+    """Raise SettingsError where ``out`` holds a run of other ``facts``, which are in parts."""
     if not (out / RUN).exists():
-        write_json(out / RUN, facts)
         return
     had = _read(out / RUN)
     told = json.loads(json.dumps(facts))

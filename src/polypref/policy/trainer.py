@@ -19,7 +19,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +27,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from polypref.errors import InputError, MissingExtra, PolyprefError, SettingsError
-from polypref.policy import state
+from polypref.policy import seams, state
 from polypref.policy.advantages import PAPER, Advantages, Key, Normalization, Normalizer, check_keys
 
 try:
@@ -100,14 +99,9 @@ class PGRPOConfig(GRPOConfig):
 
 def check_seams() -> None:
     """Refuse a TRL whose methods are no longer those that ``PGRPOTrainer`` extends."""
-    for name, expected in SEAMS.items():
-        method = getattr(GRPOTrainer, name, None)
-        found = tuple(signature(method).parameters) if method else None
-        if found != expected:
-            raise PolyprefError(
-                f"GRPOTrainer.{name} of trl {trl_version} takes {found}, expected {expected}: TRL has changed what "
-                f"P-GRPO extends. Install the version that was tested: pip install 'trl=={TESTED}.*'"
-            )
+    remedy = f"Install the version that was tested: pip install 'trl=={TESTED}.*'"
+    where = f"GRPOTrainer.{{name}} of trl {trl_version}"
+    seams.check_seams(GRPOTrainer, SEAMS, where, f"TRL has changed what P-GRPO extends. {remedy}")
 
 
 class PGRPOTrainer(GRPOTrainer):

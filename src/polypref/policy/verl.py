@@ -18,14 +18,13 @@ checkpoints on remote file systems; logging of groups.
 
 from __future__ import annotations
 
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from polypref.errors import InputError, PolyprefError, SettingsError
-from polypref.policy import state
+from polypref.policy import seams, state
 from polypref.policy.advantages import check_keys, normalizer_of
 from polypref.policy.trajectories import token_advantages
 
@@ -48,14 +47,9 @@ SEAMS = {
 
 def check_seams() -> None:
     """Refuse a verl whose methods are no longer those that the trainer extends."""
-    for name, expected in SEAMS.items():
-        method = getattr(PPOTrainerSync, name, None)
-        found = tuple(signature(method).parameters) if method else None
-        if found != expected:
-            raise PolyprefError(
-                f"verl's PPOTrainerSync.{name} takes {found}, expected {expected}: verl has changed what P-GRPO "
-                f"extends. Install the version that was looked at: pip install 'verl=={TESTED}'"
-            )
+    remedy = f"Install the version that was looked at: pip install 'verl=={TESTED}'"
+    where = "verl's PPOTrainerSync.{name}"
+    seams.check_seams(PPOTrainerSync, SEAMS, where, f"verl has changed what P-GRPO extends. {remedy}")
 
 
 @register_trainer("pgrpo_sync")
