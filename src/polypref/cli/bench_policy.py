@@ -26,7 +26,7 @@ class BenchPolicy:
     quick: bool = False
     """Few settings and methods, and short runs: to see that it works, not to conclude from."""
     seeds: int = 16
-    """Paired seeds, of the language model at most 10; learning rates are chosen on others."""
+    """Paired seeds, of the language model at most 12; learning rates are chosen on others."""
     workers: int = 0
     """Worker processes; 0: one per core."""
 

@@ -1,13 +1,15 @@
 """Advantages on a tiny language model through TRL's own trainer, with tastes that are known exactly.
 
-A prompt names a preference group and three of twelve topics; a completion is four of eight words. Group p's reward is
+A prompt names a preference group and two of six topics; a completion is four of eight words. Group p's reward is
 
     r = mean_p + scale_p (mean over words of the sum over topics of taste_p[topic, word before, word]
                           + difficulty z + noise)
 
-with tastes drawn from N(0, 1/3), so what words by lot are worth and what the best completion is worth are known. The
+with tastes drawn from N(0, 1/2), so what words by lot are worth and what the best completion is worth are known. The
 model is a Llama of two layers, trained from random weights by ``GRPOTrainer`` or ``PGRPOTrainer``, 128 completions a
-step; what a method reaches is the reward without noise of the completions that it samples while it learns.
+step; what a method reaches is the reward without noise of the completions that it samples while it learns. Every
+method gets the same entropy bonus: without one, policies settled on one answer for a whole group before they had tried
+others, and what a seed reached was a matter of luck.
 
 Settings and their names are the bandits' (``policy.bandit``). Not covered: what a pretrained model brings with it.
 """
@@ -24,9 +26,10 @@ import numpy as np
 from polypref.policy.bandit import NOISE, Labels, Setting
 from polypref.policy.history import Floats, Ints
 
-TOPICS, ASKED, WORDS, LENGTH = 12, 3, 8, 4
+TOPICS, ASKED, WORDS, LENGTH = 6, 2, 8, 4
 PROMPTS_QA = np.array(list(combinations(range(TOPICS), ASKED)))
 COMPLETIONS, EVERY = 128, 10
+ENTROPY = 0.1  # weight of the bonus, beside advantages of about 1
 PAD, END = 0, 1
 
 TRAINERS: dict[str, dict[str, Any]] = {
@@ -210,6 +213,7 @@ def _trainer(method: str, reward: Any, data: Any, folder: str, run: dict[str, An
         "max_completion_length": LENGTH,
         "max_steps": run["steps"],
         "learning_rate": run["rate"],
+        "entropy_coef": ENTROPY,
         "lr_scheduler_type": "constant",
         "save_strategy": "no",
         "logging_strategy": "no",

@@ -55,7 +55,7 @@ class Plan:
 
 PLANS: dict[Learner, Plan] = {
     "bandit": Plan((0.005, 0.01, 0.02, 0.04, 0.08, 0.15), 8, 300),
-    "language model": Plan((0.0008, 0.0015, 0.003), 3, 200, most=10),
+    "language model": Plan((0.0015, 0.003, 0.006), 4, 200, most=12),
 }
 QUICK: dict[Learner, Plan] = {
     "bandit": Plan((0.04, 0.08), 8, 60),
