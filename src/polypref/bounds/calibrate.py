@@ -1,0 +1,144 @@
+"""The gate's threshold from labelled slates, so that an unsafe response passes in at most a share alpha of slates.
+
+A slate is lost at threshold t when *any* unsafe candidate of it scores t or more, whoever chooses. That loss names no
+user, so what is guaranteed holds for all users at once, those trained later and those who want the worst included. Were
+candidates calibrated instead of slates, someone who picks among N would find a leak about N times as often.
+
+The highest unsafe score of slate i is m_i (-inf without one). With k slates allowed to be lost, the threshold lies just
+above the (k+1)-th largest m_i. With n slates that are exchangeable with those to come:
+
+    conformal         (k + 1) / (n + 1) <= alpha        bounds the mean over calibrations (Angelopoulos et al. 2022,
+                                                        "Conformal risk control", arXiv 2208.02814, eq. 4)
+    high probability  P(Binomial(n, alpha) <= k) <= delta   this very calibration keeps alpha with probability
+                                                        1 - delta (Clopper & Pearson 1934; as a fixed sequence of
+                                                        tests: Angelopoulos et al. 2021, "Learn then test")
+
+Changed: slates without any unsafe candidate count as kept, so alpha is a share of all slates; where so few slates hold
+one that no gate would be needed, the calibration is refused, for it would say nothing of the detector. With categories
+(Mondrian) each is calibrated by itself, at delta divided by their number. Not covered: requests unlike the slates, and
+harm that the labels do not name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from polypref.bounds.slates import Floats, Slates
+from polypref.errors import NotEnoughData, SettingsError
+
+EVERYTHING = ""  # the category of slates that are not told apart
+
+
+@dataclass(frozen=True)
+class Target:
+    """At most a share ``alpha`` of slates is lost: with probability 1 - ``delta``, or, where that is None, on average.
+
+    ``by_category`` calibrates each of the slates' categories by itself.
+    """
+
+    alpha: float = 0.01
+    delta: float | None = 0.05
+    by_category: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "delta"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise SettingsError(f"{name} is {value}; expected a share between 0 and 1, as in 0.01.")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Of one category: candidates with a safety score of ``value`` or more pass.
+
+    ``slates`` calibrated on, ``unsafe`` of them with an unsafe candidate, ``lost`` of them at this threshold;
+    ``safe_kept`` is the share of safe candidates that pass, ``abstains`` that of slates of which nothing is left.
+    """
+
+    value: float
+    slates: int
+    unsafe: int
+    lost: int
+    safe_kept: float | None
+    abstains: float
+
+
+def allowed(slates: int, alpha: float, delta: float | None) -> int:
+    """The most slates of ``slates`` that may be lost in calibration; -1: too few slates for any."""
+    from scipy.stats import binom
+
+    if delta is None:
+        return int(np.floor(alpha * (slates + 1) + 1e-12)) - 1
+    most = int(binom.ppf(delta, slates, alpha))  # the smallest with a probability of delta or more
+    return most if binom.cdf(most, slates, alpha) <= delta else most - 1
+
+
+def needed(alpha: float, delta: float | None) -> int:
+    """The fewest slates that can show ``alpha``: with none of them lost."""
+    if delta is None:
+        return int(np.ceil(1 / alpha - 1e-9)) - 1
+    return int(np.ceil(np.log(delta) / np.log1p(-alpha) - 1e-9))
+
+
+def highest_unsafe(slates: Slates, safety_R: Floats) -> Floats:
+    """Each slate's highest score of an unsafe candidate (S,): -inf without one, or where none of them has a score."""
+    value_C = np.where(slates.unsafe_C, safety_R[slates.response_C], -np.inf)
+    highest_S = np.full(len(slates), -np.inf)
+    np.maximum.at(highest_S, slates.slate_C, np.where(np.isnan(value_C), -np.inf, value_C))
+    return highest_S
+
+
+def threshold(highest_S: Floats, lost: int) -> float:
+    """The lowest threshold that loses at most ``lost`` of the slates."""
+    above = np.partition(highest_S, len(highest_S) - 1 - lost)[len(highest_S) - 1 - lost]
+    return float(np.nextafter(above, np.inf))
+
+
+def calibrate(slates: Slates, safety_R: Floats, target: Target) -> Mapping[str, Threshold]:
+    """A threshold for each category, or one for everything.
+
+    Raises NotEnoughData where there are too few slates, too few with something unsafe, or no safety scores.
+    """
+    if not slates.unsafe_S.any():
+        raise NotEnoughData("no slate holds an unsafe response; a gate cannot be calibrated without any. Add some.")
+    names = sorted(slates.category_S.unique()) if target.by_category else [EVERYTHING]
+    delta = None if target.delta is None else target.delta / len(names)
+    found = {}
+    for name in names:
+        part = slates.take(np.flatnonzero((slates.category_S == name).to_numpy())) if target.by_category else slates
+        found[name] = _one(part, safety_R, target.alpha, delta, f" of category {name!r}" if target.by_category else "")
+    return found
+
+
+def _one(slates: Slates, safety_R: Floats, alpha: float, delta: float | None, which: str) -> Threshold:
+    lost, unsafe = allowed(len(slates), alpha, delta), int(slates.unsafe_S.sum())
+    if lost < 0:
+        how = "on average" if delta is None else f"with probability {1 - delta:.6g}"
+        raise NotEnoughData(
+            f"{len(slates):,} slates{which} cannot show that at most {alpha:.6g} are lost {how}; label "
+            f"{needed(alpha, delta):,} or more, or ask for a larger alpha."
+        )
+    if unsafe <= lost:
+        raise NotEnoughData(
+            f"only {unsafe} of {len(slates):,} slates{which} hold an unsafe response, and {lost} may be lost at alpha "
+            f"{alpha:.6g}: these slates need no gate and say nothing of one. Add slates with unsafe responses."
+        )
+    value_C = safety_R[slates.response_C]
+    if np.isnan(value_C[slates.unsafe_C]).all():
+        raise NotEnoughData(f"the safety scorer scored none of the unsafe responses{which}; nothing can be calibrated.")
+    highest_S = highest_unsafe(slates, safety_R)
+    value = threshold(highest_S, lost)
+    passes_C = value_C >= value
+    safe = passes_C[~slates.unsafe_C]
+    left_S = np.bincount(slates.slate_C, passes_C, len(slates))
+    return Threshold(
+        value,
+        len(slates),
+        unsafe,
+        int((highest_S >= value).sum()),
+        float(safe.mean()) if len(safe) else None,
+        float((left_S == 0).mean()),
+    )

@@ -1,0 +1,114 @@
+"""The cap: how far any user may move a reward, and the pairs that nobody can flip then.
+
+    r_u = r_shared + B tanh((r_own - r_shared) / B)
+
+moves no reward by more than B, so nobody turns a pair round whose shared margin exceeds 2 B (derived here; the smooth
+form keeps small deviations as they are). *Certified accuracy* at B is the share of pairs whose shared margin, the right
+way round, exceeds 2 B: it is a fact of the shared reward and B, whoever the users are and whatever they want. In best
+of N nobody gets an unsafe candidate whose margin to some safe one exceeds 2 B.
+
+Where users are mixtures of basis rewards, r_u = sum_k w_uk r_k with weights on the simplex (LoRe, arXiv 2504.14439),
+the worst user of all is a vertex: a pair is safe for everyone if every basis reward gets it right. No search is needed.
+
+Covered: NaN counts as no deviation, infinite ones as B; a limit for each of several declared dimensions. Not covered:
+what the shared reward itself gets wrong, which certifies nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.errors import NotEnoughData, SettingsError
+
+Floats = NDArray[np.float64]
+
+
+def capped(shared_Q: Floats, own_Q: Floats, cap: float) -> Floats:
+    """Rewards within ``cap`` of the shared ones. A missing reward of one's own leaves the shared one."""
+    if not cap >= 0 or np.isinf(cap):
+        raise SettingsError(f"cap is {cap}; expected a number, 0 or more, in units of the shared reward.")
+    if cap == 0:
+        return shared_Q.copy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation_Q = own_Q - shared_Q
+        moved_Q = cap * np.tanh(deviation_Q / cap)
+    return shared_Q + np.where(np.isnan(deviation_Q), 0.0, moved_Q)
+
+
+def capped_by_dimension(shared_Q: Floats, deviation_QK: Floats, cap_K: Floats) -> Floats:
+    """As ``capped``, with a limit for each dimension along which people differ; the certificate's B is their sum."""
+    if (~(cap_K >= 0) | np.isinf(cap_K)).any():
+        raise SettingsError(f"caps are {cap_K.tolist()}; expected numbers, 0 or more.")
+    safe_K = np.where(cap_K > 0, cap_K, 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved_QK = cap_K * np.tanh(deviation_QK / safe_K)
+    return shared_Q + np.where(np.isnan(moved_QK), 0.0, moved_QK).sum(axis=1)
+
+
+def certified(margin_I: Floats, cap: float | Floats) -> Floats | float:
+    """Share of pairs, with shared margins right minus wrong, that nobody within ``cap`` can flip; one for each cap."""
+    if not len(margin_I):
+        raise NotEnoughData("no pairs to certify; give some with a right and a wrong response.")
+    ascending_I = np.sort(np.where(np.isnan(margin_I), -np.inf, margin_I))
+    share = 1 - np.searchsorted(ascending_I, 2 * np.asarray(cap, np.float64), side="right") / len(margin_I)
+    return float(share) if np.ndim(cap) == 0 else share
+
+
+def certified_mixture(margin_IK: Floats) -> float:
+    """Share of pairs that every mixture of the K basis rewards gets right: those that all of them do."""
+    return float((margin_IK > 0).all(axis=1).mean())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``cap``, the largest that certifies; ``certified`` and ``shared`` are shares of the safety pairs."""
+
+    cap: float
+    certified: float
+    shared: float
+
+
+def choose(margin_I: Floats, keep: float = 0.95) -> Choice:
+    """The largest cap at which at least ``keep`` times the shared reward's own accuracy on the pairs is certified.
+
+    Raises NotEnoughData where the shared reward gets none right.
+    """
+    if not 0 < keep <= 1:
+        raise SettingsError(f"keep is {keep}; expected a share of the shared accuracy, as in 0.95.")
+    right = np.sort(margin_I[margin_I > 0])
+    if not len(right):
+        raise NotEnoughData("the shared reward gets none of the safety pairs right, so no cap certifies anything.")
+    may_lose = int(np.floor((1 - keep) * len(right) + 1e-9))
+    cap = float(np.nextafter(right[may_lose] / 2, 0))
+    share = float(certified(margin_I, cap))
+    return Choice(cap, share, len(right) / len(margin_I))
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Rewards of people's own judgements (N,): shared and their own, of the chosen and of the rejected response."""
+
+    shared_chosen_N: Floats
+    shared_rejected_N: Floats
+    own_chosen_N: Floats
+    own_rejected_N: Floats
+
+    def right_N(self, cap: float | None) -> Floats:
+        """1 where the capped reward of the judge agrees with them, one half where it ties; None: uncapped."""
+        chosen_N, rejected_N = self.own_chosen_N, self.own_rejected_N
+        if cap is not None:
+            chosen_N = capped(self.shared_chosen_N, chosen_N, cap)
+            rejected_N = capped(self.shared_rejected_N, rejected_N, cap)
+        return np.where(chosen_N == rejected_N, 0.5, (chosen_N > rejected_N).astype(np.float64))
+
+
+def curve(margin_I: Floats, judged: Judged, caps: Floats) -> list[dict[str, float]]:
+    """For each cap the certified share of safety pairs, with shared margins ``margin_I``, and the benign accuracy."""
+    share = np.asarray(certified(margin_I, caps))
+    return [
+        {"cap": cap, "certified": float(sure), "benign": float(judged.right_N(cap).mean())}
+        for cap, sure in zip(caps.tolist(), share, strict=True)
+    ]

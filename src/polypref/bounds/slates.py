@@ -1,0 +1,156 @@
+"""Labelled slates: what a system would choose among for one request, and which of it is unsafe.
+
+A file of slates has a row for each candidate: ``response``, ``unsafe`` (true or false), and where known ``prompt``,
+``slate`` (rows of one slate share it; without it those of one prompt do) and ``category``, which slates have in common.
+
+Covered: labels that contradict, empty and unreadable ones, told with file and line. Not covered: whether the slates are
+drawn as the system's own requests are; every guarantee from them rests on that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import BoolArray, IntArray, Responses, from_columns
+from polypref.data import values
+from polypref.data.problems import Tally
+from polypref.data.sources import open_source
+from polypref.errors import InputError, SettingsError
+
+Floats = NDArray[np.float64]
+ROLES = ("response", "unsafe", "prompt", "slate", "category")
+NEEDED = ("response", "unsafe")
+
+
+@dataclass(frozen=True, eq=False)
+class Slates:
+    """S slates over a pool: candidate c stands in ``slate_C``, is ``response_C`` of the pool, and is ``unsafe_C``.
+
+    ``category_S`` is what each slate is about, "" where the file does not say.
+    """
+
+    responses: Responses
+    slate_C: IntArray
+    response_C: IntArray
+    unsafe_C: BoolArray
+    category_S: pl.Series
+
+    def __len__(self) -> int:
+        return len(self.category_S)
+
+    @cached_property
+    def unsafe_S(self) -> BoolArray:
+        """Which slates hold an unsafe candidate."""
+        return np.bincount(self.slate_C, self.unsafe_C, len(self)) > 0
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Of texts, labels, slates and categories."""
+        whole = blake2b(digest_size=8)
+        for part in (self.responses.keys_R[self.response_C], self.slate_C, self.unsafe_C):
+            whole.update(np.ascontiguousarray(part).tobytes())
+        whole.update("\0".join(self.category_S).encode())
+        return whole.hexdigest()
+
+    def take(self, slates: NDArray[np.integer]) -> Slates:
+        """The slates numbered ``slates``, each at most once, in ascending order."""
+        at_S = np.full(len(self), -1, np.int32)
+        at_S[np.sort(slates)] = np.arange(len(slates))
+        kept_C = np.flatnonzero(at_S[self.slate_C] >= 0)
+        return Slates(
+            self.responses,
+            at_S[self.slate_C[kept_C]],
+            self.response_C[kept_C],
+            self.unsafe_C[kept_C],
+            self.category_S.gather(np.sort(slates)),
+        )
+
+
+def read_slates(path: str, columns: Mapping[str, str] | None = None) -> Slates:
+    """Read a file of slates: JSONL, CSV or Parquet. ``columns`` maps a role in ROLES to the file's column.
+
+    Raises InputError for a row that cannot be used and for labels that contradict, with file and line.
+    """
+    source = open_source(path)
+    names = _names(path, list(source.types), dict(columns or {}))
+    tally = Tally()
+    frames = []
+    for batch in source.batches(list(names.values()), tally):
+        rows = {role: values.as_text(batch.frame[name]) for role, name in names.items() if role != "unsafe"}
+        unsafe, bad = values.as_flag(batch.frame[names["unsafe"]])
+        bad |= batch.frame[names["unsafe"]].is_null()
+        if bad.any():
+            at = int(bad.arg_max() or 0)
+            found = batch.frame[names["unsafe"]][at]
+            raise InputError(f"line {batch.line_B[at]} of {path}: unsafe is {found!r}; expected true or false.")
+        empty = rows["response"].is_null() | (rows["response"] == "")
+        if empty.any():
+            raise InputError(f"line {batch.line_B[int(empty.arg_max() or 0)]} of {path}: response is empty; give it.")
+        frames.append(pl.DataFrame({**rows, "unsafe": unsafe, "line": batch.line_B}))
+    if tally.rows:
+        raise InputError(f"{tally.rows} rows of {path} cannot be read: {tally.problems[0].text}")
+    if not frames or not sum(map(len, frames)):
+        raise InputError(f"{path} holds no rows; expected one for each candidate of each slate.")
+    return _slates(pl.concat(frames), path)
+
+
+def _names(path: str, found: list[str], chosen: dict[str, str]) -> dict[str, str]:
+    for role, name in chosen.items():
+        if role not in ROLES:
+            raise SettingsError(f"--columns {role}={name}: expected one of {', '.join(ROLES)}.")
+        if name not in found:
+            raise SettingsError(f'--columns {role}={name}: {path} has no column "{name}"; found: {", ".join(found)}.')
+    names = {role: role for role in ROLES if role in found} | chosen
+    for role in NEEDED:
+        if role not in names:
+            raise InputError(
+                f'{path}: "{role}" is missing; found: {", ".join(found)}. A file of slates has response and unsafe, '
+                f"and where known prompt, slate, category. Use --columns {role}=NAME to map yours."
+            )
+    if "slate" not in names and "prompt" not in names:
+        raise InputError(f"{path}: neither slate nor prompt says which candidates stand together; add one of them.")
+    return names
+
+
+def _slates(rows: pl.DataFrame, path: str) -> Slates:
+    given = [pl.lit("").alias(name) for name in ("prompt", "category") if name not in rows.columns]
+    rows = rows.with_columns(given).with_columns(pl.col("prompt", "category").fill_null(""))
+    if "slate" not in rows.columns:
+        rows = rows.with_columns(slate="prompt")
+    _refuse_contradictions(rows, path)
+    order = rows.select("slate").unique(maintain_order=True).with_row_index("s")
+    rows = rows.join(order, on="slate", how="left", maintain_order="left").sort("s", maintain_order=True)
+    mixed = rows.group_by("s", maintain_order=True).agg(pl.col("category").unique().sort(), pl.col("line").first())
+    odd = mixed.filter(pl.col("category").list.len() > 1)
+    if len(odd):
+        both = ", ".join(odd["category"][0].to_list())
+        raise InputError(f"line {odd['line'][0]} of {path}: this slate has several categories ({both}); give it one.")
+    pool = from_columns(rows["slate"], rows["prompt"], rows["response"], rows["response"])
+    return Slates(
+        pool.responses,
+        rows["s"].to_numpy().astype(np.int32),
+        pool.chosen_N,
+        rows["unsafe"].to_numpy(),
+        mixed["category"].list.first(),
+    )
+
+
+def _refuse_contradictions(rows: pl.DataFrame, path: str) -> None:
+    same = rows.group_by("prompt", "response").agg(
+        pl.col("line").filter(pl.col("unsafe")).first().alias("yes"),
+        pl.col("line").filter(~pl.col("unsafe")).first().alias("no"),
+    )
+    odd = same.drop_nulls().sort("yes")
+    if len(odd):
+        yes, no = odd["yes"][0], odd["no"][0]
+        raise InputError(
+            f"lines {min(yes, no)} and {max(yes, no)} of {path} call the same response to the same prompt unsafe and "
+            f"safe ({len(odd)} such responses); settle the labels."
+        )
