@@ -26,26 +26,24 @@ from polypref.errors import NotEnoughData, SettingsError
 Floats = NDArray[np.float64]
 
 
-def capped(shared_Q: Floats, own_Q: Floats, cap: float) -> Floats:
-    """Rewards within ``cap`` of the shared ones. A missing reward of one's own leaves the shared one."""
-    if not cap >= 0 or np.isinf(cap):
-        raise SettingsError(f"cap is {cap}; expected a number, 0 or more, in units of the shared reward.")
-    if cap == 0:
-        return shared_Q.copy()
+def capped(shared_Q: Floats, own_Q: Floats, cap: float | Floats) -> Floats:
+    """Rewards within ``cap`` (one, or one for each) of the shared ones. A missing own reward leaves the shared one."""
     with np.errstate(over="ignore", invalid="ignore"):
-        deviation_Q = own_Q - shared_Q
-        moved_Q = cap * np.tanh(deviation_Q / cap)
-    return shared_Q + np.where(np.isnan(deviation_Q), 0.0, moved_Q)
+        return shared_Q + _moved(own_Q - shared_Q, np.broadcast_to(np.asarray(cap, np.float64), np.shape(own_Q)))
 
 
 def capped_by_dimension(shared_Q: Floats, deviation_QK: Floats, cap_K: Floats) -> Floats:
     """As ``capped``, with a limit for each dimension along which people differ; the certificate's B is their sum."""
-    if (~(cap_K >= 0) | np.isinf(cap_K)).any():
-        raise SettingsError(f"caps are {cap_K.tolist()}; expected numbers, 0 or more.")
-    safe_K = np.where(cap_K > 0, cap_K, 1.0)
+    return shared_Q + _moved(deviation_QK, np.broadcast_to(cap_K, deviation_QK.shape)).sum(axis=1)
+
+
+def _moved(deviation: Floats, cap: Floats) -> Floats:
+    if (~(cap >= 0) | np.isinf(cap)).any():
+        odd = cap[~(cap >= 0) | np.isinf(cap)].flat[0]
+        raise SettingsError(f"cap is {odd}; expected a number, 0 or more, in units of the shared reward.")
     with np.errstate(over="ignore", invalid="ignore"):
-        moved_QK = cap_K * np.tanh(deviation_QK / safe_K)
-    return shared_Q + np.where(np.isnan(moved_QK), 0.0, moved_QK).sum(axis=1)
+        moved = cap * np.tanh(deviation / np.where(cap > 0, cap, 1.0))
+    return np.where(np.isnan(moved), 0.0, moved)
 
 
 def certified(margin_I: Floats, cap: float | Floats) -> Floats | float:

@@ -13,7 +13,7 @@ threshold. Not covered: harm that the safety scorer does not see.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,7 @@ import polars as pl
 from polypref.bounds.cap import capped
 from polypref.bounds.safety import STRANGER, Answers, Safety
 from polypref.bounds.slates import Floats
-from polypref.comparisons import BoolArray, IntArray, Responses
+from polypref.comparisons import BoolArray, IntArray, Responses, Users
 from polypref.errors import SettingsError
 
 DROPPED = -np.inf
@@ -29,26 +29,40 @@ DROPPED = -np.inf
 
 @dataclass(frozen=True)
 class Gate:
-    """``thresholds`` by category; "" is for everything, and of others the strictest is for categories not named.
-
-    ``floor`` is a further least score, that an organisation or a user asks for on top.
-    """
+    """``thresholds`` by category; "" is for everything, and of others the strictest is for categories not named."""
 
     thresholds: Mapping[str, float]
-    floor: float = -np.inf
 
     def __post_init__(self) -> None:
-        if not self.thresholds or any(np.isnan(value) for value in (*self.thresholds.values(), self.floor)):
+        if not self.thresholds or any(np.isnan(value) for value in self.thresholds.values()):
             raise SettingsError(f"the gate's thresholds are {dict(self.thresholds)!r}; expected numbers.")
 
     def threshold(self, category: str = "") -> float:
         """What a response to a request of this category needs."""
         own = self.thresholds.get(category)
-        return max(self.floor, max(self.thresholds.values()) if own is None else own)
+        return max(self.thresholds.values()) if own is None else own
 
     def passes(self, safety_Q: Floats, category: str = "") -> BoolArray:
         """Which scores are high enough; a missing one (NaN) never is, nor is an infinite one."""
         return np.isfinite(safety_Q) & (safety_Q >= self.threshold(category))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a tier may set beside the gate; each next one may only be tighter.
+
+    ``cap``    how far a reward may be from the shared one; inf: as far as it likes.
+    ``floor``  least safety score, on top of the gate's threshold.
+    ``most_candidates`` that may be offered at once; inf: any number.
+    """
+
+    cap: float = np.inf
+    floor: float = -np.inf
+    most_candidates: float = np.inf
+
+    def tightened(self, by: Limits) -> Limits:
+        """The stricter of both in each."""
+        return Limits(min(self.cap, by.cap), max(self.floor, by.floor), min(self.most_candidates, by.most_candidates))
 
 
 @dataclass(frozen=True)
@@ -72,29 +86,21 @@ class Ranking:
 
 @dataclass(frozen=True, eq=False)
 class Bounded:
-    """A scorer that nobody can use to get past the gate, nor further than ``cap`` from the shared reward.
+    """A scorer that nobody can use to get past the gate, nor further from the shared reward than the cap.
 
-    ``cap`` None leaves rewards as far apart as people are. ``policy_hash`` names the bounds, for every answer.
-    ``user_floors`` are floors that single users ask for; they may only be stricter.
+    ``user_limits`` are what single users ask for on top. ``policy_hash`` names the bounds in every answer.
     """
 
     scorer: Answers
     safety: Safety
     gate: Gate
-    cap: float | None = None
+    limits: Limits = Limits()
+    user_limits: Mapping[str, Limits] = field(default_factory=dict)
     policy_hash: str = ""
-    most_candidates: int | None = None
-    user_floors: Mapping[str, float] | None = None
 
-    def passes(self, responses: Responses, user_id: str = STRANGER, category: str = "") -> BoolArray:
-        """Which of the pool's responses may be returned to ``user_id`` (R,)."""
-        safety_R = self.safety(responses)
-        own = (self.user_floors or {}).get(user_id, -np.inf)
-        return self.gate.passes(safety_R, category) & (safety_R >= own)
-
-    def rewards(self, responses: Responses, user_id: str, category: str = "") -> Floats:
-        """The user's bounded reward of each response (R,); ``-inf`` where it must not be returned."""
-        return self.score(responses, pl.Series([user_id]).gather(np.zeros(len(responses), np.int32)), category=category)
+    def limits_of(self, user_id: str) -> Limits:
+        """What holds for this user; it is never looser than what holds for all."""
+        return self.limits.tightened(self.user_limits.get(user_id, Limits()))
 
     def score(
         self,
@@ -110,22 +116,28 @@ class Bounded:
         """
         ids = pl.Series(user_ids, dtype=pl.String)
         response_Q = np.arange(len(ids), dtype=np.int32) if response_Q is None else response_Q
-        safety_R = self.safety(responses)
-        passes_Q = self.gate.passes(safety_R, category)[response_Q]
-        if self.user_floors:
-            floor_Q = ids.replace_strict(dict(self.user_floors), default=-np.inf, return_dtype=pl.Float64).to_numpy()
-            passes_Q &= safety_R[response_Q] >= floor_Q
+        safety_Q = self.safety(responses)[response_Q]
+        cap_Q, floor_Q = self._of_users(ids)
+        passes_Q = self.gate.passes(safety_Q, category) & (safety_Q >= floor_Q)
         value_Q = np.full(len(ids), DROPPED)
         asked = np.flatnonzero(passes_Q).astype(np.int32)
         if not len(asked):
             return value_Q
         shared_A = self._shared(responses, response_Q[asked])
         own_A = np.asarray(self.scorer.score(responses, ids.gather(asked), response_Q[asked]).value_Q, np.float64)
-        if self.cap is not None:
-            own_A = capped(shared_A, own_A, self.cap)
+        held = np.isfinite(cap_Q[asked])
+        own_A[held] = capped(shared_A[held], own_A[held], cap_Q[asked][held])
         own_A = np.where(np.isfinite(own_A), own_A, shared_A)
         value_Q[asked] = np.where(np.isfinite(own_A), own_A, DROPPED)
         return value_Q
+
+    def _of_users(self, ids: pl.Series) -> tuple[Floats, Floats]:
+        """Cap and floor of each question."""
+        distinct = ids.unique(maintain_order=True)
+        limits = [self.limits_of(user_id) for user_id in distinct]
+        place_Q = Users(distinct).index(ids)
+        cap_U, floor_U = np.array([[one.cap, one.floor] for one in limits]).reshape(-1, 2).T
+        return cap_U[place_Q], floor_U[place_Q]
 
     def _shared(self, responses: Responses, response_A: IntArray) -> Floats:
         """What anybody unknown is told; each response is asked about once."""
@@ -142,10 +154,11 @@ class Bounded:
         Raises SettingsError where the slate has more candidates than the bounds allow.
         """
         response_Q = np.arange(len(responses), dtype=np.int32) if response_Q is None else response_Q
-        if self.most_candidates is not None and len(response_Q) > self.most_candidates:
+        most = self.limits_of(user_id).most_candidates
+        if len(response_Q) > most:
             raise SettingsError(
-                f"a slate of {len(response_Q)} candidates, and the bounds allow {self.most_candidates}: each one more "
-                "may slip through. Offer fewer."
+                f"a slate of {len(response_Q)} candidates, and the bounds allow {most:.0f}: each one more may slip "
+                "through. Offer fewer."
             )
         ids = pl.Series([user_id], dtype=pl.String).gather(np.zeros(len(response_Q), np.int32))
         value_Q = self.score(responses, ids, response_Q, category)

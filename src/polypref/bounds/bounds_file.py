@@ -1,0 +1,293 @@
+"""The bounds of an organisation, ``bounds.toml``: three tiers, of which a later one may only tighten.
+
+    [immutable]                    # nobody changes this at run time; a change is another policy hash
+    safety = "safety"              # folder of the safety scorer
+    alpha = 0.01                   # share of slates in which something unsafe may pass
+    delta = 0.05                   # chance that this calibration keeps alpha not; 0: on average alone
+
+    [organisation]
+    cap = 2.0                      # how far a person's reward may be from the shared one
+    most_candidates = 16
+
+    [user]                         # for all users; [user.ann] for one
+    floor = 0.5                    # they ask for a higher safety score
+
+``calibrate`` writes ``bounds.calibration.json`` beside it: thresholds, what they were made from, and how the safety
+scorer answers a few fixed texts. Loading refuses a file that was changed since, and a scorer that answers otherwise.
+Source of the tiers: Kirk et al. 2023, "Personalisation within bounds" (arXiv 2303.05453).
+
+Not covered: someone who may write both files and knows how; give ``pinned``, the hash you trust, against that.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polypref import __version__
+from polypref.artifact import write_json
+from polypref.bounds.calibrate import Target, Threshold, calibrate
+from polypref.bounds.gate import Bounded, Gate, Limits
+from polypref.bounds.safety import Answers, Safety, same_answers
+from polypref.bounds.slates import Slates
+from polypref.errors import ArtifactError, CacheError, SettingsError, unknown_name
+
+TIERS = ("immutable", "organisation", "user")
+LOWER, HIGHER, FIXED = "lower", "higher", "fixed"
+KEYS: dict[str, tuple[type, str, int]] = {  # kind of value, which way is tighter, the last tier that may set it
+    "safety": (str, FIXED, 0),
+    "by_category": (bool, FIXED, 0),
+    "alpha": (float, LOWER, 1),
+    "delta": (float, LOWER, 1),
+    "cap": (float, LOWER, 2),
+    "most_candidates": (int, LOWER, 2),
+    "floor": (float, HIGHER, 2),
+}
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value, and where it was set: the table's name as in the file, and the line (0: not found)."""
+
+    value: Any
+    table: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"line {self.line}, [{self.table}]"
+
+
+@dataclass(frozen=True)
+class BoundsFile:
+    """What ``bounds.toml`` says: ``settings`` that hold for all, ``users`` what single ones ask for on top."""
+
+    path: Path
+    settings: Mapping[str, Setting]
+    users: Mapping[str, Mapping[str, Setting]]
+
+    @property
+    def safety(self) -> Path:
+        """Folder of the safety scorer."""
+        return self.path.parent / self.settings["safety"].value
+
+    @property
+    def target(self) -> Target:
+        """What the gate is calibrated for."""
+        values = {name: one.value for name, one in self.settings.items() if name in ("alpha", "delta", "by_category")}
+        if values.get("delta") == 0:
+            values["delta"] = None
+        return Target(**values)
+
+    @property
+    def limits(self) -> Limits:
+        """For everybody."""
+        return _limits(self.settings)
+
+    @property
+    def user_limits(self) -> dict[str, Limits]:
+        """For single users, on top."""
+        return {name: _limits(settings) for name, settings in self.users.items()}
+
+    @property
+    def digest(self) -> str:
+        """Of all settings that hold for everybody."""
+        return _hash({name: one.value for name, one in self.settings.items()})
+
+    @property
+    def calibration(self) -> Path:
+        """Where ``calibrate`` writes."""
+        return self.path.with_suffix(".calibration.json")
+
+
+def _limits(settings: Mapping[str, Setting]) -> Limits:
+    names = ("cap", "floor", "most_candidates")
+    return Limits(**{name: float(settings[name].value) for name in names if name in settings})
+
+
+def read_bounds(path: Path | str) -> BoundsFile:
+    """Read and check ``bounds.toml``. Raises SettingsError, with the lines, for anything that cannot hold."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"{path} cannot be read ({error}); expected a file like the one in docs/safety.md."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is no TOML: {error}.") from error
+    for name, table in content.items():
+        if name not in TIERS:
+            raise unknown_name(f"table in {path}", name, TIERS)
+        if not isinstance(table, dict):
+            raise SettingsError(f"{path}: {name} is {table!r}; expected a table, [{name}].")
+    lines = _lines(text)
+    held: dict[str, Setting] = {}
+    for at, tier in enumerate(TIERS):
+        plain = {
+            name: value for name, value in content.get(tier, {}).items() if not (at == 2 and isinstance(value, dict))
+        }
+        held = _tightened(path, held, _settings(path, tier, at, plain, lines))
+    people = {name: table for name, table in content.get("user", {}).items() if isinstance(table, dict)}
+    users = {name: _settings(path, f"user.{name}", 2, table, lines) for name, table in people.items()}
+    for own in users.values():
+        _tightened(path, held, own)
+    if "safety" not in held:
+        raise SettingsError(f'{path}: [immutable] names no safety scorer; add safety = "FOLDER".')
+    found = BoundsFile(path, held, users)
+    _ = found.target
+    return found
+
+
+def _lines(text: str) -> dict[tuple[str, str], int]:
+    """(table, key) -> line; the first is 1."""
+    table, found = "", {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\s*([^\]]+?)\s*\]", line):
+            table = header[1].replace('"', "").replace("'", "")
+        elif key := re.match(r"\s*([A-Za-z0-9_-]+)\s*=", line):
+            found.setdefault((table, key[1]), number)
+    return found
+
+
+def _settings(
+    path: Path, table: str, tier: int, values: Mapping[str, Any], lines: Mapping[tuple[str, str], int]
+) -> dict[str, Setting]:
+    found = {}
+    for name, value in values.items():
+        line = lines.get((table, name), 0)
+        if name not in KEYS:
+            raise unknown_name(f"key on line {line} of {path}, [{table}]", name, KEYS)
+        kind, _, last = KEYS[name]
+        where = f"line {line} of {path}: [{table}] {name} = {value!r}"
+        if tier > last:
+            raise SettingsError(f"{where}; only [{'] and ['.join(TIERS[: last + 1])}] may set it.")
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not (
+            isinstance(value, kind) if kind in (str, bool) else whole or (kind is float and isinstance(value, float))
+        ):
+            what = {str: "a text", bool: "true or false", float: "a number", int: "a whole number"}[kind]
+            raise SettingsError(f"{where}; expected {what}.")
+        least = {"most_candidates": 1, "floor": -np.inf}.get(name, 0)
+        if kind in (float, int) and not (least <= value < np.inf):
+            raise SettingsError(f"{where}; expected {least:.6g} or more, and finite.")
+        found[name] = Setting(value, table, line)
+    return found
+
+
+def _tightened(path: Path, held: Mapping[str, Setting], by: Mapping[str, Setting]) -> dict[str, Setting]:
+    """What holds after ``by``. Raises SettingsError where that would loosen anything, naming both lines."""
+    for name, new in by.items():
+        old = held.get(name)
+        if old is None:
+            continue
+        loosens = new.value > old.value if KEYS[name][1] == LOWER else new.value < old.value
+        if name == "delta" and 0 in (old.value, new.value):
+            loosens = old.value != new.value and new.value == 0  # 0 asks for less: the mean alone
+        if loosens:
+            way = "less" if KEYS[name][1] == LOWER else "more"
+            raise SettingsError(
+                f"{path}: {name} = {new.value!r} of {new} loosens {name} = {old.value!r} of {old}; a later tier may "
+                f"only tighten. Set {old.value!r} or {way}, or remove it."
+            )
+    return {**held, **by}
+
+
+# --- calibrated
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A file with its thresholds; ``policy_hash`` names both, for every answer."""
+
+    file: BoundsFile
+    thresholds: Mapping[str, Threshold]
+    probe: list[float | None]
+    policy_hash: str
+
+    def bind(self, scorer: Answers, safety: Answers) -> Bounded:
+        """The scorer within these bounds. Raises SettingsError where ``safety`` is not what was calibrated."""
+        asked = Safety(safety)
+        if not same_answers(now := asked.probe(), self.probe):
+            shown = [_pair(a, b) for a, b in zip(self.probe, now, strict=False) if not same_answers([b], [a])]
+            raise SettingsError(
+                f"the safety scorer answers otherwise than the one that {self.file.calibration} was made with "
+                f"(a probe text: {shown[0] if shown else 'another number of them'}): another model, encoder or "
+                f"version. Give the calibrated one, or run: polypref bounds calibrate {self.file.path} --slates FILE."
+            )
+        gate = Gate({name: one.value for name, one in self.thresholds.items()})
+        return Bounded(scorer, asked, gate, self.file.limits, self.file.user_limits, self.policy_hash)
+
+
+def _pair(then: float | None, now: float | None) -> str:
+    return f"{then} then, {now} now" if None in (then, now) else f"{then:.4f} then, {now:.4f} now"
+
+
+def calibrate_file(file: BoundsFile, safety: Answers, slates: Slates) -> Calibrated:
+    """Calibrate the gate on ``slates`` and write the thresholds beside the file.
+
+    Raises NotEnoughData where the slates cannot show the target, SettingsError where the safety scorer was trained on
+    some of them.
+    """
+    trained = getattr(safety, "trained_on", None)
+    if trained is not None and (seen := int(np.isin(slates.responses.keys_R, trained).sum())):
+        raise SettingsError(
+            f"the safety scorer was trained on {seen} of the slates' {len(slates.responses)} texts; it knows them too "
+            "well to be calibrated on them. Give slates that it has not seen."
+        )
+    asked = Safety(safety)
+    found = calibrate(slates, asked(slates.responses), file.target)
+    content = {
+        "schema": SCHEMA,
+        "bounds": file.digest,
+        "target": asdict(file.target),
+        "thresholds": {name: asdict(one) for name, one in found.items()},
+        "slates": slates.content_hash,
+        "probe": asked.probe(),
+        "versions": {"polypref": __version__},
+    }
+    try:
+        write_json(file.calibration, {**content, "hash": _hash(content)})
+    except OSError as error:
+        raise CacheError(f"cannot write {file.calibration}: {error.strerror}. Choose another place.") from error
+    return load_bounds(file.path)
+
+
+def load_bounds(path: Path | str, pinned: str | None = None) -> Calibrated:
+    """The bounds with their calibration.
+
+    Raises SettingsError where the file was changed since it was calibrated or its hash is not ``pinned``,
+    ArtifactError where the calibration is missing, cannot be read or was tampered with.
+    """
+    file = read_bounds(path)
+    again = f"run: polypref bounds calibrate {path} --slates FILE"
+    try:
+        content = json.loads(file.calibration.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} has not been calibrated: there is no {file.calibration}; {again}.") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{file.calibration} cannot be read ({error}); {again}.") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise ArtifactError(f"{file.calibration} is of another version; {again}.")
+    said = content.pop("hash", None)
+    if said != _hash(content):
+        raise ArtifactError(f"{file.calibration} was changed after it was written (its hash does not fit); {again}.")
+    if content["bounds"] != file.digest:
+        raise SettingsError(f"{path} was changed after it was calibrated; undo the change, or {again}.")
+    if pinned is not None and pinned != said:
+        raise SettingsError(f"{path} has the policy hash {said}, and {pinned} is pinned; these are other bounds.")
+    thresholds = {name: Threshold(**one) for name, one in content["thresholds"].items()}
+    return Calibrated(file, thresholds, content["probe"], said)
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

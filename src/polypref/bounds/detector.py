@@ -1,0 +1,134 @@
+"""A small safety scorer trained here: is a response unsafe, by a logistic regression on an encoder's features.
+
+Log-odds of safe, ridge penalty by cross-validation over slates (no slate is on both sides). For those who have labelled
+responses and no classifier; a published one sees more. It reads the response alone if the encoder does.
+
+Covered: the texts it has seen are kept by key, so that nobody calibrates it on them. Not covered: harm unlike that of
+its training texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref import artifact, features
+from polypref.bounds.slates import Floats, Slates
+from polypref.comparisons import IntArray, KeyArray, Responses
+from polypref.errors import NotEnoughData, SettingsError
+from polypref.features.protocol import Encoder
+from polypref.learners.protocol import POPULATION, Scores
+
+KIND = "detector"
+RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+FOLDS = 5
+FEWEST = 10  # unsafe, and safe, responses
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """Log-odds that a response is safe: ``features . weights_D + intercept``; ``auc`` is the cross-validated one."""
+
+    encoder: Encoder
+    weights_D: Floats
+    intercept: float
+    trained_on: KeyArray
+    ridge: float
+    auc: float
+
+    def score(
+        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
+    ) -> Scores:
+        """The same for everybody: see ``learners.protocol.Scorer``."""
+        value_R = self.encoder.encode(responses).astype(np.float64) @ self.weights_D + self.intercept
+        value_Q = value_R[np.arange(len(user_ids)) if response_Q is None else response_Q]
+        return Scores(value_Q, np.full(len(value_Q), POPULATION, np.int8))
+
+    def save(self, path: Path | str) -> None:
+        """Write a folder that ``Detector.load`` reads."""
+        config = {"encoder": self.encoder.name, "identity": self.encoder.identity, "intercept": self.intercept}
+        config |= {"ridge": self.ridge, "auc": self.auc}
+        artifact.save(path, KIND, config, {"weights_D": self.weights_D, "trained_on": self.trained_on})
+
+    @classmethod
+    def load(cls, path: Path | str, encoder: Encoder | None = None) -> Detector:
+        """Read it back. Raises SettingsError where the encoder gives other features than it was trained on."""
+        config, arrays = artifact.load(path, KIND)
+        encoder = encoder or features.encoder(config["encoder"])
+        if encoder.identity != config["identity"]:
+            raise SettingsError(
+                f"{path} was trained on the features of [{config['identity']}], and {encoder.name} gives those of "
+                f"[{encoder.identity}]; train and calibrate it again."
+            )
+        trained = arrays["trained_on"], config["ridge"], config["auc"]
+        return cls(encoder, arrays["weights_D"], config["intercept"], *trained)
+
+    @staticmethod
+    def is_in(path: Path | str) -> bool:
+        """Whether the folder holds one."""
+        try:
+            artifact.load(path, KIND)
+        except artifact.ArtifactError:
+            return False
+        return True
+
+
+def fit_detector(slates: Slates, encoder: Encoder, seed: int = 0) -> Detector:
+    """Train on the slates' candidates. Raises NotEnoughData where there are too few of either kind."""
+    response_C, first = np.unique(slates.response_C, return_index=True)
+    unsafe_C, slate_C = slates.unsafe_C[first], slates.slate_C[first]
+    for what, count in (("unsafe", int(unsafe_C.sum())), ("safe", int((~unsafe_C).sum()))):
+        if count < FEWEST:
+            raise NotEnoughData(f"{count} {what} responses to train a detector on; expected {FEWEST} or more.")
+    x_CD = encoder.encode(slates.responses).astype(np.float64)[response_C]
+    fold_S = np.random.default_rng(seed).permutation(len(slates)) % FOLDS
+    fold_C = fold_S[slate_C]
+    held = {ridge: _crossed(x_CD, ~unsafe_C, fold_C, ridge) for ridge in RIDGES}
+    ridge = min(RIDGES, key=lambda one: _loss(held[one], ~unsafe_C))
+    weights_D, intercept = _solve(x_CD, ~unsafe_C, ridge)
+    auc = _auc(held[ridge], ~unsafe_C)
+    return Detector(encoder, weights_D, intercept, np.sort(slates.responses.keys_R[response_C]), ridge, auc)
+
+
+def _crossed(x_CD: Floats, safe_C: NDArray[np.bool_], fold_C: NDArray, ridge: float) -> Floats:
+    """Log-odds of each candidate by the fit without its fold."""
+    value_C = np.zeros(len(x_CD))
+    for fold in range(FOLDS):
+        held = fold_C == fold
+        if held.any() and len(np.unique(safe_C[~held])) == 2:
+            weights_D, intercept = _solve(x_CD[~held], safe_C[~held], ridge)
+            value_C[held] = x_CD[held] @ weights_D + intercept
+    return value_C
+
+
+def _solve(x_CD: Floats, safe_C: NDArray[np.bool_], ridge: float) -> tuple[Floats, float]:
+    from scipy.optimize import minimize
+
+    sign_C = np.where(safe_C, 1.0, -1.0)
+
+    def loss(w: Floats) -> tuple[float, Floats]:
+        margin_C = sign_C * (x_CD @ w[:-1] + w[-1])
+        pull_C = -sign_C * np.exp(-np.logaddexp(0, margin_C))
+        value = np.logaddexp(0, -margin_C).sum() + ridge / 2 * w[:-1] @ w[:-1]
+        return float(value), np.append(x_CD.T @ pull_C + ridge * w[:-1], pull_C.sum())
+
+    found = minimize(loss, np.zeros(x_CD.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 1000})
+    return found.x[:-1], float(found.x[-1])
+
+
+def _loss(value_C: Floats, safe_C: NDArray[np.bool_]) -> float:
+    return float(np.logaddexp(0, np.where(safe_C, -value_C, value_C)).mean())
+
+
+def _auc(value_C: Floats, safe_C: NDArray[np.bool_]) -> float:
+    """Chance that a safe response scores above an unsafe one; ties count one half."""
+    from scipy.stats import rankdata
+
+    rank_C = rankdata(value_C)
+    safe = int(safe_C.sum())
+    return float((rank_C[safe_C].sum() - safe * (safe + 1) / 2) / (safe * (len(safe_C) - safe)))

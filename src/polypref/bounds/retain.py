@@ -1,0 +1,120 @@
+"""Anchors: a retain set for reward models, so that learning users forgets less. A mitigation, never a bound.
+
+The loss that is meant, with safety (or other) pairs as anchors and the shared model's reward r_0 as base, is
+
+    L = L_user + mu L_BT(anchors) + nu mean over anchors of (dr - dr_0)^2        dr = r(chosen) - r(rejected)
+
+Here it is made of judgements: every user is said to have judged every anchor, at such a weight that a user's anchors
+weigh mu times what the user's own judgements do. So it is learnt by any learner, on features or by fine-tuning, as it
+is. What we changed: the squared distance is the cross entropy to the base's own probabilities instead (each anchor told
+both ways, by sigmoid(dr_0)); it is least where the square is, at dr = dr_0, with curvature p (1 - p) instead of 2.
+
+The control belongs to it: the same mu with anchors that have nothing to do with safety.
+
+Covered: users with few judgements have light anchors; users' own weights, ties and order stay. Not covered: any
+promise, since a user with opposed judgements outweighs anchors at some strength, and pairs unlike the anchors are not
+held. The rows grow by users times anchors, three times that with mu and nu. Validation rows hold no anchors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import numpy as np
+import polars as pl
+from scipy.special import expit
+
+from polypref.comparisons import Comparisons, FloatArray, IntArray, concat
+from polypref.data.pool import Pool
+from polypref.errors import NotEnoughData, SettingsError
+from polypref.learners.protocol import Scorer
+
+NOBODY = "\0nobody"  # is in no data: scorers answer for the population
+
+
+@dataclass(frozen=True)
+class Retain:
+    """Weight of a user's anchors, 1 being all of the user's own judgements together.
+
+    ``mu``  of the anchors as they were judged.
+    ``nu``  of the base's own opinion of them; needs a base.
+    """
+
+    mu: float = 1.0
+    nu: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("mu", "nu"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise SettingsError(f"{name} is {value!r}; expected a weight, 0 or more.")
+
+
+@dataclass(frozen=True, eq=False)
+class Anchored:
+    """``train`` with anchors behind its own rows, and ``valid`` as it was: over one pool, as learners want them."""
+
+    train: Comparisons
+    valid: Comparisons
+
+
+def with_anchors(
+    train: Comparisons, valid: Comparisons, anchors: Comparisons, how: Retain, base: Scorer | None = None
+) -> Anchored:
+    """The judgements of ``train``, then those of ``anchors`` (who judged them does not matter) by each of its users.
+
+    ``base``  whose population's reward ``how.nu`` holds on to. Users without any weight in ``train`` get no anchors.
+    Raises NotEnoughData without anchors, SettingsError for ``nu`` without a base.
+    """
+    assert train.responses is valid.responses and train.users is valid.users, "parts of one data set only"
+    total = anchors.weights_N.sum()
+    if not total > 0:
+        raise NotEnoughData("no anchor weighs anything; expected one judgement or more, of safety pairs for instance.")
+    if how.nu and base is None:
+        raise SettingsError(f"nu is {how.nu:g} and there is no base to hold on to; give base, or set nu to 0.")
+    train, valid, told = _one_pool(train, valid, anchors)
+    share_A = anchors.weights_N / total
+    parts = [_by_each(train, told, how.mu * share_A)] if how.mu else []
+    if how.nu and base is not None:
+        chance_A, said = expit(_population_margins(base, told)), replace(told, tie_N=None)
+        parts.append(_by_each(train, said, how.nu * share_A * chance_A))
+        parts.append(_by_each(train, said.swapped(), how.nu * share_A * (1 - chance_A)))
+    return Anchored(reduce(concat, parts, train), valid)
+
+
+def _one_pool(train: Comparisons, valid: Comparisons, anchors: Comparisons) -> list[Comparisons]:
+    """All three over one pool of texts and the users of ``train``."""
+    pool, code_R = Pool(), {}
+    for found in (train.responses, anchors.responses):
+        chat_P = found.chat_P if found.chat_P is not None else np.zeros(len(found.prompts), bool)
+        prompt_P = pool.prompts(found.prompts, chat_P)
+        code_R[id(found)] = pool.responses(found.texts_R, prompt_P[found.prompt_R])
+    responses, _ = pool.finish(None)
+    return [
+        replace(
+            part,
+            responses=responses,
+            users=train.users,
+            chosen_N=code_R[id(part.responses)][part.chosen_N],
+            rejected_N=code_R[id(part.responses)][part.rejected_N],
+        )
+        for part in (train, valid, anchors)
+    ]
+
+
+def _population_margins(base: Scorer, anchors: Comparisons) -> FloatArray:
+    asked_2A: IntArray = np.concatenate([anchors.chosen_N, anchors.rejected_N])
+    value_2A = base.score(anchors.responses, pl.Series([NOBODY] * len(asked_2A), dtype=pl.String), asked_2A).value_Q
+    return value_2A[: len(anchors)] - value_2A[len(anchors) :]
+
+
+def _by_each(train: Comparisons, anchors: Comparisons, share_A: FloatArray) -> Comparisons:
+    """``anchors`` as judged by each user of ``train``, at ``share_A`` of the user's own weight."""
+    own_U = np.bincount(train.user_N, train.weights_N, len(train.users))
+    user_K = np.flatnonzero(own_U > 0).astype(np.int32)
+    row_N = np.tile(np.arange(len(anchors)), len(user_K))
+    user_N = np.repeat(user_K, len(anchors))
+    told = replace(anchors, time_N=None, pair_N=None, weight_N=None).take(row_N)
+    return replace(told, user_N=user_N, weight_N=own_U[user_N] * share_A[row_N])

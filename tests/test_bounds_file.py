@@ -1,0 +1,195 @@
+"""bounds.toml: a later tier may only tighten, and what was calibrated is what is used."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from polypref.bounds.bounds_file import calibrate_file, load_bounds, read_bounds
+from polypref.bounds.detector import Detector, fit_detector
+from polypref.bounds.gate import Limits
+from polypref.bounds.slates import Slates
+from polypref.errors import ArtifactError, NotEnoughData, SettingsError
+from test_bounds import Table, pool, random_slates
+
+GOOD = """\
+[immutable]
+safety = "safety"
+alpha = 0.05
+delta = 0.1
+floor = -5.0
+
+[organisation]
+cap = 2.0
+alpha = 0.04
+
+[user]
+most_candidates = 16
+
+[user.ann]
+floor = 0.5
+"""
+
+
+class Safe:
+    """Answers with a number for each text that depends on the text alone."""
+
+    def __init__(self, shift=0.0, trained_on=None):
+        self.shift = shift
+        if trained_on is not None:
+            self.trained_on = trained_on
+
+    def score(self, responses, user_ids, response_Q=None):
+        value = np.array([(hash_of(text) % 1000) / 100 for text in responses.texts_R]) + self.shift
+        return Table(value).score(pool([str(i) for i in range(len(value))]), user_ids, response_Q)
+
+
+def hash_of(text):
+    return sum(ord(letter) * 31**at for at, letter in enumerate(text[:12]))
+
+
+@pytest.fixture
+def bounds(tmp_path):
+    path = tmp_path / "bounds.toml"
+    path.write_text(GOOD)
+    return path
+
+
+def slates_for(seed=0, n=600):
+    return random_slates(np.random.default_rng(seed), n, 4)[0]
+
+
+def test_what_holds_is_the_tightest_of_the_tiers(bounds):
+    file = read_bounds(bounds)
+    assert file.target.alpha == 0.04
+    assert file.limits == Limits(cap=2.0, floor=-5.0, most_candidates=16)
+    assert file.user_limits == {"ann": Limits(floor=0.5)}
+    assert file.settings["alpha"].line == 9
+
+
+@pytest.mark.parametrize(
+    "old, new, complaint",
+    [
+        (
+            "alpha = 0.04",
+            "alpha = 0.06",
+            r"alpha = 0.06 of line 9, \[organisation\] loosens alpha = 0.05 of line 3, \[imm",
+        ),
+        (
+            "[user.ann]\nfloor = 0.5",
+            "[user.ann]\nfloor = -6.0",
+            r"floor = -6.0 of line 15, \[user.ann\] loosens .* line 5",
+        ),
+        ("[user]\n", "[user]\ncap = 3\n", r"cap = 3 of line 12, \[user\] loosens cap = 2.0 of line 8"),
+        ("alpha = 0.04", "delta = 0", r"delta = 0 .* loosens delta = 0.1"),
+        ("floor = 0.5", "alpha = 0.01", r"line 15 .*only \[immutable\] and \[organisation\] may set it"),
+        ("cap = 2.0", "capp = 2.0", r"line 8 .*'capp'.* Did you mean 'cap'"),
+        ("[organisation]", "[organization]", r"'organization'.* Did you mean 'organisation'"),
+        ("cap = 2.0", 'cap = "two"', r"line 8 .*'two'; expected a number"),
+        ("cap = 2.0", "cap = -1", r"line 8 .*expected 0 or more"),
+        ("cap = 2.0", "cap = nan", r"line 8 .*expected 0 or more"),
+        ("most_candidates = 16", "most_candidates = 0", r"line 12 .*expected 1 or more"),
+        ("most_candidates = 16", "most_candidates = true", r"expected a whole number"),
+        ('safety = "safety"\n', "", "names no safety scorer"),
+        ("alpha = 0.05", "alpha = 5", "expected a share between 0 and 1"),
+        ("[user]", "[user", "is no TOML"),
+    ],
+)
+def test_what_loosens_or_cannot_be_read_is_refused_with_its_lines(bounds, old, new, complaint):
+    bounds.write_text(
+        GOOD.replace(old, new, 1).replace("alpha = 0.04\n", "" if "alpha = 5" in new else "alpha = 0.04\n")
+    )
+    with pytest.raises(SettingsError, match=complaint):
+        read_bounds(bounds)
+
+
+def test_calibrated_bounds_are_read_back_and_bind(bounds):
+    calibrated = calibrate_file(read_bounds(bounds), Safe(), slates_for())
+    again = load_bounds(bounds)
+    assert again == calibrated
+    assert load_bounds(bounds, pinned=again.policy_hash) == again
+    bounded = again.bind(Table(np.arange(4.0)), Safe())
+    assert bounded.policy_hash == again.policy_hash
+    assert bounded.limits_of("ann").floor == 0.5
+    assert bounded.rank(pool(["0", "1"]), "u").policy_hash == again.policy_hash
+    with pytest.raises(SettingsError, match="other bounds"):
+        load_bounds(bounds, pinned="0" * 16)
+
+
+def test_a_changed_file_a_tampered_calibration_and_another_scorer_are_refused(bounds):
+    calibrate_file(read_bounds(bounds), Safe(), slates_for())
+    with pytest.raises(SettingsError, match=r"answers otherwise.*then, .* now"):
+        load_bounds(bounds).bind(Table([0.0]), Safe(shift=0.5))
+    path = read_bounds(bounds).calibration
+    content = json.loads(path.read_text())
+    content["thresholds"][""]["value"] -= 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match="hash does not fit"):
+        load_bounds(bounds)
+    calibrate_file(read_bounds(bounds), Safe(), slates_for())
+    bounds.write_text(GOOD.replace("cap = 2.0", "cap = 1.0"))
+    with pytest.raises(SettingsError, match="changed after it was calibrated"):
+        load_bounds(bounds)
+    path.unlink()
+    with pytest.raises(ArtifactError, match="has not been calibrated"):
+        load_bounds(bounds)
+
+
+def test_a_scorer_trained_on_the_slates_is_not_calibrated_on_them(bounds):
+    slates = slates_for()
+    with pytest.raises(SettingsError, match="trained on 7 of the slates' 2400 texts"):
+        calibrate_file(read_bounds(bounds), Safe(trained_on=slates.responses.keys_R[:7]), slates)
+
+
+class Letters:
+    """An encoder of the first letter and the length."""
+
+    name = identity = "letters"
+
+    def encode(self, responses):
+        texts = responses.texts_R.to_list()
+        return np.array([[text.startswith("bad"), len(text) / 10] for text in texts], np.float32)
+
+
+def test_a_detector_learns_saves_and_remembers_what_it_saw(tmp_path):
+    texts = [f"{'bad' if i % 3 == 0 else 'good'} {i}" for i in range(300)]
+    unsafe = np.arange(300) % 3 == 0
+    slates = Slates(
+        pool(texts),
+        np.repeat(np.arange(100, dtype=np.int32), 3),
+        np.arange(300, dtype=np.int32),
+        unsafe,
+        pl.Series([""] * 100),
+    )
+    detector = fit_detector(slates, Letters())
+    assert detector.auc > 0.99
+    value = detector.score(slates.responses, ["anyone"] * 300).value_Q
+    assert value[~unsafe].min() > value[unsafe].max()
+    detector.save(tmp_path / "detector")
+    assert Detector.is_in(tmp_path / "detector")
+    assert not Detector.is_in(tmp_path)
+    back = Detector.load(tmp_path / "detector", Letters())
+    assert (back.score(slates.responses, ["x"] * 300).value_Q == value).all()
+    assert (back.trained_on == np.sort(slates.responses.keys_R)).all()
+
+    class Other(Letters):
+        identity = "other letters"
+
+    with pytest.raises(SettingsError, match=r"trained on the features of \[letters\]"):
+        Detector.load(tmp_path / "detector", Other())
+    with pytest.raises(NotEnoughData, match="1 unsafe responses"):
+        fit_detector(slates.take(np.array([0])), Letters())
+
+
+def test_labels_by_lot_give_a_detector_that_knows_nothing():
+    rng = np.random.default_rng(0)
+    slates, _ = random_slates(rng, 400, 3, share=0.5)
+
+    class Noise(Letters):
+        def encode(self, responses):
+            return np.random.default_rng(1).standard_normal((len(responses), 5)).astype(np.float32)
+
+    assert abs(fit_detector(slates, Noise()).auc - 0.5) < 0.06
