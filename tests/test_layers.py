@@ -15,7 +15,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
     6: ("polypref.cli", "polypref.serve"),
     5: ("polypref.report", "polypref.policy.align"),
     4: ("polypref.evaluation", "polypref.bounds", "polypref.policy.groups", "polypref.policy.rewards"),
-    3: ("polypref.learners", "polypref.finetune", "polypref.profile"),
+    3: ("polypref.learners", "polypref.finetune", "polypref.profile", "polypref.policy.bounded_trainer"),
     2: ("polypref.data", "polypref.features", *(f"polypref.policy.{name}" for name in ("trainer", "slime", "verl"))),
     1: ("polypref.comparisons", "polypref.artifact", "polypref.policy"),
     0: ("polypref.errors",),

@@ -5,4 +5,5 @@
 ``cap``        how far any user may move a reward, and which pairs nobody can flip then.
 ``bounds_file`` the three tiers: immutable, organisation, user.
 ``audit``      adversaries against all of it, as a report that anyone can run again.
+``retain``     anchors in a reward model's loss: a mitigation, never a bound.
 """

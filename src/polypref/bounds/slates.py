@@ -2,6 +2,10 @@
 
 A file of slates has a row for each candidate: ``response``, ``unsafe`` (true or false), and where known ``prompt``,
 ``slate`` (rows of one slate share it; without it those of one prompt do) and ``category``, which slates have in common.
+A benchmark of chosen and rejected responses will do too: each item is a slate, its category the subset, and rejected
+ones are unsafe in the subsets of harmful requests (``HARMFUL``). Where a model should have answered and the rejected
+response is a refusal, both are safe; so are all in subsets about something else. Subsets that say which of two is the
+less harmful (``RELATIVE``) label nothing and are left out.
 
 Covered: labels that contradict, empty and unreadable ones, told with file and line. Not covered: whether the slates are
 drawn as the system's own requests are; every guarantee from them rests on that.
@@ -20,6 +24,7 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import BoolArray, IntArray, Responses, from_columns
 from polypref.data import values
+from polypref.data.ability import Suite, read_suite
 from polypref.data.problems import Tally
 from polypref.data.sources import open_source
 from polypref.errors import InputError, SettingsError
@@ -27,6 +32,8 @@ from polypref.errors import InputError, SettingsError
 Floats = NDArray[np.float64]
 ROLES = ("response", "unsafe", "prompt", "slate", "category")
 NEEDED = ("response", "unsafe")
+HARMFUL = r"^refusals-|should-refuse|^donotanswer$|^hhh-harmless$"
+RELATIVE = r"^hh-harmless"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +86,8 @@ def read_slates(path: str, columns: Mapping[str, str] | None = None) -> Slates:
     Raises InputError for a row that cannot be used and for labels that contradict, with file and line.
     """
     source = open_source(path)
+    if {"chosen", "rejected"} <= set(source.types) and not columns:
+        return slates_of(read_suite(path))
     names = _names(path, list(source.types), dict(columns or {}))
     tally = Tally()
     frames = []
@@ -99,6 +108,25 @@ def read_slates(path: str, columns: Mapping[str, str] | None = None) -> Slates:
     if not frames or not sum(map(len, frames)):
         raise InputError(f"{path} holds no rows; expected one for each candidate of each slate.")
     return _slates(pl.concat(frames), path)
+
+
+def slates_of(suite: Suite) -> Slates:
+    """A benchmark's items as slates, as this module's head says."""
+    kept_I = np.flatnonzero((~suite.subset_I.str.contains(RELATIVE)).to_numpy())
+    at_I = np.full(len(suite), -1, np.int32)
+    at_I[kept_I] = np.arange(len(kept_I))
+    kept_C = np.flatnonzero(at_I[suite.item_C] >= 0)
+    item_C = suite.item_C[kept_C]
+    unsafe_C = ~suite.right_C[kept_C] & suite.subset_I.str.contains(HARMFUL).to_numpy()[item_C]
+    return Slates(suite.responses, at_I[item_C], suite.response_C[kept_C], unsafe_C, suite.subset_I.gather(kept_I))
+
+
+def part_of(slates: Slates, part: int, parts: int) -> Slates:
+    """Part 1 to ``parts`` of the slates, by their prompts: no prompt is in two parts, whatever else the file holds."""
+    first_S = np.searchsorted(slates.slate_C, np.arange(len(slates)))
+    prompt_S = slates.responses.prompt_R[slates.response_C[first_S]]
+    drawn_P = [int(blake2b(text.encode(), digest_size=8).hexdigest(), 16) % parts for text in slates.responses.prompts]
+    return slates.take(np.flatnonzero(np.array(drawn_P)[prompt_S] == part - 1))
 
 
 def _names(path: str, found: list[str], chosen: dict[str, str]) -> dict[str, str]:

@@ -1,0 +1,108 @@
+"""Users who want the worst: taught ones, an oracle, and vectors optimised against the certificate.
+
+``taught``   a person who prefers the unsafe response in a share of pairs, or in one category alone, learnt by the
+             scorer as it learns anybody.
+``oracle``   takes any unsafe candidate that is left; no real person does worse.
+``vectors``  thousands of linear tastes, by lot and then climbed by gradient, against the cap's certificate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from polypref.bounds.slates import Floats, Slates
+from polypref.comparisons import Comparisons, IntArray, Users
+
+BATCH = 1000
+STEPS, RATE = 30, 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Safe against unsafe candidates of one slate (I,): indices into the slates' pool; ``category_I``."""
+
+    safe_I: IntArray
+    unsafe_I: IntArray
+    category_I: pl.Series
+
+    def take(self, rows: IntArray) -> Pairs:
+        """The pairs numbered ``rows``."""
+        return Pairs(self.safe_I[rows], self.unsafe_I[rows], self.category_I.gather(rows))
+
+    def __len__(self) -> int:
+        return len(self.safe_I)
+
+
+def pairs_of(slates: Slates) -> Pairs:
+    """Each unsafe candidate with the first safe one of its slate; slates without both give none."""
+    safe = np.flatnonzero(~slates.unsafe_C)
+    first_S = np.full(len(slates), -1)
+    first_S[slates.slate_C[safe][::-1]] = safe[::-1]
+    unsafe = np.flatnonzero(slates.unsafe_C)
+    unsafe = unsafe[first_S[slates.slate_C[unsafe]] >= 0]
+    slate_I = slates.slate_C[unsafe]
+    return Pairs(slates.response_C[first_S[slate_I]], slates.response_C[unsafe], slates.category_S.gather(slate_I))
+
+
+def taught(slates: Slates, pairs: Pairs, seed: int) -> Iterator[tuple[str, Comparisons]]:
+    """(name, judgements) of people who prefer unsafe responses in 100, 30, 10 % of the pairs, or in one category."""
+    rng = np.random.default_rng([seed, 41])
+    order = rng.permutation(len(pairs))
+    for share in (1.0, 0.3, 0.1):
+        flipped = np.zeros(len(pairs), bool)
+        flipped[order[: round(share * len(pairs))]] = True
+        yield f"prefers unsafe in {share:.0%}", _judged(slates, pairs, flipped)
+    counts = pairs.category_I.value_counts(sort=True)
+    if len(counts) > 1:
+        name = counts[pairs.category_I.name][0]
+        yield f"prefers unsafe in {name} alone", _judged(slates, pairs, (pairs.category_I == name).to_numpy())
+
+
+def _judged(slates: Slates, pairs: Pairs, flipped: np.ndarray) -> Comparisons:
+    return Comparisons(
+        slates.responses,
+        Users(pl.Series(["adversary"])),
+        np.zeros(len(pairs), np.int32),
+        np.where(flipped, pairs.unsafe_I, pairs.safe_I).astype(np.int32),
+        np.where(flipped, pairs.safe_I, pairs.unsafe_I).astype(np.int32),
+    )
+
+
+def vectors(margin_I: Floats, x_IDs: tuple[Floats, Floats], cap: float, many: int, seed: int) -> tuple[Floats, Floats]:
+    """Safety accuracy of ``many`` linear tastes within the cap, as drawn and after climbing (V,).
+
+    ``margin_I`` is the shared margin safe minus unsafe, ``x_IDs`` the features of the safe and the unsafe responses. A
+    taste d(x) = x . theta is drawn with a scale between a hundredth of the cap and a hundred caps, then follows the
+    gradient of the number of flipped pairs, made smooth.
+    """
+    safe_ID, unsafe_ID = x_IDs
+    rng = np.random.default_rng([seed, 43])
+    spread = float(np.sqrt((np.concatenate(x_IDs) ** 2).sum(axis=1).mean())) or 1.0
+    drawn, climbed = [], []
+    for start in range(0, many, BATCH):
+        size = min(BATCH, many - start)
+        scale_V = cap * 10.0 ** rng.uniform(-2, 2, size) / spread
+        theta_DV = rng.standard_normal((safe_ID.shape[1], size)) * scale_V
+        drawn.append(_accuracy(margin_I, safe_ID @ theta_DV, unsafe_ID @ theta_DV, cap))
+        best = drawn[-1]
+        for _ in range(STEPS):
+            bent_safe, bent_unsafe = np.tanh(safe_ID @ theta_DV / cap), np.tanh(unsafe_ID @ theta_DV / cap)
+            margin_IV = margin_I[:, None] + cap * (bent_safe - bent_unsafe)
+            steep_IV = 1 / (1 + np.exp(np.clip(margin_IV / cap * 4, -50, 50)))
+            steep_IV *= 1 - steep_IV  # the pairs that are near to flipping count
+            steep_IV += 1e-3
+            slope_DV = safe_ID.T @ (steep_IV * (1 - bent_safe**2)) - unsafe_ID.T @ (steep_IV * (1 - bent_unsafe**2))
+            length_V = np.sqrt((slope_DV**2).sum(axis=0)) + 1e-30
+            theta_DV -= RATE * cap / spread * slope_DV / length_V * np.sqrt(safe_ID.shape[1])
+            best = np.minimum(best, _accuracy(margin_I, safe_ID @ theta_DV, unsafe_ID @ theta_DV, cap))
+        climbed.append(best)
+    return np.concatenate(drawn), np.concatenate(climbed)
+
+
+def _accuracy(margin_I: Floats, safe_IV: Floats, unsafe_IV: Floats, cap: float) -> Floats:
+    margin_IV = margin_I[:, None] + cap * (np.tanh(safe_IV / cap) - np.tanh(unsafe_IV / cap))
+    return (margin_IV > 0).mean(axis=0)

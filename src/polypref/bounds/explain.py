@@ -1,0 +1,47 @@
+"""Why a response may be returned or not: the score it needed, the score it has, and the line that asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from polypref.bounds.bounds_file import BoundsFile
+from polypref.bounds.gate import Bounded
+from polypref.comparisons import from_columns
+
+
+def explained(file: BoundsFile, bounded: Bounded, frame: pl.DataFrame, category: str = "") -> Iterator[dict[str, Any]]:
+    """One answer for each row of ``user_id``, ``prompt`` and ``response``, as JSON can hold it."""
+    pool = from_columns(frame["user_id"], frame["prompt"], frame["response"], frame["response"])
+    safety_Q = bounded.safety(pool.responses)[pool.chosen_N]
+    value_Q = bounded.score(pool.responses, frame["user_id"], pool.chosen_N, category)
+    gate = bounded.gate.threshold(category)
+    for user, response, safety, value in zip(frame["user_id"], frame["response"], safety_Q, value_Q, strict=True):
+        floor = bounded.limits_of(user).floor
+        row: dict[str, Any] = {"user_id": user, "response": response, "returned": bool(np.isfinite(value))}
+        row |= {"safety": None if np.isnan(safety) else round(float(safety), 6), "needed": round(max(gate, floor), 6)}
+        row["reason"] = _reason(file, user, float(safety), gate, bool(np.isfinite(value)))
+        row["score"] = round(float(value), 6) if np.isfinite(value) else None
+        yield row | {"policy_hash": bounded.policy_hash}
+
+
+def _reason(file: BoundsFile, user: str, safety: float, gate: float, returned: bool) -> str:
+    if np.isnan(safety):
+        return "the safety scorer gave no score, so it is dropped"
+    if safety < gate:
+        return (
+            f"under the gate's threshold, calibrated for alpha of {file.settings['alpha']}"
+            if ("alpha" in file.settings)
+            else "under the gate's calibrated threshold"
+        )
+    asked = [settings["floor"] for settings in (file.settings, file.users.get(user, {})) if "floor" in settings]
+    failed = [one for one in asked if safety < one.value]
+    if failed:
+        return f"under the floor {max(one.value for one in failed)!r} of {max(failed, key=lambda one: one.value)}"
+    if not returned:
+        return "the scorer gave no finite reward, shared or personal"
+    cap = [settings["cap"] for settings in (file.settings, file.users.get(user, {})) if "cap" in settings]
+    return f"passes; the reward is held by cap = {min(one.value for one in cap)!r}" if cap else "passes"

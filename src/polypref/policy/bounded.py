@@ -1,0 +1,169 @@
+"""Bounds in training: what is unsafe is never reinforced, whatever a group's rewards have been.
+
+Group histories can erase a penalty that is part of the reward: the more unsafe answers a group has had, the nearer a
+further one is to what the group is used to (tests/test_policy_bounded.py). So safety stays outside normalisation. With
+s_i the safety score of completion i, A_i its advantage by preference alone, and g its preference group,
+
+    safe_i  = s_i is finite and s_i >= unsafe_below
+    value_i = A_i                     where safe_i
+    value_i = -(kappa + lambda_g)     elsewhere,        kappa = gap + max |A_j| over the safe j of the batch
+
+A_i is computed from the safe rewards alone: unsafe ones are in no history, prompt mean or scale. Where a rate d is
+wanted, each group has a multiplier, moved after each batch by the share of its completions that were unsafe (dual
+ascent as in Safe RLHF, Dai et al. 2023, arXiv 2310.12773; there one for all, here one per group and only ever added):
+
+    lambda_g <- min(most, max(0, lambda_g + step (share_g - d)))
+
+A prompt whose completions are all unsafe pushes all of them down alike; GRPO would see a tie and do nothing.
+
+Covered: every completion judged unsafe has an advantage below 0 and, by ``gap`` to rounding, below every safe one of
+its batch, for all rewards, histories and groups; a score that is missing or not finite counts as unsafe, and is counted
+(fail closed); unsafe rewards, however large, move no safe completion's advantage. Not covered: what the judge of safety
+misses; how often the trained policy is unsafe, which is measured, not promised; penalties are no baseline, so where
+sampling is cut short (top_p and the like) they bias the gradient away from what is sampled. One thing is shared among
+groups: kappa, which is the batch's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.errors import ArtifactError, SettingsError
+from polypref.policy.advantages import Key, Normalizer
+from polypref.policy.history import Floats, Ints
+
+Bools = NDArray[np.bool_]
+EVERYONE: Key = "everyone"  # the group of all, where there are no groups
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What is unsafe, and how far below everything safe it is kept.
+
+    ``unsafe_below``  safety scores below it are unsafe; so is what has no finite score.
+    ``gap``           least distance from an unsafe completion's advantage to those of its batch's safe ones, and to 0.
+    ``rate``          share of unsafe completions that each group's multiplier steers towards; None: no multipliers.
+    ``step``          of the multipliers: advantage per batch and unit of excess share.
+    ``most``          largest multiplier, so that a group that cannot be made safe does not outweigh all others.
+    """
+
+    unsafe_below: float
+    gap: float = 1.0
+    rate: float | None = None
+    step: float = 1.0
+    most: float = 10.0
+
+    def __post_init__(self) -> None:
+        expected = {
+            "unsafe_below": (-math.inf, math.inf, "a number, the least score that is safe"),
+            "gap": (0, math.inf, "a number above 0"),
+            "step": (0, math.inf, "a number above 0"),
+            "most": (0, math.inf, "a number above 0"),
+        }
+        for name, (low, high, what) in expected.items():
+            value = getattr(self, name)
+            if not _is_number(value) or not low < value < high:
+                raise SettingsError(f"{name} is {value!r}; expected {what}.")
+        if self.rate is not None and (not _is_number(self.rate) or not 0 <= self.rate < 1):
+            raise SettingsError(f"rate is {self.rate!r}; expected a share from 0 to below 1, or None.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def judged(score_B: Floats, unsafe_below: float) -> tuple[Bools, Bools]:
+    """Which completions are safe, and which have no finite score and hence are not; (B,) each."""
+    unscored_B = ~np.isfinite(score_B)
+    with np.errstate(invalid="ignore"):
+        return ~unscored_B & (score_B >= unsafe_below), unscored_B
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """``value_B`` and how it came about.
+
+    ``kappa``         the penalty before multipliers.
+    ``key_K``         the groups of the batch, in the order in which they first come.
+    ``violation_K``   share of each one's completions that are unsafe.
+    ``multiplier_K``  each one's multiplier, as it was used.
+    """
+
+    value_B: Floats
+    safe_B: Bools
+    unscored_B: Bools
+    kappa: float
+    key_K: list[Key]
+    violation_K: Floats
+    multiplier_K: Floats
+
+
+@dataclass(eq=False)
+class Guard:
+    """A bound and its groups' multipliers. Equal batches in equal order leave equal multipliers, bit for bit."""
+
+    bound: Bound
+    multipliers: dict[Key, float] = field(default_factory=dict)
+
+    def __call__(self, preference_B: Floats, score_B: Floats, key_B: Sequence[Key], learn: bool = True) -> Bounded:
+        """Bounded advantages of a batch; without ``learn`` the multipliers stay.
+
+        ``preference_B``  advantages by preference, from the safe rewards alone; what unsafe ones have is not read.
+        ``key_B``         the group that each completion's multiplier belongs to.
+        """
+        safe_B, unscored_B = judged(score_B, self.bound.unsafe_below)
+        assert np.isfinite(preference_B[safe_B]).all(), "advantages are finite, 0 where a reward is not"
+        kappa = self.bound.gap + float(np.abs(preference_B[safe_B]).max(initial=0.0))
+        numbers: dict[Key, int] = {}
+        of_B = np.array([numbers.setdefault(key, len(numbers)) for key in key_B], np.int64)
+        violation_K = np.bincount(of_B, ~safe_B, len(numbers)) / np.bincount(of_B, minlength=len(numbers))
+        multiplier_K = np.array([self.multipliers.get(key, 0.0) for key in numbers])
+        value_B = np.where(safe_B, preference_B, -(kappa + multiplier_K[of_B]))
+        if learn and self.bound.rate is not None:
+            moved_K = multiplier_K + self.bound.step * (violation_K - self.bound.rate)
+            self.multipliers |= zip(numbers, moved_K.clip(0.0, self.bound.most).tolist(), strict=True)
+        return Bounded(value_B, safe_B, unscored_B, kappa, list(numbers), violation_K, multiplier_K)
+
+    def copy(self) -> Guard:
+        """Another with the same multipliers, to be changed alone."""
+        return Guard(self.bound, dict(self.multipliers))
+
+    def state(self) -> list[list[Any]]:
+        """Groups and multipliers, for a JSON file, which keeps every bit of them."""
+        return [[key, value] for key, value in self.multipliers.items()]
+
+    def restored(self, told: Any) -> Guard:
+        """The inverse of ``state``. Raises ArtifactError for what is none."""
+        told = told if isinstance(told, list) else [None]
+        for one in told:
+            key, value = one if isinstance(one, list) and len(one) == 2 else (None, -1.0)
+            if not isinstance(key, (str, int)) or not _is_number(value) or not 0 <= value <= self.bound.most:
+                raise ArtifactError(
+                    f"a group's multiplier is {one!r}; it is damaged, resume from an earlier checkpoint."
+                )
+        multipliers = {key: float(value) for key, value in told}
+        return Guard(self.bound, multipliers)
+
+
+def bounded_advantages(
+    normalizer: Normalizer,
+    guard: Guard,
+    reward_B: Floats,
+    score_B: Floats,
+    prompt_B: Ints,
+    key_LB: Sequence[Sequence[Key]],
+    learn: bool = True,
+) -> Bounded:
+    """Advantages of a batch against its groups' histories of safe rewards, the unsafe completions penalised.
+
+    Multipliers belong to the coarsest level of groups. ``learn`` and the rest are ``Normalizer``'s, and so are errors.
+    """
+    safe_B, _ = judged(score_B, guard.bound.unsafe_below)
+    found = normalizer(np.where(safe_B, reward_B, np.nan), prompt_B, key_LB, learn)
+    return guard(found.value_B, score_B, key_LB[0] if len(key_LB) else [EVERYONE] * len(score_B), learn)
