@@ -12,7 +12,7 @@ from polypref.bounds import cap as caps
 from polypref.bounds.calibrate import Target, allowed, calibrate, highest_unsafe, needed, threshold
 from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.safety import STRANGER, Safety, SafetyFailed, same_answers
-from polypref.bounds.slates import Slates, read_slates
+from polypref.bounds.slates import Slates, part_of, read_slates
 from polypref.comparisons import Responses, from_columns
 from polypref.errors import InputError, NotEnoughData, SettingsError
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores
@@ -48,6 +48,10 @@ def random_slates(rng, slates, size, share=0.2):
     responses = pool(texts)
     slate = np.repeat(np.arange(slates, dtype=np.int32), size)
     return Slates(responses, slate, np.arange(n, dtype=np.int32), unsafe, pl.Series([""] * slates)), safety
+
+
+def by_text(value):
+    return lambda responses: value[[int(text) for text in responses.texts_R]]
 
 
 # --- calibration
@@ -120,15 +124,15 @@ def test_infeasible_and_empty_targets_are_refused_with_what_would_do():
     rng = np.random.default_rng(3)
     slates, safety = random_slates(rng, 200, 4)
     with pytest.raises(NotEnoughData, match="label 299 or more"):
-        calibrate(slates, safety, Target(0.01, 0.05))
+        calibrate(slates, by_text(safety), Target(0.01, 0.05))
     clean = Slates(slates.responses, slates.slate_C, slates.response_C, np.zeros(800, bool), slates.category_S)
     with pytest.raises(NotEnoughData, match="no slate holds an unsafe"):
-        calibrate(clean, safety, Target(0.1))
+        calibrate(clean, by_text(safety), Target(0.1))
     few = Slates(slates.responses, slates.slate_C, slates.response_C, np.arange(800) < 4, slates.category_S)
     with pytest.raises(NotEnoughData, match="need no gate"):
-        calibrate(few, safety, Target(0.1))
+        calibrate(few, by_text(safety), Target(0.1))
     with pytest.raises(NotEnoughData, match="scored none of the unsafe"):
-        calibrate(slates, np.full(800, np.nan), Target(0.1))
+        calibrate(slates, by_text(np.full(800, np.nan)), Target(0.1))
     with pytest.raises(SettingsError, match="expected a share"):
         Target(alpha=1.5)
 
@@ -145,7 +149,7 @@ def test_each_category_keeps_its_own_target():
         slates.unsafe_C,
         pl.Series(["weapons" if i % 2 == 0 else "insults" for i in range(4000)]),
     )
-    found = calibrate(named, safety, Target(0.05, 0.05, by_category=True))
+    found = calibrate(named, by_text(safety), Target(0.05, 0.05, by_category=True))
     assert found["weapons"].value > found["insults"].value + 0.5
     assert all(one.lost / one.slates <= 0.05 for one in found.values())
     gate = Gate({name: one.value for name, one in found.items()})
@@ -324,3 +328,29 @@ def test_slates_are_read_by_prompt_or_by_name(tmp_path):
 def test_slates_that_cannot_be_used_are_told_with_their_line(tmp_path, rows, complaint):
     with pytest.raises(InputError, match=complaint):
         read_slates(slate_file(tmp_path, rows))
+
+
+def test_a_benchmark_is_a_file_of_slates(tmp_path):
+    rows = {
+        "prompt": ["a", "b", "c", "d"],
+        "chosen": ["no", "yes", "good", "mild"],
+        "rejected": ["bomb", "sorry", "bad", "harsh"],
+        "subset": ["xstest-should-refuse", "xstest-should-respond", "llmbar-natural", "hh-harmless-test"],
+    }
+    slates = read_slates(slate_file(tmp_path, rows))
+    assert slates.category_S.to_list() == rows["subset"][:3]
+    assert slates.responses.texts_R.gather(slates.response_C[slates.unsafe_C]).to_list() == ["bomb"]
+
+
+def test_parts_share_no_prompt_and_make_up_the_whole():
+    slates = random_slates(np.random.default_rng(6), 300, 2)[0]
+    named = from_columns(["u"] * 600, [f"prompt {i // 4}" for i in range(600)], *[[str(i) for i in range(600)]] * 2)
+    slates = Slates(named.responses, slates.slate_C, slates.response_C, slates.unsafe_C, slates.category_S)
+    parts = [part_of(slates, k, k, 3) for k in (1, 2, 3)]
+    assert len(part_of(slates, 1, 2, 3)) == len(parts[0]) + len(parts[1])
+    assert sum(map(len, parts)) == 300
+    texts = [set(part.responses.texts_R) for part in parts]
+    assert not (texts[0] & texts[1] or texts[0] & texts[2] or texts[1] & texts[2])
+    prompts = [{part.responses.prompts[p] for p in part.responses.prompt_R.tolist()} for part in parts]
+    assert not (prompts[0] & prompts[1] or prompts[0] & prompts[2] or prompts[1] & prompts[2])
+    assert min(map(len, parts)) > 50

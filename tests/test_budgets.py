@@ -97,7 +97,8 @@ def test_no_module_loads_a_heavy_package_when_imported():
     names = [
         ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
         for path in FILES
-        if path.is_relative_to(ROOT / "src") and path.name not in ("__main__.py", "trainer.py", "bounded_trainer.py", "verl.py")
+        if path.is_relative_to(ROOT / "src")
+        and path.name not in ("__main__.py", "trainer.py", "bounded_trainer.py", "verl.py")
     ]
     assert len(names) >= 10
     assert heavy_after("\n".join(f"import {name}" for name in names)) == []

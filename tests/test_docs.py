@@ -64,9 +64,10 @@ def test_the_examples_run(tmp_path, monkeypatch, capsys):
             program, script, *arguments = shlex.split(generate.PREPARE[name])
             assert program == "python"
             subprocess.run([sys.executable, ROOT / script, *arguments], check=True, timeout=300)
-        program, *arguments = shlex.split(example)
-        assert program == "polypref"
-        assert main(arguments) == 0, f"{name}: {capsys.readouterr().err}"
+        for command in example.split(" && "):
+            program, *arguments = shlex.split(command)
+            assert program == "polypref"
+            assert main(arguments) == 0, f"{name}: {capsys.readouterr().err}"
     answers = [json.loads(line) for line in Path("scores.jsonl").read_text().splitlines()]
     shown = [json.loads(line) for line in generate.ANSWERS.splitlines()]
     assert [a["user_id"] for a in answers] == [s["user_id"] for s in shown]

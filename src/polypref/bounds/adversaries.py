@@ -2,6 +2,7 @@
 
 ``taught``   a person who prefers the unsafe response in a share of pairs, or in one category alone, learnt by the
              scorer as it learns anybody.
+``fitted``   a taste for what is unsafe, fitted on the encoder's features as well as a detector would be.
 ``oracle``   takes any unsafe candidate that is left; no real person does worse.
 ``vectors``  thousands of linear tastes, by lot and then climbed by gradient, against the cap's certificate.
 """
@@ -14,10 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from polypref.bounds.detector import solve
 from polypref.bounds.slates import Floats, Slates
 from polypref.comparisons import Comparisons, IntArray, Users
+from polypref.features.protocol import Encoder
 
 BATCH = 1000
+RIDGE = 1.0  # of the fitted taste
 STEPS, RATE = 30, 0.3
 
 
@@ -70,6 +74,15 @@ def _judged(slates: Slates, pairs: Pairs, flipped: np.ndarray) -> Comparisons:
         np.where(flipped, pairs.unsafe_I, pairs.safe_I).astype(np.int32),
         np.where(flipped, pairs.safe_I, pairs.unsafe_I).astype(np.int32),
     )
+
+
+def fitted(slates: Slates, pairs: Pairs, encoder: Encoder) -> Floats:
+    """Rewards of somebody who likes what a detector of the pairs' unsafe responses dislikes, (R,)."""
+    x_RD = encoder.encode(slates.responses).astype(np.float64)
+    both = np.concatenate([pairs.safe_I, pairs.unsafe_I])
+    safe = np.arange(len(both)) < len(pairs)
+    weights_D, intercept = solve(x_RD[both], safe, RIDGE)
+    return -(x_RD @ weights_D + intercept)
 
 
 def vectors(margin_I: Floats, x_IDs: tuple[Floats, Floats], cap: float, many: int, seed: int) -> tuple[Floats, Floats]:

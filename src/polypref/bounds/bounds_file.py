@@ -7,6 +7,8 @@
 
     [organisation]
     cap = 2.0                      # how far a person's reward may be from the shared one
+    safety_weight = 32             # what the shared reward loses for each point under an ample safety score
+    ample = 3.0
     most_candidates = 16
 
     [user]                         # for all users; [user.ann] for one
@@ -50,6 +52,8 @@ KEYS: dict[str, tuple[type, str, int]] = {  # kind of value, which way is tighte
     "cap": (float, LOWER, 2),
     "most_candidates": (int, LOWER, 2),
     "floor": (float, HIGHER, 2),
+    "safety_weight": (float, HIGHER, 1),
+    "ample": (float, HIGHER, 1),
 }
 SCHEMA = 1
 
@@ -109,7 +113,7 @@ class BoundsFile:
 
 
 def _limits(settings: Mapping[str, Setting]) -> Limits:
-    names = ("cap", "floor", "most_candidates")
+    names = ("cap", "floor", "most_candidates", "safety_weight", "ample")
     return Limits(**{name: float(settings[name].value) for name in names if name in settings})
 
 
@@ -141,6 +145,8 @@ def read_bounds(path: Path | str) -> BoundsFile:
     users = {name: _settings(path, f"user.{name}", 2, table, lines) for name, table in people.items()}
     for own in users.values():
         _tightened(path, held, own)
+    if ("safety_weight" in held) != ("ample" in held):
+        raise SettingsError(f"{path}: safety_weight and ample go together; set both, or neither.")
     if "safety" not in held:
         raise SettingsError(f'{path}: [immutable] names no safety scorer; add safety = "FOLDER".')
     found = BoundsFile(path, held, users)
@@ -177,7 +183,7 @@ def _settings(
         ):
             what = {str: "a text", bool: "true or false", float: "a number", int: "a whole number"}[kind]
             raise SettingsError(f"{where}; expected {what}.")
-        least = {"most_candidates": 1, "floor": -np.inf}.get(name, 0)
+        least = {"most_candidates": 1, "floor": -np.inf, "ample": -np.inf}.get(name, 0)
         if kind in (float, int) and not (least <= value < np.inf):
             raise SettingsError(f"{where}; expected {least:.6g} or more, and finite.")
         found[name] = Setting(value, table, line)
@@ -245,7 +251,7 @@ def calibrate_file(file: BoundsFile, safety: Answers, slates: Slates) -> Calibra
             "well to be calibrated on them. Give slates that it has not seen."
         )
     asked = Safety(safety)
-    found = calibrate(slates, asked(slates.responses), file.target)
+    found = calibrate(slates, asked, file.target)
     content = {
         "schema": SCHEMA,
         "bounds": file.digest,

@@ -21,12 +21,13 @@ harm that the labels do not name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from polypref.bounds.slates import Floats, Slates
+from polypref.comparisons import Responses
 from polypref.errors import NotEnoughData, SettingsError
 
 EVERYTHING = ""  # the category of slates that are not told apart
@@ -97,8 +98,8 @@ def threshold(highest_S: Floats, lost: int) -> float:
     return float(np.nextafter(above, np.inf))
 
 
-def calibrate(slates: Slates, safety_R: Floats, target: Target) -> Mapping[str, Threshold]:
-    """A threshold for each category, or one for everything.
+def calibrate(slates: Slates, safety: Callable[[Responses], Floats], target: Target) -> Mapping[str, Threshold]:
+    """A threshold for each category, or one for everything; ``safety`` scores each text of a pool.
 
     Raises NotEnoughData where there are too few slates, too few with something unsafe, or no safety scores.
     """
@@ -109,7 +110,9 @@ def calibrate(slates: Slates, safety_R: Floats, target: Target) -> Mapping[str, 
     found = {}
     for name in names:
         part = slates.take(np.flatnonzero((slates.category_S == name).to_numpy())) if target.by_category else slates
-        found[name] = _one(part, safety_R, target.alpha, delta, f" of category {name!r}" if target.by_category else "")
+        found[name] = _one(
+            part, safety(part.responses), target.alpha, delta, f" of category {name!r}" if target.by_category else ""
+        )
     return found
 
 

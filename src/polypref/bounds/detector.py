@@ -90,7 +90,7 @@ def fit_detector(slates: Slates, encoder: Encoder, seed: int = 0) -> Detector:
     fold_C = fold_S[slate_C]
     held = {ridge: _crossed(x_CD, ~unsafe_C, fold_C, ridge) for ridge in RIDGES}
     ridge = min(RIDGES, key=lambda one: _loss(held[one], ~unsafe_C))
-    weights_D, intercept = _solve(x_CD, ~unsafe_C, ridge)
+    weights_D, intercept = solve(x_CD, ~unsafe_C, ridge)
     auc = _auc(held[ridge], ~unsafe_C)
     return Detector(encoder, weights_D, intercept, np.sort(slates.responses.keys_R[response_C]), ridge, auc)
 
@@ -101,12 +101,13 @@ def _crossed(x_CD: Floats, safe_C: NDArray[np.bool_], fold_C: NDArray, ridge: fl
     for fold in range(FOLDS):
         held = fold_C == fold
         if held.any() and len(np.unique(safe_C[~held])) == 2:
-            weights_D, intercept = _solve(x_CD[~held], safe_C[~held], ridge)
+            weights_D, intercept = solve(x_CD[~held], safe_C[~held], ridge)
             value_C[held] = x_CD[held] @ weights_D + intercept
     return value_C
 
 
-def _solve(x_CD: Floats, safe_C: NDArray[np.bool_], ridge: float) -> tuple[Floats, float]:
+def solve(x_CD: Floats, safe_C: NDArray[np.bool_], ridge: float) -> tuple[Floats, float]:
+    """Weights and intercept of the log-odds of safe."""
     from scipy.optimize import minimize
 
     sign_C = np.where(safe_C, 1.0, -1.0)

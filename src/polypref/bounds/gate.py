@@ -54,15 +54,38 @@ class Limits:
     ``cap``    how far a reward may be from the shared one; inf: as far as it likes.
     ``floor``  least safety score, on top of the gate's threshold.
     ``most_candidates`` that may be offered at once; inf: any number.
+    ``safety_weight`` what the shared reward loses for each point by which a safety score is short of ``ample``: the
+               cap certifies what the shared reward gets right, and people's rewards seldom know what is unsafe.
     """
 
     cap: float = np.inf
     floor: float = -np.inf
     most_candidates: float = np.inf
+    safety_weight: float = 0.0
+    ample: float = -np.inf
 
     def tightened(self, by: Limits) -> Limits:
         """The stricter of both in each."""
-        return Limits(min(self.cap, by.cap), max(self.floor, by.floor), min(self.most_candidates, by.most_candidates))
+        return Limits(
+            min(self.cap, by.cap),
+            max(self.floor, by.floor),
+            min(self.most_candidates, by.most_candidates),
+            max(self.safety_weight, by.safety_weight),
+            max(self.ample, by.ample),
+        )
+
+    def penalty(self, safety_Q: Floats) -> Floats:
+        """What is added to everybody's reward, 0 or less; NaN without a safety score."""
+        return self.safety_weight * np.minimum(0.0, safety_Q - self.ample)
+
+
+def held(shared_Q: Floats, own_Q: Floats, cap_Q: Floats | float) -> Floats:
+    """Own rewards within the caps of the shared ones; where an own one is not finite, or the cap is infinite: itself,
+    or the shared one."""
+    cap_Q = np.broadcast_to(np.asarray(cap_Q, np.float64), np.shape(own_Q))
+    capped_Q = capped(shared_Q, own_Q, np.where(np.isinf(cap_Q), 0.0, cap_Q))
+    value_Q = np.where(np.isinf(cap_Q), own_Q, capped_Q)
+    return np.where(np.isfinite(value_Q), value_Q, shared_Q)
 
 
 @dataclass(frozen=True)
@@ -123,28 +146,33 @@ class Bounded:
         asked = np.flatnonzero(passes_Q).astype(np.int32)
         if not len(asked):
             return value_Q
-        shared_A = self._shared(responses, response_Q[asked])
-        own_A = np.asarray(self.scorer.score(responses, ids.gather(asked), response_Q[asked]).value_Q, np.float64)
-        held = np.isfinite(cap_Q[asked])
-        own_A[held] = capped(shared_A[held], own_A[held], cap_Q[asked][held])
-        own_A = np.where(np.isfinite(own_A), own_A, shared_A)
-        value_Q[asked] = np.where(np.isfinite(own_A), own_A, DROPPED)
+        shared_A, own_A = self._asked(responses, ids.gather(asked), response_Q[asked], np.isinf(cap_Q[asked]).all())
+        value_A = held(shared_A, own_A, cap_Q[asked]) + self.limits.penalty(safety_Q[asked])
+        value_Q[asked] = np.where(np.isfinite(value_A), value_A, DROPPED)
         return value_Q
 
     def _of_users(self, ids: pl.Series) -> tuple[Floats, Floats]:
         """Cap and floor of each question."""
+        if not self.user_limits:
+            return np.full(len(ids), self.limits.cap), np.full(len(ids), self.limits.floor)
         distinct = ids.unique(maintain_order=True)
         limits = [self.limits_of(user_id) for user_id in distinct]
         place_Q = Users(distinct).index(ids)
         cap_U, floor_U = np.array([[one.cap, one.floor] for one in limits]).reshape(-1, 2).T
         return cap_U[place_Q], floor_U[place_Q]
 
-    def _shared(self, responses: Responses, response_A: IntArray) -> Floats:
-        """What anybody unknown is told; each response is asked about once."""
-        distinct, place_A = np.unique(response_A, return_inverse=True)
-        strangers = pl.Series([STRANGER]).gather(np.zeros(len(distinct), np.int32))
-        scores = self.scorer.score(responses, strangers, distinct.astype(np.int32))
-        return np.asarray(scores.value_Q, np.float64)[place_A]
+    def _asked(
+        self, responses: Responses, ids: pl.Series, response_A: IntArray, free: bool | np.bool_
+    ) -> tuple[Floats, Floats]:
+        """Rewards as anybody unknown is told, and the users' own; the latter twice where they are ``free`` and finite."""
+        if free:
+            own_A = np.asarray(self.scorer.score(responses, ids, response_A).value_Q, np.float64)
+            if np.isfinite(own_A).all():
+                return own_A, own_A
+        strangers = pl.Series(ids.name, [STRANGER]).gather(np.zeros(len(ids), np.int32))
+        both = self.scorer.score(responses, pl.concat([strangers, ids]), np.concatenate([response_A, response_A]))
+        value_2A = np.asarray(both.value_Q, np.float64)
+        return value_2A[: len(ids)], value_2A[len(ids) :]
 
     def rank(
         self, responses: Responses, user_id: str, response_Q: IntArray | None = None, category: str = ""

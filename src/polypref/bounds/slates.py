@@ -67,16 +67,17 @@ class Slates:
         return whole.hexdigest()
 
     def take(self, slates: NDArray[np.integer]) -> Slates:
-        """The slates numbered ``slates``, each at most once, in ascending order."""
-        at_S = np.full(len(self), -1, np.int32)
-        at_S[np.sort(slates)] = np.arange(len(slates))
+        """The slates numbered ``slates``, each at most once, in ascending order, over a pool of their own texts."""
+        kept, at_S = np.sort(slates), np.full(len(self), -1, np.int32)
+        at_S[kept] = np.arange(len(kept))
         kept_C = np.flatnonzero(at_S[self.slate_C] >= 0)
+        used, response_C = np.unique(self.response_C[kept_C], return_inverse=True)
         return Slates(
-            self.responses,
+            self.responses.take(used.astype(np.int32)),
             at_S[self.slate_C[kept_C]],
-            self.response_C[kept_C],
+            response_C.astype(np.int32),
             self.unsafe_C[kept_C],
-            self.category_S.gather(np.sort(slates)),
+            self.category_S.gather(kept),
         )
 
 
@@ -112,21 +113,19 @@ def read_slates(path: str, columns: Mapping[str, str] | None = None) -> Slates:
 
 def slates_of(suite: Suite) -> Slates:
     """A benchmark's items as slates, as this module's head says."""
-    kept_I = np.flatnonzero((~suite.subset_I.str.contains(RELATIVE)).to_numpy())
-    at_I = np.full(len(suite), -1, np.int32)
-    at_I[kept_I] = np.arange(len(kept_I))
-    kept_C = np.flatnonzero(at_I[suite.item_C] >= 0)
-    item_C = suite.item_C[kept_C]
-    unsafe_C = ~suite.right_C[kept_C] & suite.subset_I.str.contains(HARMFUL).to_numpy()[item_C]
-    return Slates(suite.responses, at_I[item_C], suite.response_C[kept_C], unsafe_C, suite.subset_I.gather(kept_I))
+    unsafe_C = ~suite.right_C & suite.subset_I.str.contains(HARMFUL).to_numpy()[suite.item_C]
+    whole = Slates(suite.responses, suite.item_C, suite.response_C, unsafe_C, suite.subset_I)
+    return whole.take(np.flatnonzero((~suite.subset_I.str.contains(RELATIVE)).to_numpy()))
 
 
-def part_of(slates: Slates, part: int, parts: int) -> Slates:
-    """Part 1 to ``parts`` of the slates, by their prompts: no prompt is in two parts, whatever else the file holds."""
+def part_of(slates: Slates, first: int, last: int, parts: int) -> Slates:
+    """Parts ``first`` to ``last`` of ``parts`` of the slates, counted from 1, cut by their prompts: no prompt is in
+    two parts, whatever else the file holds."""
     first_S = np.searchsorted(slates.slate_C, np.arange(len(slates)))
     prompt_S = slates.responses.prompt_R[slates.response_C[first_S]]
-    drawn_P = [int(blake2b(text.encode(), digest_size=8).hexdigest(), 16) % parts for text in slates.responses.prompts]
-    return slates.take(np.flatnonzero(np.array(drawn_P)[prompt_S] == part - 1))
+    drawn = [int(blake2b(text.encode(), digest_size=8).hexdigest(), 16) % parts for text in slates.responses.prompts]
+    drawn_S = np.array(drawn)[prompt_S]
+    return slates.take(np.flatnonzero((drawn_S >= first - 1) & (drawn_S < last)))
 
 
 def _names(path: str, found: list[str], chosen: dict[str, str]) -> dict[str, str]:

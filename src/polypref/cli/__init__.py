@@ -23,12 +23,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fit": ("polypref.cli.fit", "fit one learner on all judgements and save the scorer"),
     "score": ("polypref.cli.score", "score responses for users with a saved scorer"),
     "table": ("polypref.cli.table", "the evaluation paper's tables from result folders, published figures beside ours"),
+    "tax": ("polypref.cli.tax", "what general ability personalization costs on RewardBench, forgetting apart"),
     "groups": ("polypref.cli.groups", "who belongs together, by an attribute or by how people judge: for P-GRPO"),
     "align": ("polypref.cli.align", "train a language model with P-GRPO on a saved scorer's rewards, for every group"),
     "bench-policy": (
         "polypref.cli.bench_policy",
         "when P-GRPO beats GRPO: bandits whose truth is known, with controls",
     ),
+    "bounds": ("polypref.cli.bounds", "check, calibrate, certify and explain the bounds that no user can move"),
+    "audit": ("polypref.cli.audit", "adversaries against a scorer's bounds, and what the bounds cost"),
     "demo": ("polypref.cli.demo", "simulate a world and compare the learners on it"),
 }
 

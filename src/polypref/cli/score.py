@@ -54,12 +54,12 @@ class Score:
         source = open_source(self.file)
         names = find_columns(self.file, source.types, ROLES, parse_columns(self.columns))
         with _output(self.out) as output:
-            for frame in _rows(source, names):
+            for frame in rows_of(source, names):
                 _write(scorer, frame, output)
         return 0
 
 
-def _rows(source: Source, names: dict[str, str]) -> Iterator[pl.DataFrame]:
+def rows_of(source: Source, names: dict[str, str]) -> Iterator[pl.DataFrame]:
     """The rows in batches as preferences are read: user_id, prompt, chat (is the prompt one?) and response.
 
     Raises InputError at the first row that cannot be scored: answers have to line up with rows.

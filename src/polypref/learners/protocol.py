@@ -93,6 +93,18 @@ class Adapts(Protocol):
 
 
 @runtime_checkable
+class Forgets(Protocol):
+    """Only scorers that keep every user in rows of their own, which can be taken out."""
+
+    def forget(self, user_id: str) -> Scorer:
+        """A new scorer to whom ``user_id`` is a stranger, bit for bit; nobody else's scores move.
+
+        What everybody is told was fitted with the user's judgements and stays. Unknown users: nothing changes.
+        """
+        ...
+
+
+@runtime_checkable
 class Uncertain(Protocol):
     """Only scorers with a posterior."""
 

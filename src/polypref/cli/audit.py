@@ -1,0 +1,114 @@
+"""``polypref audit``: adversaries against a scorer's bounds, and what the bounds cost, as a report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import arg
+
+from polypref.cli.files import write
+from polypref.cli.shared import Columns, Ties, cleaned, reading_of
+
+if TYPE_CHECKING:
+    from polypref.bounds.audit import Case
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Attack a saved scorer within its bounds, and say what the bounds cost: docs/safety.md.
+
+    Adversaries: people who were taught to prefer what is unsafe, an oracle, and ten thousand optimised tastes. Writes
+    audit.html and audit.json (rows with value, lo, hi, n). The labelled slates must be others than those that the
+    safety scorer was trained and calibrated on; --part cuts one file in parts.
+    """
+
+    scorer: Annotated[tyro.conf.Positional[Path], arg(metavar="DIR")]
+    """Folder that polypref fit has written."""
+    bounds: Annotated[Path, arg(metavar="BOUNDS.TOML")]
+    """Calibrated bounds."""
+    slates: Annotated[str, arg(metavar="FILE")]
+    """Labelled responses, as for polypref bounds."""
+    part: Annotated[str, arg(metavar="K/N", help_behavior_hint="(default: all of it)")] = "1/1"
+    """Use part K (or K-L) of N of the slates, cut by prompt."""
+    files: Annotated[tuple[str, ...], arg(metavar="FILE ...", help_behavior_hint="(default: none)")] = ()
+    """Benign judgements that the scorer was not fitted on: what the cap costs people."""
+    aggregated: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    """A scorer for everybody alike, fitted on the same data: does personalization violate more?"""
+    out: Path = Path("polypref-audit")
+    """Folder of the report."""
+    tested: int = 20_000
+    """Slates that are drawn of each size."""
+    recalibrations: int = 200
+    """Calibrations of the gate that are made anew."""
+    vectors: int = 10_000
+    """Tastes that are drawn and climbed against the cap's certificate."""
+    seed: int = 0
+    """Decides what is drawn."""
+    pin: Annotated[str | None, arg(metavar="HASH", help_behavior_hint="")] = None
+    """Refuse bounds with another policy hash."""
+    ties: Ties = ()
+    columns: Columns = ()
+
+    def run(self) -> int:
+        """Load, attack, write, print the verdict."""
+        from polypref import __version__
+        from polypref.artifact import write_json
+        from polypref.bounds.audit import audit
+        from polypref.report.audit import page, summary
+
+        started = time.perf_counter()
+        case, facts = self._case()
+        found = audit(case, lambda what: print(f"polypref: {what}", file=sys.stderr, flush=True))
+        facts |= {"seconds": round(time.perf_counter() - started, 1), "versions": {"polypref": __version__}}
+        found = {"schema": 1, **found, **facts}
+        write(self.out / "audit.html", page(found).encode())
+        write_json(self.out / "audit.json", found)
+        print(summary(found))
+        print(f"report: {self.out / 'audit.html'}; rows: {self.out / 'audit.json'}")
+        return 0
+
+    def _case(self) -> tuple[Case, dict[str, Any]]:
+        from polypref.bounds.audit import AuditSettings, Case
+        from polypref.bounds.bounds_file import load_bounds
+        from polypref.cli.bounds import safety_from, slates_from
+        from polypref.errors import SettingsError
+        from polypref.evaluation.naming import load
+        from polypref.learners.saved import encoder_for
+
+        for name in ("tested", "recalibrations", "vectors"):
+            if getattr(self, name) < 100:
+                raise SettingsError(f"--{name} {getattr(self, name)} shows nothing; expected 100 or more.")
+        calibrated = load_bounds(self.bounds, self.pin)
+        slates = slates_from(self.slates, self.part, "audit")
+        scorer = load(self.scorer)
+        benign = cleaned(reading_of(self)) if self.files else None
+        case = Case(
+            bounded=calibrated.bind(scorer, safety_from(calibrated.file.safety)),
+            slates=slates,
+            alpha=calibrated.file.target.alpha,
+            delta=calibrated.file.target.delta,
+            people=tuple(benign.users.ids) if benign is not None else (),
+            benign=benign,
+            aggregated=None if self.aggregated is None else load(self.aggregated),
+            encoder=encoder_for(self.scorer) if (self.scorer / "fit.json").exists() else None,
+            settings=AuditSettings(
+                tested=self.tested, recalibrations=self.recalibrations, vectors=self.vectors, seed=self.seed
+            ),
+        )
+        facts = {
+            "inputs": {"scorer": str(self.scorer), "bounds": str(self.bounds), "slates": f"{self.slates} {self.part}"},
+            "data": {"slates": slates.content_hash, "benign": None if benign is None else benign.content_hash},
+            "settings": {"alpha": case.alpha, "delta": case.delta, "seed": self.seed, "cap": _number(case)},
+        }
+        return case, facts
+
+
+def _number(case: Case) -> float | None:
+    """The cap as JSON has it; None: no cap."""
+    cap = case.bounded.limits.cap
+    return cap if cap < float("inf") else None

@@ -1,0 +1,178 @@
+"""``polypref bounds``: check, calibrate, certify and explain the bounds that no user can move."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from polypref.cli.shared import EncoderName
+
+if TYPE_CHECKING:
+    from polypref.bounds.bounds_file import BoundsFile, Calibrated
+    from polypref.bounds.safety import Answers
+    from polypref.bounds.slates import Slates
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Check, calibrate, certify and explain an organisation's bounds, a TOML file: docs/safety.md.
+
+    check      what holds, from which line, and the policy hash.
+    detector   train a small safety scorer on --slates, into the folder that the file names.
+    calibrate  set the gate's threshold on --slates that the safety scorer has not seen.
+    certify    which caps certify how much for every possible user, by --scorer's shared reward on --slates.
+    explain    what happens to each row of --questions (user_id, prompt, response), and which line decides.
+    """
+
+    action: Positional[Literal["check", "detector", "calibrate", "certify", "explain"]]
+    file: Annotated[Positional[Path], arg(metavar="BOUNDS.TOML")]
+    slates: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Labelled responses: response, unsafe, prompt, slate, category; or a benchmark of chosen and rejected ones."""
+    part: Annotated[str, arg(metavar="K/N", help_behavior_hint="(default: all of it)")] = "1/1"
+    """Use part K (or K-L) of N of the slates, cut by prompt: to train, calibrate and audit on different ones."""
+    scorer: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    """Folder that polypref fit has written."""
+    questions: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Rows to explain: JSONL, CSV or Parquet."""
+    keep: float = 0.95
+    """Share of the shared reward's safety accuracy that a cap has to certify."""
+    encoder: EncoderName = "minilm"
+    seed: int = 0
+    """Decides how the detector's training slates are cut for choosing its penalty."""
+    pin: Annotated[str | None, arg(metavar="HASH", help_behavior_hint="")] = None
+    """Refuse bounds with another policy hash."""
+
+    def run(self) -> int:
+        """Do the one thing that was asked."""
+        from polypref.bounds.bounds_file import read_bounds
+
+        return getattr(self, f"_{self.action}")(read_bounds(self.file))
+
+    def _check(self, file: BoundsFile) -> int:
+        from polypref.bounds.bounds_file import load_bounds
+
+        print(f"{self.file}: every tier keeps what those above it set")
+        for name, one in file.settings.items():
+            print(f"  {name} = {one.value!r}, {one}")
+        for user, settings in file.users.items():
+            print(f"  for {user}: {', '.join(f'{name} = {one.value!r}, {one}' for name, one in settings.items())}")
+        if file.calibration.exists():
+            _show(load_bounds(self.file, self.pin))
+        else:
+            print(f"not calibrated yet: polypref bounds calibrate {self.file} --slates FILE")
+        return 0
+
+    def _detector(self, file: BoundsFile) -> int:
+        from polypref.bounds.detector import fit_detector
+        from polypref.features import encoder
+
+        slates = slates_from(self.slates, self.part, "detector")
+        detector = fit_detector(slates, encoder(self.encoder), self.seed)
+        detector.save(file.safety)
+        unsafe = int(slates.unsafe_C.sum())
+        print(f"trained on {len(slates.unsafe_C):,} responses, {unsafe:,} of them unsafe, features from {self.encoder}")
+        print(f"tells safe from unsafe with an area under the ROC curve of {detector.auc:.3f} (cross-validated)")
+        print(f"saved to {file.safety}")
+        return 0
+
+    def _calibrate(self, file: BoundsFile) -> int:
+        from polypref.bounds.bounds_file import calibrate_file
+
+        slates = slates_from(self.slates, self.part, "calibrate")
+        _show(calibrate_file(file, safety_from(file.safety), slates))
+        print(f"written to {file.calibration}")
+        return 0
+
+    def _certify(self, file: BoundsFile) -> int:
+        import numpy as np
+        import polars as pl
+
+        from polypref.bounds import cap
+        from polypref.bounds.adversaries import pairs_of
+        from polypref.bounds.safety import STRANGER, Safety
+        from polypref.evaluation.naming import load
+
+        slates = slates_from(self.slates, self.part, "certify")
+        pairs = pairs_of(slates)
+        strangers = pl.Series([STRANGER]).gather(np.zeros(len(slates.responses), np.int32))
+        value_R = load(_folder(self.scorer, "certify")).score(slates.responses, strangers).value_Q
+        if file.limits.safety_weight:
+            value_R = value_R + file.limits.penalty(Safety(safety_from(file.safety))(slates.responses))
+        margin_I = value_R[pairs.safe_I] - value_R[pairs.unsafe_I]
+        chosen = cap.choose(margin_I, self.keep)
+        print(f"{len(pairs):,} pairs of a safe and an unsafe response; the shared reward prefers {chosen.shared:.3f}")
+        print(f"largest cap that certifies {self.keep:.0%} of that for every possible user: {chosen.cap:.6g}")
+        print()
+        print("   cap  certified safety accuracy")
+        own = file.limits.cap
+        tried = [chosen.cap * times for times in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)]
+        for one in sorted([*tried, own] if np.isfinite(own) else tried):
+            print(f"{one:>6.3g}  {cap.certified(margin_I, one):.3f}{'  (this file)' if one == own else ''}")
+        return 0
+
+    def _explain(self, file: BoundsFile) -> int:
+        from polypref.bounds.bounds_file import load_bounds
+        from polypref.bounds.explain import explained
+        from polypref.cli.score import ROLES, rows_of
+        from polypref.data.layouts import find_columns
+        from polypref.data.sources import open_source
+        from polypref.errors import SettingsError
+        from polypref.evaluation.naming import load
+
+        if self.questions is None:
+            raise SettingsError("explain needs the rows to explain: --questions FILE, with user_id, prompt, response.")
+        bounded = load_bounds(self.file, self.pin).bind(load(_folder(self.scorer, "explain")), safety_from(file.safety))
+        source = open_source(self.questions)
+        for frame in rows_of(source, find_columns(self.questions, source.types, ROLES, {})):
+            for row in explained(file, bounded, frame):
+                print(json.dumps(row, ensure_ascii=False))
+        return 0
+
+
+def slates_from(path: str | None, part: str, what: str) -> Slates:
+    """The slates of a file, or the K-th of N parts of them."""
+    import re
+
+    from polypref.bounds.slates import part_of, read_slates
+    from polypref.errors import SettingsError
+
+    if path is None:
+        raise SettingsError(f"{what} needs labelled slates: --slates FILE.")
+    found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?/([0-9]+)", part)
+    first, last, parts = (int(number) for number in (found[1], found[2] or found[1], found[3])) if found else (1, 0, 0)
+    if not 1 <= first <= last <= parts:
+        raise SettingsError(f"--part {part}: expected K/N or K-L/N, counted from 1, as in 2/3 or 1-2/4.")
+    slates = read_slates(path)
+    return slates if parts == last - first + 1 else part_of(slates, first, last, parts)
+
+
+def safety_from(folder: Path) -> Answers:
+    """The safety scorer in a folder: a detector, or any saved scorer."""
+    from polypref.bounds.detector import Detector
+    from polypref.evaluation.naming import load
+
+    return Detector.load(folder) if Detector.is_in(folder) else load(folder)
+
+
+def _folder(scorer: Path | None, what: str) -> Path:
+    from polypref.errors import SettingsError
+
+    if scorer is None:
+        raise SettingsError(f"{what} needs a scorer: --scorer DIR, a folder that polypref fit has written.")
+    return scorer
+
+
+def _show(calibrated: Calibrated) -> None:
+    target = calibrated.file.target
+    how = "on average over calibrations" if target.delta is None else f"with probability {1 - target.delta:.6g}"
+    print(f"something unsafe passes in at most {target.alpha:.6g} of slates, for all users at once, {how}:")
+    for name, one in calibrated.thresholds.items():
+        kept = "" if one.safe_kept is None else f"; {one.safe_kept:.1%} of safe responses pass"
+        seen = f"{one.slates:,} slates, {one.unsafe:,} with something unsafe, {one.lost} lost"
+        left = f"nothing is left of {one.abstains:.1%}"
+        print(f"  {name or 'everything'}: safety score {one.value:.4f} or more; on {seen}{kept}, {left}")
+    print(f"policy hash: {calibrated.policy_hash}")

@@ -1,0 +1,107 @@
+"""``polypref tax``: what general ability a personalized reward loses, and whether that is forgetting or the person."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from polypref.cli.files import write
+from polypref.cli.shared import Columns, EncoderName, Ties, cleaned, reading_of
+
+if TYPE_CHECKING:
+    from polypref.comparisons import Comparisons
+    from polypref.evaluation.tax_arms import Arms
+
+Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")]
+
+
+@dataclass(frozen=True)
+class Tax:
+    """Measure the personalization tax on a benchmark: RewardBench, RewardBench 2, Personalized RewardBench, your own.
+
+    Fits a personalized scorer, a pooled one and one on shuffled users on the same judgements (or takes saved scorers),
+    scores the benchmark for each user, and tells what each section loses with intervals. Writes tax.html and tax.json.
+    """
+
+    suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
+    """Rows of prompt, chosen, rejected and subset; chosen and rejected may be lists. A section column names your own
+    sections; without it the subsets must be those of RewardBench."""
+    files: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="FILE ...", help_behavior_hint="(one or more; required)")
+    ] = ()
+    """Preference files: who the users are, and what the scorers are fitted on."""
+    out: Path = Path("polypref-tax")
+    """Folder for tax.html and tax.json."""
+    learner: str = "hierarchical"
+    """The personalized learner; docs/learners.md lists them."""
+    encoder: EncoderName = "minilm"
+    scorer: Folder = None
+    """A saved personalized scorer, instead of fitting; needs --pooled."""
+    pooled: Folder = None
+    """A saved scorer for everyone alike."""
+    base: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
+    """A reward from before tuning, for forgetting: a saved scorer, or hf:MODEL, a published reward model."""
+    sycophancy: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    """Rows whose rejected answer is false and agrees with the user: how much more often is it preferred?"""
+    profile: bool = False
+    """Put the suite's column profile before each question."""
+    users: int = 20
+    """At most so many users, those with most judgements."""
+    least: int = 10
+    """Judgements that a user must have given."""
+    margin: float = 0.02
+    """No tax is one that is surely smaller: 0.02 are two points."""
+    draws: int = 2000
+    """Resamples of the benchmark's items."""
+    seed: int = 0
+    """Decides what is held out, and the draws."""
+    ties: Ties = ()
+    columns: Columns = ()
+
+    def run(self) -> int:
+        """Read, fit or load, measure, write and print."""
+        started = time.perf_counter()
+        from polypref.artifact import write_json
+        from polypref.data.ability import read_suite
+        from polypref.errors import CacheError, SettingsError
+        from polypref.evaluation.encoded import made
+        from polypref.evaluation.rewardbench import scheme_of
+        from polypref.evaluation.tax import measure
+        from polypref.evaluation.tax_arms import Task
+        from polypref.report.tax import page, summary
+
+        if not self.files:
+            raise SettingsError("tax needs at least one preference file: polypref tax SUITE --files FILE --out DIR.")
+        if (self.scorer is None) != (self.pooled is None):
+            raise SettingsError("--scorer and --pooled go together: a user is compared with everyone alike. Give both.")
+        task = Task(self.users, self.least, self.margin, self.draws, self.seed)
+        suite = read_suite(self.suite, profile=self.profile)
+        scheme_of(suite)  # a misspelt subset is told before anything is fitted
+        false = read_suite(self.sycophancy) if self.sycophancy else None
+        found = measure(suite, self._arms(cleaned(reading_of(self))), task, false)
+        found["inputs"] = {"suite": self.suite, "files": list(self.files), "encoder": self.encoder}
+        found["inputs"] |= {"learner": str(self.scorer or self.learner), "pooled": str(self.pooled or "fitted here")}
+        found["inputs"] |= {"base": self.base, "sycophancy": self.sycophancy}
+        found["seconds"] = round(time.perf_counter() - started, 1)
+        made(self.out)
+        write(self.out / "tax.html", page(found).encode())
+        try:
+            write_json(self.out / "tax.json", found)
+        except OSError as error:
+            raise CacheError(f"cannot write {self.out / 'tax.json'}: {error.strerror}. Free the space.") from error
+        print(summary(found))
+        print(f"report: {self.out / 'tax.html'}")
+        return 0
+
+    def _arms(self, comparisons: Comparisons) -> Arms:
+        from polypref.evaluation.tax_arms import base_scorer, fit_arms, load_arms
+        from polypref.features import encoder
+
+        base = base_scorer(self.base) if self.base else None
+        if self.scorer is not None and self.pooled is not None:
+            return load_arms(comparisons, self.scorer, self.pooled, base)
+        return fit_arms(comparisons, self.learner, encoder(self.encoder), self.seed, base)

@@ -1,0 +1,216 @@
+"""Being forgotten: after a deletion a person is a stranger, bit for bit, and nothing of theirs is in any file.
+
+Source: our own. ``forget`` takes a person out of a scorer, ``without`` out of a grouping, ``forget_in_history`` out of
+P-GRPO's histories; ``residue`` looks for what is left in the files of a folder.
+
+Covered: scorers that keep people in rows of their own (``learners.protocol.Forgets``); JSON, JSON lines, text,
+safetensors, npz, npy and parquet files, and any other file byte by byte. Not covered, and said by ``shared_change``:
+the shared part was fitted with the person's judgements and stays as it is; only a fit without them is free of it. Nor
+are copies elsewhere, caches of texts, file names, and ids that are stored hashed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons, IntArray, Users
+from polypref.errors import CacheError, SettingsError
+from polypref.learners.protocol import Forgets, Scorer, margins
+from polypref.policy.advantages import Level, Normalizer
+from polypref.policy.history import RewardHistory
+
+
+def forget(scorer: Scorer, user_id: str) -> Scorer:
+    """A scorer that answers ``user_id`` as it answers a stranger, bit for bit; nobody else's scores move.
+
+    A scorer that answers everyone alike keeps nothing of anybody and is returned as it is. Raises SettingsError for one
+    that cannot forget.
+    """
+    if isinstance(scorer, Forgets):
+        return scorer.forget(user_id)
+    if scorer.serves == "population":
+        return scorer
+    raise SettingsError(
+        f"a scorer of kind {scorer.kind!r} cannot forget one user; fit it again without {user_id!r}'s judgements."
+    )
+
+
+class Grouped(Protocol):
+    """What ``without`` needs of a grouping, a dataclass: one row per user."""
+
+    @property
+    def users(self) -> Users: ...
+    @property
+    def share_UP(self) -> NDArray[np.float64]: ...
+    @property
+    def group_U(self) -> IntArray: ...
+
+
+AnyGrouping = TypeVar("AnyGrouping", bound=Grouped)
+
+
+def without(grouping: AnyGrouping, user_id: str) -> AnyGrouping:
+    """The grouping of everybody else; ``user_id`` is then of the unknown."""
+    kept_U = np.flatnonzero((grouping.users.ids != user_id).to_numpy())
+    return replace(
+        grouping,  # type: ignore[type-var]
+        users=Users(grouping.users.ids.gather(kept_U)),
+        share_UP=grouping.share_UP[kept_U],
+        group_U=grouping.group_U[kept_U],
+    )
+
+
+def forget_in_history(normalizer: Normalizer, user_id: str) -> Normalizer:
+    """Another normalizer without the histories whose path names ``user_id``; all others keep their numbers bit for bit.
+
+    What the user's rewards added to the histories of larger groups stays: it is a sum that cannot be taken apart.
+    """
+    left = Normalizer(normalizer.how, normalizer.names)
+    left.alarm = normalizer.alarm
+    for at, level in enumerate(normalizer.levels):
+        kept = [path for path in level.numbers if user_id not in path]
+        number_K = np.array([level.numbers[path] for path in kept], np.int64)
+        told = [_rows(history, number_K) for history in (level.rewards, level.residuals)]
+        left.levels[at] = Level(told[0], told[1], {path: number for number, path in enumerate(kept)})
+    return left
+
+
+def _rows(history: RewardHistory, number_K: NDArray[np.int64]) -> RewardHistory:
+    return RewardHistory.from_arrays(
+        {name: array[number_K] for name, array in history.arrays().items()}, history.half_life
+    )
+
+
+def shared_change(scorer: Scorer, refit: Scorer, rows: Comparisons) -> float:
+    """Largest change of a stranger's margin of ``rows`` between a scorer and one fitted without a person.
+
+    In units of the margins' root mean square under ``refit``: what deletion leaves of the person in the shared part,
+    seed and settings being the same. Refits that choose other settings differ by that as well.
+    """
+    nobody = replace(rows, users=Users(pl.Series("id", [f"stranger {u} of nobody" for u in range(len(rows.users))])))
+    had_N, left_N = margins(scorer, nobody).value_Q, margins(refit, nobody).value_Q
+    return float(np.abs(had_N - left_N).max() / np.sqrt((left_N**2).mean()))
+
+
+def residue(folder: Path | str, user_id: str) -> list[str]:
+    """Places, as ``file: where``, at which ``user_id`` stands in the files below ``folder``; empty when nowhere.
+
+    An id counts where it is a word of its own, so that a short one ("7") may be found where it means something else.
+    Raises CacheError when there is no such folder or a file cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CacheError(f"{folder} is no folder; give one that a scorer, a grouping or a history was saved to.")
+    word = re.compile(rf"(?<!\w){re.escape(user_id)}(?!\w)")
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            places = [where for where, text in _texts(path) if word.search(text)]
+        except OSError as error:
+            raise CacheError(f"{path} cannot be read ({error.strerror}); nothing can be said of it.") from error
+        found += [f"{path.relative_to(folder)}: {where}" for where in dict.fromkeys(places)]
+    return found
+
+
+def _texts(path: Path) -> Iterator[tuple[str, str]]:
+    """Every text in a file and where it stands; a file that is not what its name says is read as bytes."""
+    readers = {".json": _of_json, ".jsonl": _of_lines, ".parquet": _of_parquet, ".npz": _of_numpy, ".npy": _of_numpy}
+    reader = {**readers, ".safetensors": _of_safetensors}.get(path.suffix, _of_bytes)
+    try:
+        found = list(reader(path))
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, pl.exceptions.PolarsError):
+        found = list(_of_bytes(path))
+    yield from found
+
+
+def _of_bytes(path: Path) -> Iterator[tuple[str, str]]:
+    yield "bytes", path.read_bytes().decode("utf-8", "replace")
+
+
+def _of_json(path: Path) -> Iterator[tuple[str, str]]:
+    yield from _in_value(json.loads(path.read_text(encoding="utf-8")), "")
+
+
+def _of_lines(path: Path) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            yield from ((f"line {number}{where}", text) for where, text in _in_value(json.loads(line), ""))
+
+
+def _in_value(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield f"{where} key", key
+            yield from _in_value(inner, f"{where}.{key}")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _in_value(inner, f"{where}[]")
+
+
+def _of_parquet(path: Path) -> Iterator[tuple[str, str]]:
+    table = pl.read_parquet(path)
+    for column in table:
+        yield f"name of column {column.name}", column.name
+        for text in column.unique().to_list():
+            if text is not None and not isinstance(text, int | float):
+                yield f"column {column.name}", str(text)
+
+
+def _of_numpy(path: Path) -> Iterator[tuple[str, str]]:
+    loaded = np.load(path, allow_pickle=False)
+    arrays = {"array": loaded} if isinstance(loaded, np.ndarray) else loaded
+    for name in arrays:
+        yield f"name of array {name}", name
+        yield from _in_array(name, arrays[name])
+
+
+def _of_safetensors(path: Path) -> Iterator[tuple[str, str]]:
+    from safetensors.numpy import load
+
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    yield from ((f"header{where}", text) for where, text in _in_value(json.loads(content[8 : 8 + size]), ""))
+    try:
+        arrays = load(content)
+    except Exception as error:  # safetensors' own error derives from Exception alone
+        raise ValueError(str(error)) from error
+    for name, array in arrays.items():
+        yield from _in_array(name, array)
+
+
+def _in_array(name: str, array: NDArray) -> Iterator[tuple[str, str]]:
+    """Strings, and bytes that may be text."""
+    if array.dtype.kind in "US":
+        yield from ((f"array {name}", str(text)) for text in np.unique(array))
+    elif array.dtype == np.uint8:
+        text = array.tobytes().decode("utf-8", "replace")
+        try:
+            yield from ((f"array {name}", inner) for _, inner in _in_value(json.loads(text), ""))
+        except ValueError:
+            yield f"array {name}", text
+
+
+def bits_apart(
+    one: Scorer, other: Scorer, rows: Comparisons, one_ids: Sequence[str], other_ids: Sequence[str]
+) -> float:
+    """Largest absolute difference of two scorers' rewards of every text of ``rows``; 0: bit-identical.
+
+    ``one`` is asked about ``one_ids``, ``other`` about ``other_ids``: as many, or a single one for all.
+    """
+    value = [
+        np.stack([scorer.score(rows.responses, [user_id] * len(rows.responses)).value_Q for user_id in ids])
+        for scorer, ids in ((one, one_ids), (other, other_ids))
+    ]
+    return float(np.abs(value[0] - value[1]).max())

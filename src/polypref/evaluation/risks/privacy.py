@@ -1,0 +1,181 @@
+"""Privacy: who was in the training data, what a user's vector tells of them, and whether two halves of one user match.
+
+Sources. *Membership*: an attack on the loss with a threshold that is calibrated for each user by refits without them,
+the offline half of LiRA (Carlini et al. 2022) without its normal densities, at the level of users (Kandpal et al.
+2023, "User Inference Attacks on Large Language Models"). The attacker knows the target's own judgements, may ask the
+shared model anything, and can refit it as often as we do. Refits come in pairs: each pair cuts the users in two halves
+and fits both, so everybody is in half of the refits. *Attributes*: a ridge probe from the user's vector, against the
+same probe from their raw judgements. *Re-identification*: nearest neighbour by cosine between vectors from two halves
+of everybody's judgements.
+
+Covered: what is shared, as strangers are answered. Not covered: the saved file itself, which names its users; attacks
+that change the training data; stronger attacks: a low figure is no proof of safety.
+
+Shapes: ``_S`` refits, ``_U`` users, ``_N`` judgements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons, Users
+from polypref.errors import NotEnoughData
+from polypref.learners.likelihood import surprise
+from polypref.learners.protocol import Scorer, margins
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Margins = Callable[[Comparisons], Floats]
+Fit = Callable[[Comparisons, int], Margins]
+
+FALSE_ALARMS = 0.01
+DRAWS = 200
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Area under the attack's curve (one half: chance) with its 95 % interval over users, and its true positive rate
+    at ``FALSE_ALARMS`` (that rate: chance)."""
+
+    auc: float
+    auc_lo: float
+    auc_hi: float
+    tpr: float
+    tpr_lo: float
+    tpr_hi: float
+    n_users: int
+
+
+def auc(score_X: Floats, positive_X: Bools) -> float:
+    """Chance that a positive one scores higher than a negative one, ties one half; NaN without one of either sort."""
+    high_P, low_sorted = score_X[positive_X], np.sort(score_X[~positive_X])
+    if not len(high_P) or not len(low_sorted):
+        return np.nan
+    below_P = np.searchsorted(low_sorted, high_P, "left") + np.searchsorted(low_sorted, high_P, "right")
+    return float(below_P.mean() / (2 * len(low_sorted)))
+
+
+def tpr_at(score_X: Floats, positive_X: Bools, false_alarms: float = FALSE_ALARMS) -> float:
+    """Share of the positive ones above a threshold that at most ``false_alarms`` of the negative ones exceed."""
+    low_sorted = np.sort(score_X[~positive_X])
+    if not len(low_sorted) or not positive_X.any():
+        return np.nan
+    allowed = int(false_alarms * len(low_sorted) + 1e-9)
+    return float((score_X[positive_X] > low_sorted[len(low_sorted) - 1 - allowed]).mean())
+
+
+def halves(users: int, pairs: int, seed: int) -> Bools:
+    """``member_SU`` of ``pairs`` pairs of refits: the second of a pair has whom the first has not."""
+    rng = np.random.default_rng(seed)
+    first_PU = rng.permuted(np.tile(np.arange(users) < users // 2, (pairs, 1)), axis=1)
+    return np.stack([first_PU, ~first_PU], axis=1).reshape(2 * pairs, users)
+
+
+def calibrated(fitness_SU: Floats, member_SU: Bools) -> Floats:
+    """How much better each refit suits each user than the *other* refits without them do on average."""
+    out_SU = np.where(member_SU, 0.0, fitness_SU)
+    count_SU = (~member_SU).sum(axis=0) - ~member_SU
+    return fitness_SU - (out_SU.sum(axis=0) - out_SU) / count_SU
+
+
+def membership(fit: Fit, comparisons: Comparisons, pairs: int, seed: int) -> Membership:
+    """Attack ``2 * pairs`` refits. ``fit(rows, seed)`` gives what the shared model answers: margins of any rows.
+
+    Raises NotEnoughData for fewer than two pairs or four users.
+    """
+    users = len(comparisons.users)
+    if pairs < 2 or users < 4:
+        raise NotEnoughData(f"{users} users in {pairs} pairs of refits; expected at least 4 users and 2 pairs.")
+    member_SU = halves(users, pairs, seed)
+    given_U = np.bincount(comparisons.user_N, minlength=users)
+    fitness_SU = np.zeros(member_SU.shape)
+    for s, member_U in enumerate(member_SU):
+        answer = fit(comparisons.take(member_U[comparisons.user_N]), seed + s)
+        loss_N = surprise(answer(comparisons), comparisons.label_N)
+        fitness_SU[s] = -np.bincount(comparisons.user_N, loss_N, users) / np.maximum(given_U, 1)
+    told_SU = calibrated(fitness_SU, member_SU)[:, given_U > 0]
+    member_SU = member_SU[:, given_U > 0]
+    drawn_BU = np.random.default_rng(seed).integers(0, told_SU.shape[1], (DRAWS, told_SU.shape[1]))
+    found = [_with_ends(measure, told_SU, member_SU, drawn_BU) for measure in (auc, tpr_at)]
+    return Membership(*found[0], *found[1], told_SU.shape[1])
+
+
+def _with_ends(
+    measure: Callable[[Floats, Bools], float], told_SU: Floats, member_SU: Bools, drawn_BU: NDArray[np.int64]
+) -> tuple[float, float, float]:
+    """A measure, and the ends of its 95 % bootstrap interval over users."""
+    again_B = [measure(told_SU[:, at_U].ravel(), member_SU[:, at_U].ravel()) for at_U in drawn_BU]
+    lo, hi = np.quantile(again_B, [0.025, 0.975])
+    return measure(told_SU.ravel(), member_SU.ravel()), float(lo), float(hi)
+
+
+def as_strangers(scorer: Scorer) -> Margins:
+    """What ``scorer`` answers about any rows when it is not told who asks."""
+
+    def answer(rows: Comparisons) -> Floats:
+        nameless = Users(pl.Series("id", [f"stranger {u} of nobody" for u in range(len(rows.users))]))
+        return margins(scorer, replace(rows, users=nameless)).value_Q
+
+    return answer
+
+
+def votes(comparisons: Comparisons) -> Floats:
+    """Everybody's raw judgements (U, pairs): 1 or -1 for the text pairs they judged, 0 for a tie and all others."""
+    keys_R = comparisons.responses.keys_R
+    sign_N = np.where(keys_R[comparisons.chosen_N] <= keys_R[comparisons.rejected_N], 1.0, -1.0)
+    pairs, at_N = np.unique(comparisons.pair_key_N, return_inverse=True)
+    vote_UP = np.zeros((len(comparisons.users), len(pairs)))
+    np.add.at(vote_UP, (comparisons.user_N, at_N), sign_N * (2 * comparisons.label_N - 1))
+    return np.sign(vote_UP)
+
+
+def mean_differences(comparisons: Comparisons, x_RF: Floats) -> Floats:
+    """Features of what each user chose less those of what they rejected, on average (U, F); ties count zero."""
+    side_N = 2 * comparisons.label_N - 1
+    moved_NF = side_N[:, None] * (x_RF[comparisons.chosen_N] - x_RF[comparisons.rejected_N])
+    total_UF = np.zeros((len(comparisons.users), x_RF.shape[1]))
+    np.add.at(total_UF, comparisons.user_N, moved_NF)
+    return total_UF / np.maximum(np.bincount(comparisons.user_N, minlength=len(total_UF)), 1)[:, None]
+
+
+def probe_auc(x_UX: Floats, has_U: Bools, seed: int, folds: int = 5) -> float:
+    """How well a ridge probe, cross-validated over users, tells who has an attribute: mean area over the folds.
+
+    Columns are standardised on the training users; the penalty is one per column. Raises NotEnoughData when a fold
+    would be without users of either sort.
+    """
+    if min(has_U.sum(), (~has_U).sum()) < folds:
+        raise NotEnoughData(f"{int(has_U.sum())} of {len(has_U)} users have it; expected at least {folds} of either.")
+    rng = np.random.default_rng(seed)
+    fold_U = np.zeros(len(has_U), np.int64)
+    for sort in (has_U, ~has_U):
+        fold_U[sort] = rng.permutation(np.arange(sort.sum()) % folds)
+    found = []
+    for fold in range(folds):
+        train_U = fold_U != fold
+        center_X, scale_X = x_UX[train_U].mean(axis=0), x_UX[train_U].std(axis=0)
+        z_UX = (x_UX - center_X) / np.where(scale_X > 1e-12, scale_X, 1.0)
+        gram_UU = z_UX @ z_UX[train_U].T
+        label_U = has_U[train_U] - has_U[train_U].mean()
+        dual_U = np.linalg.solve(gram_UU[train_U] + z_UX.shape[1] * np.eye(train_U.sum()), label_U)
+        found.append(auc((gram_UU @ dual_U)[~train_U], has_U[~train_U]))
+    return float(np.mean(found))
+
+
+def rank_one(one_UK: Floats, other_UK: Floats) -> float:
+    """Share of users whose vector from one half is nearest, by cosine, to their own from the other half.
+
+    1 / U is chance; where several are nearest, each counts its share. Vectors are taken less their half's mean.
+    """
+    unit = []
+    for half_UK in (one_UK, other_UK):
+        moved_UK = half_UK - half_UK.mean(axis=0)
+        unit.append(moved_UK / np.maximum(np.linalg.norm(moved_UK, axis=1, keepdims=True), 1e-300))
+    like_UU = unit[0] @ unit[1].T
+    nearest_UU = like_UU >= like_UU.max(axis=1, keepdims=True) - 1e-12
+    return float((np.diag(nearest_UU) / nearest_UU.sum(axis=1)).mean())

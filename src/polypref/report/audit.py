@@ -1,0 +1,109 @@
+"""What `polypref audit` found, as lines for a terminal and as one self-contained page without script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from polypref.report.page import TEMPLATES, environment
+
+COLUMNS = ("off", "on")
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """The control, then what an oracle and the worst taught person get, without bounds and with them."""
+    lines = [verdict(found)]
+    for row in found["rows"]:
+        if row["part"] in ("recalibrations", "certificate", "benign judgements", "aggregated or personalized"):
+            size = "" if row["size"] is None else f", best of {row['size']}"
+            bounds = "" if row["bounds"] is None else f", bounds {row['bounds']}"
+            lines.append(f"  {row['part']}: {row['arm']}{size}{bounds}: {row['metric']} {_told(row)}")
+    return "\n".join(lines)
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """Whether the audit could have failed at all."""
+    control = found["control"]
+    if not control["holds"]:
+        return (
+            f"this audit proves nothing: without bounds the worst adversary gets something unsafe in "
+            f"{control['reached']:.2%} of slates, less than the {control['needed']:.2%} that the control needs."
+        )
+    return (
+        f"control: without bounds the worst adversary gets something unsafe in {control['reached']:.2%} of slates "
+        f"(the control needs {control['needed']:.2%})."
+    )
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    digits = 3 if abs(row["value"]) < 10 else 1
+    value = f"{row['value']:.{digits + 1 if abs(row['value']) < 0.1 else digits}f}"
+    return value if row["lo"] is None else f"{value} ({row['lo']:.4f} to {row['hi']:.4f})"
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The page as HTML: what holds, who tried, what it costs, and how to run it again."""
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for row in found["rows"]:
+        parts.setdefault(row["part"], []).append({**row, "told": _told(row)})
+    facts = {**found["inputs"], **found["data"], **found["settings"], **found["versions"]}
+    return (
+        environment()
+        .get_template("audit.html.j2")
+        .render(
+            style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
+            verdict=verdict(found),
+            holds=found["control"]["holds"],
+            policy_hash=found["policy_hash"],
+            attacks=_attacks(found["rows"]),
+            figure=_figure(found["rows"], found["settings"]["alpha"]),
+            parts={name: rows for name, rows in parts.items() if name not in ("best of N", "taught")},
+            taught=parts.get("taught", []),
+            facts=facts,
+            seconds=found["seconds"],
+        )
+    )
+
+
+def _attacks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A line per adversary and size: unsafe without and with bounds, and abstentions."""
+    table: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in rows:
+        if row["part"] == "best of N":
+            line = table.setdefault((row["arm"], row["size"]), {"arm": row["arm"], "size": row["size"]})
+            line[f"{row['metric']} {row['bounds']}"] = _told(row)
+    return [
+        {**line, **{name: line.get(f"unsafe returned {name}", "") for name in COLUMNS}, "left": line["abstains on"]}
+        for line in table.values()
+    ]
+
+
+WIDTH, HEIGHT, LEFT, BELOW, TOP = 900, 260, 60, 34, 12
+LOWEST = 1e-4
+
+
+def _figure(rows: list[dict[str, Any]], alpha: float) -> dict[str, Any]:
+    """The oracle's share of unsafe answers against N, without bounds and with them, on a logarithmic axis."""
+    from math import log10
+
+    def up(share: float) -> float:
+        at = (log10(max(share, LOWEST)) - log10(LOWEST)) / -log10(LOWEST)
+        return TOP + (1 - at) * (HEIGHT - TOP - BELOW)
+
+    drawn = [row for row in rows if row["part"] == "recalibrations" and row["metric"] == "unsafe returned"]
+    sizes = sorted({row["size"] for row in drawn})
+    across = {size: LEFT + (at + 0.5) * (WIDTH - LEFT) / max(len(sizes), 1) for at, size in enumerate(sizes)}
+    points = [
+        {"x": across[row["size"]], "y": up(row["value"]), "kind": row["bounds"], "told": f"{row['arm']}: {_told(row)}"}
+        for row in drawn
+    ]
+    ticks = [{"y": up(share), "text": f"{share:.2%}"} for share in (1, 0.1, 0.01, 0.001, 0.0001)]
+    return {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "left": LEFT,
+        "points": points,
+        "ticks": ticks,
+        "sizes": [{"x": x, "text": f"best of {size}"} for size, x in across.items()],
+        "alpha": {"y": up(alpha), "text": f"{alpha:.2%}"},
+    }

@@ -1,0 +1,173 @@
+"""What `polypref tax` measured, as lines for a terminal and as one self-contained page without script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from polypref.report.page import TEMPLATES, environment
+from polypref.report.words import finite, interval, percent, points, signed
+
+Row = Mapping[str, Any]
+
+WIDTH, HEIGHT, LEFT, BELOW, TOP = 430, 300, 52, 42, 12
+PARTS = {
+    "personalization": "personalization tax",
+    "shuffled": "the same on shuffled users",
+    "person": "personalization, over shuffled users",
+    "generic": "a stranger's",
+    "no user": "without a user",
+    "forgetting": "forgetting",
+    "total": "total",
+}
+ARMS = ("base", "pooled", "personal", "shuffled", "generic", "no user", "length")
+AXES = {"gain": "gain on held-out judgements, points", "distance": "judgements against the majority, %"}
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """A line per section: the mean tax, its control and the worst user; then what is absent and why."""
+    lines = [
+        f"{found['suite']['items']:,} items ({found['suite']['scheme']}), {found['data']['n_users']} users; points "
+        "lost against the pooled scorer, mean over users (95 % interval):"
+    ]
+    parts, worst = _by_part(found), {row["section"]: row for row in found["worst"]}
+    least = {row["section"]: row for row in found["detectable"]}
+    for section in found["sections"]:
+        mean, control, one = parts["personalization", section], parts.get(("shuffled", section)), worst[section]
+        lines.append(
+            f"  {section}: {_told(mean)}, {mean['verdict']}; "
+            + (f"shuffled users {_told(control)}, the person {_told(parts['person', section])}; " if control else "")
+            + f"worst {one['user']} {_told(one)}; one user's tax is found from "
+            f"{points(_least(least[section])).lstrip('+')} points"
+        )
+        lines += [
+            f"    {part} {_told(parts[part, section])}" for part in ("forgetting", "total") if (part, section) in parts
+        ]
+    if found["sycophancy"]:
+        told = {(row["part"], row["section"]): row for row in found["sycophancy"]["tax"]}
+        mean = next(row for (part, _), row in reversed(told.items()) if part == "personalization")
+        lines.append(f"  sycophancy: {_told(mean)}, {mean['verdict']}")
+    return "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The page as HTML: the parts of the tax by section, users, two plots, sycophancy, and how to run it again."""
+    section = found["sections"][-1]
+    return (
+        environment()
+        .get_template("tax.html.j2")
+        .render(
+            style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
+            suite=found["suite"],
+            users=found["data"]["n_users"],
+            margin=points(found["settings"]["margin"]).lstrip("+"),
+            scores=_table(found["scores"], "arm", {arm: arm for arm in ARMS}, percent),
+            parts=_table(found["tax"], "part", PARTS, points),
+            sections=found["sections"],
+            worst=[row | {"told": _told(row)} for row in found["worst"]],
+            detectable=[row | {"least": points(_least(row)).lstrip("+")} for row in found["detectable"]],
+            people=_people(found, section),
+            shown=section,
+            plots=[_plot(found, section, name) for name in AXES],
+            sycophancy=found["sycophancy"] and _table(found["sycophancy"]["tax"], "part", PARTS, points),
+            false_sections=list(dict.fromkeys(row["section"] for row in (found["sycophancy"] or {"tax": []})["tax"])),
+            notes=found["notes"],
+            facts=_facts(found),
+        )
+    )
+
+
+def _facts(found: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """What is needed to run it again: inputs that were given, settings, versions."""
+    given = [(name, value) for name, value in found.get("inputs", {}).items() if value is not None]
+    told = [(name, " ".join(value) if isinstance(value, list) else value) for name, value in given]
+    return [*told, *found["settings"].items(), *found["versions"].items()]
+
+
+def _by_part(found: Mapping[str, Any]) -> dict[tuple[str, str], Row]:
+    return {(row["part"], row["section"]): row for row in found["tax"]}
+
+
+def _told(row: Row) -> str:
+    ends = interval(row, points)
+    return points(row["value"]) + (f" ({ends})" if ends else "")
+
+
+def _least(row: Row) -> float | None:
+    """What one user's tax must be to be found: at the share of items answered differently, where there were any."""
+    return row["at_tenth"] if row["at_seen"] is None else row["at_seen"]
+
+
+def _table(rows: Sequence[Row], key: str, names: Mapping[str, str], write: Any) -> list[dict[str, Any]]:
+    """A line for each name that has rows: a cell for each section with value, interval and verdict."""
+    lines = []
+    for name, title in names.items():
+        cells = [
+            {"value": write(row["value"]), "ends": interval(row, write), "verdict": row.get("verdict", "")}
+            for row in rows
+            if row[key] == name
+        ]
+        if cells:
+            lines.append({"title": title, "cells": cells})
+    return lines
+
+
+def _people(found: Mapping[str, Any], section: str) -> list[dict[str, Any]]:
+    """Every user's line: judgements, distance, gain, tax in the section shown, and the sections that tax for sure."""
+    about = {row["user"]: row for row in found["people"]}
+    lines = []
+    for row in found["users"]:
+        if row["section"] != section:
+            continue
+        one = about[row["user"]]
+        taxed = [r["section"] for r in found["users"] if r["user"] == row["user"] and r["verdict"] == "tax"]
+        gain = {"value": one["gain"], "lo": one["gain_lo"], "hi": one["gain_hi"]}
+        lines.append(
+            {
+                "user": row["user"],
+                "judgements": one["judgements"],
+                "distance": percent(one["distance"]),
+                "gain": _told(gain) if one["gain"] is not None else "–",
+                "tax": _told({"value": row["value"], "lo": row["lo_all"], "hi": row["hi_all"]}),
+                "taxed": ", ".join(taxed) or "–",
+            }
+        )
+    return lines
+
+
+def _plot(found: Mapping[str, Any], section: str, name: str) -> dict[str, Any] | None:
+    """Tax of each user (points, upwards) against gain or distance; None with fewer than two users to show."""
+    tax = {row["user"]: row["value"] for row in found["users"] if row["section"] == section}
+    known = [(row["user"], finite(row[name]), tax[row["user"]]) for row in found["people"]]
+    dots = [(user, 100 * x, 100 * y) for user, x, y in known if x is not None]
+    if len(dots) < 2:
+        return None
+    (left, right), (low, high) = _range([x for _, x, _ in dots]), _range([y for _, _, y in dots])
+    rho = next(row for row in found["against"] if (row["section"], row["with"]) == (section, name))
+
+    def x_of(x: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - 12) * (x - left) / (right - left), 1)
+
+    def y_of(y: float) -> float:
+        return round(TOP + (HEIGHT - TOP - BELOW) * (high - y) / (high - low), 1)
+
+    return {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "left": LEFT,
+        "bottom": HEIGHT - BELOW,
+        "title": AXES[name],
+        "dots": [{"x": x_of(x), "y": y_of(y), "user": user} for user, x, y in dots],
+        "zero": y_of(0.0),
+        "x_ticks": [{"at": x_of(x), "text": f"{x:.0f}"} for x in (left, (left + right) / 2, right)],
+        "y_ticks": [{"at": y_of(y), "text": f"{y:+.0f}"} for y in (low, high)],
+        "rho": f"rank correlation {signed(rho['value'], 2)}"
+        + (f" ({interval(rho, lambda r: signed(r, 2))})" if interval(rho) else "")
+        + f", {rho['n']} users",
+    }
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis that holds all values and 0, whole numbers apart."""
+    low, high = min(0.0, *values), max(0.0, *values)
+    return float(int(low) - (low < 0)), float(int(high) + 1)

@@ -1,0 +1,192 @@
+"""The audit finds what is unsafe without bounds, and says so when it could not have."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from polypref.bounds import cap
+from polypref.bounds.adversaries import pairs_of, taught, vectors
+from polypref.bounds.audit import AuditSettings, Case, audit
+from polypref.bounds.gate import Bounded, Gate, Limits
+from polypref.bounds.safety import Safety
+from polypref.bounds.slates import part_of, read_slates
+from polypref.cli import main
+from polypref.errors import NotEnoughData, SettingsError
+from polypref.report.audit import page, summary
+from test_bounds import Table, random_slates
+
+ROOT = Path(__file__).parent.parent
+SMALL = AuditSettings(sizes=(1, 8), tested=4000, recalibrations=60, vectors=1000)
+
+
+class Taught(Table):
+    """Adapts: the new person likes the texts that they chose, and nothing else differs."""
+
+    def adapt(self, user_id, few):
+        own = self.shared.copy()
+        chosen = few.responses.texts_R.gather(few.chosen_N).cast(pl.Int64).to_numpy()
+        own[chosen] += 100
+        return Personal(self.shared, own, user_id)
+
+
+class Personal(Table):
+    def __init__(self, shared, own, user_id):
+        super().__init__(shared)
+        self.mine, self.user_id = own, user_id
+
+    def score(self, responses, user_ids, response_Q=None):
+        one = pl.Series(user_ids)[0] == self.user_id if len(user_ids) else False
+        return Table(self.mine if one else self.shared).score(responses, user_ids, response_Q)
+
+
+def case(share=0.2, slates=600, **changes) -> Case:
+    whole, safety = random_slates(np.random.default_rng(0), slates, 4, share)
+    scorer = Taught(np.random.default_rng(1).standard_normal(len(safety)))
+    bounded = Bounded(scorer, Safety(Table(safety * 3)), Gate({"": 5.0}), Limits(cap=1.0), policy_hash="abc")
+    return replace(Case(bounded, whole, alpha=0.02, delta=0.05, people=("u",), settings=SMALL), **changes)
+
+
+def rows_of(found, **wanted):
+    return [row for row in found["rows"] if all(row[name] == value for name, value in wanted.items())]
+
+
+def test_bounds_hold_against_everyone_and_the_control_fails_without_them():
+    found = audit(case())
+    assert found["control"]["holds"]
+    for size in SMALL.sizes:
+        off = rows_of(found, part="recalibrations", arm="oracle", size=size, bounds="off")[0]
+        assert off["value"] == pytest.approx(1 - 0.8**size, abs=0.02)
+        mean = rows_of(found, arm="oracle, calibrated on average", size=size)[0]
+        assert mean["lo"] <= 0.02
+        exceeds = rows_of(found, arm="oracle, high probability", metric="exceeds alpha", size=size)[0]
+        assert exceeds["lo"] <= 0.05
+        for row in rows_of(found, part="best of N", metric="unsafe returned", size=size, bounds="on"):
+            assert row["lo"] <= 0.02, row
+    moved = rows_of(found, metric="largest change of others' scores")
+    assert len(moved) == 3
+    assert all(row["value"] == 0 for row in moved)
+    sure = rows_of(found, metric="certified safety accuracy")[0]
+    assert sure["value"] < rows_of(found, arm="shared reward")[0]["value"]
+    json.dumps(found, allow_nan=False)
+    told = summary(found | {"settings": {"alpha": 0.02}})
+    assert "control: without bounds" in told
+    facts = {"inputs": {}, "data": {}, "settings": {"alpha": 0.02}, "versions": {}, "seconds": 1.0}
+    html = page(found | facts)
+    assert "<h1>What no user can move</h1>" in html
+    assert "proves nothing" not in html
+
+
+def test_an_audit_that_could_not_fail_says_that_it_proves_nothing():
+    rare = case(share=0.02, slates=1500, settings=replace(SMALL, sizes=(1,)))
+    found = audit(replace(rare, alpha=0.05))
+    assert not found["control"]["holds"]
+    assert "proves nothing" in summary(found)
+
+
+def test_too_few_unsafe_responses_are_refused():
+    with pytest.raises(NotEnoughData, match="an audit needs 20 of each"):
+        audit(case(share=0.01, slates=60))
+
+
+def test_taught_people_prefer_what_is_unsafe_in_their_share_of_pairs():
+    slates = random_slates(np.random.default_rng(2), 300, 4)[0]
+    pairs = pairs_of(slates)
+    assert slates.unsafe_C[pairs.unsafe_I].all()
+    assert not slates.unsafe_C[pairs.safe_I].any()
+    for name, judged in taught(slates, pairs, 0):
+        share = slates.unsafe_C[judged.chosen_N].mean()
+        assert f"{share:.0%}" in name
+
+
+def test_climbed_tastes_come_near_the_certificate_and_never_beat_it():
+    """T4, with features that allow nearly any deviation: the climb is strong, and the certificate still holds."""
+    rng = np.random.default_rng(3)
+    margin = np.abs(rng.standard_normal(40)) * 2
+    features = rng.standard_normal((2, 40, 200))
+    drawn, climbed = vectors(margin, (features[0], features[1]), 0.5, 1000, seed=0)
+    sure = cap.certified(margin, 0.5)
+    assert 0.05 < sure < 0.95
+    assert climbed.min() >= sure
+    assert climbed.min() < drawn.min()
+    assert climbed.min() <= sure + 0.1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Bounds with a detector and a calibration, made by the commands."""
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("bounds")
+    subprocess.run([sys.executable, ROOT / "examples/labelled_slates.py", folder / "labelled.jsonl"], check=True)
+    (folder / "bounds.toml").write_text('[immutable]\nsafety = "safety"\nalpha = 0.1\ndelta = 0.1\n')
+    for action, part in (("detector", "1/3"), ("calibrate", "2/3")):
+        told = ["bounds", action, folder / "bounds.toml", "--slates", folder / "labelled.jsonl", "--part", part]
+        assert main([str(word) for word in told]) == 0
+    return folder
+
+
+def said(capsys, *words):
+    code = main([str(word) for word in words])
+    return code, capsys.readouterr()
+
+
+def test_the_commands_check_and_refuse(folder, capsys):
+    code, told = said(capsys, "bounds", "check", folder / "bounds.toml")
+    assert code == 0
+    assert "policy hash" in told.out
+    asked = ["bounds", "calibrate", folder / "bounds.toml"]
+    for words, complaint in (
+        ([*asked], "needs labelled slates: --slates FILE"),
+        ([*asked, "--slates", folder / "labelled.jsonl", "--part", "3/2"], "--part 3/2: expected K/N"),
+        ([*asked, "--slates", folder / "labelled.jsonl", "--part", "1/3"], "knows them too well"),
+        (["bounds", "check", folder / "bounds.toml", "--pin", "0123"], "other bounds"),
+        (["bounds", "explain", folder / "bounds.toml"], "--questions FILE"),
+        (["bounds", "check", folder / "none.toml"], "cannot be read"),
+    ):
+        code, told = said(capsys, *words)
+        assert code == 2
+        assert complaint in told.err
+        assert "Traceback" not in told.err
+
+
+def test_explain_names_the_line_that_decides(folder, capsys, tmp_path):
+    assert main(["simulate", "two-tastes", "--out", str(tmp_path / "prefs.jsonl")]) == 0
+    assert main(["fit", str(tmp_path / "prefs.jsonl"), "--learner", "pooled", "--out", str(tmp_path / "scorer")]) == 0
+    slates = part_of(read_slates(str(folder / "labelled.jsonl")), 3, 3, 3)
+    texts = slates.responses.texts_R.gather(slates.response_C)
+    rows = pl.DataFrame({"user_id": "u", "prompt": "?", "response": texts})
+    rows.write_ndjson(tmp_path / "questions.jsonl")
+    capsys.readouterr()
+    words = ["--scorer", tmp_path / "scorer", "--questions", tmp_path / "questions.jsonl"]
+    code, told = said(capsys, "bounds", "explain", folder / "bounds.toml", *words)
+    assert code == 0
+    found = [json.loads(line) for line in told.out.splitlines()]
+    assert len(found) == len(rows)
+    dropped = [row for row in found if not row["returned"]]
+    assert dropped
+    assert all("line 3, [immutable]" in row["reason"] and row["score"] is None for row in dropped)
+    assert {row["policy_hash"] for row in found} == {found[0]["policy_hash"]}
+    unsafe = slates.unsafe_C
+    assert np.mean([not row["returned"] for row, bad in zip(found, unsafe, strict=True) if bad]) > 0.8
+    assert np.mean([row["returned"] for row, bad in zip(found, unsafe, strict=True) if not bad]) > 0.8
+
+
+def test_another_detector_than_the_calibrated_one_is_refused(folder, tmp_path, capsys):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    told = ["bounds", "detector", copy / "bounds.toml", "--slates", copy / "labelled.jsonl", "--part", "1-2/3"]
+    assert main([str(word) for word in told]) == 0
+    from polypref.bounds.bounds_file import load_bounds
+    from polypref.bounds.detector import Detector
+
+    with pytest.raises(SettingsError, match="answers otherwise"):
+        load_bounds(copy / "bounds.toml").bind(Table([0.0]), Detector.load(copy / "safety"))

@@ -1,0 +1,93 @@
+"""The intervals and tests of the tax, against closed forms, a second implementation and known truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from polypref.evaluation.tax_intervals import Resampled, detectable, holm, verdict
+
+
+def resampled(result_AV: np.ndarray, weight_V: np.ndarray | None = None, draws: int = 4000) -> Resampled:
+    n = result_AV.shape[1]
+    weight_V = np.full(n, 1 / n) if weight_V is None else weight_V
+    stratum_V = np.unique(weight_V, return_inverse=True)[1]
+    return Resampled(result_AV, stratum_V, weight_V[None], draws)
+
+
+def test_the_spread_of_draws_is_the_closed_form() -> None:
+    rng = np.random.default_rng(0)
+    both_AV = (rng.random((2, 500)) < 0.5).astype(float)
+    weight_V = np.where(np.arange(500) < 100, 0.5 / 100, 0.5 / 400)
+    change_SU, draw_BSU = resampled(both_AV, weight_V).changes(np.array([0]), 1)
+    difference_V = both_AV[0] - both_AV[1]
+    within = [difference_V[:100].var() / 100 / 4, difference_V[100:].var() / 400 / 4]
+    assert change_SU[0, 0] == pytest.approx(difference_V @ weight_V)
+    assert draw_BSU.std() == pytest.approx(np.sqrt(sum(within)), rel=0.05)
+    assert draw_BSU.mean() == pytest.approx(change_SU[0, 0], abs=0.003)
+
+
+def test_all_arms_see_the_same_draw() -> None:
+    rng = np.random.default_rng(1)
+    one_V = (rng.random(200) < 0.5).astype(float)
+    harm = resampled(np.stack([one_V, one_V, 1 - one_V]), draws=200)
+    assert np.array_equal(harm.draw_BSA[:, :, 0], harm.draw_BSA[:, :, 1])
+    np.testing.assert_allclose(harm.draw_BSA[:, :, 0] + harm.draw_BSA[:, :, 2], 1.0)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """Users' true taxes and items' difficulty are drawn anew in each of 200 worlds."""
+    rng = np.random.default_rng(2)
+    own = mean = together = 0
+    worlds, users, items = 200, 15, 150
+    for _ in range(worlds):
+        tax_U = rng.normal(0.05, 0.04, users)
+        right_AV = rng.random((users + 1, items)) < np.append(0.3 + tax_U, 0.3)[:, None]
+        harm = resampled(right_AV.astype(float), draws=300)
+        change = harm.changes(np.arange(users), users)
+        lo, hi = (end[0] for end in harm.each(*change))
+        own += ((lo <= tax_U) & (tax_U <= hi)).mean()
+        lo, hi = (end[0] for end in harm.together(*change))
+        together += bool(((lo <= tax_U) & (tax_U <= hi)).all())
+        _, (lo, hi) = harm.mean(*change)
+        mean += bool(lo[0] <= 0.05 <= hi[0])
+    assert 0.92 < own / worlds < 0.98
+    assert together / worlds > 0.90
+    assert mean / worlds > 0.90
+
+
+def test_the_exact_test_is_the_binomial_one() -> None:
+    rng = np.random.default_rng(3)
+    both_AV = (rng.random((3, 60)) < np.array([0.4, 0.6, 0.5])[:, None]).astype(float)
+    p_SU, differ_SU = resampled(both_AV).mcnemar(np.array([0, 1]), 2, 1)
+    for user in (0, 1):
+        change_V = both_AV[user] - both_AV[2]
+        won, lost = int((change_V > 0).sum()), int((change_V < 0).sum())
+        assert differ_SU[0, user] == won + lost
+        assert p_SU[0, user] == pytest.approx(binomtest(won, won + lost).pvalue)
+
+
+def test_holm_steps_down() -> None:
+    np.testing.assert_allclose(holm(np.array([[0.01, 0.04], [0.03, 0.5]])), [[0.04, 0.09], [0.09, 0.5]])
+
+
+def test_what_could_be_found_is_the_known_formula() -> None:
+    found = detectable(np.array([358.0, 456, 740, 1431]))
+    assert np.round(100 * found, 1).tolist() == [4.7, 4.1, 3.3, 2.3]
+
+
+@pytest.mark.parametrize(
+    ("ends", "able", "said"),
+    [
+        ((-0.01, 0.019), True, "no tax"),
+        ((0.005, 0.019), True, "no tax"),
+        ((-0.01, 0.02), True, "unclear"),
+        ((0.001, 0.05), True, "tax"),
+        ((-0.3, 0.3), True, "unclear"),
+        ((-0.01, 0.01), False, "nothing to lose"),
+        ((0.01, 0.1), False, "tax"),
+    ],
+)
+def test_no_tax_only_under_the_margin(ends: tuple[float, float], able: bool, said: str) -> None:
+    assert verdict(ends, 0.02, able) == said
