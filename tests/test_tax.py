@@ -276,7 +276,7 @@ def polite_suite(path: Path) -> str:
 @pytest.fixture
 def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     monkeypatch.setattr(features, "encoder", lambda name: Words(name))
-    files = [polite_suite(tmp_path / "suite.jsonl"), "--files", preferences(tmp_path / "prefs.jsonl")]
+    files = [polite_suite(tmp_path / "suite.jsonl"), "--prefs", preferences(tmp_path / "prefs.jsonl")]
 
     def run(*more: str) -> tuple[int, str, str]:
         code = main(["tax", *files, "--draws", "300", "--out", str(tmp_path / "out"), *more])
@@ -316,7 +316,7 @@ def test_saved_scorers_tell_gains_only_on_other_judgements(ran: Callable[..., An
     assert any("gains are not told" in note for note in found["notes"])
     assert row_of(found["tax"], part="forgetting", section="manners")["value"] == 0.0
     assert "forgetting" in told and "shuffled" not in {row["part"] for row in found["tax"]}
-    code, _, _ = ran(*saved, "--files", preferences(tmp_path / "later.jsonl", seed=1))
+    code, _, _ = ran(*saved, "--prefs", preferences(tmp_path / "later.jsonl", seed=1))
     assert code == 0
     found = json.loads((tmp_path / "out/tax.json").read_text())
     assert row_of(found["people"], user="u6")["gain"] == 1.0

@@ -164,7 +164,7 @@ class Bounded:
     def _asked(
         self, responses: Responses, ids: pl.Series, response_A: IntArray, free: bool | np.bool_
     ) -> tuple[Floats, Floats]:
-        """Rewards as anybody unknown is told, and the users' own; the latter twice where they are ``free`` and finite."""
+        """Rewards as anybody unknown is told, and the users' own; the latter twice where ``free`` and finite."""
         if free:
             own_A = np.asarray(self.scorer.score(responses, ids, response_A).value_Q, np.float64)
             if np.isfinite(own_A).all():

@@ -35,7 +35,7 @@ class Audit:
     """Labelled responses, as for polypref bounds."""
     part: Annotated[str, arg(metavar="K/N", help_behavior_hint="(default: all of it)")] = "1/1"
     """Use part K (or K-L) of N of the slates, cut by prompt."""
-    files: Annotated[tuple[str, ...], arg(metavar="FILE ...", help_behavior_hint="(default: none)")] = ()
+    held_out: Annotated[tuple[str, ...], arg(metavar="FILE ...", help_behavior_hint="(default: none)")] = ()
     """Benign judgements that the scorer was not fitted on: what the cap costs people."""
     aggregated: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """A scorer for everybody alike, fitted on the same data: does personalization violate more?"""
@@ -53,6 +53,11 @@ class Audit:
     """Refuse bounds with another policy hash."""
     ties: Ties = ()
     columns: Columns = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """As other commands call preference files."""
+        return self.held_out
 
     def run(self) -> int:
         """Load, attack, write, print the verdict."""

@@ -29,7 +29,9 @@ class Bounds:
     """
 
     action: Positional[Literal["check", "detector", "calibrate", "certify", "explain"]]
+    """What to do; see above."""
     file: Annotated[Positional[Path], arg(metavar="BOUNDS.TOML")]
+    """The bounds."""
     slates: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Labelled responses: response, unsafe, prompt, slate, category; or a benchmark of chosen and rejected ones."""
     part: Annotated[str, arg(metavar="K/N", help_behavior_hint="(default: all of it)")] = "1/1"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from polypref.cli.files import write
-from polypref.cli.shared import Columns, EncoderName, Ties, cleaned, reading_of
+from polypref.cli.shared import Columns, EncoderName, Ties, cleaned, ensure_files, reading_of
 
 if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
@@ -30,7 +30,7 @@ class Tax:
     suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
     """Rows of prompt, chosen, rejected and subset; chosen and rejected may be lists. A section column names your own
     sections; without it the subsets must be those of RewardBench."""
-    files: Annotated[
+    prefs: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="FILE ...", help_behavior_hint="(one or more; required)")
     ] = ()
     """Preference files: who the users are, and what the scorers are fitted on."""
@@ -62,6 +62,11 @@ class Tax:
     ties: Ties = ()
     columns: Columns = ()
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """As other commands call the preference files."""
+        return self.prefs
+
     def run(self) -> int:
         """Read, fit or load, measure, write and print."""
         started = time.perf_counter()
@@ -74,8 +79,7 @@ class Tax:
         from polypref.evaluation.tax_arms import Task
         from polypref.report.tax import page, summary
 
-        if not self.files:
-            raise SettingsError("tax needs at least one preference file: polypref tax SUITE --files FILE --out DIR.")
+        ensure_files(self, "tax SUITE --prefs FILE --out DIR")
         if (self.scorer is None) != (self.pooled is None):
             raise SettingsError("--scorer and --pooled go together: a user is compared with everyone alike. Give both.")
         task = Task(self.users, self.least, self.margin, self.draws, self.seed)
