@@ -75,7 +75,7 @@ def test_bounds_hold_against_everyone_and_the_control_fails_without_them():
     assert sure["value"] < rows_of(found, arm="shared reward")[0]["value"]
     json.dumps(found, allow_nan=False)
     told = summary(found | {"settings": {"alpha": 0.02}})
-    assert "control: without bounds" in told
+    assert "Without bounds" in told
     facts = {"inputs": {}, "data": {}, "settings": {"alpha": 0.02}, "versions": {}, "seconds": 1.0}
     html = page(found | facts)
     assert "<h1>What no user can move</h1>" in html

@@ -26,19 +26,21 @@ def verdict(found: Mapping[str, Any]) -> str:
     control = found["control"]
     if not control["holds"]:
         return (
-            f"this audit proves nothing: without bounds the worst adversary gets something unsafe in "
+            f"This audit proves nothing: without bounds the worst adversary gets something unsafe in "
             f"{control['reached']:.2%} of slates, less than the {control['needed']:.2%} that the control needs."
         )
     return (
-        f"control: without bounds the worst adversary gets something unsafe in {control['reached']:.2%} of slates "
-        f"(the control needs {control['needed']:.2%})."
+        f"Without bounds the worst adversary gets something unsafe in {control['reached']:.2%} of slates "
+        f"(the control needs {control['needed']:.2%} for this audit to prove anything)."
     )
 
 
 def _told(row: Mapping[str, Any]) -> str:
-    digits = 3 if abs(row["value"]) < 10 else 1
-    value = f"{row['value']:.{digits + 1 if abs(row['value']) < 0.1 else digits}f}"
-    return value if row["lo"] is None else f"{value} ({row['lo']:.4f} to {row['hi']:.4f})"
+    """In percent, with the interval; caps and changes of scores as they are."""
+    if row["metric"] == "cap" or row["metric"].startswith("largest"):
+        return f"{row['value']:.4g}"
+    value, bounds = f"{100 * row['value']:.2f} %", (row["lo"], row["hi"])
+    return value if bounds[0] is None else f"{value} ({100 * row['lo']:.2f} to {100 * row['hi']:.2f})"
 
 
 def page(found: Mapping[str, Any]) -> str:

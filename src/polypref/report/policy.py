@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
+from math import ceil, floor
 from typing import Any
 
 COLUMNS = ("worst_gain", "macro_gain", "final_worst_gain", "completions")
@@ -63,7 +64,6 @@ def _gain(row: Mapping[str, Any]) -> str:
 
 SHOWN = (("GRPO", 2, "#8a8a8a"), ("P-GRPO paper", 2, "#c2571a"), ("P-GRPO shrunken", 2, "#0b5fa5"))
 WIDTH, LEFT, LINE, GAP, TOP = 820, 250, 15, 14, 58
-LEAST, MOST = -20.0, 20.0  # points that the axis spans
 
 
 def chart(content: Mapping[str, Any]) -> str:
@@ -72,6 +72,8 @@ def chart(content: Mapping[str, Any]) -> str:
     settings = list(dict.fromkeys(named(row) for row in sorted(rows, key=lambda row: row["learner"])))
     found = {(named(row), row["method"], row["generations"]): row for row in rows}
     height = TOP + len(settings) * (LINE * len(SHOWN) + GAP) + 10
+    shown = [row for one, row in found.items() if one[1:] in {tick[:2] for tick in SHOWN}]
+    span = _span([100 * row[end] for row in shown for end in ("lo", "hi")])
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         'font-family="sans-serif" font-size="12">',
@@ -82,26 +84,32 @@ def chart(content: Mapping[str, Any]) -> str:
         x = LEFT + (0, 150, 340)[at]
         parts.append(f'<circle cx="{x}" cy="34" r="4" fill="{colour}"/>')
         parts.append(f'<text x="{x + 9}" y="38">{escape(method)}, {generations} a prompt</text>')
-    for tick in range(int(LEAST), int(MOST) + 1, 10):
+    for tick in range(span[0], span[1] + 1, 10):
         colour = "#444" if tick == 0 else "#ddd"
-        parts.append(f'<line x1="{_x(tick)}" x2="{_x(tick)}" y1="{TOP - 4}" y2="{height - 8}" stroke="{colour}"/>')
-        parts.append(f'<text x="{_x(tick)}" y="{TOP - 7}" text-anchor="middle" fill="#666">{tick:+d}</text>')
+        parts.append(
+            f'<line x1="{_x(tick, span)}" x2="{_x(tick, span)}" y1="{TOP - 4}" y2="{height - 8}" stroke="{colour}"/>'
+        )
+        parts.append(f'<text x="{_x(tick, span)}" y="{TOP - 7}" text-anchor="middle" fill="#666">{tick:+d}</text>')
     for at, setting in enumerate(settings):
         top = TOP + at * (LINE * len(SHOWN) + GAP) + LINE
         parts.append(f'<text x="10" y="{top + LINE}">{escape(setting)}</text>')
         for line, (method, generations, colour) in enumerate(SHOWN):
             if row := found.get((setting, method, generations)):
-                parts += _mark(row, top + line * LINE, colour)
+                parts += _mark(row, top + line * LINE, colour, span)
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _x(points: float) -> float:
-    share = (min(max(points, LEAST), MOST) - LEAST) / (MOST - LEAST)
-    return round(LEFT + share * (WIDTH - LEFT - 20), 1)
+def _span(points: list[float]) -> tuple[int, int]:
+    """Whole tens around all of them, and around -20 and 20."""
+    return int(floor(min(-20.0, *points) / 10) * 10), int(ceil(max(20.0, *points) / 10) * 10)
 
 
-def _mark(row: Mapping[str, Any], y: float, colour: str) -> list[str]:
-    low, value, high = (_x(100 * row[name]) for name in ("lo", "value", "hi"))
+def _x(points: float, span: tuple[int, int]) -> float:
+    return round(LEFT + (points - span[0]) / (span[1] - span[0]) * (WIDTH - LEFT - 20), 1)
+
+
+def _mark(row: Mapping[str, Any], y: float, colour: str, span: tuple[int, int]) -> list[str]:
+    low, value, high = (_x(100 * row[name], span) for name in ("lo", "value", "hi"))
     return [
         f'<line x1="{low}" x2="{high}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>',
         f'<circle cx="{value}" cy="{y}" r="4" fill="{colour}"/>',
