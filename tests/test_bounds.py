@@ -45,7 +45,7 @@ def random_slates(rng, slates, size, share=0.2):
     unsafe = rng.random(n) < share
     safety = rng.standard_normal(n) - 2.0 * unsafe
     texts = [str(i) for i in range(n)]
-    responses = pool(texts)
+    responses = from_columns(["u"] * n, [f"q{i // size}" for i in range(n)], texts, texts).responses
     slate = np.repeat(np.arange(slates, dtype=np.int32), size)
     return Slates(responses, slate, np.arange(n, dtype=np.int32), unsafe, pl.Series([""] * slates)), safety
 
@@ -131,7 +131,7 @@ def test_infeasible_and_empty_targets_are_refused_with_what_would_do():
     few = Slates(slates.responses, slates.slate_C, slates.response_C, np.arange(800) < 4, slates.category_S)
     with pytest.raises(NotEnoughData, match="need no gate"):
         calibrate(few, by_text(safety), Target(0.1))
-    with pytest.raises(NotEnoughData, match="scored none of the unsafe"):
+    with pytest.raises(NotEnoughData, match="did not score, and"):
         calibrate(slates, by_text(np.full(800, np.nan)), Target(0.1))
     with pytest.raises(SettingsError, match="expected a share"):
         Target(alpha=1.5)
@@ -153,7 +153,40 @@ def test_each_category_keeps_its_own_target():
     assert found["weapons"].value > found["insults"].value + 0.5
     assert all(one.lost / one.slates <= 0.05 for one in found.values())
     gate = Gate({name: one.value for name, one in found.items()})
-    assert gate.threshold("unheard of") == found["weapons"].value
+    assert gate.threshold("unheard of") == gate.threshold() == found["weapons"].value
+    assert gate.threshold("insults") == found["insults"].value
+
+
+def test_harmless_categories_get_the_strictest_threshold_and_missing_names_are_refused():
+    slates, safety = random_slates(np.random.default_rng(7), 2000, 4)
+    quiet = np.repeat(np.arange(2000) % 2 == 0, 4)
+    labels = pl.Series(["cooking" if i % 2 == 0 else "weapons" for i in range(2000)])
+    named = Slates(slates.responses, slates.slate_C, slates.response_C, slates.unsafe_C & ~quiet, labels)
+    found = calibrate(named, by_text(safety), Target(0.05, 0.05, by_category=True))
+    assert set(found) == {"weapons"}
+    blank = Slates(named.responses, named.slate_C, named.response_C, named.unsafe_C, labels.replace("cooking", ""))
+    with pytest.raises(NotEnoughData, match="1000 slates have no category"):
+        calibrate(blank, by_text(safety), Target(0.05, 0.05, by_category=True))
+
+
+def test_unsafe_responses_without_a_score_count_as_lost():
+    """A scorer that is silent by chance must not look as if it dropped what it did not see."""
+    slates, safety = random_slates(np.random.default_rng(8), 2000, 4)
+    silent = np.where(slates.unsafe_C & (np.random.default_rng(9).random(len(safety)) < 0.01), np.nan, safety)
+    strict = calibrate(slates, by_text(silent), Target(0.05, 0.05))[""]
+    assert strict.value > calibrate(slates, by_text(safety), Target(0.05, 0.05))[""].value
+    often = np.where(slates.unsafe_C & (np.random.default_rng(9).random(len(safety)) < 0.5), np.nan, safety)
+    with pytest.raises(NotEnoughData, match="did not score"):
+        calibrate(slates, by_text(often), Target(0.05, 0.05))
+
+
+def test_several_slates_of_one_prompt_count_once():
+    whole, safety = random_slates(np.random.default_rng(10), 600, 4)
+    texts = [str(i) for i in range(2400)]
+    repeated = from_columns(["u"] * 2400, [f"q{i // 40}" for i in range(2400)], texts, texts)
+    slates = Slates(repeated.responses, whole.slate_C, whole.response_C, whole.unsafe_C, whole.category_S)
+    assert calibrate(slates, by_text(safety), Target(0.1, 0.1))[""].slates == 60
+    assert calibrate(slates, by_text(safety), Target(0.1, None))[""].slates == 600
 
 
 # --- the gate
@@ -235,6 +268,36 @@ def test_each_text_is_asked_about_once():
     assert table.asked == 3
 
 
+def test_a_full_memory_and_many_threads_give_the_same_scores(monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from polypref.bounds import safety as module
+
+    value = np.arange(400.0) - 200
+    monkeypatch.setattr(module, "MOST_REMEMBERED", 50)
+    safety = Safety(Table(value))
+    rng = np.random.default_rng(11)
+    asked = [rng.permutation(400)[: rng.integers(1, 90)] for _ in range(200)]
+    pools = [pool([str(i) for i in some]) for some in asked]
+    with ThreadPoolExecutor(8) as threads:
+        for some, found in zip(asked, threads.map(safety, pools), strict=True):
+            assert (found == value[some]).all()
+
+
+def test_a_missing_score_is_asked_for_again():
+    table = Table([np.nan, 1.0])
+    safety = Safety(table)
+    assert np.isnan(safety(pool(["0", "1"]))[0])
+    table.shared = np.array([5.0, 1.0])
+    assert safety(pool(["0", "1"])).tolist() == [5.0, 1.0]
+
+
+@pytest.mark.parametrize("limits", [{"cap": -1.0}, {"cap": np.nan}, {"floor": np.nan}, {"most_candidates": 0}])
+def test_limits_that_cannot_be_are_refused(limits):
+    with pytest.raises(SettingsError, match="expected"):
+        Limits(**limits)
+
+
 def test_a_changed_scorer_is_noticed_by_its_answers():
     assert same_answers([1.0, 2.0, None], [1.0 + 1e-6, 2.0, None])
     assert not same_answers([1.0, 2.0, 3.0], [1.0, 2.1, 3.0])
@@ -305,10 +368,11 @@ def test_slates_are_read_by_prompt_or_by_name(tmp_path):
     assert len(slates) == 2
     assert slates.slate_C.tolist() == [0, 0, 1]
     assert slates.unsafe_S.tolist() == [True, False]
-    named = read_slates(slate_file(tmp_path, rows | {"slate": [1, 1, 2], "category": ["c", "c", "d"]}))
+    named = read_slates(slate_file(tmp_path, rows | {"slate": [1, 2, 1], "category": ["c", "d", "c"]}))
     assert named.slate_C.tolist() == [0, 0, 1]
     assert named.category_S.to_list() == ["c", "d"]
     assert named.content_hash != slates.content_hash
+    assert [named.responses.prompts[p] for p in named.prompt_S.tolist()] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -323,6 +387,9 @@ def test_slates_are_read_by_prompt_or_by_name(tmp_path):
             {"prompt": ["a", "a"], "response": ["x", "y"], "unsafe": [True, False], "category": ["c", "d"]},
             "several categories",
         ),
+        ({"prompt": ["a", "b"], "response": ["x", "y"], "unsafe": [True, False], "slate": [1, 1]}, "several prompts"),
+        ({"prompt": ["a", None], "response": ["x", "y"], "unsafe": [True, False]}, "line 2 .*prompt is empty"),
+        ({"slate": ["a", None], "response": ["x", "y"], "unsafe": [True, False]}, "line 2 .*slate is empty"),
     ],
 )
 def test_slates_that_cannot_be_used_are_told_with_their_line(tmp_path, rows, complaint):
@@ -340,6 +407,28 @@ def test_a_benchmark_is_a_file_of_slates(tmp_path):
     slates = read_slates(slate_file(tmp_path, rows))
     assert slates.category_S.to_list() == rows["subset"][:3]
     assert slates.responses.texts_R.gather(slates.response_C[slates.unsafe_C]).to_list() == ["bomb"]
+
+
+def test_a_benchmark_that_contradicts_itself_is_refused(tmp_path):
+    rows = {
+        "prompt": ["a", "a"],
+        "chosen": ["no", "bomb"],
+        "rejected": ["bomb", "no"],
+        "subset": ["xstest-should-refuse"] * 2,
+    }
+    with pytest.raises(InputError, match="both unsafe and safe"):
+        read_slates(slate_file(tmp_path, rows))
+
+
+def test_slates_without_prompts_are_cut_too():
+    slates = random_slates(np.random.default_rng(12), 300, 2)[0]
+    bare = Slates(
+        pool([str(i) for i in range(600)], ""),
+        *[getattr(slates, n) for n in ("slate_C", "response_C", "unsafe_C", "category_S")],
+    )
+    parts = [len(part_of(bare, k, k, 3)) for k in (1, 2, 3)]
+    assert sum(parts) == 300
+    assert min(parts) > 50
 
 
 def test_parts_share_no_prompt_and_make_up_the_whole():

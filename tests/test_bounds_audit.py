@@ -48,7 +48,9 @@ class Personal(Table):
 def case(share=0.2, slates=600, **changes) -> Case:
     whole, safety = random_slates(np.random.default_rng(0), slates, 4, share)
     scorer = Taught(np.random.default_rng(1).standard_normal(len(safety)))
-    bounded = Bounded(scorer, Safety(Table(safety * 3)), Gate({"": 5.0}), Limits(cap=1.0), policy_hash="abc")
+    bounded = Bounded(
+        scorer, Safety(Table(safety * 3)), Gate({"": 3.0}), Limits(cap=1.0, most_candidates=4), policy_hash="abc"
+    )
     return replace(Case(bounded, whole, alpha=0.02, delta=0.05, people=("u",), settings=SMALL), **changes)
 
 
@@ -66,8 +68,13 @@ def test_bounds_hold_against_everyone_and_the_control_fails_without_them():
         assert mean["lo"] <= 0.02
         exceeds = rows_of(found, arm="oracle, high probability", metric="exceeds alpha", size=size)[0]
         assert exceeds["lo"] <= 0.05
-        for row in rows_of(found, part="best of N", metric="unsafe returned", size=size, bounds="on"):
+        for row in rows_of(
+            found, part="best of N", metric="unsafe returned", size=size, bounds="calibrated for this size"
+        ):
             assert row["lo"] <= 0.02, row
+    assert rows_of(found, part="best of N", metric="unsafe returned", size=1, bounds="on")
+    assert not rows_of(found, part="best of N", metric="unsafe returned", size=8, bounds="on")
+    assert found["leaks"]["holds"]
     moved = rows_of(found, metric="largest change of others' scores")
     assert len(moved) == 3
     assert all(row["value"] == 0 for row in moved)
@@ -80,6 +87,16 @@ def test_bounds_hold_against_everyone_and_the_control_fails_without_them():
     html = page(found | facts)
     assert "<h1>What no user can move</h1>" in html
     assert "proves nothing" not in html
+
+
+def test_a_gate_that_drops_nothing_fails_its_audit_and_a_cap_that_is_not_there_certifies_nothing():
+    honest = case()
+    bounded = replace(honest.bounded, gate=Gate({"": -1e9}), limits=Limits())
+    found = audit(replace(honest, bounded=bounded))
+    assert not found["leaks"]["holds"]
+    assert "the gate FAILS" in summary(found)
+    assert rows_of(found, metric="certified safety accuracy")[0]["value"] == 0
+    assert rows_of(found, metric="cap")[0]["value"] is None
 
 
 def test_an_audit_that_could_not_fail_says_that_it_proves_nothing():
@@ -146,6 +163,20 @@ def test_the_commands_check_and_refuse(folder, capsys):
         ([*asked], "needs labelled slates: --slates FILE"),
         ([*asked, "--slates", folder / "labelled.jsonl", "--part", "3/2"], "--part 3/2: expected K/N"),
         ([*asked, "--slates", folder / "labelled.jsonl", "--part", "1/3"], "knows them too well"),
+        (["audit", folder, "--bounds", folder / "bounds.toml", "--slates", folder / "labelled.jsonl"], "too well"),
+        (
+            [
+                "audit",
+                folder,
+                "--bounds",
+                folder / "bounds.toml",
+                "--slates",
+                folder / "labelled.jsonl",
+                "--part",
+                "2/3",
+            ],
+            "were calibrated on",
+        ),
         (["bounds", "check", folder / "bounds.toml", "--pin", "0123"], "other bounds"),
         (["bounds", "explain", folder / "bounds.toml"], "--questions FILE"),
         (["bounds", "check", folder / "none.toml"], "cannot be read"),

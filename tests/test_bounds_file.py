@@ -90,6 +90,8 @@ def test_what_holds_is_the_tightest_of_the_tiers(bounds):
         ("[organisation]", "[organization]", r"'organization'.* Did you mean 'organisation'"),
         ("cap = 2.0", 'cap = "two"', r"line 8 .*'two'; expected a number"),
         ("cap = 2.0", "cap = -1", r"line 8 .*expected 0 or more"),
+        ("cap = 2.0", f"cap = {10**400}", r"line 8 .*expected 0 or more, and finite"),
+        ('safety = "safety"', 'safety = ""', r"line 2 .*expected the name of a folder"),
         ("cap = 2.0", "cap = nan", r"line 8 .*expected 0 or more"),
         ("most_candidates = 16", "most_candidates = 0", r"line 12 .*expected 1 or more"),
         ("most_candidates = 16", "most_candidates = true", r"expected a whole number"),
@@ -104,6 +106,34 @@ def test_what_loosens_or_cannot_be_read_is_refused_with_its_lines(bounds, old, n
     )
     with pytest.raises(SettingsError, match=complaint):
         read_bounds(bounds)
+
+
+def test_what_immutable_does_not_say_is_its_default_and_cannot_be_loosened(bounds):
+    bounds.write_text('[immutable]\nsafety = "s"\n[organisation]\nalpha = 0.9\n')
+    with pytest.raises(
+        SettingsError, match=r"alpha = 0.9 of line 4, .* loosens alpha = 0.01 of \[immutable, by default\]"
+    ):
+        read_bounds(bounds)
+    bounds.write_text('[immutable]\nsafety = "s"\ndelta = 0\n[organisation]\ndelta = 0.9\n')
+    with pytest.raises(SettingsError, match=r"delta = 0.9 .* loosens delta = 0"):
+        read_bounds(bounds)
+    bounds.write_text('[immutable]\nsafety = "s"\ndelta = 0\n[organisation]\ndelta = 0.05\n')
+    assert read_bounds(bounds).target.delta == 0.05
+
+
+def test_a_user_tier_is_in_the_policy_hash(bounds):
+    before = calibrate_file(read_bounds(bounds), Safe(), slates_for())
+    bounds.write_text(GOOD.replace("floor = 0.5", "floor = -4.5"))
+    with pytest.raises(SettingsError, match="other bounds"):
+        load_bounds(bounds, pinned=before.policy_hash)
+    assert load_bounds(bounds).policy_hash != before.policy_hash
+
+
+def test_slates_larger_than_those_calibrated_on_are_refused(bounds):
+    bounded = calibrate_file(read_bounds(bounds), Safe(), slates_for()).bind(Table(np.arange(9.0)), Safe())
+    assert bounded.limits.most_candidates == 4
+    with pytest.raises(SettingsError, match="bounds allow 4"):
+        bounded.rank(pool([str(i) for i in range(5)]), "u")
 
 
 def test_calibrated_bounds_are_read_back_and_bind(bounds):

@@ -55,7 +55,10 @@ KEYS: dict[str, tuple[type, str, int]] = {  # kind of value, which way is tighte
     "safety_weight": (float, HIGHER, 1),
     "ample": (float, HIGHER, 1),
 }
-SCHEMA = 1
+SCHEMA = 2
+HUGE = 1e12
+DEFAULTS = {"alpha": Target.alpha, "delta": Target.delta}  # what [immutable] means where it does not say
+SURE = 0.1  # the largest delta that is stricter than a mean
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Setting:
     line: int
 
     def __str__(self) -> str:
-        return f"line {self.line}, [{self.table}]"
+        return f"line {self.line}, [{self.table}]" if self.line else f"[{self.table}]"
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,8 @@ def read_bounds(path: Path | str) -> BoundsFile:
             name: value for name, value in content.get(tier, {}).items() if not (at == 2 and isinstance(value, dict))
         }
         held = _tightened(path, held, _settings(path, tier, at, plain, lines))
+        if at == 0:
+            held = {**{name: Setting(value, "immutable, by default", 0) for name, value in DEFAULTS.items()}, **held}
     people = {name: table for name, table in content.get("user", {}).items() if isinstance(table, dict)}
     users = {name: _settings(path, f"user.{name}", 2, table, lines) for name, table in people.items()}
     for own in users.values():
@@ -183,9 +188,11 @@ def _settings(
         ):
             what = {str: "a text", bool: "true or false", float: "a number", int: "a whole number"}[kind]
             raise SettingsError(f"{where}; expected {what}.")
-        least = {"most_candidates": 1, "floor": -np.inf, "ample": -np.inf}.get(name, 0)
-        if kind in (float, int) and not (least <= value < np.inf):
-            raise SettingsError(f"{where}; expected {least:.6g} or more, and finite.")
+        least = {"most_candidates": 1, "floor": -HUGE, "ample": -HUGE}.get(name, 0)
+        if kind in (float, int) and not (least <= value <= HUGE):
+            raise SettingsError(f"{where[:200]}; expected {least:.6g} or more, and finite.")
+        if isinstance(value, str) and not value.strip():
+            raise SettingsError(f"{where}; expected the name of a folder.")
         found[name] = Setting(value, table, line)
     return found
 
@@ -197,8 +204,8 @@ def _tightened(path: Path, held: Mapping[str, Setting], by: Mapping[str, Setting
         if old is None:
             continue
         loosens = new.value > old.value if KEYS[name][1] == LOWER else new.value < old.value
-        if name == "delta" and 0 in (old.value, new.value):
-            loosens = old.value != new.value and new.value == 0  # 0 asks for less: the mean alone
+        if name == "delta" and 0 in (old.value, new.value):  # 0 asks for the mean alone
+            loosens = old.value != new.value and (new.value == 0 or new.value > SURE)
         if loosens:
             way = "less" if KEYS[name][1] == LOWER else "more"
             raise SettingsError(
@@ -213,12 +220,21 @@ def _tightened(path: Path, held: Mapping[str, Setting], by: Mapping[str, Setting
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A file with its thresholds; ``policy_hash`` names both, for every answer."""
+    """A file with its thresholds; ``policy_hash`` names both, users' own limits included, for every answer.
+
+    ``unsafe`` are the content keys of the unsafe responses that were calibrated on.
+    """
 
     file: BoundsFile
     thresholds: Mapping[str, Threshold]
     probe: list[float | None]
     policy_hash: str
+    unsafe: tuple[int, ...]
+
+    @property
+    def largest(self) -> int:
+        """Candidates in the largest slate that was calibrated on: of larger ones nothing is known."""
+        return max(one.largest for one in self.thresholds.values())
 
     def bind(self, scorer: Answers, safety: Answers) -> Bounded:
         """The scorer within these bounds. Raises SettingsError where ``safety`` is not what was calibrated."""
@@ -231,11 +247,28 @@ class Calibrated:
                 f"version. Give the calibrated one, or run: polypref bounds calibrate {self.file.path} --slates FILE."
             )
         gate = Gate({name: one.value for name, one in self.thresholds.items()})
-        return Bounded(scorer, asked, gate, self.file.limits, self.file.user_limits, self.policy_hash)
+        limits = self.file.limits.tightened(Limits(most_candidates=self.largest))
+        return Bounded(scorer, asked, gate, limits, self.file.user_limits, self.policy_hash)
 
 
 def _pair(then: float | None, now: float | None) -> str:
     return f"{then} then, {now} now" if None in (then, now) else f"{then:.4f} then, {now:.4f} now"
+
+
+def refuse_seen(slates: Slates, safety: Answers, calibrated: Calibrated | None = None) -> None:
+    """Raise SettingsError where the safety scorer was trained on some of the slates, or they were calibrated on."""
+    trained, many = getattr(safety, "trained_on", None), len(slates.responses)
+    if trained is not None and (seen := int(np.isin(slates.responses.keys_R, trained).sum())):
+        raise SettingsError(
+            f"the safety scorer was trained on {seen} of the slates' {many} texts; it knows them too well to be judged "
+            "by them. Give slates that it has not seen."
+        )
+    known = np.array(calibrated.unsafe if calibrated else (), np.uint64)
+    if seen := int(np.isin(slates.responses.keys_R[slates.response_C[slates.unsafe_C]], known).sum()):
+        raise SettingsError(
+            f"{seen} of the slates' unsafe responses were calibrated on, so that few of them pass says nothing. Give "
+            "slates that the calibration has not seen."
+        )
 
 
 def calibrate_file(file: BoundsFile, safety: Answers, slates: Slates) -> Calibrated:
@@ -244,12 +277,7 @@ def calibrate_file(file: BoundsFile, safety: Answers, slates: Slates) -> Calibra
     Raises NotEnoughData where the slates cannot show the target, SettingsError where the safety scorer was trained on
     some of them.
     """
-    trained = getattr(safety, "trained_on", None)
-    if trained is not None and (seen := int(np.isin(slates.responses.keys_R, trained).sum())):
-        raise SettingsError(
-            f"the safety scorer was trained on {seen} of the slates' {len(slates.responses)} texts; it knows them too "
-            "well to be calibrated on them. Give slates that it has not seen."
-        )
+    refuse_seen(slates, safety)
     asked = Safety(safety)
     found = calibrate(slates, asked, file.target)
     content = {
@@ -258,6 +286,7 @@ def calibrate_file(file: BoundsFile, safety: Answers, slates: Slates) -> Calibra
         "target": asdict(file.target),
         "thresholds": {name: asdict(one) for name, one in found.items()},
         "slates": slates.content_hash,
+        "unsafe": sorted(set(slates.responses.keys_R[slates.response_C[slates.unsafe_C]].tolist())),
         "probe": asked.probe(),
         "versions": {"polypref": __version__},
     }
@@ -289,10 +318,12 @@ def load_bounds(path: Path | str, pinned: str | None = None) -> Calibrated:
         raise ArtifactError(f"{file.calibration} was changed after it was written (its hash does not fit); {again}.")
     if content["bounds"] != file.digest:
         raise SettingsError(f"{path} was changed after it was calibrated; undo the change, or {again}.")
-    if pinned is not None and pinned != said:
-        raise SettingsError(f"{path} has the policy hash {said}, and {pinned} is pinned; these are other bounds.")
+    users = {name: {key: one.value for key, one in own.items()} for name, own in file.users.items()}
+    policy = _hash({"calibration": said, "users": users})
+    if pinned is not None and pinned != policy:
+        raise SettingsError(f"{path} has the policy hash {policy}, and {pinned} is pinned; these are other bounds.")
     thresholds = {name: Threshold(**one) for name, one in content["thresholds"].items()}
-    return Calibrated(file, thresholds, content["probe"], said)
+    return Calibrated(file, thresholds, content["probe"], policy, tuple(content["unsafe"]))
 
 
 def _hash(content: Mapping[str, Any]) -> str:

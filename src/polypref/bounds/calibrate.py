@@ -4,19 +4,25 @@ A slate is lost at threshold t when *any* unsafe candidate of it scores t or mor
 user, so what is guaranteed holds for all users at once, those trained later and those who want the worst included. Were
 candidates calibrated instead of slates, someone who picks among N would find a leak about N times as often.
 
-The highest unsafe score of slate i is m_i (-inf without one). With k slates allowed to be lost, the threshold lies just
-above the (k+1)-th largest m_i. With n slates that are exchangeable with those to come:
+The highest unsafe score of slate i is m_i (-inf without one, +inf where an unsafe candidate has no score). With k
+slates allowed to be lost, the threshold lies just above the (k+1)-th largest m_i. With n slates drawn as those to
+come are:
 
-    conformal         (k + 1) / (n + 1) <= alpha        bounds the mean over calibrations (Angelopoulos et al. 2022,
-                                                        "Conformal risk control", arXiv 2208.02814, eq. 4)
+    conformal         (k + 1) / (n + 1) <= alpha        bounds the mean over calibrations; exchangeable slates will do
+                                                        (Angelopoulos et al. 2022, "Conformal risk control",
+                                                        arXiv 2208.02814, eq. 4)
     high probability  P(Binomial(n, alpha) <= k) <= delta   this very calibration keeps alpha with probability
-                                                        1 - delta (Clopper & Pearson 1934; as a fixed sequence of
-                                                        tests: Angelopoulos et al. 2021, "Learn then test")
+                                                        1 - delta, if slates are independent (Clopper & Pearson 1934;
+                                                        as a fixed sequence of tests: Angelopoulos et al. 2021,
+                                                        "Learn then test"); of several slates of one prompt only the
+                                                        first counts
+
+The guarantee is for slates like these: larger ones leak more often, so the gate refuses any larger than the largest.
 
 Changed: slates without any unsafe candidate count as kept, so alpha is a share of all slates; where so few slates hold
 one that no gate would be needed, the calibration is refused, for it would say nothing of the detector. With categories
-(Mondrian) each is calibrated by itself, at delta divided by their number. Not covered: requests unlike the slates, and
-harm that the labels do not name.
+(Mondrian) each is calibrated by itself, at delta divided by their number; those too harmless to be calibrated get the
+strictest threshold of the others. Not covered: requests unlike the slates, and harm that the labels do not name.
 """
 
 from __future__ import annotations
@@ -55,7 +61,8 @@ class Target:
 class Threshold:
     """Of one category: candidates with a safety score of ``value`` or more pass.
 
-    ``slates`` calibrated on, ``unsafe`` of them with an unsafe candidate, ``lost`` of them at this threshold;
+    ``slates`` calibrated on, ``unsafe`` of them with an unsafe candidate, ``lost`` of them at this threshold, and
+    ``largest`` the number of candidates in the largest of them;
     ``safe_kept`` is the share of safe candidates that pass, ``abstains`` that of slates of which nothing is left.
     """
 
@@ -63,6 +70,7 @@ class Threshold:
     slates: int
     unsafe: int
     lost: int
+    largest: int
     safe_kept: float | None
     abstains: float
 
@@ -85,10 +93,13 @@ def needed(alpha: float, delta: float | None) -> int:
 
 
 def highest_unsafe(slates: Slates, safety_R: Floats) -> Floats:
-    """Each slate's highest score of an unsafe candidate (S,): -inf without one, or where none of them has a score."""
+    """Each slate's highest score of an unsafe candidate (S,): -inf without one, +inf where one has no score.
+
+    A candidate without a score is dropped, but the same one may have a score next time: it counts as lost.
+    """
     value_C = np.where(slates.unsafe_C, safety_R[slates.response_C], -np.inf)
     highest_S = np.full(len(slates), -np.inf)
-    np.maximum.at(highest_S, slates.slate_C, np.where(np.isnan(value_C), -np.inf, value_C))
+    np.maximum.at(highest_S, slates.slate_C, np.where(np.isnan(value_C), np.inf, value_C))
     return highest_S
 
 
@@ -105,15 +116,36 @@ def calibrate(slates: Slates, safety: Callable[[Responses], Floats], target: Tar
     """
     if not slates.unsafe_S.any():
         raise NotEnoughData("no slate holds an unsafe response; a gate cannot be calibrated without any. Add some.")
-    names = sorted(slates.category_S.unique()) if target.by_category else [EVERYTHING]
+    if target.delta is not None:
+        slates = first_of_prompts(slates)
+    if not target.by_category:
+        return {EVERYTHING: _one(slates, safety(slates.responses), target.alpha, target.delta, "")}
+    names = sorted(slates.category_S.unique())
+    if EVERYTHING in names:
+        count = int((slates.category_S == EVERYTHING).sum())
+        raise NotEnoughData(f"{count} slates have no category, and by_category is set; give each slate its category.")
     delta = None if target.delta is None else target.delta / len(names)
-    found = {}
+    found, harmless = {}, []
     for name in names:
-        part = slates.take(np.flatnonzero((slates.category_S == name).to_numpy())) if target.by_category else slates
-        found[name] = _one(
-            part, safety(part.responses), target.alpha, delta, f" of category {name!r}" if target.by_category else ""
+        part = slates.take(np.flatnonzero((slates.category_S == name).to_numpy()))
+        if int(part.unsafe_S.sum()) <= max(allowed(len(part), target.alpha, delta), 0):
+            harmless.append(name)  # the gate's strictest threshold is for them
+        else:
+            found[name] = _one(part, safety(part.responses), target.alpha, delta, f" of category {name!r}")
+    if not found:
+        raise NotEnoughData(
+            f"none of the {len(harmless)} categories has enough slates with something unsafe; add some."
         )
     return found
+
+
+def first_of_prompts(slates: Slates) -> Slates:
+    """Without the slates whose prompt an earlier one has; slates without a prompt all stay."""
+    prompt_S = slates.prompt_S
+    first = np.unique(prompt_S, return_index=True)[1]
+    bare = np.flatnonzero((slates.responses.prompts == "").to_numpy()[prompt_S])
+    kept = np.union1d(first, bare)
+    return slates if len(kept) == len(slates) else slates.take(kept)
 
 
 def _one(slates: Slates, safety_R: Floats, alpha: float, delta: float | None, which: str) -> Threshold:
@@ -130,9 +162,12 @@ def _one(slates: Slates, safety_R: Floats, alpha: float, delta: float | None, wh
             f"{alpha:.6g}: these slates need no gate and say nothing of one. Add slates with unsafe responses."
         )
     value_C = safety_R[slates.response_C]
-    if np.isnan(value_C[slates.unsafe_C]).all():
-        raise NotEnoughData(f"the safety scorer scored none of the unsafe responses{which}; nothing can be calibrated.")
     highest_S = highest_unsafe(slates, safety_R)
+    if (silent := int(np.isinf(highest_S).sum() - np.isneginf(highest_S).sum())) > lost:
+        raise NotEnoughData(
+            f"{silent} slates{which} hold an unsafe response that the safety scorer did not score, and {lost} may be "
+            "lost. Mend the safety scorer, or leave such slates out on purpose."
+        )
     value = threshold(highest_S, lost)
     passes_C = value_C >= value
     safe = passes_C[~slates.unsafe_C]
@@ -142,6 +177,7 @@ def _one(slates: Slates, safety_R: Floats, alpha: float, delta: float | None, wh
         len(slates),
         unsafe,
         int((highest_S >= value).sum()),
+        int(np.bincount(slates.slate_C).max()),
         float(safe.mean()) if len(safe) else None,
         float((left_S == 0).mean()),
     )

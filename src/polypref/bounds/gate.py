@@ -29,7 +29,7 @@ DROPPED = -np.inf
 
 @dataclass(frozen=True)
 class Gate:
-    """``thresholds`` by category; "" is for everything, and of others the strictest is for categories not named."""
+    """``thresholds`` by category, the strictest for those not named; a single one under "" is for everything."""
 
     thresholds: Mapping[str, float]
 
@@ -38,8 +38,8 @@ class Gate:
             raise SettingsError(f"the gate's thresholds are {dict(self.thresholds)!r}; expected numbers.")
 
     def threshold(self, category: str = "") -> float:
-        """What a response to a request of this category needs."""
-        own = self.thresholds.get(category)
+        """What a response to a request of this category needs; without a name, what all categories need."""
+        own = self.thresholds.get(category) if category or len(self.thresholds) == 1 else None
         return max(self.thresholds.values()) if own is None else own
 
     def passes(self, safety_Q: Floats, category: str = "") -> BoolArray:
@@ -64,6 +64,13 @@ class Limits:
     safety_weight: float = 0.0
     ample: float = -np.inf
 
+    def __post_init__(self) -> None:
+        for name, least in (("cap", 0), ("most_candidates", 1), ("safety_weight", 0), ("floor", -np.inf)):
+            if not getattr(self, name) >= least:
+                raise SettingsError(f"{name} is {getattr(self, name)}; expected {least:.6g} or more.")
+        if np.isnan(self.ample) or np.isinf(self.safety_weight):
+            raise SettingsError(f"safety_weight is {self.safety_weight}, ample {self.ample}; expected finite numbers.")
+
     def tightened(self, by: Limits) -> Limits:
         """The stricter of both in each."""
         return Limits(
@@ -76,6 +83,8 @@ class Limits:
 
     def penalty(self, safety_Q: Floats) -> Floats:
         """What is added to everybody's reward, 0 or less; NaN without a safety score."""
+        if not self.safety_weight:
+            return np.where(np.isnan(safety_Q), np.nan, 0.0)
         return self.safety_weight * np.minimum(0.0, safety_Q - self.ample)
 
 
@@ -121,6 +130,11 @@ class Bounded:
     user_limits: Mapping[str, Limits] = field(default_factory=dict)
     policy_hash: str = ""
 
+    def __post_init__(self) -> None:
+        for user_id, limits in self.user_limits.items():
+            if limits.safety_weight or limits.ample > -np.inf:
+                raise SettingsError(f"user {user_id!r} sets safety_weight or ample; these are for all users.")
+
     def limits_of(self, user_id: str) -> Limits:
         """What holds for this user; it is never looser than what holds for all."""
         return self.limits.tightened(self.user_limits.get(user_id, Limits()))
@@ -134,6 +148,7 @@ class Bounded:
     ) -> Floats:
         """Bounded reward of response ``response_Q[q]`` for user ``user_ids[q]`` (Q,); ``-inf`` for dropped ones.
 
+        Rewards stand for themselves here: ``most_candidates`` is not asked; who picks among them should use ``rank``.
         The scorer is asked about survivors alone. A survivor without a finite reward of its own gets the shared one; a
         survivor without that is dropped.
         """

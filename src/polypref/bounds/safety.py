@@ -10,6 +10,7 @@ changed behind an unchanged name is noticed before its scores meet a threshold t
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -46,35 +47,37 @@ class SafetyFailed(PolyprefError):
 
 
 class Safety:
-    """``scorer``'s answers for strangers, remembered by content."""
+    """``scorer``'s answers for strangers, remembered by content; threads may share one."""
 
     def __init__(self, scorer: Answers) -> None:
         self._scorer = scorer
-        self._key_M: KeyArray = np.empty(0, np.uint64)
-        self._value_M: Floats = np.empty(0)
+        self._lock = Lock()
+        self._known: tuple[KeyArray, Floats] = (np.empty(0, np.uint64), np.empty(0))  # keys ascending, and their scores
 
     def __call__(self, responses: Responses) -> Floats:
         """``safety_R``; NaN where the scorer did not answer, or not with a finite number (+inf too: it is no score).
 
-        Raises SafetyFailed where the scorer dies, or answers in the name of a person.
+        What got no score is asked about again in the next call. Raises SafetyFailed where the scorer dies, or answers
+        in the name of a person.
         """
         key_R = responses.keys_R
-        at_R = np.searchsorted(self._key_M, key_R)
-        known_R = np.append(self._key_M, np.uint64(0))[at_R] == key_R
-        known_R &= at_R < len(self._key_M)
-        if not known_R.all():
-            _, new = np.unique(key_R[~known_R], return_index=True)
-            self._remember(responses.take(np.flatnonzero(~known_R)[new].astype(np.int32)))
-            at_R = np.searchsorted(self._key_M, key_R)
-        return self._value_M[at_R]
+        value_R = _found(*self._known, key_R)
+        missing = np.flatnonzero(np.isnan(value_R))
+        if len(missing):
+            key_A, first = np.unique(key_R[missing], return_index=True)
+            value_A = self._ask(responses.take(missing[first].astype(np.int32)))
+            value_R[missing] = _found(key_A, value_A, key_R[missing])
+            self._remember(key_A, value_A)
+        return value_R
 
-    def _remember(self, new: Responses) -> None:
-        value_R = self._ask(new)
-        if len(self._key_M) + len(new) > MOST_REMEMBERED:
-            self._key_M, self._value_M = np.empty(0, np.uint64), np.empty(0)
-        key_M = np.concatenate([self._key_M, new.keys_R])
-        order = np.argsort(key_M)
-        self._key_M, self._value_M = key_M[order], np.concatenate([self._value_M, value_R])[order]
+    def _remember(self, key_A: KeyArray, value_A: Floats) -> None:
+        told = ~np.isnan(value_A)
+        with self._lock:
+            key_M, value_M = self._known
+            if len(key_M) + len(key_A) > MOST_REMEMBERED:
+                key_M, value_M = key_M[:0], value_M[:0]
+            key_M, first = np.unique(np.concatenate([key_M, key_A[told]]), return_index=True)
+            self._known = (key_M, np.concatenate([value_M, value_A[told]])[first])
 
     def _ask(self, responses: Responses) -> Floats:
         strangers = pl.Series([STRANGER], dtype=pl.String).gather(np.zeros(len(responses), np.int32))
@@ -99,6 +102,14 @@ class Safety:
         prompts, texts = zip(*PROBES, strict=True)
         pool = from_columns([STRANGER] * len(texts), prompts, texts, texts)
         return [None if np.isnan(value) else float(value) for value in self(pool.responses)[pool.chosen_N]]
+
+
+def _found(key_M: KeyArray, value_M: Floats, key_R: KeyArray) -> Floats:
+    """The score of each key among ascending ones; NaN where it is not."""
+    if not len(key_M):
+        return np.full(len(key_R), np.nan)
+    at_R = np.minimum(np.searchsorted(key_M, key_R), len(key_M) - 1)
+    return np.where(key_M[at_R] == key_R, value_M[at_R], np.nan)
 
 
 def same_answers(now: list[float | None], then: list[float | None]) -> bool:

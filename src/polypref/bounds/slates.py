@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import BoolArray, IntArray, Responses, from_columns
 from polypref.data import values
 from polypref.data.ability import Suite, read_suite
-from polypref.data.problems import Tally
+from polypref.data.problems import Tally, shown
 from polypref.data.sources import open_source
 from polypref.errors import InputError, SettingsError
 
@@ -56,6 +56,12 @@ class Slates:
     def unsafe_S(self) -> BoolArray:
         """Which slates hold an unsafe candidate."""
         return np.bincount(self.slate_C, self.unsafe_C, len(self)) > 0
+
+    @cached_property
+    def prompt_S(self) -> IntArray:
+        """Each slate's prompt: its first candidate's."""
+        first_S = np.searchsorted(self.slate_C, np.arange(len(self)))
+        return self.responses.prompt_R[self.response_C[first_S]]
 
     @cached_property
     def content_hash(self) -> str:
@@ -100,9 +106,10 @@ def read_slates(path: str, columns: Mapping[str, str] | None = None) -> Slates:
             at = int(bad.arg_max() or 0)
             found = batch.frame[names["unsafe"]][at]
             raise InputError(f"line {batch.line_B[at]} of {path}: unsafe is {found!r}; expected true or false.")
-        empty = rows["response"].is_null() | (rows["response"] == "")
-        if empty.any():
-            raise InputError(f"line {batch.line_B[int(empty.arg_max() or 0)]} of {path}: response is empty; give it.")
+        for role in ("response", "slate" if "slate" in rows else "prompt"):
+            empty = rows[role].is_null() | (rows[role] == "")
+            if empty.any():
+                raise InputError(f"line {batch.line_B[int(empty.arg_max() or 0)]} of {path}: {role} is empty; give it.")
         frames.append(pl.DataFrame({**rows, "unsafe": unsafe, "line": batch.line_B}))
     if tally.rows:
         raise InputError(f"{tally.rows} rows of {path} cannot be read: {tally.problems[0].text}")
@@ -115,31 +122,43 @@ def slates_of(suite: Suite) -> Slates:
     """A benchmark's items as slates, as this module's head says."""
     unsafe_C = ~suite.right_C & suite.subset_I.str.contains(HARMFUL).to_numpy()[suite.item_C]
     whole = Slates(suite.responses, suite.item_C, suite.response_C, unsafe_C, suite.subset_I)
-    return whole.take(np.flatnonzero((~suite.subset_I.str.contains(RELATIVE)).to_numpy()))
+    found = whole.take(np.flatnonzero((~suite.subset_I.str.contains(RELATIVE)).to_numpy()))
+    many = np.bincount(found.response_C)
+    unsafe = np.bincount(found.response_C, found.unsafe_C)
+    if len(odd := np.flatnonzero((unsafe > 0) & (unsafe < many))):
+        raise InputError(
+            f"{suite.file} calls {len(odd)} responses to the same prompt both unsafe and safe, the first of them "
+            f"{shown(found.responses.texts_R[int(odd[0])])}; settle the labels."
+        )
+    return found
 
 
 def part_of(slates: Slates, first: int, last: int, parts: int) -> Slates:
     """Parts ``first`` to ``last`` of ``parts`` of the slates, counted from 1, cut by their prompts: no prompt is in
     two parts, whatever else the file holds."""
-    first_S = np.searchsorted(slates.slate_C, np.arange(len(slates)))
-    prompt_S = slates.responses.prompt_R[slates.response_C[first_S]]
-    drawn = [int(blake2b(text.encode(), digest_size=8).hexdigest(), 16) % parts for text in slates.responses.prompts]
-    drawn_S = np.array(drawn)[prompt_S]
+    texts = slates.responses.prompts
+    if (texts == "").all():  # no prompts: by the first response of each slate
+        first_S = np.searchsorted(slates.slate_C, np.arange(len(slates)))
+        texts, place_S = slates.responses.texts_R, slates.response_C[first_S]
+    else:
+        place_S = slates.prompt_S
+    drawn = [int(blake2b(text.encode(), digest_size=8).hexdigest(), 16) % parts for text in texts]
+    drawn_S = np.array(drawn)[place_S]
     return slates.take(np.flatnonzero((drawn_S >= first - 1) & (drawn_S < last)))
 
 
 def _names(path: str, found: list[str], chosen: dict[str, str]) -> dict[str, str]:
     for role, name in chosen.items():
         if role not in ROLES:
-            raise SettingsError(f"--columns {role}={name}: expected one of {', '.join(ROLES)}.")
+            raise SettingsError(f"columns: {role}={name}; expected one of {', '.join(ROLES)}.")
         if name not in found:
-            raise SettingsError(f'--columns {role}={name}: {path} has no column "{name}"; found: {", ".join(found)}.')
+            raise SettingsError(f'columns: {role}={name}; {path} has no column "{name}"; found: {", ".join(found)}.')
     names = {role: role for role in ROLES if role in found} | chosen
     for role in NEEDED:
         if role not in names:
             raise InputError(
                 f'{path}: "{role}" is missing; found: {", ".join(found)}. A file of slates has response and unsafe, '
-                f"and where known prompt, slate, category. Use --columns {role}=NAME to map yours."
+                "and where known prompt, slate, category. Name its columns so."
             )
     if "slate" not in names and "prompt" not in names:
         raise InputError(f"{path}: neither slate nor prompt says which candidates stand together; add one of them.")
@@ -154,7 +173,12 @@ def _slates(rows: pl.DataFrame, path: str) -> Slates:
     _refuse_contradictions(rows, path)
     order = rows.select("slate").unique(maintain_order=True).with_row_index("s")
     rows = rows.join(order, on="slate", how="left", maintain_order="left").sort("s", maintain_order=True)
-    mixed = rows.group_by("s", maintain_order=True).agg(pl.col("category").unique().sort(), pl.col("line").first())
+    mixed = rows.group_by("s", maintain_order=True).agg(
+        pl.col("category").unique().sort(), pl.col("prompt").n_unique(), pl.col("line").first()
+    )
+    several = mixed.filter(pl.col("prompt") > 1)
+    if len(several):
+        raise InputError(f"line {several['line'][0]} of {path}: this slate answers several prompts; give it one.")
     odd = mixed.filter(pl.col("category").list.len() > 1)
     if len(odd):
         both = ", ".join(odd["category"][0].to_list())

@@ -16,6 +16,10 @@ from polypref.cli.shared import Columns, Ties, cleaned, reading_of
 
 if TYPE_CHECKING:
     from polypref.bounds.audit import Case
+    from polypref.comparisons import Comparisons
+
+
+FAILED = 1  # exit code of an audit whose gate surely leaks more than was promised
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,11 @@ class Audit:
         write_json(self.out / "audit.json", found)
         print(summary(found))
         print(f"report: {self.out / 'audit.html'}; rows: {self.out / 'audit.json'}")
-        return 0
+        return 0 if found["leaks"]["holds"] else FAILED
 
     def _case(self) -> tuple[Case, dict[str, Any]]:
         from polypref.bounds.audit import AuditSettings, Case
-        from polypref.bounds.bounds_file import load_bounds
+        from polypref.bounds.bounds_file import load_bounds, refuse_seen
         from polypref.cli.bounds import safety_from, slates_from
         from polypref.errors import SettingsError
         from polypref.evaluation.naming import load
@@ -89,15 +93,19 @@ class Audit:
             if getattr(self, name) < 100:
                 raise SettingsError(f"--{name} {getattr(self, name)} shows nothing; expected 100 or more.")
         calibrated = load_bounds(self.bounds, self.pin)
+        if self.seed < 0:
+            raise SettingsError(f"--seed {self.seed} cannot be; expected 0 or more.")
         slates = slates_from(self.slates, self.part, "audit")
+        safety = safety_from(calibrated.file.safety)
+        refuse_seen(slates, safety, calibrated)
         scorer = load(self.scorer)
         benign = cleaned(reading_of(self)) if self.files else None
         case = Case(
-            bounded=calibrated.bind(scorer, safety_from(calibrated.file.safety)),
+            bounded=calibrated.bind(scorer, safety),
             slates=slates,
             alpha=calibrated.file.target.alpha,
             delta=calibrated.file.target.delta,
-            people=tuple(benign.users.ids) if benign is not None else (),
+            people=() if benign is None else _known(scorer, benign),
             benign=benign,
             aggregated=None if self.aggregated is None else load(self.aggregated),
             encoder=encoder_for(self.scorer) if (self.scorer / "fit.json").exists() else None,
@@ -107,10 +115,21 @@ class Audit:
         )
         facts = {
             "inputs": {"scorer": str(self.scorer), "bounds": str(self.bounds), "slates": f"{self.slates} {self.part}"},
-            "data": {"slates": slates.content_hash, "benign": None if benign is None else benign.content_hash},
+            "data": {"slates_hash": slates.content_hash, "benign": None if benign is None else benign.content_hash},
             "settings": {"alpha": case.alpha, "delta": case.delta, "seed": self.seed, "cap": _number(case)},
         }
         return case, facts
+
+
+def _known(scorer: Any, benign: Comparisons) -> tuple[str, ...]:
+    """Those of the benign judgements' users whom the scorer knows."""
+    import numpy as np
+
+    from polypref.learners.protocol import PERSONAL
+
+    ids = benign.users.ids
+    source_U = scorer.score(benign.responses, ids, np.zeros(len(ids), np.int32)).source_Q
+    return tuple(ids.filter(source_U == PERSONAL))
 
 
 def _number(case: Case) -> float | None:

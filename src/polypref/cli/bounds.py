@@ -177,4 +177,5 @@ def _show(calibrated: Calibrated) -> None:
         seen = f"{one.slates:,} slates, {one.unsafe:,} with something unsafe, {one.lost} lost"
         left = f"nothing is left of {one.abstains:.1%}"
         print(f"  {name or 'everything'}: safety score {one.value:.4f} or more; on {seen}{kept}, {left}")
+    print(f"holds for slates of at most {calibrated.largest} candidates; larger ones are refused")
     print(f"policy hash: {calibrated.policy_hash}")

@@ -7,12 +7,12 @@ from typing import Any
 
 from polypref.report.page import TEMPLATES, environment
 
-COLUMNS = ("off", "on")
+COLUMNS = {"off": "off", "on": "on", "again": "calibrated for this size"}
 
 
 def summary(found: Mapping[str, Any]) -> str:
     """The control, then what an oracle and the worst taught person get, without bounds and with them."""
-    lines = [verdict(found)]
+    lines = [verdict(found), in_force(found)]
     for row in found["rows"]:
         if row["part"] in ("recalibrations", "certificate", "benign judgements", "aggregated or personalized"):
             size = "" if row["size"] is None else f", best of {row['size']}"
@@ -35,8 +35,18 @@ def verdict(found: Mapping[str, Any]) -> str:
     )
 
 
+def in_force(found: Mapping[str, Any]) -> str:
+    """Whether the gate keeps alpha on the file's slates."""
+    leaks = found["leaks"]
+    share = f"{leaks['value']:.2%} ({leaks['lo']:.2%} to {leaks['hi']:.2%}) of {leaks['n']:,} slates"
+    held = "that is within" if leaks["holds"] else "the gate FAILS: that is surely more than"
+    return f"With bounds something unsafe passes in {share}; {held} the {leaks['alpha']:.2%} that was promised."
+
+
 def _told(row: Mapping[str, Any]) -> str:
     """In percent, with the interval; caps and changes of scores as they are."""
+    if row["value"] is None:
+        return "none"
     if row["metric"] == "cap" or row["metric"].startswith("largest"):
         return f"{row['value']:.4g}"
     value, bounds = f"{100 * row['value']:.2f} %", (row["lo"], row["hi"])
@@ -54,7 +64,7 @@ def page(found: Mapping[str, Any]) -> str:
         .get_template("audit.html.j2")
         .render(
             style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
-            verdict=verdict(found),
+            verdict=f"{verdict(found)} {in_force(found)}",
             holds=found["control"]["holds"],
             policy_hash=found["policy_hash"],
             attacks=_attacks(found["rows"]),
@@ -75,7 +85,7 @@ def _attacks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             line = table.setdefault((row["arm"], row["size"]), {"arm": row["arm"], "size": row["size"]})
             line[f"{row['metric']} {row['bounds']}"] = _told(row)
     return [
-        {**line, **{name: line.get(f"unsafe returned {name}", "") for name in COLUMNS}, "left": line["abstains on"]}
+        {**line, **{key: line.get(f"unsafe returned {bounds}", "refused") for key, bounds in COLUMNS.items()}}
         for line in table.values()
     ]
 
