@@ -149,22 +149,19 @@ class Bounded:
         """Bounded reward of response ``response_Q[q]`` for user ``user_ids[q]`` (Q,); ``-inf`` for dropped ones.
 
         Rewards stand for themselves here: ``most_candidates`` is not asked; who picks among them should use ``rank``.
-        The scorer is asked about survivors alone. A survivor without a finite reward of its own gets the shared one; a
-        survivor without that is dropped.
+        What the scorer says of dropped responses is never looked at. A survivor without a finite reward of its own gets
+        the shared one; a survivor without that is dropped.
         """
         ids = pl.Series(user_ids, dtype=pl.String)
         response_Q = np.arange(len(ids), dtype=np.int32) if response_Q is None else response_Q
         safety_Q = self.safety(responses)[response_Q]
         cap_Q, floor_Q = self._of_users(ids)
         passes_Q = self.gate.passes(safety_Q, category) & (safety_Q >= floor_Q)
-        value_Q = np.full(len(ids), DROPPED)
-        asked = np.flatnonzero(passes_Q).astype(np.int32)
-        if not len(asked):
-            return value_Q
-        shared_A, own_A = self._asked(responses, ids.gather(asked), response_Q[asked], np.isinf(cap_Q[asked]).all())
-        value_A = held(shared_A, own_A, cap_Q[asked]) + self.limits.penalty(safety_Q[asked])
-        value_Q[asked] = np.where(np.isfinite(value_A), value_A, DROPPED)
-        return value_Q
+        if not passes_Q.any():
+            return np.full(len(ids), DROPPED)
+        shared_Q, own_Q = self._asked(responses, ids, response_Q, bool(np.isinf(cap_Q).all()))
+        value_Q = held(shared_Q, own_Q, cap_Q) + self.limits.penalty(safety_Q)
+        return np.where(passes_Q & np.isfinite(value_Q), value_Q, DROPPED)
 
     def _of_users(self, ids: pl.Series) -> tuple[Floats, Floats]:
         """Cap and floor of each question."""
@@ -176,18 +173,16 @@ class Bounded:
         cap_U, floor_U = np.array([[one.cap, one.floor] for one in limits]).reshape(-1, 2).T
         return cap_U[place_Q], floor_U[place_Q]
 
-    def _asked(
-        self, responses: Responses, ids: pl.Series, response_A: IntArray, free: bool | np.bool_
-    ) -> tuple[Floats, Floats]:
+    def _asked(self, responses: Responses, ids: pl.Series, response_Q: IntArray, free: bool) -> tuple[Floats, Floats]:
         """Rewards as anybody unknown is told, and the users' own; the latter twice where ``free`` and finite."""
         if free:
-            own_A = np.asarray(self.scorer.score(responses, ids, response_A).value_Q, np.float64)
-            if np.isfinite(own_A).all():
-                return own_A, own_A
+            own_Q = np.asarray(self.scorer.score(responses, ids, response_Q).value_Q, np.float64)
+            if np.isfinite(own_Q).all():
+                return own_Q, own_Q
         strangers = pl.Series(ids.name, [STRANGER]).gather(np.zeros(len(ids), np.int32))
-        both = self.scorer.score(responses, pl.concat([strangers, ids]), np.concatenate([response_A, response_A]))
-        value_2A = np.asarray(both.value_Q, np.float64)
-        return value_2A[: len(ids)], value_2A[len(ids) :]
+        both = self.scorer.score(responses, pl.concat([strangers, ids]), np.concatenate([response_Q, response_Q]))
+        value_2Q = np.asarray(both.value_Q, np.float64)
+        return value_2Q[: len(ids)], value_2Q[len(ids) :]
 
     def rank(
         self, responses: Responses, user_id: str, response_Q: IntArray | None = None, category: str = ""

@@ -32,8 +32,8 @@ from polypref.errors import InputError, SettingsError
 Floats = NDArray[np.float64]
 ROLES = ("response", "unsafe", "prompt", "slate", "category")
 NEEDED = ("response", "unsafe")
-HARMFUL = r"^refusals-|should-refuse|^donotanswer$|^hhh-harmless$"
-RELATIVE = r"^hh-harmless"
+HARMFUL = r"^refusals-|should-refuse|^donotanswer$"
+RELATIVE = r"^hhh?-harmless"
 
 
 @dataclass(frozen=True, eq=False)
