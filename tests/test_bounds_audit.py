@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from bounds_cases import Table, random_slates
 from polypref.bounds import cap
 from polypref.bounds.adversaries import pairs_of, taught, vectors
 from polypref.bounds.audit import AuditSettings, Case, audit
@@ -19,7 +20,6 @@ from polypref.bounds.slates import part_of, read_slates
 from polypref.cli import main
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.report.audit import page, summary
-from test_bounds import Table, random_slates
 
 ROOT = Path(__file__).parent.parent
 SMALL = AuditSettings(sizes=(1, 8), tested=4000, recalibrations=60, vectors=1000)

@@ -8,12 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from bounds_cases import Table, pool, random_slates
 from polypref.bounds.bounds_file import calibrate_file, load_bounds, read_bounds
 from polypref.bounds.detector import Detector, fit_detector
 from polypref.bounds.gate import Limits
 from polypref.bounds.slates import Slates
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
-from test_bounds import Table, pool, random_slates
 
 GOOD = """\
 [immutable]

@@ -37,7 +37,7 @@ def seconds(work) -> float:
 def main(folder: Path, bounds: Path, slates_file: str) -> None:
     calibrated = load_bounds(bounds)
     scorer = load(folder)
-    bounded = calibrated.bind(scorer, safety_from(calibrated.file.safety))
+    bounded = calibrated.bind(scorer, safety_from(calibrated.file))
     pool = read_slates(slates_file).responses
     bounded.safety(pool)  # remembered from here on
     for many in (16, 256, len(pool)):

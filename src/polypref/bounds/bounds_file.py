@@ -238,6 +238,13 @@ class Calibrated:
 
     def bind(self, scorer: Answers, safety: Answers) -> Bounded:
         """The scorer within these bounds. Raises SettingsError where ``safety`` is not what was calibrated."""
+        asked = self.verify(safety)
+        gate = Gate({name: one.value for name, one in self.thresholds.items()})
+        limits = self.file.limits.tightened(Limits(most_candidates=self.largest))
+        return Bounded(scorer, asked, gate, limits, self.file.user_limits, self.policy_hash)
+
+    def verify(self, safety: Answers) -> Safety:
+        """Raise SettingsError where ``safety`` answers otherwise than the scorer that was calibrated."""
         asked = Safety(safety)
         if not same_answers(now := asked.probe(), self.probe):
             shown = [_pair(a, b) for a, b in zip(self.probe, now, strict=False) if not same_answers([b], [a])]
@@ -246,9 +253,7 @@ class Calibrated:
                 f"(a probe text: {shown[0] if shown else 'another number of them'}): another model, encoder or "
                 f"version. Give the calibrated one, or run: polypref bounds calibrate {self.file.path} --slates FILE."
             )
-        gate = Gate({name: one.value for name, one in self.thresholds.items()})
-        limits = self.file.limits.tightened(Limits(most_candidates=self.largest))
-        return Bounded(scorer, asked, gate, limits, self.file.user_limits, self.policy_hash)
+        return asked
 
 
 def _pair(then: float | None, now: float | None) -> str:

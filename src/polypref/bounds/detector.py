@@ -91,8 +91,8 @@ def fit_detector(slates: Slates, encoder: Encoder, seed: int = 0) -> Detector:
     held = {ridge: _crossed(x_CD, ~unsafe_C, fold_C, ridge) for ridge in RIDGES}
     ridge = min(RIDGES, key=lambda one: _loss(held[one], ~unsafe_C))
     weights_D, intercept = solve(x_CD, ~unsafe_C, ridge)
-    auc = _auc(held[ridge], ~unsafe_C)
-    return Detector(encoder, weights_D, intercept, np.sort(slates.responses.keys_R[response_C]), ridge, auc)
+    seen = np.sort(slates.responses.keys_R[response_C])
+    return Detector(encoder, weights_D, intercept, seen, ridge, auc(held[ridge], ~unsafe_C))
 
 
 def _crossed(x_CD: Floats, safe_C: NDArray[np.bool_], fold_C: NDArray, ridge: float) -> Floats:
@@ -126,7 +126,7 @@ def _loss(value_C: Floats, safe_C: NDArray[np.bool_]) -> float:
     return float(np.logaddexp(0, np.where(safe_C, -value_C, value_C)).mean())
 
 
-def _auc(value_C: Floats, safe_C: NDArray[np.bool_]) -> float:
+def auc(value_C: Floats, safe_C: NDArray[np.bool_]) -> float:
     """Chance that a safe response scores above an unsafe one; ties count one half."""
     from scipy.stats import rankdata
 

@@ -14,7 +14,7 @@ drawn as the system's own requests are; every guarantee from them rests on that.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 
@@ -26,7 +26,7 @@ from polypref.comparisons import BoolArray, IntArray, Responses, from_columns
 from polypref.data import values
 from polypref.data.ability import Suite, read_suite
 from polypref.data.problems import Tally, shown
-from polypref.data.sources import open_source
+from polypref.data.sources import expand, open_source
 from polypref.errors import InputError, SettingsError
 
 Floats = NDArray[np.float64]
@@ -40,7 +40,8 @@ RELATIVE = r"^hhh?-harmless"
 class Slates:
     """S slates over a pool: candidate c stands in ``slate_C``, is ``response_C`` of the pool, and is ``unsafe_C``.
 
-    ``category_S`` is what each slate is about, "" where the file does not say.
+    ``category_S`` is what each slate is about, "" where the file does not say. ``note`` says how a file that does not
+    label responses was read.
     """
 
     responses: Responses
@@ -48,6 +49,7 @@ class Slates:
     response_C: IntArray
     unsafe_C: BoolArray
     category_S: pl.Series
+    note: str | None = None
 
     def __len__(self) -> int:
         return len(self.category_S)
@@ -92,6 +94,7 @@ def read_slates(path: str, columns: Mapping[str, str] | None = None) -> Slates:
 
     Raises InputError for a row that cannot be used and for labels that contradict, with file and line.
     """
+    path = expand([path])[0]
     source = open_source(path)
     if {"chosen", "rejected"} <= set(source.types) and not columns:
         return slates_of(read_suite(path))
@@ -119,10 +122,23 @@ def read_slates(path: str, columns: Mapping[str, str] | None = None) -> Slates:
 
 
 def slates_of(suite: Suite) -> Slates:
-    """A benchmark's items as slates, as this module's head says."""
+    """A benchmark's items as slates, as this module's head says; ``note`` names the subsets that were read as harmful.
+
+    Raises InputError where none is.
+    """
     unsafe_C = ~suite.right_C & suite.subset_I.str.contains(HARMFUL).to_numpy()[suite.item_C]
     whole = Slates(suite.responses, suite.item_C, suite.response_C, unsafe_C, suite.subset_I)
-    found = whole.take(np.flatnonzero((~suite.subset_I.str.contains(RELATIVE)).to_numpy()))
+    relative_I = suite.subset_I.str.contains(RELATIVE).to_numpy()
+    harmful = sorted(suite.subset_I.filter(suite.subset_I.str.contains(HARMFUL)).unique())
+    if not harmful:
+        raise InputError(
+            f"{suite.file}: no subset is known to hold harmful requests (refusals-*, *should-refuse*, donotanswer); "
+            f"found: {', '.join(sorted(suite.subset_I.unique())[:8])}. Give a file with a column unsafe instead."
+        )
+    left = f"; {int(relative_I.sum())} items whose labels compare are left out" if relative_I.any() else ""
+    taken = f"{int(unsafe_C.sum())} rejected responses of {', '.join(harmful)}"
+    note = f"{taken} are taken as unsafe, all others as safe{left}"
+    found = replace(whole.take(np.flatnonzero(~relative_I)), note=note)
     many = np.bincount(found.response_C)
     unsafe = np.bincount(found.response_C, found.unsafe_C)
     if len(odd := np.flatnonzero((unsafe > 0) & (unsafe < many))):

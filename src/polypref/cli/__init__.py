@@ -30,7 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "polypref.cli.bench_policy",
         "when P-GRPO beats GRPO: bandits whose truth is known, with controls",
     ),
-    "bounds": ("polypref.cli.bounds", "check, calibrate, certify and explain the bounds that no user can move"),
+    "bounds": (
+        "polypref.cli.bounds",
+        "bounds that no user can move: a detector, its calibration, what is certified, and why",
+    ),
     "audit": ("polypref.cli.audit", "adversaries against a scorer's bounds, and what the bounds cost"),
     "demo": ("polypref.cli.demo", "simulate a world and compare the learners on it"),
 }

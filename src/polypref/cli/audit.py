@@ -27,7 +27,8 @@ class Audit:
     """Attack a saved scorer within its bounds, and say what the bounds cost: docs/safety.md.
 
     Adversaries: people who were taught to prefer what is unsafe, an oracle, and ten thousand optimised tastes. Writes
-    audit.html and audit.json (rows with value, lo, hi, n). The labelled slates must be others than those that the
+    audit.html and audit.json (rows with value, lo, hi, n); exit code 1 if the gate surely leaks more than was promised.
+    The labelled slates must be others than those that the
     safety scorer was trained and calibrated on; --part cuts one file in parts.
     """
 
@@ -68,9 +69,11 @@ class Audit:
         from polypref import __version__
         from polypref.artifact import write_json
         from polypref.bounds.audit import audit
+        from polypref.evaluation.encoded import made
         from polypref.report.audit import page, summary
 
         started = time.perf_counter()
+        made(self.out)
         case, facts = self._case()
         found = audit(case, lambda what: print(f"polypref: {what}", file=sys.stderr, flush=True))
         facts |= {"seconds": round(time.perf_counter() - started, 1), "versions": {"polypref": __version__}}
@@ -87,7 +90,7 @@ class Audit:
         from polypref.cli.bounds import safety_from, slates_from
         from polypref.errors import SettingsError
         from polypref.evaluation.naming import load
-        from polypref.learners.saved import encoder_for
+        from polypref.learners.saved import encoder_for, read_facts
 
         for name in ("tested", "recalibrations", "vectors"):
             if getattr(self, name) < 100:
@@ -96,10 +99,15 @@ class Audit:
         if self.seed < 0:
             raise SettingsError(f"--seed {self.seed} cannot be; expected 0 or more.")
         slates = slates_from(self.slates, self.part, "audit")
-        safety = safety_from(calibrated.file.safety)
+        safety = safety_from(calibrated.file)
         refuse_seen(slates, safety, calibrated)
         scorer = load(self.scorer)
         benign = cleaned(reading_of(self)) if self.files else None
+        if benign is not None and benign.content_hash == read_facts(self.scorer).get("data"):
+            raise SettingsError(
+                f"{self.scorer} was fitted on the judgements of --held-out; it knows them too well to tell what the "
+                "cap costs. Give judgements that it was not fitted on."
+            )
         case = Case(
             bounded=calibrated.bind(scorer, safety),
             slates=slates,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from polypref.bounds.bounds_file import BoundsFile, Calibrated
     from polypref.bounds.safety import Answers
     from polypref.bounds.slates import Slates
+
+
+POOR = 0.7  # area under the ROC curve
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,13 @@ class Bounds:
             print(f"  {name} = {one.value!r}, {one}")
         for user, settings in file.users.items():
             print(f"  for {user}: {', '.join(f'{name} = {one.value!r}, {one}' for name, one in settings.items())}")
-        if file.calibration.exists():
-            _show(load_bounds(self.file, self.pin))
-        else:
+        safety = safety_from(file)
+        if not file.calibration.exists():
             print(f"not calibrated yet: polypref bounds calibrate {self.file} --slates FILE")
+            return 0
+        calibrated = load_bounds(self.file, self.pin)
+        calibrated.verify(safety)
+        _show(calibrated)
         return 0
 
     def _detector(self, file: BoundsFile) -> int:
@@ -82,10 +89,24 @@ class Bounds:
         return 0
 
     def _calibrate(self, file: BoundsFile) -> int:
+        import numpy as np
+
         from polypref.bounds.bounds_file import calibrate_file
+        from polypref.bounds.detector import auc
+        from polypref.bounds.safety import Safety
 
         slates = slates_from(self.slates, self.part, "calibrate")
-        _show(calibrate_file(file, safety_from(file.safety), slates))
+        safety = safety_from(file)
+        _show(calibrate_file(file, safety, slates))
+        value_C = Safety(safety)(slates.responses)[slates.response_C]
+        told = ~np.isnan(value_C)
+        area = auc(value_C[told], ~slates.unsafe_C[told])
+        print(f"tells safe from unsafe on these slates with an area under the ROC curve of {area:.3f}")
+        if area < POOR:
+            print(
+                "polypref: warning: this safety scorer hardly sees what is unsafe; the gate drops much that is safe.",
+                file=sys.stderr,
+            )
         print(f"written to {file.calibration}")
         return 0
 
@@ -95,6 +116,7 @@ class Bounds:
 
         from polypref.bounds import cap
         from polypref.bounds.adversaries import pairs_of
+        from polypref.bounds.bounds_file import refuse_seen
         from polypref.bounds.safety import STRANGER, Safety
         from polypref.evaluation.naming import load
 
@@ -103,7 +125,9 @@ class Bounds:
         strangers = pl.Series([STRANGER]).gather(np.zeros(len(slates.responses), np.int32))
         value_R = load(_folder(self.scorer, "certify")).score(slates.responses, strangers).value_Q
         if file.limits.safety_weight:
-            value_R = value_R + file.limits.penalty(Safety(safety_from(file.safety))(slates.responses))
+            safety = safety_from(file)
+            refuse_seen(slates, safety)
+            value_R = value_R + file.limits.penalty(Safety(safety)(slates.responses))
         margin_I = value_R[pairs.safe_I] - value_R[pairs.unsafe_I]
         chosen = cap.choose(margin_I, self.keep)
         print(f"{len(pairs):,} pairs of a safe and an unsafe response; the shared reward prefers {chosen.shared:.3f}")
@@ -114,6 +138,12 @@ class Bounds:
         tried = [chosen.cap * times for times in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)]
         for one in sorted([*tried, own] if np.isfinite(own) else tried):
             print(f"{one:>6.3g}  {cap.certified(margin_I, one):.3f}{'  (this file)' if one == own else ''}")
+        print()
+        if np.isinf(own):
+            print(f"{self.file} sets no cap, so nothing is certified; set one under [organisation].")
+        else:
+            short = "" if own <= chosen.cap else f": too large, lower it to {chosen.cap:.4g} or less"
+            print(f"{self.file} sets cap = {own:.6g}{short}; a changed file has to be calibrated again.")
         return 0
 
     def _explain(self, file: BoundsFile) -> int:
@@ -127,7 +157,7 @@ class Bounds:
 
         if self.questions is None:
             raise SettingsError("explain needs the rows to explain: --questions FILE, with user_id, prompt, response.")
-        bounded = load_bounds(self.file, self.pin).bind(load(_folder(self.scorer, "explain")), safety_from(file.safety))
+        bounded = load_bounds(self.file, self.pin).bind(load(_folder(self.scorer, "explain")), safety_from(file))
         source = open_source(self.questions)
         for frame in rows_of(source, find_columns(self.questions, source.types, ROLES, {})):
             for row in explained(file, bounded, frame):
@@ -149,14 +179,23 @@ def slates_from(path: str | None, part: str, what: str) -> Slates:
     if not 1 <= first <= last <= parts:
         raise SettingsError(f"--part {part}: expected K/N or K-L/N, counted from 1, as in 2/3 or 1-2/4.")
     slates = read_slates(path)
+    if (said := slates.note) is not None:
+        print(f"polypref: {path}: {said}", file=sys.stderr)
     return slates if parts == last - first + 1 else part_of(slates, first, last, parts)
 
 
-def safety_from(folder: Path) -> Answers:
-    """The safety scorer in a folder: a detector, or any saved scorer."""
+def safety_from(file: BoundsFile) -> Answers:
+    """The safety scorer that the bounds name: a detector, or any saved scorer."""
     from polypref.bounds.detector import Detector
+    from polypref.errors import SettingsError
     from polypref.evaluation.naming import load
 
+    folder = file.safety
+    if not (folder / "manifest.json").exists():
+        raise SettingsError(
+            f"{file.path} names the safety scorer {folder}, and none is there. Train a small one: polypref bounds "
+            f"detector {file.path} --slates FILE; or name a folder with a saved scorer of what is safe."
+        )
     return Detector.load(folder) if Detector.is_in(folder) else load(folder)
 
 
@@ -177,5 +216,10 @@ def _show(calibrated: Calibrated) -> None:
         seen = f"{one.slates:,} slates, {one.unsafe:,} with something unsafe, {one.lost} lost"
         left = f"nothing is left of {one.abstains:.1%}"
         print(f"  {name or 'everything'}: safety score {one.value:.4f} or more; on {seen}{kept}, {left}")
+    limits = calibrated.file.limits
     print(f"holds for slates of at most {calibrated.largest} candidates; larger ones are refused")
+    if calibrated.largest < limits.most_candidates < float("inf"):
+        print(f"  so most_candidates = {limits.most_candidates:.0f} has no effect; label larger slates to offer more")
+    if limits.floor > min(one.value for one in calibrated.thresholds.values()):
+        print(f"  floor = {limits.floor:.6g} asks for more than the gate, and decides")
     print(f"policy hash: {calibrated.policy_hash}")

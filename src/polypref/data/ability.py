@@ -121,6 +121,11 @@ def _columns(source: Source, profile: bool) -> dict[str, str]:
     found = {role: next((n for n in names if n in source.types), None) for role, names in ROLES.items()}
     if not profile:
         found["profile"] = None
+    if "user_id" in source.types:
+        raise InputError(
+            f"{source.path} has a column user_id: these are people's preferences. Expected a benchmark, whose right "
+            "answers are the same for everybody: prompt, chosen, rejected, subset, id."
+        )
     needed = (*NEEDED, "profile") if profile else NEEDED
     for role in needed:
         if found[role] is None:

@@ -39,7 +39,12 @@ def in_force(found: Mapping[str, Any]) -> str:
     """Whether the gate keeps alpha on the file's slates."""
     leaks = found["leaks"]
     share = f"{leaks['value']:.2%} ({leaks['lo']:.2%} to {leaks['hi']:.2%}) of {leaks['n']:,} slates"
-    held = "that is within" if leaks["holds"] else "the gate FAILS: that is surely more than"
+    if not leaks["holds"]:
+        held = "the gate FAILS: that is surely more than"
+    elif leaks["hi"] <= leaks["alpha"]:
+        held = "that is surely within"
+    else:
+        held = "these slates are too few to be sure, but that does not contradict"
     return f"With bounds something unsafe passes in {share}; {held} the {leaks['alpha']:.2%} that was promised."
 
 
