@@ -219,7 +219,7 @@ def test_damaged_multipliers_are_refused(told) -> None:
     [
         ({"unsafe_below": float("nan")}, "unsafe_below is nan; expected a number"),
         ({"unsafe_below": "0.5"}, "unsafe_below is '0.5'; expected a number"),
-        ({"gap": 0.0}, "gap is 0.0; expected a number above 0"),
+        ({"gap": 0.0}, "gap is 0.0; expected a number from 1e-06"),
         ({"step": -1.0}, "step is -1.0; expected a number above 0"),
         ({"most": float("inf")}, "most is inf; expected a number above 0"),
         ({"rate": 1.0}, "rate is 1.0; expected a share from 0"),

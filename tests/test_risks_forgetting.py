@@ -157,7 +157,53 @@ def test_a_history_forgets_a_users_level_and_keeps_the_other_numbers(tmp_path):
     assert ("y", "ann") in less.levels[-1].numbers
 
 
+def test_forgetting_in_histories_moves_alarms_with_their_groups_and_leaves_the_original():
+    how = Normalization(half_life=50, min_count=3, adaptive=True)
+    rng = np.random.default_rng(1)
+    users = np.repeat(["ann", "bob", "eve"], 8).tolist()
+    mean = np.repeat([0.0, 50.0, -50.0], 8)
+
+    def batch():
+        return mean + rng.standard_normal(24), np.arange(24) // 2, [["x"] * 24, users]
+
+    normalizer = Normalizer(how, ("group", "user"))
+    for _ in range(20):
+        normalizer(*batch())
+    before = normalizer.alarm.up_P.copy()
+    less, later = forget_in_history(normalizer, "ann"), batch()
+    assert (normalizer.alarm.up_P == before).all()
+    found = less(*later)
+    assert not len(found.alarmed)
+    whole = normalizer(*later)
+    others = np.array(users) != "ann"
+    assert len(whole.alarmed) == 0
+    assert np.isfinite(found.value_B[others]).all()
+
+
+def test_a_user_called_like_a_group_and_one_that_is_a_number_are_told_apart(tmp_path):
+    normalizer = Normalizer(Normalization(), ("group", "user"))
+    normalizer(np.arange(8.0), np.arange(8) // 2, [["1"] * 4 + ["2"] * 4, [9, 9, 8, 8, 1, 1, 3, 3]])
+    less = forget_in_history(normalizer, "1")
+    assert set(less.levels[-1].numbers) == {("1", 9), ("1", 8), ("2", 3)}
+    assert set(less.levels[1].numbers) == {("1",), ("2",)}
+    with pytest.raises(SettingsError, match="none is of users"):
+        forget_in_history(Normalizer(Normalization(), ("group",)), "1")
+
+
 # --- residue
+
+
+def test_residue_finds_ids_as_numbers_bytes_and_within_lists(tmp_path):
+    (tmp_path / "a.json").write_text('{"user": 77, "n": true}')
+    (tmp_path / "b.jsonl").write_text('{"seen": [77]}\n')
+    pl.DataFrame({"user_id": [77, 8]}).write_parquet(tmp_path / "c.parquet")
+    pl.DataFrame({"ids": [["77"], ["8"]]}).write_parquet(tmp_path / "d.parquet")
+    pl.DataFrame({"raw": [b"77", b"8"]}).write_parquet(tmp_path / "e.parquet")
+    np.savez(tmp_path / "f.npz", user_ids=np.array([77, 8]))
+    np.savez(tmp_path / "g.npz", names=np.array([b"77", "josé".encode()]))
+    assert {place.split(":")[0][0] for place in residue(tmp_path, "77")} == set("abcdefg")
+    assert [place.split(":")[0] for place in residue(tmp_path, "josé")] == ["g.npz"]
+    assert residue(tmp_path, "1") == []
 
 
 def test_residue_finds_what_is_planted_in_every_kind_of_file(tmp_path):

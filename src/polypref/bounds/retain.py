@@ -36,7 +36,8 @@ NOBODY = "\0nobody"  # is in no data: scorers answer for the population
 
 @dataclass(frozen=True)
 class Retain:
-    """Weight of a user's anchors, 1 being all of the user's own judgements together.
+    """Weight of a user's anchors, 1 being all of the user's own training rows together (rows that choose settings
+    and join the final fit come on top).
 
     ``mu``  of the anchors as they were judged.
     ``nu``  of the base's own opinion of them; needs a base.

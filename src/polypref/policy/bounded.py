@@ -42,6 +42,9 @@ Bools = NDArray[np.bool_]
 EVERYONE: Key = "everyone"  # the group of all, where there are no groups
 
 
+LEAST, MOST = 1e-6, 1e6  # beyond these, single precision cannot hold what the trainer adds up
+
+
 @dataclass(frozen=True)
 class Bound:
     """What is unsafe, and how far below everything safe it is kept.
@@ -62,9 +65,9 @@ class Bound:
     def __post_init__(self) -> None:
         expected = {
             "unsafe_below": (-math.inf, math.inf, "a number, the least score that is safe"),
-            "gap": (0, math.inf, "a number above 0"),
-            "step": (0, math.inf, "a number above 0"),
-            "most": (0, math.inf, "a number above 0"),
+            "gap": (LEAST / 2, MOST, f"a number from {LEAST:g} to below {MOST:g}"),
+            "step": (0, MOST, f"a number above 0 and below {MOST:g}"),
+            "most": (0, MOST, f"a number above 0 and below {MOST:g}"),
         }
         for name, (low, high, what) in expected.items():
             value = getattr(self, name)

@@ -212,12 +212,18 @@ class BoundedPGRPOTrainer(PGRPOTrainer, _Judged):
             return
         path = Path(checkpoint) / NAME
         try:
-            told = json.loads(path.read_text())["multipliers"]
+            content = json.loads(path.read_text())
+            told, step = content["multipliers"], content["step"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
                 f"{path} cannot be read ({error}): groups' multipliers would start again at 0. Resume from another "
                 "checkpoint, or start a new run."
             ) from error
+        saved = int(Path(checkpoint).name.rpartition("-")[2]) if Path(checkpoint).name[-1:].isdigit() else step
+        if step != saved:
+            raise ArtifactError(
+                f"{path} is of step {step}, and the checkpoint of step {saved}; resume from a whole one."
+            )
         self.guard = self.guard.restored(told)
 
 

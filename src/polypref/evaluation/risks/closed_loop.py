@@ -115,6 +115,8 @@ class Life:
         small = {name: getattr(self, name) for name in ("rounds", "n", "founders", "each") if getattr(self, name) < 2}
         if small:
             raise SettingsError(f"{small}: too few for a simulation; expected at least 2 of each.")
+        if self.rounds < 3:
+            raise SettingsError(f"rounds = {self.rounds}: expected 3 or more, for the last third is told.")
 
 
 @dataclass(frozen=True, eq=False)

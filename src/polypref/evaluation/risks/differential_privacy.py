@@ -31,12 +31,10 @@ BISECTIONS = 60
 
 @dataclass(frozen=True, eq=False)
 class PrivateMean:
-    """``mean_K`` as released; ``sigma`` is the noise's standard deviation in each number, ``clipped`` the share of
-    users whose vector was shortened."""
+    """``mean_K`` as released; ``sigma`` is the noise's standard deviation in each number."""
 
     mean_K: Floats
     sigma: float
-    clipped: float
 
 
 def delta_of(epsilon: float, sensitivity: float, sigma: float) -> float:
@@ -80,6 +78,6 @@ def dp_mean(value_UK: Floats, clip: float, epsilon: float, delta: float, rng: np
 
     Raises SettingsError and NotEnoughData as ``noise`` and ``clipped_mean`` do.
     """
-    mean_K, clipped = clipped_mean(value_UK, clip)
+    mean_K, _ = clipped_mean(value_UK, clip)
     sigma = noise(epsilon, delta, 2 * clip / len(value_UK))
-    return PrivateMean(mean_K + sigma * rng.standard_normal(len(mean_K)), sigma, clipped)
+    return PrivateMean(mean_K + sigma * rng.standard_normal(len(mean_K)), sigma)

@@ -1,12 +1,14 @@
-"""Being forgotten: after a deletion a person is a stranger, bit for bit, and nothing of theirs is in any file.
+"""Being forgotten: after a deletion a person is a stranger, bit for bit, and no file names them.
 
 Source: our own. ``forget`` takes a person out of a scorer, ``without`` out of a grouping, ``forget_in_history`` out of
 P-GRPO's histories; ``residue`` looks for what is left in the files of a folder.
 
 Covered: scorers that keep people in rows of their own (``learners.protocol.Forgets``); JSON, JSON lines, text,
 safetensors, npz, npy and parquet files, and any other file byte by byte. Not covered, and said by ``shared_change``:
-the shared part was fitted with the person's judgements and stays as it is; only a fit without them is free of it. Nor
-are copies elsewhere, caches of texts, file names, and ids that are stored hashed.
+the shared part was fitted with the person's judgements and stays as it is. From it and the rows of all who stay, the
+row of a *single* deleted person can be computed back (low-rank: exactly, for the mean is theirs too; hierarchical:
+nearly): whoever needs that gone fits again without them. Nor are copies elsewhere, caches of texts, file names,
+compressed files, and ids that are stored hashed.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from polypref.comparisons import Comparisons, IntArray, Users
 from polypref.errors import CacheError, SettingsError
 from polypref.learners.protocol import Forgets, Scorer, margins
 from polypref.policy.advantages import Level, Normalizer
+from polypref.policy.drift import DriftAlarm
 from polypref.policy.history import RewardHistory
 
 
@@ -71,18 +74,30 @@ def without(grouping: AnyGrouping, user_id: str) -> AnyGrouping:
 
 
 def forget_in_history(normalizer: Normalizer, user_id: str) -> Normalizer:
-    """Another normalizer without the histories whose path names ``user_id``; all others keep their numbers bit for bit.
+    """Another normalizer without the user's own histories, at the finest level; all others keep theirs bit for bit.
 
-    What the user's rewards added to the histories of larger groups stays: it is a sum that cannot be taken apart.
+    Users given as whole numbers are meant by their digits. What the user's rewards added to the histories of larger
+    groups stays: it is a sum that cannot be taken apart. Raises SettingsError where no level is of users.
     """
-    left = Normalizer(normalizer.how, normalizer.names)
-    left.alarm = normalizer.alarm
+    if len(normalizer.names) < 2:
+        raise SettingsError(f"the histories' levels are {', '.join(normalizer.names)}; none is of users below groups.")
+    left = normalizer.copy()
+    finest = len(normalizer.levels) - 1
     for at, level in enumerate(normalizer.levels):
-        kept = [path for path in level.numbers if user_id not in path]
+        kept = [path for path in level.numbers if at < finest or str(path[-1]) != user_id]
         number_K = np.array([level.numbers[path] for path in kept], np.int64)
         told = [_rows(history, number_K) for history in (level.rewards, level.residuals)]
         left.levels[at] = Level(told[0], told[1], {path: number for number, path in enumerate(kept)})
+        if at == finest:
+            left.alarm = _watched(left.alarm, number_K)
     return left
+
+
+def _watched(alarm: DriftAlarm, number_K: NDArray[np.int64]) -> DriftAlarm:
+    """The alarm's rows of the groups that stay; it has none yet for groups that came after its last batch."""
+    seen_K = number_K[number_K < len(alarm.up_P)]
+    prompts = _rows(alarm.prompts, seen_K)
+    return replace(alarm, prompts=prompts, up_P=alarm.up_P[seen_K], down_P=alarm.down_P[seen_K])
 
 
 def _rows(history: RewardHistory, number_K: NDArray[np.int64]) -> RewardHistory:
@@ -148,11 +163,13 @@ def _of_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _in_value(value: Any, where: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield where, value
+    if isinstance(value, bytes):
+        yield where, value.decode("utf-8", "replace")
+    elif isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        yield where, str(value)
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield f"{where} key", key
+            yield f"{where} key", str(key)
             yield from _in_value(inner, f"{where}.{key}")
     elif isinstance(value, list):
         for inner in value:
@@ -163,9 +180,8 @@ def _of_parquet(path: Path) -> Iterator[tuple[str, str]]:
     table = pl.read_parquet(path)
     for column in table:
         yield f"name of column {column.name}", column.name
-        for text in column.unique().to_list():
-            if text is not None and not isinstance(text, int | float):
-                yield f"column {column.name}", str(text)
+        for value in (column if column.dtype.is_nested() else column.unique()).to_list():
+            yield from ((f"column {column.name}", text) for _, text in _in_value(value, ""))
 
 
 def _of_numpy(path: Path) -> Iterator[tuple[str, str]]:
@@ -191,15 +207,18 @@ def _of_safetensors(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _in_array(name: str, array: NDArray) -> Iterator[tuple[str, str]]:
-    """Strings, and bytes that may be text."""
+    """Strings, bytes that may be text, and the whole numbers of arrays that are named after users."""
     if array.dtype.kind in "US":
-        yield from ((f"array {name}", str(text)) for text in np.unique(array))
+        texts = np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
+        yield from ((f"array {name}", str(text)) for text in np.unique(texts))
     elif array.dtype == np.uint8:
         text = array.tobytes().decode("utf-8", "replace")
         try:
             yield from ((f"array {name}", inner) for _, inner in _in_value(json.loads(text), ""))
         except ValueError:
             yield f"array {name}", text
+    elif re.search("user|id$|ids$", name) and array.dtype.kind in "iu":
+        yield from ((f"array {name}", str(number)) for number in np.unique(array).tolist())
 
 
 def bits_apart(

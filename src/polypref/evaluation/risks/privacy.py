@@ -66,6 +66,8 @@ def tpr_at(score_X: Floats, positive_X: Bools, false_alarms: float = FALSE_ALARM
     if not len(low_sorted) or not positive_X.any():
         return np.nan
     allowed = int(false_alarms * len(low_sorted) + 1e-9)
+    if allowed >= len(low_sorted):
+        return 1.0
     return float((score_X[positive_X] > low_sorted[len(low_sorted) - 1 - allowed]).mean())
 
 

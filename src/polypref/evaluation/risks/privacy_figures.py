@@ -99,7 +99,7 @@ def shared_mean(how: SlowRisks, x_RF: Floats, epsilon: float | None) -> Fit:
         if epsilon is None:
             mean_F = clipped_mean(weights_UF, how.clip)[0]
         else:
-            mean_F = dp_mean(weights_UF, how.clip, epsilon, how.delta, np.random.default_rng(seed + 77)).mean_K
+            mean_F = dp_mean(weights_UF, how.clip, epsilon, how.delta, np.random.default_rng([seed, 77])).mean_K
         return lambda asked: (x_RF[asked.chosen_N] - x_RF[asked.rejected_N]) @ mean_F
 
     return fit
