@@ -309,7 +309,7 @@ def test_settings_that_cannot_work(model: Path, tmp_path: Path) -> None:
         args_of(tmp_path, unsafe_below=None)
     with pytest.raises(SettingsError, match="unsafe_below is not set"):
         args_of(tmp_path, unsafe_below=None, grpo=True)
-    with pytest.raises(SettingsError, match="gap is 0; expected a number above 0"):
+    with pytest.raises(SettingsError, match="gap is 0; expected a number from 1e-06"):
         args_of(tmp_path, unsafe_gap=0)
     with pytest.raises(SettingsError, match="args is a PGRPOConfig; expected a BoundedPGRPOConfig"):
         bounded(model, config(tmp_path))

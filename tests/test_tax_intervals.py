@@ -46,15 +46,44 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         right_AV = rng.random((users + 1, items)) < np.append(0.3 + tax_U, 0.3)[:, None]
         harm = resampled(right_AV.astype(float), draws=300)
         change = harm.changes(np.arange(users), users)
-        lo, hi = (end[0] for end in harm.each(*change))
+        lo, hi = (end[0] for end in harm.each(*change, harm.sides(np.arange(users), users)))
         own += ((lo <= tax_U) & (tax_U <= hi)).mean()
-        lo, hi = (end[0] for end in harm.together(*change))
+        lo, hi = (end[0] for end in harm.together(*change, harm.sides(np.arange(users), users)))
         together += bool(((lo <= tax_U) & (tax_U <= hi)).all())
         _, (lo, hi) = harm.mean(*change)
         mean += bool(lo[0] <= 0.05 <= hi[0])
     assert 0.92 < own / worlds < 0.98
     assert together / worlds > 0.90
     assert mean / worlds > 0.90
+
+
+def test_nobody_who_pays_the_margin_is_often_called_free() -> None:
+    """Users who lose just over 2 points, a few items each: "no tax" for any of them, in at most one world of twenty."""
+    rng = np.random.default_rng(5)
+    worlds, users, items, called = 150, 20, 358, 0
+    for _ in range(worlds):
+        lost_AV = np.concatenate([rng.random((users, items)) < 0.0201, np.zeros((1, items), bool)]).astype(float)
+        harm = resampled(lost_AV, draws=200)
+        arms = np.arange(users)
+        hi = harm.together(*harm.changes(arms, users), harm.sides(arms, users))[1]
+        called += bool((hi < 0.02).any())
+    assert called / worlds <= 0.05
+
+
+@pytest.mark.parametrize("alike", [16, 1])
+def test_answers_to_one_prompt_go_together_and_small_strata_are_redrawn_as_one(alike: int) -> None:
+    """Errors that go by prompt, in strata of single rows: the mean's interval covers as often as it says."""
+    rng = np.random.default_rng(6)
+    worlds, held, n = 150, 0, 400
+    cluster_V = np.arange(n) // alike
+    for _ in range(worlds):
+        arm, pooled = ((rng.random(n // alike) < 0.5).astype(float)[cluster_V] for _ in range(2))
+        weight_V = np.full((1, n), 1 / n)
+        strata = cluster_V if alike > 1 else np.arange(n)
+        harm = Resampled(np.stack([arm, pooled]), strata, weight_V, 300, 0, cluster_V)
+        lo, hi = (end[0, 0] for end in harm.each(*harm.changes(np.array([0]), 1), harm.sides(np.array([0]), 1)))
+        held += lo <= 0 <= hi
+    assert held / worlds > 0.9
 
 
 def test_the_exact_test_is_the_binomial_one() -> None:
@@ -75,6 +104,7 @@ def test_holm_steps_down() -> None:
 def test_what_could_be_found_is_the_known_formula() -> None:
     found = detectable(np.array([358.0, 456, 740, 1431]))
     assert np.round(100 * found, 1).tolist() == [4.7, 4.1, 3.3, 2.3]
+    assert (detectable(np.array([740.0]), tests=80) > 1.4 * found[2]).all()
 
 
 @pytest.mark.parametrize(

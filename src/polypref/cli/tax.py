@@ -52,7 +52,7 @@ class Tax:
     users: int = 20
     """At most so many users, those with most judgements."""
     least: int = 10
-    """Judgements that a user must have given."""
+    """Judgements that a user must have given, beside those that are held out."""
     margin: float = 0.02
     """No tax is one that is surely smaller: 0.02 are two points."""
     draws: int = 2000
@@ -77,21 +77,25 @@ class Tax:
         from polypref.evaluation.rewardbench import scheme_of
         from polypref.evaluation.tax import measure
         from polypref.evaluation.tax_arms import Task
+        from polypref.learners.saved import read_facts
         from polypref.report.tax import page, summary
 
         ensure_files(self, "tax SUITE --prefs FILE --out DIR")
         if (self.scorer is None) != (self.pooled is None):
             raise SettingsError("--scorer and --pooled go together: a user is compared with everyone alike. Give both.")
         task = Task(self.users, self.least, self.margin, self.draws, self.seed)
+        made(self.out)
         suite = read_suite(self.suite, profile=self.profile)
         scheme_of(suite)  # a misspelt subset is told before anything is fitted
         false = read_suite(self.sycophancy) if self.sycophancy else None
         found = measure(suite, self._arms(cleaned(reading_of(self))), task, false)
         found["inputs"] = {"suite": self.suite, "files": list(self.files), "encoder": self.encoder}
         found["inputs"] |= {"learner": str(self.scorer or self.learner), "pooled": str(self.pooled or "fitted here")}
-        found["inputs"] |= {"base": self.base, "sycophancy": self.sycophancy}
+        found["inputs"] |= {"base": self.base, "sycophancy": self.sycophancy, "profile": self.profile}
+        found["inputs"] |= {"ties": list(self.ties), "columns": list(self.columns)}
+        if self.scorer is not None:
+            found["inputs"]["encoder"] = read_facts(self.scorer).get("encoder")
         found["seconds"] = round(time.perf_counter() - started, 1)
-        made(self.out)
         write(self.out / "tax.html", page(found).encode())
         try:
             write_json(self.out / "tax.json", found)

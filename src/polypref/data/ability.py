@@ -135,6 +135,14 @@ def _columns(source: Source, profile: bool) -> dict[str, str]:
                 "RewardBench: prompt, chosen, rejected, subset, id."
             )
     kinds = [source.types[str(found[side])] for side in ("chosen", "rejected")]
+    for role in ("prompt", "chosen", "rejected", *(["profile"] if profile else [])):
+        kind = source.types[str(found[role])].removesuffix(" and null")
+        if kind not in (("text", "number") if role == "profile" else ("text", "number", "list")):
+            raise InputError(
+                f'{source.path}: column "{found[role]}" holds {kind} values; expected texts, or lists, in every row.'
+            )
+    if profile and source.types[str(found["prompt"])] == "list":
+        raise InputError(f"{source.path}: prompts are chat messages, before which no profile can stand.")
     if (kinds[0] == "list") != (kinds[1] == "list"):
         raise InputError(f'{source.path}: "chosen" is {kinds[0]} and "rejected" {kinds[1]}; expected both alike.')
     return {role: name for role, name in found.items() if name is not None}
@@ -198,8 +206,17 @@ def _present(column: pl.Series, role: str, line_I: NDArray[np.int64], path: str)
 
 def _parsed(text: str, role: str, kind: type, line: int, path: str) -> list[Any]:
     """A list that was read as JSON text. Raises InputError for an empty one and for elements of another kind."""
-    found = json.loads(text) if text.lstrip().startswith("[") else None
+    try:
+        found = json.loads(text) if text.lstrip().startswith("[") else None
+    except (ValueError, RecursionError):
+        found = None
+    if kind is dict and isinstance(found, list) and not all(_is_message(one) for one in found):
+        found = None
     if not isinstance(found, list) or not found or not all(isinstance(one, kind) for one in found):
         what = "chat messages" if kind is dict else "texts"
         raise InputError(f'line {line} of {short(path)}: "{role}" is {shown(text)}; expected a list of {what}.')
     return found
+
+
+def _is_message(one: Any) -> bool:
+    return isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)

@@ -227,6 +227,12 @@ class Benchmark:
         won_AI = share_AI if self.suite.lists else (share_AI == 1.0).astype(np.float64)
         return np.concatenate([won_AI[:, self.plain_I], self._ties(value_AC)], axis=1)
 
+    @cached_property
+    def prompt_V(self) -> NDArray[np.int64]:
+        """The prompt of each unit that is averaged; of a question of Ties, that of its first item."""
+        prompt_I = self.suite.responses.prompt_R[self.suite.response_C[self._starts]].astype(np.int64)
+        return np.concatenate([prompt_I[self.plain_I], prompt_I[self.asked_2V[0]]])
+
     def tied(self, value_AC: Floats) -> Floats:
         """``tied_A``: share of the items on which right and wrong candidates share the highest reward."""
         best_AI, hits_AI = self._at_the_top(value_AC)
@@ -266,7 +272,10 @@ def _labels(suite: Suite) -> list[str]:
     if suite.section_I is None:
         return suite.subset_I.to_list()
     both = zip(suite.section_I, suite.subset_I, strict=True)
-    return [section if section == subset else f"{section}/{subset}" for section, subset in both]
+    told = [(section, section if section == subset else f"{section}/{subset}") for section, subset in both]
+    if len(set(told)) > len({label for _, label in told}):
+        raise InputError(f"{suite.file}: two pairs of section and subset are told alike; rename one.")
+    return [label for _, label in told]
 
 
 def _weighted(
@@ -279,5 +288,7 @@ def _weighted(
     for row, section in enumerate(counts.values()):
         for subset, count in section.items():
             weight_SL[row, place[subset]] = count / sum(section.values())
+    if clash := set(counts) & set(summaries):
+        raise InputError(f"a section is called {clash.pop()!r}, as the summary over sections is; give it another name.")
     over_S = [weights / weights.sum() @ weight_SL for weights in summaries.values()]
     return Scheme(name, subsets, tuple(counts), tuple(summaries), np.stack([*weight_SL, *over_S]), ties)

@@ -20,6 +20,7 @@ Who has nothing cannot be taxed: where the arm that users are measured against i
 tax" would be empty and reads "nothing to lose".
 
 Covered: arms fitted on the same rows with the same encoder; gains on rows that no arm has seen. Not covered: policies;
+other users than those with most judgements, whom the mean is about; other ways to shuffle users than the one drawn;
 what another encoder, or a batch size that moves scores, would have given.
 """
 
@@ -113,7 +114,8 @@ class Board:
         """Each user's personalization tax in each section: own and simultaneous interval, exact test, verdict."""
         arms, pooled = self.at["personal"], int(self.at["pooled"][0])
         change_SU, draw_BSU = self.harm.changes(arms, pooled)
-        own, whole = self.harm.each(change_SU, draw_BSU), self.harm.together(change_SU, draw_BSU)
+        sides = self.harm.sides(arms, pooled)
+        own, whole = self.harm.each(change_SU, draw_BSU, sides), self.harm.together(change_SU, draw_BSU, sides)
         p_SU, differ_SU = self.harm.mcnemar(arms, pooled, len(self.sections))
         holm_SU, able_S = holm(p_SU), self.able("pooled")
         found = []
@@ -126,7 +128,7 @@ class Board:
                 row |= {"differ": int(differ_SU[s, u]), "p": p_SU[s, u], "p_holm": holm_SU[s, u]} if tested else {}
                 said = verdict((row["lo_all"], row["hi_all"]), margin, bool(able_S[s]))
                 if tested and said in ("tax", "unclear"):
-                    said = "tax" if row["p_holm"] < SURE and row["value"] > 0 else "unclear"
+                    said = "tax" if row["p_holm"] < SURE and row["lo_all"] > 0 else "unclear"
                 found.append(row | {"verdict": said})
         return found
 
@@ -135,10 +137,10 @@ class Board:
         pooled, arms = int(self.at["pooled"][0]), self.at["personal"]
         moved_UV = np.abs(self.harm.result_AV[arms] - self.harm.result_AV[pooled])
         seen_S = np.median(self.harm.weight_SV @ moved_UV.T, axis=1)
-        units_S = self.harm.effective_S
-        shown = zip(self.rows, self.harm.units_S, units_S, detectable(units_S), strict=True)
+        units_S, tests = self.harm.effective_S, len(arms) * len(self.sections)
+        shown = zip(self.rows, self.harm.units_S, units_S, detectable(units_S, tests=tests), strict=True)
         found = [{"section": r, "n": int(n), "n_effective": e, "at_tenth": d} for r, n, e, d in shown]
-        for row, seen, least in zip(found, seen_S, detectable(units_S, seen_S), strict=True):
+        for row, seen, least in zip(found, seen_S, detectable(units_S, seen_S, tests), strict=True):
             row |= {"discordant": float(seen), "at_seen": float(least) if seen > 0 else None}
         return found
 
@@ -197,7 +199,7 @@ def _board(suite: Suite, bench: Benchmark, asked: tuple[Arms, Sequence[str], Tas
     value_AC, at = rewards(suite, arms, users)
     result_AV = bench.results(value_AC)
     harm_AV = 1 - result_AV if harm_is_loss else result_AV
-    harm = Resampled(harm_AV, bench.subset_V, weight_SV, task.draws, task.seed)
+    harm = Resampled(harm_AV, bench.subset_V, weight_SV, task.draws, task.seed, bench.prompt_V)
     return Board(harm, bench.scheme, at, bench.tied(value_AC), bench.chance_S if harm_is_loss else None)
 
 

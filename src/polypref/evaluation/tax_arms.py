@@ -77,6 +77,11 @@ class Arms:
                 f"the scorer ({self.personal.kind}) answers everyone alike, so no user can be taxed; expected one that "
                 "knows users, as --learner hierarchical."
             )
+        if self.pooled.serves != "population":
+            raise SettingsError(
+                f"the pooled scorer ({self.pooled.kind}) knows users; expected one that answers everyone alike, as "
+                "polypref fit --learner pooled makes."
+            )
 
 
 def fit_arms(comparisons: Comparisons, learner: str, encoder: Encoder, seed: int, base: Scorer | None = None) -> Arms:
@@ -151,8 +156,8 @@ def taxed_users(arms: Arms, task: Task) -> list[str]:
         ids = ids.filter(pl.Series(arms.personal.score(arms.known.responses, ids, some).source_Q != POPULATION))
     if not len(ids):
         raise NotEnoughData(
-            f"no user with {task.least} judgements or more is known to the scorer ({len(arms.known.users)} users in "
-            "the files). Lower --least, or give the files it was fitted on."
+            f"no user with {task.least} judgements or more, beside those held out, is known to the scorer "
+            f"({len(arms.known.users)} users in the files). Lower --least, or give the files it was fitted on."
         )
     return ids.head(task.users).to_list()
 
