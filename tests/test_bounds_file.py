@@ -12,6 +12,7 @@ from bounds_cases import Table, pool, random_slates
 from polypref.bounds.bounds_file import calibrate_file, load_bounds, read_bounds
 from polypref.bounds.detector import Detector, fit_detector
 from polypref.bounds.gate import Limits
+from polypref.bounds.safety import Safety
 from polypref.bounds.slates import Slates
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 
@@ -223,3 +224,31 @@ def test_labels_by_lot_give_a_detector_that_knows_nothing():
             return np.random.default_rng(1).standard_normal((len(responses), 5)).astype(np.float32)
 
     assert abs(fit_detector(slates, Noise()).auc - 0.5) < 0.06
+
+
+def test_a_published_model_is_a_safety_scorer_and_another_one_is_noticed(bounds, tmp_path, monkeypatch):
+    """Any classifier or reward model of transformers, saved as a scorer; its content decides, not its folder's name."""
+    import shutil
+
+    import polypref
+    from polypref.learners.pretrained import Pretrained, PretrainedScorer
+    from test_features_hf import save as save_model
+
+    monkeypatch.setenv("POLYPREF_CACHE", str(tmp_path / "cache"))
+
+    def scorer():
+        settings = Pretrained(str(tmp_path / "model"))
+        return PretrainedScorer(settings, settings.identity, {})
+
+    save_model(tmp_path / "model", "bert-reward")
+    polypref.save(scorer(), tmp_path / "safety")
+    safety = polypref.load(tmp_path / "safety", "static")
+    calibrated = calibrate_file(read_bounds(bounds), safety, slates_for(n=120))
+    bounded = calibrated.bind(Table(np.arange(9.0)), safety)
+    texts = pool(["0", "1", "2"])
+    passes = bounded.gate.passes(Safety(safety)(texts))
+    assert bounded.rank(texts.take(np.flatnonzero(passes).astype(np.int32)), "u").dropped == ()
+    shutil.rmtree(tmp_path / "model")
+    save_model(tmp_path / "model", "llama-reward")
+    with pytest.raises(SettingsError, match="answers otherwise"):
+        calibrated.bind(Table([0.0]), scorer())
