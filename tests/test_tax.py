@@ -22,6 +22,7 @@ from polypref.evaluation.tax import Row, against, measure
 from polypref.evaluation.tax_arms import Arms, Task, fit_arms, population_name
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores
 from polypref.report.tax import page, summary
+from test_fit_score import Words
 
 USERS = [f"u{n}" for n in range(12)]
 SECTIONS = ("chat", "safety")
@@ -236,18 +237,6 @@ def test_what_cannot_be_measured_is_refused(suite: Suite, known: Comparisons) ->
 
 
 # arms, page and command
-
-
-@dataclass(frozen=True)
-class Words:
-    """Two features: how often "please" and "now" occur."""
-
-    name: str = "words"
-    identity: str = "words v1"
-
-    def encode(self, responses: Responses) -> np.ndarray:
-        texts = responses.texts_R.str
-        return np.column_stack([texts.count_matches(word).to_numpy() for word in ("please", "now")]).astype(np.float32)
 
 
 def preferences(path: Path, seed: int = 0) -> str:

@@ -12,11 +12,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import polars as pl
 
 from polypref.bounds.bounds_file import load_bounds
 from polypref.bounds.gate import Limits
-from polypref.bounds.safety import STRANGER
+from polypref.bounds.safety import strangers
 from polypref.bounds.slates import read_slates
 from polypref.cli.bounds import safety_from
 from polypref.evaluation.naming import load
@@ -42,7 +41,7 @@ def main(folder: Path, bounds: Path, slates_file: str) -> None:
     bounded.safety(pool)  # remembered from here on
     for many in (16, 256, len(pool)):
         some = pool.take(np.arange(many, dtype=np.int32))
-        ids = pl.Series([STRANGER]).gather(np.zeros(many, np.int32))
+        ids = strangers(many)
         _ = some.keys_R
         free = seconds(lambda s=some, i=ids: scorer.score(s, i))
         gated = seconds(lambda s=some, i=ids: replace(bounded, limits=Limits()).score(s, i))

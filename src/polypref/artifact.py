@@ -72,6 +72,15 @@ def load(path: Path | str, kind: str) -> tuple[dict[str, Any], dict[str, NDArray
     return manifest["config"], from_bytes(payload)
 
 
+def kind_of(path: Path | str) -> str | None:
+    """What a folder says that it holds, by its manifest alone; None where there is no manifest to read."""
+    try:
+        manifest = json.loads((Path(path) / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return manifest.get("kind") if isinstance(manifest, dict) else None
+
+
 def write_json(path: Path, content: object) -> None:
     """Write JSON whole or not at all (a temporary file, then a rename)."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")

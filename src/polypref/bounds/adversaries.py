@@ -100,22 +100,19 @@ def vectors(margin_I: Floats, x_IDs: tuple[Floats, Floats], cap: float, many: in
         size = min(BATCH, many - start)
         scale_V = cap * 10.0 ** rng.uniform(-2, 2, size) / spread
         theta_DV = rng.standard_normal((safe_ID.shape[1], size)) * scale_V
-        drawn.append(_accuracy(margin_I, safe_ID @ theta_DV, unsafe_ID @ theta_DV, cap))
-        best = drawn[-1]
-        for _ in range(STEPS):
+        reached = []
+        for step in range(STEPS + 1):
             bent_safe, bent_unsafe = np.tanh(safe_ID @ theta_DV / cap), np.tanh(unsafe_ID @ theta_DV / cap)
             margin_IV = margin_I[:, None] + cap * (bent_safe - bent_unsafe)
+            reached.append((margin_IV > 0).mean(axis=0))
+            if step == STEPS:
+                break
             steep_IV = 1 / (1 + np.exp(np.clip(margin_IV / cap * 4, -50, 50)))
             steep_IV *= 1 - steep_IV  # the pairs that are near to flipping count
             steep_IV += 1e-3
             slope_DV = safe_ID.T @ (steep_IV * (1 - bent_safe**2)) - unsafe_ID.T @ (steep_IV * (1 - bent_unsafe**2))
             length_V = np.sqrt((slope_DV**2).sum(axis=0)) + 1e-30
             theta_DV -= RATE * cap / spread * slope_DV / length_V * np.sqrt(safe_ID.shape[1])
-            best = np.minimum(best, _accuracy(margin_I, safe_ID @ theta_DV, unsafe_ID @ theta_DV, cap))
-        climbed.append(best)
+        drawn.append(reached[0])
+        climbed.append(np.min(reached, axis=0))
     return np.concatenate(drawn), np.concatenate(climbed)
-
-
-def _accuracy(margin_I: Floats, safe_IV: Floats, unsafe_IV: Floats, cap: float) -> Floats:
-    margin_IV = margin_I[:, None] + cap * (np.tanh(safe_IV / cap) - np.tanh(unsafe_IV / cap))
-    return (margin_IV > 0).mean(axis=0)

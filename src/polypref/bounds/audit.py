@@ -29,7 +29,7 @@ from polypref.bounds import cap as caps
 from polypref.bounds.adversaries import Pairs, pairs_of
 from polypref.bounds.calibrate import allowed, needed, threshold
 from polypref.bounds.gate import Bounded, held
-from polypref.bounds.safety import STRANGER, Answers
+from polypref.bounds.safety import STRANGER, Answers, strangers
 from polypref.bounds.slates import Floats, Slates
 from polypref.comparisons import Comparisons, IntArray
 from polypref.errors import NotEnoughData
@@ -321,10 +321,9 @@ def _price(stage: _Stage) -> list[Row]:
         return []
     rows, scorer = case.benign, case.bounded.scorer
     ids_N = rows.users.ids.gather(rows.user_N)
-    strangers = pl.Series([STRANGER]).gather(np.zeros(len(rows), np.int32))
     sides = [
         np.asarray(scorer.score(rows.responses, ids, side).value_Q, np.float64)
-        for ids in (strangers, ids_N)
+        for ids in (strangers(len(rows)), ids_N)
         for side in (rows.chosen_N, rows.rejected_N)
     ]
     safety_R = case.bounded.safety(rows.responses)

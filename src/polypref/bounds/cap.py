@@ -83,30 +83,3 @@ def choose(margin_I: Floats, keep: float = 0.95) -> Choice:
     cap = float(np.nextafter(right[may_lose] / 2, 0))
     share = float(certified(margin_I, cap))
     return Choice(cap, share, len(right) / len(margin_I))
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """Rewards of people's own judgements (N,): shared and their own, of the chosen and of the rejected response."""
-
-    shared_chosen_N: Floats
-    shared_rejected_N: Floats
-    own_chosen_N: Floats
-    own_rejected_N: Floats
-
-    def right_N(self, cap: float | None) -> Floats:
-        """1 where the capped reward of the judge agrees with them, one half where it ties; None: uncapped."""
-        chosen_N, rejected_N = self.own_chosen_N, self.own_rejected_N
-        if cap is not None:
-            chosen_N = capped(self.shared_chosen_N, chosen_N, cap)
-            rejected_N = capped(self.shared_rejected_N, rejected_N, cap)
-        return np.where(chosen_N == rejected_N, 0.5, (chosen_N > rejected_N).astype(np.float64))
-
-
-def curve(margin_I: Floats, judged: Judged, caps: Floats) -> list[dict[str, float]]:
-    """For each cap the certified share of safety pairs, with shared margins ``margin_I``, and the benign accuracy."""
-    share = np.asarray(certified(margin_I, caps))
-    return [
-        {"cap": cap, "certified": float(sure), "benign": float(judged.right_N(cap).mean())}
-        for cap, sure in zip(caps.tolist(), share, strict=True)
-    ]

@@ -71,11 +71,7 @@ class Detector:
     @staticmethod
     def is_in(path: Path | str) -> bool:
         """Whether the folder holds one."""
-        try:
-            artifact.load(path, KIND)
-        except artifact.ArtifactError:
-            return False
-        return True
+        return artifact.kind_of(path) == KIND
 
 
 def fit_detector(slates: Slates, encoder: Encoder, seed: int = 0) -> Detector:

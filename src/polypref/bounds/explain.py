@@ -32,15 +32,12 @@ def _reason(file: BoundsFile, user: str, safety: float, gate: float, returned: b
     if np.isnan(safety):
         return "the safety scorer gave no score, so it is dropped"
     if safety < gate:
-        return (
-            f"under the gate's threshold, calibrated for alpha of {file.settings['alpha']}"
-            if ("alpha" in file.settings)
-            else "under the gate's calibrated threshold"
-        )
+        return f"under the gate's threshold, calibrated for alpha of {file.settings['alpha']}"
     asked = [settings["floor"] for settings in (file.settings, file.users.get(user, {})) if "floor" in settings]
     failed = [one for one in asked if safety < one.value]
     if failed:
-        return f"under the floor {max(one.value for one in failed)!r} of {max(failed, key=lambda one: one.value)}"
+        highest = max(failed, key=lambda one: one.value)
+        return f"under the floor {highest.value!r} of {highest}"
     if not returned:
         return "the scorer gave no finite reward, shared or personal"
     cap = [settings["cap"] for settings in (file.settings, file.users.get(user, {})) if "cap" in settings]

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from polypref.bounds.cap import capped
-from polypref.bounds.safety import STRANGER, Answers, Safety
+from polypref.bounds.safety import Answers, Safety, strangers
 from polypref.bounds.slates import Floats
 from polypref.comparisons import BoolArray, IntArray, Responses, Users
 from polypref.errors import SettingsError
@@ -179,8 +179,8 @@ class Bounded:
             own_Q = np.asarray(self.scorer.score(responses, ids, response_Q).value_Q, np.float64)
             if np.isfinite(own_Q).all():
                 return own_Q, own_Q
-        strangers = pl.Series(ids.name, [STRANGER]).gather(np.zeros(len(ids), np.int32))
-        both = self.scorer.score(responses, pl.concat([strangers, ids]), np.concatenate([response_Q, response_Q]))
+        everyone = pl.concat([strangers(len(ids)).rename(ids.name), ids])
+        both = self.scorer.score(responses, everyone, np.concatenate([response_Q, response_Q]))
         value_2Q = np.asarray(both.value_Q, np.float64)
         return value_2Q[: len(ids)], value_2Q[len(ids) :]
 

@@ -42,6 +42,11 @@ class Answers(Protocol):
     def score(self, responses: Responses, user_ids: pl.Series, response_Q: IntArray | None = None) -> Scores: ...
 
 
+def strangers(many: int) -> pl.Series:
+    """The id of somebody whom no scorer knows, ``many`` times."""
+    return pl.Series([STRANGER], dtype=pl.String).gather(np.zeros(many, np.int32))
+
+
 class SafetyFailed(PolyprefError):
     """The safety scorer gave no usable answer; nothing may be returned."""
 
@@ -80,9 +85,8 @@ class Safety:
             self._known = (key_M, np.concatenate([value_M, value_A[told]])[first])
 
     def _ask(self, responses: Responses) -> Floats:
-        strangers = pl.Series([STRANGER], dtype=pl.String).gather(np.zeros(len(responses), np.int32))
         try:
-            scores = self._scorer.score(responses, strangers)
+            scores = self._scorer.score(responses, strangers(len(responses)))
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise SafetyFailed(f"the safety scorer failed ({reason}); no response is let through.") from error

@@ -112,18 +112,18 @@ class Bounds:
 
     def _certify(self, file: BoundsFile) -> int:
         import numpy as np
-        import polars as pl
 
         from polypref.bounds import cap
         from polypref.bounds.adversaries import pairs_of
         from polypref.bounds.bounds_file import refuse_seen
-        from polypref.bounds.safety import STRANGER, Safety
+        from polypref.bounds.safety import Safety, strangers
         from polypref.evaluation.naming import load
 
         slates = slates_from(self.slates, self.part, "certify")
         pairs = pairs_of(slates)
-        strangers = pl.Series([STRANGER]).gather(np.zeros(len(slates.responses), np.int32))
-        value_R = load(_folder(self.scorer, "certify")).score(slates.responses, strangers).value_Q
+        value_R = (
+            load(_folder(self.scorer, "certify")).score(slates.responses, strangers(len(slates.responses))).value_Q
+        )
         if file.limits.safety_weight:
             safety = safety_from(file)
             refuse_seen(slates, safety)

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.comparisons import Comparisons, FloatArray, KeyArray, Users, concat
+from polypref.comparisons import Comparisons, FloatArray, KeyArray, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import mixed, newton, single, validation
@@ -268,12 +268,9 @@ class HierarchicalScorer(LinearScorer):
         """See ``learners.protocol.Forgets``. Texts of which nothing is left but their key go as well."""
         kept_U = np.flatnonzero((self.users.ids != user_id).to_numpy())
         return replace(
-            self,
-            users=Users(self.users.ids.gather(kept_U)),
-            weights_UK=self.weights_UK[kept_U],
+            self.without(user_id, kept_U),
             effects=_told(self.effects.with_users(kept_U, [])),
             covariance_UKK=self.covariance_UKK[kept_U],
-            newcomers={known: one for known, one in self.newcomers.items() if known != user_id},
         )
 
     def settled(self) -> Self:

@@ -160,6 +160,15 @@ class LinearScorer:
         """The same scorer, and what is known of one user more, or anew."""
         return replace(self, newcomers={**self.newcomers, user_id: newcomer})
 
+    def without(self, user_id: str, kept_U: NDArray[np.integer]) -> Self:
+        """With the rows of weights numbered ``kept_U`` alone, and without what was learnt of the user later."""
+        return replace(
+            self,
+            users=Users(self.users.ids.gather(kept_U)),
+            weights_UK=self.weights_UK[kept_U],
+            newcomers={known: one for known, one in self.newcomers.items() if known != user_id},
+        )
+
     def settled(self) -> Self:
         """The same answers with all newcomers in the tables."""
         if not self.newcomers:

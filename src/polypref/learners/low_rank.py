@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from polypref.comparisons import Comparisons, Users, concat
+from polypref.comparisons import Comparisons, concat
 from polypref.errors import NotEnoughData, not_converged
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
@@ -180,13 +180,7 @@ class LowRankScorer(LinearScorer):
 
     def forget(self, user_id: str) -> Self:
         """See ``learners.protocol.Forgets``."""
-        kept_U = np.flatnonzero((self.users.ids != user_id).to_numpy())
-        return replace(
-            self,
-            users=Users(self.users.ids.gather(kept_U)),
-            weights_UK=self.weights_UK[kept_U],
-            newcomers={known: one for known, one in self.newcomers.items() if known != user_id},
-        )
+        return self.without(user_id, np.flatnonzero((self.users.ids != user_id).to_numpy()))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""
