@@ -1,9 +1,10 @@
 """When does P-GRPO beat GRPO? Contextual bandits with exact expected rewards, many settings, methods and controls; and
 a tiny language model through TRL's own trainer, in fewer.
 
-Every arm (a method at a number of completions per prompt) spends equal completions. Its learning rate is the best of
-its plan's on seeds that are used for nothing else, by the sum of macro and worst-group area under the curve; then it
-runs on the paired seeds. A gain is the difference to GRPO with eight completions, seed by seed, with a 95 % t interval.
+Every arm (a method at a number of completions per prompt) spends equal completions; where the smallest group is 1 %,
+runs are five times as long, so that it gets what one of 5 % does. An arm's learning rate is the best of its plan's on
+seeds that are used for nothing else, by the sum of macro and worst-group area under the curve; then it runs on the
+paired seeds. A gain is the difference to GRPO with eight completions, seed by seed, with a 95 % t interval.
 
 Figures, of rewards that are 0 for uniform choice and 1 for the best: ``macro`` and ``worst``, area under the curve of
 the mean over groups and of the group that is worst off at the time; ``final_macro`` and ``final_worst``, at the end;
@@ -80,6 +81,12 @@ class Arm:
 
 WITH_MANY = ("GRPO", "Dr. GRPO", "batch", "REINFORCE++", "MaxMin")
 OURS = ("P-GRPO paper", "P-GRPO prompt", "P-GRPO shrunken", "P-GRPO half-life", "P-GRPO shrunken half-life")
+WHERE_LONG = (
+    *((method, 8) for method in ("GRPO", "MaxMin", "P-GRPO paper", "P-GRPO shrunken")),
+    *((method, 2) for method in ("GRPO", "P-GRPO paper", "P-GRPO shrunken")),
+    ("P-GRPO paper", 1),
+)
+"""Runs that take five times as long: the arms of the table in docs/pgrpo.md."""
 CONTROLLED = ("5 groups", "minority scale 0.1")
 
 
@@ -98,7 +105,10 @@ def arms(quick: bool) -> list[Arm]:
         chosen = [("GRPO", 8), ("P-GRPO paper", 2), ("P-GRPO shrunken", 2)]
         return [Arm(setting, *one) for setting in ("minority scale 0.1", "identical groups") for one in chosen]
     found = []
-    for setting in bandit.SETTINGS:
+    for setting, what in bandit.SETTINGS.items():
+        if what.length > 1:
+            found += [Arm(setting, *one) for one in WHERE_LONG]
+            continue
         found += [Arm(setting, method, 8) for method in (*WITH_MANY, *OURS)]
         found += [Arm(setting, method, size) for size in (4, 2) for method in ("GRPO", "P-GRPO shrunken")]
         found += [Arm(setting, method, 2) for method in OURS if method != "P-GRPO shrunken"]
@@ -116,7 +126,8 @@ def curves(arm: Arm, rate: float, seeds: Ints, steps: int) -> Floats:
         told = (setting, arm.method, arm.generations, arm.labels)
         return np.stack([policy_language.curve(*told, rate=rate, seed=seed, steps=steps) for seed in seeds.tolist()])
     world = bandit.World.draw(setting, seeds)
-    run = bandit.Run(rate, arm.generations, steps=steps, labels=arm.labels)
+    longer = setting.length
+    run = bandit.Run(rate, arm.generations, steps=steps * longer, every=10 * longer, labels=arm.labels)
     return bandit.train(world, seeds, methods.METHODS[arm.method](), run)
 
 
@@ -188,6 +199,7 @@ def study(out: Path, what: Study, tell: Callable[[int, int, Arm], None]) -> dict
             "seeds": what.seeds,
             "quick": what.quick,
             "plans": {one: asdict(plan := what.plan(one)) | {"rates": list(plan.rates)} for one in what.learners},
+            "longer": {name: one.length for name, one in bandit.SETTINGS.items() if one.length > 1},
             "completions": {"bandit": bandit.Run.completions, "language model": policy_language.COMPLETIONS},
         },
         "rows": [row for arm in chosen for row in _rows(arm, found)],

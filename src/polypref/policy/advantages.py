@@ -155,7 +155,9 @@ class Level:
 
     def number(self, paths: Sequence[Path]) -> NDArray[np.int64]:
         """The number of each one's group; a new group gets the next."""
-        found = [self.numbers.setdefault(path, len(self.numbers)) for path in paths]
+        for path in dict.fromkeys(paths):
+            self.numbers.setdefault(path, len(self.numbers))
+        found = list(map(self.numbers.__getitem__, paths))
         for history in (self.rewards, self.residuals):
             history.grow(len(self.numbers))
         return np.array(found, np.int64)
@@ -261,11 +263,12 @@ class Normalizer:
         told = list(dict.fromkeys(zip(of_B.tolist(), *key_LB, strict=True)))  # in the order in which they first came
         if len(told) > int(of_B.max(initial=-1)) + 1:
             _refuse(of_B, key_LB)
-        place_Q = np.array([q for q, *_ in told], np.int64)
+        place, *key_LQ = zip(*told, strict=True) if told else [()] * len(self.levels)
         found = []
         for depth, level in enumerate(self.levels):
             group_Q = np.zeros(len(told), np.int64)
-            group_Q[place_Q] = level.number([one[1 : depth + 1] for one in told])
+            paths = list(zip(*key_LQ[:depth], strict=True)) if depth else [()] * len(told)
+            group_Q[list(place)] = level.number(paths)
             found.append(group_Q)
         return found
 

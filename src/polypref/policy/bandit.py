@@ -44,6 +44,11 @@ class Setting:
     alike: bool = False
     """All groups have the same taste: the placebo."""
 
+    @property
+    def length(self) -> int:
+        """How much longer a run has to be for the smallest group to get what 5 % get elsewhere."""
+        return max(1, round(0.05 / min(self.shares)))
+
 
 SETTINGS: dict[str, Setting] = {
     "minority scale 0.1": Setting(scales=(1.0, 0.1)),

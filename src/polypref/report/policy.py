@@ -19,10 +19,11 @@ def markdown(content: Mapping[str, Any]) -> str:
         f"{plan['steps']} steps of {said['completions'][learner]} completions"
         for learner, plan in said["plans"].items()
     ]
+    longer = "".join(f" ({name}: {times} times as many steps)" for name, times in said["longer"].items())
     parts = [
         "# Advantages where the truth is known",
         "",
-        f"{'; '.join(runs)}. Gains over GRPO "
+        f"{'; '.join(runs)}{longer}. Gains over GRPO "
         "with G = 8 in points of normalised reward (0 uniform choice, 100 the best), area under the curve unless said, "
         "with 95 % intervals over seeds; in bold those clear of zero. completions: share of the run until the worst "
         "group has what GRPO gives it in the end. Learning rates are each arm's best on other seeds.",
