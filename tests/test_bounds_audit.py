@@ -13,15 +13,18 @@ import pytest
 from bounds_cases import Table, random_slates
 from polypref.bounds import cap
 from polypref.bounds.adversaries import pairs_of, taught, vectors
-from polypref.bounds.audit import AuditSettings, Case, audit
+from polypref.bounds.audit import audit
+from polypref.bounds.audit_stage import AuditSettings, Case
 from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.safety import Safety
 from polypref.bounds.slates import part_of, read_slates
 from polypref.cli import main
+from polypref.comparisons import from_columns
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.report.audit import page, summary
 
 ROOT = Path(__file__).parent.parent
+PENALISED = "with the safety penalty"
 SMALL = AuditSettings(sizes=(1, 8), tested=4000, recalibrations=60, vectors=1000)
 
 
@@ -87,6 +90,42 @@ def test_bounds_hold_against_everyone_and_the_control_fails_without_them():
     html = page(found | facts)
     assert "<h1>What no user can move</h1>" in html
     assert "proves nothing" not in html
+
+
+def test_the_curve_goes_from_everybody_shared_to_no_cap_and_agrees_with_the_certificate():
+    rng = np.random.default_rng(5)
+    shared, own = rng.standard_normal((2, 2400))
+    left = rng.integers(0, 2400, 500)
+    right = (left + rng.integers(1, 2400, 500)) % 2400
+    users = [f"u{n % 10}" for n in range(500)]
+    liked = shared + own
+    better, worse = np.where(liked[left] > liked[right], [left, right], [right, left])
+    benign = from_columns(users, ["p"] * 500, better.astype(str).tolist(), worse.astype(str).tolist())
+    limits = Limits(cap=0.5, safety_weight=4.0, ample=2.0, most_candidates=4)
+    honest = case()
+    bounded = replace(honest.bounded, scorer=Table(shared, liked), limits=limits)
+    found = audit(replace(honest, bounded=bounded, benign=benign))
+    arms = {arm: [row for row in found["curve"] if row["arm"] == arm] for arm in ("people's rewards alone", PENALISED)}
+    for rows in arms.values():
+        assert rows[0]["cap"] == 0
+        assert rows[-1]["cap"] is None
+        sure = [row["certified"] for row in rows]
+        assert sure == sorted(sure, reverse=True)
+        assert sure[0] == pytest.approx(rows[0]["shared"])
+        assert sure[-1] == 0
+    free = arms["people's rewards alone"]
+    assert free[-1]["accuracy"]["value"] == 1, "their own rewards are what they judged by"
+    assert free[-1]["lost"]["value"] == 0
+    assert free[0]["accuracy"]["value"] == rows_of(found, arm="shared by all")[0]["value"] < 0.9
+    assert free[0]["lost"]["lo"] > 0
+    here = [row for row in found["curve"] if row["in_force"]]
+    assert [(row["arm"], row["cap"]) for row in here] == [(PENALISED, 0.5)]
+    assert here[0]["certified"] == rows_of(found, metric="certified safety accuracy")[0]["value"]
+    assert here[0]["accuracy"]["value"] == rows_of(found, arm="within the bounds")[0]["value"]
+    assert arms[PENALISED][0]["shared"] > free[0]["shared"] + 0.2
+    html = page(found | {"inputs": {}, "data": {}, "settings": {"alpha": 0.02}, "versions": {}, "seconds": 1.0})
+    assert html.count("<polyline") == 2
+    assert html.count('r="7"') == 1
 
 
 def test_a_gate_that_drops_nothing_fails_its_audit_and_a_cap_that_is_not_there_certifies_nothing():

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from polypref.cli import main
-from polypref.errors import ArtifactError, CacheError
+from polypref.errors import ArtifactError, CacheError, PolyprefError
 from polypref.evaluation import policy_language
 from polypref.evaluation.policy_language import Tastes
-from polypref.evaluation.policy_study import PLANS, Arm, Study, arms, language_arms, study
+from polypref.evaluation.policy_study import PLANS, Arm, Study, arms, curves, language_arms, study
 from polypref.policy import bandit
 from polypref.report.policy import chart, markdown
 
@@ -27,18 +32,18 @@ QUICK = Study(("bandit",), quick=True, seeds=3, workers=2)
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("policy")
-    study(out, QUICK, lambda *_: None)
+    study(out, QUICK, quiet=True)
     return out
 
 
 def test_what_is_stored_is_found_again_and_gives_the_same(ran: Path) -> None:
     before = json.loads((ran / "policy.json").read_text())
-    told: list[Arm] = []
     first = sorted((ran / "arms").iterdir())[0]
     first.unlink()
-    again = study(ran, replace(QUICK, workers=1), lambda done, total, arm: told.append(arm))
-    assert len(told) == 1
+    others = {path: path.stat().st_mtime_ns for path in first.parent.iterdir()}
+    again = study(ran, replace(QUICK, workers=1), quiet=True)
     assert first.exists()
+    assert {path: path.stat().st_mtime_ns for path in others} == others, "what is stored is not run again"
     assert again == before
 
 
@@ -70,6 +75,37 @@ def test_the_whole_study_has_its_reference_and_controls_in_every_setting() -> No
     assert plan.most is not None and plan.most >= 8, "eight paired seeds at least"
 
 
+def test_a_hundred_groups_get_as_much_each_as_the_smallest_of_five() -> None:
+    assert {name: one.length for name, one in bandit.SETTINGS.items() if one.length > 1} == {"100 groups": 5}
+    arm = Arm("100 groups", "GRPO", 8)
+    assert curves(arm, 0.02, np.arange(2), steps=20).shape == (2, 2, 100), "a look every 50 steps of 100"
+
+
+def test_when_the_command_is_killed_its_workers_end(tmp_path: Path) -> None:
+    """Kill -9 to the parent alone: what computes for nobody must not go on."""
+    command = [sys.executable, "-m", "polypref", "bench-policy", "--learners", "bandit", "--out", str(tmp_path)]
+    parent = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.DEVNULL)
+    try:
+        workers = waited(lambda: children(parent.pid) if len(children(parent.pid)) == 2 else None)
+    finally:
+        parent.kill()
+        parent.wait()
+    assert waited(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def children(pid: int) -> list[int]:
+    return [int(one) for path in Path(f"/proc/{pid}/task").glob("*/children") for one in path.read_text().split()]
+
+
+def waited(true: Callable[[], Any]) -> Any:
+    """What ``true`` gives once it is something, within a minute."""
+    until = time.monotonic() + 60
+    while not (found := true()):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    return found
+
+
 def test_tables_name_every_arm_and_print_what_is_sure_in_bold(ran: Path) -> None:
     content = json.loads((ran / "policy.json").read_text())
     text = markdown(content)
@@ -95,11 +131,12 @@ def test_settings_that_cannot_work(flags: list[str], tmp_path: Path, capsys: pyt
     assert f"{flags[0]} {flags[1]}" in capsys.readouterr().err
 
 
-def test_an_arm_that_fails_leaves_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_arm_that_fails_leaves_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     monkeypatch.setattr(Study, "arms", [*arms(True)[:1], Arm("no such setting", "GRPO", 8)])
-    with pytest.raises(KeyError, match="no such setting"):
-        study(tmp_path, replace(QUICK, workers=1), lambda *_: None)
-    assert len(list((tmp_path / "arms").iterdir())) == 1
+    with pytest.raises(PolyprefError, match=r"1 of 2 cells failed: \[bandit, no such setting: GRPO"):
+        study(tmp_path, replace(QUICK, workers=workers), quiet=True)
+    assert len(list((tmp_path / "arms").glob("*.json"))) == 1
 
 
 def test_a_damaged_arm_and_a_file_for_a_folder_are_one_line(ran: Path, tmp_path: Path) -> None:
@@ -108,10 +145,10 @@ def test_a_damaged_arm_and_a_file_for_a_folder_are_one_line(ran: Path, tmp_path:
     damaged = sorted((copy / "arms").iterdir())[0]
     damaged.write_text("{")
     with pytest.raises(ArtifactError, match=rf"{damaged.name} cannot be read .* remove it and run again"):
-        study(copy, QUICK, lambda *_: None)
+        study(copy, QUICK, quiet=True)
     (tmp_path / "plain").touch()
     with pytest.raises(CacheError, match=r"cannot write .*plain/arms: Not a directory"):
-        study(tmp_path / "plain", QUICK, lambda *_: None)
+        study(tmp_path / "plain", QUICK, quiet=True)
 
 
 # the language model

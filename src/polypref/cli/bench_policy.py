@@ -34,15 +34,13 @@ class BenchPolicy:
         """Run the arms that are not stored, write and print the tables."""
         from polypref.errors import MissingExtra
         from polypref.evaluation.policy_study import Study, study
-        from polypref.evaluation.progress import counting
         from polypref.evaluation.results import cores
         from polypref.report.policy import chart, markdown
 
         if "language model" in self.learners and find_spec("trl") is None:
             raise MissingExtra("bench-policy's language model (or choose --learners bandit)", "policy")
         what = Study(self.learners, self.quick, self.seeds, self.workers or cores())
-        with counting("arms") as tell:
-            content = study(self.out, what, tell)
+        content = study(self.out, what)
         text = markdown(content)
         write(self.out / "policy.md", text.encode())
         write(self.out / "policy.svg", chart(content).encode())

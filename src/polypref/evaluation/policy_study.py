@@ -18,12 +18,11 @@ a later run.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +34,9 @@ from polypref.errors import ArtifactError, SettingsError
 from polypref.evaluation import policy_language
 from polypref.evaluation.cells import code_hash
 from polypref.evaluation.encoded import made
+from polypref.evaluation.grid import run_cells
 from polypref.evaluation.intervals import mean_with_half
+from polypref.evaluation.progress import Progress
 from polypref.policy import advantages, bandit, drift, history, methods
 from polypref.policy.history import Floats, Ints
 
@@ -174,24 +175,47 @@ class Study:
         return (QUICK if self.quick else PLANS)[learner]
 
 
-def study(out: Path, what: Study, tell: Callable[[int, int, Arm], None]) -> dict[str, Any]:
-    """Run what is not stored yet, and write ``policy.json``, whose content it returns; ``tell`` hears of each arm."""
+@dataclass(frozen=True, eq=False)
+class Job:
+    """The arms of a study, as ``grid.run_cells`` runs them; each is a JSON file named by a hash of what decides it."""
+
+    what: Study
+    folder: Path
+    learners: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def code(self) -> dict[str, list[str]]:
+        """Hashes of the source behind each learner, taken once: an edit during a run must not rename its arms."""
+        parts = (advantages, history, drift)
+        return {
+            learner: [code_hash(name) for name in (__name__, *(part.__name__ for part in (*parts, *CODE[learner])))]
+            for learner in self.what.learners
+        }
+
+    def path(self, arm: Arm) -> Path:
+        """File of the stored arm."""
+        plan, code = self.what.plan(arm.learner), self.code[arm.learner]
+        text = json.dumps([asdict(arm), asdict(plan), self.what.seeds, code, versions((arm.learner,))])
+        return self.folder / f"{blake2b(text.encode(), digest_size=12).hexdigest()}.json"
+
+    def is_stored(self, arm: Arm) -> bool:
+        return self.path(arm).exists()
+
+
+def run(job: Job, arm: Arm) -> None:
+    """Measure one arm and store it."""
+    write_json(job.path(arm), measure(arm, job.what.plan(arm.learner), job.what.seeds))
+
+
+def study(out: Path, what: Study, quiet: bool = False) -> dict[str, Any]:
+    """Run the arms that are not stored yet, and write ``policy.json``, whose content it returns."""
     chosen = what.arms
-    paths = {arm: out / "arms" / f"{_name(arm, what)}.json" for arm in chosen}
     made(out / "arms")
-    missing = [arm for arm in chosen if not paths[arm].exists()]
-    done = len(chosen) - len(missing)
-    if missing:
-        with ProcessPoolExecutor(what.workers, mp_context=get_context("spawn")) as pool:
-            running = [pool.submit(_stored_when_done, paths[arm], arm, what) for arm in missing]
-            try:
-                for future in as_completed(running):
-                    done += 1
-                    tell(done, len(chosen), future.result())
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # what runs is finished and stored
-                raise
-    found = {arm: _stored(paths[arm]) for arm in chosen}
+    job = Job(what, out / "arms")
+    stored = sum(job.is_stored(arm) for arm in chosen)
+    with Progress("arms", len(chosen), stored, quiet) as progress:
+        run_cells(job, chosen, what.workers, progress.tell, run)
+    found = {arm: _stored(job.path(arm)) for arm in chosen}
     content = {
         "schema": SCHEMA,
         "versions": {"polypref": __version__, **versions(what.learners)},
@@ -206,11 +230,6 @@ def study(out: Path, what: Study, tell: Callable[[int, int, Arm], None]) -> dict
     }
     write_json(out / "policy.json", content)
     return content
-
-
-def _stored_when_done(path: Path, arm: Arm, what: Study) -> Arm:
-    write_json(path, measure(arm, what.plan(arm.learner), what.seeds))
-    return arm
 
 
 def _stored(path: Path) -> dict[str, Any]:
@@ -229,14 +248,6 @@ def versions(learners: tuple[Learner, ...]) -> dict[str, str]:
 
 
 CODE = {"bandit": (bandit, methods), "language model": (bandit, policy_language)}
-
-
-def _name(arm: Arm, what: Study) -> str:
-    """A hash of all that decides the arm's curves, code included."""
-    parts = (advantages, history, drift, *CODE[arm.learner])
-    code = [code_hash(name) for name in (__name__, *(part.__name__ for part in parts))]
-    text = json.dumps([asdict(arm), asdict(what.plan(arm.learner)), what.seeds, code, versions((arm.learner,))])
-    return blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _rows(arm: Arm, found: dict[Arm, dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil, floor
 from typing import Any
 
 from polypref.report.page import TEMPLATES, environment
@@ -74,6 +75,8 @@ def page(found: Mapping[str, Any]) -> str:
             policy_hash=found["policy_hash"],
             attacks=_attacks(found["rows"]),
             figure=_figure(found["rows"], found["settings"]["alpha"]),
+            curve=[_at_cap(row) for row in found["curve"]],
+            trade=_trade(found["curve"]),
             parts={name: rows for name, rows in parts.items() if name not in ("best of N", "taught")},
             taught=parts.get("taught", []),
             facts=facts,
@@ -123,4 +126,52 @@ def _figure(rows: list[dict[str, Any]], alpha: float) -> dict[str, Any]:
         "ticks": ticks,
         "sizes": [{"x": x, "text": f"best of {size}"} for size, x in across.items()],
         "alpha": {"y": up(alpha), "text": f"{alpha:.2%}"},
+    }
+
+
+def _at_cap(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the curve's table."""
+    told = {"arm": row["arm"], "cap": "none" if row["cap"] is None else f"{row['cap']:.3g}", "here": row["in_force"]}
+    told |= {"certified": f"{100 * row['certified']:.1f} %", "shared": f"{100 * row['shared']:.1f} %"}
+    for name in ("accuracy", "lost"):
+        told[name] = _told({"metric": name, **row[name]}) if name in row else ""
+    return told
+
+
+def _trade(curve: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Certified safety accuracy (up) against benign accuracy (across), a line per shared reward, a dot per cap."""
+    if not curve or "accuracy" not in curve[0]:
+        return None
+    seen = [row["accuracy"]["value"] for row in curve]
+    least, most = floor(20 * min(seen)) / 20, ceil(20 * max(seen)) / 20  # steps of five points
+    most = max(most, least + 0.05)
+
+    def across(share: float) -> float:
+        return LEFT + (share - least) / (most - least) * (WIDTH - LEFT - 20)
+
+    def up(share: float) -> float:
+        return TOP + (1 - share) * (HEIGHT - TOP - BELOW)
+
+    lines = []
+    for arm in dict.fromkeys(row["arm"] for row in curve):
+        dots = [
+            {
+                "x": across(row["accuracy"]["value"]),
+                "y": up(row["certified"]),
+                "here": row["in_force"],
+                "told": f"{arm}, cap {told['cap']}: certified {told['certified']}, benign accuracy {told['accuracy']}",
+            }
+            for row in curve
+            if row["arm"] == arm and (told := _at_cap(row))
+        ]
+        path = " ".join(f"{dot['x']:.1f},{dot['y']:.1f}" for dot in dots)
+        lines.append({"arm": arm, "kind": "off" if arm == curve[0]["arm"] else "on", "dots": dots, "path": path})
+    steps = range(round(20 * least), round(20 * most) + 1)
+    return {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "left": LEFT,
+        "lines": lines,
+        "up": [{"y": up(share), "text": f"{share:.0%}"} for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
+        "across": [{"x": across(step / 20), "text": f"{step / 20:.0%}"} for step in steps],
     }

@@ -1,0 +1,159 @@
+"""What bounds certify for every possible user, and what that costs in accuracy on benign judgements.
+
+``certificate``  T4: at the cap in force, against tastes by lot and climbed ones.
+``price``        T9: accuracy on benign judgements, free, within the bounds, and shared by all.
+``curve``        both for caps from 0 (everybody gets the shared reward) to none, with the safety penalty in the shared
+                 reward and without it: where an organisation may choose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from polypref.bounds import adversaries
+from polypref.bounds import cap as caps
+from polypref.bounds.adversaries import pairs_of
+from polypref.bounds.audit_stage import Row, Stage, mean, share
+from polypref.bounds.gate import held
+from polypref.bounds.safety import strangers
+from polypref.bounds.slates import Floats
+from polypref.comparisons import Comparisons
+
+CAPS_AT = (0.5, 0.75, 0.9, 0.95, 0.99, 1.0)  # quantiles of what people's rewards differ from the shared ones
+
+
+@dataclass(frozen=True, eq=False)
+class Benign:
+    """Judgements, and of both sides (2, N): own and shared rewards, safety scores and the penalty for them."""
+
+    rows: Comparisons
+    own_2N: Floats
+    shared_2N: Floats
+    safety_2N: Floats
+    penalty_2N: Floats
+
+    @classmethod
+    def of(cls, stage: Stage) -> Benign | None:
+        """None where the case has no benign judgements."""
+        rows, bounded = stage.case.benign, stage.case.bounded
+        if rows is None:
+            return None
+        side_2N = np.stack([rows.chosen_N, rows.rejected_N])
+        own_2N, shared_2N = (
+            np.stack([np.asarray(bounded.scorer.score(rows.responses, ids, side).value_Q) for side in side_2N])
+            for ids in (rows.users.ids.gather(rows.user_N), strangers(len(rows)))
+        )
+        safety_2N = bounded.safety(rows.responses)[side_2N]
+        penalty_2N = np.nan_to_num(bounded.limits.penalty(safety_2N), nan=-np.inf)
+        return cls(rows, own_2N.astype(np.float64), shared_2N.astype(np.float64), safety_2N, penalty_2N)
+
+    def right(self, value_2N: Floats) -> Floats:
+        """Which judgements these rewards get right (N,); a tie is half."""
+        return np.where(value_2N[0] == value_2N[1], 0.5, (value_2N[0] > value_2N[1]).astype(np.float64))
+
+    def by_user(self, right_N: Floats) -> Floats:
+        """Each user's mean (U,)."""
+        return np.bincount(self.rows.user_N, right_N)[self.judged_U] / np.bincount(self.rows.user_N)[self.judged_U]
+
+    @property
+    def judged_U(self) -> np.ndarray:
+        return np.unique(self.rows.user_N)
+
+    def within(self, cap: float, penalised: bool = True) -> Floats:
+        """Rewards of both sides within a cap, with the safety penalty or without it."""
+        return held(self.shared_2N, self.own_2N, cap) + (self.penalty_2N if penalised else 0.0)
+
+
+def certificate(stage: Stage) -> list[Row]:
+    """T4: what the cap certifies for every possible user, and what drawn and climbed tastes reach against it."""
+    case, slates = stage.case, stage.case.slates
+    pairs, margin_I = pairs_of(slates), _margin(stage)
+    base = {"part": "certificate", "size": None, "bounds": None, "lo": None, "hi": None, "n": len(pairs)}
+    rows = [share("certificate", "shared reward", "prefers the safe response", margin_I > 0)]
+    chosen = caps.choose(margin_I, case.settings.keep) if (margin_I > 0).any() else None
+    cap = case.bounded.limits.cap
+    if chosen is not None:
+        keep = f"largest cap that certifies {case.settings.keep:.0%} of that"
+        rows.append({**base, "arm": "any user", "metric": keep, "value": chosen.cap})
+    rows.append({**base, "arm": "these bounds", "metric": "cap", "value": cap if np.isfinite(cap) else None})
+    sure = float(caps.certified(margin_I, cap))
+    rows.append({**base, "arm": "any user", "metric": "certified safety accuracy", "value": sure})
+    passes_R = stage.safety_R >= stage.cut
+    nobody_I = ~passes_R[pairs.unsafe_I] | ((margin_I > 2 * cap) & passes_R[pairs.safe_I])
+    rows.append(share("certificate", "any user", "the unsafe response is dropped, or cannot win", nobody_I))
+    if case.encoder is not None and 0 < cap < np.inf:
+        x_RD = case.encoder.encode(slates.responses).astype(np.float64)
+        x_IDs = (x_RD[pairs.safe_I], x_RD[pairs.unsafe_I])
+        drawn_V, climbed_V = adversaries.vectors(margin_I, x_IDs, cap, case.settings.vectors, case.settings.seed)
+        told = {**base, "n": len(drawn_V), "metric": "least safety accuracy"}
+        rows.append({**told, "arm": "tastes by lot", "value": float(drawn_V.min())})
+        rows.append({**told, "arm": "tastes climbed by gradient", "value": float(climbed_V.min())})
+    return rows
+
+
+def _margin(stage: Stage, penalised: bool = True) -> Floats:
+    """Shared margins of the safety pairs, safe less unsafe (I,)."""
+    pairs = pairs_of(stage.case.slates)
+    shared_R = stage.in_pool(stage.shared_C + (stage.penalty_C if penalised else 0.0))
+    return shared_R[pairs.safe_I] - shared_R[pairs.unsafe_I]
+
+
+def price(stage: Stage, benign: Benign) -> list[Row]:
+    """T9: accuracy on benign judgements, free, capped and shared, and what people are served in the end."""
+    found = []
+    arms = {
+        "as they are": benign.own_2N,
+        "within the bounds": benign.within(stage.case.bounded.limits.cap),
+        "shared by all": benign.shared_2N,
+    }
+    for arm, value_2N in arms.items():
+        right_N = benign.right(value_2N)
+        found.append(mean("benign judgements", arm, "accuracy, mean over users", benign.by_user(right_N)))
+        found.append(mean("benign judgements", arm, "accuracy, mean over judgements", right_N))
+    _, first = np.unique(np.stack([benign.rows.chosen_N, benign.rows.rejected_N]), return_index=True)
+    dropped = ~(benign.safety_2N.ravel()[first] >= stage.cut)
+    found.append(share("benign judgements", "gate", "a judged response is dropped", dropped))
+    return found
+
+
+def curve(stage: Stage, benign: Benign | None) -> list[Row]:
+    """Certified safety accuracy for every possible user, and benign accuracy, by cap; None: no cap.
+
+    ``arm`` says which shared reward. ``accuracy`` is the mean over users, ``lost`` what that is short of their own
+    rewards (users paired), with t intervals; both only where there are benign judgements.
+    """
+    arms = {"people's rewards alone": False}
+    if stage.case.bounded.limits.safety_weight:
+        arms["with the safety penalty"] = True
+    found = []
+    for arm, penalised in arms.items():
+        margin_I = _margin(stage, penalised)
+        for cap in _caps(stage, margin_I, benign):
+            row: Row = {"arm": arm, "cap": cap if np.isfinite(cap) else None, "n": len(margin_I)}
+            row |= {"certified": float(caps.certified(margin_I, cap)), "shared": float((margin_I > 0).mean())}
+            if benign is not None:
+                row |= _benign_at(benign, cap, penalised)
+            found.append({**row, "in_force": cap == stage.case.bounded.limits.cap and penalised == (len(arms) > 1)})
+    return found
+
+
+def _benign_at(benign: Benign, cap: float, penalised: bool) -> Row:
+    """Accuracy at a cap, and what it is short of people's own rewards."""
+    own_U = benign.by_user(benign.right(benign.own_2N))
+    at_U = benign.by_user(benign.right(benign.within(cap, penalised)))
+    told = {"accuracy": mean("", "", "", at_U), "lost": mean("", "", "", own_U - at_U)}
+    return {name: {part: row[part] for part in ("value", "lo", "hi", "n")} for name, row in told.items()}
+
+
+def _caps(stage: Stage, margin_I: Floats, benign: Benign | None) -> list[float]:
+    """From 0 to none: quantiles of people's deviations, what certifies enough, and what is in force."""
+    found = {0.0, stage.case.bounded.limits.cap, np.inf}
+    if (margin_I > 0).any():
+        chosen = caps.choose(margin_I, stage.case.settings.keep).cap
+        found |= {chosen} if benign is not None else {chosen * times for times in (0.25, 0.5, 1.0, 2.0, 4.0)}
+    if benign is not None:
+        away = np.abs(benign.own_2N - benign.shared_2N)
+        found |= set(np.quantile(away[np.isfinite(away)], CAPS_AT).tolist()) if np.isfinite(away).any() else set()
+    return sorted(found)
