@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from filelock import FileLock
 
 pytest.importorskip("trl")
 
@@ -165,6 +166,13 @@ def test_another_run_in_the_folder_is_refused(ran, comparisons, group_of, scorer
         align(comparisons, group_of, Task(model, samples=4, trainer=RUN), {"reward": scorers["reward"]}, ran, print)
 
 
+def test_two_runs_in_one_folder_do_not_write_it_both(comparisons, group_of, scorers, model, tmp_path) -> None:
+    task = Task(model, samples=4, trainer=RUN)
+    with FileLock(tmp_path / ".align.lock"), pytest.raises(SettingsError, match="another run is writing"):
+        align(comparisons, group_of, task, scorers, tmp_path, print)
+    assert not (tmp_path / "run.json").exists()
+
+
 def test_a_damaged_result_is_one_line(ran, comparisons, group_of, scorers, model, tmp_path) -> None:
     shutil.copytree(ran, tmp_path / "out")
     (tmp_path / "out" / "align.json").write_text("{")
@@ -183,7 +191,11 @@ def test_a_damaged_result_is_one_line(ran, comparisons, group_of, scorers, model
         ({"seed": -1}, "seed is -1; expected 0 or more"),
         ({"template": "{group} {prompt.x}"}, "cannot be filled"),
         ({"trainer": {**RUN, "num_generations": 0}}, "the trainer's settings cannot work"),
-        ({"trainer": {**RUN, "max_steps": "ten"}}, "the trainer's settings cannot work"),
+        ({"trainer": {**RUN, "max_steps": "ten"}}, "the trainer's max_steps is 'ten'; expected a whole number."),
+        ({"trainer": {**RUN, "max_steps": 4.5}}, "the trainer's max_steps is 4.5; expected a whole number."),
+        ({"trainer": {**RUN, "paper": "yes"}}, "the trainer's paper is 'yes'; expected true or false."),
+        ({"trainer": {**RUN, "beta": True}}, "the trainer's beta is True; expected a number."),
+        ({"trainer": {**RUN, "history_half_life": "1k"}}, "is '1k'; expected a number or nothing."),
         (
             {"trainer": {"learning_rat": 1}},
             "unknown setting of the trainer 'learning_rat'. Did you mean 'learning_rate'?",

@@ -15,38 +15,40 @@ share prompts and one policy is not in them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import polars as pl
+from filelock import FileLock, Timeout
 
 from polypref import __version__
 from polypref.artifact import write_json
 from polypref.comparisons import Comparisons
-from polypref.errors import ArtifactError, EncoderError, NotEnoughData, SettingsError, unknown_name
+from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 from polypref.evaluation.encoded import made
 from polypref.evaluation.intervals import mean_with_half
-from polypref.features.hf import line, locate
+from polypref.features.hf import locate
 from polypref.features.transformer import quiet
 from polypref.learners.protocol import Scorer
+from polypref.policy.align.trainer import arguments, load_model, trainer_for
 from polypref.policy.groups import UNKNOWN, Grouping, from_attribute
 from polypref.policy.history import Floats
 from polypref.policy.rewards import ScorerReward
 from polypref.policy.state import is_whole
 
 if TYPE_CHECKING:
-    from polypref.policy.trainer import PGRPOConfig, PGRPOTrainer
+    from polypref.policy.trainer import PGRPOTrainer
 
 MOST_QUESTIONS = 50_000
 ROUNDING = 1e-12
 AT_ONCE = 64  # completions generated together before and after
 ENOUGH_PROMPTS = 5  # to keep a fifth of them for measuring
-DEFAULTS: dict[str, Any] = {"num_generations": 2, "logging_steps": 1, "save_steps": 50, "report_to": "none"}
-RUN, RESULT, BEFORE = "run.json", "align.json", "before.json"
+RUN, RESULT, BEFORE, LOCK = "run.json", "align.json", "before.json", ".align.lock"
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def align(
     Raises SettingsError where ``out`` holds another run, EncoderError without the model.
     """
     asked, judged = questions(comparisons, group_of, task)
-    args = _arguments(task, out / "checkpoints")
+    args = arguments(task, out / "checkpoints")
     facts = _facts(comparisons, pl.concat([asked, judged]), task, scorers)
     if len(set(facts["scorers"].values())) < len(scorers):
         raise SettingsError(
@@ -170,8 +172,26 @@ def align(
         return _read(out / RESULT)
     model, tokenizer = load_model(task.model)
     reward = ScorerReward(scorers["reward"], prompt_column="asked")
-    trainer = _trainer(model, tokenizer, reward, args, asked, tell)
+    trainer = trainer_for(model, tokenizer, reward, args, asked, tell)
     made(out)
+    with _alone(out):
+        _ensure_same(out, facts)  # another run may have begun meanwhile
+        found = _run(trainer, tokenizer, (asked, judged), facts, scorers, out)
+    found = {**found, "inputs": dict(task.inputs)}
+    write_json(out / RESULT, found)
+    return found
+
+
+def _run(
+    trainer: PGRPOTrainer,
+    tokenizer: Any,
+    questions: tuple[pl.DataFrame, pl.DataFrame],
+    facts: dict[str, Any],
+    scorers: Mapping[str, Scorer],
+    out: Path,
+) -> dict[str, Any]:
+    """Answer, train, answer again; what was found."""
+    asked, judged = questions
     write_json(out / RUN, facts)
     if not (out / BEFORE).exists():
         write_json(out / BEFORE, answers(trainer, tokenizer, judged))
@@ -180,16 +200,23 @@ def align(
         trainer.save_model(str(out / "model"))
     texts = {"before": cast(list[str], _read(out / BEFORE)), "after": answers(trainer, tokenizer, judged)}
     tokenizer.save_pretrained(out / "model")
-    found = {
+    return {
         **facts,
-        "inputs": dict(task.inputs),
         "held_out": sorted(set(judged["asked"]) - set(asked["asked"])),
         "groups": measured(judged, texts, scorers),
         "curve": _curve(trainer.state.log_history, _names(asked)),
         "examples": _examples(judged, texts),
     }
-    write_json(out / RESULT, found)
-    return found
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Raise SettingsError where another process aligns in this folder."""
+    try:
+        with FileLock(out / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise SettingsError(f"another run is writing {out}; wait for it, or choose another folder.") from None
 
 
 def _last_whole(folder: Path) -> str | None:
@@ -200,22 +227,6 @@ def _last_whole(folder: Path) -> str | None:
 
 def _names(asked: pl.DataFrame) -> list[str]:
     return sorted(asked["group"].unique().to_list())
-
-
-def load_model(name: str) -> tuple[Any, Any]:
-    """A causal language model and its tokenizer, padded on the left. Raises EncoderError where they cannot be had."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder, _ = locate(name, None)
-    try:
-        with quiet():
-            model = AutoModelForCausalLM.from_pretrained(folder)
-            tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        raise EncoderError(f"the language model in {folder} cannot be loaded: {line(error)}.") from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
 
 
 def answers(trainer: PGRPOTrainer, tokenizer: Any, asked: pl.DataFrame) -> list[str]:
@@ -281,55 +292,6 @@ def _curve(log: list[dict[str, float]], names: list[str]) -> list[dict[str, Any]
         for one in log
         if "reward" in one
     ]
-
-
-# --- the trainer
-
-
-def _arguments(task: Task, folder: Path) -> PGRPOConfig:
-    """The trainer's settings: the user's, ours, and on a machine without accelerator those that let it run."""
-    import torch
-
-    from polypref.policy.trainer import PGRPOConfig
-
-    known = {one.name for one in fields(PGRPOConfig)} - {"output_dir", "group_column", "seed"}
-    for name in task.trainer:
-        if name not in known:
-            raise unknown_name("setting of the trainer", name, known)
-    plain = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
-    settings = {**DEFAULTS, **plain, **task.trainer, "output_dir": str(folder), "seed": task.seed, "disable_tqdm": True}
-    try:
-        return PGRPOConfig(**settings)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise SettingsError(f"the trainer's settings cannot work: {line(error)}.") from error
-
-
-def _trainer(
-    model: Any, tokenizer: Any, reward: ScorerReward, args: PGRPOConfig, asked: pl.DataFrame, tell: Any
-) -> PGRPOTrainer:
-    from datasets import Dataset
-    from transformers import PrinterCallback, TrainerCallback
-
-    from polypref.policy.trainer import PGRPOTrainer
-
-    class Told(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if logs and "reward" in logs:
-                tell(state.global_step, state.max_steps, logs)
-
-    try:
-        trainer = PGRPOTrainer(
-            model=model,
-            reward_funcs=cast(Any, reward),
-            args=args,
-            train_dataset=Dataset.from_dict(asked.to_dict(as_series=False)),
-            processing_class=tokenizer,
-            callbacks=[Told()],
-        )
-    except (TypeError, ValueError, ImportError) as error:
-        raise SettingsError(f"the trainer's settings cannot work: {line(error)}.") from error
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 # --- the folder

@@ -1,0 +1,98 @@
+"""The model and the trainer of ``polypref align``: loaded, checked, and refused in one line."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
+
+import polars as pl
+
+from polypref.errors import EncoderError, SettingsError, unknown_name
+from polypref.features.hf import line, locate
+from polypref.features.transformer import quiet
+from polypref.policy.rewards import ScorerReward
+
+if TYPE_CHECKING:
+    from polypref.policy.align.run import Task
+    from polypref.policy.trainer import PGRPOConfig, PGRPOTrainer
+
+DEFAULTS: dict[str, Any] = {"num_generations": 2, "logging_steps": 1, "save_steps": 50, "report_to": "none"}
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def load_model(name: str) -> tuple[Any, Any]:
+    """A causal language model and its tokenizer, padded on the left. Raises EncoderError where they cannot be had."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, _ = locate(name, None)
+    try:
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise EncoderError(f"the language model in {folder} cannot be loaded: {line(error)}.") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def arguments(task: Task, folder: Path) -> PGRPOConfig:
+    """The trainer's settings: the user's, ours, and on a machine without accelerator those that let it run."""
+    import torch
+
+    from polypref.policy.trainer import PGRPOConfig
+
+    known = {one.name for one in fields(PGRPOConfig)} - {"output_dir", "group_column", "seed"}
+    kinds = get_type_hints(PGRPOConfig)
+    for name, value in task.trainer.items():
+        if name not in known:
+            raise unknown_name("setting of the trainer", name, known)
+        _ensure_kind(name, value, kinds[name])
+    plain = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
+    settings = {**DEFAULTS, **plain, **task.trainer, "output_dir": str(folder), "seed": task.seed, "disable_tqdm": True}
+    try:
+        return PGRPOConfig(**settings)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise SettingsError(f"the trainer's settings cannot work: {line(error)}.") from error
+
+
+def _ensure_kind(name: str, value: Any, kind: Any) -> None:
+    """Raise SettingsError where a setting that is a number, text or yes and no by its annotation is something else."""
+    kinds = set(get_args(kind) or (kind,))
+    if not kinds <= {bool, int, float, str, NoneType}:
+        return
+    if type(value) in kinds or (float in kinds and type(value) is int):
+        return
+    expected = " or ".join(sorted("nothing" if one is NoneType else KINDS[one] for one in kinds))
+    raise SettingsError(f"the trainer's {name} is {value!r}; expected {expected}.")
+
+
+def trainer_for(
+    model: Any, tokenizer: Any, reward: ScorerReward, args: PGRPOConfig, asked: pl.DataFrame, tell: Any
+) -> PGRPOTrainer:
+    """The trainer, which tells of every logged step. Raises SettingsError where TRL refuses the settings."""
+    from datasets import Dataset
+    from transformers import PrinterCallback, TrainerCallback
+
+    from polypref.policy.trainer import PGRPOTrainer
+
+    class Told(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "reward" in logs:
+                tell(state.global_step, state.max_steps, logs)
+
+    try:
+        trainer = PGRPOTrainer(
+            model=model,
+            reward_funcs=cast(Any, reward),
+            args=args,
+            train_dataset=Dataset.from_dict(asked.to_dict(as_series=False)),
+            processing_class=tokenizer,
+            callbacks=[Told()],
+        )
+    except (TypeError, ValueError, ImportError) as error:
+        raise SettingsError(f"the trainer's settings cannot work: {line(error)}.") from error
+    trainer.remove_callback(PrinterCallback)
+    return trainer
