@@ -94,6 +94,22 @@ def test_only_what_is_missing_is_encoded(tmp_path: Path) -> None:
     assert sorted(fake.seen) == sorted(TEXTS[10:15])
 
 
+@pytest.mark.parametrize("stored", [0, 10, 30])
+def test_texts_in_passing_are_encoded_once_and_not_stored(tmp_path: Path, stored: int) -> None:
+    fake = Fake(str(tmp_path))
+    if stored:
+        fake.encode(pool(TEXTS[:stored]))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    fake.seen.clear()
+    shuffled = np.random.default_rng(1).permutation(np.repeat(TEXTS, 2)).tolist()
+    with fill.passing():
+        np.testing.assert_array_equal(fake.encode(pool(shuffled)), truth(shuffled))
+        assert sorted(fake.seen) == sorted(TEXTS[stored:])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    fake.encode(pool(TEXTS))
+    assert len(store_of(tmp_path).index().checks) == 30, "afterwards all is as before"
+
+
 @pytest.mark.parametrize(("text", "times"), [("response", 1), ("joint", 3)])
 def test_equal_texts_under_several_prompts_are_encoded_once_when_read_alone(
     tmp_path: Path, text: fill.TextMode, times: int

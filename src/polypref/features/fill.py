@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -12,9 +14,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import IntArray, Responses
+from polypref.comparisons import IntArray, KeyArray, Responses
 from polypref.errors import EncoderError
-from polypref.features.cache import Features, RowArray, Store, Writer
+from polypref.features.cache import Features, Index, RowArray, Store
 from polypref.features.progress import Progress
 
 TextMode = Literal["response", "joint"]
@@ -43,6 +45,19 @@ class Computes(Protocol):
 _GATHERED: WeakKeyDictionary[Responses, dict[tuple[str, str], Features]] = WeakKeyDictionary()
 
 
+_PASSING: ContextVar[bool] = ContextVar("passing", default=False)
+
+
+@contextmanager
+def passing() -> Iterator[None]:
+    """Within, texts that the cache lacks are encoded and not stored: a policy's completions hardly ever come again."""
+    before = _PASSING.set(True)
+    try:
+        yield
+    finally:
+        _PASSING.reset(before)
+
+
 def encode_cached(encoder: Computes, text: TextMode, responses: Responses) -> Features:
     """Features (R, D) of the pool, read-only; the same array when this pool object was encoded before.
 
@@ -55,17 +70,60 @@ def encode_cached(encoder: Computes, text: TextMode, responses: Responses) -> Fe
         keys_R = responses.keys_R
         index = store.index()
         rows_R = index.rows(keys_R)
-        if (rows_R < 0).any():
+        if (rows_R < 0).any() and not _PASSING.get():
             with store.filling() as writer:
                 missing = np.flatnonzero(store.index().rows(keys_R) < 0)  # another process may have filled meanwhile
                 _fill(encoder, text, responses.take(missing.astype(np.int32)), writer)
             index = store.index()
             rows_R = index.rows(keys_R)
             assert (rows_R >= 0).all(), "every response was computed"
-        features_RD = store.read(index, keys_R, rows_R)
+        if (rows_R < 0).any():
+            features_RD = _with_passing(encoder, text, responses, (store, index, rows_R))
+        else:
+            features_RD = store.read(index, keys_R, rows_R)
         features_RD.flags.writeable = False  # shared between callers
         memo[at] = features_RD
     return memo[at]
+
+
+class Appends(Protocol):
+    """Where encoded batches go: a store's writer, or memory."""
+
+    def append(self, keys_B: KeyArray, features_BD: Features) -> None: ...
+
+
+class _Memory:
+    """Keeps batches, and has them by key."""
+
+    def __init__(self) -> None:
+        self._keys: list[KeyArray] = []
+        self._features: list[Features] = []
+
+    def append(self, keys_B: KeyArray, features_BD: Features) -> None:
+        self._keys.append(keys_B)
+        self._features.append(features_BD)
+
+    def of(self, keys_R: KeyArray) -> Features:
+        """Features (R, D) of keys that were appended."""
+        keys, features = np.concatenate(self._keys), np.concatenate(self._features)
+        order = np.argsort(keys)
+        return features[order[np.searchsorted(keys, keys_R, sorter=order)]]
+
+
+def _with_passing(
+    encoder: Computes, text: TextMode, responses: Responses, stored: tuple[Store, Index, RowArray]
+) -> Features:
+    """Features of the pool; what the store lacks is encoded beside it."""
+    store, index, rows_R = stored
+    lacks_R = rows_R < 0
+    memory, keys_R = _Memory(), responses.keys_R
+    _fill(encoder, text, responses.take(np.flatnonzero(lacks_R).astype(np.int32)), memory)
+    fresh_MD = memory.of(keys_R[lacks_R])
+    features_RD = np.empty((len(responses), fresh_MD.shape[1]), np.float32)
+    features_RD[lacks_R] = fresh_MD
+    if not lacks_R.all():
+        features_RD[~lacks_R] = store.read(index, keys_R[~lacks_R], rows_R[~lacks_R])
+    return features_RD
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +156,7 @@ def _groups(responses: Responses, text: TextMode) -> _Groups:
     return _Groups(first_G[longest_G], order, np.concatenate([[0], np.cumsum(count_G[longest_G])]))
 
 
-def _fill(encoder: Computes, text: TextMode, missing: Responses, writer: Writer) -> None:
+def _fill(encoder: Computes, text: TextMode, missing: Responses, writer: Appends) -> None:
     if not len(missing):
         return
     groups = _groups(missing, text)

@@ -6,8 +6,8 @@
 Each completion gets the reward that the user of its row would give it; users that the scorer does not know are
 answered by the population. Rewards of different users have no common scale: P-GRPO's histories see to that.
 
-Covered: text and chat prompts, batches (each distinct text is encoded once), pickling to other processes. Not covered:
-completions that hold tool calls or images, whose text alone is read.
+Covered: text and chat prompts, batches (each distinct text is encoded once, and not stored), pickling to other
+processes. Not covered: completions that hold tool calls or images, whose text alone is read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import polars as pl
 
 from polypref.comparisons import from_columns
 from polypref.errors import InputError
+from polypref.features.fill import passing
 from polypref.learners.protocol import Scorer
 
 Text = str | Sequence[Mapping[str, Any]]
@@ -57,7 +58,8 @@ class ScorerReward:
         texts = [text_of(completion) for completion in completions]
         asked = [prompt if isinstance(prompt, str) else [dict(one) for one in prompt] for prompt in prompts]
         pool = from_columns(users, asked, texts, texts)
-        return self.scorer.score(pool.responses, pl.Series(users, dtype=pl.String), pool.chosen_N).value_Q.tolist()
+        with passing():
+            return self.scorer.score(pool.responses, pl.Series(users, dtype=pl.String), pool.chosen_N).value_Q.tolist()
 
 
 def _column(columns: Mapping[str, Any], setting: str, name: str, what: str, otherwise: str) -> Sequence[Any]:
