@@ -20,9 +20,10 @@ import pytest
 
 from polypref.cli import main
 from polypref.errors import ArtifactError, CacheError, PolyprefError
-from polypref.evaluation import policy_language
+from polypref.evaluation import policy_language, progress
 from polypref.evaluation.policy_language import Tastes
 from polypref.evaluation.policy_study import PLANS, Arm, Study, arms, curves, language_arms, study
+from polypref.evaluation.progress import Progress
 from polypref.policy import bandit
 from polypref.report.policy import chart, markdown
 
@@ -91,6 +92,20 @@ def test_when_the_command_is_killed_its_workers_end(tmp_path: Path) -> None:
         parent.kill()
         parent.wait()
     assert waited(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def test_the_time_left_knows_which_arms_are_dear(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Progress("arms", 5, 1, weights={"dear": 90.0, "b": 4.0, "c": 3.0, "d": 3.0}) as shown:
+        now[0] = 45.0
+        shown.tell("dear", None)
+        now[0] = 60.0
+        shown.tell("b", None)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "polypref: 5 arms, 1 of them from an earlier run"
+    assert lines[1] == "polypref: 2 of 5 arms, about 5 s left (dear)"
+    assert lines[2] == "polypref: 3 of 5 arms, about 4 s left (b)"
 
 
 def children(pid: int) -> list[int]:

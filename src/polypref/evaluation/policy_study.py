@@ -207,13 +207,20 @@ def run(job: Job, arm: Arm) -> None:
     write_json(job.path(arm), measure(arm, job.what.plan(arm.learner), job.what.seeds))
 
 
+def _seconds(arm: Arm) -> float:
+    """About what an arm takes, beside others, for the estimate of the time left."""
+    if arm.learner == "language model":
+        return 300.0
+    return 15.0 * bandit.SETTINGS[arm.setting].length
+
+
 def study(out: Path, what: Study, quiet: bool = False) -> dict[str, Any]:
     """Run the arms that are not stored yet, and write ``policy.json``, whose content it returns."""
     chosen = what.arms
     made(out / "arms")
     job = Job(what, out / "arms")
-    stored = sum(job.is_stored(arm) for arm in chosen)
-    with Progress("arms", len(chosen), stored, quiet) as progress:
+    weights = {arm: _seconds(arm) for arm in chosen if not job.is_stored(arm)}
+    with Progress("arms", len(chosen), len(chosen) - len(weights), quiet, weights) as progress:
         run_cells(job, chosen, what.workers, progress.tell, run)
     found = {arm: _stored(job.path(arm)) for arm in chosen}
     content = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -13,13 +13,20 @@ LINE_EVERY_SECONDS = 10.0
 
 
 class Progress:
-    """Counts cells; writes to standard error. ``quiet`` says nothing but failures."""
+    """Counts cells; writes to standard error. ``quiet`` says nothing but failures.
 
-    def __init__(self, label: str, total: int, stored: int, quiet: bool = False) -> None:
+    ``weights``  how dear each cell that is not stored is, for the estimate of the time left; None: all alike.
+    """
+
+    def __init__(
+        self, label: str, total: int, stored: int, quiet: bool = False, weights: Mapping[Any, float] | None = None
+    ) -> None:
         self._label = label
         self._total, self._stored, self._done = total, stored, 0
         self._quiet = quiet
         self._bar: Any = None
+        self._weights = weights
+        self._work, self._work_done = total - stored if weights is None else sum(weights.values()), 0.0
 
     def __enter__(self) -> Self:
         self._start = self._last = time.monotonic()
@@ -41,14 +48,19 @@ class Progress:
     def tell(self, cell: object, error: str | None, count: int = 1) -> None:
         """One more cell, or ``count`` of whatever is counted, is done, or failed."""
         self._done += count
+        work = count if self._weights is None else self._weights[cell]
+        self._work_done += work
         if error:
             self._say(f"failed: {cell}: {error}")
         if self._bar is not None:
-            self._bar.update(self._task, advance=count, cell=str(cell))
+            self._bar.update(self._task, advance=work, cell=str(cell), count=self._counted())
         elif not self._quiet and time.monotonic() - self._last > LINE_EVERY_SECONDS:
             self._last = time.monotonic()
-            left = (self._last - self._start) / self._done * (self._total - self._stored - self._done)
+            left = (self._last - self._start) / self._work_done * (self._work - self._work_done)
             self._say(f"{self._stored + self._done} of {self._total} {self._label}, about {left:.0f} s left ({cell})")
+
+    def _counted(self) -> str:
+        return f"{self._stored + self._done}/{self._total}"
 
     def _say(self, line: str) -> None:
         if self._bar is not None:
@@ -58,13 +70,13 @@ class Progress:
 
     def _show_bar(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
             TextColumn("left:"),
             TimeRemainingColumn(),
@@ -72,7 +84,7 @@ class Progress:
         )
         self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
         self._bar.start()
-        self._task = self._bar.add_task(self._label, total=self._total, completed=self._stored, cell="")
+        self._task = self._bar.add_task(self._label, total=self._work, cell="", count=self._counted())
 
 
 @contextmanager
