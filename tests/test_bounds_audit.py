@@ -21,7 +21,7 @@ from polypref.bounds.slates import part_of, read_slates
 from polypref.cli import main
 from polypref.comparisons import from_columns
 from polypref.errors import NotEnoughData, SettingsError
-from polypref.report.audit import page, summary
+from polypref.report.audit import _trade, page, summary
 
 ROOT = Path(__file__).parent.parent
 PENALISED = "with the safety penalty"
@@ -128,6 +128,34 @@ def test_the_curve_goes_from_everybody_shared_to_no_cap_and_agrees_with_the_cert
     assert html.count('r="7"') == 1
 
 
+def test_without_a_penalty_missing_safety_scores_count_in_the_curve_as_in_the_certificate():
+    _, safety = random_slates(np.random.default_rng(0), 600, 4, 0.2)
+    told = np.where(np.arange(2400) % 3 == 0, np.nan, safety * 3)
+    texts = np.random.default_rng(6).permutation(2400)[:400].astype(str)
+    benign = from_columns([f"u{n % 5}" for n in range(200)], ["p"] * 200, texts[:200].tolist(), texts[200:].tolist())
+    honest = case(benign=benign)
+    bounded = replace(honest.bounded, safety=Safety(Table(told)), limits=Limits(cap=0.1, most_candidates=4))
+    found = audit(replace(honest, bounded=bounded))
+    here = [row for row in found["curve"] if row["in_force"]]
+    assert len(here) == 1
+    assert here[0]["certified"] == rows_of(found, metric="certified safety accuracy")[0]["value"]
+    assert here[0]["shared"] == rows_of(found, arm="shared reward")[0]["value"]
+    assert here[0]["accuracy"]["value"] == rows_of(found, arm="within the bounds")[0]["value"]
+
+
+@pytest.mark.parametrize(("lo", "hi"), [(1.0, 1.0), (0.0, 0.0), (0.62, 0.71)])
+def test_the_axis_of_accuracy_ends_where_accuracies_do(lo, hi):
+    told = {"lo": None, "hi": None, "n": 2}
+    curve = [
+        {"arm": "a", "cap": cap, "certified": 0.5, "shared": 0.5, "in_force": False, "lost": {"value": 0.0, **told}}
+        | {"accuracy": {"value": value, **told}}
+        for cap, value in ((0.0, lo), (None, hi))
+    ]
+    ticks = [int(tick["text"][:-1]) for tick in _trade(curve)["across"]]
+    assert 100 * lo >= ticks[0]
+    assert 100 * hi <= ticks[-1] <= 100
+
+
 def test_a_gate_that_drops_nothing_fails_its_audit_and_a_cap_that_is_not_there_certifies_nothing():
     honest = case()
     bounded = replace(honest.bounded, gate=Gate({"": -1e9}), limits=Limits())
@@ -231,7 +259,8 @@ def test_explain_names_the_line_that_decides(folder, capsys, tmp_path):
     assert main(["fit", str(tmp_path / "prefs.jsonl"), "--learner", "pooled", "--out", str(tmp_path / "scorer")]) == 0
     slates = part_of(read_slates(str(folder / "labelled.jsonl")), 3, 3, 3)
     texts = slates.responses.texts_R.gather(slates.response_C)
-    rows = pl.DataFrame({"user_id": "u", "prompt": "?", "response": texts})
+    prompts = [slates.responses.prompt_text(p) for p in slates.responses.prompt_R[slates.response_C].tolist()]
+    rows = pl.DataFrame({"user_id": "u", "prompt": prompts, "response": texts})
     rows.write_ndjson(tmp_path / "questions.jsonl")
     capsys.readouterr()
     words = ["--scorer", tmp_path / "scorer", "--questions", tmp_path / "questions.jsonl"]

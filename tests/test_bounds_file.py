@@ -14,6 +14,7 @@ from polypref.bounds.detector import Detector, fit_detector
 from polypref.bounds.gate import Limits
 from polypref.bounds.safety import Safety
 from polypref.bounds.slates import Slates
+from polypref.comparisons import from_columns
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 
 GOOD = """\
@@ -213,6 +214,27 @@ def test_a_detector_learns_saves_and_remembers_what_it_saw(tmp_path):
         Detector.load(tmp_path / "detector", Other())
     with pytest.raises(NotEnoughData, match="1 unsafe responses"):
         fit_detector(slates.take(np.array([0])), Letters())
+
+
+def test_a_detector_reads_what_was_asked_too(tmp_path):
+    """The same words in answer to a good and to a bad request."""
+    asked = [f"{'bad' if i % 2 else 'good'} request {i // 2}" for i in range(200)]
+    told = from_columns(["u"] * 200, asked, ["Sure."] * 200, ["No."] * 200)
+    responses = told.responses
+    response = np.concatenate([told.chosen_N, told.rejected_N])
+    unsafe = np.concatenate([np.arange(200) % 2 == 1, np.zeros(200, bool)])
+    slate = np.tile(np.arange(200, dtype=np.int32), 2)
+    slates = Slates(responses, slate, response, unsafe, pl.Series([""] * 200))
+
+    detector = fit_detector(slates, Letters())
+    value = detector.score(responses, ["x"] * 400, response).value_Q
+    sure = (np.arange(400) < 200) & (np.arange(400) % 2 == 0)
+    assert value[sure].min() > value[unsafe].max(), "the same answer is safe where the request is"
+    detector.save(tmp_path / "detector")
+    manifest = tmp_path / "detector" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("response, prompt", "response"))
+    with pytest.raises(SettingsError, match="was trained by another version"):
+        Detector.load(tmp_path / "detector", Letters())
 
 
 def test_labels_by_lot_give_a_detector_that_knows_nothing():

@@ -110,6 +110,21 @@ def test_texts_in_passing_are_encoded_once_and_not_stored(tmp_path: Path, stored
     assert len(store_of(tmp_path).index().checks) == 30, "afterwards all is as before"
 
 
+@dataclass(frozen=True)
+class Wider(Fake):
+    """The same encoder after its model has changed."""
+
+    def compute(self, responses: Responses) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return ((index, np.concatenate([features, features], axis=1)) for index, features in super().compute(responses))
+
+
+@pytest.mark.parametrize("some", [0, 5])
+def test_in_passing_a_changed_encoder_is_refused_too(tmp_path: Path, some: int) -> None:
+    Fake(str(tmp_path)).encode(pool(TEXTS[:10]))
+    with fill.passing(), pytest.raises(CacheError, match="holds features of 5 numbers and the encoder now gives 10"):
+        Wider(str(tmp_path)).encode(pool(TEXTS[10 - some : 20]))
+
+
 @pytest.mark.parametrize(("text", "times"), [("response", 1), ("joint", 3)])
 def test_equal_texts_under_several_prompts_are_encoded_once_when_read_alone(
     tmp_path: Path, text: fill.TextMode, times: int

@@ -20,7 +20,7 @@ from judge_cases import save_judge
 from polypref.cli.align import settings_from
 from polypref.comparisons import Comparisons, from_columns
 from polypref.data.worlds import simulate
-from polypref.errors import ArtifactError, EncoderError, NotEnoughData, SettingsError
+from polypref.errors import ArtifactError, CacheError, EncoderError, NotEnoughData, SettingsError
 from polypref.learners import LEARNERS
 from polypref.policy.align import Task, align, groups_from, measured, questions
 from polypref.policy.groups import from_mapping
@@ -173,6 +173,19 @@ def test_two_runs_in_one_folder_do_not_write_it_both(comparisons, group_of, scor
     assert not (tmp_path / "run.json").exists()
 
 
+def test_a_file_where_the_folder_should_be(comparisons, group_of, scorers, model, tmp_path) -> None:
+    (tmp_path / "plain").touch()
+    with pytest.raises(CacheError, match=r"cannot write .*plain"):
+        align(comparisons, group_of, Task(model, samples=4, trainer=RUN), scorers, tmp_path / "plain", print)
+
+
+def test_settings_that_are_lists_are_lists() -> None:
+    from polypref.policy.align.trainer import _ensure_kind
+
+    _ensure_kind("include_for_metrics", ["inputs"], list[str])
+    _ensure_kind("report_to", "none", None | str | list[str])
+
+
 def test_a_damaged_result_is_one_line(ran, comparisons, group_of, scorers, model, tmp_path) -> None:
     shutil.copytree(ran, tmp_path / "out")
     (tmp_path / "out" / "align.json").write_text("{")
@@ -196,6 +209,7 @@ def test_a_damaged_result_is_one_line(ran, comparisons, group_of, scorers, model
         ({"trainer": {**RUN, "paper": "yes"}}, "the trainer's paper is 'yes'; expected true or false."),
         ({"trainer": {**RUN, "beta": True}}, "the trainer's beta is True; expected a number."),
         ({"trainer": {**RUN, "history_half_life": "1k"}}, "is '1k'; expected a number or nothing."),
+        ({"trainer": {**RUN, "learning_rate": float("nan")}}, "learning_rate is nan; expected a finite number."),
         (
             {"trainer": {"learning_rat": 1}},
             "unknown setting of the trainer 'learning_rat'. Did you mean 'learning_rate'?",

@@ -18,6 +18,7 @@ from polypref.features import encoder
 from polypref.learners import LEARNERS
 from polypref.learners.protocol import Scorer
 from polypref.policy.rewards import ScorerReward, text_of
+from test_cache import Fake
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,17 @@ def test_completions_do_not_fill_the_cache(tmp_path: Path, monkeypatch: pytest.M
     np.testing.assert_array_equal(
         found, scorer.score(pool.responses, pl.Series(["u1"] * 4), pool.chosen_N).value_Q, "as when stored"
     )
+
+
+def test_prompts_are_encoded_once_and_for_all(tmp_path: Path) -> None:
+    """They come again in every step, unlike completions."""
+    world = simulate("two-tastes", users=4, judgements=20)
+    fake = Fake(str(tmp_path))
+    reward = ScorerReward(LEARNERS["nearest-neighbours"].fit(world.comparisons, encoder=fake, seed=0))
+    fake.seen.clear()
+    for _ in range(3):
+        reward(prompts=["How?", "Why?"], completions=TEXTS[:2], user_id=["u1", "u2"])
+    assert [fake.seen.count(text) for text in ("How?", "Why?", TEXTS[0])] == [1, 1, 3]
 
 
 def test_it_travels_to_other_processes(scorer: Scorer) -> None:

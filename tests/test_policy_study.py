@@ -7,15 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import psutil
 import pytest
 
 from polypref.cli import main
@@ -83,15 +82,19 @@ def test_a_hundred_groups_get_as_much_each_as_the_smallest_of_five() -> None:
 
 
 def test_when_the_command_is_killed_its_workers_end(tmp_path: Path) -> None:
-    """Kill -9 to the parent alone: what computes for nobody must not go on."""
+    """Kill -9 to the parent alone, amid arms of a quarter of a minute: what computes for nobody must not go on."""
     command = [sys.executable, "-m", "polypref", "bench-policy", "--learners", "bandit", "--out", str(tmp_path)]
-    parent = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.DEVNULL)
+    parent = psutil.Popen([*command, "--workers", "2"], stderr=subprocess.DEVNULL)
     try:
-        workers = waited(lambda: children(parent.pid) if len(children(parent.pid)) == 2 else None)
+        until = time.monotonic() + 60
+        while len(busy := [one for one in parent.children() if one.cpu_times().user > 3]) < 2:
+            assert time.monotonic() < until, "two workers amid their arms"
+            time.sleep(0.1)
     finally:
         parent.kill()
         parent.wait()
-    assert waited(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    _, alive = psutil.wait_procs(busy, timeout=5)
+    assert not alive
 
 
 def test_the_time_left_knows_which_arms_are_dear(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -108,17 +111,13 @@ def test_the_time_left_knows_which_arms_are_dear(monkeypatch: pytest.MonkeyPatch
     assert lines[2] == "polypref: 3 of 5 arms, about 4 s left (b)"
 
 
-def children(pid: int) -> list[int]:
-    return [int(one) for path in Path(f"/proc/{pid}/task").glob("*/children") for one in path.read_text().split()]
-
-
-def waited(true: Callable[[], Any]) -> Any:
-    """What ``true`` gives once it is something, within a minute."""
-    until = time.monotonic() + 60
-    while not (found := true()):
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    return found
+def test_longer_runs_are_told_of_the_bandits_alone(ran: Path) -> None:
+    content = json.loads((ran / "policy.json").read_text())
+    assert content["settings"]["longer"] == {}, "the quick study has no hundred groups"
+    told = content["settings"] | {"longer": {"100 groups": 5}}
+    told["plans"] |= {"language model": {**told["plans"]["bandit"], "most": 2}}
+    text = markdown({**content, "settings": told})
+    assert "60 steps (100 groups: 5 times as many) of 256 completions; language model: 2 paired" in text
 
 
 def test_tables_name_every_arm_and_print_what_is_sure_in_bold(ran: Path) -> None:
@@ -148,8 +147,8 @@ def test_settings_that_cannot_work(flags: list[str], tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_arm_that_fails_leaves_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
-    monkeypatch.setattr(Study, "arms", [*arms(True)[:1], Arm("no such setting", "GRPO", 8)])
-    with pytest.raises(PolyprefError, match=r"1 of 2 cells failed: \[bandit, no such setting: GRPO"):
+    monkeypatch.setattr(Study, "arms", [*arms(True)[:1], Arm("5 groups", "no such method", 8)])
+    with pytest.raises(PolyprefError, match=r"1 of 2 cells failed: \[bandit, 5 groups: no such method"):
         study(tmp_path, replace(QUICK, workers=workers), quiet=True)
     assert len(list((tmp_path / "arms").glob("*.json"))) == 1
 

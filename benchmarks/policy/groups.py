@@ -9,7 +9,8 @@ shared part plus the group's own, both standard normal in every feature. Adjuste
 each user's likeliest group, mean and 95 % interval (Student) over seeds: by the mixture with the number of groups given
 and chosen, and by k-means on the users' weights under ``hierarchical``.
 ``polis``    each conversation by itself, as many groups as it has opinion groups; the interval redraws users (1,000
-draws). Beside it k-means on the weights under ``hierarchical``, and labels dealt anew.
+draws). Beside it k-means on the weights under ``hierarchical``, of at most MOST_EACH judgements of each user (the
+mixture reads all), and labels dealt anew.
 ``held-out`` the same conversations: which groups tell more of held-out judgements, the mixture's or the opinion groups?
 ``speed``    the largest set of the data folder by users, all of the search, features cached.
 """

@@ -97,11 +97,12 @@ def _margin(stage: Stage, penalised: bool = True) -> Floats:
     """Shared margins of the safety pairs, safe less unsafe (I,)."""
     pairs = pairs_of(stage.case.slates)
     shared_R = stage.in_pool(stage.shared_C + (stage.penalty_C if penalised else 0.0))
-    return shared_R[pairs.safe_I] - shared_R[pairs.unsafe_I]
+    with np.errstate(invalid="ignore"):  # neither has a safety score: certifies nothing
+        return shared_R[pairs.safe_I] - shared_R[pairs.unsafe_I]
 
 
 def price(stage: Stage, benign: Benign) -> list[Row]:
-    """T9: accuracy on benign judgements, free, capped and shared, and what people are served in the end."""
+    """T9: accuracy on benign judgements, free, within the bounds and shared by all, and how much the gate drops."""
     found = []
     arms = {
         "as they are": benign.own_2N,
@@ -124,8 +125,9 @@ def curve(stage: Stage, benign: Benign | None) -> list[Row]:
     ``arm`` says which shared reward. ``accuracy`` is the mean over users, ``lost`` what that is short of their own
     rewards (users paired), with t intervals; both only where there are benign judgements.
     """
-    arms = {"people's rewards alone": False}
-    if stage.case.bounded.limits.safety_weight:
+    penalty = bool(stage.case.bounded.limits.safety_weight)
+    arms = {"people's rewards alone": not penalty}  # without a weight the penalty is only for missing scores
+    if penalty:
         arms["with the safety penalty"] = True
     found = []
     for arm, penalised in arms.items():
@@ -135,7 +137,7 @@ def curve(stage: Stage, benign: Benign | None) -> list[Row]:
             row |= {"certified": float(caps.certified(margin_I, cap)), "shared": float((margin_I > 0).mean())}
             if benign is not None:
                 row |= _benign_at(benign, cap, penalised)
-            found.append({**row, "in_force": cap == stage.case.bounded.limits.cap and penalised == (len(arms) > 1)})
+            found.append({**row, "in_force": penalised and cap == stage.case.bounded.limits.cap})
     return found
 
 

@@ -1,7 +1,8 @@
 """A small safety scorer trained here: is a response unsafe, by a logistic regression on an encoder's features.
 
-Log-odds of safe, ridge penalty by cross-validation over slates (no slate is on both sides). For those who have labelled
-responses and no classifier; a published one sees more. It reads the response alone if the encoder does.
+Log-odds of safe, ridge penalty by cross-validation over slates (no slate is on both sides). It reads the response and
+what was asked, each by itself: how to kill a process and how to kill a person are answered in much the same words. For
+those who have labelled responses and no classifier; a published one sees more.
 
 Covered: the texts it has seen are kept by key, so that nobody calibrates it on them. Not covered: harm unlike that of
 its training texts.
@@ -22,9 +23,10 @@ from polypref.bounds.slates import Floats, Slates
 from polypref.comparisons import IntArray, KeyArray, Responses
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
+from polypref.learners import prompts
 from polypref.learners.protocol import POPULATION, Scores
 
-KIND = "detector"
+KIND, READS = "detector", "response, prompt"
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 FOLDS = 5
 FEWEST = 10  # unsafe, and safe, responses
@@ -32,7 +34,7 @@ FEWEST = 10  # unsafe, and safe, responses
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """Log-odds that a response is safe: ``features . weights_D + intercept``; ``auc`` is the cross-validated one."""
+    """Log-odds that a response is safe: ``inputs_of . weights_D + intercept``; ``auc`` is the cross-validated one."""
 
     encoder: Encoder
     weights_D: Floats
@@ -45,14 +47,14 @@ class Detector:
         self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
     ) -> Scores:
         """The same for everybody: see ``learners.protocol.Scorer``."""
-        value_R = self.encoder.encode(responses).astype(np.float64) @ self.weights_D + self.intercept
+        value_R = inputs_of(self.encoder, responses) @ self.weights_D + self.intercept
         value_Q = value_R[np.arange(len(user_ids)) if response_Q is None else response_Q]
         return Scores(value_Q, np.full(len(value_Q), POPULATION, np.int8))
 
     def save(self, path: Path | str) -> None:
         """Write a folder that ``Detector.load`` reads."""
         config = {"encoder": self.encoder.name, "identity": self.encoder.identity, "intercept": self.intercept}
-        config |= {"ridge": self.ridge, "auc": self.auc}
+        config |= {"ridge": self.ridge, "auc": self.auc, "reads": READS}
         artifact.save(path, KIND, config, {"weights_D": self.weights_D, "trained_on": self.trained_on})
 
     @classmethod
@@ -65,6 +67,10 @@ class Detector:
                 f"{path} was trained on the features of [{config['identity']}], and {encoder.name} gives those of "
                 f"[{encoder.identity}]; train and calibrate it again."
             )
+        if config.get("reads") != READS:
+            raise SettingsError(
+                f"{path} was trained by another version, on other inputs; train and calibrate it again."
+            )
         trained = arrays["trained_on"], config["ridge"], config["auc"]
         return cls(encoder, arrays["weights_D"], config["intercept"], *trained)
 
@@ -74,6 +80,12 @@ class Detector:
         return artifact.kind_of(path) == KIND
 
 
+def inputs_of(encoder: Encoder, responses: Responses) -> Floats:
+    """Features of each response beside those of its prompt (R, 2 D)."""
+    prompt_PD, at_R = prompts.encoded(encoder, responses)
+    return np.concatenate([encoder.encode(responses), prompt_PD[at_R]], axis=1).astype(np.float64)
+
+
 def fit_detector(slates: Slates, encoder: Encoder, seed: int = 0) -> Detector:
     """Train on the slates' candidates. Raises NotEnoughData where there are too few of either kind."""
     response_C, first = np.unique(slates.response_C, return_index=True)
@@ -81,7 +93,7 @@ def fit_detector(slates: Slates, encoder: Encoder, seed: int = 0) -> Detector:
     for what, count in (("unsafe", int(unsafe_C.sum())), ("safe", int((~unsafe_C).sum()))):
         if count < FEWEST:
             raise NotEnoughData(f"{count} {what} responses to train a detector on; expected {FEWEST} or more.")
-    x_CD = encoder.encode(slates.responses).astype(np.float64)[response_C]
+    x_CD = inputs_of(encoder, slates.responses)[response_C]
     fold_S = np.random.default_rng(seed).permutation(len(slates)) % FOLDS
     fold_C = fold_S[slate_C]
     held = {ridge: _crossed(x_CD, ~unsafe_C, fold_C, ridge) for ridge in RIDGES}

@@ -40,7 +40,7 @@ from polypref.evaluation.progress import Progress
 from polypref.policy import advantages, bandit, drift, history, methods
 from polypref.policy.history import Floats, Ints
 
-SCHEMA = 2
+SCHEMA = 3
 REFERENCE = ("GRPO", 8, "true")
 Learner = Literal["bandit", "language model"]
 
@@ -167,7 +167,7 @@ class Study:
 
     @property
     def arms(self) -> list[Arm]:
-        """All arms, the dearest first."""
+        """All arms, in the order in which they are told."""
         language = language_arms(self.quick) if "language model" in self.learners else []
         return [*language, *(arms(self.quick) if "bandit" in self.learners else [])]
 
@@ -207,11 +207,15 @@ def run(job: Job, arm: Arm) -> None:
     write_json(job.path(arm), measure(arm, job.what.plan(arm.learner), job.what.seeds))
 
 
+def _longer(arm: Arm) -> bool:
+    return arm.learner == "bandit" and bandit.SETTINGS[arm.setting].length > 1
+
+
 def _seconds(arm: Arm) -> float:
-    """About what an arm takes, beside others, for the estimate of the time left."""
+    """About what an arm takes, beside others: what is dear begins first, and the time left is told by it."""
     if arm.learner == "language model":
-        return 300.0
-    return 15.0 * bandit.SETTINGS[arm.setting].length
+        return 360.0
+    return 60.0 if _longer(arm) else 13.0
 
 
 def study(out: Path, what: Study, quiet: bool = False) -> dict[str, Any]:
@@ -221,7 +225,7 @@ def study(out: Path, what: Study, quiet: bool = False) -> dict[str, Any]:
     job = Job(what, out / "arms")
     weights = {arm: _seconds(arm) for arm in chosen if not job.is_stored(arm)}
     with Progress("arms", len(chosen), len(chosen) - len(weights), quiet, weights) as progress:
-        run_cells(job, chosen, what.workers, progress.tell, run)
+        run_cells(job, sorted(chosen, key=_seconds, reverse=True), what.workers, progress.tell, run)
     found = {arm: _stored(job.path(arm)) for arm in chosen}
     content = {
         "schema": SCHEMA,
@@ -230,7 +234,7 @@ def study(out: Path, what: Study, quiet: bool = False) -> dict[str, Any]:
             "seeds": what.seeds,
             "quick": what.quick,
             "plans": {one: asdict(plan := what.plan(one)) | {"rates": list(plan.rates)} for one in what.learners},
-            "longer": {name: one.length for name, one in bandit.SETTINGS.items() if one.length > 1},
+            "longer": {one.setting: bandit.SETTINGS[one.setting].length for one in chosen if _longer(one)},
             "completions": {"bandit": bandit.Run.completions, "language model": policy_language.COMPLETIONS},
         },
         "rows": [row for arm in chosen for row in _rows(arm, found)],

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 LINE_EVERY_SECONDS = 10.0
+LONGEST_CELL_SECONDS = 3600.0  # the bar forgets how fast it was after so long without a cell
 
 
 class Progress:
@@ -82,7 +83,9 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[cell]}"),
         )
-        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        self._bar = Bar(
+            *columns, console=Console(stderr=True), transient=True, speed_estimate_period=LONGEST_CELL_SECONDS
+        )
         self._bar.start()
         self._task = self._bar.add_task(self._label, total=self._work, cell="", count=self._counted())
 

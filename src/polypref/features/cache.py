@@ -181,6 +181,14 @@ class Store:
         finally:
             lock.release()
 
+    def ensure_same(self, stored: int, given: int) -> None:
+        """Raise CacheError where the encoder gives rows of another length than those that are stored."""
+        if stored != given:
+            raise CacheError(
+                f"{self.folder} holds features of {stored} numbers and the encoder now gives {given}: "
+                "its model has changed; remove the folder to encode again."
+            )
+
     def _cannot(self, verb: str, error: OSError, kept: str = "") -> CacheError:
         return CacheError(
             f"cannot {verb} the cache folder {self.folder}: {error.strerror or error}.{kept} "
@@ -203,11 +211,7 @@ class Writer:
         try:
             if not (store.folder / "meta.json").exists():
                 write_json(store.folder / "meta.json", {"format": FORMAT, "identity": store.identity, "dim": dim})
-            if (stored := store._dim()) != dim:
-                raise CacheError(
-                    f"{store.folder} holds features of {stored} numbers and the encoder now gives {dim}: "
-                    "its model has changed; remove the folder to encode again."
-                )
+            store.ensure_same(store._dim(), dim)
             paths = store.folder / "rows.f32", store.folder / "index.bin"
             with _open_to_append(paths[0]) as rows, _open_to_append(paths[1]) as index:
                 whole = min(rows.tell() // (4 * dim), index.tell() // RECORD.itemsize)

@@ -49,9 +49,12 @@ _PASSING: ContextVar[bool] = ContextVar("passing", default=False)
 
 
 @contextmanager
-def passing() -> Iterator[None]:
-    """Within, texts that the cache lacks are encoded and not stored: a policy's completions hardly ever come again."""
-    before = _PASSING.set(True)
+def passing(through: bool = True) -> Iterator[None]:
+    """Within, texts that the cache lacks are encoded and not stored: a policy's completions hardly ever come again.
+
+    ``through=False``  within that, for what does come again, such as its prompts: stored as ever.
+    """
+    before = _PASSING.set(through)
     try:
         yield
     finally:
@@ -119,6 +122,8 @@ def _with_passing(
     memory, keys_R = _Memory(), responses.keys_R
     _fill(encoder, text, responses.take(np.flatnonzero(lacks_R).astype(np.int32)), memory)
     fresh_MD = memory.of(keys_R[lacks_R])
+    if index.dim:
+        store.ensure_same(index.dim, fresh_MD.shape[1])
     features_RD = np.empty((len(responses), fresh_MD.shape[1]), np.float32)
     features_RD[lacks_R] = fresh_MD
     if not lacks_R.all():

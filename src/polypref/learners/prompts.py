@@ -1,7 +1,8 @@
 """A prompt's own inputs: its text, encoded as if it answered an empty prompt, so that any encoder reads it.
 
-Each distinct prompt is encoded once. The projection is that of ``inputs``, chosen from the prompts of the training
-rows: principal directions of their spread, with variance 1 together, and two lengths.
+Each distinct prompt is encoded once, and stored even where responses are not: prompts come again. The projection is
+that of ``inputs``, chosen from the prompts of the training rows: principal directions of their spread, with variance 1
+together, and two lengths.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray, Responses, Users
+from polypref.features.fill import passing
 from polypref.features.protocol import Encoder
 from polypref.learners.inputs import Inputs
 
@@ -35,4 +37,12 @@ def fit(encoder: Encoder, rows: Comparisons, directions: int) -> Inputs:
 def inputs_of(prompts: Inputs, responses: Responses) -> tuple[NDArray[np.float64], IntArray]:
     """Inputs ``z_PJ`` of the prompts that ``responses`` answer, and the number of each response's prompt, (R,)."""
     texts, at_R = prompt_texts(responses)
-    return prompts(texts), at_R
+    with passing(False):
+        return prompts(texts), at_R
+
+
+def encoded(encoder: Encoder, responses: Responses) -> tuple[NDArray[np.float32], IntArray]:
+    """Features (P, D) of the prompts that ``responses`` answer, and the number of each response's prompt, (R,)."""
+    texts, at_R = prompt_texts(responses)
+    with passing(False):
+        return encoder.encode(texts), at_R

@@ -7,7 +7,8 @@ Each completion gets the reward that the user of its row would give it; users th
 answered by the population. Rewards of different users have no common scale: P-GRPO's histories see to that.
 
 Covered: text and chat prompts, batches (each distinct text is encoded once, and not stored), pickling to other
-processes. Not covered: completions that hold tool calls or images, whose text alone is read.
+processes. Not covered: completions that hold tool calls or images, whose text alone is read; answers of an instructed
+model (``ask``), which are stored, since they cost money.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def _trade(curve: list[dict[str, Any]]) -> dict[str, Any] | None:
         return None
     seen = [row["accuracy"]["value"] for row in curve]
     least, most = floor(20 * min(seen)) / 20, ceil(20 * max(seen)) / 20  # steps of five points
-    most = max(most, least + 0.05)
+    least = min(least, most - 0.05)
 
     def across(share: float) -> float:
         return LEFT + (share - least) / (most - least) * (WIDTH - LEFT - 20)

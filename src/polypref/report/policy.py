@@ -14,16 +14,16 @@ HEAD = "| method | G | groups | rate | worst group | macro | worst group, at the
 def markdown(content: Mapping[str, Any]) -> str:
     """One table per setting, the best for the worst-served group first; gains in points, with 95 % intervals."""
     said = content["settings"]
+    longer = "".join(f" ({name}: {times} times as many)" for name, times in said["longer"].items())
     runs = [
         f"{learner}: {said['seeds'] if plan['most'] is None else min(said['seeds'], plan['most'])} paired seeds, "
-        f"{plan['steps']} steps of {said['completions'][learner]} completions"
+        f"{plan['steps']} steps{longer if learner == 'bandit' else ''} of {said['completions'][learner]} completions"
         for learner, plan in said["plans"].items()
     ]
-    longer = "".join(f" ({name}: {times} times as many steps)" for name, times in said["longer"].items())
     parts = [
         "# Advantages where the truth is known",
         "",
-        f"{'; '.join(runs)}{longer}. Gains over GRPO "
+        f"{'; '.join(runs)}. Gains over GRPO "
         "with G = 8 in points of normalised reward (0 uniform choice, 100 the best), area under the curve unless said, "
         "with 95 % intervals over seeds; in bold those clear of zero. completions: share of the run until the worst "
         "group has what GRPO gives it in the end. Learning rates are each arm's best on other seeds.",

@@ -7,9 +7,10 @@ the group's spread of rewards before: by the scorer that was climbed, and by a j
 Where there are five prompts or more, a fifth of them is kept for that and never trained on.
 
 Covered: a run that was stopped goes on from its last whole checkpoint; another run's folder is refused. Not covered:
-whether people like the answers: a judge is a model of their judgements too, and where it gains less than the scorer,
-the policy has found the scorer's weaknesses (Gao et al. 2023, arXiv 2210.10760). Intervals are over users; that they
-share prompts and one policy is not in them.
+several processes (the trainer by itself runs under ``torchrun``, ``docs/pgrpo.md``); whether people like the answers: a
+judge is a model of their judgements too, and where it gains less than the scorer, the policy has found the scorer's
+weaknesses (Gao et al. 2023, arXiv 2210.10760). Intervals are over users; that they share prompts and one policy is not
+in them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from filelock import FileLock, Timeout
 from polypref import __version__
 from polypref.artifact import write_json
 from polypref.comparisons import Comparisons
-from polypref.errors import ArtifactError, NotEnoughData, SettingsError
+from polypref.errors import ArtifactError, CacheError, NotEnoughData, SettingsError
 from polypref.evaluation.encoded import made
 from polypref.evaluation.intervals import mean_with_half
 from polypref.features.hf import locate
@@ -171,14 +172,16 @@ def align(
     if (out / RESULT).exists():
         return _read(out / RESULT)
     model, tokenizer = load_model(task.model)
-    reward = ScorerReward(scorers["reward"], prompt_column="asked")
-    trainer = trainer_for(model, tokenizer, reward, args, asked, tell)
     made(out)
     with _alone(out):
-        _ensure_same(out, facts)  # another run may have begun meanwhile
+        _ensure_same(out, facts)  # another run may have begun meanwhile, or ended
+        if (out / RESULT).exists():
+            return _read(out / RESULT)
+        reward = ScorerReward(scorers["reward"], prompt_column="asked")
+        trainer = trainer_for(model, tokenizer, reward, args, asked, tell)
         found = _run(trainer, tokenizer, (asked, judged), facts, scorers, out)
-    found = {**found, "inputs": dict(task.inputs)}
-    write_json(out / RESULT, found)
+        found = {**found, "inputs": dict(task.inputs)}
+        write_json(out / RESULT, found)
     return found
 
 
@@ -211,12 +214,18 @@ def _run(
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Raise SettingsError where another process aligns in this folder."""
+    """Raise SettingsError where another process aligns in this folder, CacheError where it cannot be written."""
+    lock = FileLock(out / LOCK)
     try:
-        with FileLock(out / LOCK, timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout:
         raise SettingsError(f"another run is writing {out}; wait for it, or choose another folder.") from None
+    except OSError as error:
+        raise CacheError(f"cannot write {out}: {error.strerror or error}. Choose another folder.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _last_whole(folder: Path) -> str | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from math import isfinite
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin, get_type_hints
 
 import polars as pl
 
@@ -60,7 +61,9 @@ def arguments(task: Task, folder: Path) -> PGRPOConfig:
 
 def _ensure_kind(name: str, value: Any, kind: Any) -> None:
     """Raise SettingsError where a setting that is a number, text or yes and no by its annotation is something else."""
-    kinds = set(get_args(kind) or (kind,))
+    kinds = set(get_args(kind)) if get_origin(kind) in (Union, UnionType) else {kind}
+    if isinstance(value, float) and not isfinite(value):
+        raise SettingsError(f"the trainer's {name} is {value!r}; expected a finite number.")
     if not kinds <= {bool, int, float, str, NoneType}:
         return
     if type(value) in kinds or (float in kinds and type(value) is int):
