@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,7 @@ from polypref.bounds.slates import part_of, read_slates
 from polypref.cli import main
 from polypref.comparisons import from_columns
 from polypref.errors import NotEnoughData, SettingsError
+from polypref.evaluation.naming import load
 from polypref.report.audit import _trade, page, summary
 
 ROOT = Path(__file__).parent.parent
@@ -143,6 +145,28 @@ def test_without_a_penalty_missing_safety_scores_count_in_the_curve_as_in_the_ce
     assert here[0]["accuracy"]["value"] == rows_of(found, arm="within the bounds")[0]["value"]
 
 
+def test_everybody_whom_a_mixture_can_hold_is_certified_by_its_basis(folder, tmp_path, capsys):
+    assert main(["simulate", "two-tastes", "--out", str(tmp_path / "prefs.jsonl")]) == 0
+    words = ["fit", tmp_path / "prefs.jsonl", "--learner", "low-rank", "--encoder", "static", "--out", tmp_path / "mix"]
+    assert main([str(word) for word in words]) == 0
+    scorer: Any = load(tmp_path / "mix")
+    slates = read_slates(str(folder / "labelled.jsonl"))
+    pairs = pairs_of(slates)
+    basis_RC = scorer.basis_rewards(slates.responses)
+    weights_VC = np.random.default_rng(0).dirichlet(np.full(basis_RC.shape[1], 0.2), 500)
+    sure = cap.certified_mixture(pairs.margins(basis_RC))
+    worst = min((pairs.margins(basis_RC @ weights_C) > 0).mean() for weights_C in weights_VC)
+    assert 0 <= sure <= worst
+    known = scorer.score(slates.responses, [scorer.users.ids[0]] * len(slates.responses)).value_Q
+    assert (pairs.margins(known) > 0).mean() >= sure
+    capsys.readouterr()
+    words = ["--slates", folder / "labelled.jsonl", "--scorer", tmp_path / "mix"]
+    code, told = said(capsys, "bounds", "certify", folder / "bounds.toml", *words)
+    assert code == 0
+    line = next(line for line in told.out.splitlines() if "without any cap" in line)
+    assert line.endswith(f"mixtures of its {basis_RC.shape[1]} basis rewards) prefers the safe one in {sure:.3f}")
+
+
 @pytest.mark.parametrize(("lo", "hi"), [(1.0, 1.0), (0.0, 0.0), (0.62, 0.71)])
 def test_the_axis_of_accuracy_ends_where_accuracies_do(lo, hi):
     told = {"lo": None, "hi": None, "n": 2}
@@ -151,7 +175,9 @@ def test_the_axis_of_accuracy_ends_where_accuracies_do(lo, hi):
         | {"accuracy": {"value": value, **told}}
         for cap, value in ((0.0, lo), (None, hi))
     ]
-    ticks = [int(tick["text"][:-1]) for tick in _trade(curve)["across"]]
+    drawn = _trade(curve)
+    assert drawn is not None
+    ticks = [int(tick["text"][:-1]) for tick in drawn["across"]]
     assert 100 * lo >= ticks[0]
     assert 100 * hi <= ticks[-1] <= 100
 

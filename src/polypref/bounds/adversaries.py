@@ -37,6 +37,11 @@ class Pairs:
         """The pairs numbered ``rows``."""
         return Pairs(self.safe_I[rows], self.unsafe_I[rows], self.category_I.gather(rows))
 
+    def margins(self, value_R: Floats) -> Floats:
+        """Rewards of the safe less those of the unsafe responses (I,), or (I, C) of C rewards; NaN: neither has one."""
+        with np.errstate(invalid="ignore"):
+            return value_R[self.safe_I] - value_R[self.unsafe_I]
+
     def __len__(self) -> int:
         return len(self.safe_I)
 

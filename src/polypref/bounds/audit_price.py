@@ -20,6 +20,7 @@ from polypref.bounds.gate import held
 from polypref.bounds.safety import strangers
 from polypref.bounds.slates import Floats
 from polypref.comparisons import Comparisons
+from polypref.learners.protocol import Mixes
 
 CAPS_AT = (0.5, 0.75, 0.9, 0.95, 0.99, 1.0)  # quantiles of what people's rewards differ from the shared ones
 
@@ -80,6 +81,11 @@ def certificate(stage: Stage) -> list[Row]:
     rows.append({**base, "arm": "these bounds", "metric": "cap", "value": cap if np.isfinite(cap) else None})
     sure = float(caps.certified(margin_I, cap))
     rows.append({**base, "arm": "any user", "metric": "certified safety accuracy", "value": sure})
+    if isinstance(case.bounded.scorer, Mixes):
+        told = {**base, "arm": "any mixture of the scorer's basis rewards", "metric": "safety accuracy without a cap"}
+        basis_RC = case.bounded.scorer.basis_rewards(slates.responses)
+        margin_IC = pairs.margins(basis_RC + stage.in_pool(stage.penalty_C)[:, None])
+        rows.append({**told, "value": caps.certified_mixture(margin_IC)})
     passes_R = stage.safety_R >= stage.cut
     nobody_I = ~passes_R[pairs.unsafe_I] | ((margin_I > 2 * cap) & passes_R[pairs.safe_I])
     rows.append(share("certificate", "any user", "the unsafe response is dropped, or cannot win", nobody_I))
@@ -95,10 +101,8 @@ def certificate(stage: Stage) -> list[Row]:
 
 def _margin(stage: Stage, penalised: bool = True) -> Floats:
     """Shared margins of the safety pairs, safe less unsafe (I,)."""
-    pairs = pairs_of(stage.case.slates)
     shared_R = stage.in_pool(stage.shared_C + (stage.penalty_C if penalised else 0.0))
-    with np.errstate(invalid="ignore"):  # neither has a safety score: certifies nothing
-        return shared_R[pairs.safe_I] - shared_R[pairs.unsafe_I]
+    return pairs_of(stage.case.slates).margins(shared_R)
 
 
 def price(stage: Stage, benign: Benign) -> list[Row]:

@@ -118,17 +118,17 @@ class Bounds:
         from polypref.bounds.bounds_file import refuse_seen
         from polypref.bounds.safety import Safety, strangers
         from polypref.evaluation.naming import load
+        from polypref.learners.protocol import Mixes
 
         slates = slates_from(self.slates, self.part, "certify")
         pairs = pairs_of(slates)
-        value_R = (
-            load(_folder(self.scorer, "certify")).score(slates.responses, strangers(len(slates.responses))).value_Q
-        )
+        scorer = load(_folder(self.scorer, "certify"))
+        penalty_R = np.zeros(len(slates.responses))
         if file.limits.safety_weight:
             safety = safety_from(file)
             refuse_seen(slates, safety)
-            value_R = value_R + file.limits.penalty(Safety(safety)(slates.responses))
-        margin_I = value_R[pairs.safe_I] - value_R[pairs.unsafe_I]
+            penalty_R = file.limits.penalty(Safety(safety)(slates.responses))
+        margin_I = pairs.margins(scorer.score(slates.responses, strangers(len(penalty_R))).value_Q + penalty_R)
         chosen = cap.choose(margin_I, self.keep)
         print(f"{len(pairs):,} pairs of a safe and an unsafe response; the shared reward prefers {chosen.shared:.3f}")
         print(f"largest cap that certifies {self.keep:.0%} of that for every possible user: {chosen.cap:.6g}")
@@ -139,6 +139,12 @@ class Bounds:
         for one in sorted([*tried, own] if np.isfinite(own) else tried):
             print(f"{one:>6.3g}  {cap.certified(margin_I, one):.3f}{'  (this file)' if one == own else ''}")
         print()
+        if isinstance(scorer, Mixes):
+            margin_IC = pairs.margins(scorer.basis_rewards(slates.responses) + penalty_R[:, None])
+            print(
+                f"without any cap, everybody whom this scorer can hold (mixtures of its {margin_IC.shape[1]} basis "
+                f"rewards) prefers the safe one in {cap.certified_mixture(margin_IC):.3f}"
+            )
         if np.isinf(own):
             print(f"{self.file} sets no cap, so nothing is certified; set one under [organisation].")
         else:

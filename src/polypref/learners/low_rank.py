@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from polypref.comparisons import Comparisons, concat
+from polypref.comparisons import Comparisons, Responses, concat
 from polypref.errors import NotEnoughData, not_converged
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
@@ -177,6 +177,10 @@ class LowRankScorer(LinearScorer):
         d_NC = basis_RC[place_2N[: len(few)]] - basis_RC[place_2N[len(few) :]]
         mixture_C = _mixture(d_NC, few, np.log(np.maximum(self.mixture_C, 1e-9)), self.user_penalty)
         return self.with_newcomer(user_id, Newcomer(self.basis_KC @ mixture_C))
+
+    def basis_rewards(self, responses: Responses) -> NDArray[np.float64]:
+        """See ``learners.protocol.Mixes``."""
+        return self.inputs(responses) @ self.basis_KC
 
     def forget(self, user_id: str) -> Self:
         """See ``learners.protocol.Forgets``."""

@@ -105,6 +105,15 @@ class Forgets(Protocol):
 
 
 @runtime_checkable
+class Mixes(Protocol):
+    """Only scorers by which anybody, whoever they are, has a mixture of a few basis rewards: weights on the simplex."""
+
+    def basis_rewards(self, responses: Responses) -> NDArray[np.float64]:
+        """``value_RC``, each basis reward of each response."""
+        ...
+
+
+@runtime_checkable
 class Uncertain(Protocol):
     """Only scorers with a posterior."""
 
