@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,13 @@ from polypref.evaluation.risks.forgetting import (
     without,
 )
 from polypref.learners import LEARNERS, SCORERS, load, save
-from polypref.learners.protocol import POPULATION, Forgets, margins
+from polypref.learners.linear import Newcomer
+from polypref.learners.protocol import POPULATION, Adapts, Forgets, margins
 from polypref.policy.advantages import Normalization, Normalizer
 from polypref.policy.groups import Grouping, from_mapping
 from polypref.policy.state import save as save_history
 
-FORGETTING = ("hierarchical", "low-rank")
+FORGETTING = ("hierarchical", "low-rank", "meta-low-rank", "individual")
 each = pytest.mark.parametrize("name", FORGETTING)
 
 
@@ -33,6 +35,8 @@ def with_newcomers(name: str):
     """Known from the fit, learnt later, and known from both."""
     c = small()
     scorer, rows = fitted(name), [c.take(c.user_N == u) for u in range(3)]
+    if not isinstance(scorer, Adapts):
+        return replace(scorer, newcomers={"late one": Newcomer(scorer.population_K + 1)})
     return scorer.adapt("late one", rows[0]).adapt(c.users.ids[1], rows[2])
 
 
@@ -101,7 +105,8 @@ def test_standard_errors_of_others_stay(tmp_path):
 
 
 def test_who_can_forget_is_declared_and_others_refuse():
-    assert {scorer.kind for scorer in SCORERS.values() if issubclass(scorer, Forgets)} == set(FORGETTING)
+    forgetting = {scorer.kind for scorer in SCORERS.values() if issubclass(scorer, Forgets)}
+    assert forgetting - {"population"} == {fitted(name).kind for name in FORGETTING}
     assert forget(fitted("pooled"), "a") is fitted("pooled")
     with pytest.raises(SettingsError, match=r"kind 'personalized' cannot forget one user; fit it again without 'a'"):
         forget(fitted("personalized"), "a")

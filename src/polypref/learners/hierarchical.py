@@ -147,19 +147,6 @@ def _warm(task: mixed.Problem, effects: mixed.Effects) -> mixed.Effects:
     return replace(mixed.start(task), w_K=effects.w_K)
 
 
-def _told(effects: ResponseEffects) -> ResponseEffects:
-    """The same effects without the texts of which they say nothing."""
-    told_R = effects.shared_R != 0
-    told_R[effects.response_E] = True
-    place_R = np.cumsum(told_R, dtype=np.int32) - 1
-    return replace(
-        effects,
-        key_R=effects.key_R[told_R],
-        shared_R=effects.shared_R[told_R],
-        response_E=place_R[effects.response_E],
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class HierarchicalScorer(LinearScorer):
     """A linear scorer with a posterior: ``covariance_UKK`` of each user's weights; ``prior`` of all effects.
@@ -265,13 +252,8 @@ class HierarchicalScorer(LinearScorer):
         return x_NK, mean_N, covariance_KK.astype(np.float64), 2 * self.prior.personal * (1 - alike_N)
 
     def forget(self, user_id: str) -> Self:
-        """See ``learners.protocol.Forgets``. Texts of which nothing is left but their key go as well."""
-        kept_U = np.flatnonzero((self.users.ids != user_id).to_numpy())
-        return replace(
-            self.without(user_id, kept_U),
-            effects=_told(self.effects.with_users(kept_U, [])),
-            covariance_UKK=self.covariance_UKK[kept_U],
-        )
+        """See ``learners.protocol.Forgets``."""
+        return replace(super().forget(user_id), covariance_UKK=self.covariance_UKK[self.but(user_id)])
 
     def settled(self) -> Self:
         """See ``LinearScorer``."""

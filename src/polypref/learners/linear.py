@@ -71,6 +71,18 @@ class ResponseEffects:
         entries = (user_E[sort], response_E[sort], own_E[sort], variance_E[sort])
         return ResponseEffects(key_R, self.shared(key_R), *entries)
 
+    def told(self) -> ResponseEffects:
+        """The same effects without the texts of which they say nothing."""
+        told_R = self.shared_R != 0
+        told_R[self.response_E] = True
+        place_R = np.cumsum(told_R, dtype=np.int32) - 1
+        return replace(
+            self,
+            key_R=self.key_R[told_R],
+            shared_R=self.shared_R[told_R],
+            response_E=place_R[self.response_E],
+        )
+
     def entry(self, user_Q: IntArray, response_Q: IntArray) -> IntArray:
         """Number of each (user, response) among the entries, -1 where that user never judged that text."""
         if not len(self.user_E):
@@ -160,14 +172,20 @@ class LinearScorer:
         """The same scorer, and what is known of one user more, or anew."""
         return replace(self, newcomers={**self.newcomers, user_id: newcomer})
 
-    def without(self, user_id: str, kept_U: NDArray[np.integer]) -> Self:
-        """With the rows of weights numbered ``kept_U`` alone, and without what was learnt of the user later."""
+    def forget(self, user_id: str) -> Self:
+        """See ``learners.protocol.Forgets``. Texts of which nothing is left but their key go as well."""
+        kept_U = self.but(user_id)
         return replace(
             self,
             users=Users(self.users.ids.gather(kept_U)),
             weights_UK=self.weights_UK[kept_U],
+            effects=self.effects.with_users(kept_U, []).told(),
             newcomers={known: one for known, one in self.newcomers.items() if known != user_id},
         )
+
+    def but(self, user_id: str) -> NDArray[np.int64]:
+        """Rows of the tables of all users but this one."""
+        return np.flatnonzero((self.users.ids != user_id).to_numpy())
 
     def settled(self) -> Self:
         """The same answers with all newcomers in the tables."""

@@ -182,10 +182,6 @@ class LowRankScorer(LinearScorer):
         """See ``learners.protocol.Mixes``."""
         return self.inputs(responses) @ self.basis_KC
 
-    def forget(self, user_id: str) -> Self:
-        """See ``learners.protocol.Forgets``."""
-        return self.without(user_id, np.flatnonzero((self.users.ids != user_id).to_numpy()))
-
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""
         config, arrays = super().state()

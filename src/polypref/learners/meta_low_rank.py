@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from polypref.comparisons import Comparisons, concat
+from polypref.comparisons import Comparisons, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.descent import Batch, Descent, Parameters, Table, Trial
@@ -269,6 +269,10 @@ class MetaLowRankScorer(LinearScorer):
         basis_RC = x_RK @ self.basis_KC
         score_C = self.step.scores(self.start_C, basis_RC[place_2N[: len(few)]] - basis_RC[place_2N[len(few) :]], few)
         return self.with_newcomer(user_id, Newcomer(self.basis_KC @ softmax(score_C)))
+
+    def basis_rewards(self, responses: Responses) -> Floats:
+        """See ``learners.protocol.Mixes``."""
+        return self.inputs(responses) @ self.basis_KC
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

@@ -39,10 +39,10 @@ def forget(scorer: Scorer, user_id: str) -> Scorer:
     A scorer that answers everyone alike keeps nothing of anybody and is returned as it is. Raises SettingsError for one
     that cannot forget.
     """
-    if isinstance(scorer, Forgets):
-        return scorer.forget(user_id)
     if scorer.serves == "population":
         return scorer
+    if isinstance(scorer, Forgets):
+        return scorer.forget(user_id)
     raise SettingsError(
         f"a scorer of kind {scorer.kind!r} cannot forget one user; fit it again without {user_id!r}'s judgements."
     )
