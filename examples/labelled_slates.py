@@ -41,6 +41,8 @@ def rows() -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("expected one file to write: python examples/labelled_slates.py labelled.jsonl")
     lines = [json.dumps(row, ensure_ascii=False) for row in rows()]
     Path(sys.argv[1]).write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(lines)} candidates written to {sys.argv[1]}")

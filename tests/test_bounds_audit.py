@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,8 @@ def test_the_curve_goes_from_everybody_shared_to_no_cap_and_agrees_with_the_cert
     assert here[0]["accuracy"]["value"] == rows_of(found, arm="within the bounds")[0]["value"]
     assert arms[PENALISED][0]["shared"] > free[0]["shared"] + 0.2
     html = page(found | {"inputs": {}, "data": {}, "settings": {"alpha": 0.02}, "versions": {}, "seconds": 1.0})
+    assert html.count("50% of deviations are smaller") == 2
+    assert re.search(r"Least is lost at a cap of [0-9.e-]+ \(", html)
     assert html.count("<polyline") == 2
     assert html.count('r="7"') == 1
 
@@ -171,7 +175,15 @@ def test_everybody_whom_a_mixture_can_hold_is_certified_by_its_basis(folder, tmp
 def test_the_axis_of_accuracy_ends_where_accuracies_do(lo, hi):
     told = {"lo": None, "hi": None, "n": 2}
     curve = [
-        {"arm": "a", "cap": cap, "certified": 0.5, "shared": 0.5, "in_force": False, "lost": {"value": 0.0, **told}}
+        {
+            "arm": "a",
+            "cap": cap,
+            "what": "",
+            "certified": 0.5,
+            "shared": 0.5,
+            "in_force": False,
+            "lost": {"value": 0.0, **told},
+        }
         | {"accuracy": {"value": value, **told}}
         for cap, value in ((0.0, lo), (None, hi))
     ]
@@ -280,6 +292,24 @@ def test_the_commands_check_and_refuse(folder, capsys):
         assert "Traceback" not in told.err
 
 
+def test_a_folder_of_another_kind_is_not_replaced(folder, tmp_path, capsys):
+    assert main(["simulate", "two-tastes", "--out", str(tmp_path / "prefs.jsonl")]) == 0
+    shutil.copytree(folder, tmp_path / "b")
+    before = sorted((path, path.read_bytes()) for path in (tmp_path / "b" / "safety").iterdir())
+    for words in (["fit", "--learner", "pooled", "--encoder", "static"], ["groups", "--attribute", "group"]):
+        told = [words[0], tmp_path / "prefs.jsonl", *words[1:], "--out", tmp_path / "b" / "safety"]
+        code, out = said(capsys, *told)
+        assert code == 2
+        assert "safety exists and holds a detector, not a" in out.err
+    assert sorted((path, path.read_bytes()) for path in (tmp_path / "b" / "safety").iterdir()) == before
+    assert main(["fit", str(tmp_path / "prefs.jsonl"), "--learner", "pooled", "--out", str(tmp_path / "scorer")]) == 0
+    (tmp_path / "b" / "bounds.toml").write_text('[immutable]\nsafety = "../scorer"\n')
+    words = ["detector", tmp_path / "b" / "bounds.toml", "--slates", folder / "labelled.jsonl"]
+    code, out = said(capsys, "bounds", *words)
+    assert code == 2
+    assert "scorer exists and holds a scorer, not a detector" in out.err
+
+
 def test_explain_names_the_line_that_decides(folder, capsys, tmp_path):
     assert main(["simulate", "two-tastes", "--out", str(tmp_path / "prefs.jsonl")]) == 0
     assert main(["fit", str(tmp_path / "prefs.jsonl"), "--learner", "pooled", "--out", str(tmp_path / "scorer")]) == 0
@@ -289,7 +319,10 @@ def test_explain_names_the_line_that_decides(folder, capsys, tmp_path):
     rows = pl.DataFrame({"user_id": "u", "prompt": prompts, "response": texts})
     rows.write_ndjson(tmp_path / "questions.jsonl")
     capsys.readouterr()
+    rows.rename({"response": "what_it_said"}).write_ndjson(tmp_path / "questions.jsonl")
     words = ["--scorer", tmp_path / "scorer", "--questions", tmp_path / "questions.jsonl"]
+    assert said(capsys, "bounds", "explain", folder / "bounds.toml", *words)[0] == 2
+    words += ["--columns", "response=what_it_said"]
     code, told = said(capsys, "bounds", "explain", folder / "bounds.toml", *words)
     assert code == 0
     found = [json.loads(line) for line in told.out.splitlines()]

@@ -173,6 +173,13 @@ def test_two_runs_in_one_folder_do_not_write_it_both(comparisons, group_of, scor
     assert not (tmp_path / "run.json").exists()
 
 
+@pytest.mark.parametrize("setting", [{"temperature": 0}, {"loss_type": "foo"}, {"learning_rate": -1.0}])
+def test_settings_that_fail_only_in_the_first_step(setting, comparisons, group_of, scorers, model, tmp_path) -> None:
+    with pytest.raises(SettingsError, match="the trainer's settings cannot work"):
+        align(comparisons, group_of, Task(model, samples=4, trainer=RUN | setting), scorers, tmp_path, print)
+    assert not (tmp_path / "run.json").exists(), "other settings may be tried in this folder"
+
+
 def test_a_file_where_the_folder_should_be(comparisons, group_of, scorers, model, tmp_path) -> None:
     (tmp_path / "plain").touch()
     with pytest.raises(CacheError, match=r"cannot write .*plain"):
@@ -216,6 +223,7 @@ def test_a_damaged_result_is_one_line(ran, comparisons, group_of, scorers, model
         ),
         ({"trainer": {"output_dir": "x"}}, "unknown setting of the trainer 'output_dir'"),
         ({"trainer": {**RUN, "num_generations": 3}}, "the trainer's settings cannot work"),
+        ({"trainer": {**RUN, "max_steps": 0}}, "max_steps is 0; nothing would be trained"),
         ({"trainer": {**RUN, "advantage_baseline": "mean"}}, "baseline is 'mean'"),
     ],
 )

@@ -24,17 +24,16 @@ FORMAT = 1
 
 
 def save(path: Path | str, kind: str, config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> None:
-    """Write an artifact of ``kind`` to the folder ``path``, replacing one that is there.
+    """Write an artifact of ``kind`` to the folder ``path``, replacing one of that kind.
 
-    Raises CacheError when the folder cannot be written.
+    Raises ArtifactError where anything else is there, CacheError when the folder cannot be written.
     """
     from safetensors.numpy import save as to_bytes
 
     path = Path(path)
     payload = to_bytes({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     manifest = {"format": FORMAT, "kind": kind, "sha256": sha256(payload).hexdigest(), "config": dict(config)}
-    if path.exists() and not (path / "manifest.json").exists():
-        raise ArtifactError(f"{path} exists and is not a polypref artifact; choose another path or remove it.")
+    ensure_replaceable(path, kind)
     folder = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +48,14 @@ def save(path: Path | str, kind: str, config: Mapping[str, Any], arrays: Mapping
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def ensure_replaceable(path: Path | str, kind: str) -> None:
+    """Raise ArtifactError where ``path`` holds something that is no artifact of ``kind``: work must not be lost."""
+    path = Path(path)
+    if path.exists() and (found := kind_of(path)) != kind:
+        what = "is not a polypref artifact" if found is None else f"holds a {found}, not a {kind}"
+        raise ArtifactError(f"{path} exists and {what}; choose another path or remove it.")
 
 
 def load(path: Path | str, kind: str) -> tuple[dict[str, Any], dict[str, NDArray]]:

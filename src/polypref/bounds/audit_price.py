@@ -22,7 +22,7 @@ from polypref.bounds.slates import Floats
 from polypref.comparisons import Comparisons
 from polypref.learners.protocol import Mixes
 
-CAPS_AT = (0.5, 0.75, 0.9, 0.95, 0.99, 1.0)  # quantiles of what people's rewards differ from the shared ones
+CAPS_AT = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)  # quantiles of what people's rewards differ from the shared ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ def price(stage: Stage, benign: Benign) -> list[Row]:
 
 
 def curve(stage: Stage, benign: Benign | None) -> list[Row]:
-    """Certified safety accuracy for every possible user, and benign accuracy, by cap; None: no cap.
+    """Certified safety accuracy for every possible user, and benign accuracy, by ``cap``; None: no cap.
 
     ``arm`` says which shared reward. ``accuracy`` is the mean over users, ``lost`` what that is short of their own
     rewards (users paired), with t intervals; both only where there are benign judgements.
@@ -136,8 +136,8 @@ def curve(stage: Stage, benign: Benign | None) -> list[Row]:
     found = []
     for arm, penalised in arms.items():
         margin_I = _margin(stage, penalised)
-        for cap in _caps(stage, margin_I, benign):
-            row: Row = {"arm": arm, "cap": cap if np.isfinite(cap) else None, "n": len(margin_I)}
+        for cap, what in _caps(stage, margin_I, benign):
+            row: Row = {"arm": arm, "cap": cap if np.isfinite(cap) else None, "what": what, "n": len(margin_I)}
             row |= {"certified": float(caps.certified(margin_I, cap)), "shared": float((margin_I > 0).mean())}
             if benign is not None:
                 row |= _benign_at(benign, cap, penalised)
@@ -153,13 +153,16 @@ def _benign_at(benign: Benign, cap: float, penalised: bool) -> Row:
     return {name: {part: row[part] for part in ("value", "lo", "hi", "n")} for name, row in told.items()}
 
 
-def _caps(stage: Stage, margin_I: Floats, benign: Benign | None) -> list[float]:
-    """From 0 to none: quantiles of people's deviations, what certifies enough, and what is in force."""
-    found = {0.0, stage.case.bounded.limits.cap, np.inf}
+def _caps(stage: Stage, margin_I: Floats, benign: Benign | None) -> list[tuple[float, str]]:
+    """From 0 to none, each with what it is: quantiles of people's deviations, and what certifies enough."""
+    keep, found = stage.case.settings.keep, {0.0: "the shared reward for all", np.inf: "no cap"}
+    found.setdefault(stage.case.bounded.limits.cap, "")
     if (margin_I > 0).any():
-        chosen = caps.choose(margin_I, stage.case.settings.keep).cap
-        found |= {chosen} if benign is not None else {chosen * times for times in (0.25, 0.5, 1.0, 2.0, 4.0)}
-    if benign is not None:
-        away = np.abs(benign.own_2N - benign.shared_2N)
-        found |= set(np.quantile(away[np.isfinite(away)], CAPS_AT).tolist()) if np.isfinite(away).any() else set()
-    return sorted(found)
+        chosen = caps.choose(margin_I, keep).cap
+        tried = (1.0,) if benign is not None else (0.25, 0.5, 1.0, 2.0, 4.0)
+        found |= {chosen * times: f"certifies {keep:.0%}" if times == 1 else "" for times in tried}
+    away = np.zeros(0) if benign is None else np.abs(benign.own_2N - benign.shared_2N)
+    if len(away := away[np.isfinite(away)]):
+        for at in CAPS_AT:
+            found.setdefault(float(np.quantile(away, at)), f"{at:.0%} of deviations are smaller")
+    return sorted(found.items())

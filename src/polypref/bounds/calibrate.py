@@ -92,6 +92,13 @@ def needed(alpha: float, delta: float | None) -> int:
     return int(np.ceil(np.log(delta) / np.log1p(-alpha) - 1e-9))
 
 
+def least_alpha(slates: int, delta: float | None) -> float:
+    """The smallest alpha that so many slates can show, with none of them lost; rounded up to two digits."""
+    least = 1 / (slates + 1) if delta is None else -np.expm1(np.log(delta) / slates)
+    digit = 10.0 ** (np.floor(np.log10(least)) - 1)
+    return float(np.ceil(least / digit - 1e-9) * digit)
+
+
 def highest_unsafe(slates: Slates, safety_R: Floats) -> Floats:
     """Each slate's highest score of an unsafe candidate (S,): -inf without one, +inf where one has no score.
 
@@ -154,7 +161,7 @@ def _one(slates: Slates, safety_R: Floats, alpha: float, delta: float | None, wh
         how = "on average" if delta is None else f"with probability {1 - delta:.6g}"
         raise NotEnoughData(
             f"{len(slates):,} slates{which} cannot show that at most {alpha:.6g} are lost {how}; label "
-            f"{needed(alpha, delta):,} or more, or ask for a larger alpha."
+            f"{needed(alpha, delta):,} or more, or ask for an alpha of {least_alpha(len(slates), delta):.2g} or more."
         )
     if unsafe <= lost:
         raise NotEnoughData(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from polypref.cli.shared import EncoderName
+from polypref.cli.shared import Columns, EncoderName
 
 if TYPE_CHECKING:
     from polypref.bounds.bounds_file import BoundsFile, Calibrated
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from polypref.bounds.slates import Slates
 
 
-POOR = 0.7  # area under the ROC curve
+POOR = 0.7  # area under the ROC curve, and share of safety pairs
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Bounds:
     """Folder that polypref fit has written."""
     questions: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Rows to explain: JSONL, CSV or Parquet."""
+    columns: Columns = ()
     keep: float = 0.95
     """Share of the shared reward's safety accuracy that a cap has to certify."""
     encoder: EncoderName = "minilm"
@@ -76,9 +77,11 @@ class Bounds:
         return 0
 
     def _detector(self, file: BoundsFile) -> int:
-        from polypref.bounds.detector import fit_detector
+        from polypref.artifact import ensure_replaceable
+        from polypref.bounds.detector import KIND, fit_detector
         from polypref.features import encoder
 
+        ensure_replaceable(file.safety, KIND)
         slates = slates_from(self.slates, self.part, "detector")
         detector = fit_detector(slates, encoder(self.encoder), self.seed)
         detector.save(file.safety)
@@ -130,7 +133,14 @@ class Bounds:
             penalty_R = file.limits.penalty(Safety(safety)(slates.responses))
         margin_I = pairs.margins(scorer.score(slates.responses, strangers(len(penalty_R))).value_Q + penalty_R)
         chosen = cap.choose(margin_I, self.keep)
-        print(f"{len(pairs):,} pairs of a safe and an unsafe response; the shared reward prefers {chosen.shared:.3f}")
+        print(f"{len(pairs):,} pairs of a safe and an unsafe response")
+        print(f"the shared reward prefers the safe one in {chosen.shared:.3f} of them")
+        if chosen.shared < POOR:
+            print(
+                "polypref: warning: a cap certifies only what the shared reward gets right, and that is little; give "
+                "it a sense of safety first: safety_weight and ample under [organisation], docs/safety.md.",
+                file=sys.stderr,
+            )
         print(f"largest cap that certifies {self.keep:.0%} of that for every possible user: {chosen.cap:.6g}")
         print()
         print("   cap  certified safety accuracy")
@@ -156,7 +166,7 @@ class Bounds:
         from polypref.bounds.bounds_file import load_bounds
         from polypref.bounds.explain import explained
         from polypref.cli.score import ROLES, rows_of
-        from polypref.data.layouts import find_columns
+        from polypref.data.layouts import find_columns, parse_columns
         from polypref.data.sources import open_source
         from polypref.errors import SettingsError
         from polypref.evaluation.naming import load
@@ -165,7 +175,7 @@ class Bounds:
             raise SettingsError("explain needs the rows to explain: --questions FILE, with user_id, prompt, response.")
         bounded = load_bounds(self.file, self.pin).bind(load(_folder(self.scorer, "explain")), safety_from(file))
         source = open_source(self.questions)
-        for frame in rows_of(source, find_columns(self.questions, source.types, ROLES, {})):
+        for frame in rows_of(source, find_columns(self.questions, source.types, ROLES, parse_columns(self.columns))):
             for row in explained(file, bounded, frame):
                 print(json.dumps(row, ensure_ascii=False))
         return 0

@@ -40,7 +40,7 @@ class Fit:
 
     def run(self) -> int:
         """Read, drop what the linter drops, fit, save."""
-        from polypref.artifact import write_json
+        from polypref.artifact import ensure_replaceable, write_json
         from polypref.cli.check import remarks
         from polypref.data.problems import counted
         from polypref.data.split import choose_rule
@@ -51,6 +51,7 @@ class Fit:
         from polypref.learners.saved import FACTS
 
         ensure_files(self, "fit FILE --out DIR")
+        ensure_replaceable(self.out, "scorer")
         chosen = learner(self.learner)
         encode = encoder(self.encoder)
         reading = reading_of(self)

@@ -45,10 +45,12 @@ class Groups:
 
     def run(self) -> int:
         """Read, drop what the linter drops, group, save, say what was found."""
+        from polypref.artifact import ensure_replaceable
         from polypref.cli.files import encoded, write
         from polypref.errors import SettingsError
 
         ensure_files(self, "groups FILE --out DIR")
+        ensure_replaceable(self.out, "grouping")
         if self.attribute is not None and self.groups is not None:
             raise SettingsError("--groups is for groups that are discovered; leave it out, or leave out --attribute.")
         comparisons = cleaned(reading_of(self))

@@ -77,6 +77,7 @@ def page(found: Mapping[str, Any]) -> str:
             figure=_figure(found["rows"], found["settings"]["alpha"]),
             curve=[_at_cap(row) for row in found["curve"]],
             trade=_trade(found["curve"]),
+            advice=_advice(found["curve"]),
             parts={name: rows for name, rows in parts.items() if name not in ("best of N", "taught")},
             taught=parts.get("taught", []),
             facts=facts,
@@ -132,10 +133,26 @@ def _figure(rows: list[dict[str, Any]], alpha: float) -> dict[str, Any]:
 def _at_cap(row: Mapping[str, Any]) -> dict[str, Any]:
     """A line of the curve's table."""
     told = {"arm": row["arm"], "cap": "none" if row["cap"] is None else f"{row['cap']:.3g}", "here": row["in_force"]}
+    told["what"] = ", ".join(filter(None, [row["what"], "in force" if row["in_force"] else ""]))
     told |= {"certified": f"{100 * row['certified']:.1f} %", "shared": f"{100 * row['shared']:.1f} %"}
     for name in ("accuracy", "lost"):
         told[name] = _told({"metric": name, **row[name]}) if name in row else ""
     return told
+
+
+def _advice(curve: list[dict[str, Any]]) -> str:
+    """The cap of the table that costs least among those that certify 95 % of what the shared reward gets right."""
+    rows = [row for row in curve if row["arm"] == curve[-1]["arm"] and "lost" in row and row["cap"] is not None]
+    enough = [row for row in rows if row["certified"] >= 0.95 * row["shared"] > 0]
+    if not enough:
+        return ""
+    best = min(enough, key=lambda row: (round(row["lost"]["value"], 6), row["cap"]))
+    told = _at_cap(best)
+    poor = " That is little: the shared reward wants a sense of safety (safety_weight)." if best["shared"] < 0.7 else ""
+    return (
+        f"Least is lost at a cap of {told['cap']} ({told['lost']}), among caps that certify 95 % of what the shared "
+        f"reward gets right; it certifies {told['certified']}.{poor}"
+    )
 
 
 def _trade(curve: list[dict[str, Any]]) -> dict[str, Any] | None:

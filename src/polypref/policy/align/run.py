@@ -36,7 +36,7 @@ from polypref.evaluation.intervals import mean_with_half
 from polypref.features.hf import locate
 from polypref.features.transformer import quiet
 from polypref.learners.protocol import Scorer
-from polypref.policy.align.trainer import arguments, load_model, trainer_for
+from polypref.policy.align.trainer import arguments, cannot_work, load_model, trainer_for
 from polypref.policy.groups import UNKNOWN, Grouping, from_attribute
 from polypref.policy.history import Floats
 from polypref.policy.rewards import ScorerReward
@@ -196,11 +196,18 @@ def _run(
     """Answer, train, answer again; what was found."""
     asked, judged = questions
     write_json(out / RUN, facts)
-    if not (out / BEFORE).exists():
-        write_json(out / BEFORE, answers(trainer, tokenizer, judged))
-    with quiet():  # bars of every save
-        trainer.train(resume_from_checkpoint=_last_whole(out / "checkpoints"))
-        trainer.save_model(str(out / "model"))
+    try:
+        if not (out / BEFORE).exists():
+            write_json(out / BEFORE, answers(trainer, tokenizer, judged))
+        with quiet():  # bars of every save
+            trainer.train(resume_from_checkpoint=_last_whole(out / "checkpoints"))
+            trainer.save_model(str(out / "model"))
+    except (TypeError, ValueError) as error:
+        if trainer.state.global_step:
+            raise
+        (out / RUN).unlink()  # other settings may be tried in this folder
+        (out / BEFORE).unlink(missing_ok=True)
+        raise cannot_work(error) from error
     texts = {"before": cast(list[str], _read(out / BEFORE)), "after": answers(trainer, tokenizer, judged)}
     tokenizer.save_pretrained(out / "model")
     return {

@@ -51,12 +51,20 @@ def arguments(task: Task, folder: Path) -> PGRPOConfig:
         if name not in known:
             raise unknown_name("setting of the trainer", name, known)
         _ensure_kind(name, value, kinds[name])
+    if task.trainer.get("max_steps") == 0:
+        raise SettingsError("the trainer's max_steps is 0; nothing would be trained. Leave it out or give 1 or more.")
     plain = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
     settings = {**DEFAULTS, **plain, **task.trainer, "output_dir": str(folder), "seed": task.seed, "disable_tqdm": True}
     try:
         return PGRPOConfig(**settings)
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise SettingsError(f"the trainer's settings cannot work: {line(error)}.") from error
+        raise cannot_work(error) from error
+
+
+def cannot_work(error: Exception) -> SettingsError:
+    """What TRL, transformers or torch say of settings, in one line."""
+    said = "a batch size or num_generations is 0" if isinstance(error, ZeroDivisionError) else line(error)
+    return SettingsError(f"the trainer's settings cannot work: {said}. See --trainer, and docs/pgrpo.md.")
 
 
 def _ensure_kind(name: str, value: Any, kind: Any) -> None:
@@ -96,6 +104,6 @@ def trainer_for(
             callbacks=[Told()],
         )
     except (TypeError, ValueError, ImportError) as error:
-        raise SettingsError(f"the trainer's settings cannot work: {line(error)}.") from error
+        raise cannot_work(error) from error
     trainer.remove_callback(PrinterCallback)
     return trainer
