@@ -296,7 +296,7 @@ def test_a_folder_of_another_kind_is_not_replaced(folder, tmp_path, capsys):
     assert main(["simulate", "two-tastes", "--out", str(tmp_path / "prefs.jsonl")]) == 0
     shutil.copytree(folder, tmp_path / "b")
     before = sorted((path, path.read_bytes()) for path in (tmp_path / "b" / "safety").iterdir())
-    for words in (["fit", "--learner", "pooled", "--encoder", "static"], ["groups", "--attribute", "group"]):
+    for words in (["fit", "--learner", "pooled"], ["groups", "--attribute", "group"]):
         told = [words[0], tmp_path / "prefs.jsonl", *words[1:], "--out", tmp_path / "b" / "safety"]
         code, out = said(capsys, *told)
         assert code == 2

@@ -274,6 +274,8 @@ def test_one_user_is_one_group_and_nobody_is_an_error(data):
         discover(data.take(np.zeros(0, np.int64)), encoder=Normal(), seed=0)
     with pytest.raises(SettingsError, match="groups is 2; expected a number from 1 to 1"):
         discover(alone, encoder=Normal(), seed=0, groups=2)
+    with pytest.raises(SettingsError, match="groups is 9; expected a number from 1 to 8: of 40 users, 5 for each"):
+        discover(planted(1, users=40, each=3), encoder=Normal(), seed=0, groups=9)
 
 
 def test_users_with_one_judgement_each_are_one_group():

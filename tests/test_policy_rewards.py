@@ -14,7 +14,6 @@ from contract_cases import Words
 from polypref.comparisons import from_columns
 from polypref.data.worlds import simulate
 from polypref.errors import InputError
-from polypref.features import encoder
 from polypref.learners import LEARNERS
 from polypref.learners.protocol import Scorer
 from polypref.policy.rewards import ScorerReward, text_of
@@ -52,17 +51,16 @@ def test_chats_are_read_as_their_text(scorer: Scorer) -> None:
     assert text_of([{"role": "assistant", "content": parts}]) == "a\nb"
 
 
-def test_completions_do_not_fill_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POLYPREF_CACHE", str(tmp_path))
+def test_completions_do_not_fill_the_cache(tmp_path: Path) -> None:
     world = simulate("two-tastes", users=4, judgements=20)
-    scorer = LEARNERS["individual"].fit(world.comparisons, encoder=encoder("static"), seed=0)
+    scorer = LEARNERS["individual"].fit(world.comparisons, encoder=Fake(str(tmp_path)), seed=0)
     before = sorted((path, path.stat().st_size) for path in tmp_path.rglob("*.f32"))
+    assert before
     found = ScorerReward(scorer)(prompts=["How?"] * 4, completions=TEXTS, user_id=["u1"] * 4)
     assert sorted((path, path.stat().st_size) for path in tmp_path.rglob("*.f32")) == before
     pool = from_columns(["u1"] * 4, ["How?"] * 4, TEXTS, TEXTS)
-    np.testing.assert_array_equal(
-        found, scorer.score(pool.responses, pl.Series(["u1"] * 4), pool.chosen_N).value_Q, "as when stored"
-    )
+    expected = scorer.score(pool.responses, pl.Series(["u1"] * 4), pool.chosen_N).value_Q
+    np.testing.assert_array_equal(found, expected, "as when stored")
 
 
 def test_prompts_are_encoded_once_and_for_all(tmp_path: Path) -> None:

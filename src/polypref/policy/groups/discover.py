@@ -47,16 +47,18 @@ def discover(
     """Groups of users who judge alike; ``groups`` fixes their number, else held-out answers choose it. 1: none found.
 
     Groups are called "group 1", "group 2", ... in the order of their sizes. Equal data and seed give equal groups, in
-    whatever order the rows come. Raises NotEnoughData without comparisons, SettingsError for more groups than users.
+    whatever order the rows come. Raises NotEnoughData without comparisons, SettingsError for too many groups.
     """
     how = how or Discovery()
     if not len(comparisons):
         raise NotEnoughData("no comparisons to find groups in: 0 rows. Give more data.")
     crowd, inputs, ids = numbered(comparisons, encoder, how.directions)
-    if groups is not None and not 1 <= groups <= crowd.users:
-        raise SettingsError(f"groups is {groups}; expected a number from 1 to {crowd.users}, the number of users.")
-    most = max(1, min(how.most, crowd.users // FEWEST))
-    numbers = range(1, most + 1) if groups is None else (groups,)
+    most = max(1, crowd.users // FEWEST)
+    if groups is not None and not 1 <= groups <= most:
+        raise SettingsError(
+            f"groups is {groups}; expected a number from 1 to {most}: of {crowd.users} users, {FEWEST} for each."
+        )
+    numbers = range(1, min(how.most, most) + 1) if groups is None else (groups,)
     cuts = folds(crowd, how.folds, seed) if crowd.users > 1 else []
     chosen = search(crowd, numbers, cuts, how.restarts, seed)
     return fitted(crowd, inputs, ids, chosen, (how, seed))
