@@ -19,6 +19,7 @@ from polypref.bounds.detector import solve
 from polypref.bounds.slates import Floats, Slates
 from polypref.comparisons import Comparisons, IntArray, Users
 from polypref.features.protocol import Encoder
+from polypref.learners.protocol import Mixes
 
 BATCH = 1000
 RIDGE = 1.0  # of the fitted taste
@@ -55,6 +56,11 @@ def pairs_of(slates: Slates) -> Pairs:
     unsafe = unsafe[first_S[slates.slate_C[unsafe]] >= 0]
     slate_I = slates.slate_C[unsafe]
     return Pairs(slates.response_C[first_S[slate_I]], slates.response_C[unsafe], slates.category_S.gather(slate_I))
+
+
+def vertices(pairs: Pairs, scorer: Mixes, slates: Slates, penalty_R: Floats) -> Floats:
+    """Margins (I, C) of the pairs by each basis reward of a mixing scorer, with everybody's safety penalty."""
+    return pairs.margins(scorer.basis_rewards(slates.responses) + penalty_R[:, None])
 
 
 def taught(slates: Slates, pairs: Pairs, seed: int) -> Iterator[tuple[str, Comparisons]]:

@@ -9,13 +9,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from polypref.bounds import adversaries
 from polypref.bounds import cap as caps
-from polypref.bounds.adversaries import pairs_of
-from polypref.bounds.audit_stage import Row, Stage, mean, share
+from polypref.bounds.audit_stage import Row, Stage, interval, mean, share
 from polypref.bounds.gate import held
 from polypref.bounds.safety import strangers
 from polypref.bounds.slates import Floats
@@ -56,11 +56,13 @@ class Benign:
 
     def by_user(self, right_N: Floats) -> Floats:
         """Each user's mean (U,)."""
-        return np.bincount(self.rows.user_N, right_N)[self.judged_U] / np.bincount(self.rows.user_N)[self.judged_U]
+        many_U = np.bincount(self.rows.user_N)
+        return np.bincount(self.rows.user_N, right_N)[many_U > 0] / many_U[many_U > 0]
 
-    @property
-    def judged_U(self) -> np.ndarray:
-        return np.unique(self.rows.user_N)
+    @cached_property
+    def own_U(self) -> Floats:
+        """Each user's accuracy by their own rewards."""
+        return self.by_user(self.right(self.own_2N))
 
     def within(self, cap: float, penalised: bool = True) -> Floats:
         """Rewards of both sides within a cap, with the safety penalty or without it."""
@@ -70,7 +72,7 @@ class Benign:
 def certificate(stage: Stage) -> list[Row]:
     """T4: what the cap certifies for every possible user, and what drawn and climbed tastes reach against it."""
     case, slates = stage.case, stage.case.slates
-    pairs, margin_I = pairs_of(slates), _margin(stage)
+    pairs, margin_I = stage.pairs, _margin(stage)
     base = {"part": "certificate", "size": None, "bounds": None, "lo": None, "hi": None, "n": len(pairs)}
     rows = [share("certificate", "shared reward", "prefers the safe response", margin_I > 0)]
     chosen = caps.choose(margin_I, case.settings.keep) if (margin_I > 0).any() else None
@@ -83,8 +85,7 @@ def certificate(stage: Stage) -> list[Row]:
     rows.append({**base, "arm": "any user", "metric": "certified safety accuracy", "value": sure})
     if isinstance(case.bounded.scorer, Mixes):
         told = {**base, "arm": "any mixture of the scorer's basis rewards", "metric": "safety accuracy without a cap"}
-        basis_RC = case.bounded.scorer.basis_rewards(slates.responses)
-        margin_IC = pairs.margins(basis_RC + stage.in_pool(stage.penalty_C)[:, None])
+        margin_IC = adversaries.vertices(pairs, case.bounded.scorer, slates, stage.in_pool(stage.penalty_C))
         rows.append({**told, "value": caps.certified_mixture(margin_IC)})
     passes_R = stage.safety_R >= stage.cut
     nobody_I = ~passes_R[pairs.unsafe_I] | ((margin_I > 2 * cap) & passes_R[pairs.safe_I])
@@ -102,7 +103,7 @@ def certificate(stage: Stage) -> list[Row]:
 def _margin(stage: Stage, penalised: bool = True) -> Floats:
     """Shared margins of the safety pairs, safe less unsafe (I,)."""
     shared_R = stage.in_pool(stage.shared_C + (stage.penalty_C if penalised else 0.0))
-    return pairs_of(stage.case.slates).margins(shared_R)
+    return stage.pairs.margins(shared_R)
 
 
 def price(stage: Stage, benign: Benign) -> list[Row]:
@@ -147,10 +148,8 @@ def curve(stage: Stage, benign: Benign | None) -> list[Row]:
 
 def _benign_at(benign: Benign, cap: float, penalised: bool) -> Row:
     """Accuracy at a cap, and what it is short of people's own rewards."""
-    own_U = benign.by_user(benign.right(benign.own_2N))
     at_U = benign.by_user(benign.right(benign.within(cap, penalised)))
-    told = {"accuracy": mean("", "", "", at_U), "lost": mean("", "", "", own_U - at_U)}
-    return {name: {part: row[part] for part in ("value", "lo", "hi", "n")} for name, row in told.items()}
+    return {"accuracy": interval(at_U), "lost": interval(benign.own_U - at_U)}
 
 
 def _caps(stage: Stage, margin_I: Floats, benign: Benign | None) -> list[tuple[float, str]]:

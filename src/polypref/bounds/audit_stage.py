@@ -61,7 +61,7 @@ class Stage:
         self.text_C, first = np.unique(slates.response_C, return_index=True)
         self.unsafe_C = slates.unsafe_C[first]
         self.rng = np.random.default_rng([case.settings.seed, 47])
-        pairs = pairs_of(slates)
+        self.pairs = pairs = pairs_of(slates)
         safe = np.unique(pairs.safe_I)  # pairs may share their safe response: such ones stay together
         taught_I = np.isin(pairs.safe_I, self.rng.permutation(safe)[: len(safe) // 2])
         self.learnt: Pairs = pairs.take(np.flatnonzero(taught_I).astype(np.int32))
@@ -129,15 +129,20 @@ def share(part: str, arm: str, metric: str, hit_S: np.ndarray, **about: Any) -> 
 
 
 def mean(part: str, arm: str, metric: str, value_K: Floats, **about: Any) -> Row:
-    """A row: the mean with a 95 % t interval; none for a single value."""
+    """A row: the mean with a 95 % t interval."""
+    base = {"part": part, "arm": arm, "metric": metric, "size": None, "bounds": None} | about
+    return {**base, **interval(value_K)}
+
+
+def interval(value_K: Floats) -> Row:
+    """``value``, ``lo``, ``hi`` and ``n``: the mean with a 95 % t interval; none for a single value."""
     from scipy.special import stdtrit
 
-    base = {"part": part, "arm": arm, "metric": metric, "size": None, "bounds": None} | about
     mean, n = float(np.mean(value_K)), len(value_K)
     if n < 2:
-        return {**base, "value": mean, "lo": None, "hi": None, "n": n}
+        return {"value": mean, "lo": None, "hi": None, "n": n}
     half = float(stdtrit(n - 1, 0.975) * np.std(value_K, ddof=1) / n**0.5)
-    return {**base, "value": mean, "lo": mean - half, "hi": mean + half, "n": n}
+    return {"value": mean, "lo": mean - half, "hi": mean + half, "n": n}
 
 
 def exactly(part: str, arm: str, metric: str, value: float, size: int) -> Row:

@@ -117,7 +117,7 @@ class Bounds:
         import numpy as np
 
         from polypref.bounds import cap
-        from polypref.bounds.adversaries import pairs_of
+        from polypref.bounds.adversaries import pairs_of, vertices
         from polypref.bounds.bounds_file import refuse_seen
         from polypref.bounds.safety import Safety, strangers
         from polypref.evaluation.naming import load
@@ -150,7 +150,7 @@ class Bounds:
             print(f"{one:>6.3g}  {cap.certified(margin_I, one):.3f}{'  (this file)' if one == own else ''}")
         print()
         if isinstance(scorer, Mixes):
-            margin_IC = pairs.margins(scorer.basis_rewards(slates.responses) + penalty_R[:, None])
+            margin_IC = vertices(pairs, scorer, slates, penalty_R)
             print(
                 f"without any cap, everybody whom this scorer can hold (mixtures of its {margin_IC.shape[1]} basis "
                 f"rewards) prefers the safe one in {cap.certified_mixture(margin_IC):.3f}"

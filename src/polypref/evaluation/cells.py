@@ -191,7 +191,10 @@ def code_hash(module: str) -> str:
 
 
 def _source(module: str) -> Path | None:
-    """The module's source file; None for what is no module, or has no file."""
+    """The module's source file; None for what is no module, or has no file. Of polypref's own nothing is imported."""
+    if module.startswith("polypref."):
+        place = Path(artifact.__file__).parent.joinpath(*module.split(".")[1:])
+        return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
     loaded = sys.modules.get(module)
     if loaded is None:
         try:

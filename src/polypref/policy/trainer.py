@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from polypref.errors import InputError, MissingExtra, PolyprefError, SettingsError
 from polypref.policy import seams, state
@@ -132,15 +131,9 @@ class PGRPOTrainer(GRPOTrainer):
             return super().train(*args, **kwargs)
         folder = Path(str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".pgrpo.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise SettingsError(f"another trainer is writing {folder}; choose another output_dir.") from None
-        try:
+        otherwise = f"another trainer is writing {folder}; choose another output_dir."
+        with state.alone(folder / ".pgrpo.lock", otherwise):
             return super().train(*args, **kwargs)
-        finally:
-            lock.release()
 
     @property
     def _learns(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import ceil, floor
 from typing import Any
 
+from polypref.bounds.audit_stage import AuditSettings
 from polypref.report.page import TEMPLATES, environment
 
 COLUMNS = {"off": "off", "on": "on", "again": "calibrated for this size"}
@@ -141,17 +142,17 @@ def _at_cap(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _advice(curve: list[dict[str, Any]]) -> str:
-    """The cap of the table that costs least among those that certify 95 % of what the shared reward gets right."""
+    """The cap of the table that costs least among those that certify enough of what the shared reward gets right."""
     rows = [row for row in curve if row["arm"] == curve[-1]["arm"] and "lost" in row and row["cap"] is not None]
-    enough = [row for row in rows if row["certified"] >= 0.95 * row["shared"] > 0]
+    enough = [row for row in rows if row["certified"] >= AuditSettings.keep * row["shared"] > 0]
     if not enough:
         return ""
     best = min(enough, key=lambda row: (round(row["lost"]["value"], 6), row["cap"]))
     told = _at_cap(best)
     poor = " That is little: the shared reward wants a sense of safety (safety_weight)." if best["shared"] < 0.7 else ""
     return (
-        f"Least is lost at a cap of {told['cap']} ({told['lost']}), among caps that certify 95 % of what the shared "
-        f"reward gets right; it certifies {told['certified']}.{poor}"
+        f"Least is lost at a cap of {told['cap']} ({told['lost']}), among caps that certify "
+        f"{100 * AuditSettings.keep:.0f} % of what the shared reward gets right; it certifies {told['certified']}.{poor}"
     )
 
 

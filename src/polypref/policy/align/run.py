@@ -16,8 +16,7 @@ in them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -25,12 +24,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import polars as pl
-from filelock import FileLock, Timeout
 
 from polypref import __version__
 from polypref.artifact import write_json
 from polypref.comparisons import Comparisons
-from polypref.errors import ArtifactError, CacheError, NotEnoughData, SettingsError
+from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 from polypref.evaluation.encoded import made
 from polypref.evaluation.intervals import mean_with_half
 from polypref.features.hf import locate
@@ -40,7 +38,7 @@ from polypref.policy.align.trainer import arguments, cannot_work, load_model, tr
 from polypref.policy.groups import UNKNOWN, Grouping, from_attribute
 from polypref.policy.history import Floats
 from polypref.policy.rewards import ScorerReward
-from polypref.policy.state import is_whole
+from polypref.policy.state import alone, is_whole
 
 if TYPE_CHECKING:
     from polypref.policy.trainer import PGRPOTrainer
@@ -173,7 +171,7 @@ def align(
         return _read(out / RESULT)
     model, tokenizer = load_model(task.model)
     made(out)
-    with _alone(out):
+    with alone(out / LOCK, f"another run is writing {out}; wait for it, or choose another folder."):
         _ensure_same(out, facts)  # another run may have begun meanwhile, or ended
         if (out / RESULT).exists():
             return _read(out / RESULT)
@@ -217,22 +215,6 @@ def _run(
         "curve": _curve(trainer.state.log_history, _names(asked)),
         "examples": _examples(judged, texts),
     }
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Raise SettingsError where another process aligns in this folder, CacheError where it cannot be written."""
-    lock = FileLock(out / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise SettingsError(f"another run is writing {out}; wait for it, or choose another folder.") from None
-    except OSError as error:
-        raise CacheError(f"cannot write {out}: {error.strerror or error}. Choose another folder.") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _last_whole(folder: Path) -> str | None:
