@@ -152,7 +152,8 @@ def _advice(curve: list[dict[str, Any]]) -> str:
     poor = " That is little: the shared reward wants a sense of safety (safety_weight)." if best["shared"] < 0.7 else ""
     return (
         f"Least is lost at a cap of {told['cap']} ({told['lost']}), among caps that certify "
-        f"{100 * AuditSettings.keep:.0f} % of what the shared reward gets right; it certifies {told['certified']}.{poor}"
+        f"{100 * AuditSettings.keep:.0f} % of what the shared reward gets right; it certifies "
+        f"{told['certified']}.{poor}"
     )
 
 
