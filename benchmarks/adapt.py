@@ -19,12 +19,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from speed import crowd
 
-from polypref.data.lint import clean, lint
+from polypref.data.linting.lint import clean, lint
 from polypref.data.read import read
-from polypref.data.worlds import simulate
-from polypref.evaluation.new_figures import gain_lines, table_lines
-from polypref.evaluation.new_users import named_routes, new_users
 from polypref.learners import Adapts
+from polypref.newcomers.new_users import named_routes, new_users
+from polypref.newcomers.tables import gain_lines, table_lines
+from polypref.worlds import simulate
 
 
 def times(names: list[str], comparisons: int) -> None:

@@ -17,11 +17,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from polypref.data.split import split
-from polypref.data.worlds import candidates, simulate
-from polypref.evaluation.best_of_n import best_of_n
-from polypref.evaluation.naming import learner
 from polypref.features import encoder
 from polypref.learners import margins
+from polypref.scorers import learner
+from polypref.studies.best_of_n import best_of_n
+from polypref.worlds import candidates, simulate
 
 SIZES = (4, 16, 64)
 NAMES = ("length", "pooled", "individual", "personalized", "personalized-cluster", "low-rank", "hierarchical")

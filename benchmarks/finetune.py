@@ -19,11 +19,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from polypref.data.split import split
-from polypref.data.worlds import simulate
 from polypref.features.minilm import MiniLM
 from polypref.finetune import METHODS, Recipe
 from polypref.learners import LEARNERS
 from polypref.learners.protocol import margins
+from polypref.worlds import simulate
 
 
 def main() -> None:

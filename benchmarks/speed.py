@@ -22,7 +22,7 @@ import polars as pl
 from sklearn.linear_model import LogisticRegression
 
 from polypref.comparisons import Comparisons, Responses, Users
-from polypref.learners import ridge
+from polypref.learners.bradley_terry import ridge
 from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.individual import Individual
 from polypref.learners.inputs import Inputs

@@ -14,8 +14,8 @@ import pytest
 from scipy.special import ndtri
 
 from polypref.comparisons import Comparisons, Responses, Users, from_columns
-from polypref.data.worlds import simulate
 from polypref.learners import LEARNERS, margins
+from polypref.worlds import simulate
 
 NAMES = sorted(LEARNERS)
 FOLDER = Path(__file__).parent.parent / "src" / "polypref" / "learners"

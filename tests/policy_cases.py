@@ -35,7 +35,7 @@ def short(completion_ids: list[list[int]], **_: Any) -> list[float]:
 
 def config(out: Path, **settings: Any) -> Any:
     """A small run: 4 steps of 4 prompts and 4 completions."""
-    from polypref.policy.trainer import PGRPOConfig
+    from polypref.policy.trl import PGRPOConfig
 
     base: dict[str, Any] = {
         "output_dir": str(out),
@@ -63,7 +63,7 @@ def trainer(model: Path, args: Any, reward_funcs: Any = liked, data: Any = None,
     """A trainer of the tiny model."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from polypref.policy.trainer import PGRPOTrainer
+    from polypref.policy.trl import PGRPOTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     return PGRPOTrainer(

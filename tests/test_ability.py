@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from polypref.data.ability import read_suite
+from polypref.data.benchmarks import read_suite
 from polypref.errors import InputError
 
 ROW = {"prompt": "p", "chosen": "good", "rejected": "bad", "subset": "s", "id": "7"}

@@ -11,11 +11,11 @@ from scipy.special import expit
 from contract_cases import Normal, fitted, small
 from polypref.comparisons import from_columns
 from polypref.errors import NotEnoughData, SettingsError
-from polypref.evaluation.active import Outlook, _heard, information, next_question, order, questions
-from polypref.evaluation.new_users import new_users
 from polypref.learners import Learner
 from polypref.learners.hierarchical import Hierarchical, HierarchicalScorer
 from polypref.learners.pooled import Pooled
+from polypref.newcomers.active import Outlook, _heard, information, next_question, order, questions
+from polypref.newcomers.new_users import new_users
 
 
 def entropy(p):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import polypref
-from polypref.features.progress import Progress
+from polypref.progress import Progress
 from toy_learners import Length, LengthEncoder, people
 
 
@@ -74,7 +74,7 @@ class Slow(LengthEncoder):
 
 @pytest.mark.parametrize("quiet", [True, False])
 def test_quiet_silences_the_encoder_too(quiet, monkeypatch, capsys):
-    monkeypatch.setattr("polypref.features.progress.LINE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr("polypref.progress.LINE_EVERY_SECONDS", -1.0)
     learners = {"pooled": Length()}
     data = people(users=6, per_user=20)
     results = polypref.compare(data, learners, Slow(), seeds=1, workers=1, placebo=False, quiet=quiet)

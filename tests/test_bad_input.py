@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from polypref.cli import main
-from polypref.data.lint import clean, ensure_learnable, lint
+from polypref.data.linting.lint import clean, ensure_learnable, lint
 from polypref.data.read import Reading, ReadOptions, read
 from polypref.errors import CacheError, InputError, NotEnoughData, PolyprefError
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from contract_cases import Words
-from polypref.data.worlds import candidates, simulate
 from polypref.errors import SettingsError
-from polypref.evaluation.best_of_n import best_of_n
 from polypref.learners import LEARNERS
+from polypref.studies.best_of_n import best_of_n
+from polypref.worlds import candidates, simulate
 
 WORLD = simulate("two-tastes", users=8, judgements=60, seed=1)
 FRESH = candidates(WORLD, 60, 8)

@@ -24,8 +24,8 @@ from polypref.bounds.slates import part_of, read_slates
 from polypref.cli import main
 from polypref.comparisons import from_columns
 from polypref.errors import NotEnoughData, SettingsError
-from polypref.evaluation.naming import load
 from polypref.report.audit import _trade, page, summary
+from polypref.scorers import load
 
 ROOT = Path(__file__).parent.parent
 PENALISED = "with the safety penalty"

@@ -10,7 +10,7 @@ import pytest
 
 from polypref.cli import main
 from polypref.data.read import read
-from polypref.data.worlds import simulate
+from polypref.worlds import simulate
 
 SMALL = ("--users", "8", "--judgements", "10", "--seed", "3")
 COLUMNS = ["user_id", "pair_id", "prompt", "chosen", "rejected", "chosen_pos", "attributes"]

@@ -13,7 +13,7 @@ from polypref.data.split import split
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.evaluation import Settings, compare
 from polypref.evaluation.results import Results
-from polypref.evaluation.summary import Arm, choose_baseline
+from polypref.evaluation.tables import Arm, choose_baseline
 from toy_learners import Length, LengthEncoder, Noise, OwnLength, Sham, people
 
 QUICK = Settings(seeds=2, workers=1, quiet=True)

@@ -11,9 +11,9 @@ from scipy.stats import norm
 
 from contract_cases import Words, answers, small
 from polypref.comparisons import Comparisons
-from polypref.data.worlds import simulate
 from polypref.learners.dpl import ATOMS, Dpl, explained, moments
-from polypref.learners.hidden import HiddenDisagreement, hidden_disagreement, one_taste
+from polypref.studies.hidden_disagreement import HiddenDisagreement, hidden_disagreement, one_taste
+from polypref.worlds import simulate
 
 QUICK = Dpl(penalties=(3.0,), resamples=8, most_steps=100)
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from contract_cases import permuted, small
 from polypref.comparisons import Comparisons
-from polypref.learners.episodes import Judged, Sizes, contexts, parts, practice
 from polypref.learners.numbering import Numbering
+from polypref.learners.training.episodes import Judged, Sizes, contexts, parts, practice
 
 
 def judged(c: Comparisons) -> Judged:

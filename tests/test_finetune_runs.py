@@ -16,10 +16,10 @@ from finetune_cases import TINY, fitted, judgements, llama
 from polypref import artifact
 from polypref.errors import ArtifactError, Diverged, EncoderError, MissingExtra, SettingsError
 from polypref.evaluation.comparison import named_learners
-from polypref.evaluation.naming import load
 from polypref.finetune import METHODS, Recipe, learner, recipe, tuning
 from polypref.learners import save
 from polypref.learners.protocol import margins
+from polypref.scorers import load
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 from polypref.comparisons import Comparisons
-from polypref.data.convert import pairs_within
-from polypref.data.layouts import find_layout, parse_columns
 from polypref.data.read import Reading, ReadOptions, read
-from polypref.data.values import as_label, as_number, as_text, as_time
+from polypref.data.rows.convert import pairs_within
+from polypref.data.rows.layouts import find_layout, parse_columns
+from polypref.data.rows.values import as_label, as_number, as_text, as_time
 from polypref.errors import InputError, NotEnoughData, SettingsError
 
 

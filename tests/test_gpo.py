@@ -12,13 +12,13 @@ from torch import nn
 
 from contract_cases import Words, answers
 from polypref.comparisons import Comparisons
-from polypref.data.worlds import simulate
 from polypref.errors import Diverged
 from polypref.learners import LEARNERS, margins
-from polypref.learners.episodes import Pairs
 from polypref.learners.gpo import GPO, SHOWN, GPOScorer, _density_loss
-from polypref.learners.gpo_network import NOTHING, Shape, Tokens, predict, start
 from polypref.learners.protocol import PERSONAL, POPULATION
+from polypref.learners.training.episodes import Pairs
+from polypref.learners.training.gpo_network import NOTHING, Shape, Tokens, predict, start
+from polypref.worlds import simulate
 
 
 def parameters(inputs: int, shape: Shape) -> dict[str, torch.Tensor]:
@@ -206,7 +206,7 @@ def test_the_papers_variants_learn_too(changes):
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in logaddexp")
 def test_a_loss_that_is_no_number_names_step_and_batch(monkeypatch):
-    from polypref.learners import gpo_network
+    from polypref.learners.training import gpo_network
 
     monkeypatch.setattr(gpo_network, "predict", lambda *a: predict(*a) * float("nan"))
     with pytest.raises(Diverged, match=r"nan at step 1, in a batch of \d+ contexts and \d+ judgements"):

@@ -16,10 +16,12 @@ import pytest
 
 from polypref.errors import PolyprefError, SettingsError
 from polypref.evaluation import cells as cells_module
-from polypref.evaluation.cells import Cell, Job, code_hash, read, run, training_rows
-from polypref.evaluation.encoded import encode_once
-from polypref.evaluation.grid import run_cells
+from polypref.evaluation.cells import Cell, Job, read, run, training_rows
 from polypref.evaluation.placebo import shuffle_users
+from polypref.features.encoded import encode_once
+from polypref.runs import stored as stored_module
+from polypref.runs.execute import run_cells
+from polypref.runs.stored import code_hash
 from toy_learners import Dies, Length, LengthEncoder, OwnLength, Unparsable, people
 
 TESTS = Path(__file__).parent
@@ -60,7 +62,7 @@ def test_code_hash_follows_the_source_and_what_it_imports(tmp_path, monkeypatch)
     assert code_hash("some_learner") != before
     seen = []
     monkeypatch.setattr(
-        cells_module, "_source", lambda name, inner=cells_module._source: seen.append(name) or inner(name)
+        stored_module, "_source", lambda name, inner=stored_module._source: seen.append(name) or inner(name)
     )
     code_hash("some_learner")
     assert {"some_learner", "polypref.learners.protocol", "polypref.comparisons"} <= set(seen)
@@ -70,7 +72,7 @@ def test_an_edit_during_a_run_does_not_rename_its_cells(tmp_path, monkeypatch):
     job = job_in(tmp_path)
     cell = Cell("length", None, 0)
     before = job.path(cell)
-    monkeypatch.setattr(cells_module, "code_hash", lambda module: "edited")
+    monkeypatch.setattr(stored_module, "code_hash", lambda module: "edited")
     assert pickle.loads(pickle.dumps(job)).path(cell) == job.path(cell) == before
     assert job_in(tmp_path).path(cell) != before
 
@@ -79,8 +81,8 @@ def test_stored_outcome_is_what_was_scored_and_is_not_run_again(tmp_path):
     log = tmp_path / "log"
     job = job_in(tmp_path / "cells", length=Length(log=str(log)))
     grid = [Cell("length", None, seed) for seed in range(3)]
-    assert run_cells(job, grid, 1, silent) == 3
-    assert run_cells(job, grid, 1, silent) == 0
+    assert run_cells(job, grid, 1, silent, run) == 3
+    assert run_cells(job, grid, 1, silent, run) == 0
     assert len(log.read_text().splitlines()) == 3
     outcome = read(job, grid[1])
     assert len(outcome.margin_T) == len(job.parts(1).test_rows)
@@ -103,7 +105,7 @@ def test_workers_give_the_figures_of_this_process_and_encode_nothing(tmp_path):
         for arm in ("real", "shuffled")
     ]
     away = replace(job, folder=tmp_path / "away")
-    assert run_cells(job, grid, 1, silent) == run_cells(away, grid, 2, silent) == len(grid)
+    assert run_cells(job, grid, 1, silent, run) == run_cells(away, grid, 2, silent, run) == len(grid)
     for cell in grid:
         assert np.array_equal(read(job, cell).margin_T, read(away, cell).margin_T)
     assert log.read_text().splitlines() == ["encode"]
@@ -127,7 +129,7 @@ def test_a_failing_cell_is_named_and_the_others_are_kept(tmp_path, workers):
     with pytest.raises(
         PolyprefError, match=r"1 of 4 cells failed: \[length, all data, seed 1\] ValueError: no fit for seed 1"
     ):
-        run_cells(job, grid, workers, lambda cell, error: told.append((cell.seed, error)))
+        run_cells(job, grid, workers, lambda cell, error: told.append((cell.seed, error)), run)
     assert sorted(seed for seed, _ in told) == [0, 1, 2, 3]
     assert [cell.seed for cell in grid if job.is_stored(cell)] == [0, 2, 3]
     assert "no fit for seed" in (tmp_path / "failed.txt").read_text()
@@ -139,7 +141,7 @@ def test_a_dying_worker_takes_one_cell_with_it(tmp_path):
     with pytest.raises(
         PolyprefError, match=r"1 of 5 cells failed: \[length, all data, seed 1\] its worker process ended with code -9"
     ):
-        run_cells(job, grid, 2, silent)
+        run_cells(job, grid, 2, silent, run)
     assert [cell.seed for cell in grid if job.is_stored(cell)] == [0, 2, 3, 4]
 
 
@@ -186,14 +188,14 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from toy_learners import Length, LengthEncoder, people
-from polypref.evaluation.cells import Cell, Job
+from polypref.evaluation.cells import Cell, Job, run
 from polypref.evaluation.grid import run_cells
 folder, log, pause = sys.argv[1:]
 learners = {"length": Length(log=log, pause=float(pause))}
 job = Job(people(users=10, per_user=30), LengthEncoder(), learners, "pair", Path(folder))
 grid = [Cell("length", None, seed) for seed in range(10)]
 try:
-    print("ran", run_cells(job, grid, 2, lambda cell, error: None))
+    print("ran", run_cells(job, grid, 2, lambda cell, error: None, run))
 except KeyboardInterrupt:
     print("stopped")
     sys.exit(130)
@@ -260,9 +262,7 @@ def test_ctrl_c_stops_at_once_and_keeps_finished_cells(tmp_path):
 
 
 def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
-    return [
-        child for child in psutil.Process(process.pid).children() if "polypref.evaluation.worker" in child.cmdline()
-    ]
+    return [child for child in psutil.Process(process.pid).children() if "polypref.runs.worker" in child.cmdline()]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
@@ -295,5 +295,5 @@ def test_a_signal_that_another_thread_is_given_is_heard(tmp_path, request):
     threading.Thread(target=interrupt, daemon=True).start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_cells(job, grid, 2, silent)
+        run_cells(job, grid, 2, silent, run)
     assert time.monotonic() - began < 30  # far less than a cell, also on a busy machine

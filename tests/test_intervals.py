@@ -6,15 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from polypref.evaluation.intervals import (
-    POISSON_LESS_1,
-    Clusters,
-    Interval,
-    benjamini_hochberg,
-    difference,
-    paired_p,
-)
-from polypref.evaluation.metrics import METRICS, HeldOut, Measured
+from polypref.stats.clusters import POISSON_LESS_1, Clusters, Interval, benjamini_hochberg, difference, paired_p
+from polypref.stats.metrics import METRICS, HeldOut, Measured
 
 
 def crossed(

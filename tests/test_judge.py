@@ -16,8 +16,8 @@ from contract_cases import Words, permuted, renamed, small
 from judge_cases import judgements, save_judge
 from polypref.comparisons import Comparisons, concat
 from polypref.errors import ArtifactError, EncoderError, NotEnoughData, SettingsError
-from polypref.features.causal import Causal
-from polypref.features.judge import LEAST, WORD, ask, odds
+from polypref.judges.ask import LEAST, WORD, ask, odds
+from polypref.judges.local import Causal
 from polypref.learners import learner, load, margins, save
 from polypref.learners.protocol import PERSONAL, POPULATION, Compares
 from polypref.learners.questions import Case, Choice
@@ -240,7 +240,7 @@ def test_another_process_answers_the_same(folder, tmp_path, monkeypatch):
     command = [sys.executable, "-c", READ, str(tmp_path / "scorer"), str(tmp_path / "there.npy")]
     subprocess.run(command, check=True, env=environment)
     np.testing.assert_allclose(np.load(tmp_path / "there.npy"), margins(scorer, fresh(c)).value_Q, atol=1e-6)
-    monkeypatch.setattr("polypref.features.causal.locate", lambda *_: (folder, "other weights"))
+    monkeypatch.setattr("polypref.judges.local.locate", lambda *_: (folder, "other weights"))
     with pytest.raises(ArtifactError, match="has changed since the scorer was saved"):
         load(tmp_path / "scorer", Words())
 

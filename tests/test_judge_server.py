@@ -19,7 +19,7 @@ from contract_cases import Words
 from judge_cases import judgements, save_judge
 from polypref.comparisons import Comparisons
 from polypref.errors import EncoderError, SettingsError
-from polypref.features.judge import WORD
+from polypref.judges.ask import WORD
 from polypref.learners import margins
 from polypref.learners.pretrained import Pretrained
 from polypref.learners.protocol import Scores
@@ -138,7 +138,7 @@ def test_a_busy_server_is_asked_again(server, capsys):
 
 def test_a_pause_that_the_server_asks_for_is_made(server, monkeypatch):
     pauses: list[float] = []
-    monkeypatch.setattr("polypref.features.http.time.sleep", pauses.append)
+    monkeypatch.setattr("polypref.http.time.sleep", pauses.append)
     server.plan({"status": 429, "headers": {"Retry-After": "7"}}, {"status": 429, "headers": {"Retry-After": "9999"}})
     judged(server, QUERIES.take(np.arange(1)))
     assert sorted(pauses) == [7.0, 60.0]

@@ -1,38 +1,37 @@
-"""Imports point downward only; siblings do not import each other. The table is CONTRIBUTING.md's, held as data."""
+"""Imports point downward only; packages of one floor do not import each other. CONTRIBUTING.md shows the table."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parent.parent / "src"
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src"
 
-LAYERS: dict[int, tuple[str, ...]] = {
-    7: ("polypref", "polypref.__main__"),  # the public names; below, only its __version__ may be imported
-    6: ("polypref.cli", "polypref.serve"),
-    5: ("polypref.report", "polypref.policy.align"),
-    4: ("polypref.evaluation", "polypref.bounds", "polypref.policy.groups", "polypref.policy.rewards"),
-    3: ("polypref.learners", "polypref.finetune", "polypref.profile", "polypref.policy.bounded_trainer"),
-    2: ("polypref.data", "polypref.features", *(f"polypref.policy.{name}" for name in ("trainer", "slime", "verl"))),
-    1: ("polypref.comparisons", "polypref.artifact", "polypref.policy"),
-    0: ("polypref.errors",),
+FLOORS: dict[int, str] = {
+    12: "cli serve",
+    11: "report studies",
+    10: "align newcomers tax experiments",
+    9: "evaluation bounds groups forgetting",
+    8: "scorers",
+    7: "finetune",
+    6: "learners",
+    5: "judges runs",
+    4: "features profile policy",
+    3: "data worlds",
+    2: "artifact stats",
+    1: "files wording http progress comparisons",
+    0: "errors",
 }
-# The one exception among siblings: finetune keeps the learners' contract, and numbers and cuts rows as they do.
-CONTRACT = {f"polypref.learners.{name}" for name in ("protocol", "numbering", "validation")}
-LEVEL = {part: level for level, parts in LAYERS.items() for part in parts}
+FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
+TOP = ("__init__", "__main__")  # the public names and the command stand above everything; nothing imports them
 
-
-def part_of(module: str) -> str | None:
-    """The part of the table that a module belongs to: its longest prefix there, the root only by its own name."""
-    prefix = module
-    while prefix not in LEVEL:
-        prefix, dot, _ = prefix.rpartition(".")
-        if not dot:
-            return None
-    return prefix if prefix != "polypref" or module == "polypref" else None
+# Top-level modules named like a public function would replace it once they are loaded.
+RESERVED = {"load", "read", "save", "lint", "clean", "encoder", "simulate", "fit", "compare"}
 
 
 def module_name(path: Path) -> str:
@@ -51,27 +50,32 @@ def imported(tree: ast.AST, path: Path, modules: frozenset[str]) -> Iterator[tup
             base = ".".join([*above, *([node.module] if node.module else [])])
             for alias in node.names:
                 inner = f"{base}.{alias.name}"
-                if (base, alias.name) != ("polypref", "__version__"):
-                    yield node.lineno, inner if inner in modules else base
+                yield node.lineno, inner if inner in modules else base
         elif isinstance(node, ast.Constant) and node.value in modules and node.value != "polypref":
             yield node.lineno, node.value
 
 
+def package_of(module: str) -> str:
+    """``polypref.learners.pooled`` -> ``learners``; the root itself is ``__init__``."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 else "__init__"
+
+
 def violations(path: Path, text: str, modules: frozenset[str]) -> list[str]:
     importer = module_name(path)
-    part = part_of(importer)
+    package = package_of(importer)
+    if package in TOP:
+        return []
     found = []
     for line, target in imported(ast.parse(text), path, modules):
         if target.split(".")[0] != "polypref":
             continue
-        other = part_of(target)
-        if part == "polypref.finetune" and target in CONTRACT:
-            continue
+        other = package_of(target)
         where = f"{path.relative_to(SOURCE)}:{line}: {importer} imports {target}"
-        if part is None or other is None:
-            found.append(f"{where}, and {importer if part is None else target} is not in the layer table")
-        elif part != other and LEVEL[part] <= LEVEL[other]:
-            found.append(f"{where}, from layer {LEVEL[part]} to layer {LEVEL[other]}")
+        if package not in FLOOR or other not in FLOOR:
+            found.append(f"{where}, and {importer if package not in FLOOR else target} is not in the table")
+        elif package != other and FLOOR[package] <= FLOOR[other]:
+            found.append(f"{where}, from floor {FLOOR[package]} to floor {FLOOR[other]}")
     return found
 
 
@@ -79,10 +83,72 @@ FILES = sorted(SOURCE.rglob("*.py"))
 MODULES = frozenset(map(module_name, FILES))
 
 
+def circles(files: dict[Path, str]) -> list[str]:
+    """Modules that import one another, directly or through others; a package's ``__init__`` is no module here, since a
+    name taken from it is a name of the module that defines it."""
+    modules = frozenset(map(module_name, files))
+    arrows = {
+        module_name(path): {
+            target
+            for _, target in imported(ast.parse(text), path, modules)
+            if target in modules and target != module_name(path)
+        }
+        for path, text in files.items()
+        if path.name != "__init__.py"
+    }
+    found, done, stack = [], set(), []
+
+    def visit(module: str) -> None:
+        if module in stack:
+            found.append(" -> ".join([*stack[stack.index(module) :], module]))
+            return
+        if module in done:
+            return
+        stack.append(module)
+        for target in sorted(arrows.get(module, ())):
+            visit(target)
+        stack.pop()
+        done.add(module)
+
+    for module in arrows:
+        visit(module)
+    return found
+
+
 def test_every_import_points_downward():
     assert len(FILES) >= 10
     found = [v for path in FILES for v in violations(path, path.read_text(), MODULES)]
     assert not found, "\n".join(found)
+
+
+def test_no_module_imports_itself_through_others():
+    assert not circles({path: path.read_text() for path in FILES})
+
+
+def test_a_planted_circle_is_seen():
+    texts = {"a": "from polypref.data import b", "b": "from polypref.data.c import x", "c": "import polypref.data.a"}
+    planted = {SOURCE / f"polypref/data/{name}.py": text for name, text in texts.items()}
+    assert circles(planted) == ["polypref.data.a -> polypref.data.b -> polypref.data.c -> polypref.data.a"]
+
+
+def test_no_package_takes_the_place_of_a_public_function():
+    import polypref
+
+    names = {path.stem for path in (SOURCE / "polypref").iterdir()}
+    assert not names & (RESERVED | set(polypref.PUBLIC))
+
+
+def test_the_page_shows_this_table():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    shown = {int(floor): names.split() for floor, names in re.findall(r"(?m)^ ?(\d+)  ([a-z ]+)$", page)}
+    assert shown == {floor: names.split() for floor, names in FLOORS.items()}
+
+
+def test_the_files_of_the_reading_guide_are_there():
+    guide = (ROOT / "CONTRIBUTING.md").read_text().partition("### Reading the house")[2].partition("\nBudgets")[0]
+    named = re.findall(r"(?m)\| `([a-z_/]+\.py)` \|$", guide)
+    assert len(named) >= 10
+    assert [name for name in named if not (SOURCE / "polypref" / name).is_file()] == []
 
 
 def test_the_arrows_are_seen():
@@ -97,15 +163,17 @@ def test_the_arrows_are_seen():
     ("path", "planted"),
     [
         ("data/read.py", "import polypref.learners.protocol"),
-        ("data/read.py", "from polypref.features import protocol"),  # a sibling
+        ("data/read.py", "from polypref.worlds import people"),  # the same floor
         ("data/read.py", "from ..features.protocol import Encoder"),
         ("learners/x.py", "def fit():\n    from polypref.evaluation import compare"),
         ("learners/x.py", "from polypref.finetune import METHODS"),
-        ("finetune/x.py", "from polypref.learners import LEARNERS"),
         ("learners/x.py", "if TYPE_CHECKING:\n    from polypref import cli"),
         ("learners/x.py", "MODULE = 'polypref.evaluation'"),
         ("learners/x.py", "from polypref import read"),
-        ("policy/groups.py", "from polypref.policy.align import align"),
+        ("learners/x.py", "from polypref import __version__"),
+        ("groups/x.py", "from polypref.align import align"),
+        ("bounds/x.py", "from polypref.evaluation.cells import Cell"),
+        ("stats/x.py", "from polypref.artifact import save"),
         ("comparisons.py", "from polypref.artifact import save"),
         ("elsewhere.py", "from polypref.errors import PolyprefError"),  # not in the table at all
     ],
@@ -120,8 +188,8 @@ def test_a_planted_arrow_is_caught(path, planted):
         ("data/read.py", "from polypref.errors import InputError\nimport polars, polyprefix"),
         ("learners/x.py", "from polypref.features.protocol import Encoder\nfrom polypref.learners import protocol"),
         ("finetune/x.py", "from polypref.learners import validation\nfrom polypref.learners.protocol import Scorer"),
-        ("cli/x.py", "from polypref import __version__\nfrom polypref.evaluation import compare"),
-        ("policy/trainer.py", "from polypref.policy.history import History"),
+        ("cli/x.py", "from polypref.evaluation import compare"),
+        ("policy/trl.py", "from polypref.policy.history import History"),
     ],
 )
 def test_a_downward_arrow_is_not(path, allowed):

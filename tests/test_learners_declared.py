@@ -11,9 +11,9 @@ import pytest
 from contract_cases import ALIKE, BLIND, EACH, NAMES, Normal, Words, answers, each, fitted, personal
 from polypref.comparisons import Comparisons, Users, from_columns
 from polypref.data.split import split
-from polypref.data.worlds import simulate
 from polypref.learners import LEARNERS, load, margins, save
 from polypref.learners.protocol import PERSONAL, POPULATION, Adapts, Uncertain
+from polypref.worlds import simulate
 
 # --- the planted minority
 
@@ -180,9 +180,9 @@ def test_strangers_get_the_reward_that_most_judgements_agree_with():
 
 def test_the_scorer_says_what_the_solver_found():
     """Margins of the training rows: the served scorer against the fitted model, views of texts included."""
-    from polypref.learners import mixed, newton
+    from polypref.learners.bradley_terry import mixed, newton
+    from polypref.learners.bradley_terry.panel import Panel, scorer_margins
     from polypref.learners.inputs import Inputs
-    from polypref.learners.panel import Panel, scorer_margins
 
     train = planted().train
     panel = Panel.build(train, Inputs.fit(Words(), train, 8), 0.9)

@@ -12,9 +12,9 @@ import pytest
 
 from polypref.cli import main
 from polypref.comparisons import Comparisons, from_columns
-from polypref.data.findings import Finding
-from polypref.data.lint import Lint, clean, lint
-from polypref.data.lint_bias import rate
+from polypref.data.linting.bias import rate
+from polypref.data.linting.findings import Finding
+from polypref.data.linting.lint import Lint, clean, lint
 from polypref.data.read import Reading, ReadOptions, read
 
 REAL = Path(__file__).parents[2] / "shared" / "data"

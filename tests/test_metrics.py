@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from polypref.evaluation.intervals import difference
-from polypref.evaluation.metrics import METRICS, MIN_DECILE_ROWS, HeldOut, correctness, log_losses
+from polypref.stats.clusters import difference
+from polypref.stats.metrics import METRICS, MIN_DECILE_ROWS, HeldOut, correctness, log_losses
 
 
 def some_rows(

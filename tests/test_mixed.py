@@ -10,14 +10,15 @@ from scipy.optimize import minimize
 from contract_cases import Words
 from polypref.comparisons import from_columns
 from polypref.data.split import holdout
-from polypref.data.worlds import simulate
 from polypref.errors import NotConverged
-from polypref.learners import newton, ridge, validation
+from polypref.learners import validation
+from polypref.learners.bradley_terry import newton, ridge
+from polypref.learners.bradley_terry.mixed import Likeness, Problem, Variances, margins, objective, problem
+from polypref.learners.bradley_terry.panel import Panel
+from polypref.learners.bradley_terry.variances import Estimate, estimate
 from polypref.learners.hierarchical import _tune
 from polypref.learners.inputs import Inputs
-from polypref.learners.mixed import Likeness, Problem, Variances, margins, objective, problem
-from polypref.learners.panel import Panel
-from polypref.learners.variances import Estimate, estimate
+from polypref.worlds import simulate
 
 R, K, U = 12, 3, 4
 
@@ -155,7 +156,7 @@ def test_swapped_judgements_give_opposite_margins():
 
 
 def test_without_views_pairs_as_clusters_give_what_connected_texts_give(monkeypatch):
-    monkeypatch.setattr("polypref.learners.mixed.LARGEST", 4)
+    monkeypatch.setattr("polypref.learners.bradley_terry.mixed.LARGEST", 4)
     x_RK, judges, label_N, weight_N = rows(9)
     variances = prior(personal=0.0)
     joined = problem(x_RK, judges, label_N, weight_N, Likeness(0.0, K))

@@ -12,18 +12,18 @@ from scipy.optimize import minimize
 
 from contract_cases import Words, fitted, small
 from polypref.comparisons import Comparisons, Users
-from polypref.data.worlds import simulate
 from polypref.errors import NotEnoughData, SettingsError
-from polypref.evaluation.adapting import Cell, Job, read, run
-from polypref.evaluation.new_figures import CEILING, advice, gain_lines, table_lines
-from polypref.evaluation.new_users import _serves, named_routes, new_users
-from polypref.evaluation.newcomers import Newcomers, check, hold_out
-from polypref.evaluation.routes import ROUTES, FewShot, FewShotScorer, SimilarUser, SimilarUserScorer, _differences
 from polypref.learners import LEARNERS, Adapts
+from polypref.learners.few_shot import ROUTES, FewShot, FewShotScorer, SimilarUser, SimilarUserScorer, _differences
 from polypref.learners.hierarchical import HierarchicalScorer
 from polypref.learners.personalized import PersonalizedScorer
 from polypref.learners.pooled import Pooled
 from polypref.learners.protocol import PERSONAL, POPULATION, margins
+from polypref.newcomers.cells import Cell, Job, read, run
+from polypref.newcomers.hold_out import Newcomers, check, hold_out
+from polypref.newcomers.new_users import _serves, named_routes, new_users
+from polypref.newcomers.tables import CEILING, advice, gain_lines, table_lines
+from polypref.worlds import simulate
 
 
 @cache

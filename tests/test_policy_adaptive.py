@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from polypref.errors import ArtifactError
-from polypref.evaluation.policy_study import Arm, curves
 from polypref.policy import state
 from polypref.policy.advantages import Normalization, Normalizer
 from polypref.policy.history import Floats
+from polypref.studies.policy.study import Arm, curves
 
 ADAPTIVE = Normalization(baseline="group", adaptive=True)
 PROMPTS, SIZE = 8, 2

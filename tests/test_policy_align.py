@@ -17,15 +17,15 @@ pytest.importorskip("trl")
 
 from contract_cases import Words
 from judge_cases import save_judge
+from polypref.align import Task, align, groups_from, measured, questions
+from polypref.align.rewards import ScorerReward
 from polypref.cli.align import settings_from
 from polypref.comparisons import Comparisons, from_columns
-from polypref.data.worlds import simulate
 from polypref.errors import ArtifactError, CacheError, EncoderError, NotEnoughData, SettingsError
+from polypref.groups import from_mapping
 from polypref.learners import LEARNERS
-from polypref.policy.align import Task, align, groups_from, measured, questions
-from polypref.policy.groups import from_mapping
-from polypref.policy.rewards import ScorerReward
 from polypref.report.alignment import curves, page, summary
+from polypref.worlds import simulate
 
 RUN = {
     "per_device_train_batch_size": 8,
@@ -187,7 +187,7 @@ def test_a_file_where_the_folder_should_be(comparisons, group_of, scorers, model
 
 
 def test_settings_that_are_lists_are_lists() -> None:
-    from polypref.policy.align.trainer import _ensure_kind
+    from polypref.align.trainer import _ensure_kind
 
     _ensure_kind("include_for_metrics", ["inputs"], list[str])
     _ensure_kind("report_to", "none", None | str | list[str])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from polypref.policy.advantages import PAPER
-from polypref.policy.bandit import ACTIONS, CONTEXT, SETTINGS, Policy, Run, Setting, Step, World, train
 from polypref.policy.drift import DriftAlarm
-from polypref.policy.methods import METHODS, PGRPO, MaxMin, batch, dr_grpo, grpo, reinforce
+from polypref.studies.policy.bandit import ACTIONS, CONTEXT, SETTINGS, Policy, Run, Setting, Step, World, train
+from polypref.studies.policy.methods import METHODS, PGRPO, MaxMin, batch, dr_grpo, grpo, reinforce
 
 SEEDS = np.arange(3)
 

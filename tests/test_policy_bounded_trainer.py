@@ -21,8 +21,8 @@ from polypref.errors import ArtifactError, InputError, SettingsError
 pytest.importorskip("trl")
 
 from policy_cases import config, liked, rows, short, trainer, weights
-from polypref.policy import bounded_trainer as module
 from polypref.policy import state
+from polypref.policy import trl_bounded as module
 from polypref.policy.advantages import Normalizer, Prompts
 from polypref.policy.bounded import EVERYONE, Bound, Guard
 

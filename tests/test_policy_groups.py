@@ -12,9 +12,9 @@ import pytest
 from polypref.cli import main
 from polypref.comparisons import Comparisons, Users
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
-from polypref.policy.groups import Discovery, Grouping, discover, from_attribute, from_mapping
-from polypref.policy.groups.discovery import Row, choose, derived
-from polypref.policy.groups.mixture import Problem, Scales, Votes, worth
+from polypref.groups import Discovery, Grouping, discover, from_attribute, from_mapping
+from polypref.groups.discovery import Row, choose, derived
+from polypref.groups.mixture import Problem, Scales, Votes, worth
 from recovery_worlds import Normal, judged
 
 USERS, EACH = 60, 30

@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 
 from contract_cases import Words
+from polypref.align.rewards import ScorerReward, text_of
 from polypref.comparisons import from_columns
-from polypref.data.worlds import simulate
 from polypref.errors import InputError
 from polypref.learners import LEARNERS
 from polypref.learners.protocol import Scorer
-from polypref.policy.rewards import ScorerReward, text_of
+from polypref.worlds import simulate
 from test_cache import Fake
 
 

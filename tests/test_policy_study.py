@@ -19,12 +19,13 @@ import pytest
 
 from polypref.cli import main
 from polypref.errors import ArtifactError, CacheError, PolyprefError
-from polypref.evaluation import policy_language, progress
-from polypref.evaluation.policy_language import Tastes
-from polypref.evaluation.policy_study import PLANS, Arm, Study, arms, curves, language_arms, study
+from polypref.evaluation import progress
 from polypref.evaluation.progress import Progress
-from polypref.policy import bandit
 from polypref.report.policy import chart, markdown
+from polypref.studies.policy import bandit
+from polypref.studies.policy import language as policy_language
+from polypref.studies.policy.language import Tastes
+from polypref.studies.policy.study import PLANS, Arm, Study, arms, curves, language_arms, study
 
 QUICK = Study(("bandit",), quick=True, seeds=3, workers=2)
 

@@ -22,7 +22,7 @@ pytest.importorskip("trl")
 import policy_cases as cases
 from policy_cases import config, liked, rows, short, trainer, weights
 from polypref.policy import state
-from polypref.policy import trainer as module
+from polypref.policy import trl as module
 from polypref.policy.advantages import EPSILON, PAPER, Normalizer
 
 CASES = Path(cases.__file__)
@@ -335,6 +335,6 @@ def test_a_trl_that_has_moved_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_without_trl_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trl", None)
-    monkeypatch.delitem(sys.modules, "polypref.policy.trainer")
+    monkeypatch.delitem(sys.modules, "polypref.policy.trl")
     with pytest.raises(MissingExtra, match=r"pip install 'polypref\[policy\]'"):
-        importlib.import_module("polypref.policy.trainer")
+        importlib.import_module("polypref.policy.trl")

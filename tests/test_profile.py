@@ -13,9 +13,9 @@ from polypref.comparisons import from_columns
 from polypref.profile import minority_users, profile, room
 from polypref.profile.consistency import consistency
 from polypref.profile.disagreement import Side, disagreement, is_high
-from polypref.profile.estimate import against_null, clustered_proportion, proportion, wilson
 from polypref.profile.minorities import minorities
 from polypref.profile.votes import votes
+from polypref.stats.estimate import against_null, clustered_proportion, proportion, wilson
 from profile_people import crowd, judged, panel
 
 

@@ -13,7 +13,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from polypref.cli import main
-from polypref.data.lint import lint
+from polypref.data.linting.lint import lint
 from polypref.data.published import PUBLISHED
 from polypref.data.published.personalllm import PersonalLLM
 from polypref.data.published.psoups import COUNTS, INSTRUCTIONS, PSoups

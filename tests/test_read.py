@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polypref.comparisons import from_columns
-from polypref.data import mapped, textfiles
+from polypref.data import mapped
+from polypref.data.files import textfiles
+from polypref.data.files.sources import expand
 from polypref.data.mapped import map_texts
 from polypref.data.pool import KeyTable, TextTable
 from polypref.data.read import ReadOptions, read
-from polypref.data.sources import expand
 from polypref.errors import InputError, SettingsError
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -285,7 +286,7 @@ def test_hub_files_are_read_like_local_ones(tmp_path, monkeypatch):
             assert (repo_id, repo_type, revision) == ("a/b", "dataset", "main")
             return str(tmp_path / filename)
 
-    monkeypatch.setattr("polypref.data.hub.hub", Hub)
+    monkeypatch.setattr("polypref.data.files.hub.hub", Hub)
     data = rows(20)
     write(tmp_path / "one.jsonl.gz", data[:10])
     write(tmp_path / "two.jsonl.gz", data[10:])

@@ -12,9 +12,10 @@ import polars as pl
 import pytest
 
 from polypref import report
+from polypref import wording as words
 from polypref.errors import CacheError
 from polypref.evaluation import compare
-from polypref.report import figures, words
+from polypref.report import figures
 from polypref.report.arms import placebo_section
 from polypref.report.described import measure
 from polypref.report.people import people_section, tidy

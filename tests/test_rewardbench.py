@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polypref.data.ability import Suite, read_suite
+from polypref.data.benchmarks import Suite, read_suite
 from polypref.errors import InputError
-from polypref.evaluation.rewardbench import PRIOR_SETS, V1, Benchmark, other_counts, own_sections, scheme_of, v1, v2
+from polypref.tax.rewardbench import PRIOR_SETS, V1, Benchmark, other_counts, own_sections, scheme_of, v1, v2
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SUBSETS = [

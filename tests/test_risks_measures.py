@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from polypref.errors import NotEnoughData
-from polypref.evaluation.risks.filter_bubble import counts, effective_number, filter_bubble
-from polypref.evaluation.risks.homogenisation import diet_likeness, overlap
-from polypref.evaluation.risks.inertia import answers_to_flip, half_life
-from polypref.evaluation.risks.manipulation import shortfall, targeting_gap
-from polypref.evaluation.risks.sycophancy import false_congruent
+from polypref.studies.risks.filter_bubble import counts, effective_number, filter_bubble
+from polypref.studies.risks.homogenisation import diet_likeness, overlap
+from polypref.studies.risks.inertia import answers_to_flip, half_life
+from polypref.studies.risks.manipulation import shortfall, targeting_gap
+from polypref.studies.risks.sycophancy import false_congruent
 
 # --- filter bubble
 

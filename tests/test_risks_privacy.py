@@ -10,8 +10,8 @@ from scipy.stats import norm
 
 from polypref.comparisons import from_columns
 from polypref.errors import NotEnoughData, SettingsError
-from polypref.evaluation.risks.differential_privacy import clipped_mean, delta_of, dp_mean, noise
-from polypref.evaluation.risks.privacy import (
+from polypref.studies.risks.differential_privacy import clipped_mean, delta_of, dp_mean, noise
+from polypref.studies.risks.privacy import (
     as_strangers,
     auc,
     calibrated,
@@ -23,8 +23,8 @@ from polypref.evaluation.risks.privacy import (
     tpr_at,
     votes,
 )
-from polypref.evaluation.risks.privacy_figures import fixture, learnt, shared_mean, vectors
-from polypref.evaluation.risks.settings import SlowRisks
+from polypref.studies.risks.privacy_figures import fixture, learnt, shared_mean, vectors
+from polypref.studies.risks.settings import SlowRisks
 
 HOW = SlowRisks(seeds=1, private_users=30, each=24, pairs=4)
 

@@ -7,11 +7,11 @@ import pytest
 
 from polypref.comparisons import Comparisons
 from polypref.data.split import split
-from polypref.data.worlds import simulate
 from polypref.errors import SettingsError
 from polypref.evaluation import compare
 from polypref.evaluation.budgets import training_rows
 from polypref.evaluation.cells import Cell
+from polypref.worlds import simulate
 
 
 @pytest.fixture(scope="module")

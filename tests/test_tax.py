@@ -16,12 +16,12 @@ import pytest
 from polypref import features
 from polypref.cli import main
 from polypref.comparisons import Comparisons, IntArray, Responses, from_columns
-from polypref.data.ability import Suite, read_suite
+from polypref.data.benchmarks import Suite, read_suite
 from polypref.errors import Diverged, NotEnoughData, SettingsError
-from polypref.evaluation.tax import Row, against, measure
-from polypref.evaluation.tax_arms import Arms, Task, fit_arms, population_name
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores
 from polypref.report.tax import page, summary
+from polypref.tax.arms import Arms, Task, fit_arms, population_name
+from polypref.tax.measure import Row, against, measure
 from test_fit_score import Words
 
 USERS = [f"u{n}" for n in range(12)]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from polypref.evaluation.figures import evidence
-from polypref.evaluation.intervals import unseen_share
+from polypref.evaluation.measure import evidence
 from polypref.evaluation.verdict import ENOUGH_HELD_OUT, MARGIN, Evidence, verdict
+from polypref.stats.clusters import unseen_share
 
 
 def gain(learner: str, value: float, se: float, df: float = 200, **more) -> dict:

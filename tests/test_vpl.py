@@ -11,11 +11,12 @@ import torch
 
 from contract_cases import Words, answers
 from polypref.comparisons import Comparisons
-from polypref.data.worlds import simulate
 from polypref.errors import Diverged
-from polypref.learners import LEARNERS, vpl_network
+from polypref.learners import LEARNERS
 from polypref.learners.protocol import POPULATION
+from polypref.learners.training import vpl_network
 from polypref.learners.vpl import VPL, VPLScorer, annealed, guidance
+from polypref.worlds import simulate
 
 
 def parameters(inputs: int, latent: int, hidden: int) -> dict[str, torch.Tensor]:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from polypref.data.worlds import STYLES, WORLDS, simulate
-from polypref.data.worlds.text import FEWEST_WORDS, MOST_WORDS, prompts, topics, write
 from polypref.errors import SettingsError
+from polypref.worlds import STYLES, WORLDS, simulate
+from polypref.worlds.text import FEWEST_WORDS, MOST_WORDS, prompts, topics, write
 
 NAMES = sorted(WORLDS)
 

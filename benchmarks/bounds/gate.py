@@ -18,7 +18,7 @@ from polypref.bounds.gate import Limits
 from polypref.bounds.safety import strangers
 from polypref.bounds.slates import read_slates
 from polypref.cli.bounds import safety_from
-from polypref.evaluation.naming import load
+from polypref.scorers import load
 
 LOOKS = 30
 

@@ -17,14 +17,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from polypref.artifact import write_json
-from polypref.data.lint import clean, lint
+from polypref.data.linting.lint import clean, lint
 from polypref.data.read import read
 from polypref.evaluation.cohorts import keep_users
-from polypref.evaluation.risks import RISKS, SlowRisks, slow_risks
-from polypref.evaluation.risks.privacy import as_strangers, membership, rank_one
 from polypref.features import encoder as encoder_by_name
 from polypref.learners import LEARNERS
 from polypref.learners.hierarchical import Hierarchical
+from polypref.studies.risks import RISKS, SlowRisks, slow_risks
+from polypref.studies.risks.privacy import as_strangers, membership, rank_one
 
 
 def number(value: float | None) -> str:

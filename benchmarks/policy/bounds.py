@@ -32,15 +32,15 @@ import polars as pl
 
 from polypref.bounds.retain import Retain, with_anchors
 from polypref.comparisons import Comparisons, from_columns
-from polypref.evaluation.intervals import mean_with_half
 from polypref.features import encoder
 from polypref.learners.individual import Individual
 from polypref.learners.protocol import Scorer, margins
-from polypref.policy import methods
 from polypref.policy.advantages import PAPER, Normalization, Normalizer
-from polypref.policy.bandit import ACTIONS, CONTEXT, Method, Run, Setting, Step, World, train
 from polypref.policy.bounded import Bound, Guard, bounded_advantages, judged
 from polypref.policy.history import Floats
+from polypref.stats.clusters import mean_with_half
+from polypref.studies.policy import methods
+from polypref.studies.policy.bandit import ACTIONS, CONTEXT, Method, Run, Setting, Step, World, train
 
 PENALTY = 3.0
 UNSAFE_K = np.arange(ACTIONS) < 2

@@ -35,15 +35,15 @@ from scipy.stats import t as student
 from sklearn.metrics import adjusted_rand_score
 
 from polypref.comparisons import Comparisons
-from polypref.data.lint import clean, lint
+from polypref.data.linting.lint import clean, lint
 from polypref.data.read import read
 from polypref.features import encoder
+from polypref.groups import Grouping, discover
+from polypref.groups.discover import numbered
+from polypref.groups.discovery import folds, search, standard_error
+from polypref.groups.mixture import Problem, alone
 from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.likelihood import surprise
-from polypref.policy.groups import Grouping, discover
-from polypref.policy.groups.discover import numbered
-from polypref.policy.groups.discovery import folds, search, standard_error
-from polypref.policy.groups.mixture import Problem, alone
 from recovery_worlds import Normal, judged
 
 USERS, GROUPS, DRAWS = 200, 3, 1000

@@ -50,7 +50,7 @@ def trained(kind: str, model: Path, completions: int, steps: int, **settings: An
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    from polypref.policy.trainer import PGRPOConfig, PGRPOTrainer
+    from polypref.policy.trl import PGRPOConfig, PGRPOTrainer
 
     host, config = (PGRPOTrainer, PGRPOConfig) if kind == "P-GRPO" else (GRPOTrainer, GRPOConfig)
     args = config(
@@ -79,7 +79,7 @@ def own_part(model: Path, completions: int, steps: int, **settings: Any) -> tupl
     """Seconds of each step spent in P-GRPO's own code, and in generating, scoring and advantages altogether."""
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    from polypref.policy.trainer import PGRPOTrainer
+    from polypref.policy.trl import PGRPOTrainer
 
     spent = {PGRPOTrainer: [0.0], GRPOTrainer: [0.0]}
 

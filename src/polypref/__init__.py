@@ -21,17 +21,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal to PUBLIC
+    __version__: str
     from polypref.comparisons import Comparisons, Responses, Users, from_columns
-    from polypref.data.lint import clean, lint
+    from polypref.data.linting.lint import clean, lint
     from polypref.data.read import ReadOptions, read
-    from polypref.data.worlds import WORLDS, simulate
     from polypref.errors import PolyprefError
     from polypref.evaluation.comparison import compare
-    from polypref.evaluation.naming import load
     from polypref.features import encoder
     from polypref.learners import LEARNERS, save
-
-__version__ = "0.1.0"
+    from polypref.scorers import load
+    from polypref.worlds import WORLDS, simulate
 
 PUBLIC: dict[str, str] = {
     "Comparisons": "polypref.comparisons",
@@ -40,16 +39,16 @@ PUBLIC: dict[str, str] = {
     "ReadOptions": "polypref.data.read",
     "Responses": "polypref.comparisons",
     "Users": "polypref.comparisons",
-    "WORLDS": "polypref.data.worlds",
-    "clean": "polypref.data.lint",
+    "WORLDS": "polypref.worlds",
+    "clean": "polypref.data.linting.lint",
     "compare": "polypref.evaluation.comparison",
     "encoder": "polypref.features",
     "from_columns": "polypref.comparisons",
-    "lint": "polypref.data.lint",
-    "load": "polypref.evaluation.naming",
+    "lint": "polypref.data.linting.lint",
+    "load": "polypref.scorers",
     "read": "polypref.data.read",
     "save": "polypref.learners",
-    "simulate": "polypref.data.worlds",
+    "simulate": "polypref.worlds",
 }
 
 __all__ = [
@@ -74,6 +73,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("polypref")
     if name not in PUBLIC:
         raise AttributeError(f"module 'polypref' has no attribute {name!r}; public names: {', '.join(PUBLIC)}")
     value = getattr(import_module(PUBLIC[name]), name)

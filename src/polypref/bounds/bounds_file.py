@@ -29,12 +29,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from polypref import __version__
 from polypref.artifact import write_json
 from polypref.bounds.calibrate import Target, Threshold, calibrate
 from polypref.bounds.gate import Bounded, Gate, Limits
@@ -293,7 +293,7 @@ def calibrate_file(file: BoundsFile, safety: Answers, slates: Slates) -> Calibra
         "slates": slates.content_hash,
         "unsafe": sorted(set(slates.responses.keys_R[slates.response_C[slates.unsafe_C]].tolist())),
         "probe": asked.probe(),
-        "versions": {"polypref": __version__},
+        "versions": {"polypref": version("polypref")},
     }
     try:
         write_json(file.calibration, {**content, "hash": _hash(content)})

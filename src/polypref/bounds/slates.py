@@ -23,10 +23,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import BoolArray, IntArray, Responses, from_columns
-from polypref.data import values
-from polypref.data.ability import Suite, read_suite
-from polypref.data.problems import Tally, shown
-from polypref.data.sources import expand, open_source
+from polypref.data.benchmarks import Suite, read_suite
+from polypref.data.files.sources import expand, open_source
+from polypref.data.linting.problems import Tally, shown
+from polypref.data.rows import values
 from polypref.errors import InputError, SettingsError
 
 Floats = NDArray[np.float64]

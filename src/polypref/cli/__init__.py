@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from polypref import __version__
 from polypref.errors import PolyprefError, unknown_name
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -69,7 +68,9 @@ def _dispatch(arguments: list[str]) -> int:
         print(overview())
         return 0
     if name in ("-V", "--version"):
-        print(f"polypref {__version__}")
+        from importlib.metadata import version
+
+        print(f"polypref {version('polypref')}")
         return 0
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)

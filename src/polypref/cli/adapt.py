@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from polypref.cli.shared import Columns, EncoderName, Files, Ties, cleaned, ensure_files, reading_of
-from polypref.evaluation.new_settings import NewSettings
+from polypref.newcomers.settings import NewSettings
 
 if TYPE_CHECKING:
     from polypref.errors import SettingsError
-    from polypref.evaluation.new_users import NewUsers
     from polypref.learners.protocol import Scorer
+    from polypref.newcomers.new_users import NewUsers
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Adapt(NewSettings):
         return self._compare()
 
     def _compare(self) -> int:
-        from polypref.evaluation.new_users import named_routes, new_users
         from polypref.features import encoder
+        from polypref.newcomers.new_users import named_routes, new_users
 
         started = time.perf_counter()
         named_routes(self.learners)  # misspelt names are told before a long file is read
@@ -68,8 +68,8 @@ class Adapt(NewSettings):
 
     def _teach(self, folder: Path) -> int:
         from polypref.errors import InputError
-        from polypref.evaluation.naming import load
         from polypref.learners import Adapts
+        from polypref.scorers import load
 
         scorer = load(folder)
         comparisons = cleaned(reading_of(self))
@@ -122,7 +122,7 @@ def _some(ids: list[str], most: int = 5) -> str:
 
 def show(found: NewUsers) -> None:
     """Print what to use at each size, then accuracy and gains as Markdown tables."""
-    from polypref.evaluation.new_figures import advice, gain_lines, table_lines
+    from polypref.newcomers.tables import advice, gain_lines, table_lines
 
     content = found.content
     data, seeds = content["data"], content["settings"]["seeds"]

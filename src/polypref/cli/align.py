@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from polypref.cli.files import write
 from polypref.cli.shared import Columns, Files, Ties, cleaned, ensure_files, reading_of
+from polypref.files import write
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Align:
 
     def run(self) -> int:
         """Read, load, train, measure, write and print."""
-        from polypref.evaluation.naming import load
+        from polypref.align import Task, align, groups_from
         from polypref.evaluation.progress import counting
-        from polypref.policy.align import Task, align, groups_from
         from polypref.report.alignment import page, summary
+        from polypref.scorers import load
 
         ensure_files(self, "align FILE --model DIR --scorer DIR --groups DIR")
         inputs = {"files": " ".join(self.files), "scorer": str(self.scorer), "judge": str(self.judge or "none")}

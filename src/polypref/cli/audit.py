@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import arg
 
-from polypref.cli.files import write
 from polypref.cli.shared import Columns, Ties, cleaned, reading_of
+from polypref.files import write
 
 if TYPE_CHECKING:
     from polypref.bounds.audit import Case
@@ -66,17 +66,18 @@ class Audit:
 
     def run(self) -> int:
         """Load, attack, write, print the verdict."""
-        from polypref import __version__
+        from importlib.metadata import version
+
         from polypref.artifact import write_json
         from polypref.bounds.audit import audit
-        from polypref.evaluation.encoded import made
+        from polypref.features.encoded import made
         from polypref.report.audit import page, summary
 
         started = time.perf_counter()
         made(self.out)
         case, facts = self._case()
         found = audit(case, lambda what: print(f"polypref: {what}", file=sys.stderr, flush=True))
-        facts |= {"seconds": round(time.perf_counter() - started, 1), "versions": {"polypref": __version__}}
+        facts |= {"seconds": round(time.perf_counter() - started, 1), "versions": {"polypref": version("polypref")}}
         found = {"schema": 1, **found, **facts}
         write(self.out / "audit.html", page(found).encode())
         write_json(self.out / "audit.json", found)
@@ -89,8 +90,8 @@ class Audit:
         from polypref.bounds.bounds_file import load_bounds, refuse_seen
         from polypref.cli.bounds import safety_from, slates_from
         from polypref.errors import SettingsError
-        from polypref.evaluation.naming import load
         from polypref.learners.saved import encoder_for, read_facts
+        from polypref.scorers import load
 
         for name in ("tested", "recalibrations", "vectors"):
             if getattr(self, name) < 100:

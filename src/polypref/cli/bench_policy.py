@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from polypref.cli.files import write
+from polypref.files import write
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class BenchPolicy:
     def run(self) -> int:
         """Run the arms that are not stored, write and print the tables."""
         from polypref.errors import MissingExtra
-        from polypref.evaluation.policy_study import Study, study
         from polypref.evaluation.results import cores
         from polypref.report.policy import chart, markdown
+        from polypref.studies.policy.study import Study, study
 
         if "language model" in self.learners and find_spec("trl") is None:
             raise MissingExtra("bench-policy's language model (or choose --learners bandit)", "policy")

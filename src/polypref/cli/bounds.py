@@ -120,8 +120,8 @@ class Bounds:
         from polypref.bounds.adversaries import pairs_of, vertices
         from polypref.bounds.bounds_file import refuse_seen
         from polypref.bounds.safety import Safety, strangers
-        from polypref.evaluation.naming import load
         from polypref.learners.protocol import Mixes
+        from polypref.scorers import load
 
         slates = slates_from(self.slates, self.part, "certify")
         pairs = pairs_of(slates)
@@ -166,10 +166,10 @@ class Bounds:
         from polypref.bounds.bounds_file import load_bounds
         from polypref.bounds.explain import explained
         from polypref.cli.score import ROLES, rows_of
-        from polypref.data.layouts import find_columns, parse_columns
-        from polypref.data.sources import open_source
+        from polypref.data.files.sources import open_source
+        from polypref.data.rows.layouts import find_columns, parse_columns
         from polypref.errors import SettingsError
-        from polypref.evaluation.naming import load
+        from polypref.scorers import load
 
         if self.questions is None:
             raise SettingsError("explain needs the rows to explain: --questions FILE, with user_id, prompt, response.")
@@ -204,7 +204,7 @@ def safety_from(file: BoundsFile) -> Answers:
     """The safety scorer that the bounds name: a detector, or any saved scorer."""
     from polypref.bounds.detector import Detector
     from polypref.errors import SettingsError
-    from polypref.evaluation.naming import load
+    from polypref.scorers import load
 
     folder = file.safety
     if not (folder / "manifest.json").exists():

@@ -12,7 +12,7 @@ from polypref.cli.shared import Columns, Files, Ties
 from polypref.errors import NotEnoughData
 
 if TYPE_CHECKING:
-    from polypref.data.lint import Lint
+    from polypref.data.linting.lint import Lint
     from polypref.data.read import Reading
 
 
@@ -35,9 +35,9 @@ class Check:
 
     def run(self) -> int:
         """Read, lint, print."""
-        from polypref.data.layouts import parse_columns
-        from polypref.data.lint import lint
+        from polypref.data.linting.lint import lint
         from polypref.data.read import ReadOptions, read
+        from polypref.data.rows.layouts import parse_columns
 
         options = ReadOptions(columns=parse_columns(self.columns), ties=self.ties, rating_gap=self.rating_gap)
         reading = read(self.files, options)
@@ -91,7 +91,7 @@ def summarise(reading: Reading, found: Lint) -> dict[str, Any]:
 
 def show(summary: dict[str, Any], reading: Reading) -> None:
     """Print the summary: a table on a terminal, tab-separated lines otherwise."""
-    from polypref.data.problems import counted
+    from polypref.data.linting.problems import counted
 
     sizes = ", ".join(counted(summary[name], name) for name in ("judgements", "users", "prompts", "responses", "ties"))
     print(f"{', '.join(summary['files'])}: {counted(summary['rows_read'], 'rows')}; {sizes}")
@@ -115,7 +115,7 @@ def show(summary: dict[str, Any], reading: Reading) -> None:
 
 
 def _cells(finding: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    from polypref.data.problems import counted
+    from polypref.data.linting.problems import counted
 
     share = f"{finding['count']:,} of {counted(finding['total'], finding['unit'])}"
     return finding["name"], share, finding["action"], finding["text"], finding["example"]

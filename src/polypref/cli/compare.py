@@ -45,7 +45,7 @@ class Compare(Settings):
         """Read, lint, compare, write the report, print the verdict and the table."""
         started = time.perf_counter()
         from polypref.cli.check import remarks
-        from polypref.data.lint import clean, lint
+        from polypref.data.linting.lint import clean, lint
         from polypref.evaluation import compare
         from polypref.evaluation.comparison import named_learners
         from polypref.features import encoder
@@ -97,7 +97,7 @@ def show(results: Results, dropped: list[tuple[str, int, str]]) -> None:
     """Print the verdict, what was compared and the table: a table on a terminal, tab-separated lines otherwise."""
     from rich.console import Console
 
-    from polypref.data.problems import counted
+    from polypref.data.linting.problems import counted
 
     content = results.content
     data, split = content["data"], content["split"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import arg
 
-from polypref.cli.files import encoded, refuse_suffix, refuse_to_replace, write
+from polypref.files import encoded, refuse_suffix, refuse_to_replace, write
 
 if TYPE_CHECKING:
     from polypref.data.published import Adapter, Converted

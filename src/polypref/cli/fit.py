@@ -42,13 +42,13 @@ class Fit:
         """Read, drop what the linter drops, fit, save."""
         from polypref.artifact import ensure_replaceable, write_json
         from polypref.cli.check import remarks
-        from polypref.data.problems import counted
+        from polypref.data.linting.problems import counted
         from polypref.data.split import choose_rule
         from polypref.errors import CacheError
-        from polypref.evaluation.naming import learner
         from polypref.features import encoder
         from polypref.learners import save
         from polypref.learners.saved import FACTS
+        from polypref.scorers import learner
 
         ensure_files(self, "fit FILE --out DIR")
         ensure_replaceable(self.out, "scorer")
@@ -97,7 +97,7 @@ class Fit:
 
 def ensure_fittable(comparisons: Comparisons) -> None:
     """Raise NotEnoughData for judgements that no learner can learn from."""
-    from polypref.data.lint import ensure_learnable
+    from polypref.data.linting.lint import ensure_learnable
     from polypref.errors import NotEnoughData
 
     ensure_learnable(comparisons)

@@ -12,7 +12,7 @@ from polypref.cli.shared import Columns, EncoderName, Files, Ties, cleaned, ensu
 
 if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
-    from polypref.policy.groups import Grouping
+    from polypref.groups import Grouping
 
 LISTED = "groups.jsonl"  # beside the saved grouping: user_id, group, share
 
@@ -22,7 +22,7 @@ class Groups:
     """Say who belongs together, and save it for P-GRPO: docs/groups.md.
 
     Without --attribute, groups are discovered: people whose judgements one reward explains. How many there are is
-    chosen on held-out judgements, and may be one: no groups. Writes a folder that polypref.policy.groups.Grouping.load
+    chosen on held-out judgements, and may be one: no groups. Writes a folder that polypref.groups.Grouping.load
     reads, with groups.jsonl in it: user_id, group, share.
     """
 
@@ -46,8 +46,8 @@ class Groups:
     def run(self) -> int:
         """Read, drop what the linter drops, group, save, say what was found."""
         from polypref.artifact import ensure_replaceable
-        from polypref.cli.files import encoded, write
         from polypref.errors import SettingsError
+        from polypref.files import encoded, write
 
         ensure_files(self, "groups FILE --out DIR")
         ensure_replaceable(self.out, "grouping")
@@ -63,7 +63,7 @@ class Groups:
 
     def _grouping(self, comparisons: Comparisons) -> Grouping:
         from polypref.features import encoder
-        from polypref.policy.groups import Discovery, discover, from_attribute
+        from polypref.groups import Discovery, discover, from_attribute
 
         if self.attribute is not None:
             return from_attribute(comparisons.users, self.attribute)
@@ -73,7 +73,7 @@ class Groups:
 
 def _show(grouping: Grouping, comparisons: Comparisons) -> None:
     """The finding in a sentence, groups with their sizes, and what each number of groups predicted."""
-    from polypref.data.problems import counted
+    from polypref.data.linting.problems import counted
 
     known = dict.fromkeys([*grouping.names, "unknown"], 0)
     for name in grouping.of(comparisons.users.ids):

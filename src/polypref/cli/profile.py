@@ -57,7 +57,7 @@ class Profile:
 
 def _show(result: profiles.Profile, name: str, left_out: int) -> None:
     """Sentences, table and the Table 2 row; a rich table on a terminal, aligned plain lines elsewhere."""
-    from polypref.data.problems import counted
+    from polypref.data.linting.problems import counted
 
     s = result.sizes
     ties = f" ({s['ties']:,} of them ties)" if s["ties"] else ""

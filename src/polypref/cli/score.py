@@ -18,7 +18,7 @@ import tyro
 if TYPE_CHECKING:
     import polars as pl
 
-    from polypref.data.sources import Source
+    from polypref.data.files.sources import Source
     from polypref.learners.protocol import Scorer
 
 ROLES = ("user_id", "prompt", "response")
@@ -46,9 +46,9 @@ class Score:
 
     def run(self) -> int:
         """Load the scorer, then read, score and write batch by batch."""
-        from polypref.data.layouts import find_columns, parse_columns
-        from polypref.data.sources import open_source
-        from polypref.evaluation.naming import load
+        from polypref.data.files.sources import open_source
+        from polypref.data.rows.layouts import find_columns, parse_columns
+        from polypref.scorers import load
 
         scorer = load(self.scorer, self.encoder)
         source = open_source(self.file)
@@ -64,8 +64,8 @@ def rows_of(source: Source, names: dict[str, str]) -> Iterator[pl.DataFrame]:
 
     Raises InputError at the first row that cannot be scored: answers have to line up with rows.
     """
-    from polypref.data.formats import response_rows
-    from polypref.data.problems import Tally
+    from polypref.data.linting.problems import Tally
+    from polypref.data.rows.formats import response_rows
     from polypref.errors import InputError
 
     tally = Tally()

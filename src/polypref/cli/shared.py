@@ -69,14 +69,14 @@ def ensure_files(command: Reads, usage: str) -> None:
 
 def reading_of(command: Reads) -> Reading:
     """The command's files, read in the columns that it names."""
-    from polypref.data.layouts import parse_columns
     from polypref.data.read import ReadOptions, read
+    from polypref.data.rows.layouts import parse_columns
 
     return read(command.files, ReadOptions(columns=parse_columns(command.columns), ties=command.ties))
 
 
 def cleaned(reading: Reading) -> Comparisons:
     """Without what the linter drops."""
-    from polypref.data.lint import clean, lint
+    from polypref.data.linting.lint import clean, lint
 
     return clean(reading, lint(reading))

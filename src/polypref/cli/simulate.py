@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from polypref.cli.files import encoded, refuse_suffix, refuse_to_replace, write
+from polypref.files import encoded, refuse_suffix, refuse_to_replace, write
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Simulate:
 
     def run(self) -> int:
         """Simulate, write, say what was written."""
-        from polypref.data.worlds import simulate
+        from polypref.worlds import simulate
 
         refuse_suffix(self.out)
         refuse_to_replace(self.out, self.force)

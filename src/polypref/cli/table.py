@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
-from polypref.cli.files import write
+from polypref.files import write
 
 Folders = Annotated[
     tuple[str, ...],

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from polypref.cli.files import write
 from polypref.cli.shared import Columns, EncoderName, Ties, cleaned, ensure_files, reading_of
+from polypref.files import write
 
 if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
-    from polypref.evaluation.tax_arms import Arms
+    from polypref.tax.arms import Arms
 
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")]
 
@@ -71,14 +71,14 @@ class Tax:
         """Read, fit or load, measure, write and print."""
         started = time.perf_counter()
         from polypref.artifact import write_json
-        from polypref.data.ability import read_suite
+        from polypref.data.benchmarks import read_suite
         from polypref.errors import CacheError, SettingsError
-        from polypref.evaluation.encoded import made
-        from polypref.evaluation.rewardbench import scheme_of
-        from polypref.evaluation.tax import measure
-        from polypref.evaluation.tax_arms import Task
+        from polypref.features.encoded import made
         from polypref.learners.saved import read_facts
         from polypref.report.tax import page, summary
+        from polypref.tax.arms import Task
+        from polypref.tax.measure import measure
+        from polypref.tax.rewardbench import scheme_of
 
         ensure_files(self, "tax SUITE --prefs FILE --out DIR")
         if (self.scorer is None) != (self.pooled is None):
@@ -106,8 +106,8 @@ class Tax:
         return 0
 
     def _arms(self, comparisons: Comparisons) -> Arms:
-        from polypref.evaluation.tax_arms import base_scorer, fit_arms, load_arms
         from polypref.features import encoder
+        from polypref.tax.arms import base_scorer, fit_arms, load_arms
 
         base = base_scorer(self.base) if self.base else None
         if self.scorer is not None and self.pooled is not None:

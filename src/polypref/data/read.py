@@ -11,14 +11,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray
-from polypref.data import chat, convert, values
-from polypref.data.attributes import Attributes
-from polypref.data.convert import pair_ratings
-from polypref.data.formats import canonical
-from polypref.data.layouts import Layout, find_layout
+from polypref.data.files.sources import Source, expand, open_source
+from polypref.data.linting.problems import RowProblem, Tally, shown
 from polypref.data.pool import SPILL_BYTES, KeyTable, Pool
-from polypref.data.problems import RowProblem, Tally, shown
-from polypref.data.sources import Source, expand, open_source
+from polypref.data.rows import chat, convert, values
+from polypref.data.rows.attributes import Attributes
+from polypref.data.rows.convert import pair_ratings
+from polypref.data.rows.formats import canonical
+from polypref.data.rows.layouts import Layout, find_layout
 from polypref.errors import InputError, NotEnoughData, SettingsError
 
 Int8Array = NDArray[np.int8]

@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 
 from polypref.comparisons import Comparisons
-from polypref.data.lint import ensure_learnable
+from polypref.data.linting.lint import ensure_learnable
 from polypref.data.split import RULES, TEST_SHARE, VALID_SHARE, Rule, choose_rule
 from polypref.errors import SettingsError, unknown_name
 from polypref.evaluation import results as written
 from polypref.evaluation.cells import Job
 from polypref.evaluation.cohorts import Kept, keep_users
-from polypref.evaluation.encoded import encode_once, made
-from polypref.evaluation.figures import measure, run_arms
+from polypref.evaluation.measure import measure, run_arms
 from polypref.evaluation.results import Results
 from polypref.evaluation.settings import Settings, with_overrides
 from polypref.features import encoder as encoder_by_name
-from polypref.features.progress import silent
+from polypref.features.encoded import encode_once, made
 from polypref.features.protocol import Encoder
 from polypref.learners.protocol import Learner
+from polypref.progress import silent
 
 # Gains need a population learner; where texts come back in test pairs, the one that remembers them is the fair one.
 POPULATION = ("pooled", "pooled-effects")
@@ -97,8 +97,8 @@ def named_learners(learners: Sequence[str] | Mapping[str, Learner] | None) -> di
         if not learners:
             raise SettingsError("no learner was given; expected at least one.")
         return dict(learners)
-    from polypref.evaluation.naming import learner
     from polypref.learners import LEARNERS, STANDARD
+    from polypref.scorers import learner
 
     names = [learners] if isinstance(learners, str) else list(learners or STANDARD)
     if "all" in names:

@@ -29,7 +29,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from polypref.evaluation.intervals import FEW_USERS
+from polypref.stats.clusters import FEW_USERS
 
 MARGIN = 0.01
 HIGH_GAIN = 0.05

@@ -22,7 +22,7 @@ from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError
 from polypref.features.cache import Features
 from polypref.features.fill import TextMode, batches, encode_cached, pairs
-from polypref.features.http import Server, check_url, excerpt
+from polypref.http import Server, check_url, excerpt
 
 
 @dataclass(frozen=True)

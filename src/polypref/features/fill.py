@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import IntArray, KeyArray, Responses
 from polypref.errors import EncoderError
 from polypref.features.cache import Features, Index, RowArray, Store
-from polypref.features.progress import Progress
+from polypref.progress import Progress
 
 TextMode = Literal["response", "joint"]
 

@@ -32,9 +32,9 @@ from scipy.special import expit, logit, softmax
 from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
-from polypref.learners.descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.learners.inputs import Inputs
 from polypref.learners.protocol import POPULATION, Scores, Serves
+from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
 
 if TYPE_CHECKING:
     from torch import Tensor

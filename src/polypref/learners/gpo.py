@@ -34,14 +34,15 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, FloatArray, IntArray, Responses, Users, concat
 from polypref.features.protocol import Encoder
-from polypref.learners import gpo_network, validation
-from polypref.learners.descent import Parameters, Table
-from polypref.learners.episodes import Episodes, Judged, Pairs, Sizes, contexts, padded, parts
-from polypref.learners.gpo_network import Shape, Tokens
+from polypref.learners import validation
+from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
-from polypref.learners.panel import Panel
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
-from polypref.learners.rehearsal import Rehearsal, weighing
+from polypref.learners.training import gpo_network
+from polypref.learners.training.descent import Parameters, Table
+from polypref.learners.training.episodes import Episodes, Judged, Pairs, Sizes, contexts, padded, parts
+from polypref.learners.training.gpo_network import Shape, Tokens
+from polypref.learners.training.rehearsal import Rehearsal, weighing
 
 if TYPE_CHECKING:
     import torch

@@ -28,13 +28,14 @@ from numpy.typing import NDArray
 from polypref.comparisons import Comparisons, FloatArray, KeyArray, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
-from polypref.learners import mixed, newton, single, validation
+from polypref.learners import validation
+from polypref.learners.bradley_terry import mixed, newton, single
+from polypref.learners.bradley_terry.panel import Panel
+from polypref.learners.bradley_terry.variances import Estimate, carried, estimate
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects, no_users
 from polypref.learners.numbering import Numbering
-from polypref.learners.panel import Panel
 from polypref.learners.protocol import Serves
-from polypref.learners.variances import Estimate, carried, estimate
 
 Factors = tuple[float, float, float]
 

@@ -14,10 +14,11 @@ import numpy as np
 
 from polypref.comparisons import Comparisons, FloatArray, concat
 from polypref.features.protocol import Encoder
-from polypref.learners import ridge, validation
+from polypref.learners import validation
+from polypref.learners.bradley_terry import ridge
+from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, ResponseEffects
-from polypref.learners.panel import Panel
 from polypref.learners.protocol import margins
 
 

@@ -29,12 +29,12 @@ from polypref.comparisons import Comparisons, Responses, concat
 from polypref.errors import NotEnoughData, not_converged
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
-from polypref.learners.descent import Batch, Descent, Model, Parameters, Table, Trial, of_rows
+from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects
-from polypref.learners.panel import Panel
 from polypref.learners.protocol import Serves
+from polypref.learners.training.descent import Batch, Descent, Model, Parameters, Table, Trial, of_rows
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -31,12 +31,12 @@ from scipy.special import expit, softmax
 from polypref.comparisons import Comparisons, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
-from polypref.learners.descent import Batch, Descent, Parameters, Table, Trial
+from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects
 from polypref.learners.low_rank import better
-from polypref.learners.panel import Panel
 from polypref.learners.protocol import Serves
+from polypref.learners.training.descent import Batch, Descent, Parameters, Table, Trial
 
 if TYPE_CHECKING:
     from torch import Tensor

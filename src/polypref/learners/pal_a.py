@@ -29,10 +29,10 @@ from scipy.special import softmax
 from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import prototypes, validation
-from polypref.learners.descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import CHUNK
 from polypref.learners.prototypes import ITEM_MAP, LEAST, Floats, MixtureScorer
+from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -36,11 +36,11 @@ from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
-from polypref.learners.descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.linear import CHUNK
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,11 +18,12 @@ import numpy as np
 from polypref.comparisons import Comparisons, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
-from polypref.learners import newton, validation
+from polypref.learners import validation
+from polypref.learners.bradley_terry import newton
+from polypref.learners.bradley_terry.panel import Panel, scorer_margins
+from polypref.learners.bradley_terry.variances import Estimate, estimate
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import PopulationScorer, no_users
-from polypref.learners.panel import Panel, scorer_margins
-from polypref.learners.variances import Estimate, estimate
 
 
 @dataclass(frozen=True)

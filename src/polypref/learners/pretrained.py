@@ -23,8 +23,8 @@ import polars as pl
 from polypref.comparisons import Comparisons, IntArray, Responses
 from polypref.errors import ArtifactError, EncoderError, SettingsError
 from polypref.features.hf import HuggingFace, inspect, locate, score_names
-from polypref.features.judge import LanguageModel, ask, language_model
 from polypref.features.protocol import Encoder
+from polypref.judges.ask import LanguageModel, ask, language_model
 from polypref.learners import validation
 from polypref.learners.protocol import POPULATION, Scores, Serves, margins
 from polypref.learners.questions import Approval

@@ -18,10 +18,10 @@ from scipy.special import erf, expit, softmax
 
 from polypref.comparisons import Comparisons, IntArray, Responses, Users
 from polypref.features.protocol import Encoder
-from polypref.learners.descent import Batch, Descent, Model, Trial
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.training.descent import Batch, Descent, Model, Trial
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
-from polypref.features.judge import LanguageModel, ask, language_model
 from polypref.features.protocol import Encoder
+from polypref.judges.ask import LanguageModel, ask, language_model
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
 from polypref.learners.questions import CHARACTERS, Case, Choice, prompt_texts
 from polypref.learners.retrieval import Memory

@@ -33,13 +33,13 @@ from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
-from polypref.learners.descent import Batch, Descent, Parameters, Table, of_rows
+from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.linear import CHUNK
-from polypref.learners.panel import Panel
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
 from polypref.learners.prototypes import gelu
+from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -37,14 +37,15 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, FloatArray, IntArray, Responses, Users, concat
 from polypref.features.protocol import Encoder
-from polypref.learners import validation, vpl_network
-from polypref.learners.descent import Parameters, Table, of_rows
-from polypref.learners.episodes import Episodes, Judged, Pairs, Sizes, padded, parts
+from polypref.learners import validation
+from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import CHUNK
-from polypref.learners.panel import Panel
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
-from polypref.learners.rehearsal import Rehearsal, weighing
+from polypref.learners.training import vpl_network
+from polypref.learners.training.descent import Parameters, Table, of_rows
+from polypref.learners.training.episodes import Episodes, Judged, Pairs, Sizes, padded, parts
+from polypref.learners.training.rehearsal import Rehearsal, weighing
 
 if TYPE_CHECKING:
     import torch

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from polypref.errors import InputError, PolyprefError, SettingsError
-from polypref.policy import seams, state
+from polypref.policy import compat as seams
+from polypref.policy import state
 from polypref.policy.advantages import check_keys, normalizer_of
 from polypref.policy.trajectories import token_advantages
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polypref.profile.estimate import Floats
 from polypref.profile.tournament import Design
 from polypref.profile.votes import Ints
+from polypref.stats.estimate import Floats
 
 STEPS = 15
 MIN_VARIANCE = 1e-4

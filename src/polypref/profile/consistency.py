@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from polypref.profile.disagreement import Disagreement
-from polypref.profile.estimate import Estimate, clustered_proportion
 from polypref.profile.tournament import count_triads
 from polypref.profile.votes import Votes
+from polypref.stats.estimate import Estimate, clustered_proportion
 
 MIN_FOR_DERIVED = 300
 MIN_FOR_ALPHA = 20  # fewer repeats (or shared pairs) than this say next to nothing about a correlation

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.profile.estimate import Estimate, Floats, proportion, wilson
 from polypref.profile.votes import Votes
+from polypref.stats.estimate import Estimate, Floats, proportion, wilson
 
 HIGH_DISSENT = 0.3
 PANEL_SIZES = (2, 3, 5)

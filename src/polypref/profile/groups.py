@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.profile.estimate import NOT_TESTED, Floats, Tested, against_null
 from polypref.profile.minorities import side_with_majority
 from polypref.profile.votes import Votes
+from polypref.stats.estimate import NOT_TESTED, Floats, Tested, against_null
 
 NULL_DRAWS = 99
 MIN_VOTES = 10  # a user with fewer shared pairs says nothing about groups or regret

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from polypref.comparisons import BoolArray, Comparisons
-from polypref.profile.estimate import Estimate, Floats, clustered_proportion, none_if_nan
 from polypref.profile.votes import Ints, PairKey, Votes
 from polypref.profile.votes import votes as as_votes
+from polypref.stats.estimate import Estimate, Floats, clustered_proportion, none_if_nan
 
 CONFIDENCE = 0.95
 TABLE_MIN_SHARED = 10  # users in the MV-ACC range, as in the data's README

@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polypref.report import words
+from polypref import wording as words
 from polypref.report.figures import Axis, curve, span
-from polypref.report.standing import (
-    GAIN_METRICS,
-    baseline_name,
-    find,
-    gain_axis,
-    is_all,
-    learner_gains,
-    mark_of,
-)
+from polypref.report.leaderboard import GAIN_METRICS, baseline_name, find, gain_axis, is_all, learner_gains, mark_of
 
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]

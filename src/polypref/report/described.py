@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from polypref.report import words
+from polypref import wording as words
 
 DIMENSIONS = {  # part of the profile -> question, key of its sentence, figures that stand first
     "disagreement": (

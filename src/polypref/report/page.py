@@ -12,7 +12,10 @@ from typing import Any
 import jinja2
 import polars as pl
 
-from polypref.report import arms, described, facts, people, standing, words
+from polypref import wording as words
+from polypref.report import arms, described, people
+from polypref.report import leaderboard as standing
+from polypref.report import metadata as facts
 
 TEMPLATES = resources.files("polypref.report") / "templates"
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import polars as pl
 
+from polypref import wording as words
 from polypref.evaluation import collected
 from polypref.evaluation.collected import Collected
 from polypref.profile.words import UNKNOWN
-from polypref.report import words
 from polypref.report.table import Cell, Column, Row, Table
 
 FEW_USERS = 12  # as many fit into one table, each with a column

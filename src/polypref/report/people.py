@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from polypref.report.figures import VERDICTS, Axis, amount_axis, amounts, gains, span
-from polypref.report.standing import baseline_name, largest_gain
+from polypref.report.leaderboard import baseline_name, largest_gain
 
 SCHEMA = {
     "user_id": pl.String,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polypref.report.page import TEMPLATES, environment
-from polypref.report.words import finite, interval, percent, points, signed
+from polypref.wording import finite, interval, percent, points, signed
 
 Row = Mapping[str, Any]
 

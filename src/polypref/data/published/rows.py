@@ -13,10 +13,10 @@ from pathlib import Path
 
 import polars as pl
 
-from polypref.data.hub import fetch
-from polypref.data.problems import short
-from polypref.data.sources import expand
-from polypref.data.textfiles import chunks
+from polypref.data.files.hub import fetch
+from polypref.data.files.sources import expand
+from polypref.data.files.textfiles import chunks
+from polypref.data.linting.problems import short
 from polypref.errors import InputError, NotEnoughData, SettingsError, unknown_name
 
 

@@ -1,0 +1,310 @@
+"""From comparisons to a policy: a language model trained by P-GRPO on what a fitted scorer says its users would like.
+
+Every prompt of the comparisons is asked for users of every group; the template tells the model whose turn it is, since
+a policy that is not told can please only the mixture. Each completion gets the reward of its own user. Before and
+after, the model answers the same questions with the same random numbers; the difference is told per group, in units of
+the group's spread of rewards before: by the scorer that was climbed, and by a judge that was not, if one is given.
+Where there are five prompts or more, a fifth of them is kept for that and never trained on.
+
+Covered: a run that was stopped goes on from its last whole checkpoint; another run's folder is refused. Not covered:
+several processes (the trainer by itself runs under ``torchrun``, ``docs/pgrpo.md``); whether people like the answers: a
+judge is a model of their judgements too, and where it gains less than the scorer, the policy has found the scorer's
+weaknesses (Gao et al. 2023, arXiv 2210.10760). Intervals are over users; that they share prompts and one policy is not
+in them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import polars as pl
+
+from polypref.align.rewards import ScorerReward
+from polypref.align.task import Task
+from polypref.align.trainer import arguments, cannot_work, load_model, trainer_for
+from polypref.artifact import write_json
+from polypref.comparisons import Comparisons
+from polypref.errors import ArtifactError, NotEnoughData, SettingsError
+from polypref.features.encoded import made
+from polypref.features.hf import locate
+from polypref.features.transformer import quiet
+from polypref.groups import UNKNOWN, Grouping, from_attribute
+from polypref.learners.protocol import Scorer
+from polypref.policy.history import Floats
+from polypref.policy.state import alone, is_whole
+from polypref.stats.clusters import mean_with_half
+
+if TYPE_CHECKING:
+    from polypref.policy.trl import PGRPOTrainer
+
+MOST_QUESTIONS = 50_000
+ROUNDING = 1e-12
+AT_ONCE = 64  # completions generated together before and after
+ENOUGH_PROMPTS = 5  # to keep a fifth of them for measuring
+RUN, RESULT, BEFORE, LOCK = "run.json", "align.json", "before.json", ".align.lock"
+
+
+def questions(comparisons: Comparisons, group_of: Mapping[str, str], task: Task) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What is trained on and what is measured: ``prompt`` as the model reads it, ``asked`` as people read it, ``group``
+    and ``user_id``; in random order. They share prompts only where there are too few to keep some.
+
+    Raises NotEnoughData where no group has users with enough judgements, or one has too few questions.
+    """
+    users = _users(comparisons, group_of, task)
+    pool = comparisons.responses
+    prompts = [pool.prompt_text(p) for p in np.unique(pool.prompt_R).tolist()]
+    rng = np.random.default_rng([task.seed, 29])
+    order = rng.permutation(len(prompts))
+    kept = order[: len(prompts) // 5] if len(prompts) >= ENOUGH_PROMPTS else order
+    rest = order[len(kept) :] if len(kept) < len(order) else order
+    tables = []
+    for at in (rest, kept):
+        whole = len(users) * len(at)
+        chosen = rng.permutation(whole) if whole <= MOST_QUESTIONS else rng.choice(whole, MOST_QUESTIONS, replace=False)
+        user_Q, prompt_Q = np.divmod(chosen, len(at))
+        told = [(*users[u], prompts[at[p]]) for u, p in zip(user_Q.tolist(), prompt_Q.tolist(), strict=True)]
+        tables.append(_table(told, task.template))
+    of_group = [tables[1].filter(pl.col("group") == name) for name in _names(tables[1])]
+    measured_on = pl.concat([table.gather(np.resize(np.arange(len(table)), task.samples)) for table in of_group])
+    for name in sorted({group for _, group in users}):
+        for table in (tables[0], measured_on):
+            if (count := int((table["group"] == name).sum())) < 2:
+                raise NotEnoughData(
+                    f"group {name!r} has {count} questions, of users with {task.least} judgements or more; expected 2 "
+                    "at least. Lower least, give more data, or leave the group out."
+                )
+    return tables[0], measured_on
+
+
+def _table(told: list[tuple[str, str, str]], template: str) -> pl.DataFrame:
+    """Questions of (user, group, prompt)."""
+    asked = {"prompt": [template.format(group=group, prompt=prompt, user=user) for user, group, prompt in told]}
+    return pl.DataFrame(
+        {
+            **asked,
+            "asked": [prompt for _, _, prompt in told],
+            "group": [group for _, group, _ in told],
+            "user_id": [user for user, _, _ in told],
+        }
+    )
+
+
+def _users(comparisons: Comparisons, group_of: Mapping[str, str], task: Task) -> list[tuple[str, str]]:
+    """Users who are trained for, with their groups."""
+    many_U = np.bincount(comparisons.user_N, minlength=len(comparisons.users))
+    known = [(user, group_of.get(user, UNKNOWN)) for user in comparisons.users.ids]
+    known = [(*one, many) for one, many in zip(known, many_U.tolist(), strict=True) if one[1] != UNKNOWN]
+    if not known:
+        raise NotEnoughData("none of the users is in a known group; give the groups of these users.")
+    found = [(user, group) for user, group, many in known if many >= task.least]
+    if not found:
+        raise NotEnoughData(
+            f"no user of a known group gave {task.least} judgements or more; lower least, or give more data."
+        )
+    return found
+
+
+def align(
+    comparisons: Comparisons,
+    group_of: Mapping[str, str],
+    task: Task,
+    scorers: Mapping[str, Scorer],
+    out: Path,
+    tell: Callable[[int, int, Mapping[str, float]], None],
+) -> dict[str, Any]:
+    """Train, measure, write ``align.json`` and the model to ``out``; returns what ``align.json`` holds.
+
+    ``scorers`` are ``reward``, whose rewards are climbed, and perhaps ``judge``. ``tell`` hears of every logged step.
+    Raises SettingsError where ``out`` holds another run, EncoderError without the model.
+    """
+    asked, judged = questions(comparisons, group_of, task)
+    args = arguments(task, out / "checkpoints")
+    facts = _facts(comparisons, pl.concat([asked, judged]), task, scorers)
+    if len(set(facts["scorers"].values())) < len(scorers):
+        raise SettingsError(
+            "judge is the scorer itself; give one of other features, another method or other judgements."
+        )
+    _ensure_same(out, facts)
+    if (out / RESULT).exists():
+        return _read(out / RESULT)
+    model, tokenizer = load_model(task.model)
+    made(out)
+    with alone(out / LOCK, f"another run is writing {out}; wait for it, or choose another folder."):
+        _ensure_same(out, facts)  # another run may have begun meanwhile, or ended
+        if (out / RESULT).exists():
+            return _read(out / RESULT)
+        reward = ScorerReward(scorers["reward"], prompt_column="asked")
+        trainer = trainer_for(model, tokenizer, reward, args, asked, tell)
+        found = _run(trainer, tokenizer, (asked, judged), facts, scorers, out)
+        found = {**found, "inputs": dict(task.inputs)}
+        write_json(out / RESULT, found)
+    return found
+
+
+def _run(
+    trainer: PGRPOTrainer,
+    tokenizer: Any,
+    questions: tuple[pl.DataFrame, pl.DataFrame],
+    facts: dict[str, Any],
+    scorers: Mapping[str, Scorer],
+    out: Path,
+) -> dict[str, Any]:
+    """Answer, train, answer again; what was found."""
+    asked, judged = questions
+    write_json(out / RUN, facts)
+    try:
+        if not (out / BEFORE).exists():
+            write_json(out / BEFORE, answers(trainer, tokenizer, judged))
+        with quiet():  # bars of every save
+            trainer.train(resume_from_checkpoint=_last_whole(out / "checkpoints"))
+            trainer.save_model(str(out / "model"))
+    except (TypeError, ValueError) as error:
+        if trainer.state.global_step:
+            raise
+        (out / RUN).unlink()  # other settings may be tried in this folder
+        (out / BEFORE).unlink(missing_ok=True)
+        raise cannot_work(error) from error
+    texts = {"before": cast(list[str], _read(out / BEFORE)), "after": answers(trainer, tokenizer, judged)}
+    tokenizer.save_pretrained(out / "model")
+    return {
+        **facts,
+        "held_out": sorted(set(judged["asked"]) - set(asked["asked"])),
+        "groups": measured(judged, texts, scorers),
+        "curve": _curve(trainer.state.log_history, _names(asked)),
+        "examples": _examples(judged, texts),
+    }
+
+
+def _last_whole(folder: Path) -> str | None:
+    """The newest checkpoint that was written to the end and between batches of generations; None: there is none."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return next((str(path) for path in found if (path / "trainer_state.json").exists() and is_whole(path)), None)
+
+
+def _names(asked: pl.DataFrame) -> list[str]:
+    return sorted(asked["group"].unique().to_list())
+
+
+def answers(trainer: PGRPOTrainer, tokenizer: Any, asked: pl.DataFrame) -> list[str]:
+    """One completion for each row, drawn as in training; equal random numbers in every call."""
+    import torch
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.eval()
+    texts: list[str] = []
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(trainer.args.seed)
+        for at in range(0, len(asked), AT_ONCE):
+            batch = tokenizer(asked["prompt"][at : at + AT_ONCE].to_list(), return_tensors="pt", padding=True)
+            batch = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+            ids = cast(Any, model).generate(**batch, generation_config=trainer.generation_config)
+            texts += tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return texts
+
+
+def measured(
+    judged: pl.DataFrame, texts: Mapping[str, Sequence[str]], scorers: Mapping[str, Scorer]
+) -> dict[str, dict[str, Any]]:
+    """Per group and scorer: mean and spread before, and the gain in those spreads with a 95 % t interval over users."""
+    columns = {"asked": judged["asked"].to_list(), "user_id": judged["user_id"].to_list()}
+    prompts = judged["prompt"].to_list()
+    found: dict[str, dict[str, Any]] = {}
+    for name, scorer in scorers.items():
+        reward = ScorerReward(scorer, prompt_column="asked")
+        before_Q, after_Q = (
+            np.array(reward(prompts=prompts, completions=texts[when], **columns)) for when in ("before", "after")
+        )
+        for group in _names(judged):
+            own_Q = (judged["group"] == group).to_numpy()
+            users = judged.filter(own_Q)["user_id"]
+            about = found.setdefault(group, {"users": users.n_unique(), "samples": len(users)})
+            about[name] = _gain(before_Q[own_Q], after_Q[own_Q], users)
+    return found
+
+
+def _gain(before_Q: Floats, after_Q: Floats, users: pl.Series) -> dict[str, float | None]:
+    """In spreads before; None where all rewards before were equal, and bounds None for one user."""
+    mean, spread = float(before_Q.mean()), float(before_Q.std(ddof=1))
+    if spread <= ROUNDING * abs(mean):
+        return {"mean": mean, "spread": 0.0, "gain": None, "lo": None, "hi": None}
+    table = pl.DataFrame({"user": users, "gain": (after_Q - before_Q) / spread})
+    gain_U = table.group_by("user", maintain_order=True).agg(pl.col("gain").mean())["gain"].to_numpy()
+    if len(gain_U) < 2:
+        return {"mean": mean, "spread": spread, "gain": float(gain_U[0]), "lo": None, "hi": None}
+    gain, half = mean_with_half(gain_U)
+    return {"mean": mean, "spread": spread, "gain": gain, "lo": gain - half, "hi": gain + half}
+
+
+def _examples(judged: pl.DataFrame, texts: Mapping[str, Sequence[str]], each: int = 3) -> list[dict[str, str]]:
+    shown = judged.with_columns(before=pl.Series(texts["before"]), after=pl.Series(texts["after"]))
+    shown = shown.group_by("group", maintain_order=True).head(each)
+    return shown.select("group", "asked", "before", "after").to_dicts()
+
+
+def _curve(log: list[dict[str, float]], names: list[str]) -> list[dict[str, Any]]:
+    """Mean reward of each group's completions at each logged step."""
+    return [
+        {"step": one["step"], "reward": {name: one.get(f"pgrpo/{name}/reward") for name in names}}
+        for one in log
+        if "reward" in one
+    ]
+
+
+# --- the folder
+
+
+def _facts(comparisons: Comparisons, asked: pl.DataFrame, task: Task, scorers: Mapping[str, Scorer]) -> dict[str, Any]:
+    """What decides the run: all of it has to be the same for a run to go on."""
+    import transformers
+    import trl
+
+    whole = blake2b(json.dumps(asked.to_dicts()).encode(), digest_size=8).hexdigest()
+    states = {name: _digest(scorer) for name, scorer in scorers.items()}
+    versions = {"polypref": version("polypref"), "trl": trl.__version__, "transformers": transformers.__version__}
+    settings = {name: value for name, value in asdict(task).items() if name != "inputs"}
+    data = {"comparisons": comparisons.content_hash, "questions": whole, "model": locate(task.model, None)[1]}
+    return {"settings": settings, "data": data, "scorers": states, "versions": versions}
+
+
+def _digest(scorer: Scorer) -> str:
+    config, arrays = scorer.state()
+    whole = blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=8)
+    for name in sorted(arrays):
+        whole.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    return whole.hexdigest()
+
+
+def _ensure_same(out: Path, facts: dict[str, Any]) -> None:
+    """Raise SettingsError where ``out`` holds a run of other ``facts``, which are in parts."""
+    if not (out / RUN).exists():
+        return
+    had = _read(out / RUN)
+    told = json.loads(json.dumps(facts))
+    pairs = [
+        (name, had.get(part, {}).get(name), told[part].get(name))
+        for part in told
+        for name in {**had.get(part, {}), **told[part]}
+    ]
+    differs = [f"{name} was {was!r}, now {now!r}" for name, was, now in pairs if was != now]
+    if differs:
+        raise SettingsError(f"{out} holds another run: {'; '.join(differs)}. Choose another folder or remove it.")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); remove {path.parent} and run again.") from error
+
+
+def groups_from(comparisons: Comparisons, groups: str) -> dict[str, str]:
+    """Each user's group: from a folder that `polypref groups` wrote, or by the attribute of that name."""
+    grouping = Grouping.load(groups) if Path(groups).is_dir() else from_attribute(comparisons.users, groups)
+    return dict(zip(comparisons.users.ids, grouping.of(comparisons.users.ids), strict=True))

@@ -1,0 +1,45 @@
+"""The settings of an alignment: what is trained for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from polypref.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained for whom.
+
+    ``model``     a causal language model: a folder, or a name on the hub.
+    ``template``  of what the model reads, with {group}, {prompt} and, where wanted, {user}.
+    ``least``     judgements that a user must have given to be asked for.
+    ``samples``   answers per group before and after; where questions are fewer, they are asked again.
+    ``trainer``   settings of ``PGRPOConfig`` by name.
+    ``inputs``    where everything came from, for the report alone.
+    """
+
+    model: str
+    template: str = "{group}: {prompt}\n"
+    least: int = 10
+    samples: int = 256
+    seed: int = 0
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            said = self.template.format(group="\0g", prompt="\0p", user="\0u")
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+            message = f"template {self.template!r} cannot be filled ({error!r}); use {{group}} and {{prompt}}."
+            raise SettingsError(message) from error
+        if "\0p" not in said or ("\0g" not in said and "\0u" not in said):
+            raise SettingsError(
+                f"template {self.template!r} lacks {{prompt}}, or both {{group}} and {{user}}: a model that is not "
+                "told whose turn it is can please only the mixture."
+            )
+        for name, least in (("least", 1), ("samples", 2), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name} is {getattr(self, name)}; expected {least} or more.")

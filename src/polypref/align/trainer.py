@@ -1,0 +1,109 @@
+"""The model and the trainer of ``polypref align``: loaded, checked, and refused in one line."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from math import isfinite
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin, get_type_hints
+
+import polars as pl
+
+from polypref.align.rewards import ScorerReward
+from polypref.align.task import Task
+from polypref.errors import EncoderError, SettingsError, unknown_name
+from polypref.features.hf import line, locate
+from polypref.features.transformer import quiet
+
+if TYPE_CHECKING:
+    from polypref.policy.trl import PGRPOConfig, PGRPOTrainer
+
+DEFAULTS: dict[str, Any] = {"num_generations": 2, "logging_steps": 1, "save_steps": 50, "report_to": "none"}
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def load_model(name: str) -> tuple[Any, Any]:
+    """A causal language model and its tokenizer, padded on the left. Raises EncoderError where they cannot be had."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, _ = locate(name, None)
+    try:
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise EncoderError(f"the language model in {folder} cannot be loaded: {line(error)}.") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def arguments(task: Task, folder: Path) -> PGRPOConfig:
+    """The trainer's settings: the user's, ours, and on a machine without accelerator those that let it run."""
+    import torch
+
+    from polypref.policy.trl import PGRPOConfig
+
+    known = {one.name for one in fields(PGRPOConfig)} - {"output_dir", "group_column", "seed"}
+    kinds = get_type_hints(PGRPOConfig)
+    for name, value in task.trainer.items():
+        if name not in known:
+            raise unknown_name("setting of the trainer", name, known)
+        _ensure_kind(name, value, kinds[name])
+    if task.trainer.get("max_steps") == 0:
+        raise SettingsError("the trainer's max_steps is 0; nothing would be trained. Leave it out or give 1 or more.")
+    plain = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
+    settings = {**DEFAULTS, **plain, **task.trainer, "output_dir": str(folder), "seed": task.seed, "disable_tqdm": True}
+    try:
+        return PGRPOConfig(**settings)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise cannot_work(error) from error
+
+
+def cannot_work(error: Exception) -> SettingsError:
+    """What TRL, transformers or torch say of settings, in one line."""
+    said = "a batch size or num_generations is 0" if isinstance(error, ZeroDivisionError) else line(error)
+    return SettingsError(f"the trainer's settings cannot work: {said}. See --trainer, and docs/pgrpo.md.")
+
+
+def _ensure_kind(name: str, value: Any, kind: Any) -> None:
+    """Raise SettingsError where a setting that is a number, text or yes and no by its annotation is something else."""
+    kinds = set(get_args(kind)) if get_origin(kind) in (Union, UnionType) else {kind}
+    if isinstance(value, float) and not isfinite(value):
+        raise SettingsError(f"the trainer's {name} is {value!r}; expected a finite number.")
+    if not kinds <= {bool, int, float, str, NoneType}:
+        return
+    if type(value) in kinds or (float in kinds and type(value) is int):
+        return
+    expected = " or ".join(sorted("nothing" if one is NoneType else KINDS[one] for one in kinds))
+    raise SettingsError(f"the trainer's {name} is {value!r}; expected {expected}.")
+
+
+def trainer_for(
+    model: Any, tokenizer: Any, reward: ScorerReward, args: PGRPOConfig, asked: pl.DataFrame, tell: Any
+) -> PGRPOTrainer:
+    """The trainer, which tells of every logged step. Raises SettingsError where TRL refuses the settings."""
+    from datasets import Dataset
+    from transformers import PrinterCallback, TrainerCallback
+
+    from polypref.policy.trl import PGRPOTrainer
+
+    class Told(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "reward" in logs:
+                tell(state.global_step, state.max_steps, logs)
+
+    try:
+        trainer = PGRPOTrainer(
+            model=model,
+            reward_funcs=cast(Any, reward),
+            args=args,
+            train_dataset=Dataset.from_dict(asked.to_dict(as_series=False)),
+            processing_class=tokenizer,
+            callbacks=[Told()],
+        )
+    except (TypeError, ValueError, ImportError) as error:
+        raise cannot_work(error) from error
+    trainer.remove_callback(PrinterCallback)
+    return trainer

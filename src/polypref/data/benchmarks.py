@@ -1,0 +1,222 @@
+"""Benchmarks with a known right answer: items of candidate responses, the right ones marked.
+
+Three shapes are told by their columns: RewardBench (Lambert et al. 2024: prompt, chosen, rejected, subset, id),
+RewardBench 2 (Malik et al. 2025: chosen and rejected are lists), Personalized RewardBench (arXiv 2604.07343: question,
+profile, chosen, rejected, category). A ``section`` column says to which section a row belongs, where the file's
+sections are its own. JSONL, CSV (not for lists) and Parquet; a prompt may be a list of chat messages.
+
+Covered: a file is read whole or refused, by the line, since a score without some rows is another score. Not covered:
+whether the subsets are those that a benchmark should have; see ``evaluation.rewardbench``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import BoolArray, IntArray, Responses, from_columns
+from polypref.data.files.sources import Source, expand, open_source
+from polypref.data.linting.problems import Tally, short, shown
+from polypref.errors import InputError
+
+ROLES: dict[str, tuple[str, ...]] = {  # role -> columns that may play it, the first that is there
+    "prompt": ("prompt", "question"),
+    "chosen": ("chosen",),
+    "rejected": ("rejected",),
+    "subset": ("subset", "category"),
+    "section": ("section", "category"),
+    "id": ("id",),
+    "profile": ("profile",),
+}
+NEEDED = ("prompt", "chosen", "rejected")
+WHOLE = "all"  # the subset of a file that names none
+
+
+@dataclass(frozen=True, eq=False)
+class Suite:
+    """I items with C candidate responses, which lie item by item, the right ones of an item first.
+
+    ``item_C``      the item of each candidate, ascending; ``response_C`` its number in the pool ``responses``.
+    ``right_C``     which candidates are right: one at least and not all of each item.
+    ``subset_I``    name of each item's subset; ``section_I`` its section, None where subsets are all that the file has:
+                    they should then be a benchmark's own.
+    ``id_I``        the file's own ids, or the line numbers; ``line_I`` the line (Parquet: row) of each item.
+    ``lists``       whether the file's candidates are lists, as in RewardBench 2, and not pairs.
+    """
+
+    file: str
+    responses: Responses
+    item_C: IntArray
+    response_C: IntArray
+    right_C: BoolArray
+    subset_I: pl.Series
+    section_I: pl.Series | None
+    id_I: pl.Series
+    line_I: NDArray[np.int64]
+    lists: bool
+
+    def __len__(self) -> int:
+        return len(self.subset_I)
+
+    def where(self, item: int) -> str:
+        """The place of an item, for messages."""
+        return f"line {self.line_I[item]} of {short(self.file)}"
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of what is asked and what is right (16 hex digits)."""
+        keys_C = self.responses.keys_R[self.response_C]
+        state = blake2b(digest_size=8)
+        for column in (self.item_C, keys_C, self.right_C):
+            state.update(np.ascontiguousarray(column).data)
+        return state.hexdigest()
+
+
+def read_suite(path: str, *, profile: bool = False) -> Suite:
+    """Read a benchmark file; with ``profile`` the text of that column stands before each question.
+
+    Raises InputError, with the line, for a row without prompt or candidates, and for a file of another shape.
+    """
+    files = expand([path])
+    if len(files) != 1:
+        raise InputError(f"{path} stands for {len(files)} files; expected one benchmark file.")
+    source = open_source(files[0])
+    columns = _columns(source, profile)
+    frame, line_I = _rows(source, columns)
+    prompts = _prompts(frame, line_I, source, columns)
+    lists = source.types[columns["chosen"]] == "list"
+    sides = [_candidates(frame[side], lists, line_I, source.path) for side in ("chosen", "rejected")]
+    count_2I = np.array([[len(texts) for texts in side] for side in sides])
+    item_C = np.concatenate([np.repeat(np.arange(len(frame)), count_I) for count_I in count_2I]).astype(np.int32)
+    order = np.argsort(item_C, kind="stable")
+    item_C, right_C = item_C[order], np.repeat([True, False], count_2I.sum(axis=1))[order]
+    texts = pl.Series([text for side in sides for texts in side for text in texts], dtype=pl.String).gather(order)
+    bare = "subset" in columns and "section" not in columns
+    pool = from_columns([""] * len(texts), [prompts[i] for i in item_C], texts, texts)
+    return Suite(
+        file=path,
+        responses=pool.responses,
+        item_C=item_C,
+        response_C=pool.chosen_N,
+        right_C=right_C,
+        subset_I=_names(frame, "subset", line_I, source.path, WHOLE),
+        section_I=None if bare else _names(frame, "section", line_I, source.path, WHOLE),
+        id_I=frame["id"].cast(pl.String) if "id" in columns else pl.Series(line_I).cast(pl.String),
+        line_I=line_I,
+        lists=lists,
+    )
+
+
+def _columns(source: Source, profile: bool) -> dict[str, str]:
+    """Which column plays each role."""
+    found = {role: next((n for n in names if n in source.types), None) for role, names in ROLES.items()}
+    if not profile:
+        found["profile"] = None
+    if "user_id" in source.types:
+        raise InputError(
+            f"{source.path} has a column user_id: these are people's preferences. Expected a benchmark, whose right "
+            "answers are the same for everybody: prompt, chosen, rejected, subset, id."
+        )
+    needed = (*NEEDED, "profile") if profile else NEEDED
+    for role in needed:
+        if found[role] is None:
+            wanted = " or ".join(f'"{name}"' for name in ROLES[role])
+            raise InputError(
+                f"{source.path} has no column {wanted}; found: {', '.join(source.types)}. Expected the columns of "
+                "RewardBench: prompt, chosen, rejected, subset, id."
+            )
+    kinds = [source.types[str(found[side])] for side in ("chosen", "rejected")]
+    for role in ("prompt", "chosen", "rejected", *(["profile"] if profile else [])):
+        kind = source.types[str(found[role])].removesuffix(" and null")
+        if kind not in (("text", "number") if role == "profile" else ("text", "number", "list")):
+            raise InputError(
+                f'{source.path}: column "{found[role]}" holds {kind} values; expected texts, or lists, in every row.'
+            )
+    if profile and source.types[str(found["prompt"])] == "list":
+        raise InputError(f"{source.path}: prompts are chat messages, before which no profile can stand.")
+    if (kinds[0] == "list") != (kinds[1] == "list"):
+        raise InputError(f'{source.path}: "chosen" is {kinds[0]} and "rejected" {kinds[1]}; expected both alike.')
+    return {role: name for role, name in found.items() if name is not None}
+
+
+def _rows(source: Source, columns: dict[str, str]) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    """All rows with their columns named by role, and their lines."""
+    tally = Tally()
+    names = list(dict.fromkeys(columns.values()))
+    batches = list(source.batches(names, tally))
+    if tally.rows:
+        first = re.sub(r"[;.] the row is left out\.$", "", tally.problems[0].text, flags=re.IGNORECASE)
+        raise InputError(f"{tally.rows} rows cannot be read, and a score without them is another score: {first}.")
+    if not batches or not sum(len(batch.frame) for batch in batches):
+        raise InputError(f"{source.path} holds no rows; expected items with prompt, chosen and rejected.")
+    frame = pl.concat([batch.frame for batch in batches])
+    line_I = np.concatenate([batch.line_B for batch in batches])
+    return frame.select(pl.col(name).alias(role) for role, name in columns.items()), line_I
+
+
+def _names(frame: pl.DataFrame, role: str, line_I: NDArray[np.int64], path: str, default: str) -> pl.Series:
+    """A column of names, none of them missing; ``default`` throughout where the file has no such column."""
+    if role not in frame.columns:
+        return pl.Series(role, [default]).new_from_index(0, len(frame))
+    names = frame[role].cast(pl.String)
+    absent = names.is_null() | (names == "")
+    if absent.any():
+        line = line_I[absent.arg_max() or 0]
+        raise InputError(f'line {line} of {short(path)}: "{role}" is missing; expected a name in every row.')
+    return names
+
+
+def _prompts(
+    frame: pl.DataFrame, line_I: NDArray[np.int64], source: Source, columns: dict[str, str]
+) -> Sequence[str | list[dict[str, Any]]]:
+    """Each item's prompt, a text or chat messages, behind the profile where that is asked for."""
+    texts = _present(frame["prompt"], "prompt", line_I, source.path)
+    if "profile" in columns:
+        about = _present(frame["profile"], "profile", line_I, source.path)
+        return [f"{one}\n\n{text}" for one, text in zip(about, texts, strict=True)]
+    if source.types[columns["prompt"]] != "list":
+        return texts
+    return [_parsed(text, "prompt", dict, line, source.path) for text, line in zip(texts, line_I, strict=True)]
+
+
+def _candidates(column: pl.Series, lists: bool, line_I: NDArray[np.int64], path: str) -> list[list[str]]:
+    """The texts of one side, item by item."""
+    texts = _present(column, column.name, line_I, path)
+    if not lists:
+        return [[text] for text in texts]
+    return [_parsed(text, column.name, str, line, path) for text, line in zip(texts, line_I, strict=True)]
+
+
+def _present(column: pl.Series, role: str, line_I: NDArray[np.int64], path: str) -> list[str]:
+    absent = column.is_null()
+    if absent.any():
+        line = line_I[absent.arg_max() or 0]
+        raise InputError(f'line {line} of {short(path)}: "{role}" is missing; expected it in every row.')
+    return column.cast(pl.String).to_list()
+
+
+def _parsed(text: str, role: str, kind: type, line: int, path: str) -> list[Any]:
+    """A list that was read as JSON text. Raises InputError for an empty one and for elements of another kind."""
+    try:
+        found = json.loads(text) if text.lstrip().startswith("[") else None
+    except (ValueError, RecursionError):
+        found = None
+    if kind is dict and isinstance(found, list) and not all(_is_message(one) for one in found):
+        found = None
+    if not isinstance(found, list) or not found or not all(isinstance(one, kind) for one in found):
+        what = "chat messages" if kind is dict else "texts"
+        raise InputError(f'line {line} of {short(path)}: "{role}" is {shown(text)}; expected a list of {what}.')
+    return found
+
+
+def _is_message(one: Any) -> bool:
+    return isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)

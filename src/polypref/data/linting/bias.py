@@ -1,0 +1,129 @@
+"""Biases of the judgements as a whole: position, length, haste. Intervals are at 95 % and count users, not rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import IntArray
+from polypref.data.linting.findings import Inspection
+
+# Adults read 238 words of English a minute (Brysbaert 2019, J. Memory and Language 109); nobody reads three times that.
+FASTEST_WPM = 3 * 238
+NARROW = 0.2  # width of an interval around one half that leaves no room for a bias worth the name
+SHOWN_BOTH_WAYS = 0.05  # share of judgements whose pair is shown in both orders, below which order and text are one
+
+
+def look(job: Inspection) -> None:
+    """Add findings about position, length and haste."""
+    _position(job)
+    _length(job)
+    _haste(job)
+
+
+def rate(hit_M: NDArray[np.bool_], user_M: IntArray) -> tuple[float, float, float]:
+    """Share of hits with its 95 % interval from the spread between users (of one user: between rows).
+
+    Cluster-robust: the variance is the sum over users of their squared total residual, but at least that of
+    independent rows. Where all rows agree nothing varies; then it is Clopper and Pearson's with a trial per user.
+    """
+    from scipy.special import stdtrit
+
+    share, n = float(hit_M.mean()), len(hit_M)
+    residual_U = np.bincount(user_M, weights=hit_M - share)
+    n_users = len(np.unique(user_M))
+    if n_users < 2:
+        residual_U, n_users = hit_M - share, n
+    if share in (0.0, 1.0):
+        unseen = 1 - 0.025 ** (1 / n_users)
+        return (0.0, 0.0, unseen) if share == 0 else (1.0, 1 - unseen, 1.0)
+    squares = max((residual_U**2).sum() * n_users / max(n_users - 1, 1), n * share * (1 - share))
+    spread = np.sqrt(squares) / n
+    half = float(stdtrit(max(n_users - 1, 1), 0.975) * spread)  # Student's t: three annotators are three, not many
+    return share, max(0.0, share - half), min(1.0, share + half)
+
+
+def _position(job: Inspection) -> None:
+    d, first_N = job.data, job.reading.shown_first_N
+    known_N = (first_N >= 0) & ~job.dropped_N
+    if d.tie_N is not None:
+        known_N &= ~d.tie_N
+    if not known_N.any():
+        return
+    share, low, high = rate(first_N[known_N] == 1, d.user_N[known_N])
+    text = f"the response shown first won {_percent(share, low, high)}"
+    text += _sign(low, high)
+    a_N = np.where(first_N == 1, d.chosen_N, d.rejected_N)[known_N]
+    b_N = np.where(first_N == 1, d.rejected_N, d.chosen_N)[known_N]
+    orders = pl.DataFrame({"low": np.minimum(a_N, b_N), "high": np.maximum(a_N, b_N), "flip": a_N > b_N})
+    both = orders.select((pl.col.flip.n_unique().over("low", "high") > 1).mean()).item()
+    if both < SHOWN_BOTH_WAYS and not low <= 0.5 <= high:
+        text += "; pairs have one order only, so it may be the texts, not the position"
+    figures = {"share": share, "low": low, "high": high, "shown_both_ways": both}
+    seen = (int((first_N[known_N] == 1).sum()), int(known_N.sum()), "rows")
+    job.note("position bias", seen, "counted", text, values=figures)
+
+
+def _length(job: Inspection) -> None:
+    d = job.data
+    length_R = d.responses.lengths_R
+    longer_N = length_R[d.chosen_N] - length_R[d.rejected_N]
+    known_N = (longer_N != 0) & ~job.dropped_N
+    if d.tie_N is not None:
+        known_N &= ~d.tie_N
+    if not known_N.any():
+        return
+    share, low, high = rate(longer_N[known_N] > 0, d.user_N[known_N])
+    text = f"the longer response won {_percent(share, low, high)}"
+    text += _sign(low, high)
+    figures = {"share": share, "low": low, "high": high}
+    seen = (int((longer_N[known_N] > 0).sum()), int(known_N.sum()), "rows")
+    job.note("length bias", seen, "counted", text, values=figures)
+
+
+def _sign(low: float, high: float) -> str:
+    """What an interval around one half says: no bias only where it leaves room for a small one at most."""
+    if not low <= 0.5 <= high:
+        return ""
+    return "; no sign of bias" if high - low <= NARROW else "; whether there is a bias cannot be told from so few"
+
+
+def _percent(share: float, low: float, high: float) -> str:
+    return f"{share:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def _haste(job: Inspection) -> None:
+    """Answers given in less time than the two responses take to read; gaps between times are an upper bound of that."""
+    d, seconds_N = job.data, job.reading.seconds_N
+    has_seconds = np.isfinite(seconds_N).any()
+    if not has_seconds and d.time_N is None:
+        return
+    words_R = d.responses.texts_R.str.count_matches(r"\S+").to_numpy().astype(np.float64)
+    words_N = words_R[d.chosen_N] + words_R[d.rejected_N]
+    speed_N = words_N / np.maximum(seconds_N, 1e-3) * 60 if has_seconds else _speed_between(job, words_N)
+    known_N = np.isfinite(speed_N) & ~job.dropped_N
+    fast_N = known_N & (speed_N > FASTEST_WPM)
+    if fast_N.any():
+        row, clock = int(np.argmax(fast_N)), "time taken" if has_seconds else "time since the user's previous answers"
+        example = f"{words_N[row]:.0f} words, {clock}: {words_N[row] / speed_N[row] * 60:.1f} s each. {job.tell(row)}"
+        text = f"read at more than {FASTEST_WPM} words a minute, by the {clock}"
+        seen = (int(fast_N.sum()), int(known_N.sum()), "rows")
+        job.note("faster than reading", seen, "kept", text, row, example)
+
+
+def _speed_between(job: Inspection, words_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Words a minute if a user read all the time since the answers before; NaN for a user's first answers.
+
+    Answers with one time (a form sent off as a whole) share the time since the ones before.
+    """
+    d = job.data
+    assert d.time_N is not None
+    table = pl.DataFrame({"user": d.user_N, "time": d.time_N, "words": words_N, "row": np.arange(len(d))})
+    table = table.filter(pl.col.time.is_not_nan())
+    moments = table.group_by("user", "time").agg(pl.col.words.sum()).sort("user", "time")
+    moments = moments.with_columns(speed=60 * pl.col.words / (pl.col.time - pl.col.time.shift(1).over("user")))
+    table = table.join(moments.select("user", "time", "speed"), on=["user", "time"], how="left", maintain_order="left")
+    speed_N = np.full(len(d), np.nan)
+    speed_N[table["row"].to_numpy()] = table["speed"].fill_null(np.nan).to_numpy()
+    return speed_N

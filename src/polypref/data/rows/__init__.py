@@ -1,0 +1,1 @@
+"""From raw rows of any layout to one canonical frame of comparisons."""

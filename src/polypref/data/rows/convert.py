@@ -1,0 +1,87 @@
+"""Ratings and rankings to comparisons, by stated rules."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.data.rows.chat import json_lists
+from polypref.data.rows.rows import Rows
+
+RANKING_RULE = "rankings: every two responses of a list are one judgement; rank 1 is best, equal ranks are a tie"
+
+ONE_PROMPT_RULE = (
+    "no prompt column (--columns prompt=NAME names one): all responses that a user rated answer the same, empty prompt"
+)
+
+
+def rating_rule(gap: float) -> str:
+    """The rule by which ratings become comparisons, in one sentence."""
+    tied = f"ratings less than {gap:g} apart are a tie" if gap > 0 else "equal ratings are a tie"
+    return f"ratings: every two responses one user rated for one prompt are one judgement; higher is preferred, {tied}"
+
+
+def pairs_within(sizes_G: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All pairs (first < second) of positions within consecutive groups of the given sizes, group after group."""
+    starts = np.cumsum(sizes_G, dtype=np.int64) - sizes_G
+    firsts, seconds, groups = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for size in np.unique(sizes_G[sizes_G > 1]):
+        a, b = np.triu_indices(size, 1)
+        of_size = np.flatnonzero(sizes_G == size)
+        firsts.append((starts[of_size, None] + a).ravel())
+        seconds.append((starts[of_size, None] + b).ravel())
+        groups.append(np.repeat(of_size, len(a)))
+    order = np.argsort(np.concatenate(groups), kind="stable")
+    return np.concatenate(firsts)[order], np.concatenate(seconds)[order]
+
+
+def explode_rankings(rows: Rows) -> pl.DataFrame:
+    """Rows with JSON lists ``responses`` and ``ranking`` to rows with ``chosen``, ``rejected``, ``tie``."""
+    for role in ("responses", "ranking"):
+        text = rows.frame[role].cast(pl.String).fill_null("")
+        lists, good = json_lists(text)
+        rows.set(**{f"_{role}": lists})
+        rows.drop(f"unreadable {role}", pl.Series(~good), role, "a JSON list")
+    ranks = rows.frame["_ranking"].list.eval(pl.element().cast(pl.Float64, strict=False))
+    rows.set(_ranking=ranks)
+    wrong = ranks.list.eval(pl.element().is_null()).list.any() | (
+        ranks.list.len() != rows.frame["_responses"].list.len()
+    )
+    rows.drop("unreadable ranking", wrong.fill_null(True), "ranking", "one number for each response, 1 for the best")
+    rows.drop("one response ranked", rows.frame["_ranking"].list.len() < 2, "ranking", "at least two ranked responses")
+    each = rows.frame.explode("_responses", "_ranking")
+    first, second = pairs_within(rows.frame["_responses"].list.len().to_numpy().astype(np.int64))
+    rank = each["_ranking"].to_numpy()
+    better = rank[first] <= rank[second]
+    texts = each["_responses"].fill_null("")
+    return each.drop("_responses", "_ranking", "responses", "ranking")[first].with_columns(
+        chosen=texts.gather(np.where(better, first, second)),
+        rejected=texts.gather(np.where(better, second, first)),
+        tie=pl.Series(rank[first] == rank[second], dtype=pl.Boolean),
+    )
+
+
+def pair_ratings(rated: pl.DataFrame, gap: float) -> pl.DataFrame:
+    """Coded rated responses (``user``, ``prompt``, ``response``, ``rating``, ...) to coded judgements.
+
+    A judgement has the line, file and time of the later of its two rows and the lower of their weights; the seconds of
+    single ratings say nothing about a comparison and are left out.
+    """
+    rated = rated.sort("user", "prompt", maintain_order=True).drop("seconds", "shown_first", strict=False)
+    group = rated.select(pl.struct("user", "prompt").rle_id()).to_series()
+    first, second = pairs_within(np.bincount(group.to_numpy()) if len(group) else np.zeros(0, np.int64))
+    response, rating = rated["response"].to_numpy(), rated["rating"].to_numpy()
+    different = response[first] != response[second]
+    first, second = first[different], second[different]
+    better = rating[first] >= rating[second]
+    apart = np.abs(rating[first] - rating[second])
+    judged = rated.drop("prompt", "response", "rating")[second].with_columns(
+        chosen=pl.Series(response[np.where(better, first, second)]),
+        rejected=pl.Series(response[np.where(better, second, first)]),
+        tie=pl.Series((apart == 0) | (apart < gap), dtype=pl.Boolean),
+    )
+    if "weight" in rated.columns:
+        weight = rated["weight"].to_numpy()
+        judged = judged.with_columns(weight=np.minimum(weight[first], weight[second]))
+    return judged

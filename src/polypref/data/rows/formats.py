@@ -1,0 +1,140 @@
+"""Rows of any layout to one canonical frame of comparisons, vectorised, with what was wrong sent to the tally.
+
+The canonical frame has ``line``, ``user_id``, ``prompt``, ``chat`` (is the prompt chat JSON?), then ``chosen``,
+``rejected`` and ``tie`` for judgements or ``response`` and ``rating`` for rated responses, and of the optional columns
+those that the file has: ``pair_id``, ``time``, ``seconds``, ``weight``, ``shown_first``, ``attributes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from polypref.data.files.textfiles import Batch
+from polypref.data.linting.problems import Tally
+from polypref.data.rows import chat, values
+from polypref.data.rows.convert import explode_rankings
+from polypref.data.rows.layouts import Layout
+from polypref.data.rows.rows import Reader, Rows
+
+OPTIONAL: dict[str, tuple[Reader, str]] = {
+    "time": (values.as_time, "a date (ISO 8601) or seconds since 1970"),
+    "seconds": (values.as_number, "a number of seconds"),
+    "shown_first": (values.as_shown_first, "chosen or rejected"),
+}
+
+
+def canonical(batch: Batch, layout: Layout, file: str, tally: Tally) -> pl.DataFrame:
+    """The batch's usable rows in canonical form."""
+    rows = Rows(batch, layout, file, tally)
+    _read_users(rows)
+    if layout.shape == "rankings":
+        rows.frame = explode_rankings(rows)
+    _read_texts(rows)
+    if layout.shape in ("pairs", "rankings"):
+        _read_pairs(rows)
+    if layout.shape == "labels":
+        _read_labels(rows)
+    if layout.shape == "ratings":
+        rating, bad = values.as_number(rows.frame["rating"])
+        bad |= rating.is_null()
+        rows.drop("unreadable rating", bad, "rating", "a number")
+        rows.set(rating=rating.filter(~bad))
+    _read_optional(rows)
+    return rows.frame
+
+
+def response_rows(batch: Batch, names: Mapping[str, str], file: str, tally: Tally) -> pl.DataFrame:
+    """Rows of ``user_id``, ``prompt`` and ``response`` without a judgement, read as those of preferences are."""
+    rows = Rows(batch, Layout("ratings", names), file, tally)
+    _read_users(rows)
+    _read_texts(rows)
+    return rows.frame.select("user_id", "prompt", "chat", "response")
+
+
+def _read_users(rows: Rows) -> None:
+    ids = values.as_text(rows.frame["user_id"])
+    rows.set(user_id=ids)
+    rows.drop("missing user_id", ids.is_null() | (ids == ""), "user_id", "the id of the person who judged")
+    broken = rows.frame["user_id"].str.contains("\0", literal=True)
+    rows.drop("NUL character", broken, "user_id", "an id without NUL characters")
+
+
+def _read_texts(rows: Rows) -> None:
+    """Bring prompt and responses to text or canonical chat JSON."""
+    sides = [role for role in ("chosen", "rejected", "response_a", "response_b", "response") if rows.has(role)]
+    for role in [*sides, "prompt"]:
+        if rows.has(role):
+            column = values.as_text(rows.frame[role])
+            rows.set(**{role: column})
+            broken = column.str.contains("\0", literal=True).fill_null(False)
+            rows.drop("NUL character", broken, role, "text without NUL characters (half an emoji reads as one)")
+    chat.read_chats(rows, sides)
+    rows.set(**{role: rows.frame[role].fill_null("") for role in [*sides, "prompt"]})
+
+
+def _read_pairs(rows: Rows) -> None:
+    tie = pl.Series("tie", np.full(rows.frame.height, rows.layout.all_ties))
+    if rows.has("label"):  # of the labels that such files carry, only "tie" says more than chosen / rejected
+        tie |= (
+            values.as_text(rows.frame["label"]).str.to_lowercase().str.strip_chars().is_in(values.TIED).fill_null(False)
+        )
+    if rows.layout.shape == "rankings":
+        tie |= rows.frame["tie"]
+    elif rows.has("tie"):
+        flag, bad = values.as_flag(rows.frame["tie"])
+        rows.set(_tie=tie | flag)
+        rows.drop("unreadable tie", bad, "tie", "true or false")
+        tie = rows.frame["_tie"]
+    rows.set(tie=tie)
+    if rows.has("chosen_pos"):
+        rows.read_optional("chosen_pos", values.as_position, "0 (first) or 1 (second)")
+        rows.set(shown_first=1 - rows.frame["chosen_pos"])
+
+
+def _read_labels(rows: Rows) -> None:
+    """Labels over response_a and response_b to chosen, rejected and tie."""
+    label = pl.Series(np.full(rows.frame.height, 0.5 if rows.layout.all_ties else np.nan))
+    rows.set(_label=label)
+    if rows.has("label"):
+        label, bad = values.as_label(rows.frame["label"])
+        rows.set(_label=label)
+        rows.drop("unreadable label", bad, "label", "A, B or tie (or 1, 0, 0.5)")
+    if rows.has("label_too"):
+        other, _ = values.as_label(rows.frame["label_too"])
+        against = (other != rows.frame["_label"]).fill_null(False)
+        rows.drop("contradictory label", against, "label_too", f"what the column {rows.layout.names['label']} says")
+    if rows.has("tie"):
+        tie, bad = values.as_flag(rows.frame["tie"])
+        rows.set(_tie=tie)
+        rows.drop("unreadable tie", bad, "tie", "true or false")
+        label, tie = rows.frame["_label"], rows.frame["_tie"]
+        against = tie & (label != 0.5) & label.is_not_nan()
+        rows.drop("contradictory label", against, "label", "a tie, as the column for ties says")
+        rows.set(_label=rows.frame.select(pl.when("_tie").then(0.5).otherwise("_label")).to_series())
+    rows.drop("no label", rows.frame["_label"].is_nan(), "tie", "true, since no label says which is preferred")
+    first = rows.frame["_label"] >= 0.5
+    rows.frame = rows.frame.with_columns(
+        chosen=pl.when(first).then("response_a").otherwise("response_b"),
+        rejected=pl.when(first).then("response_b").otherwise("response_a"),
+        tie=pl.col("_label") == 0.5,
+        shown_first=first.cast(pl.Int8),  # response_a is what was shown first
+    )
+
+
+def _read_optional(rows: Rows) -> None:
+    for role, (reader, expected) in OPTIONAL.items():
+        if rows.has(role) and not (role == "shown_first" and rows.frame[role].dtype == pl.Int8):
+            rows.read_optional(role, reader, expected)
+    if rows.has("weight"):
+        weight, bad = values.as_number(rows.frame["weight"])
+        rows.set(_weight=weight.fill_null(1.0))
+        rows.drop("unreadable weight", bad | (weight < 0).fill_null(False), "weight", "a number, 0 or more")
+        rows.set(weight=rows.frame["_weight"])
+    for role in ("pair_id", "attributes"):
+        if rows.has(role):
+            rows.set(**{role: values.as_text(rows.frame[role])})
+    gone = [name for name in rows.frame.columns if name.startswith("_")]
+    rows.frame = rows.frame.drop(*gone, "response_a", "response_b", "label", "label_too", "chosen_pos", strict=False)

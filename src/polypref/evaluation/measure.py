@@ -1,0 +1,188 @@
+"""From a job to its figures: run the cells, measure every arm, judge.
+
+cells (learner, size, seed, arm) -> rows, gains, placebo, users -> verdict
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.data.split import Split
+from polypref.evaluation.cells import Cell, Job, run
+from polypref.evaluation.progress import Progress
+from polypref.evaluation.results import cores
+from polypref.evaluation.settings import Settings
+from polypref.evaluation.tables import (
+    REFERENCE,
+    Arm,
+    choose_baseline,
+    held_out,
+    load_arm,
+    over_shuffled,
+    placebo_rows,
+    standing,
+)
+from polypref.evaluation.verdict import Evidence, verdict
+from polypref.profile import profile
+from polypref.runs.execute import run_cells
+from polypref.stats.clusters import Clusters
+from polypref.stats.estimate import wilson
+from polypref.stats.people import PerUser, counts, per_user, sure, users_table
+
+
+@dataclass(frozen=True, eq=False)
+class Arms:
+    """Every arm that was run: ``by_size`` of training (all the data under ``full_size``), and with shuffled users.
+
+    ``full_size`` is the number of training comparisons, validation rows included, when nothing is cut. ``per_user``
+    holds, by size, how many of each user's comparisons were kept, where sizes were cut so.
+    """
+
+    by_size: dict[int, dict[str, Arm]]
+    full_size: int
+    shuffled: dict[str, Arm]
+    timing: dict[str, float]
+    per_user: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def full(self) -> dict[str, Arm]:
+        return self.by_size[self.full_size]
+
+    @property
+    def personal(self) -> list[str]:
+        return [name for name, arm in self.full.items() if arm.personal]
+
+
+def run_arms(job: Job, settings: Settings) -> Arms:
+    """Run what is not stored yet: every learner, size and seed; then the personal learners on shuffled users."""
+    started = time.perf_counter()
+    cuts = (*sorted(set(settings.sizes)), None)
+    seeds = range(settings.seeds)
+    size_of = {cut: _mean_size(job, cut, settings) for cut in cuts}  # says what cannot be cut before any work is done
+    grid = {
+        (name, cut): [Cell(name, cut, seed, budget="total" if cut is None else settings.budget) for seed in seeds]
+        for cut in cuts
+        for name in job.learners
+    }
+    ran = _run(job, "cells", grid.values(), settings)
+    full_size = size_of[None]
+    by_size = {size_of[cut]: {name: load_arm(job, grid[name, cut]) for name in job.learners} for cut in cuts}
+    personal = [name for name, arm in by_size[full_size].items() if arm.personal]
+    placebo = {name: [Cell(name, None, seed, "shuffled") for seed in seeds] for name in personal if settings.placebo}
+    ran += _run(job, "placebo cells", placebo.values(), settings)
+    shuffled = {name: load_arm(job, cells) for name, cells in placebo.items()}
+    timing = {"cells_seconds": time.perf_counter() - started, "cells_run": ran}
+    each = settings.budget == "per-user"
+    per_user = {size_of[cut]: cut for cut in cuts if cut is not None and each}
+    return Arms(by_size, full_size, shuffled, timing, per_user)
+
+
+def _mean_size(job: Job, cut: int | None, settings: Settings) -> int:
+    """Training comparisons under a cut, validation rows included, on average over the seeds."""
+    sides = [job.training_rows(cut, seed, settings.budget) for seed in range(settings.seeds)]
+    return round(float(np.mean([len(train) + len(valid) for train, valid in sides])))
+
+
+def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], pl.DataFrame]:
+    """The results' figures, and the users' table, from the arms."""
+    rows, minority_SU = held_out(job, settings.seeds)
+    clusters = Clusters(rows)
+    tables: dict[str, list[dict[str, Any]]] = {"rows": [], "gains": [], "gains_over_pooled": []}
+    for size, learners in arms.by_size.items():
+        found = standing(clusters, learners, _name(choose_baseline(learners)), size)
+        tables = {key: tables[key] + found[key] for key in tables}
+    baseline = choose_baseline(arms.full)
+    floor = _name(baseline)
+    over = {other: _people(clusters, arms.full, other) for other in {floor, REFERENCE} if other in arms.full}
+    placebo = [] if floor is None else _placebo(clusters, arms, floor)
+    own = over_shuffled(clusters, arms.full, arms.shuffled, arms.full_size)
+    described = profile(job.comparisons).as_dict()
+    n_train_U = _training_counts(job, settings.seeds)
+    at_full = [row for row in tables["gains"] if row["size"] == arms.full_size]
+    counted = {name: counts(found) for name, found in over.get(floor, {}).items()}
+    beyond = {} if floor is None else _sure(clusters, arms, over[floor])
+    served = {name: counted[name] | {"sure": number} for name, number in beyond.items()}
+    figures = {
+        "verdict": verdict(at_full, placebo, own, arms.personal, baseline, evidence(described, n_train_U), served),
+        "baseline": baseline,
+        "size": arms.full_size,
+        "sizes": [{"size": size, "per_user": arms.per_user.get(size)} for size in arms.by_size],
+        **tables,
+        "users": counted,
+        "users_sure": beyond,
+        "users_over_pooled": {name: counts(found) for name, found in over.get(REFERENCE, {}).items()},
+        "placebo": placebo,
+        "gains_over_shuffled": own,
+        "selection": {name: arm.selection for name, arm in arms.full.items()},
+        "serves": {name: arm.serves for name, arm in arms.full.items()},
+        "profile": described,
+    }
+    people = over[floor] if floor in over else {name: _people(clusters, arms.full, name)[name] for name in arms.full}
+    return figures, users_table(job.comparisons.users.ids, n_train_U, minority_SU.mean(axis=0) >= 0.5, people)
+
+
+def evidence(described: Mapping[str, Any], n_train_U: NDArray[np.int64]) -> Evidence:
+    """What a profile, and the users' training judgements, say of how sure a "no" is.
+
+    The upper limit of disagreement is Wilson's where that is higher: when all agree, there is nothing to redraw.
+    """
+    found = described["disagreement"]["at_panel"]["2"]["contested"]
+    own_U = n_train_U[n_train_U > 0]
+    own = float(np.median(own_U)) if len(own_U) else 0.0
+    value, shared = found["value"], found["n"]
+    if value is None:
+        return Evidence(described["sizes"]["users"], own, shared)
+    limit = max(wilson(value, shared)[1], found["hi"] or 0.0)
+    return Evidence(described["sizes"]["users"], own, shared, value, limit)
+
+
+def _run(job: Job, label: str, grid: Iterable[Sequence[Cell]], settings: Settings) -> int:
+    """Run cells; the learners that stand last in the table cost most and start first, so that no worker idles."""
+    cells = [cell for group in reversed(list(grid)) for cell in group]
+    stored = sum(map(job.is_stored, cells))
+    with Progress(label, len(cells), stored, settings.quiet) as progress:
+        return run_cells(job, cells, settings.workers or cores(), progress.tell, run)
+
+
+def _placebo(clusters: Clusters, arms: Arms, baseline: str) -> list[dict[str, Any]]:
+    """The placebo rows, each with how many users would be called better and worse off."""
+    margin_T = arms.full[baseline].margin_T
+    people = {name: counts(per_user(clusters, arm.margin_T, margin_T)) for name, arm in arms.shuffled.items()}
+    found = placebo_rows(clusters, arms.full, arms.shuffled, baseline, arms.full_size)
+    return [row | people[row["learner"]] for row in found]
+
+
+def _sure(clusters: Clusters, arms: Arms, people: Mapping[str, PerUser]) -> dict[str, int]:
+    """Users of each personal learner who are better off for being known, allowing for all users and learners."""
+    found = {}
+    for name in arms.personal:
+        arm, shuffled = arms.full[name], arms.shuffled.get(name)
+        knowing = None if shuffled is None else per_user(clusters, arm.margin_T, shuffled.margin_T)
+        found[name] = sure(people[name], knowing, len(arms.personal))
+    return found
+
+
+def _people(clusters: Clusters, arms: Mapping[str, Arm], baseline: str) -> dict[str, PerUser]:
+    return {name: per_user(clusters, arm.margin_T, arms[baseline].margin_T) for name, arm in arms.items()}
+
+
+def _name(baseline: Mapping[str, Any] | None) -> str | None:
+    return None if baseline is None else str(baseline["learner"])
+
+
+def _training(parts: Split) -> NDArray[np.int64]:
+    return np.concatenate([parts.train_rows, parts.valid_rows])
+
+
+def _training_counts(job: Job, seeds: int) -> NDArray[np.int64]:
+    """Training judgements of each user, on average over the seeds."""
+    user_N, n_users = job.comparisons.user_N, len(job.comparisons.users)
+    count_SU = [np.bincount(user_N[_training(job.parts(seed))], minlength=n_users) for seed in range(seeds)]
+    return np.mean(count_SU, axis=0).round().astype(np.int64)

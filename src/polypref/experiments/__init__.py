@@ -1,0 +1,1 @@
+"""Experiments in use: does personalization serve people better? Now the simulator of a system in use."""

@@ -1,0 +1,104 @@
+"""From comparisons to a grouping: the number of groups is given or searched, then the mixture is fitted to all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from polypref.comparisons import Comparisons, Users
+from polypref.errors import NotEnoughData, SettingsError
+from polypref.features.protocol import Encoder
+from polypref.groups.discovery import FEWEST, Crowd, Search, derived, folds, search
+from polypref.groups.grouping import CERTAINTY, Grouping
+from polypref.groups.mixture import Problem, alone, best_of
+from polypref.groups.model import Mixture
+from polypref.learners.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """How groups are looked for."""
+
+    most: int = 6
+    """Groups that are tried at most."""
+    restarts: int = 3
+    """EM runs from different starts; the likeliest is taken."""
+    folds: int = 3
+    """Times that judgements are held out."""
+    certainty: float = CERTAINTY
+    """Share from which a user is said to be in a group; the others are unknown."""
+    directions: int = 64
+    """Principal directions of the encoder's space to use at most."""
+
+    def __post_init__(self) -> None:
+        least = {"most": 1, "restarts": 1, "folds": 1, "directions": 1}
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise SettingsError(f"{name} is {getattr(self, name)}; expected at least {lowest}.")
+        if not 0 <= self.certainty <= 1:
+            raise SettingsError(f"certainty is {self.certainty}; expected a share from 0 to 1.")
+
+
+def discover(
+    comparisons: Comparisons, *, encoder: Encoder, seed: int, groups: int | None = None, how: Discovery | None = None
+) -> Grouping:
+    """Groups of users who judge alike; ``groups`` fixes their number, else held-out answers choose it. 1: none found.
+
+    Groups are called "group 1", "group 2", ... in the order of their sizes. Equal data and seed give equal groups, in
+    whatever order the rows come. Raises NotEnoughData without comparisons, SettingsError for too many groups.
+    """
+    how = how or Discovery()
+    if not len(comparisons):
+        raise NotEnoughData("no comparisons to find groups in: 0 rows. Give more data.")
+    crowd, inputs, ids = numbered(comparisons, encoder, how.directions)
+    most = max(1, crowd.users // FEWEST)
+    if groups is not None and not 1 <= groups <= most:
+        raise SettingsError(
+            f"groups is {groups}; expected a number from 1 to {most}: of {crowd.users} users, {FEWEST} for each."
+        )
+    numbers = range(1, min(how.most, most) + 1) if groups is None else (groups,)
+    cuts = folds(crowd, how.folds, seed) if crowd.users > 1 else []
+    chosen = search(crowd, numbers, cuts, how.restarts, seed)
+    return fitted(crowd, inputs, ids, chosen, (how, seed))
+
+
+def numbered(comparisons: Comparisons, encoder: Encoder, directions: int) -> tuple[Crowd, Inputs, Users]:
+    """The judgements with users in the order of their ids and texts in that of their keys, and the inputs."""
+    used_U = np.unique(comparisons.user_N)
+    ids = comparisons.users.ids.gather(used_U)
+    order = ids.arg_sort().to_numpy()
+    place_U = np.full(len(comparisons.users), -1, np.int64)
+    place_U[used_U[order]] = np.arange(len(order))
+    response_R = np.unique(np.concatenate([comparisons.chosen_N, comparisons.rejected_N]))
+    response_R = response_R[np.argsort(comparisons.responses.keys_R[response_R], kind="stable")]
+    pool = comparisons.responses.take(response_R)
+    inputs = Inputs.fit(encoder, comparisons, directions)
+    user_N = place_U[comparisons.user_N]
+    crowd = Crowd(comparisons, user_N, len(order), response_R, inputs(pool), derived(comparisons))
+    return crowd, inputs, Users(ids.gather(order).cast(pl.String).alias("id"))
+
+
+def fitted(crowd: Crowd, inputs: Inputs, ids: Users, chosen: Search, how: tuple[Discovery, int]) -> Grouping:
+    """The mixture fitted to all judgements, groups in the order of their sizes."""
+    settings, seed = how
+    votes = crowd.votes()
+    found = best_of(votes, chosen.scales, alone(votes, chosen.scales), chosen.groups, settings.restarts, seed)
+    effects = Problem(votes, chosen.scales, chosen.groups).effects(found.theta)
+    order_P = np.argsort(-found.size_P, kind="stable")
+    model = Mixture(
+        inputs,
+        effects.weights_KP[:, order_P],
+        crowd.rows.responses.keys_R[crowd.response_R[votes.shared_T]],
+        effects.text_TP[:, order_P],
+        found.size_P[order_P],
+        chosen.evidence,
+        crowd.derived,
+        inputs.encoder.name,
+        inputs.encoder.identity,
+    )
+    share_UP = model.shares(crowd.rows, crowd.user_N, crowd.users)
+    best_U = np.where(share_UP.max(axis=1) >= settings.certainty, share_UP.argmax(axis=1), -1).astype(np.int32)
+    names = tuple(f"group {p + 1}" for p in range(chosen.groups))
+    return Grouping(names, ids, share_UP, best_U, "discovered", settings.certainty, model, chosen.tried)

@@ -1,0 +1,349 @@
+"""A grouping: who is in which group, how sure that is, and how people join and move.
+
+    grouping = discover(comparisons, encoder=encoder("minilm"), seed=0)
+    grouping.of(["ann", "bob"])              ["group 1", "unknown"]
+    grouping.assign("eve", few)              a new grouping that knows eve
+    grouping.reassigned(recent)              people whose recent answers speak clearly for another group have moved
+    grouping.renewed(discover(more, ...))    a new fit under the old names
+
+**Unknown** is a group of its own: users never seen, and those whose best group has a share under ``certainty``. Their
+prompts are trained on like any other; their rewards are not measured against a group that they may not belong to.
+
+**Hysteresis.** A user stays in the present group g until another one, h, is ahead by a stated margin of log-odds,
+
+    log share_h - log share_g > margin,
+
+so that reward histories are not stirred by users who stand between groups. 2 means odds of 7.4 to 1. Users who are
+unknown join the best group as soon as its share reaches ``certainty``; nobody goes back to unknown.
+
+**Names stay.** A new fit's groups are matched to the old ones so that they have as many users in common as can be (the
+assignment problem, Kuhn 1955, over soft shares); a group that is new gets a name that was never used, so a history is
+never another group's.
+
+Covered: saving and loading without pickle; a damaged folder is refused in one line. Not covered: users who change
+their minds slowly: give ``reassigned`` their recent judgements rather than all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref import artifact
+from polypref.comparisons import Comparisons, IntArray, Users
+from polypref.errors import ArtifactError, NotEnoughData, SettingsError, unknown_name
+from polypref.features.protocol import Encoder
+from polypref.groups.discovery import SURE, WORTH, Row
+from polypref.groups.mixture import Floats
+from polypref.groups.model import Mixture
+
+UNKNOWN = "unknown"
+CERTAINTY = 0.6  # share from which a user is said to be in a group
+MARGIN = 2.0  # log-odds by which another group has to be ahead before a user moves
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """U users in P groups.
+
+    ``names``      of the groups (P), none of them "unknown".
+    ``users``      ids of those of whom something is known.
+    ``share_UP``   probability of each group; rows sum to one. From a column: 1 and 0.
+    ``group_U``    the group that each is in, -1 for unknown.
+    ``origin``     where it comes from: "attribute country", "a mapping", "discovered".
+    ``certainty``  share from which a user counts as a member.
+    ``model``      what assigns new users; None for a grouping from a column.
+    ``tried``      held-out likelihood by number of groups; empty where nothing was tried.
+    ``retired``    names that groups had and no group has any more.
+    """
+
+    names: tuple[str, ...]
+    users: Users
+    share_UP: Floats
+    group_U: IntArray
+    origin: str
+    certainty: float = CERTAINTY
+    model: Mixture | None = None
+    tried: tuple[Row, ...] = ()
+    retired: tuple[str, ...] = field(default=())
+
+    def of(self, user_ids: pl.Series | Sequence[str]) -> list[str]:
+        """Each one's group; "unknown" for users never seen and for those of too little certainty."""
+        if not len(self.users):
+            return [UNKNOWN] * len(user_ids)
+        at_Q = self.users.index(user_ids)
+        group_Q = np.where(at_Q >= 0, self.group_U[at_Q], -1)
+        labels = [*self.names, UNKNOWN]
+        return [labels[group] for group in group_Q.tolist()]
+
+    def share_of(self, user_ids: pl.Series | Sequence[str]) -> Floats:
+        """Each one's shares (Q, P); NaN for users never seen."""
+        at_Q = self.users.index(user_ids)
+        return np.append(self.share_UP, np.full((1, len(self.names)), np.nan), axis=0)[at_Q]
+
+    def sizes(self) -> dict[str, int]:
+        """Users in each group, "unknown" last where anybody is."""
+        count_P = np.bincount(self.group_U + 1, minlength=len(self.names) + 1).tolist()
+        return dict(zip(self.names, count_P[1:], strict=True)) | ({UNKNOWN: count_P[0]} if count_P[0] else {})
+
+    def listed(self, user_ids: pl.Series | Sequence[str]) -> pl.DataFrame:
+        """``user_id``, ``group`` and ``share``, that of the likeliest group (null: nothing known), one row per id."""
+        share_Q = self.share_of(user_ids).max(axis=1, initial=-np.inf)
+        shown_Q = pl.Series("share", np.where(np.isfinite(share_Q), share_Q, np.nan)).round(4).fill_nan(None)
+        return pl.DataFrame(
+            [pl.Series("user_id", user_ids, dtype=pl.String), pl.Series("group", self.of(user_ids)), shown_Q]
+        )
+
+    def finding(self) -> str:
+        """What was found, in one sentence."""
+        if self.model is None:
+            return f"{len(self.names)} groups from {self.origin}."
+        rows = {row.groups: row for row in self.tried}
+        best = max(self.tried, key=lambda row: row.gain, default=None)
+        if len(self.names) > 1:
+            row = rows.get(len(self.names))
+            what = f"{len(self.names)} groups"
+            if row is None:
+                return f"{what}."
+            better = row.gain > max(SURE * row.se, WORTH)
+            how = "better than one" if better else "not surely better than one"
+            return f"{what} predict held-out judgements {how}: {gained(row)}."
+        if best is None or len(rows) == 1:
+            return "one group: nothing else was tried."
+        others = max((row for row in self.tried if row.groups > 1), key=lambda row: row.gain)
+        return f"no groups found: {others.groups} predict held-out judgements no better than one, {gained(others)}."
+
+    def assign(self, user_id: str, few: Comparisons) -> Self:
+        """A new grouping that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
+
+        The shares are the posterior from the groups' sizes and the likelihoods of the answers. Raises NotEnoughData
+        without comparisons, SettingsError for a grouping that was not discovered.
+        """
+        model = self._model("assign new users")
+        if not len(few):
+            raise NotEnoughData(f"no comparisons to tell the group of user {user_id!r} from; give at least one.")
+        share_1P = model.shares(few, np.zeros(len(few), np.int64), 1)
+        others, users = self.users.with_last(user_id)
+        joined = replace(
+            self,
+            users=users,
+            share_UP=np.concatenate([self.share_UP[others], share_1P]),
+            group_U=np.append(self.group_U[others], np.int32(-1)),
+        )
+        present_U = np.append(np.full(len(others), -2, np.int32), self._present([user_id]))
+        return joined._moved(present_U, MARGIN)
+
+    def reassigned(self, news: Comparisons | Mapping[str, Sequence[float]], margin: float = MARGIN) -> Self:
+        """The users in ``news`` judged anew: those move whose other group is ahead by ``margin`` in log-odds.
+
+        ``news`` are judgements, from which alone each user's shares are computed, or shares by user id. Users who are
+        not in it stay; new ones join. Raises SettingsError for a negative margin or shares that are none.
+        """
+        if not margin >= 0:
+            raise SettingsError(f"margin is {margin}; expected log-odds of at least 0, as in margin=2.")
+        if isinstance(news, Comparisons):
+            model = self._model("compute shares from judgements; give shares by user id")
+            numbers, user_N = np.unique(news.user_N, return_inverse=True)
+            ids = news.users.ids.gather(numbers).cast(pl.String).to_list()
+            share_QP = model.shares(news, user_N, len(ids))
+        else:
+            ids, share_QP = list(news), self._checked(news)
+        if not ids:
+            return self
+        at_Q = self.users.index(ids)
+        new_Q = np.flatnonzero(at_Q < 0)
+        users = Users(pl.concat([self.users.ids.cast(pl.String).alias("id"), pl.Series("id", ids).gather(new_Q)]))
+        at_Q = users.index(ids)
+        share_UP = np.concatenate([self.share_UP, share_QP[new_Q]])
+        share_UP[at_Q] = share_QP
+        group_U = np.concatenate([self.group_U, np.full(len(new_Q), -1, np.int32)])
+        present_U = np.full(len(users), -2, np.int32)
+        present_U[at_Q] = group_U[at_Q]
+        return replace(self, users=users, share_UP=share_UP, group_U=group_U)._moved(present_U, margin)
+
+    def renewed(self, fresh: Grouping, margin: float = MARGIN) -> Grouping:
+        """``fresh``, a new fit, under this grouping's names; users of both move only as in ``reassigned``.
+
+        Groups are matched by the users that they have in common. Users only in this grouping stay in their group while
+        it exists, at their old shares.
+        """
+        from scipy.optimize import linear_sum_assignment
+
+        both = self.users.index(fresh.users.ids)
+        common_U = np.flatnonzero(both >= 0)
+        overlap_PP = self.share_UP[both[common_U]].T @ fresh.share_UP[common_U]
+        old, new = linear_sum_assignment(-overlap_PP)
+        paired = {int(n): int(o) for o, n in zip(old, new, strict=True) if overlap_PP[o, n] > 0}
+        names = self._fresh_names(len(fresh.names), paired)
+        kept = set(names)
+        retired = tuple(dict.fromkeys([*self.retired, *(name for name in self.names if name not in kept)]))
+        place_P = np.array([names.index(name) if name in kept else -1 for name in self.names], np.int32)
+        present_U = np.full(len(fresh.users), -1, np.int32)
+        was_U = self.group_U[both[common_U]]
+        present_U[common_U] = np.where(was_U >= 0, place_P[was_U], -1)
+        named = replace(fresh, names=names, retired=retired, group_U=present_U)
+        return named._moved(present_U, margin)._with_others(self, place_P)
+
+    def _fresh_names(self, groups: int, paired: Mapping[int, int]) -> tuple[str, ...]:
+        """Names of a new fit's groups: the old one's where paired, else "group n" with numbers that were never used."""
+        used = [int(found[1]) for name in (*self.names, *self.retired) if (found := re.fullmatch(r"group (\d+)", name))]
+        number = max(used, default=len(self.names))
+        names = []
+        for group in range(groups):
+            if group in paired:
+                names.append(self.names[paired[group]])
+            else:
+                number += 1
+                names.append(f"group {number}")
+        return tuple(names)
+
+    def _with_others(self, old: Grouping, place_P: IntArray) -> Grouping:
+        """Users of ``old`` who are not here join with their old shares, as far as their groups are still there."""
+        missing_U = np.flatnonzero(self.users.index(old.users.ids) < 0)
+        if not len(missing_U):
+            return self
+        share_UP = np.zeros((len(missing_U), len(self.names)))
+        lasting = np.flatnonzero(place_P >= 0)
+        share_UP[:, place_P[lasting]] = old.share_UP[np.ix_(missing_U, lasting)]
+        total_U1 = share_UP.sum(axis=1, keepdims=True)
+        share_UP = np.where(total_U1 > 0, share_UP / np.maximum(total_U1, 1e-300), 1 / len(self.names))
+        was_U = old.group_U[missing_U]
+        group_U = np.where(was_U >= 0, place_P[was_U], -1).astype(np.int32)
+        ids = pl.concat([self.users.ids.cast(pl.String).alias("id"), old.users.ids.gather(missing_U).alias("id")])
+        return replace(
+            self,
+            users=Users(ids),
+            share_UP=np.concatenate([self.share_UP, share_UP]),
+            group_U=np.concatenate([self.group_U, group_U]),
+        )
+
+    def _present(self, user_ids: Sequence[str]) -> IntArray:
+        at_Q = self.users.index(user_ids)
+        return np.where(at_Q >= 0, np.append(self.group_U, np.int32(-1))[at_Q], -1).astype(np.int32)
+
+    def _moved(self, present_U: IntArray, margin: float) -> Self:
+        """Groups after the rule of this file; ``present_U`` is where each user is, -1 unknown, -2 not to be moved."""
+        return replace(self, group_U=settled(self.share_UP, present_U, self.group_U, self.certainty, margin))
+
+    def _model(self, what: str) -> Mixture:
+        if self.model is None:
+            raise SettingsError(
+                f"a grouping from {self.origin} cannot {what}; discover one from comparisons, or build it again."
+            )
+        return self.model
+
+    def _checked(self, news: Mapping[str, Sequence[float]]) -> Floats:
+        for user_id, share_P in news.items():
+            value_P = np.asarray(share_P, np.float64)
+            if value_P.shape != (len(self.names),) or not (value_P >= 0).all() or not abs(value_P.sum() - 1) < 1e-6:
+                raise SettingsError(
+                    f"shares of user {user_id!r} are {list(share_P)}; expected {len(self.names)} numbers that sum to "
+                    f"1, one for each of {', '.join(self.names)}."
+                )
+        return np.array(list(news.values()), np.float64).reshape(len(news), len(self.names))
+
+    def save(self, path: Path | str) -> None:
+        """Write to the folder ``path``. Raises CacheError when it cannot be written."""
+        config = {name: getattr(self, name) for name in ("origin", "certainty")}
+        config |= {"names": list(self.names), "retired": list(self.retired), "users": self.users.ids.to_list()}
+        config["tried"] = [vars(row) for row in self.tried]
+        arrays: dict[str, NDArray] = {"share_UP": self.share_UP, "group_U": self.group_U}
+        if self.model is not None:
+            model, numbers = self.model.state()
+            config["model"] = model
+            arrays |= {f"model.{name}": value for name, value in numbers.items()}
+        artifact.save(path, "grouping", config, arrays)
+
+    @classmethod
+    def load(cls, path: Path | str, encoder: Encoder | str | None = None) -> Self:
+        """Read back a grouping that says the same.
+
+        ``encoder`` is needed only for one that was discovered in features of an encoder of your own. Raises
+        ArtifactError when there is none or it is damaged, SettingsError when the encoder gives other features.
+        """
+        try:
+            config, arrays = artifact.load(path, "grouping")
+            told = config.get("model")
+            numbers = {name.removeprefix("model."): v for name, v in arrays.items() if name.startswith("model.")}
+            loaded = cls(
+                tuple(config["names"]),
+                Users(pl.Series("id", config["users"], dtype=pl.String)),
+                arrays["share_UP"],
+                arrays["group_U"],
+                config["origin"],
+                config["certainty"],
+                None if told is None else Mixture.from_state(told, numbers, encoder),
+                tuple(Row(**row) for row in config["tried"]),
+                tuple(config["retired"]),
+            )
+            loaded._check()
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ArtifactError(f"{path} is damaged ({error}); make the groups and save them again.") from error
+        return loaded
+
+    def _check(self) -> None:
+        groups, users = len(self.names), len(self.users)
+        if self.share_UP.shape != (users, groups) or self.group_U.shape != (users,):
+            raise ValueError(f"shares of shape {self.share_UP.shape} for {users} users and {groups} groups")
+        if not ((self.group_U >= -1) & (self.group_U < groups)).all():
+            raise ValueError(f"a group's number outside 0 to {groups - 1}")
+
+
+def gained(row: Row) -> str:
+    """What a number of groups gains over one, with its standard error."""
+    return f"{row.gain:+.4f} (standard error {row.se:.4f}) in log likelihood each"
+
+
+def settled(share_UP: Floats, present_U: IntArray, group_U: IntArray, certainty: float, margin: float) -> IntArray:
+    """Everybody's group: see the module's head. ``present_U`` is -1 for unknown, -2 for those who keep ``group_U``."""
+    users = np.arange(len(share_UP))
+    best_U = share_UP.argmax(axis=1) if share_UP.shape[1] else np.zeros(len(users), np.int64)
+    top_U = share_UP[users, best_U]
+    with np.errstate(divide="ignore"):
+        ahead_U = np.log(top_U) - np.log(share_UP[users, np.maximum(present_U, 0)])
+    moves_U = np.where(present_U >= 0, ahead_U > margin, top_U >= certainty)
+    return np.where(present_U == -2, group_U, np.where(moves_U, best_U, present_U)).astype(np.int32)
+
+
+def from_mapping(groups: Mapping[str, str | None], origin: str = "a mapping") -> Grouping:
+    """Groups given by user id; None, NaN and empty text mean unknown. Names come in the order of their sizes."""
+    ids = pl.Series("id", [str(user) for user in groups], dtype=pl.String)
+    values = pl.Series("group", [None if _missing(value) else str(value) for value in groups.values()], dtype=pl.String)
+    counts = values.drop_nulls().value_counts().rows()
+    names = tuple(name for name, _ in sorted(counts, key=lambda row: (-row[1], row[0])))
+    if UNKNOWN in names:
+        names = tuple(name for name in names if name != UNKNOWN)
+    number = {name: at for at, name in enumerate(names)}
+    group_U = np.array([number.get(value, -1) for value in values.to_list()], np.int32)
+    known_U = np.flatnonzero(group_U >= 0)
+    share_UP = np.zeros((len(known_U), len(names)))
+    share_UP[np.arange(len(known_U)), group_U[known_U]] = 1.0
+    return Grouping(names, Users(ids.gather(known_U)), share_UP, group_U[known_U], origin)
+
+
+def _missing(value: object) -> bool:
+    return value is None or value == "" or value != value
+
+
+def from_attribute(users: Users, name: str) -> Grouping:
+    """Groups from an attribute of the users; those without a value are unknown.
+
+    Raises SettingsError, naming what there is, when no user has such an attribute.
+    """
+    found = [] if users.attributes is None else users.attributes.columns
+    if users.attributes is None or name not in found:
+        if not found:
+            raise SettingsError(
+                f"users have no attribute {name!r}: the data tell nothing about them. Give a column attributes of JSON "
+                "objects, or leave out the attribute to discover groups."
+            )
+        raise unknown_name("user attribute", name, found)
+    values = users.attributes[name].cast(pl.String).to_list()
+    return from_mapping(dict(zip(users.ids.to_list(), values, strict=True)), f"attribute {name}")

@@ -1,0 +1,82 @@
+"""What a discovered grouping knows of its groups: their rewards and sizes, and so how likely a user's answers are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons, KeyArray
+from polypref.errors import SettingsError
+from polypref.features import encoder as named_encoder
+from polypref.features.protocol import Encoder
+from polypref.groups.mixture import Floats, Ints, Votes, shares
+from polypref.learners.inputs import Inputs
+
+ARRAYS = ("weights_KP", "key_T", "text_TP", "size_P")
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """P groups' rewards: ``x_r . weights_KP[:, p] + text_TP[r, p]``, the latter for texts ``key_T`` (ascending).
+
+    ``size_P``    share of users in each group: what is known of a user before his first answer.
+    ``evidence``  power of a user's likelihood, chosen on held-out answers; below 1 where answers repeat each other.
+    ``derived``   judgements were made from votes, ratings or rankings: each counts as less than one answer.
+    ``encoder``, ``identity``  name and identity of the encoder that gave the features.
+    """
+
+    inputs: Inputs
+    weights_KP: Floats
+    key_T: KeyArray
+    text_TP: Floats
+    size_P: Floats
+    evidence: float
+    derived: bool
+    encoder: str
+    identity: str
+
+    def shares(self, rows: Comparisons, user_N: Ints, users: int) -> Floats:
+        """Posterior of each user's group from these judgements alone (U, P); one without any has the groups' sizes."""
+        if not len(rows):
+            return np.tile(self.size_P, (users, 1))
+        response_R = np.unique(np.concatenate([rows.chosen_N, rows.rejected_N]))
+        pool = rows.responses.take(response_R)
+        x_RK = self.inputs(pool)
+        reward_RP = x_RK @ self.weights_KP
+        if len(self.key_T):
+            at_R = np.minimum(np.searchsorted(self.key_T, pool.keys_R), len(self.key_T) - 1)
+            reward_RP += np.where((self.key_T[at_R] == pool.keys_R)[:, None], self.text_TP[at_R], 0.0)
+        votes = Votes.of(rows, user_N, users, (response_R, x_RK), self.derived)
+        return shares(np.log(self.size_P) + self.evidence * votes.log_likelihood(reward_RP))
+
+    def taken(self, order_P: Ints) -> Mixture:
+        """The same groups in another order."""
+        changed = {name: getattr(self, name)[..., order_P] for name in ("weights_KP", "text_TP", "size_P")}
+        return Mixture(**{**vars(self), **changed})
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """Settings and arrays that ``from_state`` turns into an equal mixture."""
+        config = {name: getattr(self, name) for name in ("evidence", "derived", "encoder", "identity")}
+        return config, self.inputs.arrays() | {name: getattr(self, name) for name in ARRAYS}
+
+    @classmethod
+    def from_state(
+        cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder | str | None
+    ) -> Self:
+        """The inverse of ``state``; without an ``encoder``, the one named there.
+
+        Raises SettingsError when an encoder gives other features, or the name is of none that polypref knows.
+        """
+        encode = named_encoder(config["encoder"]) if encoder is None else encoder
+        encode = named_encoder(encode) if isinstance(encode, str) else encode
+        if encode.identity != config["identity"]:
+            raise SettingsError(
+                f"the groups were found in the features of [{config['identity']}], and {encode.name} gives those of "
+                f"[{encode.identity}]; find them again or give the encoder they were found with."
+            )
+        inputs = Inputs.from_arrays(encode, arrays)
+        return cls(inputs, **{name: arrays[name] for name in ARRAYS}, **config)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Language models as judges: which of two answers a person would prefer, by log-probabilities."""

@@ -1,0 +1,89 @@
+"""A language model as a judge: which of two answers it would give next, by the log-probability of the first token.
+
+    odds = log p(first answer) - log p(second answer)
+
+One rule for a model in this process and behind a server: of its 20 most likely first tokens, those that read exactly as
+an answer, spaces and punctuation aside, count for it. An answer without one is no likelier than the least likely of
+them, and is taken at that. Where neither has one, the judge has not answered: NaN, which is no tie. A server that gives
+no log-probabilities has only its word; that counts as odds of 9 to 1.
+
+Odds are cached on disk by the question's content, batch by batch: a run that stops goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from math import isfinite, log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.features.cache import Store
+from polypref.judges.protocol import TOP, LanguageModel, Question, Reply
+from polypref.progress import Progress
+
+WORD = log(9.0)
+LEAST = -50.0  # of a log-probability: servers write -9999, -Infinity or null for none
+IGNORED = " \t\r\n.,:;()[]*\"'`"
+
+
+def language_model(
+    model: str,
+    *,
+    max_length: int | None = None,
+    dtype: str = "float32",
+    timeout: float = 60.0,
+    retries: int = 5,
+    pause: float = 1.0,
+) -> LanguageModel:
+    """The model at ``http://host:8000/v1#name``, in a local folder, or on the hub. Loads nothing yet.
+
+    ``max_length`` and ``dtype`` are for a model of ours, ``timeout``, ``retries`` and ``pause`` for a server. Raises
+    SettingsError for an address that cannot be one.
+    """
+    if model.startswith(("http://", "https://")):
+        from polypref.judges.server import Chat
+
+        return Chat(model, timeout, retries, pause)
+    from polypref.judges.local import Causal
+
+    return Causal(model, max_length, dtype)
+
+
+def ask(
+    model: LanguageModel, questions: Sequence[Question], answers: tuple[str, str], cache_folder: str | None = None
+) -> NDArray[np.float64]:
+    """``odds_Q`` of the first answer against the second, NaN where the judge gave neither.
+
+    Raises EncoderError when the model cannot be had or does not reply, CacheError.
+    """
+    store = Store(f"{model.identity} answers={'/'.join(answers)} top={TOP}", cache_folder)
+    digests = (blake2b(question.text().encode(), digest_size=8).digest() for question in questions)
+    keys_Q = np.frombuffer(b"".join(digests), "<u8")
+    index = store.index()
+    if (index.rows(keys_Q) < 0).any():
+        with store.filling() as writer:
+            missing, first = np.unique(keys_Q, return_index=True)
+            first = first[store.index().rows(missing) < 0]
+            with Progress(f"asking {model.name}", len(first), float(len(first)), "questions") as progress:
+                for index_B, replies in model.replies([questions[i] for i in first]):
+                    odds_B1 = np.array([[odds(reply, answers)] for reply in replies], np.float32)
+                    writer.append(keys_Q[first[index_B]], odds_B1)
+                    progress.advance(len(index_B), float(len(index_B)))
+        index = store.index()
+    return store.read(index, keys_Q, index.rows(keys_Q))[:, 0].astype(np.float64)
+
+
+def odds(reply: Reply, answers: tuple[str, str]) -> float:
+    """Log-odds of the first answer against the second; NaN where the reply holds neither."""
+    if isinstance(reply, str):
+        word = reply.strip(IGNORED)
+        return WORD * (1 - 2 * answers.index(word)) if word in answers else float("nan")
+    listed = [(token.strip(IGNORED), max(p, LEAST) if p is not None and isfinite(p) else LEAST) for token, p in reply]
+    found = [[p for token, p in listed if token == answer] for answer in answers]
+    if not any(found):
+        return float("nan")
+    least = min(p for _, p in listed)
+    first, second = (float(np.logaddexp.reduce(p)) if p else least for p in found)
+    return first - second

@@ -1,0 +1,128 @@
+"""A judge in this process: any causal language model of transformers, by folder or hub name.
+
+The question goes through the tokenizer's chat template when it has one, else it is plain text; only the first token of
+the answer is looked at, so nothing is generated. Batches are padded on the right under a mask of our own: neither
+padding side nor padding token, which may be missing, nor batch size changes an answer. A question that is longer than
+the context is asked again with all its parts cut shorter. Not covered: models that reason before they answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polypref.comparisons import IntArray
+from polypref.errors import EncoderError, SettingsError
+from polypref.features.hf import inspect, line, locate
+from polypref.features.transformer import Framer, Tokens, default_device, inputs_of, quiet
+from polypref.judges.protocol import TOP, Question, Reply
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_LENGTH = 8192  # tokens, unless the model reads fewer or the settings say otherwise
+MOST_HALVINGS = 10
+
+
+@dataclass(frozen=True)
+class Causal:
+    """A causal language model. ``batch_size`` and ``device`` decide speed and place, never values."""
+
+    model: str
+    max_length: int | None = None
+    dtype: str = "float32"
+    batch_size: int = 8
+    device: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.model
+
+    @property
+    def identity(self) -> str:
+        folder, weights, max_length = self._plan()
+        known = folder.name if Path(self.model).expanduser().is_dir() else self.model
+        return f"judge:{known} weights={weights} max_length={max_length} dtype={self.dtype}"
+
+    def replies(self, questions: Sequence[Question]) -> Iterator[tuple[IntArray, list[Reply]]]:
+        """See ``judge.LanguageModel``. Raises EncoderError when the model cannot be had or a question is too long."""
+        folder, _, max_length = self._plan()
+        network, tokenizer = load(folder, self.dtype, self.device or default_device())
+        tokens = [_tokens(tokenizer, question, max_length) for question in questions]
+        for index_B, inputs in inputs_of(tokens, self.batch_size, network.device):
+            top = _likeliest(network, inputs)
+            words = tokenizer.batch_decode(top.indices.reshape(-1, 1).tolist())
+            pairs = list(zip(words, top.values.flatten().tolist(), strict=True))
+            yield index_B, [pairs[at : at + top.values.shape[1]] for at in range(0, len(pairs), top.values.shape[1])]
+
+    def _plan(self) -> tuple[Path, str, int]:
+        """The model's folder, a name of its weights, and the tokens that it reads."""
+        folder, weights = locate(self.model, None)
+        kind, _, limit = inspect(folder)
+        if kind != "causal":
+            raise EncoderError(f"{self.model} holds a model of kind {kind!r}; a judge must be a causal language model.")
+        if self.max_length is not None and self.max_length > limit:
+            raise SettingsError(f"{self.model} reads at most {limit} tokens; max_length = {self.max_length}.")
+        return folder, weights, self.max_length or min(limit, MAX_LENGTH)
+
+
+def _tokens(tokenizer: Any, question: Question, max_length: int) -> Tokens:
+    """Token ids of a question, cut shorter until the model can read it."""
+    ids: list[int] = []
+    for halvings in range(MOST_HALVINGS + 1):
+        text, before = question.text(halvings), []
+        if tokenizer.chat_template:
+            text = _rendered(tokenizer, text)
+        else:
+            before = Framer(tokenizer, max_length).before
+        ids = [*before, *tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
+        if len(ids) <= max_length:
+            return Tokens(ids, 0)
+    raise EncoderError(
+        f"a question takes {len(ids)} tokens when cut short and the judge reads {max_length}; use one that reads more."
+    )
+
+
+def _rendered(tokenizer: Any, text: str) -> str:
+    from jinja2 import TemplateError
+
+    messages = [{"role": "user", "content": text}]
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise EncoderError(f"the judge's chat template refuses a user's message: {line(error)}.") from error
+
+
+def _likeliest(network: Any, inputs: dict[str, torch.Tensor]) -> Any:
+    """Values and indices (B, at most TOP) of the likeliest next tokens' log-probabilities."""
+    import torch
+
+    last_B = inputs["attention_mask"].sum(1) - 1  # padded on the right
+    kept, place_B = last_B.unique(return_inverse=True)  # a whole batch's logits would not fit for a large vocabulary
+    with torch.inference_mode():
+        logits_BTV = network(**inputs, logits_to_keep=kept).logits
+        logits_BV = logits_BTV[torch.arange(len(place_B), device=place_B.device), place_B].float()
+        return logits_BV.log_softmax(1).topk(min(TOP, logits_BV.shape[1]), dim=1)
+
+
+@lru_cache(maxsize=1)
+def load(folder: Path, dtype: str, device: str) -> tuple[Any, Any]:
+    """The network, in evaluation mode, and its tokenizer. Raises EncoderError when they cannot be loaded."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with quiet():
+            both: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype), output_loading_info=True
+            )
+            network, info = both
+            network, tokenizer = network.eval().to(device), AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise EncoderError(f"the judge in {folder} cannot be loaded: {line(error)}.") from error
+    if info["missing_keys"]:
+        raise EncoderError(f"the judge in {folder} lacks {', '.join(sorted(info['missing_keys']))}; save it whole.")
+    return network, tokenizer

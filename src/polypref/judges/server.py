@@ -1,0 +1,110 @@
+"""A judge behind a server that speaks OpenAI's protocol: vLLM, llama.cpp, ``transformers serve``, or a paid service.
+
+``http://localhost:8000/v1#model`` is asked at ``/v1/chat/completions``; a full address that ends in ``/completions``
+is asked there, as plain text. Failures that may pass are tried again (``http``); what was answered before one that does
+not is kept. Not covered: a server that changes its model behind an unchanged name; its length limit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urldefrag
+
+import numpy as np
+
+from polypref.comparisons import IntArray
+from polypref.errors import EncoderError
+from polypref.http import Server, check_url, excerpt
+from polypref.judges.protocol import TOP, Question, Reply
+
+TOGETHER = 32  # questions between two writes to the disk
+TOP_PLAIN = 5  # log-probabilities that /completions gives at most
+
+
+@dataclass(frozen=True)
+class Chat:
+    """An OpenAI-compatible server; ``parallel`` requests at a time, the other settings as in ``http.Server``."""
+
+    url: str
+    timeout: float = 60.0
+    retries: int = 5
+    pause: float = 1.0
+    key_variable: str = "POLYPREF_API_KEY"
+    parallel: int = 4
+
+    def __post_init__(self) -> None:
+        check_url(self.url, "judge", self.key_variable)
+
+    @property
+    def name(self) -> str:
+        return self.url
+
+    @property
+    def identity(self) -> str:
+        return f"judge:{self.address} model={self.model or '-'}"
+
+    @property
+    def address(self) -> str:
+        """Where questions go."""
+        base = urldefrag(self.url).url.rstrip("/")
+        return base if base.endswith("/completions") else f"{base}/chat/completions"
+
+    @property
+    def model(self) -> str:
+        """What stands behind the ``#``, "" when nothing does."""
+        return urldefrag(self.url).fragment
+
+    def replies(self, questions: Sequence[Question]) -> Iterator[tuple[IntArray, list[Reply]]]:
+        """See ``judge.LanguageModel``. Raises EncoderError after all that was answered has been given."""
+        with ThreadPoolExecutor(self.parallel) as threads:
+            for start in range(0, len(questions), TOGETHER):
+                together = range(start, min(start + TOGETHER, len(questions)))
+                waiting = {at: threads.submit(self._reply, questions[at].text()) for at in together}
+                answered: dict[int, Reply] = {}
+                failure: EncoderError | None = None
+                for at, future in waiting.items():
+                    try:
+                        if not future.cancelled():
+                            answered[at] = future.result()
+                    except EncoderError as error:
+                        failure = failure or error
+                        for other in waiting.values():
+                            other.cancel()
+                if answered:
+                    yield np.array(list(answered), np.int32), list(answered.values())
+                if failure is not None:
+                    raise failure
+
+    def _reply(self, text: str) -> Reply:
+        body: dict[str, Any] = {"max_tokens": 1, "temperature": 0}
+        if self.address.endswith("/chat/completions"):
+            body |= {"messages": [{"role": "user", "content": text}], "logprobs": True, "top_logprobs": TOP}
+        else:
+            body |= {"prompt": text, "logprobs": TOP_PLAIN}
+        if self.model:
+            body["model"] = self.model
+        server = Server(self.address, self.timeout, self.retries, self.pause, self.key_variable)
+        content = server.post(body)
+        try:
+            return _parse(json.loads(content)["choices"][0])
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise EncoderError(
+                f"{self.address} does not answer in the form of OpenAI's completions: found {excerpt(content)}; "
+                'expected {"choices": [{"message": {"content": text}, "logprobs": {...}}]}.'
+            ) from error
+
+
+def _parse(choice: dict[str, Any]) -> Reply:
+    """The first token's alternatives in either protocol's form, or the text where there are none."""
+    given = choice.get("logprobs") or {}
+    if tokens := given.get("content"):
+        listed = tokens[0].get("top_logprobs") or [tokens[0]]
+        return [(token["token"], token["logprob"]) for token in listed]
+    if tokens := given.get("top_logprobs"):
+        return list(tokens[0].items())
+    text = choice["message"]["content"] if "message" in choice else choice["text"]
+    return str(text or "")

@@ -1,0 +1,226 @@
+"""What a learner that adapts must beat: the plain ways to serve a new person from a few comparisons.
+
+Paper: Dong et al. 2025, "When Personalization Meets Reality", section 4.3 (new users). Each route is fitted on seen
+users and takes in a new one by ``adapt``, as a learner does:
+
+individual                a reward from the new user's comparisons alone
+further-fine-tuning       the pooled reward, drawn towards the new user's comparisons
+similar-user-agreement    the reward of the seen user who agrees most on pairs that both judged, net of disagreement
+similar-user-accuracy     the reward of the seen user whose own reward foretells the new user's choices best
+
+What we changed: linear rewards on frozen features. The paper leaves open how far further fine-tuning goes; here (and
+for ``individual``) it goes to the posterior mode under N(start, variance), and the variance, one for each number of
+comparisons, is the one under which seen users fare best who play new ones: so many of their training rows, judged on
+their validation rows. Where nobody agrees more than not on shared pairs the population answers; the authors' code
+stops there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons, FloatArray, IntArray, KeyArray, concat
+from polypref.errors import NotEnoughData
+from polypref.features.protocol import Encoder
+from polypref.learners import validation
+from polypref.learners.bradley_terry import ridge
+from polypref.learners.individual import Individual
+from polypref.learners.inputs import Inputs
+from polypref.learners.likelihood import surprise
+from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects
+from polypref.learners.numbering import Numbering
+from polypref.learners.pooled import Pooled
+from polypref.learners.protocol import Serves, margins
+
+MOST_PLAYERS = 300
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Settings of ``individual`` (start="nothing") and ``further-fine-tuning`` (start="pooled")."""
+
+    start: Literal["nothing", "pooled"]
+    directions: int | None = None
+    counts: tuple[int, ...] = (3, 10, 30, 100, 300)
+    """Numbers of comparisons for which a variance is chosen; the nearest one (by ratio) serves others."""
+    variances: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+    def fit(
+        self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
+    ) -> FewShotScorer:
+        """See ``learners.protocol.Learner``; variances are chosen around a pooled reward that saw ``train`` only."""
+        train, valid = validation.cut(train, valid, seed)
+        pooled = Pooled(directions=self.directions)
+        judged = pooled.fit(train, encoder=encoder, seed=seed, valid=valid.take(np.zeros(0, np.int64)))
+        found = {count: self._chosen(judged, train, valid, count, seed) for count in self.counts}
+        known = {count: variance for count, variance in found.items() if variance is not None}
+        final = pooled.fit(train, encoder=encoder, seed=seed, valid=valid)
+        variances = {f"variance_{count}": variance for count, variance in known.items()}
+        return FewShotScorer(
+            **vars(replace(final, selection=dict(final.selection) | variances)),
+            from_pooled=self.start == "pooled",
+            variance_of=known or {1: 1.0},
+        )
+
+    def _chosen(
+        self, pooled: LinearScorer, train: Comparisons, valid: Comparisons, count: int, seed: int
+    ) -> float | None:
+        """The variance that serves seen users best who play new ones with ``count`` comparisons; None: nobody can."""
+        count_U = np.bincount(train.user_N, minlength=len(train.users))
+        can_U = (count_U >= count) & (np.bincount(valid.user_N, minlength=len(train.users)) > 0)
+        rng = np.random.default_rng([seed, 4])
+        users = Numbering.of(train).users_U
+        players = rng.permutation(users[can_U[users]])[:MOST_PLAYERS]
+        if not len(players):
+            return None
+        order_N = rng.permutation(len(train))
+        order_N = order_N[np.argsort(train.user_N[order_N], kind="stable")]
+        place_N = np.arange(len(train)) - np.repeat(np.cumsum(count_U) - count_U, count_U)
+        played = train.take(np.sort(order_N[(place_N < count) & np.isin(train.user_N[order_N], players)]))
+        judged = valid.take(np.isin(valid.user_N, players))
+        center_K = pooled.population_K if self.start == "pooled" else np.zeros_like(pooled.population_K)
+        groups = _batches(pooled.inputs, played, played.user_N)
+        weights_UK, loss = np.zeros((len(train.users), len(center_K))), {}
+        for variance in self.variances:
+            for batch in groups:
+                weights_UK[batch.user_B] = ridge.solve(batch, variance, tolerance=1e-3, center_K=center_K)
+            scorer = LinearScorer(pooled.inputs, pooled.population_K, train.users, weights_UK, ResponseEffects(), {})
+            loss[variance] = validation.log_loss(margins(scorer, judged).value_Q, judged)
+        return validation.best(loss)
+
+
+def _batches(inputs: Inputs, rows: Comparisons, user_N: IntArray) -> list[ridge.Batch]:
+    return ridge.batches(_differences(inputs, rows), user_N, rows.label_N, rows.weights_N)
+
+
+def _differences(inputs: Inputs, rows: Comparisons) -> NDArray[np.float64]:
+    """Inputs of the chosen less those of the rejected, (N, K)."""
+    x_RK, _, place_2N = inputs.used(rows.responses, np.concatenate([rows.chosen_N, rows.rejected_N]))
+    return x_RK[place_2N[: len(rows)]] - x_RK[place_2N[len(rows) :]]
+
+
+def _some(few: Comparisons, user_id: str) -> Comparisons:
+    if not len(few):
+        raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
+    return few
+
+
+@dataclass(frozen=True, eq=False)
+class FewShotScorer(LinearScorer):
+    """The pooled reward, and how far a new user's own may go from where it starts."""
+
+    from_pooled: bool
+    variance_of: Mapping[int, float]
+
+    kind: ClassVar[str] = "few-shot"
+    serves: ClassVar[Serves] = "any_user"
+
+    def adapt(self, user_id: str, few: Comparisons) -> Self:
+        """See ``learners.protocol.Adapts``."""
+        few = _some(few, user_id)
+        nearest = min(self.variance_of, key=lambda count: abs(np.log(count / len(few))))
+        (batch,) = _batches(self.inputs, few, np.zeros(len(few), np.int32))
+        center_K = self.population_K if self.from_pooled else np.zeros_like(self.population_K)
+        weights_1K = ridge.solve(batch, self.variance_of[nearest], center_K=center_K)
+        return self.with_newcomer(user_id, Newcomer(weights_1K[0]))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        config, arrays = super().state()
+        return config | {"from_pooled": self.from_pooled, "variance_of": list(self.variance_of.items())}, arrays
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``."""
+        linear = LinearScorer.from_state(config, arrays, encoder)
+        return cls(**vars(linear), from_pooled=config["from_pooled"], variance_of=dict(config["variance_of"]))
+
+
+@dataclass(frozen=True)
+class SimilarUser:
+    """Settings of ``similar-user-agreement`` and ``similar-user-accuracy``."""
+
+    by: Literal["agreement", "accuracy"]
+    directions: int | None = None
+
+    def fit(
+        self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
+    ) -> SimilarUserScorer:
+        """See ``learners.protocol.Learner``."""
+        train, valid = validation.cut(train, valid, seed)
+        individual = Individual(directions=self.directions).fit(train, encoder=encoder, seed=seed, valid=valid)
+        whole = concat(train, valid)
+        order_N = np.argsort(whole.pair_key_N, kind="stable")
+        user_N = individual.users.index(whole.users.ids)[whole.user_N]
+        judged = (whole.pair_key_N[order_N], _votes(whole)[order_N], user_N[order_N])
+        return SimilarUserScorer(**vars(individual), by_agreement=self.by == "agreement", judged=judged)
+
+
+def _votes(rows: Comparisons) -> NDArray[np.float64]:
+    """Which text of each pair won: weight where it is the one with the lower key, -weight, or 0 for a tie; (N,)."""
+    keys_R = rows.responses.keys_R
+    sign_N = np.where(keys_R[rows.chosen_N] <= keys_R[rows.rejected_N], 1.0, -1.0)
+    return sign_N * (2 * rows.label_N - 1) * rows.weights_N
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarUserScorer(LinearScorer):
+    """Everybody's individual reward, and ``judged``: keys (ascending) of what was judged, votes, numbers of users."""
+
+    by_agreement: bool
+    judged: tuple[KeyArray, FloatArray, IntArray]
+
+    kind: ClassVar[str] = "similar-user"
+    serves: ClassVar[Serves] = "any_user"
+
+    def adapt(self, user_id: str, few: Comparisons) -> Self:
+        """See ``learners.protocol.Adapts``."""
+        few = _some(few, user_id)
+        nearest = self._agrees_most(few) if self.by_agreement else self._foretells_best(few)
+        weights_K = self.population_K if nearest is None else self.weights_UK[nearest]
+        return self.with_newcomer(user_id, Newcomer(weights_K))
+
+    def _agrees_most(self, few: Comparisons) -> int | None:
+        """The seen user with the most agreement less disagreement; None where it is not above 0 for anybody."""
+        key_M, vote_M, user_M = self.judged
+        low_N, high_N = (np.searchsorted(key_M, few.pair_key_N, side) for side in ("left", "right"))
+        count_N = high_N - low_N
+        at_E = np.repeat(low_N - np.cumsum(count_N) + count_N, count_N) + np.arange(count_N.sum())
+        agreement_E = np.repeat(_votes(few), count_N) * vote_M[at_E]
+        net_U = np.bincount(user_M[at_E], agreement_E, len(self.users))
+        return int(net_U.argmax()) if net_U.max(initial=0.0) > 0 else None
+
+    def _foretells_best(self, few: Comparisons) -> int:
+        """The seen user whose reward is right most often; the likeliest one where several are."""
+        margin_NU = _differences(self.inputs, few) @ self.weights_UK.T
+        right_N = few.weights_N * (2 * few.label_N - 1)
+        right_U = right_N @ np.sign(margin_NU)
+        label_N1 = few.label_N[:, None]
+        loss_U = few.weights_N @ (surprise(margin_NU, label_N1))
+        return int(np.lexsort((loss_U, -right_U))[0])
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """See ``learners.protocol.Scorer``."""
+        config, arrays = super().state()
+        names = ("judged.key_M", "judged.vote_M", "judged.user_M")
+        return config | {"by_agreement": self.by_agreement}, arrays | dict(zip(names, self.judged, strict=True))
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
+        """See ``learners.protocol.Scorer``."""
+        linear = LinearScorer.from_state(config, arrays, encoder)
+        judged = (arrays["judged.key_M"], arrays["judged.vote_M"], arrays["judged.user_M"])
+        return cls(**vars(linear), by_agreement=config["by_agreement"], judged=judged)
+
+
+ROUTES: dict[str, FewShot | SimilarUser] = {
+    "similar-user-agreement": SimilarUser("agreement"),
+    "similar-user-accuracy": SimilarUser("accuracy"),
+    "individual": FewShot("nothing"),
+    "further-fine-tuning": FewShot("pooled"),
+}

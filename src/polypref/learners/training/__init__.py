@@ -1,0 +1,1 @@
+"""Gradient training shared by the learners: descent with early stopping, episodes, and networks."""

@@ -1,0 +1,139 @@
+"""Cells of the new-users grid: a route fitted on seen users takes in every new user from a few comparisons.
+
+A route is a learner; how it serves a new person is read off its scorer: by ``adapt``, or, where there is none, with
+what it answers to strangers. A cell holds the answers at all sizes and is stored by content hash, as in ``cells``.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref import artifact
+from polypref.comparisons import Comparisons
+from polypref.errors import PolyprefError
+from polypref.learners.protocol import Adapts, Scorer, margins
+from polypref.newcomers.active import asked_order
+from polypref.newcomers.hold_out import Newcomers, hold_out
+from polypref.runs.stored import StoredCells
+
+KIND = "new-users-cell"
+FULL = "individual"  # the route that is also given all of a new user's comparisons: the upper bound
+
+Size = int | None  # comparisons of each new user; None: all that they have
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``learner`` by name and ``seed``; ``asked``: a new user's comparisons come in the order of ``active``."""
+
+    learner: str
+    seed: int
+    asked: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.learner}{', asked' if self.asked else ''}, seed {self.seed}"
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a cell stores: ``margin_ST`` on the new users' test rows for each size, NaN where a user has fewer.
+
+    ``adapt_ms_S`` is the mean time to take one user in, NaN where nobody was.
+    """
+
+    serves: str
+    selection: dict[str, Any]
+    seconds: float
+    margin_ST: NDArray[np.float32]
+    adapt_ms_S: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Job(StoredCells):
+    """``share`` of the users is new; ``sizes`` ascend, and None stands last where ``FULL`` takes part."""
+
+    share: float
+    sizes: tuple[Size, ...]
+
+    @cached_property
+    def _newcomers(self) -> dict[int, Newcomers]:
+        return {}
+
+    def newcomers(self, seed: int) -> Newcomers:
+        """The new users of a seed, cut and checked once."""
+        if seed not in self._newcomers:
+            self._newcomers[seed] = hold_out(self.comparisons, self.rule, seed, self.share)
+        return self._newcomers[seed]
+
+    def content(self, cell: Cell) -> dict[str, Any]:
+        """See ``StoredCells``."""
+        return {"cell": [cell.learner == FULL, cell.seed, cell.asked], "cut": [self.rule, self.share, list(self.sizes)]}
+
+
+def run(job: Job, cell: Cell) -> None:
+    """Fit one route, take the new users in at every size, score their test rows and store the outcome."""
+    started = time.perf_counter()
+    cut = job.newcomers(cell.seed)
+    train, valid = job.comparisons.take(cut.train_rows), job.comparisons.take(cut.valid_rows)
+    scorer = job.learners[cell.learner].fit(train, encoder=job.encoder, seed=cell.seed, valid=valid)
+    if cell.asked:
+        cut = asked_order(scorer, job.comparisons, cut, max((s for s in job.sizes if s is not None), default=0))
+    test = job.comparisons.take(cut.test_rows)
+    strangers_T = margins(scorer, test).value_Q
+    found = [_at_size(job, cut, scorer, test, strangers_T, size, cell) for size in job.sizes]
+    config = {
+        "cell": asdict(cell),
+        "serves": scorer.serves,
+        "selection": dict(scorer.selection),
+        "seconds": time.perf_counter() - started,
+    }
+    arrays = {
+        "margin_ST": np.stack([margin_T for margin_T, _ in found]).astype(np.float32),
+        "adapt_ms_S": np.array([ms for _, ms in found]),
+    }
+    artifact.save(job.path(cell), KIND, config, arrays)
+
+
+def _at_size(
+    job: Job,
+    cut: Newcomers,
+    scorer: Scorer,
+    test: Comparisons,
+    strangers_T: NDArray[np.float64],
+    size: Size,
+    cell: Cell,
+) -> tuple[NDArray[np.float64], float]:
+    """Margins of the test rows of the users who have ``size`` comparisons (NaN: others), and milliseconds a user."""
+    enough_V = cut.count_V >= (1 if size is None else size)
+    counted_T = enough_V[np.searchsorted(cut.users_V, test.user_N)]
+    if not isinstance(scorer, Adapts) or size == 0:
+        nothing = size == 0 and cell.learner == FULL  # an individual reward without a comparison is none
+        return np.where(counted_T & ~np.bool_(nothing), strangers_T, np.nan), np.nan
+    if size is None and cell.learner != FULL:
+        return np.full(len(test), np.nan), np.nan
+    new, seconds = scorer, 0.0
+    for v in np.flatnonzero(enough_V).tolist():
+        few = job.comparisons.take(cut.few(v, size))
+        user_id = job.comparisons.users.ids[int(cut.users_V[v])]
+        before = time.perf_counter()
+        new = new.adapt(user_id, few)  # type: ignore[union-attr]
+        seconds += time.perf_counter() - before
+    margin_T = np.full(len(test), np.nan)
+    margin_T[counted_T] = margins(new, test.take(counted_T)).value_Q
+    unknown = int((~np.isfinite(margin_T[counted_T])).sum())
+    if unknown:
+        raise PolyprefError(f"{unknown:,} test rows got a score that is not a finite number (size {size}).")
+    users = int(enough_V.sum())
+    return margin_T, 1000 * seconds / users if users else np.nan
+
+
+def read(job: Job, cell: Cell) -> Outcome:
+    """A stored cell's outcome."""
+    config, arrays = artifact.load(job.path(cell), KIND)
+    return Outcome(config["serves"], config["selection"], config["seconds"], arrays["margin_ST"], arrays["adapt_ms_S"])

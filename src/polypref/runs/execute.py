@@ -1,0 +1,200 @@
+"""Running cells: those already stored are skipped, the others run here or in worker processes, one thread each.
+
+Kill the run anywhere and start it again: nothing that finished is redone. A cell that fails does not stop the others;
+the failures are raised together at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from polypref.errors import PolyprefError
+from polypref.runs.worker import failure
+
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
+FAILURES_SHOWN = 3
+AWAKE_EVERY_SECONDS = 0.2
+
+Cell = Any  # of the job's own kind; ``str(cell)`` tells a reader which
+Tell = Callable[[Cell, str | None], None]  # a cell is done; its error, if it failed
+Run = Callable[[Any, Cell], None]  # does a cell of the job and stores it; the workers find it by its name
+_Answer = tuple[int, dict[str, str]]  # number of the cell, and what failed: nothing where all went well
+
+
+class Job(Protocol):
+    """What the cells of a run share, as in ``cells.Job``: pickled for the workers."""
+
+    @property
+    def learners(self) -> Mapping[str, Any]: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    def is_stored(self, cell: Any, /) -> bool: ...
+
+
+def run_cells(job: Job, cells: Sequence[Cell], workers: int, tell: Tell, run: Run) -> int:
+    """``run`` the cells that are not stored yet; returns how many were run.
+
+    ``tell`` is called after each. Raises PolyprefError, after all others are done, when some failed.
+    """
+    waiting = [cell for cell in cells if not job.is_stored(cell)]
+    if not waiting:
+        return 0
+    failures: list[tuple[Cell, dict[str, str]]] = []
+
+    def done(cell: Cell, answer: dict[str, str]) -> None:
+        if answer:
+            failures.append((cell, answer))
+        tell(cell, answer.get("error"))
+
+    workers = min(workers, len(waiting))
+    if workers <= 1 or any(type(learner).__module__ == "__main__" for learner in job.learners.values()):
+        for cell in waiting:
+            done(cell, _run_here(job, cell, run))
+    else:
+        _run_in_workers((job, waiting, run), workers, done)
+    if failures:
+        raise PolyprefError(_summary(job, failures, len(cells)))
+    return len(waiting)
+
+
+def _run_here(job: Job, cell: Cell, run: Run) -> dict[str, str]:
+    try:
+        run(job, cell)
+    except Exception as error:
+        return failure(error)
+    return {}
+
+
+def _run_in_workers(
+    task: tuple[Job, list[Cell], Run], workers: int, done: Callable[[Cell, dict[str, str]], None]
+) -> None:
+    """Threads that each own a worker process and feed it from one queue."""
+    cells = task[1]
+    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in range(len(cells)):
+        todo.put(number)
+    answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+    stop = threading.Event()
+    with tempfile.TemporaryDirectory(prefix="polypref-") as folder:
+        job_file = Path(folder) / "job.pickle"
+        job_file.write_bytes(pickle.dumps(task))
+        owners = [_Owner(job_file, todo, answers, stop) for _ in range(workers)]
+        try:
+            for owner in owners:
+                owner.start()
+            for _ in cells:
+                number, answer = _next(answers)
+                done(cells[number], answer)
+        finally:  # also on Ctrl-C: what runs is given up, what is stored stays
+            stop.set()
+            for owner in owners:
+                owner.kill()
+            for owner in owners:
+                owner.bury()
+
+
+def _next(answers: queue.SimpleQueue[_Answer]) -> _Answer:
+    """The next answer, waited for in short naps.
+
+    The system may hand Ctrl-C to any thread, and one that sleeps until an answer comes would not hear of it before.
+    """
+    while True:
+        try:
+            return answers.get(timeout=AWAKE_EVERY_SECONDS)
+        except queue.Empty:
+            continue
+
+
+class _Owner(threading.Thread):
+    """Starts a worker, hands it one cell after the other, and starts another one when it dies."""
+
+    def __init__(self, job_file: Path, todo: queue.SimpleQueue, answers: queue.SimpleQueue, stop: threading.Event):
+        super().__init__(daemon=True)
+        self._job_file, self._todo, self._answers, self._stop_event = job_file, todo, answers, stop
+        self._process: subprocess.Popen[str] | None = None
+        self._starting = threading.Lock()  # so that no worker starts once the run was given up
+
+    def run(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):  # workers inherit it: Ctrl-C reaches the whole group, the parent decides
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        while not self._stop_event.is_set():
+            try:
+                number = self._todo.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                answer = self._ask(number)
+            except Exception as error:  # an owner that ends without an answer would leave the run waiting for good
+                answer = failure(error)
+            if not self._stop_event.is_set():
+                self._answers.put((number, answer))
+
+    def kill(self) -> None:
+        """Stop the worker, whatever it does; ``stop`` is set before."""
+        with self._starting:
+            if self._process is not None:
+                self._process.kill()
+
+    def bury(self) -> None:
+        """Wait until the worker, which was killed, is gone."""
+        if self._process is not None:
+            self._process.wait()
+        if self.is_alive():
+            self.join(timeout=1)
+
+    def _ask(self, number: int) -> dict[str, str]:
+        with self._starting:
+            if self._stop_event.is_set():
+                return {}
+            if self._process is None or self._process.poll() is not None:
+                self._process = _start(self._job_file)
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(f"{number}\n")
+            process.stdin.flush()
+            if line := process.stdout.readline():
+                return json.loads(line)
+        except BrokenPipeError:
+            pass
+        code = process.wait()
+        return {"error": f"its worker process ended with code {code}" + (" (out of memory?)" if code == -9 else "")}
+
+
+def _start(job_file: Path) -> subprocess.Popen[str]:
+    environment = os.environ | dict.fromkeys(ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        [sys.executable, "-m", "polypref.runs.worker", str(job_file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def _summary(job: Job, failures: list[tuple[Cell, dict[str, str]]], n_cells: int) -> str:
+    shown = "; ".join(f"[{cell}] {answer['error']}" for cell, answer in failures[:FAILURES_SHOWN])
+    more = f"; and {len(failures) - FAILURES_SHOWN} more" if len(failures) > FAILURES_SHOWN else ""
+    log = next((answer["traceback"] for _, answer in failures if answer.get("traceback")), "")
+    where = ""
+    if log:
+        path = job.folder / "failed.txt"
+        job.folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(log)
+        where = f" Traceback of the first: {path}."
+    return (
+        f"{len(failures)} of {n_cells} cells failed: {shown}{more}.{where} Finished cells are kept; run again to go on."
+    )

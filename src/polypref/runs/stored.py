@@ -1,0 +1,123 @@
+"""Stored cells: what all cells of a run share, and a hash of all that decides its numbers.
+
+The hash covers data, encoder, learner and settings, what the kind of cell adds, and the source of the learner, of the
+cell's own module and of every polypref module that they import. A stored cell is a folder that is written whole or not
+at all, so a run that is killed anywhere finds its finished cells again.
+
+Not covered by the hash: versions of numpy, torch and other packages.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from hashlib import blake2b
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from polypref import artifact
+from polypref.comparisons import Comparisons
+from polypref.data.split import Rule
+from polypref.features.protocol import Encoder
+
+
+@runtime_checkable
+class HasIdentity(Protocol):
+    """Only learners with a model of their own, named by all that decides its answers."""
+
+    @property
+    def identity(self) -> str: ...
+
+
+@dataclass(frozen=True, eq=False)
+class StoredCells(ABC):
+    """What all cells of a run share; travels to the workers in one file, with what was computed of it."""
+
+    comparisons: Comparisons
+    encoder: Encoder
+    learners: Mapping[str, Any]
+    rule: Rule
+    folder: Path
+
+    @abstractmethod
+    def content(self, cell: Any) -> dict[str, Any]:
+        """What decides the numbers of a cell beside data, encoder, learner and source."""
+
+    @cached_property
+    def code(self) -> dict[str, str]:
+        """Hash of the source behind each learner, taken once: an edit during a run must not rename its cells."""
+        own = code_hash(type(self).__module__)
+        return {name: f"{code_hash(type(learner).__module__)} {own}" for name, learner in self.learners.items()}
+
+    def path(self, cell: Any) -> Path:
+        """Folder of the stored cell, named by its content hash."""
+        learner = self.learners[cell.learner]
+        content = {
+            "data": self.comparisons.content_hash,
+            "encoder": self.encoder.identity,
+            "learner": [type(learner).__module__, type(learner).__qualname__, asdict(learner)],
+            "code": self.code[cell.learner],
+            **self.content(cell),
+        }
+        if isinstance(learner, HasIdentity):
+            content["model"] = learner.identity
+        text = json.dumps(content, sort_keys=True, default=str)
+        return self.folder / blake2b(text.encode(), digest_size=12).hexdigest()
+
+    def is_stored(self, cell: Any) -> bool:
+        return (self.path(cell) / "manifest.json").exists()
+
+
+def code_hash(module: str) -> str:
+    """Hash of the source of ``module`` and of all polypref modules that it imports, directly or through others."""
+    state = blake2b(digest_size=8)
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        path = _source(name)
+        if path is None and name == module:
+            state.update(os.urandom(16))  # written in a notebook: nothing tells that it is unchanged
+        if path is not None:
+            source = path.read_bytes()
+            state.update(name.encode() + b"\0" + source)
+            waiting += sorted(_imported(source), reverse=True)
+    return state.hexdigest()
+
+
+def _source(module: str) -> Path | None:
+    """The module's source file; None for what is no module, or has no file. Of polypref's own nothing is imported."""
+    if module.startswith("polypref."):
+        place = Path(artifact.__file__).parent.joinpath(*module.split(".")[1:])
+        return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+    loaded = sys.modules.get(module)
+    if loaded is None:
+        try:
+            spec = find_spec(module)
+        except ModuleNotFoundError:  # a name within a module, not a module
+            return None
+        origin = None if spec is None else spec.origin
+    else:
+        origin = getattr(loaded, "__file__", None)
+    return Path(origin) if origin and origin.endswith(".py") else None
+
+
+def _imported(source: bytes) -> set[str]:
+    """Names in ``source`` that may be polypref modules."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith("polypref.")}

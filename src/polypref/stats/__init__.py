@@ -1,0 +1,1 @@
+"""Intervals, metrics and tests over arrays. Knows numpy, scipy and polars, and nothing of ours."""

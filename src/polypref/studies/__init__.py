@@ -1,0 +1,1 @@
+"""Studies behind the documentation: P-GRPO on bandits, slow risks, best of n, hidden disagreement."""

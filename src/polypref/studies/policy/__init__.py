@@ -1,0 +1,1 @@
+"""When does P-GRPO beat GRPO? Bandits and a tiny language model whose truth is known."""

@@ -1,0 +1,12 @@
+"""Slow risks of personalization: what a system does to people who use it for long, and to their data.
+
+One file per measure, each opening with what it measures and what it does not cover; ``closed_loop`` is the simulation
+that most are measured on, ``towns`` its people and texts, ``summary.slow_risks`` measures all.
+"""
+
+from polypref.forgetting import forget, residue
+from polypref.studies.risks.differential_privacy import dp_mean, noise
+from polypref.studies.risks.settings import SlowRisks
+from polypref.studies.risks.summary import RISKS, slow_risks
+
+__all__ = ["RISKS", "SlowRisks", "dp_mean", "forget", "noise", "residue", "slow_risks"]

@@ -1,0 +1,65 @@
+"""All slow risks of a learner that adapts, in simulated towns, as rows with intervals over seeds.
+
+    slow_risks(SlowRisks(seeds=5))["rows"]    {risk, measure, arm, value, lo, hi, n}
+
+Figures of a person's own scorer stand beside those of the population's scorer and of a coin, on the same people, texts
+and lots; the difference that matters is measured by itself, paired by seed ("personal - population"). ``n`` is the
+number of seeds with a finite figure; ``value`` is their mean, and None when there are other seeds too (a half-life of
+"never" has no mean). ``lo`` and ``hi`` end Student's 95 % interval over seeds: None for one seed.
+
+Covered: the risks of ``RISKS``. Not covered: real people; see the head of each measure's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from polypref.errors import SettingsError, unknown_name
+from polypref.stats.clusters import mean_with_half
+from polypref.studies.risks.privacy_figures import deletion, members, profiles
+from polypref.studies.risks.settings import Found, SlowRisks
+from polypref.studies.risks.town_figures import bubbles, lock_in, manipulation, sycophancy
+
+RISKS: Mapping[str, Callable[[SlowRisks, int], Found]] = {
+    "bubbles": bubbles,
+    "lock-in": lock_in,
+    "sycophancy": sycophancy,
+    "manipulation": manipulation,
+    "membership": members,
+    "profiles": profiles,
+    "deletion": deletion,
+}
+
+
+def slow_risks(how: SlowRisks | None = None, only: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure the risks named in ``only``, keys of ``RISKS`` (None: all). Raises SettingsError for what cannot be."""
+    how = how or SlowRisks()
+    if how.seeds < 1:
+        raise SettingsError(f"{how.seeds} seeds; expected at least 1, and 2 for an interval.")
+    chosen = list(RISKS) if only is None else list(only)
+    for name in chosen:
+        if name not in RISKS:
+            raise unknown_name("risk", name, RISKS)
+    table = [row for name in chosen for row in rows([RISKS[name](how, seed) for seed in range(how.seeds)])]
+    return {"schema": 1, "rows": table, "settings": asdict(how)}
+
+
+def rows(found: Sequence[Found]) -> list[dict[str, Any]]:
+    """The figures of several seeds as rows; see the module's head."""
+    table = []
+    for risk, measure, arm in found[0]:
+        value_S = np.array([one[risk, measure, arm] for one in found], np.float64)
+        finite = int(np.isfinite(value_S).sum())
+        value = lo = hi = None
+        if finite == len(value_S):
+            value = float(value_S.mean())
+        if value is not None and finite > 1:
+            half = mean_with_half(value_S)[1]
+            lo, hi = value - half, value + half
+        row = {"risk": risk, "measure": measure, "arm": arm, "value": value, "lo": lo, "hi": hi, "n": finite}
+        table.append(row)
+    return table

@@ -1,0 +1,1 @@
+"""The personalization tax: what general ability a personalized reward loses."""

@@ -1,0 +1,202 @@
+"""The arms of the tax: which scorers stand against each other, fitted on the same rows, and whom they are asked for.
+
+Covered: the personalized, pooled and shuffled arm see the same judgements through the same encoder; what is held out is
+seen by none. Not covered: an equal number of parameters, which personalization cannot have; the shuffled arm has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons
+from polypref.data.benchmarks import Suite
+from polypref.data.split import choose_rule, split
+from polypref.errors import Diverged, NotEnoughData, SettingsError
+from polypref.evaluation.placebo import shuffle_users
+from polypref.features.protocol import Encoder
+from polypref.finetune import PREFIX
+from polypref.learners.pretrained import Pretrained, PretrainedScorer
+from polypref.learners.protocol import POPULATION, Scorer
+from polypref.learners.saved import read_facts
+from polypref.scorers import learner as learner_by_name
+from polypref.scorers import load
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+BLOCK = 500_000  # questions to a scorer at once
+GENERIC, NOBODY = "generic", "no user"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is measured, beside the scorers."""
+
+    users: int = 20
+    """At most so many users, those with most judgements."""
+    least: int = 10
+    """Judgements that a user must have given."""
+    margin: float = 0.02
+    """No tax is one that is surely smaller, as a share: .02 are two points."""
+    draws: int = 2000
+    """Resamples of the benchmark's items."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("users", 1), ("least", 1), ("draws", 100), ("seed", 0)):
+            if getattr(self, name) < lowest:
+                raise SettingsError(f"{name} is {getattr(self, name)}; expected {lowest} or more.")
+        if not 0 < self.margin < 1:
+            raise SettingsError(f"margin is {self.margin}; expected a share between 0 and 1, as 0.02 for two points.")
+
+
+@dataclass(frozen=True, eq=False)
+class Arms:
+    """The scorers, and the judgements that none of them was fitted on; ``notes`` say why what is None is absent.
+
+    ``known`` are the judgements that say who the users are and how many they gave.
+    """
+
+    personal: Scorer
+    pooled: Scorer
+    known: Comparisons
+    held_out: Comparisons | None = None
+    shuffled: Scorer | None = None
+    base: Scorer | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.personal.serves == "population":
+            raise SettingsError(
+                f"the scorer ({self.personal.kind}) answers everyone alike, so no user can be taxed; expected one that "
+                "knows users, as --learner hierarchical."
+            )
+        if self.pooled.serves != "population":
+            raise SettingsError(
+                f"the pooled scorer ({self.pooled.kind}) knows users; expected one that answers everyone alike, as "
+                "polypref fit --learner pooled makes."
+            )
+
+
+def fit_arms(comparisons: Comparisons, learner: str, encoder: Encoder, seed: int, base: Scorer | None = None) -> Arms:
+    """Fit the personalized, pooled and shuffled arm on the same rows; the rest, cut by the rule that suits the data, is
+    held out.
+
+    Raises SettingsError for an unknown learner, NotEnoughData where the rows cannot be cut.
+    """
+    rule, why = choose_rule(comparisons)
+    parts = split(comparisons, rule, seed)
+    train, valid, test = (comparisons.take(rows) for rows in (parts.train_rows, parts.valid_rows, parts.test_rows))
+    personal, pooled = learner_by_name(learner), learner_by_name(population_name(learner))
+    how = {"encoder": encoder, "seed": seed}
+    mixed = shuffle_users(train, seed), shuffle_users(valid, seed)
+    return Arms(
+        personal=personal.fit(train, valid=valid, **how),
+        pooled=pooled.fit(train, valid=valid, **how),
+        shuffled=personal.fit(mixed[0], valid=mixed[1], **how),
+        base=base,
+        known=comparisons.take(np.concatenate([parts.train_rows, parts.valid_rows])),
+        held_out=test,
+        notes=(
+            f"fitted on {len(train) + len(valid):,} judgements, gains on {len(test):,} others, cut by {rule}: {why}",
+        ),
+    )
+
+
+def load_arms(comparisons: Comparisons, scorer: Path, pooled: Path, base: Scorer | None = None) -> Arms:
+    """Two saved scorers as arms; users and gains come from ``comparisons``.
+
+    Gains are told only where the folders say that they were fitted on other judgements. Raises ArtifactError for a
+    folder without a scorer.
+    """
+    fitted_on = [read_facts(folder).get("data") for folder in (scorer, pooled)]
+    unseen = None not in fitted_on and comparisons.content_hash not in fitted_on
+    note = (
+        "the judgements are not those that the saved scorers were fitted on, so gains are measured on all of them; "
+        "that no single one was seen before is not known."
+        if unseen
+        else "the saved scorers were fitted on these judgements, or do not say on which, so gains are not told."
+    )
+    held_out = comparisons if unseen else None
+    return Arms(load(scorer), load(pooled), comparisons, held_out, base=base, notes=(note,))
+
+
+def base_scorer(name: str) -> Scorer:
+    """A reward from before tuning: a folder that holds a saved scorer, or a published reward model, ``hf:MODEL``."""
+    if name.startswith("hf:"):
+        settings = Pretrained(name.removeprefix("hf:"))
+        return PretrainedScorer(settings, settings.identity, {})
+    return load(name)
+
+
+def population_name(learner: str) -> str:
+    """The learner for everyone alike that matches ``learner``: of the same language model where one is tuned."""
+    if not learner.startswith(PREFIX):
+        return "pooled"
+    _, _, model = learner.removeprefix(PREFIX).partition(":")
+    return f"{PREFIX}pooled" + (f":{model}" if model else "")
+
+
+def taxed_users(arms: Arms, task: Task) -> list[str]:
+    """The users with most judgements, most first, among those whom the scorer answers personally.
+
+    Raises NotEnoughData where nobody is left.
+    """
+    count_U = np.bincount(arms.known.user_N, minlength=len(arms.known.users))
+    order = np.argsort(-count_U, kind="stable")
+    ids = arms.known.users.ids.gather(order[count_U[order] >= task.least])
+    if len(ids):
+        some = np.zeros(len(ids), np.int32) + arms.known.chosen_N[0]
+        ids = ids.filter(pl.Series(arms.personal.score(arms.known.responses, ids, some).source_Q != POPULATION))
+    if not len(ids):
+        raise NotEnoughData(
+            f"no user with {task.least} judgements or more, beside those held out, is known to the scorer "
+            f"({len(arms.known.users)} users in the files). Lower --least, or give the files it was fitted on."
+        )
+    return ids.head(task.users).to_list()
+
+
+def rewards(suite: Suite, arms: Arms, users: Sequence[str]) -> tuple[Floats, dict[str, Codes]]:
+    """``value_AC``: rewards of the candidates under each of A scores, and which of the A belong to which arm.
+
+    Raises Diverged for a reward that is no finite number.
+    """
+    asked: list[tuple[str, Scorer | None, list[str]]] = [("base", arms.base, [""]), ("pooled", arms.pooled, [""])]
+    asked += [("personal", arms.personal, list(users)), ("shuffled", arms.shuffled, list(users))]
+    asked += [(GENERIC, arms.personal, [stranger(users)]), (NOBODY, arms.personal, [""])]
+    parts, at, begin = [], {}, 0
+    for name, scorer, ids in asked:
+        if scorer is not None:
+            parts.append(_scored(suite, scorer, ids))
+            at[name] = np.arange(begin, begin + len(ids))
+            begin += len(ids)
+            if not np.isfinite(parts[-1]).all():
+                item = int(suite.item_C[np.argmin(np.isfinite(parts[-1]).all(axis=0))])
+                raise Diverged(f"{suite.where(item)}: the {name} arm's reward is not finite. Fit it again.")
+    at["length"] = np.array([begin])
+    length_C = suite.responses.lengths_R[suite.response_C].astype(np.float64)
+    return np.concatenate([*parts, length_C[None]]), at
+
+
+def stranger(users: Sequence[str]) -> str:
+    """An id that none of the users has."""
+    return "?" * (1 + max(map(len, users), default=0))
+
+
+def _scored(suite: Suite, scorer: Scorer, ids: Sequence[str]) -> Floats:
+    """Rewards (ids, C), each distinct response scored once for each id."""
+    size = len(suite.responses)
+    together = max(1, BLOCK // size)
+    parts = []
+    for begin in range(0, len(ids), together):
+        few = pl.Series("id", ids[begin : begin + together], dtype=pl.String)
+        who, what = np.divmod(np.arange(len(few) * size), size)
+        scores = scorer.score(suite.responses, few.gather(who), what.astype(np.int32))
+        parts.append(scores.value_Q.reshape(len(few), size))
+    return np.concatenate(parts)[:, suite.response_C].astype(np.float64)

@@ -1,0 +1,321 @@
+"""The personalization tax: what general ability a personalized reward loses, split into what tuning loses and what the
+person costs.
+
+Sources: Dong et al. 2025, "When Personalization Meets Reality" (RewardBench before and after); the decomposition, the
+controls and the intervals are ours, because the paper's difference before - after holds both parts. With Acc the score
+of an arm on a section of a benchmark,
+
+    Acc(base) - Acc(user) = [Acc(base) - Acc(pooled)] + [Acc(pooled) - Acc(user)]
+            total         =        forgetting         +      personalization
+
+``base`` is a reward that saw none of these judgements: a saved scorer or a published reward model. Learners on a frozen
+encoder have none before their fit; without one, forgetting and total are absent, not 0. ``pooled`` is the same fit for
+everyone alike, ``shuffled`` the personalized learner on the same judgements with user ids permuted: what the method
+itself costs, so that personal less shuffled, user by user, is what the ``person`` costs. ``generic`` is the
+personalized scorer's answer to a stranger, ``no user`` to an empty id. Beside them stands what length alone achieves.
+At the level of the reward, sycophancy is taxed alike: how much more often a user's reward prefers a false answer that
+agrees with the user than the pooled one does.
+
+Who has nothing cannot be taxed: where the arm that users are measured against is not surely better than chance, "no
+tax" would be empty and reads "nothing to lose".
+
+Covered: arms fitted on the same rows with the same encoder; gains on rows that no arm has seen. Not covered: policies;
+other users than those with most judgements, whom the mean is about; other ways to shuffle users than the one drawn;
+what another encoder, or a batch size that moves scores, would have given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.comparisons import Comparisons
+from polypref.data.benchmarks import Suite
+from polypref.evaluation.results import plain, versions
+from polypref.learners.protocol import margins
+from polypref.profile.minorities import minorities
+from polypref.profile.votes import votes
+from polypref.stats.clusters import Clusters
+from polypref.stats.metrics import HeldOut
+from polypref.stats.people import per_user, users_table
+from polypref.stats.resampled import Ends, Resampled, detectable, holm, verdict
+from polypref.tax.arms import GENERIC, NOBODY, Arms, Floats, Task, rewards, taxed_users
+from polypref.tax.rewardbench import Benchmark, Scheme, other_counts, own_sections, scheme_of
+
+SCHEMA = 1
+SURE = 0.05
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Board:
+    """All arms on one benchmark: ``at`` gives the numbers of an arm's scores, one for each user where it knows users.
+
+    What is averaged is harm: the share of items lost, or of false answers preferred.
+    """
+
+    harm: Resampled
+    scheme: Scheme
+    at: Mapping[str, NDArray[np.int64]]
+    tied_A: Floats
+    chance_S: Floats | None = None
+    """What rewards drawn at random would score; None where harm is no lost item."""
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The sections, then the summaries over them."""
+        return self.scheme.rows
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        return self.scheme.sections
+
+    def scores(self) -> list[Row]:
+        """Each arm's score with its interval, the mean over users where it has several: share of items won, or harm."""
+        found = []
+        for arm, arms in self.at.items():
+            values, ends = self.harm.mean(self.harm.value_SA[:, arms], self.harm.draw_BSA[:, :, arms], (0.0, 1.0))
+            values, ends = (1 - values, (1 - ends[1], 1 - ends[0])) if self.chance_S is not None else (values, ends)
+            more = {"n_users": len(arms), "tied": float(self.tied_A[arms].mean())}
+            found += [{"arm": arm} | row | more for row in self._rows(values, ends)]
+        return found
+
+    def costs(self, margin: float) -> list[Row]:
+        """The parts of the tax, the mean over users where users have their own."""
+        found: list[Row] = []
+        parts = [("personalization", "personal", "pooled"), ("shuffled", "shuffled", "pooled")]
+        parts += [("person", "personal", "shuffled")]
+        parts += [(GENERIC, GENERIC, "pooled"), (NOBODY, NOBODY, "pooled")]
+        parts += [("forgetting", "pooled", "base"), ("total", "personal", "base")]
+        for part, arm, other in parts:
+            if arm not in self.at or other not in self.at:
+                continue
+            change = self.harm.changes(self.at[arm], self.at[other])
+            able_S = self.able(other)
+            for row, able in zip(self._rows(*self.harm.mean(*change)), able_S, strict=True):
+                said = {"verdict": verdict((row["lo"], row["hi"]), margin, bool(able))}
+                found.append({"part": part} | row | {"n_users": len(self.at[arm])} | said)
+        return found
+
+    def able(self, arm: str) -> NDArray[np.bool_]:
+        """Whether an arm, the mean over its users where it knows some, is surely better than chance in each section."""
+        if self.chance_S is None:
+            return np.ones(len(self.rows), bool)
+        at = self.at[arm]
+        _, (_, most_S) = self.harm.mean(self.harm.value_SA[:, at], self.harm.draw_BSA[:, :, at], (0.0, 1.0))
+        return most_S < 1 - self.chance_S
+
+    def users(self, users: Sequence[str], margin: float) -> list[Row]:
+        """Each user's personalization tax in each section: own and simultaneous interval, exact test, verdict."""
+        arms, pooled = self.at["personal"], int(self.at["pooled"][0])
+        change_SU, draw_BSU = self.harm.changes(arms, pooled)
+        sides = self.harm.sides(arms, pooled)
+        own, whole = self.harm.each(change_SU, draw_BSU, sides), self.harm.together(change_SU, draw_BSU, sides)
+        p_SU, differ_SU = self.harm.mcnemar(arms, pooled, len(self.sections))
+        holm_SU, able_S = holm(p_SU), self.able("pooled")
+        found = []
+        for s, section in enumerate(self.rows):
+            tested = s < len(self.sections)
+            for u, user in enumerate(users):
+                row = {"user": user, "section": section, "value": change_SU[s, u]}
+                row |= {"lo": own[0][s, u], "hi": own[1][s, u], "n": int(self.harm.units_S[s])}
+                row |= {"lo_all": whole[0][s, u], "hi_all": whole[1][s, u]}
+                row |= {"differ": int(differ_SU[s, u]), "p": p_SU[s, u], "p_holm": holm_SU[s, u]} if tested else {}
+                said = verdict((row["lo_all"], row["hi_all"]), margin, bool(able_S[s]))
+                if tested and said in ("tax", "unclear"):
+                    said = "tax" if row["p_holm"] < SURE and row["lo_all"] > 0 else "unclear"
+                found.append(row | {"verdict": said})
+        return found
+
+    def detectable(self) -> list[Row]:
+        """What each section could show of one user: at DISCORDANT, and at the users' own median discordance."""
+        pooled, arms = int(self.at["pooled"][0]), self.at["personal"]
+        moved_UV = np.abs(self.harm.result_AV[arms] - self.harm.result_AV[pooled])
+        seen_S = np.median(self.harm.weight_SV @ moved_UV.T, axis=1)
+        units_S, tests = self.harm.effective_S, len(arms) * len(self.sections)
+        shown = zip(self.rows, self.harm.units_S, units_S, detectable(units_S, tests=tests), strict=True)
+        found = [{"section": r, "n": int(n), "n_effective": e, "at_tenth": d} for r, n, e, d in shown]
+        for row, seen, least in zip(found, seen_S, detectable(units_S, seen_S, tests), strict=True):
+            row |= {"discordant": float(seen), "at_seen": float(least) if seen > 0 else None}
+        return found
+
+    def _rows(self, value_S: Floats, ends: Ends) -> list[Row]:
+        columns = zip(self.rows, value_S, *ends, self.harm.units_S, strict=True)
+        return [{"section": r, "value": v, "lo": lo, "hi": hi, "n": int(n)} for r, v, lo, hi, n in columns]
+
+
+def measure(suite: Suite, arms: Arms, task: Task, sycophancy: Suite | None = None) -> dict[str, Any]:
+    """The content of ``tax.json``; see docs/tax.md for its keys.
+
+    Raises InputError for a benchmark whose subsets are not those it should have, NotEnoughData without users.
+    """
+    users = taxed_users(arms, task)
+    scheme = scheme_of(suite)
+    board = _board(suite, Benchmark(suite, scheme), (arms, users, task), harm_is_loss=True)
+    about = people(arms, users)
+    tested = board.users(users, task.margin)
+    content = {
+        "schema": SCHEMA,
+        "suite": {"file": suite.file, "hash": suite.content_hash, "items": len(suite), "scheme": scheme.name},
+        "sections": list(board.rows),
+        "scores": board.scores(),
+        "subsets": _by_subset(board),
+        "tax": board.costs(task.margin),
+        "users": tested,
+        "worst": [worst(tested, section) for section in board.rows],
+        "detectable": board.detectable(),
+        "people": about,
+        "against": against(tested, about, board.rows),
+        "sycophancy": None,
+        "notes": [*arms.notes, *_notes(suite, arms, board)],
+        "data": {"hash": arms.known.content_hash, "n_users": len(users)},
+        "settings": asdict(task),
+        "versions": versions(),
+    }
+    if sycophancy is not None:
+        turned = replace(sycophancy, right_C=~sycophancy.right_C)
+        bench = Benchmark(turned, own_sections(turned))
+        false = _board(turned, bench, (arms, users, task), harm_is_loss=False)
+        tested = false.users(users, task.margin)
+        content["sycophancy"] = {
+            "file": sycophancy.file,
+            "scores": false.scores(),
+            "tax": false.costs(task.margin),
+            "users": tested,
+            "worst": [worst(tested, section) for section in false.rows],
+        }
+    return plain(content)
+
+
+def _board(suite: Suite, bench: Benchmark, asked: tuple[Arms, Sequence[str], Task], harm_is_loss: bool) -> Board:
+    """All arms on one benchmark; harm is to lose an item, or to win one of a suite whose right and wrong are turned."""
+    arms, users, task = asked
+    weight_SV = bench.weight_SV  # first: what is wrong with the file is told before anything is scored
+    value_AC, at = rewards(suite, arms, users)
+    result_AV = bench.results(value_AC)
+    harm_AV = 1 - result_AV if harm_is_loss else result_AV
+    harm = Resampled(harm_AV, bench.subset_V, weight_SV, task.draws, task.seed, bench.prompt_V)
+    return Board(harm, bench.scheme, at, bench.tied(value_AC), bench.chance_S if harm_is_loss else None)
+
+
+def worst(tested: Sequence[Row], section: str) -> Row:
+    """The user who pays most in a section, with the interval that holds for all users at once.
+
+    ``everyone``: no tax only where every user has that verdict.
+    """
+    rows = [row for row in tested if row["section"] == section]
+    most = max(rows, key=lambda row: row["value"])
+    said = [row["verdict"] for row in rows]
+    everyone = "tax" if "tax" in said else "unclear" if "unclear" in said else said[0]
+    found = {"section": section, "user": most["user"], "value": most["value"]}
+    return found | {"lo": most["lo_all"], "hi": most["hi_all"], "n": most["n"], "everyone": everyone}
+
+
+def people(arms: Arms, users: Sequence[str]) -> list[Row]:
+    """What each user gains on held-out judgements, and how far the user is from the majority.
+
+    ``distance``: the share of pairs on which the others have a majority and the user sides against it.
+    """
+    known = arms.known
+    at_U = known.users.index(users)
+    stand = minorities(votes(known))
+    count_U = np.bincount(known.user_N, minlength=len(known.users))
+    gained = _gains(arms.held_out, arms) if arms.held_out is not None and len(arms.held_out) else {}
+    found = []
+    for user, u in zip(users, at_U.tolist(), strict=True):
+        row = {"user": user, "judgements": int(count_U[u]), "distance": 1 - stand.others_U[u]}
+        row |= {"distance_n": int(stand.decided_U[u]), "minority": bool(stand.minority_U[u])}
+        empty = {"gain": None, "gain_lo": None, "gain_hi": None, "n_test": 0}
+        found.append(row | gained.get(user, empty))
+    return found
+
+
+def _gains(test: Comparisons, arms: Arms) -> dict[str, Row]:
+    """Accuracy of the personal less that of the pooled scorer on each user's held-out judgements."""
+    pairs, first, pair_T = np.unique(test.pair_key_N, return_index=True, return_inverse=True)
+    text_P2 = np.stack([side_N[first] for side_N in (test.chosen_N, test.rejected_N)], axis=1).astype(np.int64)
+    rows = HeldOut(
+        seed_T=np.zeros(len(test), np.int64),
+        user_T=test.user_N.astype(np.int64),
+        pair_T=pair_T,
+        tie_T=np.zeros(len(test), bool) if test.tie_N is None else test.tie_N,
+        weight_T=test.weights_N,
+        judgement_T=np.arange(len(test)),
+        cohort_T={},
+        n_seeds=1,
+        n_users=len(test.users),
+        n_pairs=len(pairs),
+        text_P2=text_P2,
+    )
+    margin_2T = (margins(scorer, test).value_Q for scorer in (arms.personal, arms.pooled))
+    found = per_user(Clusters(rows), *margin_2T)
+    nobody_U = np.zeros(len(test.users), bool)
+    table = users_table(test.users.ids, np.zeros(len(test.users), np.int64), nobody_U, {"personal": found})
+    kept = table.select("user_id", "gain", "gain_lo", "gain_hi", "n_test")
+    return {row.pop("user_id"): row for row in kept.iter_rows(named=True)}
+
+
+def against(tested: Sequence[Row], about: Sequence[Row], sections: Sequence[str]) -> list[Row]:
+    """Rank correlation over users of the tax with the gain and with the distance from the majority, per section.
+
+    The interval is Fisher's for ranks (Fieller, Hartley & Pearson 1957); absent with fewer than five users.
+    """
+    from scipy.stats import norm, spearmanr
+
+    found = []
+    for section in sections:
+        tax = {row["user"]: row["value"] for row in tested if row["section"] == section}
+        for name in ("gain", "distance"):
+            known = [(tax[one["user"]], one[name]) for one in about if one[name] is not None]
+            pairs = np.array([pair for pair in known if np.isfinite(pair).all()]).reshape(-1, 2)
+            row: Row = {"section": section, "with": name, "value": None, "lo": None, "hi": None, "n": len(pairs)}
+            if len(pairs) >= 5 and (np.ptp(pairs, axis=0) > 0).all():
+                rho = float(spearmanr(pairs)[0])  # type: ignore[arg-type]
+                far = norm.isf(0.025) * (1.06 / (len(pairs) - 3)) ** 0.5
+                middle = np.arctanh(np.clip(rho, -0.9999, 0.9999))
+                row |= {"value": rho, "lo": float(np.tanh(middle - far)), "hi": float(np.tanh(middle + far))}
+            found.append(row)
+    return found
+
+
+def _by_subset(board: Board) -> list[Row]:
+    """Accuracy of each arm in each subset, the mean over users where it has several; without intervals."""
+    harm, found = board.harm, []
+    for number, subset in enumerate(board.scheme.subsets):
+        units = harm.stratum_V == number
+        for arm, arms in board.at.items():
+            value = 1 - float(harm.result_AV[np.ix_(arms, np.flatnonzero(units))].mean())
+            found.append({"subset": subset, "arm": arm, "value": value, "n": int(units.sum())})
+    return found
+
+
+def _notes(suite: Suite, arms: Arms, board: Board) -> list[str]:
+    """What is absent and why, what is the same as what, and whether the file is the benchmark."""
+    found = []
+    if other := other_counts(suite, board.scheme):
+        found.append(
+            f"{len(other)} subsets have not as many rows as RewardBench's filtered set ({other[0]}): these are no "
+            "official scores, though their weights are."
+        )
+    if arms.base is None:
+        found.append(
+            "no reward from before these judgements was given, so forgetting and the total tax are not told: "
+            "personalization is the pooled scorer less the user's. Give one with --base."
+        )
+    if arms.shuffled is None:
+        found.append("saved scorers have no shuffled control; fit the arms here to have one.")
+    weak = [row for row, able in zip(board.rows, board.able("pooled"), strict=True) if not able]
+    if weak:
+        found.append(
+            f"the pooled scorer is not surely better than chance in {', '.join(weak)}: it has no ability there that a "
+            'user could cost, so "nothing to lose" stands where it would say "no tax".'
+        )
+    generic, nobody = (board.harm.result_AV[board.at[name][0]] for name in (GENERIC, NOBODY))
+    if np.array_equal(generic, nobody):
+        found.append("a stranger and an empty id are answered alike by this scorer.")
+    return found

@@ -1,0 +1,17 @@
+"""Simulated people whose truth is known, over text whose style really varies: for tests, docs and the demo.
+
+    world = simulate("two-tastes", seed=0)
+    world.comparisons    what a learner sees
+    world.people         tastes, groups and noise: the truth
+    world.reward_UR      true reward of each response for each user
+    candidates(world, 200, 16)   fresh responses to choose from, with their true rewards
+
+``WORLDS`` names the worlds with their default settings; ``text.py`` writes the responses, ``people.py`` says who judges
+them, ``simulation.py`` lets them judge.
+"""
+
+from polypref.worlds.people import WORLDS, People, Row, World
+from polypref.worlds.simulation import Candidates, SimulatedWorld, candidates, simulate
+from polypref.worlds.text import STYLES
+
+__all__ = ["STYLES", "WORLDS", "Candidates", "People", "Row", "SimulatedWorld", "World", "candidates", "simulate"]

@@ -1,0 +1,187 @@
+"""Towns: simulated people who come back every day, and the texts that they may be shown.
+
+Source: tastes and texts are those of ``data.worlds``; what is added is our own, and small. A text may lean to one side
+of a question (-1, 0, 1), may be false (it leans to the side that is wrong for its prompt), and may flatter. People
+hold a view (-1 or 1). What they *choose* by and what is *good* for them are two sets of weights:
+
+    choice = taste . style + agree * view * leaning - truth * false + flattery weight * flatters
+    good   = taste . style                          - truth * false - DISLIKE * flatters
+
+Everybody's flattery weight is -DISLIKE; that of the ``gameable`` share is +``pull``. A text's kind is which of three
+styles (``KINDS_BY``) it has more of than the middle: 8 kinds.
+
+Covered: equal settings and seed give equal towns; the encoder knows every feature exactly. Not covered: real people,
+real encoders (they see less, so real systems personalize less than these), people whose taste follows what they are
+shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import blake2b
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from polypref.comparisons import Comparisons, IntArray, KeyArray, Responses, Users
+from polypref.errors import SettingsError, unknown_name
+from polypref.worlds.people import WORLDS
+from polypref.worlds.simulation import STYLE_MEAN, STYLE_SD
+from polypref.worlds.text import STYLES, prompts, write
+
+Floats = NDArray[np.float64]
+
+FEATURES = (*STYLES, "leaning", "false", "flatters")
+LEANING, FALSE, FLATTERS = (FEATURES.index(name) for name in ("leaning", "false", "flatters"))
+KINDS_BY = tuple(STYLES.index(name) for name in ("length", "jargon", "warmth"))
+KINDS = 2 ** len(KINDS_BY)
+DISLIKE = 0.5  # how much a text loses by flattering those who are not won by it
+LEANS, FLATTERY = 0.5, 0.25  # shares of texts that lean, and that flatter
+
+
+@dataclass(frozen=True)
+class Town:
+    """Settings of a town; with all of the last four 0, it is the world's people and nothing else.
+
+    ``world``     whose tastes, a name in ``data.worlds.WORLDS``.
+    ``agree``     what a text gains with those whose view it leans to, in units of taste.
+    ``truth``     what a false text loses with everybody.
+    ``gameable``  share of people whose feedback can be bought by flattery; the last ones in order, at least one.
+    ``pull``      what flattery gains with them.
+    """
+
+    world: str = "two-tastes"
+    agree: float = 0.0
+    truth: float = 0.0
+    gameable: float = 0.0
+    pull: float = 0.0
+
+    def people(self, users: int, name: str, seed: int) -> People:
+        """``users`` people with ids ``name-000``, ... Raises SettingsError for an unknown world or fewer than two."""
+        if self.world not in WORLDS:
+            raise unknown_name("world", self.world, WORLDS)
+        if users < 2:
+            raise SettingsError(f"a town of {users} people; expected at least 2.")
+        rng = np.random.default_rng(seed)
+        born = replace(WORLDS[self.world], users=users).people(rng)
+        view_U = rng.permutation(np.resize([1.0, -1.0], users))
+        gameable_U = np.arange(users) >= users - (max(1, round(self.gameable * users)) if self.gameable else 0)
+        false_U, dislike_U = np.full(users, -self.truth), np.full(users, -DISLIKE)
+        clicks_U = np.where(gameable_U, self.pull, dislike_U)
+        choice_UF = np.column_stack([born.taste_US, self.agree * view_U, false_U, clicks_U])
+        good_UF = np.column_stack([born.taste_US, np.zeros(users), false_U, dislike_U])
+        ids = pl.Series("id", [f"{name}-{u:03d}" for u in range(users)], dtype=pl.String)
+        return People(Users(ids), choice_UF, good_UF, view_U, gameable_U, np.array(born.group_U), born.temperature_U)
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """U people: the weights they choose by and those of what is good for them (U, F), views, strata, groups, noise."""
+
+    users: Users
+    choice_UF: Floats
+    good_UF: Floats
+    view_U: Floats
+    gameable_U: NDArray[np.bool_]
+    group_U: NDArray[np.str_]
+    temperature_U: Floats
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def turned(self) -> People:
+        """The same people after a change: whoever liked a style now dislikes it as much."""
+        sign_F = np.where(np.arange(len(FEATURES)) < len(STYLES), -1.0, 1.0)
+        return replace(self, choice_UF=self.choice_UF * sign_F, good_UF=self.good_UF * sign_F)
+
+    def chance(self, one_UF: Floats, other_UF: Floats) -> Floats:
+        """Probability (U,) that each person chooses the one text over the other; at temperature 0, the better one."""
+        gap_U = ((one_UF - other_UF) * self.choice_UF).sum(axis=1)
+        noisy_U = expit(gap_U / np.where(self.temperature_U > 0, self.temperature_U, 1.0))
+        return np.where(self.temperature_U > 0, noisy_U, (1 + np.sign(gap_U)) / 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """M slates of n texts each: ``feature_RF`` of text r = slate * n + place (columns: ``FEATURES``)."""
+
+    responses: Responses
+    feature_RF: Floats
+    n: int
+
+    @cached_property
+    def kind_R(self) -> IntArray:
+        """The kind of each text, 0 to ``KINDS`` - 1."""
+        more_RB = self.feature_RF[:, KINDS_BY] > 0
+        return (more_RB @ (1 << np.arange(len(KINDS_BY)))).astype(np.int32)
+
+    @cached_property
+    def encoder(self) -> KnownFeatures:
+        """Knows the features of these very texts."""
+        order_R = np.argsort(self.responses.keys_R, kind="stable")
+        return KnownFeatures(self.responses.keys_R[order_R], self.feature_RF[order_R].astype(np.float32))
+
+    def slates(self, first: int, count: int) -> IntArray:
+        """The texts (count, n) of some slates."""
+        return np.arange(first * self.n, (first + count) * self.n, dtype=np.int32).reshape(count, self.n)
+
+
+def draw(slates: int, n: int, seed: int, leaning_MC: Floats | None = None) -> Pool:
+    """``n`` fresh texts of random style to each of ``slates`` random prompts; no two texts are one.
+
+    ``leaning_MC``  how each leans, NaN for by lot: ``LEANS`` of them then lean to either side. None: all by lot.
+    """
+    rng = np.random.default_rng(seed)
+    total = slates * n
+    asked_M = rng.integers(0, len(prompts()), slates)
+    prompt_R = np.repeat(asked_M, n).astype(np.int32)
+    texts, style_RS = write(prompt_R, rng.random((total, len(STYLES))), rng)
+    drawn_R = rng.choice([-1.0, 0.0, 1.0], total, p=[LEANS / 2, 1 - LEANS, LEANS / 2])
+    given_R = np.full(total, np.nan) if leaning_MC is None else leaning_MC.ravel()
+    leaning_R = np.where(np.isnan(given_R), drawn_R, given_R)
+    right_R = np.repeat(rng.choice([-1.0, 1.0], slates), n)
+    false_R = (leaning_R * right_R < 0).astype(np.float64)
+    flatters_R = (rng.random(total) < FLATTERY).astype(np.float64)
+    feature_RF = np.column_stack([(style_RS - STYLE_MEAN) / STYLE_SD, leaning_R, false_R, flatters_R])
+    own = pl.Series("text", [f"{text} ({seed}.{r})" for r, text in enumerate(texts)], dtype=pl.String)
+    return Pool(Responses(pl.Series("prompt", prompts(), dtype=pl.String), prompt_R, own), feature_RF, n)
+
+
+@dataclass(frozen=True, eq=False)
+class KnownFeatures:
+    """An encoder that looks up what is known of texts; ``key_R`` ascending."""
+
+    key_R: KeyArray
+    feature_RF: NDArray[np.float32]
+
+    name = "known"
+
+    @property
+    def identity(self) -> str:
+        """Of these very texts and features."""
+        state = blake2b(np.ascontiguousarray(self.key_R).data, digest_size=8)
+        state.update(np.ascontiguousarray(self.feature_RF).data)
+        return f"known features {state.hexdigest()}"
+
+    def encode(self, responses: Responses) -> NDArray[np.float32]:
+        """See ``features.protocol.Encoder``."""
+        at_R = np.minimum(np.searchsorted(self.key_R, responses.keys_R), len(self.key_R) - 1)
+        if not (self.key_R[at_R] == responses.keys_R).all():
+            raise SettingsError("a text that this pool does not hold; encode only texts that were drawn with it.")
+        return self.feature_RF[at_R]
+
+
+def judgements(people: People, pool: Pool, pair_UJ2: IntArray, seed: int) -> Comparisons:
+    """What everybody says of their J pairs of texts, in the order person by person."""
+    users, each = pair_UJ2.shape[:2]
+    rng = np.random.default_rng(seed)
+    one_UJF, other_UJF = pool.feature_RF[pair_UJ2[..., 0]], pool.feature_RF[pair_UJ2[..., 1]]
+    chance_UJ = np.stack([people.chance(one_UJF[:, j], other_UJF[:, j]) for j in range(each)], axis=1)
+    first_UJ = rng.random((users, each)) < chance_UJ
+    chosen_UJ = np.where(first_UJ, pair_UJ2[..., 0], pair_UJ2[..., 1])
+    rejected_UJ = np.where(first_UJ, pair_UJ2[..., 1], pair_UJ2[..., 0])
+    user_N = np.repeat(np.arange(users, dtype=np.int32), each)
+    return Comparisons(pool.responses, people.users, user_N, chosen_UJ.ravel(), rejected_UJ.ravel())
