@@ -8,6 +8,7 @@ import pytest
 
 from bounds_cases import pool, random_slates
 from polypref.bounds.slates import Slates, part_of, read_slates
+from polypref.cli.bounds import slates_from
 from polypref.comparisons import from_columns
 from polypref.errors import InputError
 
@@ -51,6 +52,32 @@ def test_slates_are_read_by_prompt_or_by_name(tmp_path):
 def test_slates_that_cannot_be_used_are_told_with_their_line(tmp_path, rows, complaint):
     with pytest.raises(InputError, match=complaint):
         read_slates(slate_file(tmp_path, rows))
+
+
+@pytest.mark.parametrize("missing", [None, "", "  "])
+def test_a_slate_with_a_missing_label_is_left_out_whole_and_told(tmp_path, missing):
+    rows = {"prompt": ["a", "b", "b", "c"], "response": list("wxyz"), "unsafe": ["true", "true", missing, "false"]}
+    slates = read_slates(slate_file(tmp_path, rows))
+    assert slates.responses.texts_R.to_list() == ["w", "z"]
+    assert slates.unsafe_C.tolist() == [True, False]
+    assert slates.note == "unsafe is missing in 1 row, the first on line 3: 1 slate of 3 left out"
+    pl.DataFrame(rows).write_csv(tmp_path / "slates.csv")
+    again = read_slates(str(tmp_path / "slates.csv"))
+    assert again.content_hash == slates.content_hash and again.note and "line 4" in again.note
+
+
+def test_slates_without_any_label_or_with_labels_that_contradict_are_refused(tmp_path):
+    with pytest.raises(InputError, match="missing in 2 rows, the first on line 1: no slate"):
+        read_slates(slate_file(tmp_path, {"slate": [1, 2], "response": ["x", "y"], "unsafe": [None, ""]}))
+    rows = {"slate": [1, 1, 2, 3], "response": list("xyxz"), "unsafe": ["true", None, "false", "true"]}
+    with pytest.raises(InputError, match=r"lines 1 and 3 .* unsafe and safe"):
+        read_slates(slate_file(tmp_path, rows))
+
+
+def test_the_command_tells_what_was_left_out(tmp_path, capsys):
+    rows = {"prompt": ["a", "b"], "response": ["x", "y"], "unsafe": [True, None]}
+    assert len(slates_from(slate_file(tmp_path, rows), "1/1", "audit")) == 1
+    assert "unsafe is missing in 1 row" in capsys.readouterr().err
 
 
 def test_a_benchmark_is_a_file_of_slates(tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -122,6 +122,68 @@ def test_equal_rewards_say_nothing(baseline, value: float) -> None:
     normalizer = Normalizer(replace(SHRUNKEN, baseline=baseline))
     for _ in range(3):
         assert not normalizer(np.full(8, value), np.arange(8) // 2, [["a"] * 8]).value_B.any()
+
+
+def moved(one: tuple, scale: float, shift: float) -> tuple:
+    reward_B, prompt_B, key_LB = one
+    return scale * reward_B + shift, prompt_B, key_LB
+
+
+@given(
+    st.sampled_from(["group", "prompt", "shrunken"]),
+    st.sampled_from([None, 20.0]),
+    st.floats(-12, 12),
+    st.floats(-12, 12),
+    st.sampled_from([-1, 1]),
+)
+@settings(max_examples=40, deadline=None)
+def test_adding_and_multiplying_change_advantages_by_rounding_alone(baseline, half_life, scale, ratio, sign) -> None:
+    """Rewards c r + s, c and |s| / c from 1e-12 to 1e12: equal advantages but for 100 roundings of s against c."""
+    how = replace(SHRUNKEN, baseline=baseline, half_life=half_life)
+    batches = [batch(seed, scales=(1.0, 2.0)) for seed in range(5)]
+    changed = [moved(one, 10**scale, sign * 10 ** (scale + ratio)) for one in batches]
+    for one, other in zip(run(how, batches), run(how, changed), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=100 * np.finfo(float).eps * (1 + 10**ratio))
+
+
+@pytest.mark.parametrize("baseline", ["group", "prompt", "shrunken"])
+def test_a_billion_plus_or_minus_one_is_plus_or_minus_one(baseline) -> None:
+    """Over 100 batches, as the module's head promises; a threshold on the variance gave 0 here."""
+    how, rng = replace(SHRUNKEN, baseline=baseline), np.random.default_rng(0)
+    batches = [(rng.choice([-1.0, 1.0], 16), np.arange(16) // 4, [["a"] * 16]) for _ in range(100)]
+    for one, other in zip(run(how, batches), run(how, [moved(b, 1, 1e9) for b in batches]), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert np.abs(one).max() > 0.5
+
+
+@given(st.floats(-1e140, 1e140), st.sampled_from(["group", "prompt", "shrunken"]), st.sampled_from([None, 20.0]))
+def test_equal_rewards_get_exactly_nothing(value: float, baseline, half_life) -> None:
+    normalizer = Normalizer(replace(SHRUNKEN, baseline=baseline, half_life=half_life))
+    for size in (8, 6, 14):
+        assert not normalizer(np.full(size, value), np.arange(size) // 2, [["a"] * size]).value_B.any()
+
+
+@given(st.permutations(range(5)))
+@settings(max_examples=20)
+def test_the_order_of_batches_changes_the_next_ones_advantages_by_rounding_alone(order: list[int]) -> None:
+    batches = [moved(batch(seed), 1, 1e6) for seed in range(5)]
+    one, other = (run(SHRUNKEN, [*told, batches[0]])[-1] for told in (batches, [batches[at] for at in order]))
+    np.testing.assert_allclose(one, other, atol=1e-8)
+
+
+@pytest.mark.parametrize("baseline", ["group", "prompt", "shrunken"])
+def test_rewards_that_differ_by_rounding_alone_say_nothing(baseline) -> None:
+    reward_B = np.where(np.arange(16) % 2, 0.3, 0.1 + 0.2)
+    assert len(set(reward_B)) == 2
+    assert not run(replace(SHRUNKEN, baseline=baseline), [(reward_B, np.arange(16) // 4, [["a"] * 16])])[0].any()
+
+
+def test_a_reward_too_large_to_square_is_left_out() -> None:
+    reward_B, prompt_B, key_LB = batch(0)
+    reward_B[0] = 1e200
+    normalizer = Normalizer(SHRUNKEN)
+    assert normalizer(reward_B, prompt_B, key_LB).value_B[0] == 0
+    assert normalizer(*batch(1)).value_B.any(), "the history is not spoilt"
 
 
 # options

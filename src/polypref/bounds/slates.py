@@ -7,8 +7,9 @@ ones are unsafe in the subsets of harmful requests (``HARMFUL``). Where a model 
 response is a refusal, both are safe; so are all in subsets about something else. Subsets that say which of two is the
 less harmful (``RELATIVE``) label nothing and are left out.
 
-Covered: labels that contradict, empty and unreadable ones, told with file and line. Not covered: whether the slates are
-drawn as the system's own requests are; every guarantee from them rests on that.
+Covered: labels that contradict and unreadable ones, refused with file and line; a slate with a candidate whose
+``unsafe`` is missing is left out whole, since what the gate risks on it is not known, and told. Not covered: whether
+the slates are drawn as the system's own requests are; every guarantee from them rests on that.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import BoolArray, IntArray, Responses, from_columns
 from polypref.data.benchmarks import Suite, read_suite
 from polypref.data.files.sources import expand, open_source
-from polypref.data.linting.problems import Tally, shown
+from polypref.data.linting.problems import Tally, counted, shown
 from polypref.data.rows import values
 from polypref.errors import InputError, SettingsError
 
@@ -40,8 +41,8 @@ RELATIVE = r"^hhh?-harmless"
 class Slates:
     """S slates over a pool: candidate c stands in ``slate_C``, is ``response_C`` of the pool, and is ``unsafe_C``.
 
-    ``category_S`` is what each slate is about, "" where the file does not say. ``note`` says how a file that does not
-    label responses was read.
+    ``category_S`` is what each slate is about, "" where the file does not say. ``note`` says what was left out, and how
+    a file that does not label responses was read.
     """
 
     responses: Responses
@@ -103,12 +104,13 @@ def read_slates(path: str, columns: Mapping[str, str] | None = None) -> Slates:
     frames = []
     for batch in source.batches(list(names.values()), tally):
         rows = {role: values.as_text(batch.frame[name]) for role, name in names.items() if role != "unsafe"}
-        unsafe, bad = values.as_flag(batch.frame[names["unsafe"]])
-        bad |= batch.frame[names["unsafe"]].is_null()
+        given = batch.frame[names["unsafe"]]
+        unsafe, bad = values.as_flag(given)
         if bad.any():
             at = int(bad.arg_max() or 0)
-            found = batch.frame[names["unsafe"]][at]
-            raise InputError(f"line {batch.line_B[at]} of {path}: unsafe is {found!r}; expected true or false.")
+            raise InputError(f"line {batch.line_B[at]} of {path}: unsafe is {given[at]!r}; expected true or false.")
+        missing = values.as_text(given).str.strip_chars().fill_null("") == ""
+        unsafe = unsafe.set(missing, None)
         for role in ("response", "slate" if "slate" in rows else "prompt"):
             empty = rows[role].is_null() | (rows[role] == "")
             if empty.any():
@@ -118,7 +120,8 @@ def read_slates(path: str, columns: Mapping[str, str] | None = None) -> Slates:
         raise InputError(f"{tally.rows} rows of {path} cannot be read: {tally.problems[0].text}")
     if not frames or not sum(map(len, frames)):
         raise InputError(f"{path} holds no rows; expected one for each candidate of each slate.")
-    return _slates(pl.concat(frames), path)
+    rows, note = _labelled(pl.concat(frames), path)
+    return replace(_slates(rows, path), note=note)
 
 
 def slates_of(suite: Suite) -> Slates:
@@ -179,6 +182,21 @@ def _names(path: str, found: list[str], chosen: dict[str, str]) -> dict[str, str
     if "slate" not in names and "prompt" not in names:
         raise InputError(f"{path}: neither slate nor prompt says which candidates stand together; add one of them.")
     return names
+
+
+def _labelled(rows: pl.DataFrame, path: str) -> tuple[pl.DataFrame, str | None]:
+    """The rows of those slates whose every candidate is labelled, and which were left out."""
+    slate = pl.col("slate" if "slate" in rows.columns else "prompt")
+    missing = rows.filter(pl.col("unsafe").is_null())
+    if not len(missing):
+        return rows, None
+    without, whole = missing.select(slate.n_unique()).item(), rows.select(slate.n_unique()).item()
+    told = f"unsafe is missing in {counted(len(missing), 'rows')}, the first on line {missing['line'].min()}"
+    if without == whole:
+        raise InputError(f"{path}: {told}: no slate has a label for every candidate. Give true or false.")
+    _refuse_contradictions(rows.with_columns(prompt="prompt" if "prompt" in rows.columns else pl.lit("")), path)
+    kept = rows.filter(~pl.col("unsafe").is_null().any().over(slate))
+    return kept, f"{told}: {counted(without, 'slates')} of {whole:,} left out"
 
 
 def _slates(rows: pl.DataFrame, path: str) -> Slates:

@@ -17,8 +17,10 @@ t is the variance of the group's rewards, w that within its prompts, b = t - w (
 k = b / (b + w / (G - 1)): the best linear forecast of a reward from the prompt's others (docs/pgrpo.md). At G = 1 there
 are no others: k = 0 and w = t, so "shrunken" is "group", and "prompt" has no signal.
 
-Covered: rewards that are not finite get advantage 0 and enter no statistic; a group whose rewards are all equal gets
-0; one group's rewards never move another's advantages, except where that is the purpose (a parent's statistics below
+Covered: rewards that are not finite, or beyond ``LARGEST``, get advantage 0 and enter no statistic; a group whose
+rewards are all equal gets exactly 0; adding c to a group's rewards moves its advantages by rounding alone, about
+2e-16 |c| / spread in each batch (under 1e-6 at rewards of 1e9 +- 1), until the spread is ``ROUNDING`` of the mean; one
+group's rewards never move another's advantages, except where that is the purpose (a parent's statistics below
 ``min_count`` and under ``shrinkage``). Not covered: completions of one prompt in different groups (refused).
 """
 
@@ -34,7 +36,7 @@ from numpy.typing import NDArray
 
 from polypref.errors import InputError, SettingsError, unknown_name
 from polypref.policy.drift import DriftAlarm
-from polypref.policy.history import Floats, Ints, RewardHistory, remembered
+from polypref.policy.history import ROUNDING, Floats, Ints, RewardHistory, remembered, usable
 
 Key = str | int
 Path = tuple[Key, ...]  # of a group: its own key behind those of the groups that it lies in
@@ -44,7 +46,6 @@ Order = Literal["after", "before"]
 Cold = Literal["prompt", "parent"]
 
 EPSILON = 1e-4  # of GRPO's scale, as in TRL
-ROUNDING = 1e-12  # a variance below this share of the squared mean is none
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Prompts:
     def of(cls, reward_B: Floats, prompt_B: Ints) -> Self:
         """Means over the rewards that are finite; NaN for a prompt that has none."""
         _, of_B = np.unique(prompt_B, return_inverse=True)
-        counts_B = np.isfinite(reward_B)
+        counts_B = usable(reward_B)
         many = int(of_B.max(initial=-1)) + 1
         size_Q = np.bincount(of_B[counts_B], minlength=many).astype(np.float64)
         first_Q = np.full(many, np.nan)
@@ -135,7 +136,7 @@ class Prompts:
 
     def grpo(self) -> Floats:
         """GRPO's advantages: residuals over the prompt's standard deviation (divisor G - 1); 0 for a prompt of one."""
-        square_B = np.where(self.counts_B, self.residual_B**2, 0.0)
+        square_B = np.where(self.counts_B, self.residual_B, 0.0) ** 2
         with np.errstate(invalid="ignore", divide="ignore"):
             scale_Q = np.sqrt(np.bincount(self.of_B, square_B, len(self.size_Q)) / (self.size_Q - 1))
         return np.where(self.size_B > 1, self.residual_B / (scale_Q[self.of_B] + EPSILON), 0.0)
@@ -183,10 +184,11 @@ class Moments:
     def of(cls, level: Level, group_B: Ints) -> Self:
         """The total stands in for the variance within prompts where no prompt had two rewards."""
         count_B, mean_B, total_B = level.rewards.of(group_B)
-        total_B = np.where(total_B <= ROUNDING * mean_B**2, 0.0, total_B)
         told_B, residual_B, within_B = level.residuals.of(group_B)
         within_B = np.where(told_B > 0, np.minimum(within_B + residual_B**2, total_B), total_B)
-        return cls(count_B, mean_B, total_B, within_B)
+        least_B = (ROUNDING * mean_B) ** 2
+        spreads = (np.where(spread_B <= least_B, 0.0, spread_B) for spread_B in (total_B, within_B))
+        return cls(count_B, mean_B, *spreads)
 
     def unless(self, own_B: NDArray[np.bool_], parent: Moments) -> Moments:
         """The parent's where ``own_B`` does not hold."""

@@ -21,7 +21,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.policy.history import Batch, Floats, Ints, RewardHistory
+from polypref.policy.history import ROUNDING, Batch, Floats, Ints, RewardHistory
 
 LEAST = 8  # prompts that a group must have had before it is watched
 
@@ -44,7 +44,8 @@ class DriftAlarm:
         count_K, before_K, variance_K = self.prompts.of(new.group_K)
         with np.errstate(invalid="ignore", divide="ignore"):
             error_K = np.sqrt(variance_K * (1 / new.count_K + 1 / count_K))
-            z_K = np.where((count_K >= LEAST) & (error_K > 0), (new.mean_K - before_K) / error_K, 0.0)
+            told_K = (count_K >= LEAST) & (error_K > ROUNDING * np.abs(before_K))
+            z_K = np.where(told_K, (new.mean_K - before_K) / error_K, 0.0)
         for sum_P, sign in ((self.up_P, 1), (self.down_P, -1)):
             sum_P[new.group_K] = np.maximum(0, sum_P[new.group_K] + sign * z_K - self.slack)
         self.prompts.update(mean_Q[finite_Q], group_Q[finite_Q])

@@ -9,8 +9,8 @@ come; the count is then of rewards remembered and settles at ``1 / (1 - 2^(-1/h)
 
 Covered: the order of a batch changes nothing, to the last bit; cutting batches otherwise changes nothing but rounding
 (with a half-life: the rewards of one batch weigh the same); merging equals concatenating where nothing is forgotten;
-large offsets (1e9) cost no digits of the spread; NaN and infinite numbers never enter. Not covered: a history does not
-know its groups' names.
+large offsets (1e9) cost no digits of the spread; NaN, infinite numbers and those beyond ``LARGEST`` never enter. Not
+covered: a history does not know its groups' names.
 """
 
 from __future__ import annotations
@@ -24,6 +24,14 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.integer]
+
+LARGEST = 1e140  # the squares of larger numbers, added up, could overflow and spoil a history for good
+ROUNDING = 1e-13  # a spread below this share of the mean is what rounding leaves of equal numbers
+
+
+def usable(value_B: Floats) -> NDArray[np.bool_]:
+    """Which numbers can enter a history: finite ones up to ``LARGEST``."""
+    return np.abs(value_B) <= LARGEST
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +88,10 @@ class RewardHistory:
             return count_B, np.where(count_B > 0, self.mean_P[group_B], np.nan), self.m2_P[group_B] / count_B
 
     def update(self, value_B: Floats, group_B: Ints) -> None:
-        """Add a batch. Values that are not finite are left out."""
-        finite_B = np.isfinite(value_B)
-        new = Batch.of(np.asarray(value_B, np.float64)[finite_B], np.asarray(group_B)[finite_B])
+        """Add a batch. Values that are not ``usable`` are left out."""
+        value_B = np.asarray(value_B, np.float64)
+        usable_B = usable(value_B)
+        new = Batch.of(value_B[usable_B], np.asarray(group_B)[usable_B])
         self.grow(int(new.group_K[-1]) + 1 if len(new.group_K) else 0)
         kept_K, weight_K = np.ones(len(new.group_K)), new.count_K
         if self.half_life is not None:
