@@ -49,7 +49,7 @@ def readers(folder: Path, draw: Random, out: Path) -> tuple[list[stage.Row], str
         words += [(*fit, "--out", out), group, (*tax, "--least", 1, "--draws", 50), teach]
         words += [("check", folder / "pairs.jsonl", "--ties", "FILE"), ("check", "FILE", "--rating-gap", 1)]
         words += [("audit", pooled, "--bounds", folder / "bounds.toml", "--slates", folder / "slates.jsonl", "--part")]
-        words[-1] += ("1/2", "--held-out", "FILE", "--out", out)
+        words[-1] += ("3/3", *AUDIT, "--held-out", "FILE", "--out", out)
         return rows, form, draw.choices(words, (22, 8, 22, 22, 8, 6, 6, 3, 2, 1))[0]
     if what == "questions":
         explain = ("bounds", "explain", folder / "bounds.toml", "--scorer", pooled, "--questions", "FILE")
@@ -65,7 +65,7 @@ def readers(folder: Path, draw: Random, out: Path) -> tuple[list[stage.Row], str
         for name in ("bounds.toml", "bounds.calibration.json"):
             shutil.copy(folder / name, copied / name)
         toml = copied / "bounds.toml"
-        words = [("bounds", "calibrate", toml, *cut, "--part", "2/2"), ("bounds", "detector", toml, *cut, *static)]
+        words = [("bounds", "calibrate", toml, *cut, "--part", "2/3"), ("bounds", "detector", toml, *cut, *static)]
         words += [
             ("bounds", "certify", toml, *cut, "--scorer", pooled),
             ("audit", pooled, "--bounds", toml, *cut, *AUDIT, "--out", out),

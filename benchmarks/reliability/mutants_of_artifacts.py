@@ -170,8 +170,8 @@ def _bounds_words(folder: Path, toml: Path, draw: Random) -> Words:
     asked = ("--scorer", folder / "scorer-pooled", "--questions", folder / "questions.jsonl")
     cut = ("--slates", folder / "slates.jsonl", "--part")
     words: list[tuple[object, ...]] = [("bounds", "check", toml), ("bounds", "explain", toml, *asked)]
-    words += [("bounds", "check", toml, "--pin", "0" * 16), ("bounds", "calibrate", toml, *cut, "2/2")]
-    words += [("bounds", "detector", toml, *cut, "1/2", "--encoder", "static")]
+    words += [("bounds", "check", toml, "--pin", "0" * 16), ("bounds", "calibrate", toml, *cut, "2/3")]
+    words += [("bounds", "detector", toml, *cut, "1/3", "--encoder", "static")]
     return list(map(str, draw.choices(words, (6, 4, 1, 2, 0.5))[0]))
 
 

@@ -244,11 +244,11 @@ def use_cache(root: Path) -> None:
 
     own, here = cache_root() / "static", root / "static"
     if own.is_dir() and not here.exists():
-        shutil.copytree(own, here, copy_function=_linked)
+        shutil.copytree(own, here, copy_function=linked)
     os.environ["POLYPREF_CACHE"] = str(root)
 
 
-def _linked(source: str, target: str) -> None:
+def linked(source: str, target: str) -> None:
     """A second name for a file that nobody changes, or a copy on another file system."""
     try:
         os.link(source, target)
@@ -275,7 +275,7 @@ def build(folder: Path, kinds: tuple[str, ...] = QUICK, results: bool = True) ->
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     files = {name.replace(" ", "-"): rows() for name, rows in LAYOUTS.items()}
-    files |= {"questions": questions(), "slates": slates(), "suite": suite()}
+    files |= {"crowd": pairs(12, 10), "questions": questions(), "slates": slates(), "suite": suite()}
     for name, rows in files.items():
         (folder / f"{name}.jsonl").write_bytes(lines(rows))
     prefs, static = folder / "pairs.jsonl", ("--encoder", "static")
@@ -283,7 +283,7 @@ def build(folder: Path, kinds: tuple[str, ...] = QUICK, results: bool = True) ->
         command("fit", prefs, "--learner", kind, *static, "--out", folder / f"scorer-{kind}")
     command("groups", prefs, "--attribute", "group", "--out", folder / "grouping")
     (folder / "bounds.toml").write_text(BOUNDS)
-    for action, part in (("detector", "1/2"), ("calibrate", "2/2")):
+    for action, part in (("detector", "1/3"), ("calibrate", "2/3")):
         more = static if action == "detector" else ()
         cut = ("--slates", folder / "slates.jsonl", "--part", part)
         command("bounds", action, folder / "bounds.toml", *cut, *more)
