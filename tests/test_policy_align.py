@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from filelock import FileLock
 
 pytest.importorskip("trl")
 
@@ -22,6 +21,7 @@ from polypref.align.rewards import ScorerReward
 from polypref.cli.align import settings_from
 from polypref.comparisons import Comparisons, from_columns
 from polypref.errors import ArtifactError, CacheError, EncoderError, NotEnoughData, SettingsError
+from polypref.files import alone
 from polypref.groups import from_mapping
 from polypref.learners import LEARNERS
 from polypref.report.alignment import curves, page, summary
@@ -168,7 +168,7 @@ def test_another_run_in_the_folder_is_refused(ran, comparisons, group_of, scorer
 
 def test_two_runs_in_one_folder_do_not_write_it_both(comparisons, group_of, scorers, model, tmp_path) -> None:
     task = Task(model, samples=4, trainer=RUN)
-    with FileLock(tmp_path / ".align.lock"), pytest.raises(SettingsError, match="another run is writing"):
+    with alone(tmp_path), pytest.raises(SettingsError, match="another run is writing"):
         align(comparisons, group_of, task, scorers, tmp_path, print)
     assert not (tmp_path / "run.json").exists()
 

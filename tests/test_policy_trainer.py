@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from judge_cases import save_judge
 from polypref.errors import ArtifactError, InputError, MissingExtra, PolyprefError, SettingsError
+from polypref.files import alone
 
 pytest.importorskip("trl")
 
@@ -314,7 +314,7 @@ def test_a_reward_function_that_raises_is_named_with_its_step(model: Path, tmp_p
 
 def test_two_trainers_of_one_folder(model: Path, tmp_path: Path) -> None:
     with (
-        FileLock(tmp_path / ".pgrpo.lock"),
+        alone(tmp_path),
         pytest.raises(SettingsError, match="another trainer is writing"),
     ):
         trainer(model, config(tmp_path)).train()

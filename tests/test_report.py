@@ -163,7 +163,7 @@ def test_users_nobody_tested_are_counted_not_drawn(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     users = example_users(10)
-    with pytest.raises(CacheError, match=r"cannot write .*report\.html: .*--out"):
+    with pytest.raises(CacheError, match=r"cannot write .*report\.html: .*\. Choose another folder\."):
         report.write(tmp_path / "file", example_results(users), users)
 
 

@@ -16,11 +16,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from polypref.artifact import write_json
 from polypref.data.linting.lint import clean, lint
 from polypref.data.read import read
 from polypref.evaluation.cohorts import keep_users
 from polypref.features import encoder as encoder_by_name
+from polypref.files import write_json
 from polypref.learners import LEARNERS
 from polypref.learners.hierarchical import Hierarchical
 from polypref.studies.risks import RISKS, SlowRisks, slow_risks

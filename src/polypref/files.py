@@ -1,39 +1,82 @@
-"""Files that commands write: whole or not at all, never over something that is there unless asked."""
+"""The one place that writes to disk: files whole or not at all, folders, locks, and one error when that fails.
+
+A file is written beside its place as ``.NAME.<random>.partial``, brought to the disk, and renamed; then the folder is
+brought to the disk. Its writer holds a lock on it meanwhile, which ends with the process, however that ends. The next
+write into the folder removes the partial files that nobody holds.
+
+Covered: a process killed at any system call, and a power cut, leave the whole old file or the whole new one; a disk
+that is full or read-only, a path that cannot be, and a device as the place to write to (``/dev/stdout``).
+Not covered: file systems without locks, where what a killed writer left is removed after a day; disks that report data
+as written before they are; Windows, where none of this was tried.
+"""
 
 from __future__ import annotations
 
+import errno
 import io
+import json
 import os
-from contextlib import suppress
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from polypref.errors import CacheError, SettingsError
+
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:
+    LOCK_EX = LOCK_NB = 0  # type: ignore[misc]
+
+    def flock(fd: Any, operation: int, /) -> None:
+        """As on a file system without locks."""
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
 
 if TYPE_CHECKING:
     import polars as pl
 
-SUFFIXES = (".jsonl", ".csv", ".parquet")
+TABLES = (".jsonl", ".csv", ".parquet")
+PARTIAL = re.compile(r"\..*\.[0-9a-f]{16}\.partial", re.DOTALL)
+TEMPORARY = re.compile(r"polypref-[0-9a-f]{16}")
+ABANDONED_SECONDS = 86_400.0  # where locks do not work
+ANOTHER = "choose another folder"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_FOLDER_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EISDIR)
+LONGEST_STEM = 200  # bytes of a name that its partial file repeats; most file systems allow 255 in all
 
 
-def refuse_suffix(out: Path) -> None:
-    """Raises SettingsError unless the file's ending names a format that tables are written in."""
-    from polypref.errors import SettingsError
-
-    if out.suffix not in SUFFIXES:
-        raise SettingsError(f"--out {out} ends in {out.suffix!r}; expected one of {', '.join(SUFFIXES)}.")
+# --- files
 
 
-def refuse_to_replace(out: Path, force: bool) -> None:
-    """Raises SettingsError for a folder, and for a file that is there and is not to be replaced."""
-    from polypref.errors import SettingsError
+def write(path: Path | str, content: bytes | str, elsewhere: str = ANOTHER) -> None:
+    """Write a file whole or not at all; text as UTF-8, a lone surrogate as its escape.
 
-    if out.is_dir():
-        raise SettingsError(f"--out {out} is a folder; name a file in it.")
-    if out.exists() and not force:
-        raise SettingsError(f"{out} exists. Choose another --out, or replace it with --force.")
+    ``elsewhere`` is the next step in the error: what to do if this place cannot be used. Raises CacheError.
+    """
+    with writing(path, elsewhere) as output:
+        output.write(content)
+
+
+def write_json(path: Path | str, content: object, elsewhere: str = ANOTHER) -> None:
+    """Write JSON whole or not at all. Raises CacheError, and ValueError for a number that is not finite."""
+    write(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", elsewhere)
+
+
+def write_table(path: Path | str, table: pl.DataFrame, elsewhere: str = ANOTHER) -> None:
+    """Write a table whole or not at all, in the format of the file's ending. Raises CacheError."""
+    write(path, encoded(table, Path(path).suffix), elsewhere)
 
 
 def encoded(table: pl.DataFrame, suffix: str) -> bytes:
-    """A table in the format of a file's ending."""
+    """A table in the format of a file's ending, one of TABLES."""
+    assert suffix in TABLES, suffix
     buffer = io.BytesIO()
     if suffix == ".parquet":
         table.write_parquet(buffer)
@@ -44,16 +87,262 @@ def encoded(table: pl.DataFrame, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises CacheError when it cannot be written."""
-    from polypref.errors import CacheError
+class Output:
+    """What ``writing`` yields. Only its own writes count as failures of the disk, not what the caller does between."""
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    def __init__(self, file: BinaryIO, path: Path, elsewhere: str) -> None:
+        self._file, self._path, self._elsewhere = file, path, elsewhere
+
+    def write(self, content: bytes | str) -> None:
+        """Raises CacheError."""
+        raw = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+        with writable(self._path, self._elsewhere):
+            self._file.write(raw)
+
+
+@contextmanager
+def writing(path: Path | str, elsewhere: str = ANOTHER) -> Iterator[Output]:
+    """A file to be written piece by piece, which appears under its name when the block ends without an error.
+
+    Folders on the way are made. A link is replaced, not followed; a device is written to as it is. Raises CacheError.
+    """
+    path = Path(path)
+    if _is_device(path):
+        with writable(path, elsewhere):
+            device = path.open("wb", buffering=0)
+        with device:
+            yield Output(device, path, elsewhere)
+        return
+    with writable(path, elsewhere):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):
+        partial, number = _begun(path)
+    file = os.fdopen(number, "wb")
+    try:
+        yield Output(file, path, elsewhere)
+        with writable(path, elsewhere):
+            file.flush()
+            os.fsync(number)
+            os.replace(partial, path)
+            _sync(path.parent)
+    finally:
+        with suppress(OSError):  # what could not be flushed was reported above
+            file.close()
+        with suppress(OSError):  # gone: it has its name now
             partial.unlink()
-        raise CacheError(f"cannot write {path}: {error.strerror}. Free the space or choose another folder.") from error
+
+
+def _is_device(path: Path) -> bool:
+    place = Path(os.path.abspath(path))  # noqa: PTH100 - /dev/stdout is a link, and must stay one here
+    if place.parts[1:2] in (("dev",), ("proc",)) and not place.is_relative_to("/dev/shm"):
+        return place.exists() and not place.is_dir()
+    with suppress(OSError, ValueError):
+        mode = place.lstat().st_mode
+        return stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISFIFO(mode)
+    return False
+
+
+def _begun(path: Path) -> tuple[Path, int]:
+    """A partial file for ``path`` that this process holds, and its descriptor."""
+    sweep(path.parent)
+    while True:
+        partial = _beside(path)
+        number = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        if _hold(number) is not False and _is_at(number, partial):
+            return partial, number
+        os.close(number)  # another process took it for an abandoned one before it was held
+
+
+def _beside(path: Path) -> Path:
+    stem = os.fsdecode(os.fsencode(path.name)[:LONGEST_STEM])
+    return path.with_name(f".{stem}.{os.urandom(8).hex()}.partial")
+
+
+# --- folders
+
+
+def made(folder: Path | str, elsewhere: str = ANOTHER) -> Path:
+    """``folder``, made where it is not there, with those above it. Raises CacheError."""
+    folder = Path(folder)
+    with writable(folder, elsewhere):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def new_folder(path: Path, elsewhere: str = ANOTHER) -> Iterator[Path]:
+    """A folder to be filled, which takes the place of ``path`` when the block ends without an error.
+
+    For what can be made again: a process killed between two renames leaves nothing at ``path``. Raises CacheError.
+    """
+    with writable(path, elsewhere), ExitStack() as stack:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
+        partial = stack.enter_context(_held_folder(lambda: _beside(path), 0o777))
+        yield partial
+        for file in partial.rglob("*"):
+            _sync(file)
+        _sync(partial)
+        if path.exists():
+            os.replace(path, old := _beside(path))
+            os.replace(partial, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(partial, path)
+        _sync(path.parent)
+
+
+@contextmanager
+def temporary() -> Iterator[Path]:
+    """A folder in the system's temporary one that only its owner can read, removed at the end of the block.
+
+    Those that killed processes left there are removed first. Raises CacheError.
+    """
+    root = Path(tempfile.gettempdir())
+    with ExitStack() as stack:
+        with writable(root, "set TMPDIR to another folder"):
+            sweep(root, TEMPORARY)
+            folder = stack.enter_context(_held_folder(lambda: root / f"polypref-{os.urandom(8).hex()}", 0o700))
+        yield folder
+
+
+@contextmanager
+def _held_folder(name: Callable[[], Path], mode: int) -> Iterator[Path]:
+    while True:
+        folder = name()
+        folder.mkdir(mode)
+        number = os.open(folder, os.O_RDONLY)
+        if _hold(number) is not False and _is_at(number, folder):
+            break
+        os.close(number)  # another process took it for an abandoned one before it was held
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # gone already where it was given another name
+        os.close(number)
+
+
+@contextmanager
+def alone(folder: Path, otherwise: str | None = None, elsewhere: str = ANOTHER) -> Iterator[None]:
+    """Hold ``folder``, which is there, so that no other process does until the block or this process ends.
+
+    Raises SettingsError, saying ``otherwise``, where another process holds it (None: waits), and CacheError.
+    """
+    with ExitStack() as stack:
+        with writable(folder, elsewhere):
+            try:
+                number = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, number)
+                flock(number, LOCK_EX if otherwise is None else LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                raise SettingsError(otherwise) from None
+            except OSError as error:
+                if error.errno not in NO_FOLDER_LOCKS:
+                    raise
+                stack.enter_context(_lock_file(folder / ".lock", otherwise))
+        yield
+
+
+def _lock_file(path: Path, otherwise: str | None) -> Any:
+    """For file systems whose folders cannot be locked, as NFS."""
+    from filelock import FileLock, Timeout
+
+    try:
+        return FileLock(path).acquire(timeout=-1 if otherwise is None else 0)
+    except Timeout:
+        raise SettingsError(otherwise) from None
+
+
+# --- what killed writers left
+
+
+def sweep(folder: Path, pattern: re.Pattern[str] = PARTIAL) -> None:
+    """Remove the partial files and folders in ``folder`` that no process holds."""
+    with suppress(OSError), os.scandir(folder) as entries:  # what cannot be listed is not ours to clean
+        for entry in entries:
+            if pattern.fullmatch(entry.name):
+                with suppress(OSError):
+                    _remove_abandoned(Path(entry.path))
+
+
+def _remove_abandoned(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    try:
+        status = os.fstat(number)
+        held = _hold(number)
+        if held or (held is None and time.time() - status.st_mtime > ABANDONED_SECONDS):
+            if stat.S_ISDIR(status.st_mode):
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    finally:
+        os.close(number)
+
+
+def _hold(number: int) -> bool | None:
+    """Lock an open file or folder until it is closed; False: another process holds it, None: locks do not work here."""
+    try:
+        flock(number, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_at(number: int, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(number), path.stat())
+    return False
+
+
+def _sync(path: Path) -> None:
+    """Bring a folder's entries, or a file, to the disk."""
+    try:
+        number = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written and not listed
+        return
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # file systems that cannot sync a folder
+            raise
+    finally:
+        os.close(number)
+
+
+# --- the one error
+
+
+@contextmanager
+def writable(path: Path | str, elsewhere: str = ANOTHER) -> Iterator[None]:
+    """Errors of the system within the block become a CacheError about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error, elsewhere) from error
+    except ValueError as error:  # a NUL or a lone surrogate in the name
+        if _is_name(path):
+            raise
+        raise CacheError(f"cannot write {str(path)!r}: it is no name of a file. Choose another one.") from error
+
+
+def cannot_write(path: Path | str, error: OSError, elsewhere: str = ANOTHER) -> CacheError:
+    """``cannot write PATH: REASON. NEXT STEP.``"""
+    if error.errno in FULL:
+        step = f"Free the space or {elsewhere}"
+    elif error.errno in FORBIDDEN:
+        step = f"Make it writable or {elsewhere}"
+    elif error.errno == errno.ENAMETOOLONG:
+        step = "Choose a shorter name"
+    else:
+        step = elsewhere[:1].upper() + elsewhere[1:]
+    # a folder that cannot be made because a file has its name
+    reason = os.strerror(errno.ENOTDIR) if error.errno == errno.EEXIST else error.strerror or error
+    return CacheError(f"cannot write {path}: {reason}. {step}.")
+
+
+def _is_name(path: Path | str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False

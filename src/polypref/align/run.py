@@ -29,16 +29,15 @@ import polars as pl
 from polypref.align.rewards import ScorerReward
 from polypref.align.task import Task
 from polypref.align.trainer import arguments, cannot_work, load_model, trainer_for
-from polypref.artifact import write_json
 from polypref.comparisons import Comparisons
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
-from polypref.features.encoded import made
 from polypref.features.hf import locate
 from polypref.features.transformer import quiet
+from polypref.files import alone, made, write_json
 from polypref.groups import UNKNOWN, Grouping, from_attribute
 from polypref.learners.protocol import Scorer
 from polypref.policy.history import Floats
-from polypref.policy.state import alone, is_whole
+from polypref.policy.state import is_whole
 from polypref.stats.clusters import mean_with_half
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ MOST_QUESTIONS = 50_000
 ROUNDING = 1e-12
 AT_ONCE = 64  # completions generated together before and after
 ENOUGH_PROMPTS = 5  # to keep a fifth of them for measuring
-RUN, RESULT, BEFORE, LOCK = "run.json", "align.json", "before.json", ".align.lock"
+RUN, RESULT, BEFORE = "run.json", "align.json", "before.json"
 
 
 def questions(comparisons: Comparisons, group_of: Mapping[str, str], task: Task) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -136,7 +135,7 @@ def align(
         return _read(out / RESULT)
     model, tokenizer = load_model(task.model)
     made(out)
-    with alone(out / LOCK, f"another run is writing {out}; wait for it, or choose another folder."):
+    with alone(out, f"another run is writing {out}; wait for it, or choose another folder."):
         _ensure_same(out, facts)  # another run may have begun meanwhile, or ended
         if (out / RESULT).exists():
             return _read(out / RESULT)

@@ -35,12 +35,12 @@ from typing import Any
 
 import numpy as np
 
-from polypref.artifact import write_json
 from polypref.bounds.calibrate import Target, Threshold, calibrate
 from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.safety import Answers, Safety, same_answers
 from polypref.bounds.slates import Slates
-from polypref.errors import ArtifactError, CacheError, SettingsError, unknown_name
+from polypref.errors import ArtifactError, SettingsError, unknown_name
+from polypref.files import write_json
 
 TIERS = ("immutable", "organisation", "user")
 LOWER, HIGHER, FIXED = "lower", "higher", "fixed"
@@ -295,10 +295,7 @@ def calibrate_file(file: BoundsFile, safety: Answers, slates: Slates) -> Calibra
         "probe": asked.probe(),
         "versions": {"polypref": version("polypref")},
     }
-    try:
-        write_json(file.calibration, {**content, "hash": _hash(content)})
-    except OSError as error:
-        raise CacheError(f"cannot write {file.calibration}: {error.strerror}. Choose another place.") from error
+    write_json(file.calibration, {**content, "hash": _hash(content)})
     return load_bounds(file.path)
 
 

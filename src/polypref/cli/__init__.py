@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from polypref.errors import PolyprefError, unknown_name
+from polypref.files import FORBIDDEN, FULL, cannot_write
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("polypref.cli.check", "lint preference files: what is wrong with them, and what happens to such rows"),
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _dispatch(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us: print does nothing then
+            sys.stdout.flush()
     except PolyprefError as error:
         _say(f"error: {' '.join(str(error).split())}")
         return error.exit_code
@@ -54,9 +56,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("interrupted; the same command goes on where it was." if arguments[0] in GO_ON else "interrupted.")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output left, as `head` does; the flush at exit must not complain again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return BROKEN_PIPE
+    except OSError as error:
+        if not _is_output_broken():
+            if error.errno not in (*FULL, *FORBIDDEN):
+                raise
+            _say(f"error: {cannot_write(error.filename or 'a file', error)}")
+            return 2
+        _drop_output()
+        _say(f"error: cannot write standard output: {error.strerror or error}. Free the space or write elsewhere.")
+        return 2
     return code
+
+
+def _is_output_broken() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _drop_output() -> None:
+    """What still waits to be written goes nowhere, so that the flush at exit does not fail as well."""
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -101,8 +101,7 @@ def _cannot(folder: Path, kind: str) -> SettingsError:
 
 def _save(scorer: Scorer, out: Path, before: Path, learnt: dict[str, int]) -> None:
     """The scorer, and beside it what ``fit`` wrote of its first fit and whom it has learnt since."""
-    from polypref.artifact import write_json
-    from polypref.errors import CacheError
+    from polypref.files import write_json
     from polypref.learners import save
     from polypref.learners.saved import FACTS, read_facts
 
@@ -110,10 +109,7 @@ def _save(scorer: Scorer, out: Path, before: Path, learnt: dict[str, int]) -> No
     earlier = facts.get("adapted")
     facts["adapted"] = {**(earlier if isinstance(earlier, dict) else {}), **learnt}
     save(scorer, out)
-    try:
-        write_json(out / FACTS, facts)
-    except OSError as error:
-        raise CacheError(f"cannot write {out / FACTS}: {error.strerror}. Free the space.") from error
+    write_json(out / FACTS, facts)
 
 
 def _some(ids: list[str], most: int = 5) -> str:

@@ -73,7 +73,7 @@ class Align:
                 count(step, total, f"mean reward {logs['reward']:+.2f}")
 
             found = align(comparisons, group_of, task, scorers, self.out, tell)
-        write(self.out / "align.html", page(found).encode())
+        write(self.out / "align.html", page(found))
         print(summary(found))
         print(f"model: {self.out / 'model'}; report: {self.out / 'align.html'}")
         return 0

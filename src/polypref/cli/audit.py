@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import arg
 
 from polypref.cli.shared import Columns, Ties, cleaned, reading_of
-from polypref.files import write
+from polypref.files import made, write, write_json
 
 if TYPE_CHECKING:
     from polypref.bounds.audit import Case
@@ -68,9 +68,7 @@ class Audit:
         """Load, attack, write, print the verdict."""
         from importlib.metadata import version
 
-        from polypref.artifact import write_json
         from polypref.bounds.audit import audit
-        from polypref.features.encoded import made
         from polypref.report.audit import page, summary
 
         started = time.perf_counter()
@@ -79,7 +77,7 @@ class Audit:
         found = audit(case, lambda what: print(f"polypref: {what}", file=sys.stderr, flush=True))
         facts |= {"seconds": round(time.perf_counter() - started, 1), "versions": {"polypref": version("polypref")}}
         found = {"schema": 1, **found, **facts}
-        write(self.out / "audit.html", page(found).encode())
+        write(self.out / "audit.html", page(found))
         write_json(self.out / "audit.json", found)
         print(summary(found))
         print(f"report: {self.out / 'audit.html'}; rows: {self.out / 'audit.json'}")

@@ -42,8 +42,8 @@ class BenchPolicy:
         what = Study(self.learners, self.quick, self.seeds, self.workers or cores())
         content = study(self.out, what)
         text = markdown(content)
-        write(self.out / "policy.md", text.encode())
-        write(self.out / "policy.svg", chart(content).encode())
+        write(self.out / "policy.md", text)
+        write(self.out / "policy.svg", chart(content))
         print(text)
         print(f"tables and picture: {', '.join(str(self.out / f'policy.{kind}') for kind in ('md', 'svg', 'json'))}")
         return 0

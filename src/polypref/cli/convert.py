@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import arg
 
-from polypref.files import encoded, refuse_suffix, refuse_to_replace, write
+from polypref.cli.shared import refuse_suffix, refuse_to_replace
+from polypref.files import write_table
 
 if TYPE_CHECKING:
     from polypref.data.published import Adapter, Converted
@@ -67,9 +68,8 @@ class Convert:
         refuse_suffix(self.out)
         refuse_to_replace(self.out, self.force)
         found = self._adapter().convert(self.files)
-        content = encoded(found.table, self.out.suffix)
         refuse_to_replace(self.out, self.force)  # somebody may have written it meanwhile
-        write(self.out, content)
+        write_table(self.out, found.table)
         _tell(found, self.out)
         return 0
 

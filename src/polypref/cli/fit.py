@@ -40,12 +40,12 @@ class Fit:
 
     def run(self) -> int:
         """Read, drop what the linter drops, fit, save."""
-        from polypref.artifact import ensure_replaceable, write_json
+        from polypref.artifact import ensure_replaceable
         from polypref.cli.check import remarks
         from polypref.data.linting.problems import counted
         from polypref.data.split import choose_rule
-        from polypref.errors import CacheError
         from polypref.features import encoder
+        from polypref.files import write_json
         from polypref.learners import save
         from polypref.learners.saved import FACTS
         from polypref.scorers import learner
@@ -74,10 +74,7 @@ class Fit:
             "users": len(comparisons.users),
             "selection": dict(scorer.selection),
         }
-        try:
-            write_json(self.out / FACTS, facts)
-        except OSError as error:
-            raise CacheError(f"cannot write {self.out / FACTS}: {error.strerror}. Free the space.") from error
+        write_json(self.out / FACTS, facts)
         judged, rows = counted(len(reading.comparisons), "judgements"), counted(reading.rows_read, "rows")
         print(
             f"{self.learner} on {len(train) + len(valid):,} of {judged} by {counted(len(comparisons.users), 'users')} "

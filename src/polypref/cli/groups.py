@@ -47,7 +47,7 @@ class Groups:
         """Read, drop what the linter drops, group, save, say what was found."""
         from polypref.artifact import ensure_replaceable
         from polypref.errors import SettingsError
-        from polypref.files import encoded, write
+        from polypref.files import write_table
 
         ensure_files(self, "groups FILE --out DIR")
         ensure_replaceable(self.out, "grouping")
@@ -56,7 +56,7 @@ class Groups:
         comparisons = cleaned(reading_of(self))
         grouping = self._grouping(comparisons)
         grouping.save(self.out)
-        write(self.out / LISTED, encoded(grouping.listed(comparisons.users.ids), ".jsonl"))
+        write_table(self.out / LISTED, grouping.listed(comparisons.users.ids))
         _show(grouping, comparisons)
         print(f"saved to {self.out}")
         return 0

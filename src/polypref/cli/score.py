@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from polypref.data.files.sources import Source
+    from polypref.files import Output
     from polypref.learners.protocol import Scorer
 
 ROLES = ("user_id", "prompt", "response")
@@ -82,7 +82,7 @@ def rows_of(source: Source, names: dict[str, str]) -> Iterator[pl.DataFrame]:
         yield frame
 
 
-def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO) -> None:
+def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output) -> None:
     from polypref.comparisons import from_columns
     from polypref.learners.protocol import SOURCES
 
@@ -91,29 +91,23 @@ def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO) -> None:
     pool = from_columns(users, prompts, responses, responses)
     scores = scorer.score(pool.responses, users, pool.chosen_N)
     rows = zip(users, prompts, responses, scores.value_Q, scores.source_Q, strict=True)
+    lines = []
     for user, prompt, response, value, source in rows:
         row = {"user_id": user, "prompt": prompt, "response": response}
         answer = {"score": round(float(value), 6), "source": SOURCES[source]}
-        output.write(json.dumps(row | answer, ensure_ascii=False, allow_nan=False) + "\n")
+        lines.append(json.dumps(row | answer, ensure_ascii=False, allow_nan=False) + "\n")
+    output.write("".join(lines))
 
 
 @contextmanager
-def _output(path: Path | None) -> Iterator[TextIO]:
+def _output(path: Path | None) -> Iterator[TextIO | Output]:
     """Standard output, or a file that appears under its name only when whole."""
-    from polypref.errors import CacheError
+    from polypref.files import writing
 
     if path is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")  # JSONL is UTF-8 whatever the terminal's encoding
         yield sys.stdout
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as output:
-            yield output
-        os.replace(partial, path)
-    except OSError as error:
-        raise CacheError(f"cannot write {path}: {error.strerror}. Free the space or choose another --out.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path) as output:
+        yield output

@@ -8,6 +8,8 @@ import tyro
 from tyro.conf import arg
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from polypref.comparisons import Comparisons
     from polypref.data.read import Reading
 
@@ -80,3 +82,22 @@ def cleaned(reading: Reading) -> Comparisons:
     from polypref.data.linting.lint import clean, lint
 
     return clean(reading, lint(reading))
+
+
+def refuse_suffix(out: Path) -> None:
+    """Raises SettingsError unless the file's ending names a format that tables are written in."""
+    from polypref.errors import SettingsError
+    from polypref.files import TABLES
+
+    if out.suffix not in TABLES:
+        raise SettingsError(f"--out {out} ends in {out.suffix!r}; expected one of {', '.join(TABLES)}.")
+
+
+def refuse_to_replace(out: Path, force: bool) -> None:
+    """Raises SettingsError for a folder, and for a file that is there and is not to be replaced."""
+    from polypref.errors import SettingsError
+
+    if out.is_dir():
+        raise SettingsError(f"--out {out} is a folder; name a file in it.")
+    if out.exists() and not force:
+        raise SettingsError(f"{out} exists. Choose another --out, or replace it with --force.")

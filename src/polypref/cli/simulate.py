@@ -9,7 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from polypref.files import encoded, refuse_suffix, refuse_to_replace, write
+from polypref.cli.shared import refuse_suffix, refuse_to_replace
+from polypref.files import write_table
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class Simulate:
         refuse_to_replace(self.out, self.force)
         changes = {"users": self.users, "judgements": self.judgements}
         world = simulate(self.world, seed=self.seed, **{k: v for k, v in changes.items() if v is not None})
-        content = encoded(world.table(), self.out.suffix)
+        table = world.table()
         refuse_to_replace(self.out, self.force)  # somebody may have written it meanwhile
-        write(self.out, content)
+        write_table(self.out, table)
         data, group_sizes = world.comparisons, Counter(world.people.group_U)
         size = f"{len(data):,} judgements of {len(data.users):,} users on {len(data.responses) // 2:,} pairs"
         print(f"{self.world}: {size}, seed {self.seed}, written to {self.out}")

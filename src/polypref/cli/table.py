@@ -51,7 +51,7 @@ class Table:
             "tables.html": html(built, head, self.intervals),
         }
         for name, text in texts.items():
-            write(self.out / name, text.encode())
+            write(self.out / name, text)
         print(texts["tables.md"])
         print(f"tables: {', '.join(str(self.out / name) for name in texts)}")
         return 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from polypref.cli.shared import Columns, EncoderName, Ties, cleaned, ensure_files, reading_of
-from polypref.files import write
+from polypref.files import made, write, write_json
 
 if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
@@ -70,10 +70,8 @@ class Tax:
     def run(self) -> int:
         """Read, fit or load, measure, write and print."""
         started = time.perf_counter()
-        from polypref.artifact import write_json
         from polypref.data.benchmarks import read_suite
-        from polypref.errors import CacheError, SettingsError
-        from polypref.features.encoded import made
+        from polypref.errors import SettingsError
         from polypref.learners.saved import read_facts
         from polypref.report.tax import page, summary
         from polypref.tax.arms import Task
@@ -96,11 +94,8 @@ class Tax:
         if self.scorer is not None:
             found["inputs"]["encoder"] = read_facts(self.scorer).get("encoder")
         found["seconds"] = round(time.perf_counter() - started, 1)
-        write(self.out / "tax.html", page(found).encode())
-        try:
-            write_json(self.out / "tax.json", found)
-        except OSError as error:
-            raise CacheError(f"cannot write {self.out / 'tax.json'}: {error.strerror}. Free the space.") from error
+        write(self.out / "tax.html", page(found))
+        write_json(self.out / "tax.json", found)
         print(summary(found))
         print(f"report: {self.out / 'tax.html'}")
         return 0

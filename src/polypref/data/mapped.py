@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.errors import CacheError
+from polypref.files import writable
 
 SLICE = 50_000  # texts joined at a time while writing
 
@@ -79,19 +79,14 @@ def map_texts(texts: pl.Series, folder: str | None = None) -> pl.Series:
 
     Raises CacheError when the file cannot be written.
     """
-    try:
-        with tempfile.TemporaryFile(prefix="polypref-texts-", dir=folder) as file:
-            sizes = texts.str.len_bytes().to_numpy().astype(np.int64)
-            np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]).tofile(file)
-            for part in texts.to_frame().iter_slices(SLICE):
-                file.write(part.to_series().str.join("").cast(pl.Binary)[0])
-            file.flush()
-            bytes_of_file = np.memmap(file, np.uint8, mode="r")
-    except OSError as error:
-        raise CacheError(
-            f"cannot write {int(texts.str.len_bytes().sum()) >> 20} MiB of texts to {folder or tempfile.gettempdir()}: "
-            f"{error.strerror or error}. Free the space or set TMPDIR to another folder."
-        ) from error
+    folder = folder or tempfile.gettempdir()
+    with writable(folder, "set TMPDIR to another folder"), tempfile.TemporaryFile(dir=folder) as file:
+        sizes = texts.str.len_bytes().to_numpy().astype(np.int64)
+        file.write(np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]).data)
+        for part in texts.to_frame().iter_slices(SLICE):
+            file.write(part.to_series().str.join("").cast(pl.Binary)[0])
+        file.flush()
+        bytes_of_file = np.memmap(file, np.uint8, mode="r")
     start = 8 * (len(texts) + 1)
     column: Any = _Texts(bytes_of_file[:start], bytes_of_file[start:], len(texts))
     return pl.Series(column).alias(texts.name)

@@ -5,7 +5,6 @@ keep users -> choose the split -> encode (once) -> cells -> figures -> results
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,8 +24,9 @@ from polypref.evaluation.measure import measure, run_arms
 from polypref.evaluation.results import Results
 from polypref.evaluation.settings import Settings, with_overrides
 from polypref.features import encoder as encoder_by_name
-from polypref.features.encoded import encode_once, made
+from polypref.features.encoded import encode_once
 from polypref.features.protocol import Encoder
+from polypref.files import made, temporary
 from polypref.learners.protocol import Learner
 from polypref.progress import silent
 
@@ -61,10 +61,10 @@ def compare(
     ensure_learnable(kept.comparisons)
     rule, why = _rule(kept.comparisons, settings)
     text_encoder = encoder_by_name(encoder) if isinstance(encoder, str) else encoder
-    with tempfile.TemporaryDirectory(prefix="polypref-") as temporary:
-        folder = made(Path(temporary if out is None else out) / "cells")
+    with temporary() as own:
+        folder = made((own if out is None else Path(out)) / "cells")
         with silent(settings.quiet):
-            encoded = encode_once(text_encoder, kept.comparisons.responses, Path(temporary))
+            encoded = encode_once(text_encoder, kept.comparisons.responses, own)
         timing = {"encode_seconds": time.perf_counter() - started}
         job = Job(kept.comparisons, encoded, chosen, rule, folder)
         arms = run_arms(job, settings)

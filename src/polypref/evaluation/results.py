@@ -16,8 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from polypref.artifact import write_json
-from polypref.errors import CacheError
+from polypref.files import write_json, write_table
 
 SCHEMA = 1
 PACKAGES = ("polypref", "numpy", "scipy", "polars", "torch", "transformers", "sentence-transformers")
@@ -71,16 +70,9 @@ class Results:
 
     def write(self, out: Path) -> None:
         """Write the three files to ``out``, each whole or not at all. Raises CacheError when they cannot be written."""
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            for name, table in (("results.parquet", self.rows), ("users.parquet", self.users)):
-                partial = out / f".{name}.{os.getpid()}"
-                table.write_parquet(partial)
-                os.replace(partial, out / name)
-            write_json(out / "results.json", self.content)
-        except OSError as error:
-            reason = error.strerror or error
-            raise CacheError(f"cannot write {out}: {reason}. Free the space or choose another --out.") from error
+        write_table(out / "results.parquet", self.rows)
+        write_table(out / "users.parquet", self.users)
+        write_json(out / "results.json", self.content)
 
 
 def plain(content: Any) -> Any:

@@ -28,12 +28,13 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.artifact import write_json
 from polypref.comparisons import KeyArray
 from polypref.errors import CacheError
+from polypref.files import write_json
 
 FORMAT = 1
 GATHER = 2048  # rows copied and checked together: few enough to stay in the processor's cache
+ELSEWHERE = "set POLYPREF_CACHE to another folder, and run again"
 RECORD = np.dtype([("key", "<u8"), ("check", "<u8")])
 
 RowArray = NDArray[np.int64]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref.comparisons import KeyArray, Responses
-from polypref.errors import CacheError
 from polypref.features.protocol import Encoder
+from polypref.files import writable
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,18 +61,7 @@ def encode_once(encoder: Encoder, responses: Responses, folder: Path) -> Encoded
     Raises CacheError when they cannot be written, and what the encoder raises.
     """
     features = encoder.encode(responses)
-    try:
+    with writable(folder, "set TMPDIR to another folder"):
         np.save(folder / "keys.npy", responses.keys_R)
         np.save(folder / "features.npy", np.ascontiguousarray(features, np.float32))
-    except OSError as error:
-        raise CacheError(f"cannot write {folder}: {error.strerror}. Free the space or set TMPDIR elsewhere.") from error
     return Encoded(encoder, folder)
-
-
-def made(folder: Path) -> Path:
-    """``folder``, made where it is not there. Raises CacheError when that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CacheError(f"cannot write {folder}: {error.strerror}. Choose another --out.") from error
-    return folder

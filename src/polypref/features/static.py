@@ -8,10 +8,7 @@ which a rotation found by an eigensolver need not be.
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -23,10 +20,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polypref import files
 from polypref.comparisons import IntArray, Responses
-from polypref.errors import CacheError, MissingExtra
+from polypref.errors import MissingExtra
 from polypref.features import minilm
-from polypref.features.cache import Features, cache_root
+from polypref.features.cache import ELSEWHERE, Features, cache_root
 from polypref.features.fill import TextMode, batches, encode_cached, pairs
 
 if TYPE_CHECKING:
@@ -76,21 +74,15 @@ def load(root: Path) -> StaticModel:
     """The distilled model, from the cache folder ``root``, or distilled now and kept there."""
     if find_spec("model2vec") is None:
         raise MissingExtra("the static encoder", "static")
-    from filelock import FileLock
     from model2vec import StaticModel
 
     folder = root / "static" / f"minilm-{minilm.SHA256[:16]}-recipe-1"
     if not folder.exists():
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_suffix(".lock")):
-                if not folder.exists():
-                    _save(_distil(), folder)
-        except OSError as error:
-            raise CacheError(
-                f"cannot write the distilled model to {folder}: {error.strerror or error}. "
-                "Free the space or set POLYPREF_CACHE to another folder, and run again."
-            ) from error
+        with files.alone(files.made(folder.parent, ELSEWHERE), elsewhere=ELSEWHERE):
+            if not folder.exists():  # another process may have made it while this one waited
+                model = _distil()
+                with files.new_folder(folder, ELSEWHERE) as partial:
+                    model.save_pretrained(partial)
     return StaticModel.from_pretrained(folder, normalize=True, max_length=None)
 
 
@@ -117,12 +109,3 @@ def _distil() -> StaticModel:
     weight_V = compute_weights(len(vectors_VD), SIF)
     model.embedding = ((vectors_VD - vectors_VD.mean(0)) * weight_V[:, None]).astype(np.float32)
     return model
-
-
-def _save(model: StaticModel, folder: Path) -> None:
-    partial = Path(tempfile.mkdtemp(prefix=".static-", dir=folder.parent))
-    try:
-        model.save_pretrained(partial)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -7,7 +7,6 @@ padding side nor its padding token (which may be the end-of-text token, or missi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from polypref.comparisons import IntArray
-from polypref.errors import EncoderError
+from polypref.errors import CacheError, EncoderError
 from polypref.features.cache import cache_root
 from polypref.features.fill import batches
+from polypref.files import write
 
 if TYPE_CHECKING:
     import torch
@@ -150,9 +150,6 @@ def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()
     if large:
-        with suppress(OSError):  # a note only saves time: a cache that cannot be written is reported where it matters
-            note.parent.mkdir(parents=True, exist_ok=True)
-            partial = note.with_suffix(f".{os.getpid()}")
-            partial.write_text(digest)
-            os.replace(partial, note)
+        with suppress(CacheError):  # a note only saves time; the cache itself reports a disk that cannot be written
+            write(note, digest)
     return digest

@@ -14,9 +14,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import blake2b
@@ -26,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.artifact import write_json
 from polypref.errors import ArtifactError, CacheError, Diverged
 from polypref.features.transformer import quiet
+from polypref.files import temporary, write_json
 from polypref.finetune.batches import Batches
 from polypref.finetune.network import State, put
 from polypref.finetune.recipe import Recipe
@@ -75,6 +74,8 @@ def tune(task: Task) -> Tuned:
         done = folder / "tuned"
         if not (done / "tuned.json").exists():
             _train(task, folder, done)
+        for checkpoint in folder.glob("checkpoint-*"):  # also those of a fit that was killed before it removed them
+            shutil.rmtree(checkpoint, ignore_errors=True)
         facts = json.loads((done / "tuned.json").read_text())
         from safetensors.numpy import load_file
 
@@ -102,8 +103,6 @@ def _train(task: Task, folder: Path, done: Path) -> None:
     best = trainer.state.best_global_step if task.valid is not None else None
     if trainer.is_world_process_zero():
         write_json(done / "tuned.json", {"version": VERSION, "steps": best or task.recipe.steps})
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -213,17 +212,13 @@ def trainer_class() -> Callable[..., Trainer]:
 def _folder(task: Task) -> Iterator[Path]:
     """The fit's folder among the checkpoints, or a temporary one; the same in all processes."""
     if task.recipe.checkpoints is None:
-        chosen = _agreed(lambda: tempfile.mkdtemp(prefix="polypref-"))
-        try:
-            yield Path(chosen)
+        with ExitStack() as own:
+            yield Path(_agreed(lambda: str(own.enter_context(temporary()))))
             _meet()  # nobody reads there any more
-        finally:
-            shutil.rmtree(chosen, ignore_errors=True)
         return
     folder = Path(task.recipe.checkpoints).expanduser() / identity(task)
     note = folder / "fit.json"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if not note.exists():
             write_json(note, {"version": VERSION, **task.name})
         version = json.loads(note.read_text()).get("version")

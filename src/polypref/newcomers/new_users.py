@@ -5,8 +5,6 @@ hold users out -> encode (once) -> cells (route, seed) -> figures -> results
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,17 +13,17 @@ from typing import Any, get_type_hints
 
 import polars as pl
 
-from polypref.artifact import write_json
 from polypref.comparisons import Comparisons
 from polypref.data.linting.lint import ensure_learnable
 from polypref.data.split import RULES, choose_rule
-from polypref.errors import CacheError, SettingsError, unknown_name
+from polypref.errors import SettingsError, unknown_name
 from polypref.evaluation import results as written
 from polypref.evaluation.cohorts import keep_users
 from polypref.evaluation.progress import Progress
 from polypref.features import encoder as encoder_by_name
-from polypref.features.encoded import encode_once, made
+from polypref.features.encoded import encode_once
 from polypref.features.protocol import Encoder
+from polypref.files import made, temporary, write_json, write_table
 from polypref.learners.few_shot import ROUTES
 from polypref.learners.protocol import Learner
 from polypref.newcomers.active import Asks
@@ -59,15 +57,8 @@ class NewUsers:
 
     def write(self, out: Path) -> None:
         """Write both files to ``out``, each whole or not at all. Raises CacheError when they cannot be written."""
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            partial = out / f".new_users.parquet.{os.getpid()}"
-            self.rows.write_parquet(partial)
-            os.replace(partial, out / "new_users.parquet")
-            write_json(out / "new_users.json", self.content)
-        except OSError as error:
-            reason = error.strerror or error
-            raise CacheError(f"cannot write {out}: {reason}. Free the space or choose another --out.") from error
+        write_table(out / "new_users.parquet", self.rows)
+        write_json(out / "new_users.json", self.content)
 
 
 def new_users(
@@ -96,9 +87,9 @@ def new_users(
     rule, why = _rule(kept.comparisons, settings)
     hold_out(kept.comparisons, rule, 0, settings.share)  # too few users are said before anything is encoded
     text_encoder = encoder_by_name(encoder) if isinstance(encoder, str) else encoder
-    with tempfile.TemporaryDirectory(prefix="polypref-") as temporary:
-        folder = made(Path(temporary if out is None else out) / "cells")
-        encoded = encode_once(text_encoder, kept.comparisons.responses, Path(temporary))
+    with temporary() as own:
+        folder = made((own if out is None else Path(out)) / "cells")
+        encoded = encode_once(text_encoder, kept.comparisons.responses, own)
         sizes = (*settings.sizes, *([None] if FULL in routes else []))
         job = Job(kept.comparisons, encoded, routes, rule, folder, settings.share, sizes)
         cells = _cells(job, settings)

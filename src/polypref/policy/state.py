@@ -7,10 +7,7 @@ are refused with the reason. Not covered: two trainers that write one folder (th
 from __future__ import annotations
 
 import json
-import os
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import blake2b
 from io import BytesIO
@@ -18,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from polypref.errors import ArtifactError, CacheError, SettingsError
+from polypref.errors import ArtifactError
+from polypref.files import write
 from polypref.policy.advantages import Level, Normalizer
 from polypref.policy.drift import DriftAlarm
 from polypref.policy.history import RewardHistory
@@ -62,13 +59,7 @@ def save(path: Path, normalizers: list[Normalizer], **facts: Any) -> None:
     about = {"version": VERSION, "settings": [settings_of(n) for n in normalizers], **facts}
     content = BytesIO()
     np.savez(content, allow_pickle=False, about=_text(about), **arrays(normalizers))
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content.getvalue())
-        os.replace(partial, path)
-    except OSError as error:
-        raise CacheError(f"cannot write {path}: {error.strerror}. Free the space or choose another folder.") from error
+    write(path, content.getvalue())
 
 
 def load(path: Path, like: list[Normalizer], **facts: Any) -> tuple[list[Normalizer], dict[str, Any]]:
@@ -99,22 +90,6 @@ def load(path: Path, like: list[Normalizer], **facts: Any) -> tuple[list[Normali
         return [_restored(found, n, normalizer) for n, normalizer in enumerate(like)], about
     except (KeyError, ValueError) as error:
         raise ArtifactError(f"{path} lacks {error}; resume from an earlier checkpoint.") from error
-
-
-@contextmanager
-def alone(lock: Path, otherwise: str) -> Iterator[None]:
-    """Hold the file ``lock``. Raises SettingsError, saying ``otherwise``, where another process does, CacheError."""
-    held = FileLock(lock)
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        raise SettingsError(otherwise) from None
-    except OSError as error:
-        raise CacheError(f"cannot write {lock.parent}: {error.strerror or error}. Choose another folder.") from error
-    try:
-        yield
-    finally:
-        held.release()
 
 
 def is_whole(checkpoint: Path) -> bool:

@@ -25,6 +25,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from polypref import files
 from polypref.errors import InputError, MissingExtra, PolyprefError, SettingsError
 from polypref.policy import compat as seams
 from polypref.policy import state
@@ -131,9 +132,8 @@ class PGRPOTrainer(GRPOTrainer):
         if not self.accelerator.is_main_process:
             return super().train(*args, **kwargs)
         folder = Path(str(self.args.output_dir))
-        folder.mkdir(parents=True, exist_ok=True)
         otherwise = f"another trainer is writing {folder}; choose another output_dir."
-        with state.alone(folder / ".pgrpo.lock", otherwise):
+        with files.alone(files.made(folder), otherwise):
             return super().train(*args, **kwargs)
 
     @property

@@ -26,8 +26,8 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from polypref.artifact import write_json
 from polypref.errors import ArtifactError, SettingsError
+from polypref.files import write_json
 from polypref.policy.advantages import Key
 from polypref.policy.bounded import EVERYONE, Bound, Bounded, Guard, judged
 from polypref.policy.trl import (
@@ -202,7 +202,6 @@ class BoundedPGRPOTrainer(PGRPOTrainer, _Judged):
         assert len(set(multipliers)) == 1, "every process has the same multipliers"
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / NAME, {"step": self.state.global_step, "multipliers": self.guard.state()})
         super()._save_checkpoint(model, trial)
 

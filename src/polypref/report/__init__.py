@@ -28,21 +28,8 @@ def write(out: Path, results: Mapping[str, Any], users: pl.DataFrame) -> Path:
     n_test, accuracy, baseline_accuracy, gain, gain_lo, gain_hi, verdict (better | worse | unclear | untested),
     minority (bool); accuracies as shares of 1. Raises CacheError when the folder cannot be written.
     """
-    import os
-    from contextlib import suppress
-
-    from polypref.errors import CacheError
+    from polypref import files
     from polypref.report.page import render
 
-    html = render(results, users)
-    path = out / "report.html"
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        partial.write_text(html, encoding="utf-8", errors="backslashreplace")
-        os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):  # there is nothing to remove where the folder itself could not be made
-            partial.unlink()
-        raise CacheError(f"cannot write {path}: {error.strerror}. Free the space or choose another --out.") from error
+    files.write(path := out / "report.html", render(results, users))
     return path

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
 
+from polypref.files import temporary
 from polypref.policy.history import Floats, Ints
 from polypref.studies.policy.bandit import NOISE, Labels, Setting
 
@@ -84,9 +84,9 @@ def curve(
     """Normalised reward of each group in every ``EVERY`` steps, (T, P): 0 uniform, 1 the best."""
     tastes = Tastes.draw(setting, seed)
     reward = _Reward(tastes, seed, steps)
-    with TemporaryDirectory() as folder:
+    with temporary() as folder:
         arguments: dict[str, Any] = {"rate": rate, "seed": seed, "steps": steps, "generations": generations}
-        _trainer(method, reward, _prompts(setting, labels, seed, steps * COMPLETIONS), folder, arguments).train()
+        _trainer(method, reward, _prompts(setting, labels, seed, steps * COMPLETIONS), str(folder), arguments).train()
     group_B, utility_B = (np.concatenate(part) for part in zip(*reward.seen, strict=True))
     block_B = np.arange(len(group_B)) // (EVERY * COMPLETIONS) * len(setting.shares) + group_B
     cells = len(group_B) // (EVERY * COMPLETIONS) * len(setting.shares)

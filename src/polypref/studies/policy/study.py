@@ -28,10 +28,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from polypref.artifact import write_json
 from polypref.errors import ArtifactError, SettingsError
 from polypref.evaluation.progress import Progress
-from polypref.features.encoded import made
+from polypref.files import made, write_json
 from polypref.policy import advantages, drift, history
 from polypref.policy.history import Floats, Ints
 from polypref.runs.execute import run_cells

@@ -8,13 +8,12 @@ the measures' own files.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from polypref.comparisons import Comparisons, Users
+from polypref.files import temporary
 from polypref.forgetting import bits_apart, forget, residue, shared_change
 from polypref.learners import LEARNERS, load, save
 from polypref.learners.bradley_terry.ridge import batches, solve
@@ -170,11 +169,11 @@ def deletion(how: SlowRisks, seed: int) -> Found:
         less = scorer
         for user_id in gone:
             less = forget(less, user_id)
-        with tempfile.TemporaryDirectory(prefix="polypref-") as folder:
-            save(scorer, Path(folder) / "before")
-            save(less, Path(folder) / "after")
-            again = load(Path(folder) / "after", here.encoder)
-            places = {when: sum(len(residue(Path(folder) / when, one)) for one in gone) for when in ("before", "after")}
+        with temporary() as folder:
+            save(scorer, folder / "before")
+            save(less, folder / "after")
+            again = load(folder / "after", here.encoder)
+            places = {when: sum(len(residue(folder / when, one)) for one in gone) for when in ("before", "after")}
         reseeded = LEARNERS[name].fit(rows, encoder=here.encoder, seed=1)
         refit = LEARNERS[name].fit(rows.take(rows.user_N >= FORGOTTEN), encoder=here.encoder, seed=0)
         told = {
