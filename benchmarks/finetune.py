@@ -18,9 +18,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from polypref import finetune
 from polypref.data.split import split
 from polypref.features.minilm import MiniLM
-from polypref.finetune import METHODS, Recipe
+from polypref.finetune import Recipe
 from polypref.learners import LEARNERS
 from polypref.learners.protocol import margins
 from polypref.worlds import simulate
@@ -51,7 +52,8 @@ def main() -> None:
         micro_batch=arguments.batch,
     )
     learners = {f"{name}, frozen": LEARNERS[name] for name in arguments.frozen}
-    learners |= {f"finetune:{name}": replace(METHODS[name], recipe=recipe) for name in arguments.methods}
+    tuned = {name: finetune.LEARNERS[name] for name in (f"finetune:{method}" for method in arguments.methods)}
+    learners |= {name: replace(learner, recipe=recipe) for name, learner in tuned.items()}
     encoder = MiniLM(max_length=arguments.tokens)
     started = time.perf_counter()
     encoder.encode(rows.responses)

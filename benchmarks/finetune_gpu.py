@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from polypref.comparisons import Comparisons, from_columns
-from polypref.finetune import METHODS, Recipe
+from polypref.finetune import LEARNERS, PREFIX, Recipe
 
 VOCABULARY = 32_000
 SHORT, LONG = 3, 13
@@ -62,7 +62,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--peak", type=float, default=989.0)
-    parser.add_argument("--method", choices=sorted(set(METHODS) - {"individual", "vpl"}), default="personalized")
+    parser.add_argument(
+        "--method",
+        choices=sorted({name.removeprefix(PREFIX) for name in LEARNERS} - {"individual", "vpl"}),
+        default="personalized",
+    )
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--batch", type=int, default=16)
@@ -82,7 +86,7 @@ def main() -> None:
     seconds = {}
     for steps in (SHORT, LONG):
         start = time.perf_counter()
-        learner = replace(METHODS[arguments.method], recipe=replace(recipe, steps=steps))
+        learner = replace(LEARNERS[PREFIX + arguments.method], recipe=replace(recipe, steps=steps))
         learner.fit(rows, encoder=None, seed=0, valid=none)
         seconds[steps] = time.perf_counter() - start
     step = (seconds[LONG] - seconds[SHORT]) / (LONG - SHORT)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from polypref.comparisons import Comparisons, Responses, from_columns
-from polypref.finetune import METHODS, Recipe
+from polypref.finetune import LEARNERS, Recipe
 from polypref.finetune.scorer import TunedScorer
 from polypref.finetune.vpl import Vpl
 
@@ -72,7 +72,7 @@ def judgements(users: int = 3, each: int = 24, seed: int = 0) -> Comparisons:
 
 def fitted(method: str, backbone: str, rows: Comparisons | None = None, seed: int = 0, **recipe: object) -> TunedScorer:
     """``method`` tuned for a few steps on the tiny network."""
-    learner = METHODS[method]
+    learner = LEARNERS[f"finetune:{method}"]
     learner = replace(learner, recipe=replace(TINY, backbone=backbone, **recipe))
     if isinstance(learner, Vpl):
         learner = replace(learner, latent=8, hidden=16, context=6)

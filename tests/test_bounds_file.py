@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from bounds_cases import Table, pool, random_slates
+from polypref import artifact
 from polypref.bounds.bounds_file import calibrate_file, load_bounds, read_bounds
 from polypref.bounds.detector import Detector, fit_detector
 from polypref.bounds.gate import Limits
@@ -231,8 +232,8 @@ def test_a_detector_reads_what_was_asked_too(tmp_path):
     sure = (np.arange(400) < 200) & (np.arange(400) % 2 == 0)
     assert value[sure].min() > value[unsafe].max(), "the same answer is safe where the request is"
     detector.save(tmp_path / "detector")
-    manifest = tmp_path / "detector" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace("response, prompt", "response"))
+    config, arrays = artifact.load(tmp_path / "detector", "detector")
+    artifact.save(tmp_path / "detector", "detector", config | {"reads": "response"}, arrays)
     with pytest.raises(SettingsError, match="was trained by another version"):
         Detector.load(tmp_path / "detector", Letters())
 

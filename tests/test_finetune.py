@@ -12,13 +12,12 @@ import pytest
 
 from finetune_cases import TINY, Words, asked, fitted, judgements, llama
 from polypref.features import encoder
-from polypref.finetune import METHODS
+from polypref.finetune import LEARNERS
 from polypref.finetune.network import Asking
 from polypref.finetune.scorer import TunedScorer
 from polypref.finetune.vpl_network import Contexts, Sizes, context_encoder, latent_decoder
-from polypref.learners import save
 from polypref.learners.protocol import PERSONAL, POPULATION, Adapts, margins
-from polypref.scorers import learner, load
+from polypref.scorers import learner, load, save
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +29,8 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
 def scorers(backbone: str) -> dict[str, TunedScorer]:
     return {method: fitted(method, backbone) for method in METHODS}
 
+
+METHODS = [name.removeprefix("finetune:") for name in LEARNERS]
 
 each = pytest.mark.parametrize("method", sorted(METHODS))
 
@@ -224,7 +225,7 @@ def test_vpl_parameter_counts_of_the_paper():
 
 def test_minilm_from_its_package():
     rows = judgements(users=2, each=10)
-    how = METHODS["personalized"]
+    how = LEARNERS["finetune:personalized"]
     recipe = replace(TINY, steps=2, looks=1, batch=4, rate=1e-3, text="response")
     scorer = replace(how, recipe=recipe).fit(rows, encoder=encoder("minilm"), seed=0)
     one, many = (replace(scorer, batch=batch).score(*asked(rows)).value_Q for batch in (1, 7))
@@ -233,8 +234,8 @@ def test_minilm_from_its_package():
 
 
 def test_names():
-    assert learner("finetune:personalized") == METHODS["personalized"]
+    assert learner("finetune:personalized") == LEARNERS["finetune:personalized"]
     named = learner("finetune:individual:some/model:tag")
-    assert type(named) is type(METHODS["individual"]) and named.recipe.backbone == "some/model:tag"
+    assert type(named) is type(LEARNERS["finetune:individual"]) and named.recipe.backbone == "some/model:tag"
     assert Asking().asked_V(None) == [[]]
     assert load.__doc__

@@ -16,10 +16,9 @@ from finetune_cases import TINY, fitted, judgements, llama
 from polypref import artifact
 from polypref.errors import ArtifactError, Diverged, EncoderError, MissingExtra, SettingsError
 from polypref.evaluation.comparison import named_learners
-from polypref.finetune import METHODS, Recipe, learner, recipe, tuning
-from polypref.learners import save
+from polypref.finetune import LEARNERS, Recipe, learner, recipe, tuning
 from polypref.learners.protocol import margins
-from polypref.scorers import load
+from polypref.scorers import load, save
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +168,7 @@ def test_settings_that_cannot_work(backbone, settings, message):
 
 
 def test_alpha_is_a_share(backbone):
-    how = replace(METHODS["personalized"], alpha=1.5, recipe=replace(TINY, backbone=backbone))
+    how = replace(LEARNERS["finetune:personalized"], alpha=1.5, recipe=replace(TINY, backbone=backbone))
     with pytest.raises(SettingsError, match=r"alpha = 1.5; expected a share"):
         how.fit(judgements(), encoder=None, seed=0)
 
@@ -189,7 +188,7 @@ def test_an_unknown_method():
 def test_the_command_line_fits_and_scores_by_name(backbone, tmp_path, monkeypatch, capsys):
     from polypref.cli import main
 
-    monkeypatch.setitem(METHODS, "pooled", replace(METHODS["pooled"], recipe=TINY))
+    monkeypatch.setitem(LEARNERS, "finetune:pooled", replace(LEARNERS["finetune:pooled"], recipe=TINY))
     rows = judgements()
     r = rows.responses
     prompts = [r.prompts[int(p)] for p in r.prompt_R]

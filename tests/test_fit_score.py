@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,13 @@ import polars as pl
 import pytest
 
 import polypref
-from polypref import features
+from polypref import artifact, features
 from polypref.cli import main
 from polypref.comparisons import Responses, from_columns
+from polypref.data.linting.lint import clean
 from polypref.data.split import holdout
 from polypref.errors import PolyprefError
+from polypref.scorers import facts
 
 PROMPT = "How do I boil an egg?"
 
@@ -81,6 +82,13 @@ QUESTIONS = [
 ]
 
 
+def without_encoder(folder: Path, to: Path) -> Path:
+    """A copy of a saved scorer that names no encoder."""
+    config, arrays = artifact.load(folder, "scorer")
+    artifact.save(to, "scorer", config | {"encoder": None}, arrays)
+    return to
+
+
 def test_scores_are_the_scorers_own(fitted, tmp_path):
     questions = write_rows(tmp_path / "q.jsonl", QUESTIONS)
     assert main(["score", str(fitted / "scorer"), questions, "--out", str(tmp_path / "a.jsonl")]) == 0
@@ -88,7 +96,7 @@ def test_scores_are_the_scorers_own(fitted, tmp_path):
     assert [{k: a[k] for k in ("user_id", "prompt", "response")} for a in answers] == QUESTIONS
 
     comparisons = polypref.read([fitted / "prefs.jsonl"]).comparisons
-    kept, held = holdout(comparisons, json.loads((fitted / "scorer" / "fit.json").read_text())["split"], 0, 0.1)
+    kept, held = holdout(comparisons, facts(fitted / "scorer").split, 0, 0.1)
     scorer = polypref.LEARNERS["individual"].fit(
         comparisons.take(kept), encoder=Words(), seed=0, valid=comparisons.take(held)
     )
@@ -124,9 +132,11 @@ def test_fit_says_what_it_did(fitted, tmp_path, capsys):
     assert main(["fit", prefs, "--learner", "pooled", "--encoder", "words", "--out", str(tmp_path / "s")]) == 0
     out = capsys.readouterr().out
     assert "of 361 judgements by 9 users" in out  # the empty response is dropped
-    facts = json.loads((tmp_path / "s" / "fit.json").read_text())
-    assert (facts["learner"], facts["encoder"], facts["judgements_read"]) == ("pooled", "words", 361)
-    assert facts["judgements"] <= 360
+    known = facts(tmp_path / "s")
+    assert (known.learner, known.encoder, known.read) == ("pooled", "words", {"judgements": 361, "rows": 361})
+    assert known.judgements <= 360
+    reading = polypref.read([prefs])
+    assert known.data[0] == clean(reading, polypref.lint(reading)).content_hash
 
 
 def test_chat_prompts_and_other_column_names(fitted, tmp_path):
@@ -174,17 +184,15 @@ def test_a_bad_row_is_one_line_and_leaves_no_file(fitted, tmp_path, capsys, text
 def test_a_scorer_that_cannot_be_used_says_why(fitted, tmp_path, capsys, monkeypatch):
     questions = write_rows(tmp_path / "q.jsonl", QUESTIONS)
     assert "polypref fit FILE --out" in complaint(capsys, "score", tmp_path / "absent", questions)
-    nameless = shutil.copytree(fitted / "scorer", tmp_path / "nameless")
-    (nameless / "fit.json").unlink()
+    nameless = without_encoder(fitted / "scorer", tmp_path / "nameless")
     assert "--encoder" in complaint(capsys, "score", nameless, questions)
     assert main(["score", str(nameless), questions, "--encoder", "words"]) == 0
-    shutil.copy(fitted / "scorer" / "fit.json", nameless)
     monkeypatch.setattr(features, "encoder", lambda name: Words(name, "words v2"))
-    err = complaint(capsys, "score", nameless, questions)
+    err = complaint(capsys, "score", fitted / "scorer", questions)
     assert "[words v1]" in err
     assert "[words v2]" in err
-    (nameless / "fit.json").write_text("{")
-    assert "fit.json cannot be read" in complaint(capsys, "score", nameless, questions)
+    (nameless / "manifest.json").write_text("{")
+    assert "manifest.json is no JSON" in complaint(capsys, "score", nameless, questions)
 
 
 def test_fit_refuses_what_cannot_work(fitted, tmp_path, capsys):
@@ -281,8 +289,7 @@ def test_load_takes_the_encoder_that_fit_named(fitted, tmp_path, monkeypatch):
     pool = polypref.from_columns(["u0"], [PROMPT], ["please"], ["now"])
     polite, brisk = scorer.score(pool.responses, ["u0", "u0"]).value_Q
     assert polite > brisk
-    nameless = shutil.copytree(fitted / "scorer", tmp_path / "nameless")
-    (nameless / "fit.json").unlink()
+    nameless = without_encoder(fitted / "scorer", tmp_path / "nameless")
     with pytest.raises(PolyprefError, match="does not say which encoder"):
         polypref.load(nameless)
     assert polypref.load(nameless, "words").score(pool.responses, ["u0", "u0"]).value_Q[0] == polite

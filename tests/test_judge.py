@@ -18,11 +18,12 @@ from polypref.comparisons import Comparisons, concat
 from polypref.errors import ArtifactError, EncoderError, NotEnoughData, SettingsError
 from polypref.judges.ask import LEAST, WORD, ask, odds
 from polypref.judges.local import Causal
-from polypref.learners import learner, load, margins, save
+from polypref.learners import learner, margins
 from polypref.learners.protocol import PERSONAL, POPULATION, Compares
 from polypref.learners.questions import Case, Choice
 from polypref.learners.retrieval import Memory, Places
 from polypref.learners.retrieval_judge import RetrievalJudge
+from polypref.scorers import load, save
 
 AB = ("A", "B")
 
@@ -227,7 +228,8 @@ READ = """
 import sys, numpy as np
 from judge_cases import judgements
 from contract_cases import Words
-from polypref.learners import load, margins
+from polypref.learners import margins
+from polypref.scorers import load
 np.save(sys.argv[2], margins(load(sys.argv[1], Words()), judgements(seed=1)).value_Q)
 """
 

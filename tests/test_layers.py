@@ -24,7 +24,7 @@ FLOORS: dict[int, str] = {
     4: "features profile policy",
     3: "data worlds",
     2: "artifact stats",
-    1: "files wording http progress comparisons",
+    1: "files wording http progress comparisons schema",
     0: "errors",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
@@ -166,7 +166,7 @@ def test_the_arrows_are_seen():
         ("data/read.py", "from polypref.worlds import people"),  # the same floor
         ("data/read.py", "from ..features.protocol import Encoder"),
         ("learners/x.py", "def fit():\n    from polypref.evaluation import compare"),
-        ("learners/x.py", "from polypref.finetune import METHODS"),
+        ("learners/x.py", "from polypref.finetune import LEARNERS"),
         ("learners/x.py", "if TYPE_CHECKING:\n    from polypref import cli"),
         ("learners/x.py", "MODULE = 'polypref.evaluation'"),
         ("learners/x.py", "from polypref import read"),

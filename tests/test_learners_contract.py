@@ -36,8 +36,10 @@ from contract_cases import (
 )
 from polypref.comparisons import Comparisons, from_columns
 from polypref.errors import ArtifactError, NotEnoughData
-from polypref.learners import LEARNERS, SCORERS, WITH_MODEL, load, margins, save
-from polypref.learners.protocol import PERSONAL, POPULATION, Adapts
+from polypref.learners import LEARNERS, SCORERS, WITH_MODEL, margins
+from polypref.learners.few_shot import ROUTES
+from polypref.learners.protocol import PERSONAL, POPULATION, Adapts, scorer_class
+from polypref.scorers import load, save
 
 # --- the table
 
@@ -73,7 +75,8 @@ def test_a_learner_that_is_not_listed_would_be_seen():
 def test_every_scorer_is_known_by_its_kind():
     with_model = {scorer for kind, scorer in SCORERS.items() if kind in WITH_MODEL}  # fitted in tests of their own
     assert len(with_model) == len(WITH_MODEL)
-    assert {type(fitted(name)) for name in NAMES} == set(SCORERS.values()) - with_model
+    routes = {scorer_class(route) for route in ROUTES.values()}
+    assert {type(fitted(name)) for name in NAMES} == set(SCORERS.values()) - with_model - routes
     assert all(kind == scorer.kind for kind, scorer in SCORERS.items())
 
 
@@ -235,7 +238,7 @@ def test_a_change_would_be_seen():
 READ = """
 import sys, numpy as np
 from test_learners_contract import Words, answers, fresh, NAMES
-from polypref.learners import load
+from polypref.scorers import load
 folder = sys.argv[1]
 np.savez(folder + "/there.npz", **{name: answers(load(f"{folder}/{name}", Words()), fresh()) for name in NAMES})
 """

@@ -11,8 +11,9 @@ import pytest
 from contract_cases import ALIKE, BLIND, EACH, NAMES, Normal, Words, answers, each, fitted, personal
 from polypref.comparisons import Comparisons, Users, from_columns
 from polypref.data.split import split
-from polypref.learners import LEARNERS, load, margins, save
+from polypref.learners import LEARNERS, margins
 from polypref.learners.protocol import PERSONAL, POPULATION, Adapts, Uncertain
+from polypref.scorers import load, save
 from polypref.worlds import simulate
 
 # --- the planted minority

@@ -19,9 +19,10 @@ from judge_cases import judgements, save_judge
 from polypref.comparisons import Comparisons, from_columns
 from polypref.errors import ArtifactError, EncoderError, NotEnoughData, SettingsError
 from polypref.features import hf
-from polypref.learners import learner, load, margins, save
+from polypref.learners import learner, margins
 from polypref.learners.pretrained import Pretrained
 from polypref.learners.protocol import POPULATION, Scorer
+from polypref.scorers import load, save
 from test_features_hf import TEMPLATE
 from test_features_hf import save as save_model
 
@@ -136,7 +137,8 @@ def test_a_judge_is_asked_for_its_approval(tmp_path):
 READ = """
 import sys, numpy as np
 from contract_cases import Words
-from polypref.learners import load, margins
+from polypref.learners import margins
+from polypref.scorers import load
 from test_pretrained import some
 np.save(sys.argv[2], margins(load(sys.argv[1], Words()), some()).value_Q)
 """

@@ -14,11 +14,12 @@ from contract_cases import Words, fitted, fresh, small
 from polypref.errors import CacheError, SettingsError
 from polypref.forgetting import bits_apart, forget, forget_in_history, residue, shared_change, without
 from polypref.groups import Grouping, from_mapping
-from polypref.learners import LEARNERS, SCORERS, load, save
+from polypref.learners import LEARNERS, SCORERS
 from polypref.learners.linear import Newcomer
 from polypref.learners.protocol import POPULATION, Adapts, Forgets, margins
 from polypref.policy.advantages import Normalization, Normalizer
 from polypref.policy.state import save as save_history
+from polypref.scorers import load, save
 
 FORGETTING = ("hierarchical", "low-rank", "meta-low-rank", "individual")
 each = pytest.mark.parametrize("name", FORGETTING)

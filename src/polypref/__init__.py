@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from polypref.errors import PolyprefError
     from polypref.evaluation.comparison import compare
     from polypref.features import encoder
-    from polypref.learners import LEARNERS, save
-    from polypref.scorers import load
+    from polypref.learners import LEARNERS
+    from polypref.scorers import load, save
     from polypref.worlds import WORLDS, simulate
 
 PUBLIC: dict[str, str] = {
@@ -47,7 +47,7 @@ PUBLIC: dict[str, str] = {
     "lint": "polypref.data.linting.lint",
     "load": "polypref.scorers",
     "read": "polypref.data.read",
-    "save": "polypref.learners",
+    "save": "polypref.scorers",
     "simulate": "polypref.worlds",
 }
 

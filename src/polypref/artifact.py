@@ -1,16 +1,22 @@
 """Save and load: a folder with ``manifest.json`` (settings, hashes) and ``arrays-<hash>.safetensors``. Never pickle.
 
-The manifest is replaced last and names its arrays by their hash, so it decides by one rename which artifact is there.
+The manifest has the SHA-256 of the arrays and one of itself, so what is loaded is what was saved, to the bit; that one
+hash names the artifact. The manifest is replaced last and names its arrays by their hash, so it decides by one rename
+which artifact is there.
 
 Covered: a process killed at any system call of a save leaves the whole old artifact or the whole new one, and the next
 save removes what it left; saves of one path at a time, one after the other; files of the user's own in the folder stay;
-a changed or foreign file is refused. Not covered: who changes manifest and arrays together.
+a changed, damaged or foreign file is refused in one line; links, pipes and devices are not read, and no more than the
+largest size that a manifest may have. Not covered: who changes an artifact and hashes it again: what is loaded then
+fits its ``schema.Layout``, and is theirs.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -22,30 +28,37 @@ from numpy.typing import NDArray
 
 from polypref import files
 from polypref.errors import ArtifactError
+from polypref.schema import canonical, parse
 
-FORMAT = 2
+FORMAT = 3
+LARGEST_MANIFEST = 1 << 27  # bytes: ids of some four million users
 MANIFEST = "manifest.json"
 ARRAYS = re.compile(r"arrays(-[0-9a-f]{64})?\.safetensors")  # without a hash: written by format 1
 TRIES = 20  # readings that a save may come between
+DTYPES = ("bool", "int8", "uint8", "int16", "int32", "int64", "uint64", "float16", "float32", "float64")
 
 
 def save(path: Path | str, kind: str, config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> None:
     """Write an artifact of ``kind`` to the folder ``path``, replacing one of that kind.
 
-    Raises ArtifactError where anything else is there, CacheError when the folder cannot be written.
+    Raises ArtifactError where anything else is there or ``config`` is too large, CacheError when the folder cannot be
+    written.
     """
     from safetensors.numpy import save as to_bytes
 
     path = Path(path)
     payload = to_bytes({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     digest = sha256(payload).hexdigest()
-    manifest = {"format": FORMAT, "kind": kind, "sha256": digest, "config": dict(config)}
+    manifest = sealed({"format": FORMAT, "kind": kind, "config": dict(config), "arrays": digest})
+    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if len(text.encode()) > LARGEST_MANIFEST:
+        raise ArtifactError(f"{path}: the ids of so many users do not fit into one artifact; save fewer together.")
     ensure_replaceable(path, kind)
     files.made(path)
     own = path / f"arrays-{digest}.safetensors"
     with files.alone(path):
         files.write(own, payload)
-        files.write_json(path / MANIFEST, manifest)
+        files.write(path / MANIFEST, text)
         for old in path.iterdir():
             if ARRAYS.fullmatch(old.name) and old != own:
                 with suppress(OSError):  # the next save tries again
@@ -64,37 +77,120 @@ def ensure_replaceable(path: Path | str, kind: str) -> None:
 
 
 def load(path: Path | str, kind: str) -> tuple[dict[str, Any], dict[str, NDArray]]:
-    """Read back ``(config, arrays)`` of an artifact of ``kind``.
+    """Read back ``(config, arrays)`` of an artifact of ``kind``, as they were saved; check them with a ``Layout``.
 
-    Raises ArtifactError when there is none, it is of another kind or format, or its arrays were changed.
+    Raises ArtifactError when there is none, it is of another kind or format, or anything in it was changed.
     """
-    from safetensors.numpy import load as from_bytes
-
     path = Path(path)
     manifest, payload = _read(path, kind)
-    if sha256(payload).hexdigest() != manifest.get("sha256"):
-        raise ArtifactError(f"the arrays in {path} were changed after they were saved; fit and save it again.")
-    return manifest["config"], from_bytes(payload)
+    if sha256(payload).hexdigest() != manifest["arrays"]:
+        raise ArtifactError(f"the arrays in {path} were changed after they were saved; {_again(kind)}.")
+    return manifest["config"], _unpacked(payload, path)
+
+
+def digest_of(path: Path | str, kind: str) -> str:
+    """SHA-256 of everything in an artifact, 64 hex digits; ``load`` refuses arrays that do not fit it.
+
+    Raises ArtifactError as ``load`` does.
+    """
+    return _manifest(Path(path), kind)["sha256"]
+
+
+def kind_of(path: Path | str) -> str | None:
+    """What a folder says that it holds, by its manifest alone; None where there is no manifest to read."""
+    try:
+        manifest = parse(_regular(Path(path) / MANIFEST, LARGEST_MANIFEST), str(path))
+    except (ArtifactError, FileNotFoundError):
+        return None
+    kind = manifest.get("kind") if isinstance(manifest, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with its own SHA-256 under ``sha256``. Raises ValueError for numbers that are not finite."""
+    return {**body, "sha256": sha256(canonical(dict(body)).encode()).hexdigest()}
+
+
+def is_sealed(content: Mapping[str, Any]) -> bool:
+    """Whether an object's ``sha256`` is that of all the rest of it."""
+    body = {name: value for name, value in content.items() if name != "sha256"}
+    return content.get("sha256") == sealed(body)["sha256"]
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Any], bytes]:
     """Manifest and arrays that belong together, though a save may replace them meanwhile."""
     for _ in range(TRIES):
-        try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            given, name = (manifest["kind"], manifest["format"]), f"arrays-{manifest['sha256']}.safetensors"
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"{path} is not a polypref artifact ({error}); expected a folder made by save."
-            ) from error
-        if given != (kind, FORMAT):
-            found = f"kind {given[0]!r}, format {given[1]!r}"
-            raise ArtifactError(f"{path} holds {found}; expected kind {kind!r}, format {FORMAT}.")
-        if not ARRAYS.fullmatch(name):
-            raise ArtifactError(f"{path / MANIFEST} names no arrays; fit and save it again.")
+        manifest = _manifest(path, kind)
         with suppress(FileNotFoundError):  # replaced after the manifest was read
-            return manifest, (path / name).read_bytes()
-    raise ArtifactError(f"the arrays that {path / MANIFEST} names are missing; fit and save it again.")
+            return manifest, _regular(path / f"arrays-{manifest['arrays']}.safetensors", _memory())
+    raise ArtifactError(f"the arrays that {path / MANIFEST} names are missing; {_again(kind)}.")
+
+
+def _manifest(path: Path, kind: str) -> dict[str, Any]:
+    try:
+        content = parse(_regular(path / MANIFEST, LARGEST_MANIFEST), str(path / MANIFEST))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is not a polypref artifact: there is no {path / MANIFEST}.") from None
+    if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+        raise ArtifactError(f"{path} is not a polypref artifact: its manifest names no kind.")
+    if content["kind"] != kind:
+        raise ArtifactError(f"{path} holds kind {content['kind'][:60]!r}; expected kind {kind!r}.")
+    if content.get("format") != FORMAT or type(content["format"]) is not int:
+        raise ArtifactError(
+            f"{path} was written by another version of polypref, in format {str(content.get('format'))[:20]}; this one "
+            f"reads format {FORMAT}: {_again(kind)}."
+        )
+    if content.keys() != {"format", "kind", "config", "arrays", "sha256"} or not is_sealed(content):
+        raise ArtifactError(f"{path / MANIFEST} was changed after it was saved: its hash does not fit; {_again(kind)}.")
+    if not isinstance(content["config"], dict) or not re.fullmatch("[0-9a-f]{64}", str(content["arrays"])):
+        raise ArtifactError(f"{path / MANIFEST} names no settings or no arrays; {_again(kind)}.")
+    return content
+
+
+def _again(kind: str) -> str:
+    return "fit and save it again" if kind == "scorer" else "make it again"
+
+
+def _unpacked(payload: bytes, path: Path) -> dict[str, NDArray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as from_bytes
+
+    try:
+        arrays = from_bytes(payload)
+    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that numpy does not have
+        raise ArtifactError(f"{path} holds no arrays that polypref has written ({error}); make it again.") from error
+    if odd := next((name for name, array in arrays.items() if array.dtype.name not in DTYPES), None):
+        raise ArtifactError(f"{path}: the array {odd[:60]!r} has the type {arrays[odd].dtype}, which none has.")
+    return arrays
+
+
+def _regular(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most ``most`` bytes; no link, pipe or device is followed or waited for.
+
+    Raises FileNotFoundError, and ArtifactError for anything else.
+    """
+    flags = os.O_RDONLY
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    try:
+        number = os.open(path, flags)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = "it is a link, and only files in the folder itself are read" if path.is_symlink() else error
+        raise ArtifactError(f"{path} cannot be read: {getattr(reason, 'strerror', reason)}.") from error
+    try:
+        status = os.fstat(number)
+        if not stat.S_ISREG(status.st_mode):
+            raise ArtifactError(f"{path} is no regular file; expected what polypref has written.")
+        if status.st_size > most:
+            raise ArtifactError(f"{path} has {status.st_size:,} bytes; expected at most {most:,}.")
+        with os.fdopen(number, "rb", closefd=False) as file:
+            return file.read(most)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
+    finally:
+        os.close(number)
 
 
 def _is_unfinished(path: Path) -> bool:
@@ -102,10 +198,9 @@ def _is_unfinished(path: Path) -> bool:
     return all(ARRAYS.fullmatch(name) or files.PARTIAL.fullmatch(name) for name in names)
 
 
-def kind_of(path: Path | str) -> str | None:
-    """What a folder says that it holds, by its manifest alone; None where there is no manifest to read."""
+def _memory() -> int:
+    """Bytes of this machine's memory, as far as it says."""
     try:
-        manifest = json.loads((Path(path) / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return manifest.get("kind") if isinstance(manifest, dict) else None
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 40

@@ -1,37 +1,175 @@
-"""Both tables of methods under one naming: ``hierarchical`` on frozen features, ``finetune:personalized`` tuned."""
+"""Scorers by name, to a folder and back: ``hierarchical`` on frozen features, ``finetune:personalized`` tuned.
+
+A saved scorer is one artifact. Its manifest has the scorer's kind and settings, the encoder that it reads text with,
+and what it was fitted on (``learners.provenance``), whichever way it was saved.
+
+Covered: an artifact from elsewhere that is malformed, of another kind, version or encoder is refused in one line.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import Any, TypedDict, cast
 
-from polypref import artifact, finetune, learners
+from polypref import artifact, features, finetune, learners
+from polypref.comparisons import Comparisons
+from polypref.data.linting.lint import ensure_learnable
+from polypref.data.split import Rule, holdout
+from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
-from polypref.learners.protocol import Adapts, Learner, Scorer
-from polypref.learners.saved import encoder_for
+from polypref.learners.protocol import Learner, Scorer
+from polypref.learners.provenance import Fitted, fitted_on, note
+from polypref.schema import Json, conform
+
+KIND = "scorer"
+
+SCORERS: dict[str, type[Scorer]] = {**learners.SCORERS, **finetune.SCORERS}
+"""The classes of scorers by kind. Add one of your own here to ``load`` it."""
+
+VALID_SHARES = (0.1, 0.2, 0.3)  # of the pairs or texts; the first that leaves ENOUGH_VALID rows
+ENOUGH_VALID = 20
+FEWEST = 10  # decided judgements; with fewer, one or two of them would choose the hyper-parameters
+
+
+class _Encoder(TypedDict):
+    name: str
+    identity: str
+
+
+class _Saved(TypedDict):
+    scorer: str
+    state: dict[str, Json]
+    encoder: _Encoder | None
+    fitted: Fitted | None
 
 
 def learner(name: str) -> Learner:
-    """The learner called ``name``; ``finetune:METHOD`` and ``finetune:METHOD:MODEL`` are of ``finetune.METHODS``.
+    """The learner called ``name``; ``finetune:METHOD`` and ``finetune:METHOD:MODEL`` are of ``finetune.LEARNERS``.
 
     Raises SettingsError for an unknown name.
     """
     return finetune.learner(name) if name.startswith(finetune.PREFIX) else learners.learner(name)
 
 
-def load(path: Path | str, encoder: Encoder | str | None = None) -> Scorer:
-    """Read back a scorer of either kind; it answers exactly as the saved one did, given the same encoder.
+# --- saved and loaded
 
-    ``encoder`` is one, or its name; a scorer that ``polypref fit`` saved knows it, and a tuned one asks it only to read
-    new users. Raises ArtifactError when ``path`` holds no scorer, or one of a kind, version or backbone that this
-    version does not know, SettingsError when the encoder is not known or another, EncoderError without the backbone.
+
+def save(scorer: Scorer, path: Path | str, fitted: Fitted | None = None) -> None:
+    """Write a scorer to the folder ``path``, with its encoder's name and what it was fitted on, replacing a scorer.
+
+    ``fitted`` says more than what the scorer itself knows of its fit. Raises ArtifactError where anything else is
+    there, CacheError when the folder cannot be written.
+    """
+    state, arrays = scorer.state()
+    encoder, fitted = getattr(scorer, "encoder", None), fitted or fitted_on(scorer)
+    config = {
+        "scorer": scorer.kind,
+        "state": state,
+        "encoder": None if encoder is None else {"name": encoder.name, "identity": encoder.identity},
+        "fitted": None if fitted is None else asdict(fitted),
+    }
+    artifact.save(path, KIND, config, arrays)
+
+
+def load(path: Path | str, encoder: Encoder | str | None = None) -> Scorer:
+    """Read back a scorer; it answers exactly as the saved one did.
+
+    ``encoder`` is one, or its name; without it, the one that the artifact names. Raises ArtifactError when ``path``
+    holds no scorer, a malformed one, or one of a kind, version or backbone that this version does not know,
+    SettingsError when the encoder is not known or gives other features than those of the fit, EncoderError without the
+    backbone.
     """
     folder = Path(path)
-    if not (folder / "manifest.json").exists():
-        return learners.load(folder, encoder)  # says what is missing
-    config, arrays = artifact.load(folder, "scorer")
-    tuned = finetune.SCORERS.get(config.pop("scorer"))
-    if tuned is None:
-        return learners.load(folder, encoder)
-    asked = encoder_for(folder, encoder) if issubclass(tuned, Adapts) else encoder
-    return tuned.from_state(config, arrays, cast(Encoder, asked))
+    saved, arrays = _read(folder)
+    cls = SCORERS.get(saved["scorer"])
+    if cls is None:
+        known = ", ".join(sorted(SCORERS))
+        raise ArtifactError(f"{folder} holds a scorer of kind {saved['scorer'][:60]!r}; this version knows {known}.")
+    cls.layout.check(saved["state"], arrays, str(folder))
+    asked = _encoder_for(folder, saved["encoder"], encoder) if _reads_text(cls) else None
+    scorer = cls.from_state(saved["state"], arrays, cast(Encoder, asked))
+    note(scorer, None if saved["fitted"] is None else Fitted(**cast(dict, saved["fitted"])))
+    return scorer
+
+
+def _read(folder: Path) -> tuple[_Saved, dict[str, Any]]:
+    if not (folder / artifact.MANIFEST).exists():
+        what = "holds no saved scorer" if folder.is_dir() else "is no folder of a saved scorer"
+        raise ArtifactError(f"{folder} {what}. Make one: polypref fit FILE --out {folder}, or polypref.save in Python.")
+    config, arrays = artifact.load(folder, KIND)
+    conform(config, _Saved, str(folder))
+    return cast(_Saved, config), arrays
+
+
+def _reads_text(cls: type[Scorer]) -> bool:
+    """Whether scorers of this class have an encoder: a property or a field of that name."""
+    return hasattr(cls, "encoder") or "encoder" in getattr(cls, "__dataclass_fields__", {})
+
+
+def _encoder_for(folder: Path, saved: _Encoder | None, given: Encoder | str | None) -> Encoder:
+    """The encoder ``given``, or else the one that was ``saved``. Raises SettingsError where it is not known."""
+    if given is None and saved is None:
+        raise SettingsError(
+            f"{folder} does not say which encoder it was fitted with; add --encoder NAME, or in Python "
+            f'load("{folder}", "NAME").'
+        )
+    if given is None:
+        named = cast(_Encoder, saved)["name"]
+        try:
+            encoder = features.encoder(named)
+        except SettingsError as error:
+            raise SettingsError(
+                f"{folder} was fitted with an encoder that cannot be made here: {error} Give it: --encoder NAME, or in "
+                f'Python load("{folder}", encoder).'
+            ) from error
+    else:
+        encoder = features.encoder(given) if isinstance(given, str) else given
+    if saved is not None and saved["identity"] != encoder.identity:
+        raise SettingsError(
+            f"{folder} was fitted on the features of [{saved['identity']}], and {encoder.name} now gives those of "
+            f"[{encoder.identity}]; fit it again or give the encoder it was fitted with."
+        )
+    return encoder
+
+
+def encoder_of(scorer: Scorer) -> Encoder | None:
+    """What a scorer reads text with; None for one that needs no encoder."""
+    return getattr(scorer, "encoder", None)
+
+
+def facts(path: Path | str) -> Fitted | None:
+    """What a saved scorer was fitted on; None where that was not known when it was saved. Raises ArtifactError."""
+    saved = _read(Path(path))[0]["fitted"]
+    return None if saved is None else Fitted(**cast(Mapping, saved))
+
+
+# --- fitted on a file
+
+
+def ensure_fittable(comparisons: Comparisons) -> None:
+    """Raise NotEnoughData for judgements that no learner can learn from."""
+    ensure_learnable(comparisons)
+    decided = len(comparisons) if comparisons.tie_N is None else int((~comparisons.tie_N).sum())
+    if decided < FEWEST:
+        raise NotEnoughData(f"{decided} judgements that are no ties; fit needs at least {FEWEST}. Give more data.")
+
+
+def cut(comparisons: Comparisons, rule: Rule, seed: int) -> tuple[Comparisons, Comparisons]:
+    """Training and validation judgements. Raises NotEnoughData when no share leaves rows on both sides.
+
+    By response a tenth of the texts is a hundredth of the judgements, so small data need a larger share.
+    """
+    parts = None
+    for share in VALID_SHARES:
+        try:
+            parts = holdout(comparisons, rule, seed, share)
+        except NotEnoughData:
+            if parts is None and share == VALID_SHARES[-1]:
+                raise
+            continue
+        if len(parts[1]) >= ENOUGH_VALID:
+            break
+    assert parts is not None
+    return comparisons.take(parts[0]), comparisons.take(parts[1])

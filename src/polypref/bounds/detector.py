@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
@@ -25,7 +26,21 @@ from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.learners import prompts
 from polypref.learners.protocol import POPULATION, Scores
+from polypref.schema import Layout, floats, keys
 
+
+class Fields(TypedDict):
+    """Settings that a saved detector has."""
+
+    encoder: str
+    identity: str
+    intercept: float
+    ridge: float
+    auc: float
+    reads: str
+
+
+LAYOUT = Layout(Fields, {"weights_D": floats("D"), "trained_on": keys("R", "weakly")})
 KIND, READS = "detector", "response, prompt"
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 FOLDS = 5
@@ -47,7 +62,13 @@ class Detector:
         self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
     ) -> Scores:
         """The same for everybody: see ``learners.protocol.Scorer``."""
-        value_R = inputs_of(self.encoder, responses) @ self.weights_D + self.intercept
+        x_RD = inputs_of(self.encoder, responses)
+        if x_RD.shape[1] != len(self.weights_D):
+            raise SettingsError(
+                f"encoder {self.encoder.name} gives {x_RD.shape[1] // 2} features and the detector was trained on "
+                f"{len(self.weights_D) / 2:g}; train and calibrate it again."
+            )
+        value_R = x_RD @ self.weights_D + self.intercept
         value_Q = value_R[np.arange(len(user_ids)) if response_Q is None else response_Q]
         return Scores(value_Q, np.full(len(value_Q), POPULATION, np.int8))
 
@@ -61,13 +82,14 @@ class Detector:
     def load(cls, path: Path | str, encoder: Encoder | None = None) -> Detector:
         """Read it back. Raises SettingsError where the encoder gives other features than it was trained on."""
         config, arrays = artifact.load(path, KIND)
+        LAYOUT.check(config, arrays, str(path))
         encoder = encoder or features.encoder(config["encoder"])
         if encoder.identity != config["identity"]:
             raise SettingsError(
                 f"{path} was trained on the features of [{config['identity']}], and {encoder.name} gives those of "
                 f"[{encoder.identity}]; train and calibrate it again."
             )
-        if config.get("reads") != READS:
+        if config["reads"] != READS:
             raise SettingsError(
                 f"{path} was trained by another version, on other inputs; train and calibrate it again."
             )

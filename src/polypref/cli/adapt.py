@@ -14,7 +14,6 @@ from polypref.newcomers.settings import NewSettings
 
 if TYPE_CHECKING:
     from polypref.errors import SettingsError
-    from polypref.learners.protocol import Scorer
     from polypref.newcomers.new_users import NewUsers
 
 
@@ -69,7 +68,7 @@ class Adapt(NewSettings):
     def _teach(self, folder: Path) -> int:
         from polypref.errors import InputError
         from polypref.learners import Adapts
-        from polypref.scorers import load
+        from polypref.scorers import load, save
 
         scorer = load(folder)
         comparisons = cleaned(reading_of(self))
@@ -84,7 +83,7 @@ class Adapt(NewSettings):
                 raise _cannot(folder, scorer.kind)
             scorer = scorer.adapt(user_id, few)
             learnt[user_id] = len(few)
-        _save(scorer, self.out, folder, learnt)
+        save(scorer, self.out)
         people, rows = len(learnt), sum(learnt.values())
         print(f"learnt {people:,} people from {rows:,} comparisons; nobody else's scores move")
         print(f"saved to {self.out}")
@@ -97,19 +96,6 @@ def _cannot(folder: Path, kind: str) -> SettingsError:
     return SettingsError(
         f"{folder} holds a scorer of kind {kind!r}, which cannot take in new users; fit one that can, as hierarchical."
     )
-
-
-def _save(scorer: Scorer, out: Path, before: Path, learnt: dict[str, int]) -> None:
-    """The scorer, and beside it what ``fit`` wrote of its first fit and whom it has learnt since."""
-    from polypref.files import write_json
-    from polypref.learners import save
-    from polypref.learners.saved import FACTS, read_facts
-
-    facts = read_facts(before)
-    earlier = facts.get("adapted")
-    facts["adapted"] = {**(earlier if isinstance(earlier, dict) else {}), **learnt}
-    save(scorer, out)
-    write_json(out / FACTS, facts)
 
 
 def _some(ids: list[str], most: int = 5) -> str:

@@ -88,8 +88,8 @@ class Audit:
         from polypref.bounds.bounds_file import load_bounds, refuse_seen
         from polypref.cli.bounds import safety_from, slates_from
         from polypref.errors import SettingsError
-        from polypref.learners.saved import encoder_for, read_facts
-        from polypref.scorers import load
+        from polypref.learners.provenance import fitted_on
+        from polypref.scorers import encoder_of, load
 
         for name in ("tested", "recalibrations", "vectors"):
             if getattr(self, name) < 100:
@@ -102,7 +102,8 @@ class Audit:
         refuse_seen(slates, safety, calibrated)
         scorer = load(self.scorer)
         benign = cleaned(reading_of(self)) if self.files else None
-        if benign is not None and benign.content_hash == read_facts(self.scorer).get("data"):
+        known = fitted_on(scorer)
+        if benign is not None and known is not None and benign.content_hash in known.data:
             raise SettingsError(
                 f"{self.scorer} was fitted on the judgements of --held-out; it knows them too well to tell what the "
                 "cap costs. Give judgements that it was not fitted on."
@@ -115,7 +116,7 @@ class Audit:
             people=() if benign is None else _known(scorer, benign),
             benign=benign,
             aggregated=None if self.aggregated is None else load(self.aggregated),
-            encoder=encoder_for(self.scorer) if (self.scorer / "fit.json").exists() else None,
+            encoder=encoder_of(scorer),
             settings=AuditSettings(
                 tested=self.tested, recalibrations=self.recalibrations, vectors=self.vectors, seed=self.seed
             ),

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from polypref.cli.shared import Columns, EncoderName, Files, Ties, cleaned, ensure_files, reading_of
-
-if TYPE_CHECKING:
-    from polypref.comparisons import Comparisons
-    from polypref.data.split import Rule
-
-VALID_SHARES = (0.1, 0.2, 0.3)  # of the pairs or texts; the first that leaves ENOUGH_VALID rows
-ENOUGH_VALID = 20
-FEWEST = 10  # decided judgements; with fewer, one or two of them would choose the hyper-parameters
 
 
 @dataclass(frozen=True)
@@ -45,13 +36,11 @@ class Fit:
         from polypref.data.linting.problems import counted
         from polypref.data.split import choose_rule
         from polypref.features import encoder
-        from polypref.files import write_json
-        from polypref.learners import save
-        from polypref.learners.saved import FACTS
-        from polypref.scorers import learner
+        from polypref.learners.provenance import fitted_on
+        from polypref.scorers import ENOUGH_VALID, KIND, cut, ensure_fittable, learner, save
 
         ensure_files(self, "fit FILE --out DIR")
-        ensure_replaceable(self.out, "scorer")
+        ensure_replaceable(self.out, KIND)
         chosen = learner(self.learner)
         encode = encoder(self.encoder)
         reading = reading_of(self)
@@ -60,21 +49,11 @@ class Fit:
         rule, why = choose_rule(comparisons)
         train, valid = cut(comparisons, rule, self.seed)
         scorer = chosen.fit(train, encoder=encode, seed=self.seed, valid=valid)
-        save(scorer, self.out)
-        facts = {
-            "learner": self.learner,
-            "encoder": self.encoder,
-            "encoder_identity": encode.identity,
-            "seed": self.seed,
-            "split": rule,
-            "data": comparisons.content_hash,
-            "judgements": len(train) + len(valid),
-            "judgements_read": len(reading.comparisons),
-            "rows_read": reading.rows_read,
-            "users": len(comparisons.users),
-            "selection": dict(scorer.selection),
-        }
-        write_json(self.out / FACTS, facts)
+        fitted = fitted_on(scorer)
+        assert fitted is not None, f"{self.learner} does not record its fits"
+        data = [comparisons.content_hash, *fitted.data]
+        read = {"judgements": len(reading.comparisons), "rows": reading.rows_read}
+        save(scorer, self.out, replace(fitted, learner=self.learner, data=data, split=rule, read=read))
         judged, rows = counted(len(reading.comparisons), "judgements"), counted(reading.rows_read, "rows")
         print(
             f"{self.learner} on {len(train) + len(valid):,} of {judged} by {counted(len(comparisons.users), 'users')} "
@@ -90,36 +69,3 @@ class Fit:
             print(f"polypref: warning: only {chose} chose the hyper-parameters; do not rely on them.", file=sys.stderr)
         print(f"saved to {self.out}")
         return 0
-
-
-def ensure_fittable(comparisons: Comparisons) -> None:
-    """Raise NotEnoughData for judgements that no learner can learn from."""
-    from polypref.data.linting.lint import ensure_learnable
-    from polypref.errors import NotEnoughData
-
-    ensure_learnable(comparisons)
-    decided = len(comparisons) if comparisons.tie_N is None else int((~comparisons.tie_N).sum())
-    if decided < FEWEST:
-        raise NotEnoughData(f"{decided} judgements that are no ties; fit needs at least {FEWEST}. Give more data.")
-
-
-def cut(comparisons: Comparisons, rule: Rule, seed: int) -> tuple[Comparisons, Comparisons]:
-    """Training and validation judgements. Raises NotEnoughData when no share leaves rows on both sides.
-
-    By response a tenth of the texts is a hundredth of the judgements, so small data need a larger share.
-    """
-    from polypref.data.split import holdout
-    from polypref.errors import NotEnoughData
-
-    parts = None
-    for share in VALID_SHARES:
-        try:
-            parts = holdout(comparisons, rule, seed, share)
-        except NotEnoughData:
-            if parts is None and share == VALID_SHARES[-1]:
-                raise
-            continue
-        if len(parts[1]) >= ENOUGH_VALID:
-            break
-    assert parts is not None
-    return comparisons.take(parts[0]), comparisons.take(parts[1])

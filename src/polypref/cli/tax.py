@@ -72,8 +72,8 @@ class Tax:
         started = time.perf_counter()
         from polypref.data.benchmarks import read_suite
         from polypref.errors import SettingsError
-        from polypref.learners.saved import read_facts
         from polypref.report.tax import page, summary
+        from polypref.scorers import facts
         from polypref.tax.arms import Task
         from polypref.tax.measure import measure
         from polypref.tax.rewardbench import scheme_of
@@ -92,7 +92,8 @@ class Tax:
         found["inputs"] |= {"base": self.base, "sycophancy": self.sycophancy, "profile": self.profile}
         found["inputs"] |= {"ties": list(self.ties), "columns": list(self.columns)}
         if self.scorer is not None:
-            found["inputs"]["encoder"] = read_facts(self.scorer).get("encoder")
+            known = facts(self.scorer)
+            found["inputs"]["encoder"] = None if known is None else known.encoder
         found["seconds"] = round(time.perf_counter() - started, 1)
         write(self.out / "tax.html", page(found))
         write_json(self.out / "tax.json", found)

@@ -30,6 +30,7 @@ from polypref.finetune.study import Study
 from polypref.finetune.tuning import Tuned, tune
 from polypref.learners import validation
 from polypref.learners.protocol import margins
+from polypref.learners.provenance import recorded
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Pooled:
 
     recipe: Recipe = field(default_factory=Recipe)
 
+    @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> TunedScorer:
         """See ``learners.protocol.Learner``; ``encoder`` is not asked."""
         return _fit(Study.of(self.recipe, train, valid, seed), Asking(), (0.0, 1.0))
@@ -51,6 +53,7 @@ class Conditional:
     alpha: float = 0.5
     """Share of the loss under the judging user; the rest is under the generic id."""
 
+    @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> TunedScorer:
         """See ``learners.protocol.Learner``; ``encoder`` is not asked."""
         study = Study.of(self.recipe, train, valid, seed)
@@ -71,6 +74,7 @@ class Personalized:
     alpha: float = 0.5
     """Share of the loss under the judging user; the rest is under the generic user."""
 
+    @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> TunedScorer:
         """See ``learners.protocol.Learner``; ``encoder`` is not asked."""
         if self.tokens < 1 or self.clusters < 1:
@@ -94,6 +98,7 @@ class Individual:
     start: Literal["base", "pooled"] = "base"
     """Tune each user's adapter from the backbone, or go on from the pooled one."""
 
+    @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> TunedScorer:
         """See ``learners.protocol.Learner``; ``encoder`` is not asked."""
         study = Study.of(self.recipe, train, valid, seed)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from threading import Lock
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -26,6 +26,37 @@ from polypref.finetune.recipe import Recipe, load_tokenizer, locate
 from polypref.finetune.texts import Reader
 from polypref.finetune.tuning import VERSION
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.schema import Ids, Layout, Selection
+
+LATENTS = "latents_VZ"  # what one kind of scorer saves beside its adapters
+
+
+class Fields(TypedDict):
+    """Settings that a saved scorer has."""
+
+    version: int
+    recipe: Recipe
+    weights: str
+    asking: Asking
+    users: Ids
+    adapters: int
+    selection: Selection
+
+
+def wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
+    """What is wrong with the trained arrays, ``NUMBER.NAME``; None: nothing. Their shapes are the network's to know."""
+    adapters, users = config["adapters"], len(config["users"])
+    if adapters not in (1, 1 + users) or config["asking"]["users"] not in (0, users):
+        return f"{adapters} adapters for {users} users"
+    for name, array in arrays.items():
+        at, _, rest = name.partition(".")
+        if name == LATENTS:
+            continue
+        if not (at.isascii() and at.isdecimal() and len(at) < 10 and int(at) < adapters and rest):
+            return f"the array {name[:60]!r} is of no adapter"
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            return f"the array {name[:60]!r} holds what is no finite number"
+    return None
 
 
 @dataclass(eq=False)
@@ -55,6 +86,7 @@ class TunedScorer:
     _built: _Built = field(default_factory=lambda: _Built(), repr=False)
 
     kind: ClassVar[str] = "finetune"
+    layout: ClassVar[Layout] = Layout(Fields, None, rule=wrong)
     serves: ClassVar[Serves] = "seen_users"
 
     def model(self, state: State) -> Any:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import Comparisons, IntArray
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
+from polypref.finetune import scorer as tuned
 from polypref.finetune.network import Asking, Assemble
 from polypref.finetune.recipe import Recipe
 from polypref.finetune.scorer import TunedScorer
@@ -37,6 +38,8 @@ from polypref.finetune.tuning import tune
 from polypref.finetune.vpl_network import ContextBatches, Contexts, Sizes
 from polypref.learners import validation
 from polypref.learners.protocol import Serves, margins
+from polypref.learners.provenance import passed_on, recorded
+from polypref.schema import Layout
 
 ACTIVE = 0.01
 
@@ -57,6 +60,7 @@ class Vpl:
     alpha: float = 0.5
     """Share of the loss under the user's latent; the rest is under the prior's mean."""
 
+    @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> VplScorer:
         """See ``learners.protocol.Learner``; ``encoder`` gives the embeddings of contexts."""
         if min(self.latent, self.hidden, self.context) < 1 or not 0.0 <= self.alpha <= 1.0:
@@ -93,6 +97,23 @@ class Vpl:
         return _measured(replace(scorer, latents_VZ=np.concatenate([blank[:1], latents_UZ])), study.valid)
 
 
+class Fields(tuned.Fields):
+    """Settings that a saved scorer has."""
+
+    sizes: Sizes
+    scale: float
+    context: int
+
+
+def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
+    latents_VZ, expected = arrays.get(tuned.LATENTS), (1 + len(config["users"]), config["sizes"]["latent"])
+    if latents_VZ is None or latents_VZ.shape != expected or latents_VZ.dtype != np.float32:
+        return f"the array {tuned.LATENTS} is missing or not of shape {expected}"
+    if not np.isfinite(latents_VZ).all() or config["context"] < 1:
+        return "a latent is not finite, or contexts hold nothing"
+    return tuned.wrong(config, arrays)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class VplScorer(TunedScorer):
     """The tuned network and everybody's latent; ``latents_VZ[0]`` is the prior's mean, the strangers'."""
@@ -104,6 +125,7 @@ class VplScorer(TunedScorer):
     encoder: Encoder
 
     kind: ClassVar[str] = "finetune-vpl"
+    layout: ClassVar[Layout] = Layout(Fields, None, rule=_wrong)
     serves: ClassVar[Serves] = "any_user"
 
     @property
@@ -135,6 +157,7 @@ class VplScorer(TunedScorer):
             mean_BZ, _ = encode(torch.from_numpy(pair_BCF).to(device), torch.from_numpy(mask_BC).to(device))
             return np.average(mean_BZ.float().cpu().numpy(), axis=0, weights=mask_BC.sum(1)).astype(np.float32)
 
+    @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> VplScorer:
         """See ``learners.protocol.Adapts``: a new latent, no gradient. Raises NotEnoughData without comparisons."""
         if not len(few):

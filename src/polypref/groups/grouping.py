@@ -30,7 +30,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -38,15 +38,50 @@ from numpy.typing import NDArray
 
 from polypref import artifact
 from polypref.comparisons import Comparisons, IntArray, Users
-from polypref.errors import ArtifactError, NotEnoughData, SettingsError, unknown_name
+from polypref.errors import NotEnoughData, SettingsError, unknown_name
 from polypref.features.protocol import Encoder
 from polypref.groups.discovery import SURE, WORTH, Row
 from polypref.groups.mixture import Floats
+from polypref.groups.model import LAYOUT as MIXTURE
+from polypref.groups.model import Fields as MixtureFields
 from polypref.groups.model import Mixture
+from polypref.schema import Arrays, Ids, Layout, floats, indices
 
 UNKNOWN = "unknown"
 CERTAINTY = 0.6  # share from which a user is said to be in a group
 MARGIN = 2.0  # log-odds by which another group has to be ahead before a user moves
+
+
+class Fields(TypedDict):
+    """Settings that a saved grouping has."""
+
+    names: Ids
+    users: Ids
+    origin: str
+    certainty: float
+    tried: list[Row]
+    retired: list[str]
+    model: MixtureFields | None
+
+
+def _arrays(config: Mapping[str, Any]) -> Arrays:
+    found = {
+        "share_UP": floats("U", "P"),
+        "group_U": indices("U", "P", least=-1),
+    }
+    return found | ({} if config["model"] is None else {f"model.{name}": one for name, one in MIXTURE.items()})
+
+
+def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
+    share_UP = arrays["share_UP"]
+    if UNKNOWN in config["names"]:
+        return f"a group is called {UNKNOWN}"
+    if (share_UP < 0).any() or (abs(share_UP.sum(axis=1) - 1) > 1e-6).any():
+        return "the shares of a user do not sum to one"
+    return None
+
+
+LAYOUT = Layout(Fields, _arrays, sizes={"U": "users", "P": "names"}, rule=_wrong)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,6 +289,7 @@ class Grouping:
         config = {name: getattr(self, name) for name in ("origin", "certainty")}
         config |= {"names": list(self.names), "retired": list(self.retired), "users": self.users.ids.to_list()}
         config["tried"] = [vars(row) for row in self.tried]
+        config["model"] = None
         arrays: dict[str, NDArray] = {"share_UP": self.share_UP, "group_U": self.group_U}
         if self.model is not None:
             model, numbers = self.model.state()
@@ -268,32 +304,21 @@ class Grouping:
         ``encoder`` is needed only for one that was discovered in features of an encoder of your own. Raises
         ArtifactError when there is none or it is damaged, SettingsError when the encoder gives other features.
         """
-        try:
-            config, arrays = artifact.load(path, "grouping")
-            told = config.get("model")
-            numbers = {name.removeprefix("model."): v for name, v in arrays.items() if name.startswith("model.")}
-            loaded = cls(
-                tuple(config["names"]),
-                Users(pl.Series("id", config["users"], dtype=pl.String)),
-                arrays["share_UP"],
-                arrays["group_U"],
-                config["origin"],
-                config["certainty"],
-                None if told is None else Mixture.from_state(told, numbers, encoder),
-                tuple(Row(**row) for row in config["tried"]),
-                tuple(config["retired"]),
-            )
-            loaded._check()
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ArtifactError(f"{path} is damaged ({error}); make the groups and save them again.") from error
-        return loaded
-
-    def _check(self) -> None:
-        groups, users = len(self.names), len(self.users)
-        if self.share_UP.shape != (users, groups) or self.group_U.shape != (users,):
-            raise ValueError(f"shares of shape {self.share_UP.shape} for {users} users and {groups} groups")
-        if not ((self.group_U >= -1) & (self.group_U < groups)).all():
-            raise ValueError(f"a group's number outside 0 to {groups - 1}")
+        config, arrays = artifact.load(path, "grouping")
+        LAYOUT.check(config, arrays, str(path))
+        told = config["model"]
+        numbers = {name.removeprefix("model."): v for name, v in arrays.items() if name.startswith("model.")}
+        return cls(
+            tuple(config["names"]),
+            Users(pl.Series("id", config["users"], dtype=pl.String)),
+            arrays["share_UP"],
+            arrays["group_U"],
+            config["origin"],
+            config["certainty"],
+            None if told is None else Mixture.from_state(told, numbers, encoder),
+            tuple(Row(**row) for row in config["tried"]),
+            tuple(config["retired"]),
+        )
 
 
 def gained(row: Row) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,25 @@ from polypref.features import encoder as named_encoder
 from polypref.features.protocol import Encoder
 from polypref.groups.mixture import Floats, Ints, Votes, shares
 from polypref.learners.inputs import Inputs
+from polypref.schema import Array, floats, keys
 
+
+class Fields(TypedDict):
+    """Settings that a saved mixture has."""
+
+    evidence: float
+    derived: bool
+    encoder: str
+    identity: str
+
+
+LAYOUT = {
+    "weights_KP": floats("K", "P"),
+    "key_T": keys("T"),
+    "text_TP": floats("T", "P"),
+    "size_P": Array(("P",), positive=True),
+    **Inputs.layout(),
+}
 ARRAYS = ("weights_KP", "key_T", "text_TP", "size_P")
 
 

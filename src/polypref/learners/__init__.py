@@ -1,8 +1,9 @@
 """The methods, one file each, behind one contract (``protocol``). ``LEARNERS`` is the literal table of them.
 
-To add one: write its file with a frozen dataclass of settings whose ``fit`` returns a scorer, add it to ``LEARNERS``
-and its scorer class to ``SCORERS``, and run the contract suite, which covers everything in these tables. One that reads
-text with a model of the user's choice goes into ``WITH_MODEL`` instead and is named ``name:model``.
+To add one: write its file with a frozen dataclass of settings whose ``fit`` returns a scorer, add it to ``LEARNERS``,
+and run the contract suite (``polypref.testing``), which covers everything in that table. The class that ``fit`` is
+annotated to return is its scorer's. One that reads text with a model of the user's choice goes into ``WITH_MODEL``
+instead and is named ``name:model``.
 """
 
 from __future__ import annotations
@@ -11,33 +12,29 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
-from polypref import artifact
-from polypref.errors import ArtifactError, SettingsError, unknown_name
-from polypref.features.protocol import Encoder
-from polypref.learners.conditional import Conditional, ConditionalScorer
-from polypref.learners.dpl import Dpl, DplScorer
-from polypref.learners.gpo import GPO, GPOScorer
-from polypref.learners.hierarchical import Hierarchical, HierarchicalScorer
+from polypref.errors import SettingsError, unknown_name
+from polypref.learners.conditional import Conditional
+from polypref.learners.dpl import Dpl
+from polypref.learners.few_shot import ROUTES
+from polypref.learners.gpo import GPO
+from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.individual import Individual
-from polypref.learners.length import Length, LengthScorer
-from polypref.learners.linear import LinearScorer, PopulationScorer
-from polypref.learners.low_rank import LowRank, LowRankScorer
-from polypref.learners.meta_low_rank import MetaLowRank, MetaLowRankScorer
-from polypref.learners.nearest_neighbours import NearestNeighbours, NeighboursScorer
-from polypref.learners.pal_a import IdealPointScorer, PalA
-from polypref.learners.pal_b import HeadsScorer, PalB
-from polypref.learners.personalized import Personalized, PersonalizedScorer
+from polypref.learners.length import Length
+from polypref.learners.low_rank import LowRank
+from polypref.learners.meta_low_rank import MetaLowRank
+from polypref.learners.nearest_neighbours import NearestNeighbours
+from polypref.learners.pal_a import PalA
+from polypref.learners.pal_b import PalB
+from polypref.learners.personalized import Personalized
 from polypref.learners.pooled import Pooled
-from polypref.learners.pretrained import Pretrained, PretrainedScorer
-from polypref.learners.protocol import Adapts, Learner, Scorer, Scores, Uncertain, margins
-from polypref.learners.random import Random, RandomScorer
-from polypref.learners.retrieval_judge import RetrievalJudge, RetrievalJudgeScorer
-from polypref.learners.reward_factors import FactorsScorer, RewardFactors
-from polypref.learners.saved import encoder_for
-from polypref.learners.vpl import VPL, VPLScorer
+from polypref.learners.pretrained import Pretrained
+from polypref.learners.protocol import Adapts, Learner, Scorer, Scores, Uncertain, by_kind, margins
+from polypref.learners.random import Random
+from polypref.learners.retrieval_judge import RetrievalJudge
+from polypref.learners.reward_factors import RewardFactors
+from polypref.learners.vpl import VPL
 
 LEARNERS: dict[str, Learner] = {
     "random": Random(),
@@ -71,29 +68,8 @@ WITH_MODEL: dict[str, Callable[..., Learner]] = {
 }
 """Learners that need a model, by the part of their name before the colon; called with the part behind it."""
 
-SCORERS: dict[str, type[Scorer]] = {
-    scorer.kind: scorer
-    for scorer in (
-        RandomScorer,
-        LengthScorer,
-        LinearScorer,
-        PopulationScorer,
-        PersonalizedScorer,
-        LowRankScorer,
-        HierarchicalScorer,
-        FactorsScorer,
-        ConditionalScorer,
-        PretrainedScorer,
-        RetrievalJudgeScorer,
-        IdealPointScorer,
-        HeadsScorer,
-        MetaLowRankScorer,
-        NeighboursScorer,
-        DplScorer,
-        VPLScorer,
-        GPOScorer,
-    )
-}
+SCORERS: dict[str, type[Scorer]] = by_kind([*LEARNERS.values(), *ROUTES.values(), *WITH_MODEL.values()])
+"""The classes of what these learners fit, by kind, as their ``fit`` declares them."""
 
 __all__ = [
     "LEARNERS",
@@ -106,9 +82,7 @@ __all__ = [
     "Scores",
     "Uncertain",
     "learner",
-    "load",
     "margins",
-    "save",
 ]
 
 
@@ -141,24 +115,3 @@ def _settings(text: str) -> tuple[str, dict[str, Any]]:
         except ValueError:
             settings[key] = value
     return text, settings
-
-
-def save(scorer: Scorer, path: Path | str) -> None:
-    """Write a scorer to the folder ``path``: settings as JSON, arrays as safetensors."""
-    config, arrays = scorer.state()
-    artifact.save(path, "scorer", {"scorer": scorer.kind, **config}, arrays)
-
-
-def load(path: Path | str, encoder: Encoder | str | None = None) -> Scorer:
-    """Read back a scorer; it answers exactly as the saved one did, given the same encoder.
-
-    ``encoder`` is one, or its name; a scorer that ``polypref fit`` saved knows it. Raises ArtifactError when ``path``
-    holds no scorer, or one of a kind that this version does not know, SettingsError when the encoder is not known or
-    gives other features than those the scorer was fitted on.
-    """
-    encoder = encoder_for(Path(path), encoder)
-    config, arrays = artifact.load(path, "scorer")
-    kind = config.pop("scorer")
-    if kind not in SCORERS:
-        raise ArtifactError(f"{path} holds a scorer of kind {kind!r}; this version knows {', '.join(sorted(SCORERS))}.")
-    return SCORERS[kind].from_state(config, arrays, encoder)

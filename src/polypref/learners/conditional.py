@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -31,10 +31,12 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import BoolArray, Comparisons, IntArray, Responses, Users, concat
 from polypref.features.protocol import Encoder
-from polypref.learners import validation
-from polypref.learners.linear import PopulationScorer
+from polypref.learners import linear, validation
+from polypref.learners.linear import LAYOUT, PopulationScorer
 from polypref.learners.pooled import Pooled
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.provenance import recorded
+from polypref.schema import Ids, Layout
 
 GENERIC = ""  # nobody's id
 
@@ -50,6 +52,7 @@ class Conditional:
     directions: int | None = None
     """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
+    @recorded
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> ConditionalScorer:
@@ -110,6 +113,14 @@ def addressed(
     return pool, place_Q.astype(np.int32)
 
 
+class Fields(TypedDict):
+    """Settings that a saved scorer has."""
+
+    users: Ids
+    prompt_characters: int
+    inner: linear.Fields
+
+
 @dataclass(frozen=True, eq=False)
 class ConditionalScorer:
     """The shared reward on texts that begin with an id; only those of ``users`` were trained on."""
@@ -119,6 +130,7 @@ class ConditionalScorer:
     prompt_characters: int
 
     kind: ClassVar[str] = "conditional"
+    layout: ClassVar[Layout] = replace(LAYOUT, fields=Fields, sizes={"U": "inner.users"})
     serves: ClassVar[Serves] = "seen_users"
 
     @property
@@ -136,6 +148,11 @@ class ConditionalScorer:
         pool, place_Q = addressed(responses, ids, user_Q % len(ids), response_Q, self.prompt_characters)
         value_Q = self.inner.score(pool, pl.repeat("", len(pool), eager=True)).value_Q[place_Q]
         return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns texts into its features."""
+        return self.inner.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -34,7 +34,9 @@ from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.protocol import POPULATION, Scores, Serves
+from polypref.learners.provenance import recorded
 from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
+from polypref.schema import Arrays, Layout, Selection, floats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +69,7 @@ class Dpl:
     directions: int | None = None
     """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
+    @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> DplScorer:
         """See ``learners.protocol.Learner``. ``selection`` has ``r2`` and, with five users, ``r2_low``, ``r2_high``."""
         fits = resampled(self, train, encoder, seed, valid)
@@ -208,6 +211,20 @@ def _wins(one_BCS: Tensor, other_BCS: Tensor) -> Tensor:
     return (one_BCS * below_BCS).sum(dim=1)
 
 
+class Fields(TypedDict):
+    """Settings that a saved scorer has."""
+
+    form: Literal["mean-variance", "categorical"]
+    unit: float
+    selection: Selection
+
+
+def _arrays(config: Mapping[str, Any]) -> Arrays:
+    if config["form"] == "mean-variance":
+        return {"heads.mean_KS": floats("K"), "heads.spread_KS": floats("K"), **Inputs.layout()}
+    return {"heads.atom_KCS": floats("K", ATOMS), "heads.atom_CS": floats(ATOMS), **Inputs.layout()}
+
+
 @dataclass(frozen=True, eq=False)
 class DplScorer:
     """The mean of each text's reward, the same for everyone; ``moments`` has its spread too.
@@ -222,6 +239,9 @@ class DplScorer:
     selection: Mapping[str, float | str]
 
     kind: ClassVar[str] = "dpl"
+    layout: ClassVar[Layout] = Layout(
+        Fields, _arrays, rule=lambda config, _: None if config["unit"] > 0 else "the unit is not above 0"
+    )
     serves: ClassVar[Serves] = "population"
 
     def moments(self, responses: Responses) -> tuple[Floats, Floats]:
@@ -239,6 +259,11 @@ class DplScorer:
         """See ``learners.protocol.Scorer``."""
         x_RK, _, place_Q = self.inputs.used(responses, response_Q)
         return Scores(self._moments(x_RK)[0][place_Q], np.full(len(place_Q), POPULATION, np.int8))
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns texts into its features."""
+        return self.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

@@ -27,15 +27,17 @@ from numpy.typing import NDArray
 from polypref.comparisons import Comparisons, FloatArray, IntArray, KeyArray, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
-from polypref.learners import validation
+from polypref.learners import linear, validation
 from polypref.learners.bradley_terry import ridge
 from polypref.learners.individual import Individual
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
-from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects
+from polypref.learners.linear import LAYOUT, LinearScorer, Newcomer, ResponseEffects
 from polypref.learners.numbering import Numbering
 from polypref.learners.pooled import Pooled
 from polypref.learners.protocol import Serves, margins
+from polypref.learners.provenance import passed_on, recorded
+from polypref.schema import Layout, floats, indices, keys
 
 MOST_PLAYERS = 300
 
@@ -50,6 +52,7 @@ class FewShot:
     """Numbers of comparisons for which a variance is chosen; the nearest one (by ratio) serves others."""
     variances: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
+    @recorded
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> FewShotScorer:
@@ -110,6 +113,20 @@ def _some(few: Comparisons, user_id: str) -> Comparisons:
     return few
 
 
+class FewShotFields(linear.Fields):
+    """Settings that a saved scorer has; ``variance_of`` by numbers of comparisons."""
+
+    from_pooled: bool
+    variance_of: dict[str, float]
+
+
+def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
+    counts = list(config["variance_of"])
+    if not counts or not all(count.isascii() and count.isdecimal() and 0 < len(count) < 10 for count in counts):
+        return f"variance_of is for {counts[:5]} comparisons; expected whole numbers"
+    return None if min(config["variance_of"].values()) > 0 else "a variance is not above 0"
+
+
 @dataclass(frozen=True, eq=False)
 class FewShotScorer(LinearScorer):
     """The pooled reward, and how far a new user's own may go from where it starts."""
@@ -118,8 +135,10 @@ class FewShotScorer(LinearScorer):
     variance_of: Mapping[int, float]
 
     kind: ClassVar[str] = "few-shot"
+    layout: ClassVar[Layout] = LAYOUT.with_more(FewShotFields, {}, rule=_wrong)
     serves: ClassVar[Serves] = "any_user"
 
+    @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> Self:
         """See ``learners.protocol.Adapts``."""
         few = _some(few, user_id)
@@ -132,13 +151,15 @@ class FewShotScorer(LinearScorer):
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""
         config, arrays = super().state()
-        return config | {"from_pooled": self.from_pooled, "variance_of": list(self.variance_of.items())}, arrays
+        variances = {str(count): variance for count, variance in self.variance_of.items()}
+        return config | {"from_pooled": self.from_pooled, "variance_of": variances}, arrays
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
         """See ``learners.protocol.Scorer``."""
         linear = LinearScorer.from_state(config, arrays, encoder)
-        return cls(**vars(linear), from_pooled=config["from_pooled"], variance_of=dict(config["variance_of"]))
+        variance_of = {int(count): variance for count, variance in config["variance_of"].items()}
+        return cls(**vars(linear), from_pooled=config["from_pooled"], variance_of=variance_of)
 
 
 @dataclass(frozen=True)
@@ -148,6 +169,7 @@ class SimilarUser:
     by: Literal["agreement", "accuracy"]
     directions: int | None = None
 
+    @recorded
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> SimilarUserScorer:
@@ -168,6 +190,12 @@ def _votes(rows: Comparisons) -> NDArray[np.float64]:
     return sign_N * (2 * rows.label_N - 1) * rows.weights_N
 
 
+class SimilarUserFields(linear.Fields):
+    """Settings that a saved scorer has."""
+
+    by_agreement: bool
+
+
 @dataclass(frozen=True, eq=False)
 class SimilarUserScorer(LinearScorer):
     """Everybody's individual reward, and ``judged``: keys (ascending) of what was judged, votes, numbers of users."""
@@ -176,8 +204,17 @@ class SimilarUserScorer(LinearScorer):
     judged: tuple[KeyArray, FloatArray, IntArray]
 
     kind: ClassVar[str] = "similar-user"
+    layout: ClassVar[Layout] = LAYOUT.with_more(
+        SimilarUserFields,
+        {
+            "judged.key_M": keys("M", "weakly"),
+            "judged.vote_M": floats("M"),
+            "judged.user_M": indices("M", "U"),
+        },
+    )
     serves: ClassVar[Serves] = "any_user"
 
+    @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> Self:
         """See ``learners.protocol.Adapts``."""
         few = _some(few, user_id)

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -38,11 +38,13 @@ from polypref.learners import validation
 from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training import gpo_network
 from polypref.learners.training.descent import Parameters, Table
 from polypref.learners.training.episodes import Episodes, Judged, Pairs, Sizes, contexts, padded, parts
 from polypref.learners.training.gpo_network import Shape, Tokens
 from polypref.learners.training.rehearsal import Rehearsal, weighing
+from polypref.schema import Array, Arrays, Ids, Layout, Selection, floats
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 SHOWN = (0, 4, 16, 64)  # context sizes at which validation rows are measured
 TARGETS = 256  # responses asked about beside one context
 PORTION = 1 << 15  # tokens at once
+MOST_LAYERS = 1000  # that a saved scorer may have
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class GPO:
         """The transformer's sizes."""
         return Shape(self.width, self.layers, self.heads, self.feed, self.self_edge)
 
+    @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> GPOScorer:
         """See ``learners.protocol.Learner``."""
         train, valid = validation.cut(train, valid, seed)
@@ -278,6 +282,39 @@ def rewards(
     return value_A
 
 
+class Fields(TypedDict):
+    """Settings that a saved scorer has."""
+
+    how: GPO
+    users: Ids
+    selection: Selection
+
+
+def _arrays(config: Mapping[str, Any]) -> Arrays:
+    network = gpo_network.layout(min(config["how"]["layers"], MOST_LAYERS))
+    known = {
+        "count_U": Array(("U",), "int32", below="I+1"),
+        "users": Array(("U",), "int32"),
+        **{name: floats("I", "K", dtype="float32") for name in ("first_IK", "second_IK")},
+        **{name: floats("I", dtype="float32") for name in ("label_I", "weight_I")},
+    }
+    order = ("first_IK", "second_IK", "label_I", "weight_I", "count_U", "users")
+    return {
+        "pooled_K": floats("K"),
+        **{f"known.{name}": known[name] for name in order},
+        **{f"network.{name}": one for name, one in network.items()},
+        **Inputs.layout(),
+    }
+
+
+def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
+    how = config["how"]
+    if how["heads"] < 1 or how["width"] % how["heads"]:
+        return f"{how['width']} numbers cannot be shared by {how['heads']} heads"
+    told, there = int(arrays["known.count_U"].sum()), len(arrays["known.label_I"])
+    return None if told == there else f"the users have {told} judgements together, and {there} are there"
+
+
 @dataclass(frozen=True, eq=False)
 class GPOScorer:
     """Pooled weights, the transformer, and what is ``known`` of the ``users``; strangers have no context."""
@@ -291,6 +328,9 @@ class GPOScorer:
     selection: Mapping[str, float | str]
 
     kind: ClassVar[str] = "gpo"
+    layout: ClassVar[Layout] = Layout(
+        Fields, _arrays, sizes={"U": "users", "M": "how.width", "F": "how.feed"}, rule=_wrong
+    )
     serves: ClassVar[Serves] = "any_user"
 
     def score(
@@ -309,6 +349,7 @@ class GPOScorer:
         value_A += (x_RK @ self.pooled_K)[place_A]
         return Scores(value_A[at_Q], np.where(found_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
 
+    @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> GPOScorer:
         """A new scorer that knows ``user_id`` by the comparisons in ``few``, whoever they name; nobody else moves.
 
@@ -329,6 +370,11 @@ class GPOScorer:
         import torch
 
         return {name: torch.from_numpy(value) for name, value in self.network.items()}
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns texts into its features."""
+        return self.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

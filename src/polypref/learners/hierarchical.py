@@ -28,14 +28,16 @@ from numpy.typing import NDArray
 from polypref.comparisons import Comparisons, FloatArray, KeyArray, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
-from polypref.learners import validation
+from polypref.learners import linear, validation
 from polypref.learners.bradley_terry import mixed, newton, single
 from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.bradley_terry.variances import Estimate, carried, estimate
 from polypref.learners.inputs import Inputs
-from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects, no_users
+from polypref.learners.linear import LAYOUT, LinearScorer, Newcomer, ResponseEffects, no_users
 from polypref.learners.numbering import Numbering
 from polypref.learners.protocol import Serves
+from polypref.learners.provenance import passed_on, recorded
+from polypref.schema import Layout, floats, keys
 
 Factors = tuple[float, float, float]
 
@@ -59,6 +61,7 @@ class Hierarchical:
     tune_users: int = 1000
     """And on at most this many users: every one of them costs as much as the cube of the number of inputs."""
 
+    @recorded
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> HierarchicalScorer:
@@ -148,6 +151,14 @@ def _warm(task: mixed.Problem, effects: mixed.Effects) -> mixed.Effects:
     return replace(mixed.start(task), w_K=effects.w_K)
 
 
+class Fields(linear.Fields):
+    """Settings that a saved scorer has."""
+
+    shared: float
+    personal: float
+    likeness: float
+
+
 @dataclass(frozen=True, eq=False)
 class HierarchicalScorer(LinearScorer):
     """A linear scorer with a posterior: ``covariance_UKK`` of each user's weights; ``prior`` of all effects.
@@ -161,6 +172,18 @@ class HierarchicalScorer(LinearScorer):
     strangers: Newcomer | None = None
 
     kind: ClassVar[str] = "hierarchical"
+    layout: ClassVar[Layout] = LAYOUT.with_more(
+        Fields,
+        {
+            "prior.population_K": floats("K"),
+            "prior.spread_KK": floats("K", "K"),
+            "strangers.weights_K": floats("K"),
+            "strangers.key_R": keys("S"),
+            "strangers.shared_R": floats("S"),
+            "covariance_UKK": floats("U", "K", "K", dtype="float32"),
+        },
+        may_lack=("strangers.",),
+    )
     serves: ClassVar[Serves] = "any_user"
 
     def for_strangers(self, x_RK: FloatArray, shared_R: FloatArray, keys_R: KeyArray) -> FloatArray:
@@ -198,6 +221,7 @@ class HierarchicalScorer(LinearScorer):
         variance_N += own_2N[:n] + own_2N[n:] - 2 * alike_N * np.sqrt(own_2N[:n] * own_2N[n:])
         return np.sqrt(np.maximum(variance_N, 0.0))
 
+    @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> HierarchicalScorer:
         """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves."""
         if not len(few):
@@ -252,6 +276,7 @@ class HierarchicalScorer(LinearScorer):
         mean_N = x_NK @ mean_K + shared_R[one_N] - shared_R[other_N]
         return x_NK, mean_N, covariance_KK.astype(np.float64), 2 * self.prior.personal * (1 - alike_N)
 
+    @passed_on
     def forget(self, user_id: str) -> Self:
         """See ``learners.protocol.Forgets``."""
         return replace(super().forget(user_id), covariance_UKK=self.covariance_UKK[self.but(user_id)])

@@ -20,6 +20,7 @@ from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, ResponseEffects
 from polypref.learners.protocol import margins
+from polypref.learners.provenance import recorded
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Individual:
     variances: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0)
     """Prior variances of a weight (the inverse of a ridge penalty) to try on validation rows."""
 
+    @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> LinearScorer:
         """See ``learners.protocol.Learner``."""
         train, valid = validation.cut(train, valid, seed)

@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, FloatArray, IntArray, Responses
+from polypref.errors import SettingsError
 from polypref.features.protocol import Encoder
+from polypref.schema import Array, Arrays, floats
 
 FEWEST, EACH = 64, 4
 
@@ -71,6 +73,11 @@ class Inputs:
     def __call__(self, responses: Responses) -> NDArray[np.float64]:
         """Inputs ``x_RK`` of every response in the pool."""
         features_RD = self.encoder.encode(responses)
+        if features_RD.shape[1] != len(self.center_D):
+            raise SettingsError(
+                f"encoder {self.encoder.name} gives {features_RD.shape[1]} features and the fit had "
+                f"{len(self.center_D)}; give the encoder that it was fitted with."
+            )
         x_RK = np.empty((len(responses), self.size))
         x_RK[:, :-2] = (features_RD - self.center_D.astype(np.float32)) @ self.directions_DK.astype(np.float32)
         x_RK[:, -2:] = (length_features(responses) - self.length_center) / self.length_scale
@@ -94,6 +101,17 @@ class Inputs:
             "inputs.length_center": self.length_center,
             "inputs.length_scale": self.length_scale,
         }
+
+    @staticmethod
+    def layout(prefix: str = "", features: str = "D", size: str = "K") -> Arrays:
+        """What ``arrays`` gives, with ``size`` inputs of ``features`` features."""
+        found = {
+            "center_D": floats(features),
+            "directions_DK": floats(features, f"{size}-2"),
+            "length_center": floats(2),
+            "length_scale": Array((2,), positive=True),
+        }
+        return {f"{prefix}inputs.{name}": one for name, one in found.items()}
 
     @classmethod
     def from_arrays(cls, encoder: Encoder, arrays: Mapping[str, NDArray]) -> Self:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,8 @@ from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.protocol import POPULATION, Scores, Serves, margins
+from polypref.learners.provenance import recorded
+from polypref.schema import Layout, Selection
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Length:
     ridge: float = 1.0
     """Penalty on the weight; keeps it finite when length explains everything."""
 
+    @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> LengthScorer:
         """See ``learners.protocol.Learner``."""
         train, valid = validation.cut(train, valid, seed)
@@ -49,6 +52,13 @@ class Length:
         return LengthScorer(float(brentq(slope, -bound, bound)), {})  # type: ignore[arg-type]
 
 
+class Fields(TypedDict):
+    """Settings that a saved scorer has."""
+
+    weight: float
+    selection: Selection
+
+
 @dataclass(frozen=True, eq=False)
 class LengthScorer:
     """Reward = ``weight`` * log(1 + characters)."""
@@ -57,6 +67,7 @@ class LengthScorer:
     selection: Mapping[str, float | str]
 
     kind: ClassVar[str] = "length"
+    layout: ClassVar[Layout] = Layout(Fields)
     serves: ClassVar[Serves] = "population"
 
     def score(

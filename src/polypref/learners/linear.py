@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -20,6 +20,8 @@ from polypref.comparisons import FloatArray, IntArray, KeyArray, Responses, User
 from polypref.features.protocol import Encoder
 from polypref.learners.inputs import Inputs
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.provenance import passed_on
+from polypref.schema import Ids, Layout, Selection, floats, indices, keys
 
 CHUNK = 1 << 16
 
@@ -103,6 +105,37 @@ class Newcomer:
     covariance_KK: FloatArray | None = None
 
 
+class Fields(TypedDict):
+    """Settings that a saved linear scorer has; scorers derived from it add theirs."""
+
+    users: Ids
+    selection: Selection
+
+
+def _disordered(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
+    user_E, response_E = arrays["effects.user_E"].astype(np.int64), arrays["effects.response_E"].astype(np.int64)
+    code_E = user_E * max(len(arrays["effects.key_R"]), 1) + response_E
+    return None if (np.diff(code_E) > 0).all() else "the effects are not in the order of users and responses"
+
+
+LAYOUT = Layout(
+    Fields,
+    {
+        "population_K": floats("K"),
+        "weights_UK": floats("U", "K"),
+        "effects.key_R": keys("R"),
+        "effects.shared_R": floats("R"),
+        "effects.user_E": indices("E", "U"),
+        "effects.response_E": indices("E", "R"),
+        "effects.own_E": floats("E"),
+        "effects.variance_E": floats("E"),
+        **Inputs.layout(),
+    },
+    sizes={"U": "users"},
+    rule=_disordered,
+)
+
+
 @dataclass(frozen=True, eq=False)
 class LinearScorer:
     """Rewards linear in ``inputs``: ``weights_UK`` of the known ``users``, ``population_K`` for strangers.
@@ -119,6 +152,7 @@ class LinearScorer:
     newcomers: Mapping[str, Newcomer] = field(default_factory=dict, kw_only=True)
 
     kind: ClassVar[str] = "linear"
+    layout: ClassVar[Layout] = LAYOUT
     serves: ClassVar[Serves] = "seen_users"
 
     def score(
@@ -172,6 +206,7 @@ class LinearScorer:
         """The same scorer, and what is known of one user more, or anew."""
         return replace(self, newcomers={**self.newcomers, user_id: newcomer})
 
+    @passed_on
     def forget(self, user_id: str) -> Self:
         """See ``learners.protocol.Forgets``. Texts of which nothing is left but their key go as well."""
         kept_U = self.but(user_id)
@@ -200,6 +235,11 @@ class LinearScorer:
             effects=self.effects.with_users(kept_U, [one.effects for one in self.newcomers.values()]),
             newcomers={},
         )
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns texts into its features."""
+        return self.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

@@ -28,13 +28,15 @@ from scipy.special import expit, softmax
 from polypref.comparisons import Comparisons, Responses, concat
 from polypref.errors import NotEnoughData, not_converged
 from polypref.features.protocol import Encoder
-from polypref.learners import validation
+from polypref.learners import linear, validation
 from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
-from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects
+from polypref.learners.linear import LAYOUT, LinearScorer, Newcomer, ResponseEffects
 from polypref.learners.protocol import Serves
+from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training.descent import Batch, Descent, Model, Parameters, Table, Trial, of_rows
+from polypref.schema import Layout, floats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +65,7 @@ class LowRank:
     directions: int | None = None
     """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
+    @recorded
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> LowRankScorer:
@@ -154,6 +157,12 @@ class _Mixture:
         return rows.loss(margin_B) + squares / (2.0 * self.weight)
 
 
+class Fields(linear.Fields):
+    """Settings that a saved scorer has."""
+
+    user_penalty: float
+
+
 @dataclass(frozen=True, eq=False)
 class LowRankScorer(LinearScorer):
     """A linear scorer that keeps its basis for new users; ``mixture_C`` is the mean of the known users' mixtures."""
@@ -163,8 +172,10 @@ class LowRankScorer(LinearScorer):
     user_penalty: float
 
     kind: ClassVar[str] = "low-rank"
+    layout: ClassVar[Layout] = LAYOUT.with_more(Fields, {"basis_KC": floats("K", "C"), "mixture_C": floats("C")})
     serves: ClassVar[Serves] = "any_user"
 
+    @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> LowRankScorer:
         """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
 

@@ -30,13 +30,15 @@ from scipy.special import expit, softmax
 
 from polypref.comparisons import Comparisons, Responses, concat
 from polypref.features.protocol import Encoder
-from polypref.learners import validation
+from polypref.learners import linear, validation
 from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
-from polypref.learners.linear import LinearScorer, Newcomer, ResponseEffects
+from polypref.learners.linear import LAYOUT, LinearScorer, Newcomer, ResponseEffects
 from polypref.learners.low_rank import better
 from polypref.learners.protocol import Serves
+from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training.descent import Batch, Descent, Parameters, Table, Trial
+from polypref.schema import Layout, floats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +70,7 @@ class MetaLowRank:
     directions: int | None = None
     """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
+    @recorded
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> MetaLowRankScorer:
@@ -252,6 +255,20 @@ class Step:
         return score_C
 
 
+class Fields(linear.Fields):
+    """Settings that a saved scorer has."""
+
+    step: Step
+
+
+MOST_STEPS = 10_000  # of learning a new user that a saved scorer may ask for
+
+
+def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
+    times, half = config["step"]["times"], config["step"]["half"]
+    return None if 0 <= times <= MOST_STEPS and half > 0 else f"{times} steps, half as long at {half} judgements"
+
+
 @dataclass(frozen=True, eq=False)
 class MetaLowRankScorer(LinearScorer):
     """A linear scorer that keeps its basis, the start of scores and the step for new users."""
@@ -261,8 +278,12 @@ class MetaLowRankScorer(LinearScorer):
     step: Step
 
     kind: ClassVar[str] = "meta-low-rank"
+    layout: ClassVar[Layout] = LAYOUT.with_more(
+        Fields, {"basis_KC": floats("K", "C"), "start_C": floats("C")}, rule=_wrong
+    )
     serves: ClassVar[Serves] = "any_user"
 
+    @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> MetaLowRankScorer:
         """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves."""
         x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -35,6 +35,8 @@ from polypref.learners import prompts, validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.numbering import Numbering
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.provenance import passed_on, recorded
+from polypref.schema import Array, Arrays, Ids, Layout, Selection, floats, indices
 
 Floats = NDArray[np.float32]
 BLOCK = 1 << 22  # similarities at once
@@ -57,6 +59,7 @@ class NearestNeighbours:
     prompt_directions: int = 64
     """Principal directions of the prompts to use."""
 
+    @recorded
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> NeighboursScorer:
@@ -209,6 +212,36 @@ class Memory:
         return found
 
 
+class Fields(TypedDict):
+    """Settings that a saved scorer has."""
+
+    neighbours: int
+    scale: float
+    remembered: int
+    users: Ids
+    newcomers: Ids
+    selection: Selection
+
+
+def _arrays(config: Mapping[str, Any]) -> Arrays:
+    found: dict[str, Array] = {}
+    owners = {"own": "U+1", "everyone": 2} | {f"new{at}": 2 for at in range(len(config["newcomers"]))}
+    for name, starts in owners.items():
+        texts, pairs = f"T_{name}", f"M_{name}"
+        one = {"text_TK": floats(texts, "K", dtype="float32"), "asked_TJ": floats(texts, "J", dtype="float32")}
+        one |= {"vote_M": floats(pairs), "weight_M": floats(pairs)}
+        one |= {"one_M": indices(pairs, texts), "other_M": indices(pairs, texts)}
+        one["start_U"] = Array((starts,), "int64", span=pairs)
+        found |= {f"{name}.{key}": array for key, array in one.items()}
+    return found | Inputs.layout("inputs.") | Inputs.layout("prompts.", size="J")
+
+
+def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
+    if config["neighbours"] < 1 or config["remembered"] < 1:
+        return "neighbours and remembered must be 1 or more"
+    return None
+
+
 @dataclass(frozen=True, eq=False)
 class NeighboursScorer:
     """What is remembered of each of ``users`` (``own``) and of everybody (``everyone``, its one owner).
@@ -227,6 +260,7 @@ class NeighboursScorer:
     newcomers: Mapping[str, Memory] = field(default_factory=dict)
 
     kind: ClassVar[str] = "nearest-neighbours"
+    layout: ClassVar[Layout] = Layout(Fields, _arrays, sizes={"U": "users"}, rule=_wrong)
     serves: ClassVar[Serves] = "any_user"
 
     def score(
@@ -264,10 +298,16 @@ class NeighboursScorer:
             return self.own, user
         return list(self.newcomers.values())[user - len(self.users)], 0
 
+    @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> NeighboursScorer:
         """A new scorer that remembers the comparisons in ``few`` as ``user_id``'s; nobody else's answers move."""
         memory = Memory.of(self.space, few, self.remembered, np.zeros(len(few), np.int32))
         return replace(self, newcomers={**self.newcomers, user_id: memory})
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns texts into its features."""
+        return self.space.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

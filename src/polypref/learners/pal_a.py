@@ -32,7 +32,9 @@ from polypref.learners import prototypes, validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import CHUNK
 from polypref.learners.prototypes import ITEM_MAP, LEAST, Floats, MixtureScorer
+from polypref.learners.provenance import recorded
 from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
+from polypref.schema import Layout, floats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +65,7 @@ class PalA:
     directions: int = 64
     """Principal directions of the encoder's space to use: the map's cost is their square."""
 
+    @recorded
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> IdealPointScorer:
@@ -146,6 +149,12 @@ def _ideal(ideal: Ideal, point_CK: Any, mixture_VC: Any, mapped: Callable[[Any],
     return mapped(mixed_VK) if ideal == "f(Pw)" else mixed_VK
 
 
+class Fields(prototypes.Fields):
+    """Settings that a saved scorer has."""
+
+    ideal: Ideal
+
+
 @dataclass(frozen=True, eq=False)
 class IdealPointScorer(MixtureScorer):
     """A reward falls with the distance from the ideal point."""
@@ -153,6 +162,7 @@ class IdealPointScorer(MixtureScorer):
     ideal: Ideal = "Pw"
 
     kind: ClassVar[str] = "pal-a"
+    layout: ClassVar[Layout] = prototypes.LAYOUT.with_more(Fields, {"network.point_CK": floats("C", "K")})
 
     def _mapped(self, x_XK: Floats) -> Floats:
         return prototypes.map_items(self.network, x_XK, prototypes.gelu)

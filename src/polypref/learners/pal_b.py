@@ -28,7 +28,9 @@ from polypref.features.protocol import Encoder
 from polypref.learners import prompts, prototypes, validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.prototypes import ITEM_MAP, LEAST, Floats, MixtureScorer
+from polypref.learners.provenance import recorded
 from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
+from polypref.schema import Layout, floats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +64,7 @@ class PalB:
     prompt_directions: int = 16
     """Principal directions of the prompts to use."""
 
+    @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> HeadsScorer:
         """See ``learners.protocol.Learner``."""
         train, valid = validation.cut(train, valid, seed)
@@ -161,6 +164,18 @@ class HeadsScorer(MixtureScorer):
     prompts: Inputs
 
     kind: ClassVar[str] = "pal-b"
+    layout: ClassVar[Layout] = prototypes.LAYOUT.with_more(
+        prototypes.Fields,
+        {
+            "network.first_CJH": floats("C", "J", "H"),
+            "network.first_C1H": floats("C", 1, "H"),
+            "network.second_CHH": floats("C", "H", "H"),
+            "network.second_C1H": floats("C", 1, "H"),
+            "network.last_CHK": floats("C", "H", "K"),
+            "network.last_C1K": floats("C", 1, "K"),
+            **Inputs.layout("prompts.", size="J"),
+        },
+    )
 
     def rewards(self, pool: Responses, x_RK: Floats, mixture_VC: Floats, user_Q: IntArray, place_Q: IntArray) -> Floats:
         """See ``MixtureScorer``."""

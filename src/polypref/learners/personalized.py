@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -40,7 +40,9 @@ from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.linear import CHUNK
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
+from polypref.schema import Ids, Layout, Selection, floats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +71,7 @@ class Personalized:
     directions: int | None = None
     """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
+    @recorded
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> PersonalizedScorer:
@@ -182,6 +185,15 @@ def _margins(now: Parameters, texts: tuple[Tensor, Tensor], shift_BH: Tensor) ->
     return one[:, -1] - other[:, -1] + hidden_BH @ now["v_H"]
 
 
+class Fields(TypedDict):
+    """Settings that a saved scorer has."""
+
+    users: Ids
+    selection: Selection
+    user_penalty: float
+    alpha: float
+
+
 @dataclass(frozen=True, eq=False)
 class PersonalizedScorer:
     """The shared reward, ``vectors_UE`` of the known ``users``, ``generic_E`` for strangers.
@@ -200,6 +212,21 @@ class PersonalizedScorer:
     alpha: float
 
     kind: ClassVar[str] = "personalized"
+    layout: ClassVar[Layout] = Layout(
+        Fields,
+        {
+            "w_K": floats("K"),
+            "v_H": floats("H"),
+            "a_KH": floats("K", "H"),
+            "b_EH": floats("E", "H"),
+            "b_H": floats("H"),
+            "vectors_UE": floats("U", "E"),
+            "generic_E": floats("E"),
+            "clusters_CE": floats("C", "E"),
+            **Inputs.layout(),
+        },
+        sizes={"U": "users"},
+    )
     serves: ClassVar[Serves] = "any_user"
 
     def score(
@@ -217,6 +244,7 @@ class PersonalizedScorer:
             value_Q[rows] += np.tanh(base_RH[place_Q[rows]] + shift_VH[user_Q[rows]]) @ self.network["v_H"]
         return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
 
+    @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> PersonalizedScorer:
         """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
 
@@ -257,6 +285,11 @@ class PersonalizedScorer:
 
         own_E = minimize(value, np.zeros(len(outer_EH)), jac=True, method="L-BFGS-B").x
         return softmax(own_E) @ self.clusters_CE if mixed else self.generic_E + own_E
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns texts into its features."""
+        return self.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

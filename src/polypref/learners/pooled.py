@@ -24,6 +24,7 @@ from polypref.learners.bradley_terry.panel import Panel, scorer_margins
 from polypref.learners.bradley_terry.variances import Estimate, estimate
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import PopulationScorer, no_users
+from polypref.learners.provenance import recorded
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Pooled:
     directions: int | None = None
     """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
+    @recorded
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> PopulationScorer:

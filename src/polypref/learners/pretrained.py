@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -27,7 +27,9 @@ from polypref.features.protocol import Encoder
 from polypref.judges.ask import LanguageModel, ask, language_model
 from polypref.learners import validation
 from polypref.learners.protocol import POPULATION, Scores, Serves, margins
+from polypref.learners.provenance import recorded
 from polypref.learners.questions import Approval
+from polypref.schema import Layout, Selection
 
 ANSWERS = ("Yes", "No")
 
@@ -59,6 +61,7 @@ class Pretrained:
         label = self._label  # first: what is wrong with the model is told in its words
         return f"{self._reads.identity} label={label} sign={self.sign}"
 
+    @recorded
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> PretrainedScorer:
@@ -113,6 +116,14 @@ class Pretrained:
         return Scores(value_R, np.full(len(responses), POPULATION, np.int8), unanswered_R)
 
 
+class Fields(TypedDict):
+    """Settings that a saved scorer has."""
+
+    settings: Pretrained
+    identity: str
+    selection: Selection
+
+
 @dataclass(frozen=True, eq=False)
 class PretrainedScorer:
     """The model's own scores; ``identity`` names the content of the model that was fitted."""
@@ -122,6 +133,7 @@ class PretrainedScorer:
     selection: Mapping[str, float | str]
 
     kind: ClassVar[str] = "pretrained"
+    layout: ClassVar[Layout] = Layout(Fields)
     serves: ClassVar[Serves] = "population"
 
     def score(

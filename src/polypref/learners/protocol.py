@@ -6,7 +6,8 @@ user; only their differences mean anything. Every score says who answered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray, Responses
 from polypref.features.protocol import Encoder
+from polypref.schema import Layout
 
 Serves = Literal["population", "seen_users", "any_user"]
 
@@ -45,11 +47,14 @@ class Scorer(Protocol):
     """Immutable result of a fit.
 
     ``serves``    whom it can answer personally: nobody ("population"), users seen in training, or anybody (``adapt``).
+    ``kind``      its name in an artifact; ``layout`` what ``state`` gives, checked before ``from_state`` reads it.
+    ``encoder``   a property or field of those that read text with an encoder, and of no others.
     ``selection`` what validation rows chose: setting -> value; ``valid_log_loss``, ``valid_accuracy`` where measured.
     """
 
     serves: ClassVar[Serves]
     kind: ClassVar[str]
+    layout: ClassVar[Layout]
 
     @property
     def selection(self) -> Mapping[str, float | str]: ...
@@ -72,7 +77,11 @@ class Scorer(Protocol):
 
 
 class Learner(Protocol):
-    """A frozen dataclass of JSON-able settings, one file per method."""
+    """A frozen dataclass of JSON-able settings, one file per method.
+
+    ``fit`` is annotated with the class of the scorer that it returns (``scorer_class``), and stands under
+    ``provenance.recorded``.
+    """
 
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> Scorer:
         """Turn comparisons into a scorer.
@@ -142,6 +151,20 @@ class ReadsModel(Protocol):
     def identity(self) -> str:
         """Names everything that decides the model's answers, as an encoder's does. Raises EncoderError without it."""
         ...
+
+
+def scorer_class(learner: Any) -> type[Scorer]:
+    """The class that a learner, or a class of learners, declares to fit: what its ``fit`` is annotated to return."""
+    fit = (learner if isinstance(learner, type) else type(learner)).fit
+    name = fit.__annotations__["return"]
+    found = getattr(sys.modules[fit.__module__], name) if isinstance(name, str) else name
+    assert isinstance(found, type) and hasattr(found, "from_state"), f"{fit.__qualname__} -> {name} is no scorer"
+    return found
+
+
+def by_kind(learners: Iterable[Any]) -> dict[str, type[Scorer]]:
+    """The classes of the scorers that ``learners`` declare, by kind."""
+    return {found.kind: found for found in map(scorer_class, learners)}
 
 
 def margins(scorer: Scorer, comparisons: Comparisons) -> Scores:

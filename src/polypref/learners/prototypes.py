@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,9 @@ from polypref.features.protocol import Encoder
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.provenance import passed_on
 from polypref.learners.training.descent import Batch, Descent, Model, Trial
+from polypref.schema import Ids, Layout, Selection, floats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +33,28 @@ Floats = NDArray[np.float64]
 ITEM_MAP = ("in_KK", "in_K", "mid_KK", "mid_K", "out_KK")
 OTHER_START = 7919  # from one start's seed to the next
 LEAST = 1e-6  # added to squared lengths, whose roots have no slope at zero
+
+
+class Fields(TypedDict):
+    """Settings that both forms save."""
+
+    users: Ids
+    user_penalty: float
+    selection: Selection
+
+
+LAYOUT = Layout(
+    Fields,
+    {
+        "mixture_UC": floats("U", "C"),
+        "mixture_C": floats("C"),
+        **{f"network.{name}_KK": floats("K", "K") for name in ("in", "mid", "out")},
+        **{f"network.{name}_K": floats("K") for name in ("in", "mid")},
+        "network.sharpness": floats(1),
+        **Inputs.layout(),
+    },
+    sizes={"U": "users"},
+)
 
 
 # --- the map of items: the residual network of the paper, two hidden layers as wide as its input
@@ -115,6 +139,7 @@ class MixtureScorer(ABC):
     selection: Mapping[str, float | str]
 
     kind: ClassVar[str]
+    layout: ClassVar[Layout]
     serves: ClassVar[Serves] = "any_user"
 
     @abstractmethod
@@ -135,6 +160,7 @@ class MixtureScorer(ABC):
         value_Q = self.rewards(pool, x_RK, mixture_VC, user_Q, place_Q)
         return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
 
+    @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> Self:
         """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
 
@@ -158,6 +184,11 @@ class MixtureScorer(ABC):
     def sides(self, few: Comparisons) -> tuple[Floats, Responses, IntArray]:
         """Inputs of the texts judged in ``few``, those texts, and the number of each side's, chosen first, (2N,)."""
         return self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns texts into its features."""
+        return self.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

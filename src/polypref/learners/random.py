@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -14,16 +14,26 @@ from polypref.comparisons import Comparisons, IntArray, Responses
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.protocol import POPULATION, Scores, Serves, margins
+from polypref.learners.provenance import recorded
+from polypref.schema import Layout, Selection
 
 
 @dataclass(frozen=True)
 class Random:
     """A random reward per text: right half of the time, whoever judges."""
 
+    @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> RandomScorer:
         """See ``learners.protocol.Learner``; learns nothing."""
         _, valid = validation.cut(train, valid, seed)
         return RandomScorer(seed, validation.measure(margins(RandomScorer(seed, {}), valid).value_Q, valid))
+
+
+class Fields(TypedDict):
+    """Settings that a saved scorer has."""
+
+    seed: int
+    selection: Selection
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +44,7 @@ class RandomScorer:
     selection: Mapping[str, float | str]
 
     kind: ClassVar[str] = "random"
+    layout: ClassVar[Layout] = Layout(Fields)
     serves: ClassVar[Serves] = "population"
 
     def score(

@@ -11,18 +11,57 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray, Responses, Users
+from polypref.errors import ArtifactError
 from polypref.features.protocol import Encoder
 from polypref.learners.numbering import Numbering
+from polypref.schema import Array, Ids, conform, indices, parse
 
 PORTION = 1 << 22  # similarities held at once
 STEPS = 1e5  # similarities closer than one step are equal, so that rounding decides nothing
+
+
+class Fields(TypedDict):
+    """Settings that a saved memory has."""
+
+    users: Ids
+
+
+ARRAYS = {
+    "memory.user_N": Array(("M",), "int32", below="U", rises="weakly"),
+    "memory.chosen_N": indices("M", "R"),
+    "memory.rejected_N": indices("M", "R"),
+    "memory.prompt_R": indices("R", "P"),
+    "memory.chat_P": Array(("P",), "bool"),
+    "memory.texts.bytes": Array(("B",), "uint8"),
+    "memory.texts.ends": Array(("R",), "int64", below="B+1", rises="weakly"),
+    "memory.prompts.bytes": Array(("A",), "uint8"),
+    "memory.prompts.ends": Array(("P",), "int64", below="A+1", rises="weakly"),
+}
+
+
+def wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
+    """What is wrong with a saved memory's texts; None: nothing."""
+    for name in ("texts", "prompts"):
+        content, ends = arrays[f"memory.{name}.bytes"], arrays[f"memory.{name}.ends"]
+        if (int(ends[-1]) if len(ends) else 0) != len(content):
+            return f"the {name} do not end where their bytes do"
+        try:
+            _texts(arrays, name)
+        except UnicodeDecodeError:
+            return f"one of the {name} is no UTF-8 text"
+    for prompt in _texts(arrays, "prompts").filter(pl.Series(arrays["memory.chat_P"], dtype=pl.Boolean)):
+        try:
+            conform(parse(prompt.encode(), "a chat prompt"), list[dict[str, Any]], "a chat prompt")
+        except ArtifactError as error:
+            return str(error).rstrip(".")
+    return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -32,9 +32,12 @@ from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.judges.ask import LanguageModel, ask, language_model
+from polypref.learners import retrieval
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.provenance import recorded
 from polypref.learners.questions import CHARACTERS, Case, Choice, prompt_texts
 from polypref.learners.retrieval import Memory
+from polypref.schema import Layout
 
 LETTERS = ("A", "B")
 
@@ -83,6 +86,7 @@ class RetrievalJudge:
         """See ``learners.protocol.ReadsModel``."""
         return self.language_model.identity
 
+    @recorded
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> RetrievalJudgeScorer:
@@ -91,6 +95,14 @@ class RetrievalJudge:
             raise NotEnoughData("no comparisons to learn from: 0 training rows; lower --min-judgements or add data.")
         whole = train if valid is None else concat(train, valid)
         return RetrievalJudgeScorer(self, self.identity, Memory.of(encoder, whole))
+
+
+class Fields(TypedDict):
+    """Settings that a saved scorer has."""
+
+    settings: RetrievalJudge
+    identity: str
+    memory: retrieval.Fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +114,7 @@ class RetrievalJudgeScorer:
     memory: Memory
 
     kind: ClassVar[str] = "retrieval-judge"
+    layout: ClassVar[Layout] = Layout(Fields, retrieval.ARRAYS, sizes={"U": "memory.users"}, rule=retrieval.wrong)
     serves: ClassVar[Serves] = "seen_users"
 
     @property
@@ -154,6 +167,11 @@ class RetrievalJudgeScorer:
         )
         empty_Q = (len(responses) + responses.prompt_R[response_Q]).astype(np.int32)
         return self.compare(Comparisons(pool, users, users.index(ids), response_Q, empty_Q))
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns texts into its features."""
+        return self.memory.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

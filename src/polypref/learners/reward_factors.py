@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -39,7 +39,9 @@ from polypref.learners.likelihood import surprise
 from polypref.learners.linear import CHUNK
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
 from polypref.learners.prototypes import gelu
+from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
+from polypref.schema import Ids, Layout, Selection, floats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +70,7 @@ class RewardFactors:
     directions: int | None = None
     """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
+    @recorded
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> FactorsScorer:
@@ -141,6 +144,13 @@ class _Network:
         return rows.loss(self.margins(now, rows)) + squares / (2.0 * self.weight)
 
 
+class Fields(TypedDict):
+    """Settings that a saved scorer has."""
+
+    users: Ids
+    selection: Selection
+
+
 @dataclass(frozen=True, eq=False)
 class FactorsScorer:
     """The network and ``weight_UC`` of the known ``users``; strangers get ``mean_C``.
@@ -157,6 +167,21 @@ class FactorsScorer:
     selection: Mapping[str, float | str]
 
     kind: ClassVar[str] = "reward-factors"
+    layout: ClassVar[Layout] = Layout(
+        Fields,
+        {
+            "pooled_K": floats("K"),
+            "weight_UC": floats("U", "C"),
+            "mean_C": floats("C"),
+            "covariance_CC": floats("C", "C"),
+            "a_KH": floats("K", "H"),
+            "b_H": floats("H"),
+            "w_KC": floats("K", "C+1"),
+            "v_HC": floats("H", "C+1"),
+            **Inputs.layout(),
+        },
+        sizes={"U": "users"},
+    )
     serves: ClassVar[Serves] = "any_user"
 
     def score(
@@ -179,6 +204,7 @@ class FactorsScorer:
         found_RC[:, 0] += x_RK @ net["pooled_K"]
         return found_RC
 
+    @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> FactorsScorer:
         """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
 
@@ -205,6 +231,11 @@ class FactorsScorer:
         others, users = self.users.with_last(user_id)
         weight_UC = np.concatenate([self.weight_UC[others], (mean_C + root_CC @ z_C)[None]])
         return replace(self, users=users, weight_UC=weight_UC)
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns texts into its features."""
+        return self.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

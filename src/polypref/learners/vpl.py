@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 import numpy as np
 import polars as pl
@@ -42,10 +42,12 @@ from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import CHUNK
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training import vpl_network
 from polypref.learners.training.descent import Parameters, Table, of_rows
 from polypref.learners.training.episodes import Episodes, Judged, Pairs, Sizes, padded, parts
 from polypref.learners.training.rehearsal import Rehearsal, weighing
+from polypref.schema import Ids, Layout, Selection, floats
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +91,7 @@ class VPL:
     directions: int | None = None
     """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
 
+    @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> VPLScorer:
         """See ``learners.protocol.Learner``."""
         train, valid = validation.cut(train, valid, seed)
@@ -244,6 +247,14 @@ def guidance(told: tuple[Tensor, Tensor], turned: tuple[Tensor, Tensor], told_E1
     return ((0.5 * (1.0 + mean_E) + 0.05 * (1.0 - logvar_E)) * told_E1[:, 0]).mean()
 
 
+class Fields(TypedDict):
+    """Settings that a saved scorer has."""
+
+    how: VPL
+    users: Ids
+    selection: Selection
+
+
 @dataclass(frozen=True, eq=False)
 class VPLScorer:
     """Pooled weights, the networks, and the latents ``z_UZ`` of the known ``users``; z = 0 for strangers."""
@@ -257,6 +268,16 @@ class VPLScorer:
     selection: Mapping[str, float | str]
 
     kind: ClassVar[str] = "vpl"
+    layout: ClassVar[Layout] = Layout(
+        Fields,
+        {
+            "pooled_K": floats("K"),
+            "z_UZ": floats("U", "Z", dtype="float32"),
+            **{f"network.{name}": one for name, one in vpl_network.LAYOUT.items()},
+            **Inputs.layout(),
+        },
+        sizes={"U": "users", "Z": "how.latent", "H": "how.hidden"},
+    )
     serves: ClassVar[Serves] = "any_user"
 
     def score(
@@ -277,6 +298,7 @@ class VPLScorer:
                 value_A[rows] += vpl_network.reward(self._now(), x[place_A[rows]], z_VZ[user_A[rows]]).numpy()
         return Scores(value_A[at_Q], np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
 
+    @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> VPLScorer:
         """A new scorer that reads ``user_id``'s latent off the comparisons in ``few``, whoever they name.
 
@@ -296,6 +318,11 @@ class VPLScorer:
         import torch
 
         return {name: torch.from_numpy(value) for name, value in self.network.items()}
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns texts into its features."""
+        return self.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

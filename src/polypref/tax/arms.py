@@ -23,9 +23,8 @@ from polypref.features.protocol import Encoder
 from polypref.finetune import PREFIX
 from polypref.learners.pretrained import Pretrained, PretrainedScorer
 from polypref.learners.protocol import POPULATION, Scorer
-from polypref.learners.saved import read_facts
+from polypref.scorers import facts, load
 from polypref.scorers import learner as learner_by_name
-from polypref.scorers import load
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -115,8 +114,8 @@ def load_arms(comparisons: Comparisons, scorer: Path, pooled: Path, base: Scorer
     Gains are told only where the folders say that they were fitted on other judgements. Raises ArtifactError for a
     folder without a scorer.
     """
-    fitted_on = [read_facts(folder).get("data") for folder in (scorer, pooled)]
-    unseen = None not in fitted_on and comparisons.content_hash not in fitted_on
+    known = [facts(folder) for folder in (scorer, pooled)]
+    unseen = all(one is not None and comparisons.content_hash not in one.data for one in known)
     note = (
         "the judgements are not those that the saved scorers were fitted on, so gains are measured on all of them; "
         "that no single one was seen before is not known."

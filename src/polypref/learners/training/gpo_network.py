@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from polypref.schema import Arrays, floats
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -27,6 +29,20 @@ class Shape:
     heads: int = 4
     feed: int = 128
     self_edge: bool = False
+
+
+def layout(layers: int) -> Arrays:
+    """Weights and biases by name, for M numbers in a token, F hidden units and K inputs."""
+    sizes: dict[str, tuple[str | int, str | int]] = {"embed.0": ("M", "K+1")}
+    sizes |= {f"embed.{at}": ("M", "M") for at in range(1, 4)}
+    for at in range(layers):
+        sizes |= {f"{at}.attend": ("3M", "M"), f"{at}.out": ("M", "M")}
+        sizes |= {f"{at}.feed.0": ("F", "M"), f"{at}.feed.1": ("M", "F")}
+    sizes |= {"predict.0": ("M", "M"), "predict.1": (2, "M")}
+    found = {f"{name}.weight": floats(*size, dtype="float32") for name, size in sizes.items()}
+    found |= {f"{name}.bias": floats(size[0], dtype="float32") for name, size in sizes.items()}
+    norms = [f"{at}.norm.{which}.{what}" for at in range(layers) for which in (0, 1) for what in ("weight", "bias")]
+    return found | {name: floats("M", dtype="float32") for name in norms}
 
 
 @dataclass(frozen=True, eq=False)

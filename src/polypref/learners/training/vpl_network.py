@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from polypref.schema import floats
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -16,6 +18,18 @@ if TYPE_CHECKING:
 
 SLOPE = 0.2  # of the leaky ReLUs, left of zero
 NOTHING = -1e9  # attention to a place that holds nothing
+
+SIZES = {
+    "pair.0": ("H", "2K"),
+    "pair.1": ("H", "H"),
+    "pair.2": ("Z", "H"),
+    **dict.fromkeys(("query", "key", "value", "mean", "logvar"), ("Z", "Z")),
+    "reward.0": ("H", "K+Z"),
+    "reward.1": ("H", "H"),
+    "reward.2": (1, "H"),
+}
+LAYOUT = {f"{name}.weight": floats(*sizes, dtype="float32") for name, sizes in SIZES.items()}
+LAYOUT |= {f"{name}.bias": floats(sizes[0], dtype="float32") for name, sizes in SIZES.items()}
 
 
 def start(inputs: int, latent: int, hidden: int, generator: torch.Generator) -> Parameters:

@@ -15,10 +15,11 @@ import numpy as np
 from polypref.comparisons import Comparisons, Users
 from polypref.files import temporary
 from polypref.forgetting import bits_apart, forget, residue, shared_change
-from polypref.learners import LEARNERS, load, save
+from polypref.learners import LEARNERS
 from polypref.learners.bradley_terry.ridge import batches, solve
 from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.protocol import Scorer, margins
+from polypref.scorers import load, save
 from polypref.studies.risks.differential_privacy import clipped_mean, dp_mean
 from polypref.studies.risks.privacy import (
     Fit,

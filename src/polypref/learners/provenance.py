@@ -1,0 +1,108 @@
+"""What a scorer was fitted on and with: kept beside it in memory, and saved with it.
+
+``recorded`` stands over a learner's ``fit`` and ``passed_on`` over what makes a scorer from a scorer (``adapt``,
+``forget``), so a scorer knows its data wherever it is saved from: ``polypref fit``, ``polypref.save`` or later still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field, replace
+from functools import wraps
+from importlib.metadata import version
+from typing import Any, Self, TypeVar
+from weakref import WeakKeyDictionary
+
+from polypref.comparisons import Comparisons
+from polypref.features.protocol import Encoder
+from polypref.schema import Json
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What is known of a fit.
+
+    ``learner``   its name, or that of its class; ``settings`` those it was called with.
+    ``data``      content hashes of the comparisons: of all of them, or of the training and the validation rows.
+    ``judgements``, ``users``  how many were learnt from; ``split`` by which rule validation rows were cut.
+    ``read``      what the files held: rows and judgements; empty where no files were read.
+    ``adapted``   who was learnt after the fit, and from how many comparisons.
+    """
+
+    learner: str
+    settings: dict[str, Json]
+    encoder: str
+    encoder_identity: str
+    data: list[str]
+    judgements: int
+    users: int
+    seed: int
+    split: str | None = None
+    read: dict[str, int] = field(default_factory=dict)
+    adapted: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in ("polypref", "numpy")})
+
+    @classmethod
+    def of(cls, learner: Any, train: Comparisons, valid: Comparisons | None, encoder: Encoder, seed: int) -> Self:
+        """What a call of ``learner.fit`` says."""
+        parts = [train] if valid is None else [train, valid]
+        return cls(
+            type(learner).__name__,
+            asdict(learner),
+            encoder.name,
+            encoder.identity,
+            [part.content_hash for part in parts],
+            sum(map(len, parts)),
+            len(train.users),
+            seed,
+        )
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_KNOWN: WeakKeyDictionary[Any, Fitted] = WeakKeyDictionary()
+_WITHIN: ContextVar[bool] = ContextVar("within a fit", default=False)
+
+
+def fitted_on(scorer: Any) -> Fitted | None:
+    """What is known of the fit that made ``scorer``; None where nothing is."""
+    return _KNOWN.get(scorer)
+
+
+def note(scorer: Any, fitted: Fitted | None) -> None:
+    """Keep what is known of a scorer's fit as long as the scorer lives."""
+    if fitted is not None:
+        _KNOWN[scorer] = fitted
+
+
+def recorded(fit: F) -> F:
+    """A learner's ``fit`` that notes what it was called with; fits within a fit note nothing."""
+
+    @wraps(fit)
+    def noting(self: Any, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> Any:
+        within, token = _WITHIN.get(), _WITHIN.set(True)
+        try:
+            scorer = fit(self, train, encoder=encoder, seed=seed, valid=valid)
+        finally:
+            _WITHIN.reset(token)
+        if not within:
+            note(scorer, Fitted.of(self, train, valid, encoder, seed))
+        return scorer
+
+    return noting  # type: ignore[return-value]
+
+
+def passed_on(method: F) -> F:
+    """A scorer's ``adapt`` or ``forget`` whose result knows what the scorer knows, and whom it learnt or forgot."""
+
+    @wraps(method)
+    def passing_on(self: Any, user_id: str, *few: Comparisons, **named: Comparisons) -> Any:
+        scorer = method(self, user_id, *few, **named)
+        if (known := fitted_on(self)) is not None:
+            others = {name: count for name, count in known.adapted.items() if name != user_id}
+            learnt = dict.fromkeys([user_id], sum(map(len, (*few, *named.values())))) if few or named else {}
+            note(scorer, replace(known, adapted=others | learnt))
+        return scorer
+
+    return passing_on  # type: ignore[return-value]

@@ -1,0 +1,386 @@
+"""What a file from elsewhere must look like before anything is made of it: strict JSON, declared fields and arrays.
+
+A ``Layout`` declares what an artifact holds. Fields are type hints, arrays have sizes in symbols:
+
+    class Fields(TypedDict):
+        users: Ids
+        penalty: float
+
+    LAYOUT = Layout(Fields, {"weights_UK": floats("U", "K"), "mean_K": floats("K")}, sizes={"U": "users"})
+
+A symbol gets its value from ``sizes`` or where it first stands alone, and has it everywhere; "K-2", "2H" and "K+Z" are
+sums of symbols. Everything declared must be there, and nothing else.
+
+Covered: duplicate keys, NaN, infinity, deep nesting, lone surrogates, missing and extra keys, wrong types, sizes that
+do not fit each other, numbers that are not finite, indices out of range. Not covered: whether the numbers are good.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.errors import ArtifactError
+
+DEEPEST = 32  # of nested lists and objects
+MOST_CONTAINERS = 1_000_000
+FEW_CONTAINERS = 200  # however nested, no danger to the parser
+SHOWN = 60  # characters of a wrong value
+
+Ids = Annotated[list[str], "distinct"]
+"""Different texts, none with the character NUL."""
+Selection = dict[str, float | str]
+"""What validation rows chose."""
+Json = Any
+"""Any JSON value."""
+
+
+# --- JSON
+
+
+def parse(raw: bytes, where: str) -> Any:
+    """The JSON value in ``raw``, strictly. Raises ArtifactError, naming ``where``."""
+    try:
+        text = raw.decode("utf-8")
+        _ensure_shallow(text)
+        found = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse, parse_float=_finite)
+        if "\\u" in text:
+            canonical(found).encode("utf-8")  # a lone surrogate can stand there as an escape
+    except UnicodeError:
+        raise ArtifactError(f"{where} is no UTF-8 text; expected JSON that polypref has written.") from None
+    except (ValueError, RecursionError) as error:
+        reason = "a huge number" if "int_max_str" in str(error) else error
+        raise ArtifactError(f"{where} is no JSON that polypref has written: {reason}.") from None
+    return found
+
+
+def canonical(value: Any) -> str:
+    """The one way in which a JSON value is written to be hashed. Raises ValueError for NaN and infinity."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _ensure_shallow(text: str) -> None:
+    if text.count("[") + text.count("{") <= FEW_CONTAINERS:  # a long list of users need not be read twice
+        return
+    depth = count = 0
+    for bracket in re.finditer(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', text, re.DOTALL):
+        kind = bracket[0]
+        if kind in "[{":
+            depth, count = depth + 1, count + 1
+            if depth > DEEPEST or count > MOST_CONTAINERS:
+                raise ValueError(f"more than {DEEPEST} levels" if depth > DEEPEST else "too many lists and objects")
+        elif kind in "]}":
+            depth -= 1
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {_shown(twice)} stands there twice")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+def _finite(digits: str) -> float:
+    if abs(number := float(digits)) == float("inf"):
+        raise ValueError(f"{digits[:SHOWN]} is too large a number")
+    return number
+
+
+# --- fields
+
+
+def conform(value: Any, hint: Any, where: str) -> None:
+    """Raise ArtifactError, naming the place within ``where``, unless a JSON value is what the type hint says.
+
+    Hints: bool, int, float (finite, an int too), str, None, Literal, unions, ``list[T]``, ``tuple[T, ...]`` (a list),
+    ``dict[str, T]``, ``Ids``, TypedDict and dataclasses (objects of exactly these keys), and Any.
+    """
+    origin = get_origin(hint)
+    if hint is Any:
+        return
+    if origin is Annotated:
+        base, rule = get_args(hint)
+        conform(value, base, where)
+        assert rule == "distinct", rule
+        if len(set(value)) < len(value):
+            raise _wrong(where, _repeated(value), "different texts")
+        if odd := next((one for one in value if "\0" in one), None):
+            raise _wrong(where, odd, "texts without the character NUL")
+    elif origin in (Union, UnionType):
+        if not any(_fits(value, one, where) for one in get_args(hint)):
+            raise _wrong(where, value, _named(hint))
+    elif origin is Literal:
+        if not any(value == one and type(value) is type(one) for one in get_args(hint)):
+            raise _wrong(where, value, _named(hint))
+    elif origin in (list, tuple):
+        if not isinstance(value, list):
+            raise _wrong(where, value, "a list")
+        _all_conform(enumerate(value), get_args(hint)[0], where + "[{}]")
+    elif origin is dict:
+        if not isinstance(value, dict):
+            raise _wrong(where, value, "an object")
+        _all_conform(value.items(), get_args(hint)[1], where + ".{}")
+    elif is_typeddict(hint) or is_dataclass(hint):
+        _object_conforms(value, hint, where)
+    elif not _is(value, hint):
+        raise _wrong(where, value, _named(hint))
+
+
+def _all_conform(items: Iterable[tuple[Any, Any]], hint: Any, place: str) -> None:
+    for at, one in items:
+        if not (hint is str and type(one) is str):  # the list of users may be long
+            conform(one, hint, place.format(_shown(at) if isinstance(at, str) else at))
+
+
+def _object_conforms(value: Any, hint: Any, where: str) -> None:
+    hints = _hints(hint)
+    if not isinstance(value, dict):
+        raise _wrong(where, value, "an object")
+    if value.keys() != hints.keys():
+        differ = sorted(value.keys() ^ hints.keys())[0]
+        how = "is missing" if differ in hints else "is not known"
+        raise ArtifactError(f"{where}: the key {_shown(differ)} {how}; expected {', '.join(hints) or 'none'}.")
+    for name, one in hints.items():
+        conform(value[name], one, f"{where}.{name}")
+
+
+@lru_cache(maxsize=256)
+def _hints(hint: Any) -> dict[str, Any]:
+    """What stands under each key: annotations, of a dataclass those of its fields."""
+    hints = get_type_hints(hint, include_extras=True)
+    return {name: hints[name] for name in hint.__dataclass_fields__} if is_dataclass(hint) else hints
+
+
+def _is(value: Any, hint: Any) -> bool:
+    if hint in (None, NoneType):
+        return value is None
+    if hint is float:
+        return type(value) in (int, float) and abs(value) < float("inf") and abs(value) < 2**1000
+    if hint is int:
+        return type(value) is int and abs(value) < 2**63
+    assert hint in (bool, str), hint
+    return type(value) is hint
+
+
+def _fits(value: Any, hint: Any, where: str) -> bool:
+    try:
+        conform(value, hint, where)
+    except ArtifactError:
+        return False
+    return True
+
+
+NAMES = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", NoneType: "null"}
+
+
+def _named(hint: Any) -> str:
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(map(_named, get_args(hint)))
+    if get_origin(hint) is Literal:
+        return " or ".join(json.dumps(one) for one in get_args(hint))
+    return NAMES.get(hint, "an object" if not get_origin(hint) else "a list")
+
+
+def _wrong(where: str, value: Any, expected: str) -> ArtifactError:
+    return ArtifactError(f"{where} is {_shown(value)}; expected {expected}.")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, dict)) and len(value) > 4:
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value):,}"
+    text = json.dumps(value) if type(value) is not int or abs(value) < 2**64 else "a huge number"
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def _repeated(values: list[str]) -> str:
+    seen: set[str] = set()
+    return next(one for one in values if one in seen or seen.add(one))
+
+
+# --- arrays
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array: its ``sizes`` (numbers, symbols, or sums of symbols), its ``dtype`` and what its values may be.
+
+    ``below``   integers from ``least`` on and below this size; None: any.
+    ``rises``   each value is larger than the one before ("strictly"), or at least as large ("weakly").
+    ``span``    weakly rising from 0 to this size: where the parts of something begin.
+    ``finite``  no NaN and no infinity; ``positive``  all above 0.
+    """
+
+    sizes: tuple[str | int, ...]
+    dtype: str = "float64"
+    below: str | int | None = None
+    least: int = 0
+    rises: Literal["strictly", "weakly"] | None = None
+    span: str | None = None
+    finite: bool = True
+    positive: bool = False
+
+
+def floats(*sizes: str | int, dtype: str = "float64") -> Array:
+    """Finite numbers."""
+    return Array(sizes, dtype)
+
+
+def indices(size: str, below: str | int, *, least: int = 0, dtype: str = "int32") -> Array:
+    """Numbers of things, of which there are ``below``."""
+    return Array((size,), dtype, below=below, least=least)
+
+
+def keys(size: str, rises: Literal["strictly", "weakly"] | None = "strictly", dtype: str = "uint64") -> Array:
+    """Content keys in ascending order."""
+    return Array((size,), dtype, rises=rises)
+
+
+Arrays = Mapping[str, Array]
+Numbers = Mapping[str, NDArray]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an artifact holds: ``fields`` (a TypedDict or dataclass), ``arrays``, and how their sizes hang together.
+
+    ``arrays``  by name; a function of the fields, where they decide which there are; None: ``rule`` checks them.
+    ``sizes``   symbol -> place in the fields, as "users" or "how.latent": a list's length, or a number.
+    ``may_lack``  prefixes of arrays that are there together or not at all.
+    ``rule``    what else must hold: a function of fields and arrays that returns what is wrong, or None.
+    """
+
+    fields: Any
+    arrays: Arrays | Callable[[Mapping[str, Any]], Arrays] | None = field(default_factory=dict)
+    sizes: Mapping[str, str] = field(default_factory=dict)
+    may_lack: tuple[str, ...] = ()
+    rule: Rule | None = None
+
+    def check(self, config: Any, arrays: Numbers, where: str) -> None:
+        """Raise ArtifactError, naming the place within ``where``, unless fields and arrays are as declared."""
+        conform(config, self.fields, where)
+        if self.arrays is not None:
+            self._check_arrays(config, arrays, where)
+        if self.rule is not None and (wrong := self.rule(config, arrays)):
+            raise ArtifactError(f"{where}: {wrong}.")
+
+    def _check_arrays(self, config: Mapping[str, Any], arrays: Numbers, where: str) -> None:
+        assert self.arrays is not None
+        declared = self.arrays(config) if callable(self.arrays) else self.arrays
+        for prefix in self.may_lack:
+            if not any(name.startswith(prefix) for name in arrays):
+                declared = {name: one for name, one in declared.items() if not name.startswith(prefix)}
+        if arrays.keys() != declared.keys():
+            differ = sorted(arrays.keys() ^ declared.keys())[0]
+            how = "is missing" if differ in declared else "is not known"
+            raise ArtifactError(f"{where}: the array {_shown(differ)} {how}.")
+        known = {symbol: _size_at(config, place) for symbol, place in self.sizes.items()}
+        for name, one in declared.items():
+            _ensure_shape(arrays[name], one, known, f"{where}: the array {name}")
+        for name, one in declared.items():
+            _ensure_values(arrays[name], one, known, f"{where}: the array {name}")
+
+    def with_more(
+        self,
+        fields: Any,
+        arrays: Arrays,
+        *,
+        sizes: Mapping[str, str] | None = None,
+        may_lack: tuple[str, ...] = (),
+        rule: Rule | None = None,
+    ) -> Layout:
+        """This layout with further arrays; ``fields`` are all of them."""
+        assert isinstance(self.arrays, Mapping)
+        return Layout(
+            fields,
+            {**self.arrays, **arrays},
+            {**self.sizes, **(sizes or {})},
+            (*self.may_lack, *may_lack),
+            _both(self.rule, rule),
+        )
+
+
+Rule = Callable[[Mapping[str, Any], Numbers], "str | None"]
+"""What is wrong with fields and arrays that are as declared; None: nothing."""
+
+
+def _both(one: Rule | None, other: Rule | None) -> Rule | None:
+    if one is None or other is None:
+        return one or other
+    return lambda config, arrays: one(config, arrays) or other(config, arrays)
+
+
+def _size_at(config: Any, place: str) -> int:
+    for name in place.split("."):
+        config = config[name]
+    return config if isinstance(config, int) else len(config)
+
+
+def _ensure_shape(array: NDArray, one: Array, known: dict[str, int], where: str) -> None:
+    if array.dtype != np.dtype(one.dtype):
+        raise ArtifactError(f"{where} has the type {array.dtype}; expected {one.dtype}.")
+    expected = None
+    if array.ndim == len(one.sizes):
+        for size, found in zip(one.sizes, array.shape, strict=True):
+            if isinstance(size, str) and re.fullmatch(r"[A-Za-z]\w*", size) and size not in known:
+                known[size] = found
+        expected = tuple(_value(size, known, found) for size, found in zip(one.sizes, array.shape, strict=True))
+    if array.shape != expected:
+        symbols = ", ".join(map(str, one.sizes))
+        values = "" if expected is None else f", which is {expected} here"
+        raise ArtifactError(f"{where} has the shape {array.shape}; expected ({symbols}){values}.")
+
+
+def _value(size: str | int, known: dict[str, int], found: int) -> int:
+    """The value of a sum of symbols; a symbol not yet known, in a sum by itself, becomes known by ``found``."""
+    if isinstance(size, int):
+        return size
+    total, unknown = 0, None
+    for sign, times, symbol in re.findall(r"([+-]?)(\d*)((?:[A-Za-z]\w*)?)", size):
+        if times or symbol:
+            number = (-1 if sign == "-" else 1) * int(times or 1)
+            if symbol and symbol not in known:
+                assert unknown is None and number == 1, size
+                unknown = symbol
+            else:
+                total += number * (known[symbol] if symbol else 1)
+    if unknown is None:
+        return total
+    known[unknown] = max(found - total, 0)
+    return known[unknown] + total
+
+
+def _ensure_values(array: NDArray, one: Array, known: dict[str, int], where: str) -> None:
+    if not array.size:
+        if one.span is not None:
+            raise ArtifactError(f"{where} is empty; expected where the parts begin, from 0.")
+        return
+    if one.finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ArtifactError(f"{where} holds a number that is not finite.")
+    if one.positive and not (array > 0).all():
+        raise ArtifactError(f"{where} holds {array.min()}; expected numbers above 0.")
+    if one.below is not None:
+        limit = _value(one.below, known, 0)
+        if int(array.min()) < one.least or int(array.max()) >= limit:
+            raise ArtifactError(f"{where} holds {array.min()} to {array.max()}; expected {one.least} to {limit - 1}.")
+    if one.rises is not None:
+        after, before = array[1:], array[:-1]
+        if not (after > before if one.rises == "strictly" else after >= before).all():
+            raise ArtifactError(f"{where} is not in ascending order.")
+    if one.span is not None and (
+        array[0] != 0 or array[-1] != _value(one.span, known, 0) or (array[1:] < array[:-1]).any()
+    ):
+        raise ArtifactError(f"{where} does not rise from 0 to {_value(one.span, known, 0)}.")
