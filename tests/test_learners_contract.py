@@ -60,7 +60,7 @@ def test_every_learner_is_in_the_table():
     assert set(LEARNERS) >= EVERYONE
     found = [(path.stem, name) for path in sorted(FOLDER.glob("*.py")) for name in learners_in(path.read_text())]
     assert len(found) >= 7
-    learners = [*LEARNERS.values(), *(make("model") for make in WITH_MODEL.values())]
+    learners = [*LEARNERS.values(), *ROUTES.values(), *(make("model") for make in WITH_MODEL.values())]
     listed = {(type(learner).__module__.rpartition(".")[2], type(learner).__name__) for learner in learners}
     assert listed == set(found)
 
