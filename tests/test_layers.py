@@ -23,9 +23,9 @@ FLOORS: dict[int, str] = {
     5: "judges runs",
     4: "features profile policy",
     3: "data worlds",
-    2: "artifact stats",
-    1: "files wording http progress comparisons schema",
-    0: "errors",
+    2: "artifact stats http progress",
+    1: "files terminal comparisons schema",
+    0: "errors wording",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 TOP = ("__init__", "__main__")  # the public names and the command stand above everything; nothing imports them

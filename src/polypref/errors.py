@@ -5,9 +5,10 @@ An error names the thing, the value, what was expected and the next step, in one
     line 41 of prefs.jsonl: "user_id" is missing; found: prompt, chosen, rejected. Use --columns to map yours.
 
 To add one: subclass ``PolyprefError`` here when callers need to tell it apart, otherwise raise the nearest class below
-with a message of that shape. ``raise`` is for what a user can cause; ``assert`` for what only we can cause. The command
-line prints the message of a ``PolyprefError`` on one line and exits with its ``exit_code``; any other exception is a
-bug and keeps its traceback.
+with a message of that shape. Keep the arguments of ``__init__`` in ``args``: errors travel between processes by pickle.
+``raise`` is for what a user can cause; ``assert`` for what only we can cause. The command line prints the message of a
+``PolyprefError`` on one line, everything in it visible, and exits with its ``exit_code``; any other exception is a bug
+and keeps its traceback. A message may hold any text from outside: it is escaped where it is printed, not before.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ class MissingExtra(PolyprefError):
     """An optional part of polypref is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs an optional part: pip install 'polypref[{extra}]'")
+        super().__init__(what, extra)  # both are args, which is what pickle gives back to __init__
+        self.what, self.extra = what, extra
+
+    def __str__(self) -> str:
+        return f"{self.what} needs an optional part: pip install 'polypref[{self.extra}]'"
 
 
 class EncoderError(PolyprefError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from polypref.errors import EncoderError, SettingsError
+from polypref.terminal import say
 
 LONGEST_PAUSE_SECONDS = 60.0
 
@@ -63,7 +63,7 @@ class Server:
                 reason = failure.reason
                 if attempt < self.retries:
                     wait = min(max(self.pause * 2**attempt, failure.retry_after), LONGEST_PAUSE_SECONDS)
-                    print(f"{self.address}: {reason}; trying again in {wait:.3g} s", file=sys.stderr, flush=True)  # noqa: T201
+                    say(f"{self.address}: {reason}; trying again in {wait:.3g} s")
                     time.sleep(wait)
         tries = self.retries + 1
         raise EncoderError(f"{self.address} gives no answer in {tries} tries ({reason}); is the server running?")

@@ -1,12 +1,71 @@
-"""Numbers and names as the report prints them. What is missing prints as a dash or "unknown", never as 0."""
+"""Numbers, names and texts as people read them: one rounding, one minus sign, one dash, one way to show the unshowable.
+
+What is missing prints as a dash or "unknown", never as 0. Names and texts come from outside (columns, files, users,
+prompts), so whoever prints one goes through ``visible``: it leaves no character that a terminal obeys, that turns the
+reading direction, or that nobody can see.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 MISSING = "–"
+SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+# Printable for Python, yet empty on the screen: fillers, selectors of no variant, and the tags behind them.
+UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0d\U000e0100-\U000e01ef"
+EMPTY = re.compile(f"[{UNSEEN}]")
+SUSPECT = re.compile(rf"[^\w !-~]|[{UNSEEN}]")
+SPACES = frozenset(" \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000")
+
+
+def visible(text: str, keep: str = "") -> str:
+    """``text`` with every character escaped that does something else than being seen; ``keep`` stays as it is.
+
+    Escaped, as Python writes them (``\\x1b``, ``\\u202e``): controls (C0, C1, line breaks and tabs too), marks of
+    direction and joining, line and paragraph separators, zero-width and filler characters, lone surrogates, private and
+    unassigned code points. Letters, marks and signs of all scripts, emoji and every kind of space stay.
+    """
+    return _replaced(text, _python_escape, keep)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that can be shown: the same value, with what ``visible`` escapes written as JSON escapes."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    return _replaced(text, lambda character: json.dumps(character)[1:-1], "\n")
+
+
+def _replaced(text: str, escape: Callable[[str], str], keep: str) -> str:
+    if text.isprintable() and not EMPTY.search(text):
+        return text
+    return SUSPECT.sub(lambda found: found[0] if _seen(found[0]) or found[0] in keep else escape(found[0]), text)
+
+
+def _seen(character: str) -> bool:
+    return character in SPACES or (character.isprintable() and not EMPTY.match(character))
+
+
+def _python_escape(character: str) -> str:
+    code = ord(character)
+    return SHORT.get(character) or (
+        f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    )
+
+
+def shown(value: object, width: int = 60) -> str:
+    """A value as it is quoted in a message: in quotes, on one line, cut when long, all of it visible."""
+    text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+    return f'"{visible(text[:width])}..."' if len(text) > width else f'"{visible(text)}"'
+
+
+def shortened(text: str, most: int = 2000) -> str:
+    """``text`` without its middle where it is longer than ``most``: the end says what to do next."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} ... ({len(text) - most:,} characters) ... {text[len(text) - most // 2 :]}"
 
 
 def finite(value: Any) -> float | None:
@@ -61,11 +120,9 @@ def plain(key: str) -> str:
     return key.replace("_", " ")
 
 
-def count(n: Any, noun: str) -> str:
-    """``1 user``, ``124 users``, ``an unknown number of users``."""
-    if finite(n) is None:
-        return f"an unknown number of {noun}s"
-    return f"{number(int(n))} {noun}{'' if n == 1 else 's'}"
+def counted(n: Any, things: str) -> str:
+    """``1 user``, ``2,000 users``, ``an unknown number of users``, from a regular plural such as "users"."""
+    return f"an unknown number of {things}" if finite(n) is None else f"{number(int(n))} {units(n, things)}"
 
 
 def units(n: Any, plural: str) -> str:

@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from polypref.comparisons import BoolArray, IntArray, Responses, from_columns
 from polypref.data.benchmarks import Suite, read_suite
 from polypref.data.files.sources import expand, open_source
-from polypref.data.linting.problems import Tally, counted, shown
+from polypref.data.linting.problems import Tally
 from polypref.data.rows import values
 from polypref.errors import InputError, SettingsError
+from polypref.wording import counted, shown
 
 Floats = NDArray[np.float64]
 ROLES = ("response", "unsafe", "prompt", "slate", "category")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from polypref.errors import PolyprefError, unknown_name
 from polypref.files import FORBIDDEN, FULL, cannot_write
+from polypref.terminal import block, out, say, visible_warnings
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("polypref.cli.check", "lint preference files: what is wrong with them, and what happens to such rows"),
@@ -46,14 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 2 a user can mend it, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _dispatch(arguments)
+        with visible_warnings():
+            code = _dispatch(arguments)
         if sys.stdout is not None:  # closed by whoever started us: print does nothing then
             sys.stdout.flush()
     except PolyprefError as error:
-        _say(f"error: {' '.join(str(error).split())}")
+        say(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        _say("interrupted; the same command goes on where it was." if arguments[0] in GO_ON else "interrupted.")
+        say("interrupted; the same command goes on where it was." if arguments[0] in GO_ON else "interrupted.")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output left, as `head` does; the flush at exit must not complain again
         _drop_output()
@@ -62,10 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _is_output_broken():
             if error.errno not in (*FULL, *FORBIDDEN):
                 raise
-            _say(f"error: {cannot_write(error.filename or 'a file', error)}")
+            say(f"error: {cannot_write(error.filename or 'a file', error)}")
             return 2
         _drop_output()
-        _say(f"error: cannot write standard output: {error.strerror or error}. Free the space or write elsewhere.")
+        say(f"error: cannot write standard output: {error.strerror or error}. Free the space or write elsewhere.")
         return 2
     return code
 
@@ -86,16 +88,16 @@ def _drop_output() -> None:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments:
-        print(overview(), file=sys.stderr)
+        block(overview(), sys.stderr)
         return 2
     name, *rest = arguments
     if name in ("-h", "--help", "help"):
-        print(overview())
+        block(overview())
         return 0
     if name in ("-V", "--version"):
         from importlib.metadata import version
 
-        print(f"polypref {version('polypref')}")
+        out(f"polypref {version('polypref')}")
         return 0
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
@@ -121,7 +123,3 @@ def overview() -> str:
             "table named like the command: polypref COMMAND --config FILE. A flag wins over the file.",
         )
     )
-
-
-def _say(line: str) -> None:
-    print(f"polypref: {line}", file=sys.stderr)

@@ -11,6 +11,7 @@ import tyro
 
 from polypref.cli.shared import Columns, EncoderName, Files, Ties, cleaned, ensure_files, reading_of
 from polypref.newcomers.settings import NewSettings
+from polypref.terminal import out
 
 if TYPE_CHECKING:
     from polypref.errors import SettingsError
@@ -61,8 +62,8 @@ class Adapt(NewSettings):
         settings = NewSettings(**{f.name: getattr(self, f.name) for f in fields(NewSettings)})
         found = new_users(cleaned(reading_of(self)), self.learners or None, encode, out=self.out, settings=settings)
         show(found)
-        print(f"results: {self.out / 'new_users.json'}")
-        print(f"done in {time.perf_counter() - started:.0f} s")
+        out(f"results: {self.out / 'new_users.json'}")
+        out(f"done in {time.perf_counter() - started:.0f} s")
         return 0
 
     def _teach(self, folder: Path) -> int:
@@ -85,8 +86,8 @@ class Adapt(NewSettings):
             learnt[user_id] = len(few)
         save(scorer, self.out)
         people, rows = len(learnt), sum(learnt.values())
-        print(f"learnt {people:,} people from {rows:,} comparisons; nobody else's scores move")
-        print(f"saved to {self.out}")
+        out(f"learnt {people:,} people from {rows:,} comparisons; nobody else's scores move")
+        out(f"saved to {self.out}")
         return 0
 
 
@@ -108,17 +109,17 @@ def show(found: NewUsers) -> None:
 
     content = found.content
     data, seeds = content["data"], content["settings"]["seeds"]
-    print(
+    out(
         f"{data['n_comparisons']:,} judgements by {data['n_users']:,} users, split by {content['split']['rule']}; "
         f"{data['new_users_per_seed'][0]} of them are new under each of {seeds} seeds"
     )
     for line in advice(content):
-        print(line)
+        out(line)
     for lines in (table_lines(content), gain_lines(content)):
-        print()
-        print(*markdown(lines), sep="\n")
-    print()
-    print("Accuracy on the new people's test rows; + or -: the gain's 95 % interval leaves out zero.")
+        out()
+        out(*markdown(lines))
+    out()
+    out("Accuracy on the new people's test rows; + or -: the gain's 95 % interval leaves out zero.")
 
 
 def markdown(lines: list[list[str]]) -> list[str]:

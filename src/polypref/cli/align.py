@@ -12,6 +12,7 @@ import tyro
 
 from polypref.cli.shared import Columns, Files, Ties, cleaned, ensure_files, reading_of
 from polypref.files import write
+from polypref.terminal import block, out
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Align:
 
             found = align(comparisons, group_of, task, scorers, self.out, tell)
         write(self.out / "align.html", page(found))
-        print(summary(found))
-        print(f"model: {self.out / 'model'}; report: {self.out / 'align.html'}")
+        block(summary(found))
+        out(f"model: {self.out / 'model'}; report: {self.out / 'align.html'}")
         return 0
 
 

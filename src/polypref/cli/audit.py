@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from tyro.conf import arg
 
 from polypref.cli.shared import Columns, Ties, cleaned, reading_of
 from polypref.files import made, write, write_json
+from polypref.terminal import block, out, say
 
 if TYPE_CHECKING:
     from polypref.bounds.audit import Case
@@ -74,13 +74,13 @@ class Audit:
         started = time.perf_counter()
         made(self.out)
         case, facts = self._case()
-        found = audit(case, lambda what: print(f"polypref: {what}", file=sys.stderr, flush=True))
+        found = audit(case, say)
         facts |= {"seconds": round(time.perf_counter() - started, 1), "versions": {"polypref": version("polypref")}}
         found = {"schema": 1, **found, **facts}
         write(self.out / "audit.html", page(found))
         write_json(self.out / "audit.json", found)
-        print(summary(found))
-        print(f"report: {self.out / 'audit.html'}; rows: {self.out / 'audit.json'}")
+        block(summary(found))
+        out(f"report: {self.out / 'audit.html'}; rows: {self.out / 'audit.json'}")
         return 0 if found["leaks"]["holds"] else FAILED
 
     def _case(self) -> tuple[Case, dict[str, Any]]:

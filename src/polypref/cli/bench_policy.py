@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from polypref.files import write
+from polypref.terminal import block, out
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,6 @@ class BenchPolicy:
         text = markdown(content)
         write(self.out / "policy.md", text)
         write(self.out / "policy.svg", chart(content))
-        print(text)
-        print(f"tables and picture: {', '.join(str(self.out / f'policy.{kind}') for kind in ('md', 'svg', 'json'))}")
+        block(text)
+        out(f"tables and picture: {', '.join(str(self.out / f'policy.{kind}') for kind in ('md', 'svg', 'json'))}")
         return 0

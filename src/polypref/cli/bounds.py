@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from polypref.cli.shared import Columns, EncoderName
+from polypref.terminal import out, out_json, say
 
 if TYPE_CHECKING:
     from polypref.bounds.bounds_file import BoundsFile, Calibrated
@@ -62,14 +61,14 @@ class Bounds:
     def _check(self, file: BoundsFile) -> int:
         from polypref.bounds.bounds_file import load_bounds
 
-        print(f"{self.file}: every tier keeps what those above it set")
+        out(f"{self.file}: every tier keeps what those above it set")
         for name, one in file.settings.items():
-            print(f"  {name} = {one.value!r}, {one}")
+            out(f"  {name} = {one.value!r}, {one}")
         for user, settings in file.users.items():
-            print(f"  for {user}: {', '.join(f'{name} = {one.value!r}, {one}' for name, one in settings.items())}")
+            out(f"  for {user}: {', '.join(f'{name} = {one.value!r}, {one}' for name, one in settings.items())}")
         safety = safety_from(file)
         if not file.calibration.exists():
-            print(f"not calibrated yet: polypref bounds calibrate {self.file} --slates FILE")
+            out(f"not calibrated yet: polypref bounds calibrate {self.file} --slates FILE")
             return 0
         calibrated = load_bounds(self.file, self.pin)
         calibrated.verify(safety)
@@ -86,9 +85,9 @@ class Bounds:
         detector = fit_detector(slates, encoder(self.encoder), self.seed)
         detector.save(file.safety)
         unsafe = int(slates.unsafe_C.sum())
-        print(f"trained on {len(slates.unsafe_C):,} responses, {unsafe:,} of them unsafe, features from {self.encoder}")
-        print(f"tells safe from unsafe with an area under the ROC curve of {detector.auc:.3f} (cross-validated)")
-        print(f"saved to {file.safety}")
+        out(f"trained on {len(slates.unsafe_C):,} responses, {unsafe:,} of them unsafe, features from {self.encoder}")
+        out(f"tells safe from unsafe with an area under the ROC curve of {detector.auc:.3f} (cross-validated)")
+        out(f"saved to {file.safety}")
         return 0
 
     def _calibrate(self, file: BoundsFile) -> int:
@@ -104,13 +103,10 @@ class Bounds:
         value_C = Safety(safety)(slates.responses)[slates.response_C]
         told = ~np.isnan(value_C)
         area = auc(value_C[told], ~slates.unsafe_C[told])
-        print(f"tells safe from unsafe on these slates with an area under the ROC curve of {area:.3f}")
+        out(f"tells safe from unsafe on these slates with an area under the ROC curve of {area:.3f}")
         if area < POOR:
-            print(
-                "polypref: warning: this safety scorer hardly sees what is unsafe; the gate drops much that is safe.",
-                file=sys.stderr,
-            )
-        print(f"written to {file.calibration}")
+            say("warning: this safety scorer hardly sees what is unsafe; the gate drops much that is safe.")
+        out(f"written to {file.calibration}")
         return 0
 
     def _certify(self, file: BoundsFile) -> int:
@@ -133,33 +129,32 @@ class Bounds:
             penalty_R = file.limits.penalty(Safety(safety)(slates.responses))
         margin_I = pairs.margins(scorer.score(slates.responses, strangers(len(penalty_R))).value_Q + penalty_R)
         chosen = cap.choose(margin_I, self.keep)
-        print(f"{len(pairs):,} pairs of a safe and an unsafe response")
-        print(f"the shared reward prefers the safe one in {chosen.shared:.3f} of them")
+        out(f"{len(pairs):,} pairs of a safe and an unsafe response")
+        out(f"the shared reward prefers the safe one in {chosen.shared:.3f} of them")
         if chosen.shared < POOR:
-            print(
-                "polypref: warning: a cap certifies only what the shared reward gets right, and that is little; give "
-                "it a sense of safety first: safety_weight and ample under [organisation], docs/safety.md.",
-                file=sys.stderr,
+            say(
+                "warning: a cap certifies only what the shared reward gets right, and that is little; give it a sense "
+                "of safety first: safety_weight and ample under [organisation], docs/safety.md."
             )
-        print(f"largest cap that certifies {self.keep:.0%} of that for every possible user: {chosen.cap:.6g}")
-        print()
-        print("   cap  certified safety accuracy")
+        out(f"largest cap that certifies {self.keep:.0%} of that for every possible user: {chosen.cap:.6g}")
+        out()
+        out("   cap  certified safety accuracy")
         own = file.limits.cap
         tried = [chosen.cap * times for times in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)]
         for one in sorted([*tried, own] if np.isfinite(own) else tried):
-            print(f"{one:>6.3g}  {cap.certified(margin_I, one):.3f}{'  (this file)' if one == own else ''}")
-        print()
+            out(f"{one:>6.3g}  {cap.certified(margin_I, one):.3f}{'  (this file)' if one == own else ''}")
+        out()
         if isinstance(scorer, Mixes):
             margin_IC = vertices(pairs, scorer, slates, penalty_R)
-            print(
+            out(
                 f"without any cap, everybody whom this scorer can hold (mixtures of its {margin_IC.shape[1]} basis "
                 f"rewards) prefers the safe one in {cap.certified_mixture(margin_IC):.3f}"
             )
         if np.isinf(own):
-            print(f"{self.file} sets no cap, so nothing is certified; set one under [organisation].")
+            out(f"{self.file} sets no cap, so nothing is certified; set one under [organisation].")
         else:
             short = "" if own <= chosen.cap else f": too large, lower it to {chosen.cap:.4g} or less"
-            print(f"{self.file} sets cap = {own:.6g}{short}; a changed file has to be calibrated again.")
+            out(f"{self.file} sets cap = {own:.6g}{short}; a changed file has to be calibrated again.")
         return 0
 
     def _explain(self, file: BoundsFile) -> int:
@@ -177,7 +172,7 @@ class Bounds:
         source = open_source(self.questions)
         for frame in rows_of(source, find_columns(self.questions, source.types, ROLES, parse_columns(self.columns))):
             for row in explained(file, bounded, frame):
-                print(json.dumps(row, ensure_ascii=False))
+                out_json(row)
         return 0
 
 
@@ -196,7 +191,7 @@ def slates_from(path: str | None, part: str, what: str) -> Slates:
         raise SettingsError(f"--part {part}: expected K/N or K-L/N, counted from 1, as in 2/3 or 1-2/4.")
     slates = read_slates(path)
     if (said := slates.note) is not None:
-        print(f"polypref: {path}: {said}", file=sys.stderr)
+        say(f"{path}: {said}")
     return slates if parts == last - first + 1 else part_of(slates, first, last, parts)
 
 
@@ -226,16 +221,16 @@ def _folder(scorer: Path | None, what: str) -> Path:
 def _show(calibrated: Calibrated) -> None:
     target = calibrated.file.target
     how = "on average over calibrations" if target.delta is None else f"with probability {1 - target.delta:.6g}"
-    print(f"something unsafe passes in at most {target.alpha:.6g} of slates, for all users at once, {how}:")
+    out(f"something unsafe passes in at most {target.alpha:.6g} of slates, for all users at once, {how}:")
     for name, one in calibrated.thresholds.items():
         kept = "" if one.safe_kept is None else f"; {one.safe_kept:.1%} of safe responses pass"
         seen = f"{one.slates:,} slates, {one.unsafe:,} with something unsafe, {one.lost} lost"
         left = f"nothing is left of {one.abstains:.1%}"
-        print(f"  {name or 'everything'}: safety score {one.value:.4f} or more; on {seen}{kept}, {left}")
+        out(f"  {name or 'everything'}: safety score {one.value:.4f} or more; on {seen}{kept}, {left}")
     limits = calibrated.file.limits
-    print(f"holds for slates of at most {calibrated.largest} candidates; larger ones are refused")
+    out(f"holds for slates of at most {calibrated.largest} candidates; larger ones are refused")
     if calibrated.largest < limits.most_candidates < float("inf"):
-        print(f"  so most_candidates = {limits.most_candidates:.0f} has no effect; label larger slates to offer more")
+        out(f"  so most_candidates = {limits.most_candidates:.0f} has no effect; label larger slates to offer more")
     if limits.floor > min(one.value for one in calibrated.thresholds.values()):
-        print(f"  floor = {limits.floor:.6g} asks for more than the gate, and decides")
-    print(f"policy hash: {calibrated.policy_hash}")
+        out(f"  floor = {limits.floor:.6g} asks for more than the gate, and decides")
+    out(f"policy hash: {calibrated.policy_hash}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polypref.cli.shared import Columns, Files, Ties
 from polypref.errors import NotEnoughData
+from polypref.terminal import framed, interactive, out, out_json, tabbed
 
 if TYPE_CHECKING:
     from polypref.data.linting.lint import Lint
@@ -44,7 +43,7 @@ class Check:
         found = lint(reading, min_judgements=self.min_judgements)
         summary = summarise(reading, found)
         if self.json:
-            print(json.dumps(summary, ensure_ascii=False, indent=1))
+            out_json(summary, indent=1)
         else:
             show(summary, reading)
         if found.dropped_N.all():
@@ -91,47 +90,33 @@ def summarise(reading: Reading, found: Lint) -> dict[str, Any]:
 
 def show(summary: dict[str, Any], reading: Reading) -> None:
     """Print the summary: a table on a terminal, tab-separated lines otherwise."""
-    from polypref.data.linting.problems import counted
+    from polypref.wording import counted
 
     sizes = ", ".join(counted(summary[name], name) for name in ("judgements", "users", "prompts", "responses", "ties"))
-    print(f"{', '.join(summary['files'])}: {counted(summary['rows_read'], 'rows')}; {sizes}")
+    out(f"{', '.join(summary['files'])}: {counted(summary['rows_read'], 'rows')}; {sizes}")
     for layout in reading.layouts:
-        print(f"columns: {layout}")
+        out(f"columns: {layout}")
     for rule in summary["rules"]:
-        print(f"read as: {rule}")
+        out(f"read as: {rule}")
     for line in remarks(reading):
-        print(line)
-    if sys.stdout.isatty():
-        _print_table(summary["findings"])
+        out(line)
+    cells = [_cells(finding) for finding in summary["findings"]]
+    if interactive():
+        titles = ("finding", "how many", "rows are", "what it is, and one example")
+        framed(titles, [(name, share, action, f"{text}\n{one}".rstrip()) for name, share, action, text, one in cells])
     else:
-        for finding in summary["findings"]:
-            print("\t".join(_cells(finding)))
+        for line in cells:
+            tabbed(line)
     rows, unreadable = summary["rows_read"], summary["rows_unreadable"]
     if summary["made_from"]:
         made = f"made from {rows - unreadable:,} of {counted(rows, 'rows')}"
-        print(f"{summary['kept']:,} of {counted(summary['judgements'], 'judgements')}, {made}, are used.")
+        out(f"{summary['kept']:,} of {counted(summary['judgements'], 'judgements')}, {made}, are used.")
     else:
-        print(f"{summary['kept']:,} of {counted(rows, 'rows')} are used.")
+        out(f"{summary['kept']:,} of {counted(rows, 'rows')} are used.")
 
 
 def _cells(finding: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    from polypref.data.linting.problems import counted
+    from polypref.wording import counted
 
     share = f"{finding['count']:,} of {counted(finding['total'], finding['unit'])}"
     return finding["name"], share, finding["action"], finding["text"], finding["example"]
-
-
-def _print_table(findings: list[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for header in ("finding", "how many", "rows are", "what it is, and one example"):
-        table.add_column(header, overflow="fold")
-    for finding in findings:
-        name, share, action, text, example = _cells(finding)
-        # Text, not markup: what users wrote may look like markup.
-        table.add_row(Text(name), Text(share), Text(action), Text(f"{text}\n{example}".rstrip()))
-    Console().print(table)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from polypref.cli.shared import Columns, EncoderName, Files, Ties, ensure_files, reading_of
 from polypref.evaluation.settings import Settings
+from polypref.terminal import framed, interactive, out, tabbed
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from polypref.evaluation.results import Results
 
 COLUMNS = (
@@ -72,9 +71,9 @@ class Compare(Settings):
         page = write(self.out, results.content, results.users)
         show(results, [(f.name, f.count, f.unit) for f in found.findings if f.action == "dropped"])
         for line in remarks(reading):
-            print(line)
-        print(f"report: {page}")
-        print(f"done in {time.perf_counter() - started:.0f} s")
+            out(line)
+        out(f"report: {page}")
+        out(f"done in {time.perf_counter() - started:.0f} s")
         return 0
 
 
@@ -95,29 +94,28 @@ def command_line(command: Compare) -> str:
 
 def show(results: Results, dropped: list[tuple[str, int, str]]) -> None:
     """Print the verdict, what was compared and the table: a table on a terminal, tab-separated lines otherwise."""
-    from rich.console import Console
-
-    from polypref.data.linting.problems import counted
+    from polypref.wording import counted
 
     content = results.content
     data, split = content["data"], content["split"]
-    print(content["verdict"]["text"])
-    print(
+    out(content["verdict"]["text"])
+    out(
         f"{counted(data['n_comparisons'], 'judgements')} by {counted(data['n_users'], 'users')}, features from "
         f"{content['encoder']['name']}, split by {split['rule']}: {split['why']}"
     )
     for name, count, unit in dropped:
-        print(f"dropped: {counted(count, unit)} ({name})")
+        out(f"dropped: {counted(count, unit)} ({name})")
     if data["users_left_out"]:
-        print(
+        out(
             f"left out: {counted(data['users_left_out'], 'users')} with fewer than {data['min_judgements']} judgements "
             f"({counted(data['comparisons_left_out'], 'judgements')})"
         )
-    lines, console = table_lines(content), Console(highlight=False)
-    if console.is_terminal:
-        console.print(_table(lines))
+    titles, *rows = table_lines(content)
+    if interactive():
+        framed(titles, rows, right=True)
     else:
-        print(*("\t".join(line) for line in lines), sep="\n")
+        for line in (titles, *rows):
+            tabbed(line)
 
 
 def table_lines(content: dict[str, Any]) -> list[list[str]]:
@@ -147,16 +145,3 @@ def table_lines(content: dict[str, Any]) -> list[list[str]]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _table(lines: list[list[str]]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for number, header in enumerate(lines[0]):
-        table.add_column(header, justify="left" if number == 0 else "right", overflow="fold")
-    for line in lines[1:]:
-        table.add_row(*map(Text, line))
-    return table

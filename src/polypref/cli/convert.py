@@ -11,6 +11,7 @@ from tyro.conf import arg
 
 from polypref.cli.shared import refuse_suffix, refuse_to_replace
 from polypref.files import write_table
+from polypref.terminal import out
 
 if TYPE_CHECKING:
     from polypref.data.published import Adapter, Converted
@@ -91,10 +92,10 @@ class Convert:
         return cls(**given)
 
 
-def _tell(found: Converted, out: Path) -> None:
+def _tell(found: Converted, path: Path) -> None:
     users = found.table["user_id"].n_unique()
-    print(f"{found.title}: {found.table.height:,} judgements of {users:,} people, written to {out}")
+    out(f"{found.title}: {found.table.height:,} judgements of {users:,} people, written to {path}")
     for reason, count in found.left_out.items():
-        print(f"left out: {count:,} ({reason})")
+        out(f"left out: {count:,} ({reason})")
     for remark in found.remarks:
-        print(f"note: {remark}")
+        out(f"note: {remark}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from polypref.cli.shared import Columns, EncoderName, Files, Ties, cleaned, ensure_files, reading_of
+from polypref.terminal import out, say
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Fit:
         """Read, drop what the linter drops, fit, save."""
         from polypref.artifact import ensure_replaceable
         from polypref.cli.check import remarks
-        from polypref.data.linting.problems import counted
         from polypref.data.split import choose_rule
         from polypref.features import encoder
         from polypref.learners.provenance import fitted_on
         from polypref.scorers import ENOUGH_VALID, KIND, cut, ensure_fittable, learner, save
+        from polypref.wording import counted
 
         ensure_files(self, "fit FILE --out DIR")
         ensure_replaceable(self.out, KIND)
@@ -55,17 +55,17 @@ class Fit:
         read = {"judgements": len(reading.comparisons), "rows": reading.rows_read}
         save(scorer, self.out, replace(fitted, learner=self.learner, data=data, split=rule, read=read))
         judged, rows = counted(len(reading.comparisons), "judgements"), counted(reading.rows_read, "rows")
-        print(
+        out(
             f"{self.learner} on {len(train) + len(valid):,} of {judged} by {counted(len(comparisons.users), 'users')} "
             f"({rows} read), features from {self.encoder}"
         )
-        print(f"hyper-parameters chosen on {len(valid):,} of them, cut by {rule}: {why}")
+        out(f"hyper-parameters chosen on {len(valid):,} of them, cut by {rule}: {why}")
         for name, value in scorer.selection.items():
-            print(f"  {name}: {value if isinstance(value, str) else f'{value:.4g}'}")
+            out(f"  {name}: {value if isinstance(value, str) else f'{value:.4g}'}")
         for line in remarks(reading):
-            print(line)
+            out(line)
         if len(valid) < ENOUGH_VALID:
             chose = counted(len(valid), "judgements")
-            print(f"polypref: warning: only {chose} chose the hyper-parameters; do not rely on them.", file=sys.stderr)
-        print(f"saved to {self.out}")
+            say(f"warning: only {chose} chose the hyper-parameters; do not rely on them.")
+        out(f"saved to {self.out}")
         return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from polypref.cli.shared import Columns, EncoderName, Files, Ties, cleaned, ensure_files, reading_of
+from polypref.terminal import out
 
 if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
@@ -58,7 +59,7 @@ class Groups:
         grouping.save(self.out)
         write_table(self.out / LISTED, grouping.listed(comparisons.users.ids))
         _show(grouping, comparisons)
-        print(f"saved to {self.out}")
+        out(f"saved to {self.out}")
         return 0
 
     def _grouping(self, comparisons: Comparisons) -> Grouping:
@@ -73,22 +74,22 @@ class Groups:
 
 def _show(grouping: Grouping, comparisons: Comparisons) -> None:
     """The finding in a sentence, groups with their sizes, and what each number of groups predicted."""
-    from polypref.data.linting.problems import counted
+    from polypref.wording import counted
 
     known = dict.fromkeys([*grouping.names, "unknown"], 0)
     for name in grouping.of(comparisons.users.ids):
         known[name] += 1
     users = len(comparisons.users)
     judged = f"{counted(len(comparisons), 'judgements')} by {counted(users, 'users')}"
-    print(f"{judged}: {grouping.finding()}")
-    print()
+    out(f"{judged}: {grouping.finding()}")
+    out()
     width = max(map(len, known))
-    print(f"{'group'.ljust(width)}  users  share")
+    out(f"{'group'.ljust(width)}  users  share")
     for name, count in known.items():
-        print(f"{name.ljust(width)}  {count:>5,}  {count / max(users, 1):.2f}")
+        out(f"{name.ljust(width)}  {count:>5,}  {count / max(users, 1):.2f}")
     if grouping.tried:
-        print()
-        print("groups  log likelihood of a held-out judgement  gain over one group  standard error")
+        out()
+        out("groups  log likelihood of a held-out judgement  gain over one group  standard error")
         for row in grouping.tried:
-            print(f"{row.groups:>6}  {row.log_likelihood:>39.4f}  {row.gain:>+19.4f}  {row.se:>14.4f}")
-    print()
+            out(f"{row.groups:>6}  {row.log_likelihood:>39.4f}  {row.gain:>+19.4f}  {row.se:>14.4f}")
+    out()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from polypref.cli.shared import Columns, Files, Ties, cleaned, ensure_files, reading_of
+from polypref.terminal import aligned, block, framed, interactive, out, out_json
 
 if TYPE_CHECKING:
     from polypref import profile as profiles
@@ -49,7 +48,7 @@ class Profile:
         name = ", ".join(Path(file).name.split(".")[0] for file in self.files)
         if self.json:
             content = {"files": list(reading.files), "rows_read": reading.rows_read, **result.as_dict()}
-            print(json.dumps(content | {"table2": result.table2(name)}, indent=1, ensure_ascii=False, allow_nan=False))
+            out_json(content | {"table2": result.table2(name)}, indent=1)
         else:
             _show(result, name, left_out)
         return 0
@@ -57,32 +56,20 @@ class Profile:
 
 def _show(result: profiles.Profile, name: str, left_out: int) -> None:
     """Sentences, table and the Table 2 row; a rich table on a terminal, aligned plain lines elsewhere."""
-    from polypref.data.linting.problems import counted
+    from polypref.wording import counted
 
     s = result.sizes
     ties = f" ({s['ties']:,} of them ties)" if s["ties"] else ""
     judged, users = counted(s["judgements"], "judgements"), counted(s["users"], "users")
-    print(f"{name}: {judged}{ties} by {users} on {counted(s['pairs'], 'pairs')} of texts.")
+    out(f"{name}: {judged}{ties} by {users} on {counted(s['pairs'], 'pairs')} of texts.")
     if left_out > 0:
         were = "was" if left_out == 1 else "were"
-        print(f"{counted(left_out, 'rows')} {were} left out; polypref check says which and why.")
-    print()
+        out(f"{counted(left_out, 'rows')} {were} left out; polypref check says which and why.")
+    out()
     for dimension, sentence in result.sentences().items():
-        print(f"{dimension}: {sentence}")
-    print()
+        out(f"{dimension}: {sentence}")
+    out()
     titles, rows = ("dimension", "quantity", "value", "95 % interval or null", "over"), result.rows()
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(*titles)
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
-    else:
-        lines = [titles, *rows]
-        width = [max(len(line[column]) for line in lines) for column in range(len(titles))]
-        for line in lines:
-            print("  ".join(cell.ljust(w) for cell, w in zip(line, width, strict=True)).rstrip())
-    print()
-    print(result.table2(name))
+    (framed if interactive() else aligned)(titles, rows)
+    out()
+    block(result.table2(name))

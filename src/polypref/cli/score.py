@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import tyro
 
+from polypref.wording import json_text
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -95,7 +97,7 @@ def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output) -> None
     for user, prompt, response, value, source in rows:
         row = {"user_id": user, "prompt": prompt, "response": response}
         answer = {"score": round(float(value), 6), "source": SOURCES[source]}
-        lines.append(json.dumps(row | answer, ensure_ascii=False, allow_nan=False) + "\n")
+        lines.append(json_text(row | answer) + "\n")
     output.write("".join(lines))
 
 

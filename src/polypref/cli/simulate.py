@@ -11,6 +11,7 @@ import tyro
 
 from polypref.cli.shared import refuse_suffix, refuse_to_replace
 from polypref.files import write_table
+from polypref.terminal import out
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,6 @@ class Simulate:
         write_table(self.out, table)
         data, group_sizes = world.comparisons, Counter(world.people.group_U)
         size = f"{len(data):,} judgements of {len(data.users):,} users on {len(data.responses) // 2:,} pairs"
-        print(f"{self.world}: {size}, seed {self.seed}, written to {self.out}")
-        print("users in each group: " + ", ".join(f"{group} {n:,}" for group, n in group_sizes.items()))
+        out(f"{self.world}: {size}, seed {self.seed}, written to {self.out}")
+        out("users in each group: " + ", ".join(f"{group} {n:,}" for group, n in group_sizes.items()))
         return 0

@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import arg
 
 from polypref.files import write
+from polypref.terminal import block, out
 
 Folders = Annotated[
     tuple[str, ...],
@@ -52,6 +53,6 @@ class Table:
         }
         for name, text in texts.items():
             write(self.out / name, text)
-        print(texts["tables.md"])
-        print(f"tables: {', '.join(str(self.out / name) for name in texts)}")
+        block(texts["tables.md"])
+        out(f"tables: {', '.join(str(self.out / name) for name in texts)}")
         return 0

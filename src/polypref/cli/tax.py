@@ -11,6 +11,7 @@ import tyro
 
 from polypref.cli.shared import Columns, EncoderName, Ties, cleaned, ensure_files, reading_of
 from polypref.files import made, write, write_json
+from polypref.terminal import block, out
 
 if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
@@ -97,8 +98,8 @@ class Tax:
         found["seconds"] = round(time.perf_counter() - started, 1)
         write(self.out / "tax.html", page(found))
         write_json(self.out / "tax.json", found)
-        print(summary(found))
-        print(f"report: {self.out / 'tax.html'}")
+        block(summary(found))
+        out(f"report: {self.out / 'tax.html'}")
         return 0
 
     def _arms(self, comparisons: Comparisons) -> Arms:

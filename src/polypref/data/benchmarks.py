@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import BoolArray, IntArray, Responses, from_columns
 from polypref.data.files.sources import Source, expand, open_source
-from polypref.data.linting.problems import Tally, short, shown
+from polypref.data.linting.problems import Tally, short
 from polypref.errors import InputError
+from polypref.wording import shown
 
 ROLES: dict[str, tuple[str, ...]] = {  # role -> columns that may play it, the first that is there
     "prompt": ("prompt", "question"),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray
 from polypref.data.files.sources import Source, expand, open_source
-from polypref.data.linting.problems import RowProblem, Tally, shown
+from polypref.data.linting.problems import RowProblem, Tally
 from polypref.data.pool import SPILL_BYTES, KeyTable, Pool
 from polypref.data.rows import chat, convert, values
 from polypref.data.rows.attributes import Attributes
@@ -20,6 +20,7 @@ from polypref.data.rows.convert import pair_ratings
 from polypref.data.rows.formats import canonical
 from polypref.data.rows.layouts import Layout, find_layout
 from polypref.errors import InputError, NotEnoughData, SettingsError
+from polypref.wording import shown
 
 Int8Array = NDArray[np.int8]
 

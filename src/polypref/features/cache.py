@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import KeyArray
 from polypref.errors import CacheError
 from polypref.files import write_json
+from polypref.terminal import say
 
 FORMAT = 1
 GATHER = 2048  # rows copied and checked together: few enough to stay in the processor's cache
@@ -173,7 +174,7 @@ class Store:
             try:
                 lock.acquire(timeout=1)
             except Timeout:
-                print(f"waiting for another process that fills {self.folder}", file=sys.stderr, flush=True)  # noqa: T201
+                say(f"waiting for another process that fills {self.folder}")
                 lock.acquire()
         except OSError as error:
             raise self._cannot("write", error) from error

@@ -8,7 +8,6 @@ which a rotation found by an eigensolver need not be.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from polypref.errors import MissingExtra
 from polypref.features import minilm
 from polypref.features.cache import ELSEWHERE, Features, cache_root
 from polypref.features.fill import TextMode, batches, encode_cached, pairs
+from polypref.terminal import say
 
 if TYPE_CHECKING:
     from model2vec import StaticModel
@@ -90,7 +90,7 @@ def _distil() -> StaticModel:
     from model2vec.distill import distill_from_model
     from model2vec.distill.inference import compute_weights
 
-    print("distilling MiniLM into static token embeddings: once, about a minute", file=sys.stderr, flush=True)  # noqa: T201
+    say("distilling MiniLM into static token embeddings: once, about a minute")
     network, tokenizer = minilm.load.__wrapped__("cpu")  # our own copy, because model2vec changes the network
     with redirect_stderr(StringIO()):  # model2vec draws a progress bar of its own
         model = distill_from_model(

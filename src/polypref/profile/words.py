@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from polypref.data.linting.problems import counted
 from polypref.profile.consistency import Consistency
 from polypref.profile.disagreement import Disagreement
 from polypref.profile.groups import Groups
@@ -12,6 +11,7 @@ from polypref.profile.minorities import Minorities
 from polypref.profile.room import Room
 from polypref.profile.social_choice import SocialChoice
 from polypref.stats.estimate import Estimate, Tested
+from polypref.wording import counted
 
 UNKNOWN = "unknown"
 SURE = 0.05

@@ -60,8 +60,8 @@ def left_out(data: Mapping[str, Any]) -> str:
     """The users who were not compared because they judged too little, in a sentence; empty when there are none."""
     if not data.get("users_left_out"):
         return ""
-    users = words.count(data["users_left_out"], "user")
-    judgements = words.count(data.get("comparisons_left_out"), "judgement")
+    users = words.counted(data["users_left_out"], "users")
+    judgements = words.counted(data.get("comparisons_left_out"), "judgements")
     return f"{users} with fewer than {data.get('min_judgements')} judgements were left out, {judgements} with them."
 
 

@@ -20,6 +20,7 @@ import traceback
 from pathlib import Path
 
 from polypref.errors import PolyprefError
+from polypref.terminal import visible_warnings
 
 
 def failure(error: BaseException) -> dict[str, str]:
@@ -44,7 +45,8 @@ def main(job_file: str) -> None:
     while True:
         cell = cells[asked.get()]
         try:
-            run(job, cell)
+            with visible_warnings():
+                run(job, cell)
             answer = {}
         except Exception as error:
             answer = failure(error)

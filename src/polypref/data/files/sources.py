@@ -13,8 +13,9 @@ import polars as pl
 
 from polypref.data.files.hub import fetch, hub_files
 from polypref.data.files.textfiles import Batch, Csv, JsonLines
-from polypref.data.linting.problems import Tally, shown
+from polypref.data.linting.problems import Tally
 from polypref.errors import InputError
+from polypref.wording import shown
 
 BATCH_ROWS = 250_000
 SUFFIXES = {

@@ -19,8 +19,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.data.linting.problems import Tally, short, shown
+from polypref.data.linting.problems import Tally, short
 from polypref.errors import InputError
+from polypref.wording import shown
 
 BLOCK = 16 << 20
 HEAD_LINES, HEAD_BYTES = 1000, 16 << 20

@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 
 from polypref.comparisons import BoolArray
-from polypref.data.linting.problems import short, shown
+from polypref.data.linting.problems import short
 from polypref.data.read import Reading
+from polypref.wording import shown
 
 Action = Literal["kept", "dropped", "counted"]
 

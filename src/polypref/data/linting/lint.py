@@ -16,9 +16,9 @@ from polypref.comparisons import BoolArray, Comparisons, IntArray
 from polypref.data.linting import bias as lint_bias
 from polypref.data.linting import prompts as lint_prompts
 from polypref.data.linting.findings import Finding, Inspection
-from polypref.data.linting.problems import shown
 from polypref.data.read import Reading
 from polypref.errors import NotEnoughData
+from polypref.wording import shown
 
 FEW = 5  # users with fewer judgements are told of even where none are dropped for it
 

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from polypref.errors import InputError
 
-VISIBLE = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
-
 
 @dataclass(frozen=True)
 class RowProblem:
@@ -68,15 +66,3 @@ class Tally:
 def short(path: str) -> str:
     """The last part of a path, for messages."""
     return path.rstrip("/").rsplit("/", 1)[-1]
-
-
-def counted(n: int, things: str) -> str:
-    """``counted(1, "users")`` is "1 user", ``counted(2000, "users")`` "2,000 users"."""
-    return f"{n:,} {things.removesuffix('s') if n == 1 else things}"
-
-
-def shown(value: object, width: int = 60) -> str:
-    """A value as it is quoted in a message: one line, cut when long, control characters made visible."""
-    text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
-    text = "".join(c if c.isprintable() else VISIBLE.get(c, f"\\x{ord(c):02x}") for c in text[: width + 1])
-    return f'"{text[:width]}..."' if len(text) > width else f'"{text}"'

@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 
 from polypref.data.linting.findings import Inspection
-from polypref.data.linting.problems import shown
 from polypref.data.rows.chat import json_lists, message_text
+from polypref.wording import shown
 
 CLOSING = r"(?s)^(.*?[.?!:\n。？！])\s*([^.?!\n。？！]+[.?!。？！]*)\s*$"
 OPENING = r"(?s)^\s*([^.?!\n。？！]+[.?!\n。？！]+)(.+)$"

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import polars as pl
 
 from polypref.data.files.textfiles import Batch
-from polypref.data.linting.problems import Tally, shown
+from polypref.data.linting.problems import Tally
 from polypref.data.rows.layouts import Layout
+from polypref.wording import shown
 
 Reader = Callable[[pl.Series], tuple[pl.Series, pl.Series]]
 

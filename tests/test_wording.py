@@ -1,0 +1,136 @@
+"""How numbers and texts from outside are shown: one way, everywhere, with nothing in it that a terminal obeys."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import sys
+import unicodedata
+import warnings
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polypref import terminal
+from polypref.wording import json_text, shortened, shown, visible
+
+SOURCE = Path(__file__).parent.parent / "src" / "polypref"
+DANGEROUS = (
+    *map(chr, (*range(0x20), *range(0x7F, 0xA0))),  # C0, DEL, C1
+    *"\u200b\u200c\u200d\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2060\ufeff\u00ad",
+    *"\u2028\u2029\ud800\udcff\ue000\U000f0000\U0010fffd\U000e0041\U000e0101\u034f\u3164\u115f\uffa0\u180e\ufff9\u0378",
+)
+HARMLESS = (
+    "naïve Ünïcode 中文 日本語 العربية हिन्दी ไทย 한국어 ❤️ 😀 – − × “q” \u00a0\u3000 <b> [red] | ` \\ $ & % # _ { } ~ ^"
+)
+
+texts = st.text(st.characters() | st.sampled_from(DANGEROUS), max_size=30)
+
+
+@pytest.mark.parametrize("character", DANGEROUS, ids=lambda c: f"U+{ord(c):04X}")
+def test_what_a_terminal_obeys_or_nobody_sees_is_escaped(character):
+    text = visible(f"a{character}b")
+    assert character not in text and text.isprintable() and text.isascii()
+    assert text[0] == "a" and text[-1] == "b"
+    assert json.loads(json_text({character: character})) == {character: character}
+    assert character not in json_text(character)
+
+
+def test_what_people_read_stays():
+    assert visible(HARMLESS) == HARMLESS
+    assert json.loads(json_text(HARMLESS)) == HARMLESS and "中文" in json_text(HARMLESS)
+
+
+@given(texts)
+def test_any_text_becomes_visible_and_any_json_stays_equal(text):
+    seen = visible(text)
+    assert not any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in seen)
+    assert visible(seen) == seen
+    assert visible(text, keep="\n").count("\n") == text.count("\n")
+    written = json_text([text, {text: 1}], indent=1)
+    assert json.loads(written) == [text, {text: 1}]
+    assert visible(written, keep="\n") == written
+    written.encode()  # also where it holds lone surrogates
+
+
+def test_long_values_are_cut_and_say_how_much():
+    assert (
+        shown("x" * 100, 10) == f'"{"x" * 10}..."' and shown("\x1b[2J") == r'"\x1b[2J"' and shown(b"\xff") == r'"\xff"'
+    )
+    cut = shortened("begin" + "x" * 10_000 + "end", 100)
+    assert cut.startswith("begin") and cut.endswith("end") and "9,908 characters" in cut and len(cut) < 150
+
+
+@given(texts)
+def test_whatever_is_printed_holds_no_control_character(text):
+    for ascii_only in (False, True):
+        code = "ascii" if ascii_only else "utf-8"
+        streams = [io.TextIOWrapper(io.BytesIO(), code, how) for how in ("strict", "backslashreplace")]  # as Python's
+        before = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = streams
+        try:
+            terminal.out(text)
+            terminal.tabbed([text, text])
+            terminal.aligned([text], [[text]])
+            terminal.framed([text], [[text]])
+            terminal.out_json(text)
+            terminal.block(text.replace("\n", ""))
+            terminal.say(text)
+            with terminal.visible_warnings():
+                sys.stderr.write(warnings.formatwarning(UserWarning(text), UserWarning, text, 1, text))
+        finally:
+            sys.stdout, sys.stderr = before
+        out, err = (s.buffer.getvalue().decode() for s in streams if not s.flush())
+        assert visible(out, keep="\n\t") == out and visible(err, keep="\n") == err
+        assert err.count("\n") == 2
+
+
+def test_markup_in_a_name_is_a_name(capsys):
+    name = "[red]Ann[/red] [link=http://evil.example]x[/link] :smile:"
+    terminal.framed(["user"], [[name]])
+    assert name in capsys.readouterr().out
+
+
+def printing(tree: ast.AST) -> set[str]:
+    """What of a module can reach a terminal past ``terminal``."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            found.add("print")
+        if isinstance(node, (ast.ImportFrom, ast.Import)):
+            names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            found |= {"rich"} if any(name.split(".")[0] == "rich" for name in names) else set()
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            dotted = f"{node.value.id}.{node.attr}"
+            found |= {dotted} & {"sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__", "os.write"}
+    return found
+
+
+def test_nobody_prints_but_the_terminal():
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = path.relative_to(SOURCE).as_posix()
+        if ways := printing(ast.parse(path.read_text())) - ALLOWED.get(name, set()):
+            found[name] = ways
+    assert found == {}
+
+
+ALLOWED = {
+    "terminal.py": {"print", "rich", "sys.stdout", "sys.stderr"},
+    "progress.py": {"rich"},  # the bar's columns, on terminal's console
+    "cli/__init__.py": {"sys.stdout", "sys.stderr"},  # flushes, closes
+    "cli/score.py": {"sys.stdout"},  # rows as JSON
+    "runs/worker.py": {"print"},  # JSON to the parent
+    "finetune/tuning.py": {"sys.stderr"},  # isatty
+}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["print('x')", "from rich.console import Console", "import rich", "import sys; sys.stdout.write('x')"],
+)
+def test_a_planted_print_is_seen(line):
+    assert printing(ast.parse(line))
