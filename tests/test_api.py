@@ -66,9 +66,9 @@ class Slow(LengthEncoder):
     """An encoder that tells how far it is after every text, as those that take long do."""
 
     def encode(self, responses):
-        with Progress("encoding with slow", len(responses), float(len(responses))) as progress:
+        with Progress("encoding with slow", len(responses), "texts") as progress:
             for _ in range(len(responses)):
-                progress.advance(1, 1.0)
+                progress.advance(1)
         return super().encode(responses)
 
 

@@ -264,7 +264,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_short_work_shows_nothing(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress("encoding", 10, 100) as shown:
+    with Progress("encoding", 10, "texts", 100.0) as shown:
         clock[0] += 5
         shown.advance(10, 100)
     assert capsys.readouterr() == ("", "")
@@ -273,13 +273,13 @@ def test_short_work_shows_nothing(clock: list[float], capsys: pytest.CaptureFixt
 def test_longer_work_writes_plain_lines_with_the_time_left(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Progress("encoding", 2000, 100.0) as shown:
+    with Progress("encoding", 2000, "texts", 100.0) as shown:
         for _ in range(4):
             clock[0] += 6
             shown.advance(500, 25)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "encoding: 1,000 of 2,000 texts, 83 texts/s, 0:12 left"
-    assert lines[-1] == "encoding: 2,000 of 2,000 texts, done in 0:24"
+    assert lines[0] == "polypref: encoding: 1,000 of 2,000 texts, 83 texts/s, about 0:12 left"
+    assert lines[-1] == "polypref: encoding: 2,000 of 2,000 texts, done in 0:24"
 
 
 def test_a_terminal_gets_a_bar(
@@ -287,7 +287,7 @@ def test_a_terminal_gets_a_bar(
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with Progress("encoding", 2000, 100.0) as shown:
+    with Progress("encoding", 2000, "texts", 100.0) as shown:
         clock[0] += 6
         shown.advance(1000, 50)
         clock[0] += 6

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +23,7 @@ from polypref.comparisons import Responses
 from polypref.errors import EncoderError, SettingsError
 from polypref.features import encoder
 from polypref.features.endpoint import Endpoint
+from polypref.http import Server as Asked
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -225,7 +230,11 @@ def test_a_redirect_is_not_followed(server: Server, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:80", "ftp://x/v1", "http://", "http://user:pw@host/v1", "http://host/v1?key=x"]
+    "url",
+    [
+        *("localhost:80", "ftp://x/v1", "http://", "http://user:pw@host/v1", "http://host/v1?key=x"),
+        *("http://[::1/v1", "http://h:x/v1", "http://h/\x1b[2J", "http://h/\u202e", "http://h /v1"),
+    ],
 )
 def test_addresses_that_cannot_work_are_refused_without_repeating_secrets(url: str) -> None:
     with pytest.raises(SettingsError, match="endpoint") as caught:
@@ -238,3 +247,104 @@ def test_identity_is_the_address_and_the_model() -> None:
     one, other = Endpoint("http://h/v1#m"), Endpoint("http://h/v1#n")
     assert one.identity != other.identity
     assert one.identity == Endpoint("http://h/v1/embeddings#m", batch_size=3, timeout=1).identity
+
+
+def test_a_connection_is_used_again() -> None:
+    """Twenty requests, one connection: a server that speaks HTTP/1.1 counts who connects."""
+    peers = set()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            peers.add(self.client_address)
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+        asked = Asked(f"http://127.0.0.1:{http.server_port}/v1")
+        assert [asked.post({}) for _ in range(20)] == [b"{}"] * 20
+        http.shutdown()
+    assert len(peers) == 1
+
+
+def endless(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
+    with suppress(OSError):
+        while True:
+            connection.sendall(b" " * 65536)
+
+
+def dripping(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    with suppress(OSError):
+        while True:
+            connection.sendall(b" ")
+            time.sleep(0.02)
+
+
+def packed(connection: socket.socket) -> None:
+    content = gzip.compress(bytes(3 << 20))
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(content)}\r\n\r\n"
+    connection.sendall(head.encode() + content)
+
+
+def no_http(connection: socket.socket) -> None:
+    connection.sendall(b"\x1b[2J\xff\xfe no http\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (endless, "answers with more than 1 MiB"),
+        (packed, "answers with more than 1 MiB"),
+        (dripping, "timed out"),
+        (no_http, "gives no answer in 1 tries"),
+    ],
+)
+def test_an_answer_is_bounded_in_size_and_time(answer, said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("polypref.http.LARGEST_ANSWER", 1 << 20)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                answer(connection)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        asked = Asked(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", timeout=0.5, retries=0)
+        started = time.monotonic()
+        with pytest.raises(EncoderError, match=said):
+            asked.post({})
+        assert time.monotonic() - started < 10
+        thread.join(5)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"data": [{"embedding": [1' + b"0" * 500 + b"]}]}"])
+def test_json_that_cannot_be_held_is_malformed(server: Server, content: bytes) -> None:
+    server.planned = [(200, {}, content)]
+    refusal(quick(server), "does not answer in the form of OpenAI's")
+
+
+@pytest.mark.parametrize("asked_for", ["0", "\u00b2", "soon", "-1", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_strange_retry_after_is_no_pause(server: Server, asked_for: str) -> None:
+    server.planned = [(503, {"Retry-After": asked_for}, b"")]
+    quick(server).encode(pool_of(["one"]))
+    assert len(server.bodies) == 2
+
+
+def test_the_key_is_the_callers_alone(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLYPREF_API_KEY", "secret-key-123")
+    Asked(f"{server.url}/embeddings").post({"input": []})
+    keyed = Asked(f"{server.url}/embeddings", key="given")
+    keyed.post({"input": []})
+    assert server.keys == [None, "Bearer given"] and "given" not in repr(keyed)

@@ -17,10 +17,10 @@ import numpy as np
 import psutil
 import pytest
 
+from polypref import progress
 from polypref.cli import main
 from polypref.errors import ArtifactError, CacheError, PolyprefError
-from polypref.evaluation import progress
-from polypref.evaluation.progress import Progress
+from polypref.progress import Progress
 from polypref.report.policy import chart, markdown
 from polypref.studies.policy import bandit
 from polypref.studies.policy import language as policy_language
@@ -101,15 +101,15 @@ def test_when_the_command_is_killed_its_workers_end(tmp_path: Path) -> None:
 def test_the_time_left_knows_which_arms_are_dear(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with Progress("arms", 5, 1, weights={"dear": 90.0, "b": 4.0, "c": 3.0, "d": 3.0}) as shown:
+    with Progress("", 5, "arms", {"dear": 90.0, "b": 4.0, "c": 3.0, "d": 3.0}, stored=1) as shown:
         now[0] = 45.0
         shown.tell("dear", None)
         now[0] = 60.0
         shown.tell("b", None)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "polypref: 5 arms, 1 of them from an earlier run"
-    assert lines[1] == "polypref: 2 of 5 arms, about 5 s left (dear)"
-    assert lines[2] == "polypref: 3 of 5 arms, about 4 s left (b)"
+    assert lines[1] == "polypref: 2 of 5 arms, about 0:05 left (dear)"
+    assert lines[2] == "polypref: 3 of 5 arms, about 0:04 left (b)"
 
 
 def test_longer_runs_are_told_of_the_bandits_alone(ran: Path) -> None:

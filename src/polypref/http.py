@@ -1,8 +1,9 @@
 """A server that is asked in JSON over HTTP: what may pass is tried again, what may not is told in one line.
 
 Covered: busy and failing servers (429, 5xx, timeouts, dropped connections) are asked again after a growing pause, or
-the one that the server asks for; redirects are refused, since they would carry texts and key elsewhere. An API key is
-read from an environment variable when a request is sent; it is never stored, shown or part of an identity.
+the one that the server asks for; redirects are refused, since they would carry texts and key elsewhere; an answer is
+bounded in size and time. An API key goes where the caller of ``Server`` sends it and nowhere else: it is never stored
+or part of an identity, and what a server repeats of it is not shown. Connections are kept and used again.
 """
 
 from __future__ import annotations
@@ -10,23 +11,33 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
-from http.client import HTTPException
-from typing import Any
-from urllib.error import HTTPError, URLError
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from polypref.errors import EncoderError, SettingsError
 from polypref.terminal import say
+from polypref.wording import visible
+
+if TYPE_CHECKING:
+    import httpx
 
 LONGEST_PAUSE_SECONDS = 60.0
+LARGEST_ANSWER = 256 << 20  # bytes, unpacked; 64 texts in 4,096 numbers each take 6 MiB
+LARGEST_REFUSAL = 64 << 10  # of a refusal only the beginning is shown
 
 
 def check_url(url: str, what: str, key_variable: str) -> None:
     """Raises SettingsError unless ``url`` is a plain web address without password, key or query."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket without its other, a port that is none
+        known = False
+    if not known or visible(url) != url or " " in url:
         raise SettingsError(f"{what}: expected an http:// or https:// address behind it, as in {what}:<url>.")
     if parts.username or parts.password or parts.query:
         raise SettingsError(
@@ -35,30 +46,44 @@ def check_url(url: str, what: str, key_variable: str) -> None:
         )
 
 
+def key_from(variable: str) -> str:
+    """The API key that an environment variable holds, "" for none. For addresses that the user gave, and no others."""
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise SettingsError(f"{variable} holds characters that no API key has; set it again.")
+    return key
+
+
+def parsed(content: bytes) -> Any:
+    """An answer's JSON. Raises ValueError, also where it nests deeper than Python can follow."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 @dataclass(frozen=True)
 class Server:
     """One address, and how patiently it is asked.
 
-    ``timeout`` seconds per request; ``retries`` further tries after a failure that may pass; ``pause`` seconds before
-    the first of them, doubling; ``key_variable`` holds the API key: unset means that none is sent.
+    ``timeout``  seconds per request, from connecting to the answer's last byte; ``retries`` further tries after a
+                 failure that may pass; ``pause`` seconds before the first of them, doubling.
+    ``key``      the API key to send; "" for none. ``key_variable`` is where advice says to put one.
     """
 
     address: str
     timeout: float = 60.0
     retries: int = 5
     pause: float = 1.0
+    key: str = field(default="", repr=False)
     key_variable: str = "POLYPREF_API_KEY"
 
     def post(self, body: dict[str, Any]) -> bytes:
         """The answer's content. Raises EncoderError when there is none, in one line."""
-        headers = {"Content-Type": "application/json"}
-        if key := self._key():
-            headers["Authorization"] = f"Bearer {key}"
-        request = Request(self.address, json.dumps(body).encode(), headers)
-        reason = ""
+        content, reason = json.dumps(body).encode(), ""
         for attempt in range(self.retries + 1):
             try:
-                return self._send(request, key)
+                return self._send(content)
             except _MayPass as failure:
                 reason = failure.reason
                 if attempt < self.retries:
@@ -68,31 +93,59 @@ class Server:
         tries = self.retries + 1
         raise EncoderError(f"{self.address} gives no answer in {tries} tries ({reason}); is the server running?")
 
-    def _send(self, request: Request, key: str) -> bytes:
+    def _send(self, content: bytes) -> bytes:
+        import httpx
+
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        until = time.monotonic() + self.timeout
         try:
-            with _OPENER.open(request, timeout=self.timeout) as answer:
-                return answer.read()
-        except HTTPError as error:
-            said = error.read().replace(key.encode(), b"***") if key else error.read()
-            reason = f"HTTP {error.code} {error.reason}: {excerpt(said)}"
-            if error.code != 429 and error.code < 500:
-                raise EncoderError(f"{self.address} refuses the request ({reason}); {self._advice(error)}") from None
-            raise _MayPass(reason, _retry_after(error)) from error
-        except (URLError, HTTPException, OSError) as error:
-            raise _MayPass(str(getattr(error, "reason", error)) or type(error).__name__) from error
+            with _client(os.getpid()).stream(
+                "POST", self.address, content=content, headers=headers, timeout=self.timeout
+            ) as answer:
+                if answer.is_success:
+                    return self._read(answer, until, LARGEST_ANSWER)
+                raise self._refused(answer, self._read(answer, until, LARGEST_REFUSAL, cut=True))
+        except httpx.InvalidURL as error:
+            raise EncoderError(f"{self.address} is no address that can be asked: {error}.") from error
+        except (httpx.HTTPError, OSError) as error:
+            raise _MayPass(self._masked(str(error)) or type(error).__name__) from error
 
-    def _key(self) -> str:
-        key = os.environ.get(self.key_variable, "").strip()
-        if not (key.isascii() and key.isprintable()):
-            raise SettingsError(f"{self.key_variable} holds characters that no API key has; set it again.")
-        return key
+    def _read(self, answer: httpx.Response, until: float, most: int, cut: bool = False) -> bytes:
+        """The content, or its beginning where it may be ``cut``."""
+        parts, size = [], 0
+        for part in answer.iter_bytes():
+            parts.append(part)
+            size += len(part)
+            if size > most:
+                if cut:
+                    break
+                raise EncoderError(
+                    f"{self.address} answers with more than {most >> 20} MiB; is it the right address? "
+                    "If it is, send it fewer texts at a time."
+                )
+            if time.monotonic() > until:
+                raise _MayPass(f"the answer was not complete after {self.timeout:g} s: timed out")
+        return b"".join(parts)
 
-    def _advice(self, error: HTTPError) -> str:
-        if error.code < 400:
-            return f"it redirects to {error.headers.get('Location')}: give that address if you trust it with your key."
-        if error.code in (401, 403):
+    def _refused(self, answer: httpx.Response, said: bytes) -> Exception:
+        code = answer.status_code
+        said = said.replace(self.key.encode(), b"***") if self.key else said  # before it is cut
+        reason = self._masked(f"HTTP {code} {answer.reason_phrase}: {excerpt(said)}")
+        if code == 429 or code >= 500:
+            return _MayPass(reason, _retry_after(answer.headers.get("Retry-After", "")))
+        return EncoderError(f"{self.address} refuses the request ({reason}); {self._advice(answer)}")
+
+    def _masked(self, text: str) -> str:
+        return text.replace(self.key, "***") if self.key else text
+
+    def _advice(self, answer: httpx.Response) -> str:
+        code = answer.status_code
+        if code < 400:
+            target = self._masked(str(answer.headers.get("Location")))
+            return f"it redirects to {target}: give that address if you trust it with your key."
+        if code in (401, 403):
             return f"set the environment variable {self.key_variable} to a valid key."
-        if error.code == 404:
+        if code == 404:
             return "check the address and the model's name, as in http://host:8000/v1#model."
         return "check the model's name behind the # and its length limit."
 
@@ -105,20 +158,24 @@ class _MayPass(Exception):
         self.reason, self.retry_after = reason, retry_after
 
 
-class _NoRedirect(HTTPRedirectHandler):
-    """A redirect would carry texts and key to another server."""
+@cache
+def _client(process: int) -> httpx.Client:
+    """The connections of this process (a forked one must not share its parent's); threads share them."""
+    import httpx
 
-    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
-        return None
-
-
-_OPENER = build_opener(_NoRedirect)
+    return httpx.Client(follow_redirects=False)
 
 
-def _retry_after(error: HTTPError) -> float:
-    """Seconds that the server asks for, 0 when it gives none or a date."""
-    stated = (error.headers.get("Retry-After") or "").strip()
-    return float(stated) if stated.isdigit() else 0.0
+def _retry_after(stated: str) -> float:
+    """Seconds that the server asks for, as a number or a date; 0 when it gives neither."""
+    stated = stated.strip()
+    if stated.isascii() and stated.isdecimal():
+        return min(float(stated), LONGEST_PAUSE_SECONDS)
+    try:
+        at = parsedate_to_datetime(stated)
+    except ValueError:
+        return 0.0
+    return max((at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def excerpt(content: bytes) -> str:

@@ -1,14 +1,21 @@
-"""How far the encoding is: a bar on a terminal, a plain line now and then elsewhere, nothing for short work."""
+"""How far long work is: a bar on a terminal, a plain line now and then elsewhere, nothing for short or quiet work.
+
+One class for everything that is counted: cells, arms, texts, questions, training steps. What is counted may cost
+unequally; the time left goes by the work that is done, which the caller weighs.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
+
+from polypref.terminal import say
+from polypref.wording import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -21,7 +28,7 @@ _SILENT: ContextVar[bool] = ContextVar("silent", default=False)
 
 @contextmanager
 def silent(quiet: bool = True) -> Iterator[None]:
-    """No progress of encoding within, if ``quiet``: for callers who cannot pass that through an encoder."""
+    """No progress within, if ``quiet``: for callers who cannot pass that on, as through an encoder."""
     token = _SILENT.set(quiet or _SILENT.get())
     try:
         yield
@@ -37,61 +44,132 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts texts for the reader and work (about characters) for the estimate; writes to standard error.
+    """Counts ``total`` things, called ``unit``, ``stored`` of which an earlier run has done; writes to standard error.
 
-    Texts are encoded longest first, so an estimate that counted texts would start far too high.
+    ``label``    what is done to them, such as "encoding with minilm"; may be empty.
+    ``weights``  the work that the things to do cost: of all together, or of each by name; None: all alike.
+    ``stored``   None for work that may be short, of which nothing is shown before a moment has passed; a number, 0 too,
+                 for work that is announced at once.
+    ``quiet``    show nothing but failures.
     """
 
-    def __init__(self, label: str, texts: int, work: float, unit: str = "texts") -> None:
-        self._label, self._texts, self._work, self._unit = label, texts, work, unit
-        self._done_texts, self._done_work = 0, 0.0
-        self._exit = ExitStack()
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        unit: str,
+        weights: float | Mapping[Any, float] | None = None,
+        *,
+        stored: int | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self._label, self._total, self._unit = visible(label), total, unit
+        self._announced, self._stored, self._done = stored is not None, stored or 0, 0
+        self._weights = weights if isinstance(weights, Mapping) else None
+        to_do = total - self._stored if weights is None else weights
+        self._work = float(sum(to_do.values()) if isinstance(to_do, Mapping) else to_do)
+        self._work_done = 0.0
+        self._quiet = quiet
+        self._bar: Bar | None = None
 
     def __enter__(self) -> Self:
         self._start = self._last = time.monotonic()
-        self._bar: Bar | None = None
+        if self._announced and not self._silenced and self._stored < self._total:
+            if sys.stderr.isatty():
+                self._show_bar()
+            else:
+                kept = f", {self._stored:,} of them from an earlier run" if self._stored else ""
+                self._line(f"{self._total:,} {self._unit}{kept}")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._exit.close()
-        if kind is None and self._bar is None and self._last > self._start:
-            self._line(f"done in {duration(time.monotonic() - self._start)}")
-
-    def advance(self, texts: int, work: float) -> None:
-        """``texts`` more are done, which were ``work`` of the whole work."""
-        self._done_texts += texts
-        self._done_work += work
-        if _SILENT.get():
-            return
-        elapsed = time.monotonic() - self._start
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self._done_work, texts=self._done_texts)
-        elif elapsed > BAR_AFTER_SECONDS and sys.stderr.isatty():
-            self._show_bar()
-        elif time.monotonic() - self._last > LINE_EVERY_SECONDS:
-            self._last = time.monotonic()
-            left = elapsed * (self._work / self._done_work - 1)
-            self._line(f"{self._done_texts / elapsed:,.0f} {self._unit}/s, {duration(left)} left")
+            self._bar.stop()
+        elif kind is None and self._last > self._start:
+            self._line(f"{self._counted()}, done in {duration(time.monotonic() - self._start)}")
 
-    def _line(self, tail: str) -> None:
-        counted = f"{self._done_texts:,} of {self._texts:,} {self._unit}"
-        print(f"{self._label}: {counted}, {tail}", file=sys.stderr, flush=True)  # noqa: T201
+    def tell(self, what: object, error: str | None = None) -> None:
+        """One more is done, or has failed: that is said, however quiet."""
+        if error:
+            say(f"failed: {what}: {error}")
+        self.advance(1, 1.0 if self._weights is None else self._weights[what], what)
 
-    def _show_bar(self) -> None:
+    def advance(self, count: int, work: float | None = None, what: object = "") -> None:
+        """``count`` more are done, which were ``work`` of the whole work; ``what``: the last of them."""
+        self._done += count
+        self._work_done += count if work is None else work
+        if self._silenced:
+            return
+        now = time.monotonic()
+        if self._bar is not None:
+            self._update(self._bar, what)
+        elif now - self._start > BAR_AFTER_SECONDS and sys.stderr.isatty():
+            self._show_bar(what)
+        elif now - self._last > LINE_EVERY_SECONDS:
+            self._last = now
+            rate = self._done / max(now - self._start, 1e-9)
+            speed = f", {rate:,.0f} {self._unit}/s" if rate >= 1 else ""
+            last = f" ({what})" if what != "" else ""
+            self._line(f"{self._counted()}{speed}, about {self._left()} left{last}")
+
+    @property
+    def _silenced(self) -> bool:
+        return self._quiet or _SILENT.get()
+
+    def _counted(self) -> str:
+        return f"{self._stored + self._done:,} of {self._total:,} {self._unit}"
+
+    def _left(self) -> str:
+        """The time left, if the work goes on as it went so far; "?" before anything is done."""
+        if self._work_done <= 0:
+            return "?"
+        return duration((time.monotonic() - self._start) * max(self._work / self._work_done - 1, 0.0))
+
+    def _line(self, text: str) -> None:
+        say(f"{self._label}: {text}" if self._label else text)
+
+    def _update(self, bar: Bar, what: object) -> None:
+        shown = {"count": self._counted(), "left": self._left(), "what": visible(str(what))}
+        bar.update(bar.task_ids[0], completed=self._work_done, **shown)
+
+    def _show_bar(self, what: object = "") -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
-        columns = (
-            TextColumn("{task.description}"),
+        def column(text: str, style: str = "none") -> TextColumn:
+            return TextColumn(text, style=style, markup=False)  # names may look like markup
+
+        self._bar = Bar(
+            column("{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[texts]:,} of {task.fields[of]:,} " + self._unit),
+            column("{task.fields[count]}"),
             TimeElapsedColumn(),
-            TextColumn("left:"),
-            TimeRemainingColumn(),
+            column("left: {task.fields[left]}"),
+            column("{task.fields[what]}", "dim"),
+            console=Console(stderr=True),
+            transient=True,
         )
-        self._bar = self._exit.enter_context(Bar(*columns, console=Console(stderr=True), transient=True))
-        done = int(self._done_work)
-        self._bar.add_task(self._label, total=self._work, completed=done, texts=self._done_texts, of=self._texts)
+        self._bar.add_task(self._label, total=self._work, count="", left="", what="")
+        self._update(self._bar, what)
+        self._bar.start()
+
+
+@contextmanager
+def counting(unit: str, quiet: bool = False) -> Iterator[Callable[[int, int, object], None]]:
+    """Progress for work that says itself how far it is: call with what is done, what is to do, and what was last."""
+    with ExitStack() as stack:
+        progress: Progress | None = None
+        last = 0
+
+        def tell(done: int, total: int, what: object) -> None:
+            nonlocal progress, last
+            if progress is None:
+                last = done - 1
+                progress = stack.enter_context(Progress("", total, unit, stored=last, quiet=quiet))
+            progress.advance(done - last, what=what)
+            last = done
+
+        yield tell

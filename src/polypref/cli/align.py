@@ -56,7 +56,7 @@ class Align:
     def run(self) -> int:
         """Read, load, train, measure, write and print."""
         from polypref.align import Task, align, groups_from
-        from polypref.evaluation.progress import counting
+        from polypref.progress import counting
         from polypref.report.alignment import page, summary
         from polypref.scorers import load
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from polypref.data.split import Split
 from polypref.evaluation.cells import Cell, Job, run
-from polypref.evaluation.progress import Progress
 from polypref.evaluation.results import cores
 from polypref.evaluation.settings import Settings
 from polypref.evaluation.tables import (
@@ -31,6 +30,7 @@ from polypref.evaluation.tables import (
 )
 from polypref.evaluation.verdict import Evidence, verdict
 from polypref.profile import profile
+from polypref.progress import Progress
 from polypref.runs.execute import run_cells
 from polypref.stats.clusters import Clusters
 from polypref.stats.estimate import wilson
@@ -147,7 +147,7 @@ def _run(job: Job, label: str, grid: Iterable[Sequence[Cell]], settings: Setting
     """Run cells; the learners that stand last in the table cost most and start first, so that no worker idles."""
     cells = [cell for group in reversed(list(grid)) for cell in group]
     stored = sum(map(job.is_stored, cells))
-    with Progress(label, len(cells), stored, settings.quiet) as progress:
+    with Progress("", len(cells), label, stored=stored, quiet=settings.quiet) as progress:
         return run_cells(job, cells, settings.workers or cores(), progress.tell, run)
 
 

@@ -10,7 +10,6 @@ server that changes its model behind an unchanged name; its length limit (too lo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError
 from polypref.features.cache import Features
 from polypref.features.fill import TextMode, batches, encode_cached, pairs
-from polypref.http import Server, check_url, excerpt
+from polypref.http import Server, check_url, excerpt, key_from, parsed
 
 
 @dataclass(frozen=True)
@@ -83,15 +82,16 @@ class Endpoint:
             yield index_B, features_BD
 
     def _ask(self, texts: list[str]) -> bytes:
-        server = Server(self.address, self.timeout, self.retries, self.pause, self.key_variable)
+        key = key_from(self.key_variable)
+        server = Server(self.address, self.timeout, self.retries, self.pause, key, self.key_variable)
         return server.post({"input": texts, "encoding_format": "float"} | ({"model": self.model} if self.model else {}))
 
     def _parse(self, content: bytes, count: int) -> Features:
         try:
-            data: list[dict[str, Any]] = json.loads(content)["data"]
+            data: list[dict[str, Any]] = parsed(content)["data"]
             rows = sorted(data, key=lambda row: row["index"]) if all("index" in row for row in data) else data
             features_BD = np.array([row["embedding"] for row in rows], np.float32)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise self._malformed(excerpt(content)) from error
         if len(features_BD) and (features_BD.ndim != 2 or not features_BD.shape[1]):
             raise self._malformed("vectors of no numbers")

@@ -166,7 +166,7 @@ def _fill(encoder: Computes, text: TextMode, missing: Responses, writer: Appends
         return
     groups = _groups(missing, text)
     work_G = missing.lengths_R[groups.first_G] + WORK_PER_TEXT
-    with Progress(f"encoding with {encoder.name}", len(groups.first_G), float(work_G.sum())) as progress:
+    with Progress(f"encoding with {encoder.name}", len(groups.first_G), "texts", float(work_G.sum())) as progress:
         for start in range(0, len(groups.first_G), CHUNK):
             first = groups.first_G[start : start + CHUNK]
             for index_B, features_BD in encoder.compute(missing.take(first.astype(np.int32))):

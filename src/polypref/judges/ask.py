@@ -66,11 +66,11 @@ def ask(
         with store.filling() as writer:
             missing, first = np.unique(keys_Q, return_index=True)
             first = first[store.index().rows(missing) < 0]
-            with Progress(f"asking {model.name}", len(first), float(len(first)), "questions") as progress:
+            with Progress(f"asking {model.name}", len(first), "questions") as progress:
                 for index_B, replies in model.replies([questions[i] for i in first]):
                     odds_B1 = np.array([[odds(reply, answers)] for reply in replies], np.float32)
                     writer.append(keys_Q[first[index_B]], odds_B1)
-                    progress.advance(len(index_B), float(len(index_B)))
+                    progress.advance(len(index_B))
         index = store.index()
     return store.read(index, keys_Q, index.rows(keys_Q))[:, 0].astype(np.float64)
 

@@ -7,7 +7,6 @@ not is kept. Not covered: a server that changes its model behind an unchanged na
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 
 from polypref.comparisons import IntArray
 from polypref.errors import EncoderError
-from polypref.http import Server, check_url, excerpt
+from polypref.http import Server, check_url, excerpt, key_from, parsed
 from polypref.judges.protocol import TOP, Question, Reply
 
 TOGETHER = 32  # questions between two writes to the disk
@@ -87,10 +86,11 @@ class Chat:
             body |= {"prompt": text, "logprobs": TOP_PLAIN}
         if self.model:
             body["model"] = self.model
-        server = Server(self.address, self.timeout, self.retries, self.pause, self.key_variable)
+        key = key_from(self.key_variable)
+        server = Server(self.address, self.timeout, self.retries, self.pause, key, self.key_variable)
         content = server.post(body)
         try:
-            return _parse(json.loads(content)["choices"][0])
+            return _parse(parsed(content)["choices"][0])
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise EncoderError(
                 f"{self.address} does not answer in the form of OpenAI's completions: found {excerpt(content)}; "

@@ -19,7 +19,6 @@ from polypref.data.split import RULES, choose_rule
 from polypref.errors import SettingsError, unknown_name
 from polypref.evaluation import results as written
 from polypref.evaluation.cohorts import keep_users
-from polypref.evaluation.progress import Progress
 from polypref.features import encoder as encoder_by_name
 from polypref.features.encoded import encode_once
 from polypref.features.protocol import Encoder
@@ -31,6 +30,7 @@ from polypref.newcomers.cells import FULL, Cell, Job, run
 from polypref.newcomers.hold_out import hold_out
 from polypref.newcomers.settings import NewSettings, with_overrides
 from polypref.newcomers.tables import ASKED, figures, found
+from polypref.progress import Progress
 from polypref.runs.execute import run_cells
 
 SCHEMA = 1
@@ -167,7 +167,7 @@ def _run(job: Job, cells: list[Cell], settings: NewSettings) -> int:
     for seed in range(settings.seeds):  # what cannot be cut is said before any work is done
         job.newcomers(seed)
     stored = sum(map(job.is_stored, cells))
-    with Progress("cells", len(cells), stored, settings.quiet) as progress:
+    with Progress("", len(cells), "cells", stored=stored, quiet=settings.quiet) as progress:
         return run_cells(job, cells, settings.workers or written.cores(), progress.tell, run)
 
 

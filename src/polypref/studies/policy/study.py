@@ -29,10 +29,10 @@ from typing import Any, Literal
 import numpy as np
 
 from polypref.errors import ArtifactError, SettingsError
-from polypref.evaluation.progress import Progress
 from polypref.files import made, write_json
 from polypref.policy import advantages, drift, history
 from polypref.policy.history import Floats, Ints
+from polypref.progress import Progress
 from polypref.runs.execute import run_cells
 from polypref.runs.stored import code_hash
 from polypref.stats.clusters import mean_with_half
@@ -223,7 +223,7 @@ def study(out: Path, what: Study, quiet: bool = False) -> dict[str, Any]:
     made(out / "arms")
     job = Job(what, out / "arms")
     weights = {arm: _seconds(arm) for arm in chosen if not job.is_stored(arm)}
-    with Progress("arms", len(chosen), len(chosen) - len(weights), quiet, weights) as progress:
+    with Progress("", len(chosen), "arms", weights, stored=len(chosen) - len(weights), quiet=quiet) as progress:
         run_cells(job, sorted(chosen, key=_seconds, reverse=True), what.workers, progress.tell, run)
     found = {arm: _stored(job.path(arm)) for arm in chosen}
     content = {
