@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polypref import terminal
@@ -44,6 +44,7 @@ def test_what_people_read_stays():
     assert json.loads(json_text(HARMLESS)) == HARMLESS and "中文" in json_text(HARMLESS)
 
 
+@settings(deadline=None, max_examples=60)
 @given(texts)
 def test_any_text_becomes_visible_and_any_json_stays_equal(text):
     seen = visible(text)
@@ -64,6 +65,7 @@ def test_long_values_are_cut_and_say_how_much():
     assert cut.startswith("begin") and cut.endswith("end") and "9,908 characters" in cut and len(cut) < 150
 
 
+@settings(deadline=None, max_examples=60)
 @given(texts)
 def test_whatever_is_printed_holds_no_control_character(text):
     for ascii_only in (False, True):
