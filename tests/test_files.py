@@ -317,11 +317,10 @@ REASONS = {
     "files.py": "the one place",
     "features/cache.py": "appends to files of its own format, under a lock of its own",
     "features/encoded.py": "large arrays, into a temporary folder",
-    "data/mapped.py": "a file without a name, which ends with the process",
     "policy/state.py": "into memory",
     "finetune/tuning.py": "removes checkpoints; the trainer of transformers writes them",
     "cli/__init__.py": "the null device",
-    "runs/execute.py": "a file for the workers",
+    "runs/execute.py": "into a file without a name",
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from threadpoolctl import threadpool_info
 
 from polypref.errors import PolyprefError, SettingsError
 from polypref.evaluation import cells as cells_module
@@ -22,6 +23,7 @@ from polypref.features.encoded import encode_once
 from polypref.runs import stored as stored_module
 from polypref.runs.execute import run_cells
 from polypref.runs.stored import code_hash
+from polypref.runs.threads import ONE_THREAD, one_thread
 from toy_learners import Dies, Length, LengthEncoder, OwnLength, Unparsable, people
 
 TESTS = Path(__file__).parent
@@ -189,7 +191,7 @@ import sys
 from pathlib import Path
 from toy_learners import Length, LengthEncoder, people
 from polypref.evaluation.cells import Cell, Job, run
-from polypref.evaluation.grid import run_cells
+from polypref.runs.execute import run_cells
 folder, log, pause = sys.argv[1:]
 learners = {"length": Length(log=log, pause=float(pause))}
 job = Job(people(users=10, per_user=30), LengthEncoder(), learners, "pair", Path(folder))
@@ -205,9 +207,10 @@ except KeyboardInterrupt:
 def start(tmp_path: Path, pause: float = 0.15) -> subprocess.Popen:
     """The script in a process group of its own. It has no main guard, which ``multiprocessing`` would need."""
     (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "tmp").mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "cells"), str(tmp_path / "log"), str(pause)],
-        env=os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent / 'src'}", "TMPDIR": str(tmp_path / "tmp")},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -246,6 +249,7 @@ def test_sigkill_in_the_middle_redoes_nothing_that_finished(tmp_path):
     assert set(fits(tmp_path)) == {f"fit {seed}" for seed in range(10)}
     assert len(fits(tmp_path)) == len(begun) + 10 - kept, "a finished cell was fitted again"
     assert stored(tmp_path) == 10
+    assert len(list((tmp_path / "cells").rglob("*"))) == 10 * 3, "folder, manifest and arrays: nothing was left behind"
 
 
 def test_ctrl_c_stops_at_once_and_keeps_finished_cells(tmp_path):
@@ -272,6 +276,7 @@ def test_long_cells_end_with_the_run(tmp_path, sent):
     wait_until(lambda: len(workers_of(process)) == 2)
     workers = workers_of(process)
     time.sleep(1.0)
+    assert not list((tmp_path / "tmp").iterdir()), "what users wrote has no name on the disk"
     process.send_signal(sent)  # to the parent alone
     began = time.monotonic()
     out, _ = process.communicate(timeout=30)
@@ -279,6 +284,56 @@ def test_long_cells_end_with_the_run(tmp_path, sent):
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive, "a worker outlived the run"
     assert time.monotonic() - began < 10
+
+
+BITS = """
+import shutil, sys
+from pathlib import Path
+from toy_learners import LengthEncoder, Threaded, people
+from polypref.evaluation.cells import Cell, Job, read, run
+from polypref.runs.execute import run_cells
+
+def margins(folder, workers, lost=()):
+    job = Job(people(users=10, per_user=30), LengthEncoder(), {"threaded": Threaded()}, "pair", Path(folder))
+    grid = [Cell("threaded", None, seed) for seed in range(3)]
+    for cell in lost:
+        shutil.rmtree(job.path(grid[cell]))
+    run_cells(job, grid, workers, lambda *_: None, run)
+    return [read(job, cell).margin_T.tobytes() for cell in grid], job, grid
+
+here, job, grid = margins("one", 1)
+assert margins("two", 2)[0] == here, "workers"
+assert margins("two", 2, lost=[1])[0] == here, "a lone cell"
+assert margins("two", 1, lost=[0, 2])[0] == here, "fewer workers"
+shutil.rmtree(job.path(grid[0]))
+run(job, grid[0])
+print(read(job, grid[0]).margin_T.tobytes() == here[0])
+"""
+
+
+def test_figures_are_the_same_to_the_bit_for_any_workers_and_after_a_resume(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name not in ONE_THREAD}
+    environment |= {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent / 'src'}"}
+    told = subprocess.run([sys.executable, "-c", BITS], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    if len(os.sched_getaffinity(0)) > 1:
+        assert told.stdout == "False\n", "with all threads it is not: the test can fail"
+
+
+def test_threads_are_given_back(monkeypatch):
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    with one_thread():
+        assert (torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]) == (1, "1")
+        assert {pool["num_threads"] for pool in threadpool_info()} == {1}
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert "MKL_NUM_THREADS" not in os.environ
 
 
 def test_a_signal_that_another_thread_is_given_is_heard(tmp_path, request):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+from zlib import crc32
 
 import numpy as np
 import polars as pl
@@ -134,6 +135,16 @@ class Sham(Length):
     def fit(self, train: Comparisons, *, encoder, seed: int, valid: Comparisons | None = None):
         population = super().fit(train, encoder=encoder, seed=seed, valid=valid)
         return PersonalScorer(encoder, population.weight, {}, population.valid_accuracy)
+
+
+@dataclass(frozen=True)
+class Threaded(Length):
+    """A weight that depends on how many threads summed it."""
+
+    def fit(self, train: Comparisons, *, encoder, seed: int, valid: Comparisons | None = None):
+        x_ND = np.random.default_rng(seed).standard_normal((20_000, 50), np.float32)
+        summed_D = x_ND.T @ np.ones(len(x_ND), np.float32)
+        return LinearScorer(encoder, 1.0 + crc32(summed_D.tobytes()) % 1000, {}, 0.5)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ PARTIAL = re.compile(r"\..*\.[0-9a-f]{16}\.partial", re.DOTALL)
 TEMPORARY = re.compile(r"polypref-[0-9a-f]{16}")
 ABANDONED_SECONDS = 86_400.0  # where locks do not work
 ANOTHER = "choose another folder"
+TMPDIR = "set TMPDIR to another folder"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_FOLDER_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EISDIR)
@@ -199,10 +200,23 @@ def temporary() -> Iterator[Path]:
     """
     root = Path(tempfile.gettempdir())
     with ExitStack() as stack:
-        with writable(root, "set TMPDIR to another folder"):
+        with writable(root, TMPDIR):
             sweep(root, TEMPORARY)
             folder = stack.enter_context(_held_folder(lambda: root / f"polypref-{os.urandom(8).hex()}", 0o700))
         yield folder
+
+
+@contextmanager
+def nameless(folder: Path | str | None = None) -> Iterator[BinaryIO]:
+    """A file that only this process can open, under ``folder`` (default: the system's temporary one).
+
+    It ends with the process. Errors of the disk are the caller's to name, see ``writable``. Raises CacheError.
+    """
+    folder = folder or tempfile.gettempdir()
+    with writable(folder, TMPDIR):
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    with file:
+        yield file
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.files import writable
+from polypref.files import TMPDIR, nameless, writable
 
 SLICE = 50_000  # texts joined at a time while writing
 
@@ -80,7 +80,7 @@ def map_texts(texts: pl.Series, folder: str | None = None) -> pl.Series:
     Raises CacheError when the file cannot be written.
     """
     folder = folder or tempfile.gettempdir()
-    with writable(folder, "set TMPDIR to another folder"), tempfile.TemporaryFile(dir=folder) as file:
+    with nameless(folder) as file, writable(folder, TMPDIR):
         sizes = texts.str.len_bytes().to_numpy().astype(np.int64)
         file.write(np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]).data)
         for part in texts.to_frame().iter_slices(SLICE):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import KeyArray, Responses
 from polypref.features.protocol import Encoder
-from polypref.files import writable
+from polypref.files import TMPDIR, writable
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def encode_once(encoder: Encoder, responses: Responses, folder: Path) -> Encoded
     Raises CacheError when they cannot be written, and what the encoder raises.
     """
     features = encoder.encode(responses)
-    with writable(folder, "set TMPDIR to another folder"):
+    with writable(folder, TMPDIR):
         np.save(folder / "keys.npy", responses.keys_R)
         np.save(folder / "features.npy", np.ascontiguousarray(features, np.float32))
     return Encoded(encoder, folder)

@@ -1,7 +1,8 @@
 """Running cells: those already stored are skipped, the others run here or in worker processes, one thread each.
 
-Kill the run anywhere and start it again: nothing that finished is redone. A cell that fails does not stop the others;
-the failures are raised together at the end.
+The figures are the same to the bit for any number of workers, and after any interruption. Kill the run anywhere and
+start it again: nothing that finished is redone. A cell that fails does not stop the others; the failures are raised
+together at the end.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, BinaryIO, Protocol
 
+from polypref import files
 from polypref.errors import PolyprefError
+from polypref.runs.threads import ONE_THREAD, one_thread
 from polypref.runs.worker import failure
 
-ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
 FAILURES_SHOWN = 3
+TRACEBACK = "failed.txt"
+PIECE = 1 << 20
 AWAKE_EVERY_SECONDS = 0.2
 
 Cell = Any  # of the job's own kind; ``str(cell)`` tells a reader which
@@ -59,20 +63,21 @@ def run_cells(job: Job, cells: Sequence[Cell], workers: int, tell: Tell, run: Ru
             failures.append((cell, answer))
         tell(cell, answer.get("error"))
 
-    workers = min(workers, len(waiting))
     if workers <= 1 or any(type(learner).__module__ == "__main__" for learner in job.learners.values()):
         for cell in waiting:
             done(cell, _run_here(job, cell, run))
     else:
-        _run_in_workers((job, waiting, run), workers, done)
+        _run_in_workers((job, waiting, run), min(workers, len(waiting)), done)
     if failures:
         raise PolyprefError(_summary(job, failures, len(cells)))
+    (job.folder / TRACEBACK).unlink(missing_ok=True)
     return len(waiting)
 
 
 def _run_here(job: Job, cell: Cell, run: Run) -> dict[str, str]:
     try:
-        run(job, cell)
+        with one_thread():
+            run(job, cell)
     except Exception as error:
         return failure(error)
     return {}
@@ -88,9 +93,10 @@ def _run_in_workers(
         todo.put(number)
     answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
     stop = threading.Event()
-    with tempfile.TemporaryDirectory(prefix="polypref-") as folder:
-        job_file = Path(folder) / "job.pickle"
-        job_file.write_bytes(pickle.dumps(task))
+    with files.nameless() as job_file:  # it holds what users wrote: no name, nothing to read, nothing left behind
+        with files.writable(tempfile.gettempdir(), files.TMPDIR):
+            pickle.dump(task, job_file)
+            job_file.flush()
         owners = [_Owner(job_file, todo, answers, stop) for _ in range(workers)]
         try:
             for owner in owners:
@@ -121,10 +127,10 @@ def _next(answers: queue.SimpleQueue[_Answer]) -> _Answer:
 class _Owner(threading.Thread):
     """Starts a worker, hands it one cell after the other, and starts another one when it dies."""
 
-    def __init__(self, job_file: Path, todo: queue.SimpleQueue, answers: queue.SimpleQueue, stop: threading.Event):
+    def __init__(self, job_file: BinaryIO, todo: queue.SimpleQueue, answers: queue.SimpleQueue, stop: threading.Event):
         super().__init__(daemon=True)
         self._job_file, self._todo, self._answers, self._stop_event = job_file, todo, answers, stop
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._starting = threading.Lock()  # so that no worker starts once the run was given up
 
     def run(self) -> None:
@@ -159,12 +165,13 @@ class _Owner(threading.Thread):
         with self._starting:
             if self._stop_event.is_set():
                 return {}
-            if self._process is None or self._process.poll() is not None:
-                self._process = _start(self._job_file)
-        process = self._process
+            fresh = self._process is None or self._process.poll() is not None
+            process = self._process = _start() if fresh or self._process is None else self._process
         assert process.stdin is not None and process.stdout is not None
         try:
-            process.stdin.write(f"{number}\n")
+            if fresh:
+                _send(self._job_file, process.stdin)
+            process.stdin.write(b"%d\n" % number)
             process.stdin.flush()
             if line := process.stdout.readline():
                 return json.loads(line)
@@ -174,15 +181,20 @@ class _Owner(threading.Thread):
         return {"error": f"its worker process ended with code {code}" + (" (out of memory?)" if code == -9 else "")}
 
 
-def _start(job_file: Path) -> subprocess.Popen[str]:
-    environment = os.environ | dict.fromkeys(ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen(
-        [sys.executable, "-m", "polypref.runs.worker", str(job_file)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+def _start() -> subprocess.Popen[bytes]:
+    environment = os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-m", "polypref.runs.worker"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+
+
+def _send(job_file: BinaryIO, to: IO[bytes]) -> None:
+    """The job's length in bytes, a line, and the job. Several owners read the one file."""
+    number = job_file.fileno()
+    to.write(b"%d\n" % os.fstat(number).st_size)
+    place = 0
+    while piece := os.pread(number, PIECE, place):
+        to.write(piece)
+        place += len(piece)
 
 
 def _summary(job: Job, failures: list[tuple[Cell, dict[str, str]]], n_cells: int) -> str:
@@ -191,9 +203,7 @@ def _summary(job: Job, failures: list[tuple[Cell, dict[str, str]]], n_cells: int
     log = next((answer["traceback"] for _, answer in failures if answer.get("traceback")), "")
     where = ""
     if log:
-        path = job.folder / "failed.txt"
-        job.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(log)
+        files.write(path := job.folder / TRACEBACK, log)
         where = f" Traceback of the first: {path}."
     return (
         f"{len(failures)} of {n_cells} cells failed: {shown}{more}.{where} Finished cells are kept; run again to go on."

@@ -1,6 +1,6 @@
-"""One worker process: reads cell numbers from standard input, runs them, answers one JSON line each.
+"""One worker process: reads the job, then cell numbers, from standard input, runs them, answers one JSON line each.
 
-    python -m polypref.runs.worker JOB_FILE
+    python -m polypref.runs.worker
 
 A process of its own rather than one of ``multiprocessing``: it never imports the caller's main script (which need not
 be guarded), one that dies takes one cell with it and not the pool, and it stops at once when the parent is gone, in
@@ -17,7 +17,6 @@ import signal
 import sys
 import threading
 import traceback
-from pathlib import Path
 
 from polypref.errors import PolyprefError
 from polypref.terminal import visible_warnings
@@ -33,15 +32,20 @@ def failure(error: BaseException) -> dict[str, str]:
     }
 
 
-def main(job_file: str) -> None:
+def main() -> None:
     """Answer until standard input ends, which ends the process even in the middle of a cell."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the parent could not block it
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a learner prints must not end up among the answers
-    # Written by the parent a moment ago for this process alone; artifacts that outlive a run are never pickled.
-    job, cells, run = pickle.loads(Path(job_file).read_bytes())
+    size = int(sys.stdin.buffer.readline() or b"0")
+    content = sys.stdin.buffer.read(size)
+    if not size or len(content) < size:  # the parent is gone
+        return
     asked: queue.SimpleQueue[int] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(asked,), daemon=True).start()
+    # Sent by the parent for this process alone; artifacts that outlive a run are never pickled.
+    job, cells, run = pickle.loads(content)  # imports what the job needs, which may take a while
+    del content
     while True:
         cell = cells[asked.get()]
         try:
@@ -55,10 +59,10 @@ def main(job_file: str) -> None:
 
 def _listen(asked: queue.SimpleQueue[int]) -> None:
     """Pass on the numbers; end the process with the input. What a cell stores appears whole or not at all."""
-    for line in sys.stdin:
+    for line in sys.stdin.buffer:
         asked.put(int(line))
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -1,0 +1,45 @@
+"""One thread for numerical libraries: sums of floats depend on how many threads share them, so cells all run with one.
+
+Worker processes start with the environment of ONE_THREAD; what runs in the caller's process runs within ``one_thread``.
+Polars counts its threads once, at import, and no learner sums with it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
+ONE_THREAD: dict[str, str] = dict.fromkeys(NAMES, "1")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread within the block, for libraries that are loaded and for those that it loads; then as before."""
+    from threadpoolctl import threadpool_limits
+
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    torch = sys.modules.get("torch")
+    threads = None if torch is None else torch.get_num_threads()
+    os.environ.update(ONE_THREAD)
+    try:
+        with threadpool_limits(1):
+            if torch is not None:
+                torch.set_num_threads(1)
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        if (loaded := sys.modules.get("torch")) is not None:
+            loaded.set_num_threads(threads or _allowed())
+
+
+def _allowed() -> int:
+    """Threads that PyTorch takes of itself."""
+    told = os.environ.get("OMP_NUM_THREADS") or os.environ.get("MKL_NUM_THREADS") or ""
+    return int(told) if told.isdecimal() and int(told) else os.cpu_count() or 1
