@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import resource
 import signal
 import stat
@@ -14,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -291,6 +293,15 @@ def test_a_folder_that_may_not_be_written(tmp_path):
         files.write(tmp_path / "a", "x")
 
 
+def test_what_libraries_say_of_the_disk_is_one_line_and_nothing_else_is(tmp_path):
+    from safetensors.numpy import save_file
+
+    with full_disk(), pytest.raises(CacheError, match=r": File too large. Free the space"), files.writable(tmp_path):
+        save_file({"x": np.zeros(100)}, tmp_path / "x")
+    with pytest.raises(RuntimeError, match="shapes differ"), files.writable(tmp_path):
+        raise RuntimeError("shapes differ")
+
+
 def test_a_device_is_written_to_and_stays_one(tmp_path):
     files.write("/dev/null", "x")
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
@@ -305,6 +316,26 @@ def test_a_link_is_replaced_and_not_followed(tmp_path):
     files.write(tmp_path / "results.json", "new")
     assert (tmp_path / "precious").read_text() == "mine"
     assert (tmp_path / "results.json").read_text() == "new"
+
+
+def polypref(*arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "polypref", *arguments]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=120, check=False, **how)
+
+
+def test_standard_output_that_cannot_be_written_is_one_line():
+    with Path("/dev/full").open("w") as full:
+        found = polypref("--help", stdout=full)
+    assert found.returncode == 2
+    assert found.stderr.startswith("polypref: error: cannot write standard output: No space left on device. Free the ")
+    assert found.stderr.count("\n") == 1
+    reading, writing = os.pipe()
+    os.close(reading)
+    found = polypref("--help", stdout=writing)
+    os.close(writing)
+    assert (found.returncode, found.stderr) == (141, "")
+    found = polypref("--help", preexec_fn=lambda: os.close(1))
+    assert (found.returncode, found.stderr) == (0, "")
 
 
 # --- nobody else
@@ -332,11 +363,12 @@ def writes(text: str) -> Iterator[str]:
         call = node.func
         name = call.attr if isinstance(call, ast.Attribute) else call.id if isinstance(call, ast.Name) else ""
         owner = call.value.id if isinstance(call, ast.Attribute) and isinstance(call.value, ast.Name) else ""
-        modes = [one.value for one in [*node.args, *(k.value for k in node.keywords)] if isinstance(one, ast.Constant)]
-        opened = name == "open" and any(
-            isinstance(m, str) and set(m) <= set("rwxabt+") and set(m) & set("wxa+") for m in modes
-        )
-        if name in WRITES or (owner, name) in OF or opened:
+        given = [one.value for one in [*node.args, *(k.value for k in node.keywords)] if isinstance(one, ast.Constant)]
+        if (owner, name) == ("os", "open"):
+            opens = re.search("O_WRONLY|O_RDWR|O_CREAT", ast.unparse(node))
+        else:
+            opens = name == "open" and any(re.fullmatch("[rbt]*[wxa+][wxabt+]*", str(mode)) for mode in given)
+        if name in WRITES or (owner, name) in OF or opens:
             yield f"{node.lineno}: {ast.unparse(call)}"
 
 

@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from polypref.errors import CacheError, SettingsError
+from polypref.errors import CacheError, PolyprefError, SettingsError
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
@@ -329,7 +329,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def writable(path: Path | str, elsewhere: str = ANOTHER) -> Iterator[None]:
-    """Errors of the system within the block become a CacheError about ``path``."""
+    """Errors of the system within the block become a CacheError about ``path``, also those that a library retells."""
     try:
         yield
     except OSError as error:
@@ -338,6 +338,12 @@ def writable(path: Path | str, elsewhere: str = ANOTHER) -> Iterator[None]:
         if _is_name(path):
             raise
         raise CacheError(f"cannot write {str(path)!r}: it is no name of a file. Choose another one.") from error
+    except Exception as error:
+        retold = next((code for code in (*FULL, *FORBIDDEN) if os.strerror(code) in str(error)), None)
+        retold = errno.ENOSPC if "PytorchStreamWriter failed" in str(error) else retold
+        if retold is None or isinstance(error, PolyprefError):
+            raise
+        raise cannot_write(path, OSError(retold, os.strerror(retold)), elsewhere) from error
 
 
 def cannot_write(path: Path | str, error: OSError, elsewhere: str = ANOTHER) -> CacheError:

@@ -33,7 +33,7 @@ from polypref.comparisons import Comparisons
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 from polypref.features.hf import locate
 from polypref.features.transformer import quiet
-from polypref.files import alone, made, write_json
+from polypref.files import alone, made, writable, write_json
 from polypref.groups import UNKNOWN, Grouping, from_attribute
 from polypref.learners.protocol import Scorer
 from polypref.policy.history import Floats
@@ -161,7 +161,7 @@ def _run(
     try:
         if not (out / BEFORE).exists():
             write_json(out / BEFORE, answers(trainer, tokenizer, judged))
-        with quiet():  # bars of every save
+        with quiet(), writable(out):  # bars of every save
             trainer.train(resume_from_checkpoint=_last_whole(out / "checkpoints"))
             trainer.save_model(str(out / "model"))
     except (TypeError, ValueError) as error:
@@ -171,7 +171,8 @@ def _run(
         (out / BEFORE).unlink(missing_ok=True)
         raise cannot_work(error) from error
     texts = {"before": cast(list[str], _read(out / BEFORE)), "after": answers(trainer, tokenizer, judged)}
-    tokenizer.save_pretrained(out / "model")
+    with writable(out / "model"):
+        tokenizer.save_pretrained(out / "model")
     return {
         **facts,
         "held_out": sorted(set(judged["asked"]) - set(asked["asked"])),

@@ -61,23 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return BROKEN_PIPE
     except OSError as error:
-        if not _is_output_broken():
-            if error.errno not in (*FULL, *FORBIDDEN):
-                raise
-            say(f"error: {cannot_write(error.filename or 'a file', error)}")
-            return 2
-        _drop_output()
-        say(f"error: cannot write standard output: {error.strerror or error}. Free the space or write elsewhere.")
+        # Files are written by ``files``, which names them; what is full without a name is where we print.
+        if error.errno not in FULL and not (error.filename and error.errno in FORBIDDEN):
+            raise
+        if error.filename is None:
+            _drop_output()
+        say(f"error: {cannot_write(error.filename or 'standard output', error, 'write elsewhere')}")
         return 2
     return code
-
-
-def _is_output_broken() -> bool:
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
 
 
 def _drop_output() -> None:

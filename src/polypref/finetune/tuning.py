@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from polypref.errors import ArtifactError, CacheError, Diverged
 from polypref.features.transformer import quiet
-from polypref.files import temporary, write_json
+from polypref.files import temporary, writable, write_json
 from polypref.finetune.batches import Batches
 from polypref.finetune.network import State, put
 from polypref.finetune.recipe import Recipe
@@ -73,7 +73,8 @@ def tune(task: Task) -> Tuned:
     with _folder(task) as folder, _random_numbers_kept(), quiet():
         done = folder / "tuned"
         if not (done / "tuned.json").exists():
-            _train(task, folder, done)
+            with writable(folder, "choose another folder for the checkpoints"):
+                _train(task, folder, done)
         for checkpoint in folder.glob("checkpoint-*"):  # also those of a fit that was killed before it removed them
             shutil.rmtree(checkpoint, ignore_errors=True)
         facts = json.loads((done / "tuned.json").read_text())
