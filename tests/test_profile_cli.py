@@ -60,7 +60,8 @@ def test_rows_left_out_are_counted(tmp_path, capsys):
 def test_a_terminal_gets_a_framed_table(crowd_file, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert main(["profile", crowd_file, "--columns", "user_id=who"]) == 0
-    assert "┏" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "───" in printed and "quantity" in printed
 
 
 def test_nothing_usable_is_one_line(tmp_path, capsys):

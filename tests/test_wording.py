@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import io
 import json
 import sys
@@ -13,9 +14,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from polypref import terminal
-from polypref.wording import json_text, shortened, shown, visible
+from polypref.wording import html_text, json_text, markdown_line, markdown_text, shortened, shown, visible
 
 SOURCE = Path(__file__).parent.parent / "src" / "polypref"
 DANGEROUS = (
@@ -88,6 +90,24 @@ def test_whatever_is_printed_holds_no_control_character(text):
         out, err = (s.buffer.getvalue().decode() for s in streams if not s.flush())
         assert visible(out, keep="\n\t") == out and visible(err, keep="\n") == err
         assert err.count("\n") == 2
+
+
+SIGNS, PIECES = "\\`*_[]()<>|~&#;!-+=$a1 \n\u202e", ("&lt;", "<b>", "](x)")
+SPECIAL = st.lists(st.sampled_from([*SIGNS, *PIECES]), max_size=12).map("".join)
+
+
+@settings(deadline=None, max_examples=200)
+@given(SPECIAL, SPECIAL)
+def test_markdown_and_html_show_just_the_text(one, other):
+    """Read by parsers that are not ours: a table keeps its cells, and each holds the text and nothing else."""
+    texts = [f"a{text}z" for text in (one, other)]
+    row = markdown_line(map(markdown_text, texts))
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(f"| a | b |\n|---|---|\n{row}\n")
+    cells = [token for token in tokens if token.type == "inline"][2:]
+    found = [[(child.type, child.content) for child in cell.children] for cell in cells]
+    assert {kind for cell in found for kind, _ in cell} <= {"text", "text_special"}
+    assert ["".join(text for _, text in cell) for cell in found] == [visible(text) for text in texts]
+    assert html.unescape(html_text(one)) == visible(one, keep="\n\t") and not set("<>\"'") & set(html_text(one))
 
 
 def test_markup_in_a_name_is_a_name(capsys):

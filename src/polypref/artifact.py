@@ -186,7 +186,7 @@ def _regular(path: Path, most: int) -> bytes:
         if status.st_size > most:
             raise ArtifactError(f"{path} has {status.st_size:,} bytes; expected at most {most:,}.")
         with os.fdopen(number, "rb", closefd=False) as file:
-            return file.read(most)
+            return file.read(status.st_size)  # Python makes room for as much as it is asked for
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
     finally:

@@ -7,10 +7,11 @@ reading direction, or that nobody can see.
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 MISSING = "–"
@@ -19,6 +20,8 @@ SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0d\U000e0100-\U000e01ef"
 EMPTY = re.compile(f"[{UNSEEN}]")
 SUSPECT = re.compile(rf"[^\w !-~]|[{UNSEEN}]")
+# What Markdown reads within a line; an underscore within a word is none of it. "&" only where it begins an entity.
+MARKDOWN = re.compile(r"[\\`*\[\]|~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 SPACES = frozenset(" \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000")
 
 
@@ -53,6 +56,21 @@ def _python_escape(character: str) -> str:
     return SHORT.get(character) or (
         f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
     )
+
+
+def markdown_text(text: str) -> str:
+    """``text`` as Markdown that shows just that: no table cell, code, link, emphasis or HTML begins or ends in it."""
+    return MARKDOWN.sub(r"\\\g<0>", visible(text)).replace("<", "&lt;")
+
+
+def markdown_line(cells: Iterable[str]) -> str:
+    """A row of a Markdown table; the cells are Markdown already."""
+    return f"| {' | '.join(cells)} |"
+
+
+def html_text(text: str) -> str:
+    """``text`` as HTML or SVG shows it, also within an attribute's quotes."""
+    return html.escape(visible(text, keep="\n\t"))
 
 
 def shown(value: object, width: int = 60) -> str:

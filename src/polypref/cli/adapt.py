@@ -12,6 +12,7 @@ import tyro
 from polypref.cli.shared import Columns, EncoderName, Files, Ties, cleaned, ensure_files, reading_of
 from polypref.newcomers.settings import NewSettings
 from polypref.terminal import out
+from polypref.wording import markdown_line, markdown_text
 
 if TYPE_CHECKING:
     from polypref.errors import SettingsError
@@ -126,4 +127,5 @@ def markdown(lines: list[list[str]]) -> list[str]:
     """A header and rows as a Markdown table."""
     header, *rows = lines
     rule = ["---", *["---:"] * (len(header) - 1)]
-    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
+    shown = [[markdown_text(cell) for cell in cells] for cells in (header, *rows)]
+    return [markdown_line(cells) for cells in (shown[0], rule, *shown[1:])]

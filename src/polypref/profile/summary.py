@@ -16,6 +16,7 @@ from polypref.profile.room import Room, majority_accuracy, room
 from polypref.profile.social_choice import SocialChoice, social_choice
 from polypref.profile.votes import PairKey, Votes
 from polypref.profile.votes import votes as as_votes
+from polypref.wording import markdown_line, markdown_text
 
 MAJORITY = "majority of the judges"
 
@@ -63,7 +64,7 @@ class Profile:
         """One Markdown row in the shape of the evaluation paper's Table 2, with its header unless told otherwise."""
         low, high, _ = self.minorities.mv_acc_range
         cells = (
-            name,
+            markdown_text(name),
             f"{self.sizes['judgements']:,}",
             f"{self.sizes['users']:,}",
             words.percent(self.disagreement.contested.value),
@@ -71,11 +72,11 @@ class Profile:
             words.UNKNOWN if low is None or high is None else f"{low:.2f}–{high:.2f}",
             words.share(self.consistency.retest.value),
         )
-        row = f"| {' | '.join(cells)} |"
+        row = markdown_line(cells)
         if not header:
             return row
         titles = ("data", "#samples", "#users", "contested", "highly contested", "MV-ACC", "consistency")
-        return "\n".join((f"| {' | '.join(titles)} |", "|---|" + "---:|" * (len(titles) - 1), row))
+        return "\n".join((markdown_line(titles), "|---|" + "---:|" * (len(titles) - 1), row))
 
 
 def profile(comparisons: Comparisons, *, seed: int = 0, pairs: PairKey = "text") -> Profile:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from polypref.report.page import TEMPLATES, environment
+from polypref.wording import visible
 
 POINTS = 60  # of a curve; more would only show noise
 COLOURS = ("#0b5fa5", "#c2571a", "#3f8f3f", "#8a4fa8", "#8a8a8a", "#b0802a", "#2a9a9a", "#a83a5a")
@@ -19,7 +20,7 @@ def summary(found: Mapping[str, Any]) -> str:
     lines = ["gain per group, in spreads of the group's rewards before (95 % interval over users):"]
     for group, about in found["groups"].items():
         judge = f"; judge {_gain(about['judge'])}" if "judge" in about else ""
-        lines.append(f"  {group} ({about['users']} users): {_gain(about['reward'])}{judge}")
+        lines.append(f"  {visible(group)} ({about['users']} users): {_gain(about['reward'])}{judge}")
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from polypref.bounds.audit_stage import AuditSettings
 from polypref.report.page import TEMPLATES, environment
+from polypref.wording import visible
 
 COLUMNS = {"off": "off", "on": "on", "again": "calibrated for this size"}
 
@@ -19,7 +20,7 @@ def summary(found: Mapping[str, Any]) -> str:
         if row["part"] in ("recalibrations", "certificate", "benign judgements", "aggregated or personalized"):
             size = "" if row["size"] is None else f", best of {row['size']}"
             bounds = "" if row["bounds"] is None else f", bounds {row['bounds']}"
-            lines.append(f"  {row['part']}: {row['arm']}{size}{bounds}: {row['metric']} {_told(row)}")
+            lines.append(f"  {row['part']}: {visible(row['arm'])}{size}{bounds}: {row['metric']} {_told(row)}")
     return "\n".join(lines)
 
 

@@ -26,6 +26,7 @@ def environment() -> jinja2.Environment:
     found = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (TEMPLATES / name).read_text(encoding="utf-8")),
         autoescape=True,
+        finalize=_visible,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -35,6 +36,11 @@ def environment() -> jinja2.Environment:
     found.filters["number"] = words.number
     found.filters["unbroken"] = words.unbroken
     return found
+
+
+def _visible(value: Any) -> Any:
+    """Texts as they are shown; what is marked safe is ours."""
+    return words.visible(value, keep="\n\t") if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def render(results: Mapping[str, Any], users: pl.DataFrame) -> str:

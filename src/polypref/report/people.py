@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from polypref import wording
 from polypref.report.figures import VERDICTS, Axis, amount_axis, amounts, gains, span
 from polypref.report.leaderboard import baseline_name, largest_gain
 
@@ -115,7 +116,7 @@ def people_section(results: Mapping[str, Any], users: pl.DataFrame, learners: Se
     panels = [panel(name, table, axis, baseline) for name in shown]
     ids = table.select("user_id").unique(maintain_order=True).with_row_index("number")
     data = {
-        "ids": ids["user_id"].to_list(),
+        "ids": [wording.visible(user) for user in ids["user_id"]],
         "verdicts": list(VERDICTS),
         "learners": [pointer_data(p.pop("people"), ids) for p in panels],
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from math import ceil, floor
 from typing import Any
+
+from polypref.wording import html_text, markdown_line, markdown_text
 
 COLUMNS = ("worst_gain", "macro_gain", "final_worst_gain", "completions")
 HEAD = "| method | G | groups | rate | worst group | macro | worst group, at the end | completions |"
@@ -32,7 +33,7 @@ def markdown(content: Mapping[str, Any]) -> str:
     for row in content["rows"]:
         by_setting.setdefault(named(row), []).append(row)
     for setting, rows in by_setting.items():
-        parts += ["", f"## {setting}", "", HEAD, "|---|---|---|---|---|---|---|---|", *_lines(rows)]
+        parts += ["", f"## {markdown_text(setting)}", "", HEAD, "|---|---|---|---|---|---|---|---|", *_lines(rows)]
     return "\n".join(parts) + "\n"
 
 
@@ -46,7 +47,7 @@ def _lines(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         arms.setdefault((row["method"], row["generations"], row["groups"], row["rate"]), {})[row["metric"]] = row
     ordered = sorted(arms.items(), key=lambda item: -item[1]["worst"]["value"])
-    return [f"| {' | '.join(map(str, arm))} | {' | '.join(_cells(figures))} |" for arm, figures in ordered]
+    return [markdown_line([*(markdown_text(str(one)) for one in arm), *_cells(figures)]) for arm, figures in ordered]
 
 
 def _cells(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -84,7 +85,7 @@ def chart(content: Mapping[str, Any]) -> str:
     for at, (method, generations, colour) in enumerate(SHOWN):
         x = LEFT + (0, 150, 340)[at]
         parts.append(f'<circle cx="{x}" cy="34" r="4" fill="{colour}"/>')
-        parts.append(f'<text x="{x + 9}" y="38">{escape(method)}, {generations} a prompt</text>')
+        parts.append(f'<text x="{x + 9}" y="38">{html_text(method)}, {generations} a prompt</text>')
     for tick in range(span[0], span[1] + 1, 10):
         colour = "#444" if tick == 0 else "#ddd"
         parts.append(
@@ -93,7 +94,7 @@ def chart(content: Mapping[str, Any]) -> str:
         parts.append(f'<text x="{_x(tick, span)}" y="{TOP - 7}" text-anchor="middle" fill="#666">{tick:+d}</text>')
     for at, setting in enumerate(settings):
         top = TOP + at * (LINE * len(SHOWN) + GAP) + LINE
-        parts.append(f'<text x="10" y="{top + LINE}">{escape(setting)}</text>')
+        parts.append(f'<text x="10" y="{top + LINE}">{html_text(setting)}</text>')
         for line, (method, generations, colour) in enumerate(SHOWN):
             if row := found.get((setting, method, generations)):
                 parts += _mark(row, top + line * LINE, colour, span)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
+
+from polypref.wording import html_text as escape
+from polypref.wording import markdown_line, visible
+from polypref.wording import markdown_text as _piped
 
 MISSING = "-"
 LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
@@ -92,7 +95,7 @@ class Table:
 
 def markdown(tables: Sequence[Table], legend: str, intervals: bool = False) -> str:
     """All tables as one Markdown document."""
-    return "\n".join([f"{legend}\n", *(_markdown(table, intervals) for table in tables)])
+    return "\n".join([f"{_piped(legend)}\n", *(_markdown(table, intervals) for table in tables)])
 
 
 def _markdown(table: Table, intervals: bool) -> str:
@@ -112,17 +115,13 @@ def _markdown(table: Table, intervals: bool) -> str:
 
     titles = [f"{column.group} {column.title}".strip() for column in table.columns]
     heads = [marked(title, column.notes) for title, column in zip(titles, table.columns, strict=True)]
-    lines = [f"## {table.title}", "", f"| {' | '.join([_piped(table.head), *heads])} |"]
+    lines = [f"## {_piped(table.title)}", "", markdown_line([_piped(table.head), *heads])]
     lines.append("|---|" + "---:|" * len(heads))
     for row in table.rows:
-        lines.append(f"| {' | '.join([marked(row.label, row.notes), *map(cell, row.cells)])} |")
-    lines += [""] + [f"{remark}\n" for remark in table.remarks]
-    lines += [f"{number}. {table.texts[key]}" for key, number in numbers.items()]
+        lines.append(markdown_line([marked(row.label, row.notes), *map(cell, row.cells)]))
+    lines += [""] + [f"{_piped(remark)}\n" for remark in table.remarks]
+    lines += [f"{number}. {_piped(table.texts[key])}" for key, number in numbers.items()]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _piped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def latex(tables: Sequence[Table], legend: str, intervals: bool = False) -> str:
@@ -178,7 +177,7 @@ def _latex(table: Table, intervals: bool) -> str:
 
 
 def _tex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
+    return "".join(LATEX.get(character, character) for character in visible(text))
 
 
 STYLE = """

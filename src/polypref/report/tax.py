@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polypref.report.page import TEMPLATES, environment
-from polypref.wording import finite, interval, percent, points, signed
+from polypref.wording import finite, interval, percent, points, signed, visible
 
 Row = Mapping[str, Any]
 
@@ -37,7 +37,7 @@ def summary(found: Mapping[str, Any]) -> str:
         lines.append(
             f"  {section}: {_told(mean)}, {mean['verdict']}; "
             + (f"shuffled users {_told(control)}, the person {_told(parts['person', section])}; " if control else "")
-            + f"worst {one['user']} {_told(one)}; one user's tax is found from "
+            + f"worst {visible(one['user'])} {_told(one)}; one user's tax is found from "
             f"{points(_least(least[section])).lstrip('+')} points"
         )
         lines += [
