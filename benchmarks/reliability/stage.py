@@ -14,6 +14,7 @@ import random
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -269,11 +270,15 @@ def command(*words: object) -> str:
 
 
 def build(folder: Path, kinds: tuple[str, ...] = QUICK, results: bool = True) -> Path:
-    """Make the world in ``folder`` unless it is there; ``results``: with result folders, which take some seconds."""
-    use_cache(folder / "cache")
-    if (folder / "whole").exists():
+    """Make the world in ``folder``, anew unless one of this very library is there; ``results``: with result folders,
+    which take some seconds."""
+    stamp, made = _stamp(kinds, results), folder / "whole"
+    if made.exists() and made.read_text() == stamp:
+        use_cache(folder / "cache")
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    use_cache(folder / "cache")
     files = {name.replace(" ", "-"): rows() for name, rows in LAYOUTS.items()}
     files |= {"crowd": pairs(12, 10), "questions": questions(), "slates": slates(), "suite": suite()}
     for name, rows in files.items():
@@ -298,8 +303,16 @@ def build(folder: Path, kinds: tuple[str, ...] = QUICK, results: bool = True) ->
             "--out",
             folder / "new",
         )
-    (folder / "whole").touch()
+    made.write_text(stamp)
     return folder
+
+
+def _stamp(*what: object) -> str:
+    """Of the library's source and of this file: artifacts of another version are no fair game."""
+    whole = sha256(repr(what).encode())
+    for path in (*sorted((ROOT / "src").rglob("*.py")), Path(__file__)):
+        whole.update(path.read_bytes())
+    return whole.hexdigest()
 
 
 def environment() -> dict[str, str]:
