@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import stage
+from forge import Arrays, forged
 from gate import Attempt, Ended
-from mutants_of_artifacts import _sign
 
-from polypref.artifact import load as load_artifact
 from polypref.bounds import bounds_file
 from polypref.bounds.bounds_file import load_bounds
 from polypref.bounds.safety import PROBES
@@ -73,22 +72,12 @@ def _by_python(world: Path, toml: Path, pinned: str) -> Ended:
 # --- what is changed
 
 
-def _weights(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Change:
+def _weights(change: Callable[[Arrays], Arrays]) -> Change:
     """Other arrays of the safety scorer, under a hash that fits them."""
-
-    def run(place: Path) -> None:
-        from safetensors.numpy import save
-
-        folder = place / "safety"
-        _, arrays = load_artifact(folder, "detector")
-        payload = save({name: np.ascontiguousarray(one) for name, one in change(arrays).items()})
-        (folder / "arrays.safetensors").write_bytes(payload)
-        _sign(folder, payload)
-
-    return run
+    return lambda place: forged(place / "safety", arrays=change)
 
 
-def _outside_probes(arrays: dict[str, Any]) -> dict[str, Any]:
+def _outside_probes(arrays: Arrays) -> Arrays:
     """Weights turned round in every direction that the probe texts do not have."""
     from polypref.bounds.detector import inputs_of
     from polypref.features import encoder
@@ -102,15 +91,12 @@ def _outside_probes(arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def _manifest(**more: Any) -> Change:
-    def run(place: Path) -> None:
-        path = place / "safety/manifest.json"
-        manifest = json.loads(path.read_text())
-        config = manifest["config"]
-        manifest["config"] = config | {key: one(config.get(key)) if callable(one) else one for key, one in more.items()}
-        path.write_text(json.dumps(manifest))
-        _sign(path.parent, (path.parent / "arrays.safetensors").read_bytes())
+    """Other settings of the safety scorer, under a hash that fits them."""
 
-    return run
+    def changed(config: dict[str, Any]) -> dict[str, Any]:
+        return config | {key: one(config.get(key)) if callable(one) else one for key, one in more.items()}
+
+    return lambda place: forged(place / "safety", config=changed)
 
 
 def _toml(old: str, new: str) -> Change:

@@ -104,7 +104,7 @@ def input_case(folder: Path, scratch: Path, draw: Random) -> list[str]:
         put(
             path,
             content,
-            folder / draw.choice(("slates.jsonl", "bounds.toml", "scorer-pooled/arrays.safetensors")),
+            folder / draw.choice(("slates.jsonl", "bounds.toml", "scorer-pooled/manifest.json")),
             draw,
         )
     else:

@@ -6,12 +6,12 @@ import json
 import shutil
 import traceback
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
+from forge import Arrays, arrays_file, forged
 from hostile import SETTINGS, TOML, VALUES
 from mutations import put, spoil_bytes
 from runner import Outcome, run_here
@@ -72,34 +72,8 @@ def spoiled(value: Any, draw: Random, share: float = 0.4) -> Any:
     return draw.choice(VALUES)
 
 
-def reseal(folder: Path, draw: Random) -> None:
-    """Other arrays under a hash that fits them: what somebody who knows the format would send."""
-    from safetensors.numpy import load, save
-
-    arrays = load((folder / "arrays.safetensors").read_bytes())
-    if arrays:
-        name = draw.choice(sorted(arrays))
-        arrays = _changed(arrays, name, draw)
-    payload = save({key: np.ascontiguousarray(value) for key, value in arrays.items()})
-    (folder / "arrays.safetensors").write_bytes(payload)
-    _sign(folder, payload)
-
-
-def _sign(folder: Path, payload: bytes) -> None:
-    """Give the manifest the hashes of its content, in every form that the library has had."""
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    if isinstance(manifest, dict):
-        manifest["sha256"] = sha256(payload).hexdigest()
-        path.write_text(json.dumps(manifest))
-        try:
-            from polypref.artifact import sealed
-        except ImportError:
-            return
-        path.write_text(json.dumps(sealed(manifest, payload)))
-
-
-def _changed(arrays: dict[str, Any], name: str, draw: Random) -> dict[str, Any]:
+def _changed(arrays: Arrays, draw: Random) -> Arrays:
+    name = draw.choice(sorted(arrays))
     one = arrays[name]
     ways: list[Callable[[], Any]] = [
         lambda: one[:-1] if one.ndim else one,
@@ -123,13 +97,11 @@ def _changed(arrays: dict[str, Any], name: str, draw: Random) -> dict[str, Any]:
 
 
 def _spoil_folder(folder: Path, other: Path, draw: Random) -> None:
-    if draw.random() < 0.3:
-        reseal(folder, draw)
-    elif draw.random() < 0.2:  # settings that somebody changed, under a hash that fits
-        path = folder / "manifest.json"
-        manifest = json.loads(path.read_text())
-        path.write_text(json.dumps(manifest | {"config": spoiled(manifest["config"], draw)}))
-        _sign(folder, (folder / "arrays.safetensors").read_bytes())
+    what = draw.random()
+    if what < 0.3:
+        forged(folder, arrays=lambda arrays: _changed(arrays, draw) if arrays else arrays)
+    elif what < 0.55:
+        forged(folder, config=lambda config: spoiled(config, draw))
     else:
         spoil(draw.choice(sorted(path for path in folder.iterdir() if path.is_file())), other, draw)
 
@@ -141,11 +113,12 @@ def _scorer(folder: Path, work: Path, draw: Random) -> tuple[Words, None]:
     kinds = sorted(path for path in folder.glob("scorer-*"))
     scorer, other = work / "scorer", draw.choice(kinds)
     shutil.copytree(draw.choice(kinds), scorer)
+    manifest = scorer / "manifest.json"
     if draw.random() < 0.1:  # the files of two scorers, mixed
-        name = draw.choice(("manifest.json", "arrays.safetensors"))
-        shutil.copy(other / name, scorer / name)
+        taken, given = draw.choice(((manifest, other / "manifest.json"), (arrays_file(scorer), arrays_file(other))))
+        shutil.copy(given, taken)
     else:
-        _spoil_folder(scorer, other / "arrays.safetensors", draw)
+        _spoil_folder(scorer, arrays_file(other), draw)
     out, pooled = work / "out", folder / "scorer-random"
     words: list[tuple[object, ...]] = [("score", scorer, folder / "questions.jsonl")]
     words += [
@@ -177,7 +150,7 @@ def _bounds_words(folder: Path, toml: Path, draw: Random) -> Words:
 
 def _detector(folder: Path, work: Path, draw: Random) -> tuple[Words, None]:
     toml = _bounds_copied(folder, work)
-    _spoil_folder(work / "safety", folder / "scorer-pooled/arrays.safetensors", draw)
+    _spoil_folder(work / "safety", arrays_file(folder / "scorer-pooled"), draw)
     return _bounds_words(folder, toml, draw), None
 
 
@@ -282,7 +255,7 @@ def _align(folder: Path, work: Path, draw: Random) -> tuple[Words, None]:
 
 def _grouping(folder: Path, work: Path, draw: Random) -> tuple[Words, None]:
     shutil.copytree(folder / "grouping", work / "grouping")
-    _spoil_folder(work / "grouping", folder / "scorer-pooled/arrays.safetensors", draw)
+    _spoil_folder(work / "grouping", arrays_file(folder / "scorer-pooled"), draw)
     if draw.random() < 0.2:
         words = ("groups", folder / "pairs.jsonl", "--attribute", "group", "--out", work / "grouping")
         return list(map(str, words)), None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import stage
-from mutants_of_artifacts import _sign
+from forge import forged
 from runner import run_here
 
 SERVER = "http://127.0.0.1:9/v1"
@@ -60,9 +60,7 @@ def foreign(source: Path, target: Path, name: str) -> Path:
             return [renamed(one) for one in value]
         return {"static": name, own: theirs}.get(value, value) if isinstance(value, str) else value
 
-    for path in target.glob("*.json"):
-        path.write_text(json.dumps(renamed(json.loads(path.read_text()))))
-    _sign(target, (target / "arrays.safetensors").read_bytes())
+    forged(target, config=renamed)
     return target
 
 
