@@ -27,6 +27,7 @@ from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from random import Random
 
 import stage
 from runs_to_kill import RUNS, Run
@@ -231,7 +232,7 @@ def study_of(world: Path, run: Run, kills: int, parent: Path, log: Path | None, 
     found, done = Counter(), 0
     try:
         wanted = reference(world, run, zygote, parent)
-        for number in range(kills):
+        for number in Random(0).sample(range(kills), kills):  # so that a study cut short has seen all of the run
             if time.perf_counter() > until:
                 break
             at, who = 1 + number * wanted.calls // kills, WHO[number % 3]
