@@ -111,91 +111,72 @@ def scorers(world: Path, folder: Path) -> dict[str, Path]:
 # --- commands
 
 
+QUICK = ("--tested", 100, "--recalibrations", 100, "--vectors", 100)
+Case = tuple[str, str, tuple[object, ...]]  # command, what it is given, words
+
+
 def cases(world: Path, folder: Path) -> list[tuple[str, str, list[str]]]:
-    """(command, what it is given, words)."""
-    found: list[tuple[str, str, tuple[object, ...]]] = []
-    prefs, asked, bounds = world / "pairs.jsonl", world / "questions.jsonl", world / "bounds.toml"
-    pooled, cut = world / "scorer-pooled", ("--slates", world / "slates.jsonl", "--part")
-    quick = ("--tested", 100, "--recalibrations", 100, "--vectors", 100)
+    """All of them, words as text."""
+    found: list[Case] = []
     for number, (what, place) in enumerate(scorers(world, folder).items()):
-        out = folder / f"out-{number}"
-        prefix = f"scorer naming {what}"
-        few = ("--prefs", prefs, "--least", 1, "--draws", 50, "--out", out)
-        found += [
-            ("score", prefix, ("score", place, asked)),
-            ("adapt", prefix, ("adapt", prefs, "--scorer", place, "--out", out / "taught")),
-            ("tax", prefix, ("tax", world / "suite.jsonl", "--scorer", place, "--pooled", pooled, *few)),
-            ("tax", f"pooled {prefix}", ("tax", world / "suite.jsonl", "--scorer", pooled, "--pooled", place, *few)),
-            (
-                "tax",
-                f"base {prefix}",
-                ("tax", world / "suite.jsonl", "--base", place, "--learner", "pooled", "--encoder", "static", *few),
-            ),
-            ("bounds explain", prefix, ("bounds", "explain", bounds, "--scorer", place, "--questions", asked)),
-            ("bounds certify", prefix, ("bounds", "certify", bounds, "--scorer", place, *cut, "3/3")),
-            ("audit", prefix, ("audit", place, "--bounds", bounds, *cut, "3/3", *quick, "--out", out / "audit")),
-            (
-                "audit",
-                f"aggregated {prefix}",
-                (
-                    "audit",
-                    pooled,
-                    "--aggregated",
-                    place,
-                    "--bounds",
-                    bounds,
-                    *cut,
-                    "3/3",
-                    *quick,
-                    "--out",
-                    out / "audit",
-                ),
-            ),
-            (
-                "fit",
-                f"over a {prefix}",
-                ("fit", prefs, "--learner", "length", "--encoder", "static", "--out", _copy(place)),
-            ),
-        ]
-        if "align" in WITH:
-            given = ("--model", world / "model", "--groups", "group", "--out", out / "aligned")
-            found.append(("align", prefix, ("align", prefs, "--scorer", place, *given)))
+        found += of_scorer(world, place, f"scorer naming {what}", folder / f"out-{number}")
     for number, name in enumerate(NAMES):
-        place = folder / f"bounds-{number}"
-        place.mkdir()
-        for file in ("bounds.toml", "bounds.calibration.json"):
-            shutil.copy(world / file, place / file)
-        foreign(world / "safety", place / "safety", name)
-        toml, what = place / "bounds.toml", f"detector naming {name}"
-        found += [
-            ("bounds check", what, ("bounds", "check", toml)),
-            ("bounds explain", what, ("bounds", "explain", toml, "--scorer", pooled, "--questions", asked)),
-            ("bounds calibrate", what, ("bounds", "calibrate", toml, *cut, "2/3")),
-            ("bounds detector", f"over a {what}", ("bounds", "detector", toml, *cut, "1/3", "--encoder", "static")),
-            ("audit", what, ("audit", pooled, "--bounds", toml, *cut, "3/3", *quick, "--out", place / "audit")),
-        ]
+        found += of_bounds(world, folder / f"bounds-{number}", name)
         group = foreign(world / "grouping", folder / f"grouping-{number}", name)
-        found.append(
-            ("groups", f"over a grouping naming {name}", ("groups", prefs, "--attribute", "group", "--out", group))
-        )
+        words = ("groups", world / "pairs.jsonl", "--attribute", "group", "--out", group)
+        found.append(("groups", f"over a grouping naming {name}", words))
+    (folder / "arena.jsonl").write_bytes(stage.lines(stage.arena()))
+    convert = ("convert", "arena", folder / "arena.jsonl", "--out", folder / "arena-out.jsonl")
     found += [
-        ("check", "a file of another's", ("check", prefs)),
-        ("profile", "a file of another's", ("profile", prefs)),
-        ("convert", "a file of another's", ("convert", "arena", _arena(folder), "--out", folder / "arena-out.jsonl")),
+        ("check", "a file of another's", ("check", world / "pairs.jsonl")),
+        ("profile", "a file of another's", ("profile", world / "pairs.jsonl")),
+        ("convert", "a file of another's", convert),
         ("table", "results of another's", ("table", world / "results", "--out", folder / "tables")),
     ]
     return [(command, what, [str(word) for word in words]) for command, what, words in found]
 
 
-def _copy(place: Path) -> Path:
-    target = place.with_name(f"{place.name}-over")
-    shutil.copytree(place, target)
-    return target
+def of_scorer(world: Path, place: Path, what: str, out: Path) -> list[Case]:
+    """Every command that reads a scorer."""
+    prefs, asked, bounds = world / "pairs.jsonl", world / "questions.jsonl", world / "bounds.toml"
+    pooled, static = world / "scorer-pooled", ("--encoder", "static")
+    held = ("--bounds", bounds, "--slates", world / "slates.jsonl", "--part", "3/3", *QUICK, "--out", out / "audit")
+    tax = ("tax", world / "suite.jsonl", "--prefs", prefs, "--least", 1, "--draws", 50, "--out", out)
+    over = place.with_name(f"{place.name}-over")
+    shutil.copytree(place, over)
+    found: list[Case] = [
+        ("score", what, ("score", place, asked)),
+        ("adapt", what, ("adapt", prefs, "--scorer", place, "--out", out / "taught")),
+        ("tax", what, (*tax, "--scorer", place, "--pooled", pooled)),
+        ("tax", f"pooled {what}", (*tax, "--scorer", pooled, "--pooled", place)),
+        ("tax", f"base {what}", (*tax, "--base", place, "--learner", "pooled", *static)),
+        ("bounds explain", what, ("bounds", "explain", bounds, "--scorer", place, "--questions", asked)),
+        ("bounds certify", what, ("bounds", "certify", bounds, "--scorer", place, *held[2:6])),
+        ("audit", what, ("audit", place, *held)),
+        ("audit", f"aggregated {what}", ("audit", pooled, "--aggregated", place, *held)),
+        ("fit", f"over a {what}", ("fit", prefs, "--learner", "length", *static, "--out", over)),
+    ]
+    if "align" in WITH:
+        given = ("--model", world / "model", "--groups", "group", "--out", out / "aligned")
+        found.append(("align", what, ("align", prefs, "--scorer", place, *given)))
+    return found
 
 
-def _arena(folder: Path) -> Path:
-    (folder / "arena.jsonl").write_bytes(stage.lines(stage.arena()))
-    return folder / "arena.jsonl"
+def of_bounds(world: Path, place: Path, name: str) -> list[Case]:
+    """Every command that reads a detector."""
+    place.mkdir()
+    for file in ("bounds.toml", "bounds.calibration.json"):
+        shutil.copy(world / file, place / file)
+    foreign(world / "safety", place / "safety", name)
+    toml, what, pooled = place / "bounds.toml", f"detector naming {name}", world / "scorer-pooled"
+    asked, cut = ("--questions", world / "questions.jsonl"), ("--slates", world / "slates.jsonl", "--part")
+    return [
+        ("bounds check", what, ("bounds", "check", toml)),
+        ("bounds explain", what, ("bounds", "explain", toml, "--scorer", pooled, *asked)),
+        ("bounds calibrate", what, ("bounds", "calibrate", toml, *cut, "2/3")),
+        ("bounds detector", f"over a {what}", ("bounds", "detector", toml, *cut, "1/3", "--encoder", "static")),
+        ("audit", what, ("audit", pooled, "--bounds", toml, *cut, "3/3", *QUICK, "--out", place / "audit")),
+    ]
 
 
 WITH: list[str] = []
