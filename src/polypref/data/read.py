@@ -11,7 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray
-from polypref.data.files.sources import Source, expand, open_source
+from polypref.data.files.limits import Limits
+from polypref.data.files.sources import Source, expand, open_source, readable
 from polypref.data.linting.problems import RowProblem, Tally
 from polypref.data.pool import SPILL_BYTES, KeyTable, Pool
 from polypref.data.rows import chat, convert, values
@@ -33,12 +34,14 @@ class ReadOptions:
     ``ties``         companion files whose rows are ties; never read unasked.
     ``rating_gap``   ratings of two responses that differ by less are a tie (equal ratings always are).
     ``spill_bytes``  distinct texts beyond this many bytes are kept on disk, memory-mapped.
+    ``limits``       how much a file may ask of this machine; a file beyond them is refused.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     ties: tuple[str, ...] = ()
     rating_gap: float = 0.0
     spill_bytes: int = SPILL_BYTES
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +83,10 @@ def read(paths: Sequence[str | Path], options: ReadOptions | None = None) -> Rea
     ties = expand(options.ties)
     work = _Work(options, (*files, *ties), len(files))
     for number, file in enumerate([*files, *ties]):
-        source = open_source(file)
-        layout = find_layout(file, source.types, options.columns, ties=number >= len(files))
-        work.add_file(number, source, layout)
+        with readable(file):
+            source = open_source(file, options.limits, options.columns)
+            layout = find_layout(file, source.types, options.columns, ties=number >= len(files))
+            work.add_file(number, source, layout)
     return work.finish()
 
 
@@ -94,7 +98,7 @@ class _Work:
         self.tally = Tally()
         self.pool = Pool(options.spill_bytes)
         self.pairs = KeyTable()
-        self.attributes = Attributes()
+        self.attributes = Attributes(options.limits)
         self.judged: list[pl.DataFrame] = []
         self.rated: list[pl.DataFrame] = []
         self.rows_read = 0
@@ -109,7 +113,7 @@ class _Work:
         unparsed, unusable, rows = Tally(), Tally(), 0
         for batch in source.batches(list(layout.names.values()), unparsed):
             rows += batch.frame.height
-            frame = canonical(batch, layout, source.path, unusable)
+            frame = canonical(batch, layout, source.path, unusable, self.options.limits)
             into = self.rated if layout.shape == "ratings" else self.judged
             into.append(self._code(frame, number, unusable))
         rows += unparsed.rows

@@ -9,11 +9,13 @@ the same question. Not covered: instructions paraphrased from prompt to prompt.
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import polars as pl
 
 from polypref.data.linting.findings import Inspection
-from polypref.data.rows.chat import json_lists, message_text
+from polypref.data.rows.messages import text_of
 from polypref.wording import shown
 
 CLOSING = r"(?s)^(.*?[.?!:\n。？！])\s*([^.?!\n。？！]+[.?!。？！]*)\s*$"
@@ -32,8 +34,8 @@ def look(job: Inspection) -> None:
     prompts = d.responses.prompts
     if d.responses.chat_P is not None and d.responses.chat_P.any():
         chat = pl.Series(d.responses.chat_P)
-        contents = message_text(json_lists(prompts.filter(chat))[0])
-        prompts = prompts.scatter(np.flatnonzero(d.responses.chat_P), contents)
+        contents = [text_of(json.loads(prompt)) for prompt in prompts.filter(chat)]
+        prompts = prompts.scatter(np.flatnonzero(d.responses.chat_P), pl.Series(contents, dtype=pl.String))
     for pattern, stem, instruction in ((CLOSING, 1, 2), (OPENING, 2, 1)):
         parts = pl.DataFrame({"p": np.arange(len(prompts), dtype=np.int32)}).with_columns(
             stem=prompts.str.extract(pattern, stem).str.strip_chars(),

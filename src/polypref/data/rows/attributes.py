@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
+from itertools import chain
+from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from polypref.comparisons import BoolArray, IntArray
+from polypref.data.files.limits import Limits, over
+from polypref.data.rows.messages import NUL, depth_of, holds_nul, written
+from polypref.errors import InputError
 
-LOOKED_AT = 1000  # objects per batch that are looked at for their keys
+SPARSE = 20  # cells of the table of users and facts for each fact that is known
+CELLS = 5_000_000  # cells that a table may have in any case
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Attributes:
@@ -19,59 +26,82 @@ class Attributes:
     Keys that vary within any user (the topic of a prompt, the model that answered) are not about users.
     """
 
-    def __init__(self) -> None:
-        columns = {"user": pl.Int32, "key": pl.String, "value": pl.String, "varies": pl.Boolean}
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        columns = {"user": pl.Int32, "key": pl.String, "value": pl.String}
         self._facts = pl.DataFrame(schema=columns)
-        self._keys: dict[str, None] = {}
+        self._keys: set[str] = set()
+        self._varied: set[str] = set()
 
     def add(self, user_N: IntArray, json_N: pl.Series) -> BoolArray:
-        """Note the objects ``json_N`` of users ``user_N``; gives which of them are not JSON objects (null is fine)."""
-        rows = pl.DataFrame({"user": user_N, "json": json_N.str.replace_all(r"[\r\n]", " ")})
-        told = rows.drop_nulls("json").unique()
-        texts = told["json"].unique(maintain_order=True)
-        for text in texts.head(LOOKED_AT):
-            self._keys |= dict.fromkeys(_object(text) or ())
-        objects, good = self._parse(texts)
-        if self._keys and objects.height:
-            long = told.join(objects, on="json").drop("json").unpivot(index="user", variable_name="key").drop_nulls()
-            self._facts = _merge(pl.concat([self._facts, long.with_columns(varies=pl.lit(False))]))
-        if good.all():
-            return np.zeros(len(rows), bool)
-        return rows["json"].is_in(texts.filter(pl.Series(~good)).implode()).fill_null(False).to_numpy()
+        """Note the objects ``json_N`` of users ``user_N``; gives which of them are not JSON objects (null is fine).
 
-    def _parse(self, texts: pl.Series) -> tuple[pl.DataFrame, NDArray[np.bool_]]:
-        schema = dict.fromkeys(self._keys, pl.String)
-        good = np.ones(len(texts), bool)
+        Raises InputError when there are more keys than any table of users has.
+        """
+        rows = pl.DataFrame({"user": user_N, "json": json_N})
+        told = rows.drop_nulls("json").unique(maintain_order=True)
+        texts = told["json"].unique(maintain_order=True)
+        objects = [self._object(text) for text in texts]
+        bad = pl.Series([found is None for found in objects], dtype=pl.Boolean)
+        self._add_facts(told, texts, [found or {} for found in objects])
+        if not bad.any():
+            return np.zeros(len(rows), bool)
+        return rows["json"].is_in(texts.filter(bad).implode()).fill_null(False).to_numpy()
+
+    def _object(self, text: str) -> dict[str, Any] | None:
         try:
-            objects = pl.read_ndjson("\n".join(texts).encode(), schema=schema)
-        except pl.exceptions.PolarsError:
-            good = np.array([_object(text) is not None for text in texts], bool)
-            texts = texts.filter(pl.Series(good))
-            objects = pl.read_ndjson("\n".join(texts).encode(), schema=schema)
-        names = [f"key {name}" for name in objects.columns]  # so that no key is taken for the column "json"
-        objects.columns = names
-        return objects.with_columns(texts.alias("json")), good
+            found = _decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+        deep = text.count("[") + text.count("{") > self._limits.depth and depth_of(found) > self._limits.depth
+        return None if deep or (NUL in text and holds_nul(found)) else found
+
+    def _add_facts(self, told: pl.DataFrame, texts: pl.Series, objects: list[dict[str, Any]]) -> None:
+        self._keys.update(*objects)
+        if len(self._keys) > self._limits.attribute_keys:
+            raise over(f"attributes have {len(self._keys):,} different keys", self._limits.attribute_keys,
+                "attribute_keys", "--columns attributes= reads the file without them.")  # fmt: skip
+        values = chain.from_iterable(found.values() for found in objects)
+        facts = pl.DataFrame(
+            {
+                "json": texts.gather(np.repeat(np.arange(len(objects)), [len(found) for found in objects])),
+                "key": pl.Series(list(chain.from_iterable(objects)), dtype=pl.String),
+                "value": pl.Series([v if v.__class__ is str else _text(v) for v in values], dtype=pl.String),
+            }
+        ).drop_nulls("value")
+        facts = facts.filter(~pl.col.key.is_in(list(self._varied)))
+        long = told.join(facts, on="json", maintain_order="left").select("user", "key", "value")
+        merged = pl.concat([self._facts, long]).group_by("user", "key", maintain_order=True)
+        found = merged.agg(pl.col.value.first(), varies=pl.col.value.n_unique() > 1)
+        self._varied |= set(found.filter("varies")["key"].unique())
+        self._facts = found.filter(~pl.col.key.is_in(list(self._varied))).drop("varies")
 
     def table(self, n_users: int) -> pl.DataFrame | None:
-        """One row per user, one text column per fact that at least one user has; null where unknown."""
-        varied = self._facts.filter("varies")["key"].unique()
-        facts = self._facts.filter(~pl.col.key.is_in(varied.implode()))
-        if facts.is_empty():
+        """One row per user, one text column per fact that at least one user has; null where unknown.
+
+        Raises InputError where nearly every cell would be empty, so that the table would be far larger than the file.
+        """
+        if self._facts.is_empty():
             return None
-        wide = facts.with_columns(pl.col.key.str.strip_prefix("key ")).pivot(on="key", index="user", values="value")
+        cells = n_users * self._facts["key"].n_unique()
+        if cells > max(CELLS, SPARSE * self._facts.height):
+            raise InputError(
+                f"attributes: {self._facts.height:,} facts about {n_users:,} users would make a table of {cells:,} "
+                "cells, nearly all empty. Keep the keys that most users have, or read without: --columns attributes=."
+            )
+        names = {key: f"fact {k}" for k, key in enumerate(self._facts["key"].unique(maintain_order=True))}
+        wide = self._facts.with_columns(pl.col.key.replace_strict(names)).pivot(on="key", index="user", values="value")
         users = pl.DataFrame({"user": np.arange(n_users, dtype=np.int32)})
-        return users.join(wide, on="user", how="left", maintain_order="left").drop("user")
+        table = users.join(wide, on="user", how="left", maintain_order="left").drop("user")
+        return table.rename({name: key for key, name in names.items()})  # last: a fact may be called "user" too
 
 
-def _merge(facts: pl.DataFrame) -> pl.DataFrame:
-    return facts.group_by("user", "key", maintain_order=True).agg(
-        pl.col.value.first(), varies=pl.col.varies.any() | (pl.col.value.n_unique() > 1)
-    )
-
-
-def _object(text: str) -> dict[str, object] | None:
-    try:
-        found = json.loads(text)
-    except ValueError:
+def _text(value: Any) -> str | None:
+    """A value as text, as a column of the file would say it: true, 40 for 40.0; what is nested as JSON."""
+    if value is None:
         return None
-    return found if isinstance(found, dict) else None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 2.0**53 else repr(value)
+    return str(value) if isinstance(value, int | str) else written(value)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.data.rows.chat import json_lists
 from polypref.data.rows.rows import Rows
 
 RANKING_RULE = "rankings: every two responses of a list are one judgement; rank 1 is best, equal ranks are a tie"
+
+HELD = 10_000  # lists that are kept parsed
 
 ONE_PROMPT_RULE = (
     "no prompt column (--columns prompt=NAME names one): all responses that a user rated answer the same, empty prompt"
@@ -36,13 +40,32 @@ def pairs_within(sizes_G: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArr
     return np.concatenate(firsts)[order], np.concatenate(seconds)[order]
 
 
+def json_lists(texts_N: pl.Series) -> pl.Series:
+    """JSON lists as lists of texts (what is in them and no text stays JSON); null for a text that is no JSON list."""
+    found: dict[str, list[str | None] | None] = {}
+    lists = []
+    for text in texts_N:
+        if text not in found:
+            found = found if len(found) < HELD else {}
+            found[text] = _json_list(text)
+        lists.append(found[text])
+    return pl.Series(texts_N.name, lists, dtype=pl.List(pl.String))
+
+
+def _json_list(text: str) -> list[str | None] | None:
+    try:
+        values = msgspec.json.decode(text, type=list[Any])
+        return [one if one is None or isinstance(one, str) else msgspec.json.encode(one).decode() for one in values]
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
 def explode_rankings(rows: Rows) -> pl.DataFrame:
     """Rows with JSON lists ``responses`` and ``ranking`` to rows with ``chosen``, ``rejected``, ``tie``."""
     for role in ("responses", "ranking"):
-        text = rows.frame[role].cast(pl.String).fill_null("")
-        lists, good = json_lists(text)
+        lists = json_lists(rows.frame[role].cast(pl.String).fill_null(""))
         rows.set(**{f"_{role}": lists})
-        rows.drop(f"unreadable {role}", pl.Series(~good), role, "a JSON list")
+        rows.drop(f"unreadable {role}", lists.is_null(), role, "a JSON list")
     ranks = rows.frame["_ranking"].list.eval(pl.element().cast(pl.Float64, strict=False))
     rows.set(_ranking=ranks)
     wrong = ranks.list.eval(pl.element().is_null()).list.any() | (

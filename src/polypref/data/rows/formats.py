@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
+from polypref.data.files.limits import Limits
 from polypref.data.files.textfiles import Batch
 from polypref.data.linting.problems import Tally
 from polypref.data.rows import chat, values
@@ -26,9 +27,9 @@ OPTIONAL: dict[str, tuple[Reader, str]] = {
 }
 
 
-def canonical(batch: Batch, layout: Layout, file: str, tally: Tally) -> pl.DataFrame:
+def canonical(batch: Batch, layout: Layout, file: str, tally: Tally, limits: Limits | None = None) -> pl.DataFrame:
     """The batch's usable rows in canonical form."""
-    rows = Rows(batch, layout, file, tally)
+    rows = Rows(batch, layout, file, tally, limits)
     _read_users(rows)
     if layout.shape == "rankings":
         rows.frame = explode_rankings(rows)
@@ -135,6 +136,7 @@ def _read_optional(rows: Rows) -> None:
         rows.set(weight=rows.frame["_weight"])
     for role in ("pair_id", "attributes"):
         if rows.has(role):
-            rows.set(**{role: values.as_text(rows.frame[role])})
+            text = values.as_text(rows.frame[role])
+            rows.set(**{role: pl.select(pl.when(text.str.strip_chars() != "").then(text)).to_series()})
     gone = [name for name in rows.frame.columns if name.startswith("_")]
     rows.frame = rows.frame.drop(*gone, "response_a", "response_b", "label", "label_too", "chosen_pos", strict=False)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from polypref.data.linting.problems import short
 from polypref.errors import InputError, SettingsError, unknown_name
+from polypref.wording import shown
 
 Shape = Literal["pairs", "labels", "ratings", "rankings"]
 
@@ -148,6 +149,20 @@ def find_layout(
     )
 
 
+def unnamed(found: Sequence[str], mapping: Mapping[str, str]) -> list[str]:
+    """Names that would play a role which none of the columns ``found`` plays: worth a look at the rest of a file."""
+    known = {_plain(name) for name in found}
+    names = [name for name in mapping.values() if name]
+    for role, aliases in ALIASES.items():
+        if role not in mapping and (role == "label" or known.isdisjoint(aliases)):
+            names += aliases
+    return [name for name in dict.fromkeys(names) if name not in found]
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold().replace("-", "_").replace(" ", "_")
+
+
 def find_columns(
     path: str, types: Mapping[str, str], roles: Sequence[str], mapping: Mapping[str, str] | None = None
 ) -> dict[str, str]:
@@ -165,11 +180,16 @@ def find_columns(
 def listed(names: Sequence[str], most: int = 20) -> str:
     """Column names for a message: the first ``most`` of them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more
+    return (", ".join(_quoted(name) for name in names[:most]) or "none") + more
+
+
+def _quoted(name: str) -> str:
+    """A name from a file as it stands in a message: one line, cut when long."""
+    return shown(name)[1:-1]
 
 
 def _name_roles(path: str, types: Mapping[str, str], mapping: Mapping[str, str], ties: bool) -> dict[str, str]:
-    known = {name.strip().casefold().replace("-", "_").replace(" ", "_"): name for name in reversed(list(types))}
+    known = {_plain(name): name for name in reversed(list(types))}
     names: dict[str, str] = {}
     for role, aliases in ALIASES.items():
         found = next((known[alias] for alias in aliases if alias in known), None)
@@ -186,7 +206,9 @@ def _name_roles(path: str, types: Mapping[str, str], mapping: Mapping[str, str],
         elif not name:
             names.pop(role, None)
         elif not ties:  # a ties file may name its columns differently
-            raise SettingsError(f'--columns {role}={name}: {path} has no column "{name}"; found: {", ".join(types)}.')
+            raise SettingsError(
+                f'--columns {role}={name}: {path} has no column "{name}"; found: {listed(list(types))}.'
+            )
     return names
 
 
@@ -200,5 +222,5 @@ def _missing(
     example = next((f for f in found if f not in names.values()), "NAME")
     return (
         f'{short(path)}: column "{lacking}" is missing; found: {listed(found)}. '
-        f"Use --columns to map yours, as in --columns {lacking}={example}."
+        f"Use --columns to map yours, as in --columns {lacking}={_quoted(example)}."
     )

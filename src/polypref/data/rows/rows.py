@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import polars as pl
 
+from polypref.data.files.limits import Limits
 from polypref.data.files.textfiles import Batch
 from polypref.data.linting.problems import Tally
 from polypref.data.rows.layouts import Layout
@@ -17,8 +18,8 @@ Reader = Callable[[pl.Series], tuple[pl.Series, pl.Series]]
 class Rows:
     """The rows of one batch while they are brought to canonical form: columns by role, and who is dropped why."""
 
-    def __init__(self, batch: Batch, layout: Layout, file: str, tally: Tally) -> None:
-        self.layout, self.file, self.tally = layout, file, tally
+    def __init__(self, batch: Batch, layout: Layout, file: str, tally: Tally, limits: Limits | None = None) -> None:
+        self.layout, self.file, self.tally, self.limits = layout, file, tally, limits or Limits()
         self.frame = batch.frame.select(
             pl.Series("line", batch.line_B), *(pl.col(name).alias(role) for role, name in layout.names.items())
         )
@@ -36,6 +37,12 @@ class Rows:
         if bad.any():
             self._tell(name, bad, role, f"expected {expected}. The row is left out.", kept=False)
             self.frame = self.frame.filter(~bad)
+
+    def note(self, name: str, odd: pl.Series, text: str) -> None:
+        """Count the rows marked ``odd``, which are kept, as ``name``."""
+        if odd.any():
+            lines = self.frame["line"].filter(odd).to_numpy()
+            self.tally.add(name, self.file, lines, f"{text} The row is kept.", kept=True)
 
     def _tell(self, name: str, bad: pl.Series, role: str, text: str, kept: bool) -> None:
         value = self.frame[role].filter(bad)[0]

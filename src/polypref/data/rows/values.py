@@ -9,6 +9,8 @@ FALSE = ("false", "0", "no", "n", "f", "")
 FIRST = ("a", "response_a", "model_a", "1", "1.0", "first", "left", "response_1", "output_1", "chosen_a")
 SECOND = ("b", "response_b", "model_b", "0", "0.0", "second", "right", "response_2", "output_2", "chosen_b")
 TIED = ("tie", "tied", "0.5", ".5", "draw", "equal", "both", "neither", "same", "tie (bothbad)", "tie(bothbad)")
+PER_SECOND = {"ms": 1e3, "us": 1e6, "ns": 1e9}
+YEAR_1, YEAR_10000 = -62135596800.0, 253402300800.0  # seconds since 1970
 LABEL_RULE = "label A or 1: response_a is preferred; B or 0: response_b; tie or 0.5: a tie"
 
 
@@ -43,12 +45,15 @@ def as_number(column: pl.Series) -> tuple[pl.Series, pl.Series]:
 def as_time(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Seconds since 1970 UTC, from dates, ISO 8601 texts (UTC if no zone is given) or epoch numbers (s, ms, us, ns)."""
     if column.dtype.is_temporal():
-        return column.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6, column.is_null() & False
+        if column.dtype in (pl.Time, pl.Duration):  # of no day
+            return pl.Series(column.name, [None] * len(column), dtype=pl.Float64), column.is_not_null()
+        unit = 86400.0 if column.dtype == pl.Date else 1.0 / PER_SECOND[column.dtype.time_unit]  # type: ignore[attr-defined]
+        return _in_calendar(column.to_physical().cast(pl.Float64) * unit, column.is_null() & False)
     number, bad = as_number(column)
     for unit, least in ((1e9, 1e17), (1e6, 1e14), (1e3, 1e11)):  # 1e11 seconds is the year 5138
         number = pl.select(pl.when(number.abs() >= least).then(number / unit).otherwise(number)).to_series()
     if not bad.any():
-        return number, bad
+        return _in_calendar(number, bad)
     text = column.str.strip_chars().str.replace(r" ?(UTC|GMT|Z)$", "+00:00").str.replace(" ", "T", literal=True)
     text = text.str.replace(r"([+-]\d\d)(\d\d)$", "$1:$2")
     zoned = text.str.contains(r"T.*[+-]\d\d:\d\d$")
@@ -57,7 +62,13 @@ def as_time(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     moment = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False, time_zone="UTC")
     seconds = moment.dt.epoch("us").cast(pl.Float64) / 1e6
     number = pl.select(pl.coalesce(number, seconds)).to_series()
-    return number, bad & number.is_null()
+    return _in_calendar(number, bad & number.is_null())
+
+
+def _in_calendar(seconds: pl.Series, bad: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Moments of the years 1 to 9999 and what could not be read, all others among it."""
+    outside = ~seconds.is_between(YEAR_1, YEAR_10000, closed="left").fill_null(True)
+    return pl.select(pl.when(~outside).then(seconds)).to_series(), bad | outside
 
 
 def as_flag(column: pl.Series) -> tuple[pl.Series, pl.Series]:

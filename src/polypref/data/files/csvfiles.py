@@ -1,0 +1,248 @@
+"""CSV as batches of text columns with their line numbers.
+
+What RFC 4180 allows is parsed by Polars in blocks. A file that bends it (a quote in the middle of a text, as in 5"
+pipe) goes through Python's parser in its strict mode: a record that it could only guess at is left out and told.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.data.files import textfiles
+from polypref.data.files.limits import Limits, over
+from polypref.data.files.textfiles import Batch, blocks, first_lines, too_long
+from polypref.data.linting.problems import Tally, short
+from polypref.errors import InputError
+from polypref.wording import shown
+
+QUOTE, NEWLINE, RETURN = ord('"'), ord("\n"), ord("\r")
+SLOW_ROWS, SLOW_BYTES = 100_000, 64 << 20  # rows and bytes of a batch from Python's parser
+
+
+@dataclass(frozen=True, eq=False)
+class Csv:
+    """A CSV (comma, semicolon or tab) file with a header record; every column is text."""
+
+    path: str
+    separator: str
+    columns: tuple[str, ...]
+    limits: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def open(cls, path: str, limits: Limits) -> Csv:
+        """Read the header. Raises InputError when there is none or it is not UTF-8."""
+        lines = [line for _, line in first_lines(path, limits)]
+        if not lines:
+            raise InputError(f"{path} holds only empty lines; expected a header line and rows.")
+        try:
+            first = lines[0].decode()
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}: the header line is not UTF-8: {shown(lines[0])}. Convert it with iconv."
+            ) from error
+        separator = max(",\t;", key=first.count)
+        if first.count(separator) >= limits.columns:
+            raise over(f"{short(path)} has {first.count(separator) + 1:,} columns", limits.columns, "columns")
+        _allow(limits)
+        rows = csv.reader((line.decode(errors="replace") + "\n" for line in lines), delimiter=separator, strict=True)
+        try:
+            header = next(rows)
+        except csv.Error as error:
+            raise InputError(
+                f"{path}: the header line {shown(first)} is not CSV ({error}); mend its quotes."
+            ) from error
+        return cls(path, separator, tuple(header), limits)
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Every column of a CSV file is text."""
+        return dict.fromkeys(self.columns, "text")
+
+    def batches(self, names: Sequence[str], tally: Tally) -> Iterator[Batch]:
+        """The columns ``names``; a record may span lines inside quotes and is known by its first line."""
+        line, carry, header = 1, b"", True
+        stream = blocks(self.path, self.limits)
+        most = min(2 * textfiles.BLOCK, self.limits.line_bytes)
+        for _, block in stream:
+            carry = carry + block if carry else block
+            if carry.isspace():
+                line, carry = line + carry.count(b"\n"), b""
+                continue
+            starts, lines, cut = _records(carry, ord(self.separator))
+            if not cut and len(carry) <= most and starts is not None:
+                continue
+            batch = self._parse(carry[:cut], starts, line + lines, header) if starts is not None and cut else None
+            if batch is None:  # quotes that do not pair up: the strict parser takes it from here
+                rest = _Lines(_all(carry, (block for _, block in stream)), self.path, line, self.limits)
+                yield from self._slow(rest, header, names, tally)
+                return
+            yield Batch(batch.frame.select(names), batch.line_B)
+            line, carry, header = line + carry.count(b"\n", 0, cut), carry[cut:], False
+        if carry.strip():
+            yield from self._slow(_Lines([carry], self.path, line, self.limits), header, names, tally)
+
+    def _parse(self, block: bytes, starts: NDArray, line_B: NDArray, header: bool) -> Batch | None:
+        try:
+            block.decode()
+            frame = pl.read_csv(
+                block, has_header=False, new_columns=list(_distinct(self.columns)), separator=self.separator,
+                infer_schema=False,
+            )  # fmt: skip
+        except (pl.exceptions.PolarsError, UnicodeDecodeError):
+            return None
+        if frame.height != len(starts) or frame.width != len(self.columns):
+            return None
+        sizes = np.diff(np.append(starts, len(block)))
+        keep = sizes > 2  # not an empty line
+        if header:
+            keep[np.argmax(keep)] = False
+        return Batch(frame.filter(pl.Series(keep)), line_B[keep])
+
+    def _slow(self, lines: _Lines, header: bool, names: Sequence[str], tally: Tally) -> Iterator[Batch]:
+        """Python's own parser, which reads quotes inside a text as they are, for what Polars refuses."""
+        _allow(self.limits)
+        reader = csv.reader(lines, delimiter=self.separator, strict=True)
+        rows: list[list[str]] = []
+        numbers: list[int] = []
+        while True:
+            begin = lines.next
+            lines.record = 0
+            try:
+                row = next(reader)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                self._tell_broken(error, begin, lines, tally)
+                continue
+            if not row or header:
+                header = header and not row
+                continue
+            if self._is_whole(row, begin, tally):
+                rows.append(row)
+                numbers.append(begin)
+            if len(rows) >= SLOW_ROWS or lines.size >= SLOW_BYTES:
+                yield self._gather(rows, numbers, names)
+                rows, numbers, lines.size = [], [], 0
+        if rows:
+            yield self._gather(rows, numbers, names)
+
+    def _tell_broken(self, error: csv.Error, begin: int, lines: _Lines, tally: Tally) -> None:
+        """Count the lines of a record whose quotes leave open what it says. Raises InputError where none ends it."""
+        count = lines.next - begin
+        if (lines.ended and "unexpected end" in str(error)) or "field limit" in str(error):
+            raise InputError(
+                f"line {begin} of {short(self.path)}: a quote may never be closed; {count:,} lines behind it would be "
+                "one text. Close it, or double it if it belongs to the text."
+            )
+        text = (
+            f"quotes that are not closed or not doubled ({error}) in {shown(lines.last)}; double quotes inside a text."
+        )
+        tally.add("broken quotes", self.path, list(range(begin, lines.next)), f"{text} The row is left out.")
+
+    def _is_whole(self, row: list[str], line: int, tally: Tally) -> bool:
+        if len(row) != len(self.columns):
+            found = f"{len(row)} fields; expected {len(self.columns)} ({', '.join(self.columns[:20])})"
+            tally.add("wrong number of fields", self.path, [line], f"{found}. The row is left out.")
+            return False
+        broken = next((value for value in row if any("\udc80" <= c <= "\udcff" for c in value)), None)
+        if broken is not None:
+            near = shown(broken.encode(errors="surrogateescape"))
+            advice = "convert the file with iconv. The row is left out."
+            tally.add("not UTF-8", self.path, [line], f"{near} is not UTF-8; {advice}")
+        return broken is None
+
+    def _gather(self, rows: list[list[str]], numbers: list[int], names: Sequence[str]) -> Batch:
+        frame = pl.DataFrame(rows, schema=dict.fromkeys(_distinct(self.columns), pl.String), orient="row")
+        return Batch(frame.select(names), np.array(numbers, np.int64))
+
+
+class _Lines:
+    """Lines as texts for Python's parser: ``next`` is the number of the line to come, ``last`` the one given out."""
+
+    def __init__(self, parts: Iterable[bytes], path: str, first: int, limits: Limits) -> None:
+        self.next, self.last, self.ended = first, "", False
+        self.size = self.record = 0
+        self._path, self._limits = path, limits
+        self._lines = self._split(parts)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            line = next(self._lines)
+        except StopIteration:
+            self.ended = True
+            raise
+        self.next += 1
+        self.size += len(line)
+        self.record += len(line)
+        if self.record > self._limits.line_bytes:
+            raise too_long(self._path, self.next - 1, self.record, self._limits)
+        self.last = line
+        return line
+
+    def _split(self, parts: Iterable[bytes]) -> Iterator[str]:
+        rest = b""
+        for part in parts:
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                yield line.decode(errors="surrogateescape") + "\n"
+        if rest:
+            yield rest.decode(errors="surrogateescape")
+
+
+def _records(data: bytes, separator: int) -> tuple[NDArray[np.int64] | None, NDArray[np.int64], int]:
+    """Where each whole CSV record starts, how many lines lie before it, and where the last whole one ends.
+
+    The starts are None where a quote stands that RFC 4180 does not know: not at the edge of a field, and not doubled.
+    """
+    byte = np.frombuffer(data, np.uint8)
+    newline = np.flatnonzero(byte == NEWLINE)
+    none = np.zeros(0, np.int64)
+    quote = np.flatnonzero(byte == QUOTE)
+    if len(quote):
+        if not _at_edges(byte, quote, separator):
+            return None, none, 0
+        newline_out = newline[np.searchsorted(quote, newline) % 2 == 0]
+    else:
+        newline_out = newline
+    ends = newline_out + 1
+    if not len(ends):
+        return none, none, 0
+    starts = np.concatenate([[0], ends[:-1]])
+    return starts, np.searchsorted(newline, starts), int(ends[-1])
+
+
+def _at_edges(byte: NDArray[np.uint8], quote: NDArray[np.int64], separator: int) -> bool:
+    """Whether opening quotes begin a field (or repeat a quote) and closing ones end it (or are repeated)."""
+    opening, closing = quote[::2], quote[1::2]
+    before = byte[opening[opening > 0] - 1]
+    behind = byte[closing[closing + 1 < len(byte)] + 1]
+    begins = (before == separator) | (before == NEWLINE) | (before == QUOTE)
+    ends = (behind == separator) | (behind == NEWLINE) | (behind == QUOTE) | (behind == RETURN)
+    return bool(begins.all() and ends.all())
+
+
+def _allow(limits: Limits) -> None:
+    """Let Python's parser take fields as long as a line may be: its own limit, for the process, is 128 KiB."""
+    csv.field_size_limit(max(csv.field_size_limit(), limits.line_bytes))
+
+
+def _distinct(columns: Sequence[str]) -> Iterator[str]:
+    """Column names with repeated ones numbered, so that the first keeps its name."""
+    seen: dict[str, int] = {}
+    for name in columns:
+        seen[name] = seen.get(name, 0) + 1
+        yield name if seen[name] == 1 else f"{name}_{seen[name]}"
+
+
+def _all(carry: bytes, stream: Iterator[bytes]) -> Iterator[bytes]:
+    yield carry
+    yield from stream

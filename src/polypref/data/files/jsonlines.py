@@ -1,0 +1,237 @@
+"""JSONL as batches of text columns with their line numbers.
+
+Texts arrive as they were meant, whichever legal way they were escaped; numbers as written (1.0 as 1), lists and objects
+as the JSON that stands in the file. Polars parses blocks of plain texts. What it would change on the way, a list or an
+object in a column, is parsed by msgspec, which also tells what is wrong with a line. Of a key that stands twice in one
+object (RFC 8259 leaves that open) one value is taken.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from polypref.data.files.latekeys import later_keys
+from polypref.data.files.limits import Limits, over
+from polypref.data.files.textfiles import Batch, blocks, first_lines
+from polypref.data.linting.problems import Tally, short
+from polypref.errors import InputError
+from polypref.wording import shown
+
+Scalar = str | int | float | bool | None
+KINDS = {'"': "text", "t": "boolean", "f": "boolean", "n": "null", "[": "list", "{": "object"}
+NESTED = ("list", "object")
+FEW = 0.05  # share of a block's rows that are parsed again singly, above which all are
+EXPLAINED = 1 << 16  # bytes of a broken line up to which Python's parser is asked what is wrong
+
+
+@dataclass(frozen=True, eq=False)
+class JsonLines:
+    """A JSONL file; ``types`` says of each column what its first thousand values are: text, number, number and text."""
+
+    path: str
+    types: dict[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def open(
+        cls, path: str, limits: Limits, wanted: Callable[[Sequence[str]], Sequence[str]] = lambda _: ()
+    ) -> JsonLines:
+        """Look at the first lines, and through the whole file for the keys ``wanted`` besides those found in them.
+
+        Raises InputError when none of the first lines is a JSON object.
+        """
+        kinds: dict[str, set[str]] = {}
+        lines, reason = first_lines(path, limits), ""
+        for _, line in lines:
+            try:
+                row = _keys(line)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                reason = reason or f" ({what_is_wrong(line, error)})"
+                continue
+            for key, value in row.items():
+                kind = KINDS.get(chr(bytes(value)[0]), "number")
+                kinds.setdefault(key, set()).update({kind} if kind != "null" else ())
+            if len(kinds) > limits.columns:
+                raise over(
+                    f"{short(path)} has {len(kinds):,} different keys in its first lines", limits.columns, "columns"
+                )
+        is_list = bool(lines) and lines[0][1].lstrip()[:1] == b"["
+        if not kinds or is_list:
+            found = f"line {lines[0][0]} is {shown(lines[0][1])}{reason}" if lines else "only empty lines"
+            hint = ' A JSON list becomes lines with: jq -c ".[]".' if is_list else ""
+            raise InputError(f"{path}: {found}; expected one JSON object on each line.{hint}")
+        types = {key: " and ".join(sorted(kind)) or "null" for key, kind in kinds.items()}
+        late = later_keys(path, [key for key in wanted(list(types)) if key not in types], limits)
+        return cls(path, types | dict.fromkeys(late, "null"), limits)
+
+    def batches(self, names: Sequence[str], tally: Tally) -> Iterator[Batch]:
+        """The columns ``names`` (absent keys are null)."""
+        parser = _Parser(self.path, list(dict.fromkeys(names)), self.types, tally)
+        for line, block in blocks(self.path, self.limits):
+            if not block.isspace():
+                yield parser.parse(block, line)
+
+
+class _Parser:
+    """Blocks of one file to batches; what is wrong with single lines goes to the tally."""
+
+    def __init__(self, path: str, names: list[str], types: dict[str, str], tally: Tally) -> None:
+        self.path, self.names, self.tally = path, names, tally
+        self.schema = dict.fromkeys(names, pl.String)
+        nested = {name for name in names if any(kind in types[name].split(" and ") for kind in NESTED)}
+        self.plain = not nested
+        self._row = _decoder(names, nested)
+        self._raw_row = _decoder(names, set(names))
+
+    def parse(self, block: bytes, line: int) -> Batch:
+        lines = block.count(b"\n") + (not block.endswith(b"\n"))
+        if self.plain:
+            try:
+                frame = pl.read_ndjson(block, schema=self.schema)
+                if frame.height == lines:
+                    return Batch(self._mended(frame, block), np.arange(line, line + lines))
+            except (pl.exceptions.PolarsError, _Unreadable):
+                pass  # some line is broken: look at each
+        return self._exact(block, line)
+
+    def _mended(self, frame: pl.DataFrame, block: bytes) -> pl.DataFrame:
+        """With lists and objects, which Polars does not keep, parsed again. Raises _Unreadable where that fails."""
+        is_nested = pl.any_horizontal(pl.all().str.starts_with("[") | pl.all().str.starts_with("{"))
+        at = frame.select(is_nested.fill_null(False)).to_series().arg_true().to_numpy()
+        if not len(at):
+            return frame
+        if len(at) > FEW * frame.height:
+            raise _Unreadable
+        lines = block.split(b"\n")
+        rows = [self._texts(lines[k]) for k in at.tolist()]
+        columns = zip(self.names, zip(*rows, strict=True), strict=True)
+        mended = {name: frame[name].scatter(at, pl.Series(values, dtype=pl.String)) for name, values in columns}
+        return pl.DataFrame(mended)
+
+    def _exact(self, block: bytes, line: int) -> Batch:
+        numbers, rows = [], []
+        utf8 = _is_utf8(block)
+        for number, text in enumerate(block.split(b"\n"), line):
+            if not text.strip():
+                continue
+            try:
+                rows.append(self._texts(text, utf8))
+                numbers.append(number)
+            except _Unreadable as found:
+                self.tally.add(found.name, self.path, [number], str(found))
+        columns = zip(*rows, strict=True) if rows else [()] * len(self.names)
+        frame = pl.DataFrame(
+            [pl.Series(n, values, dtype=pl.String) for n, values in zip(self.names, columns, strict=True)]
+        )
+        return Batch(frame, np.array(numbers, np.int64))
+
+    def _texts(self, line: bytes, utf8: bool = True) -> list[str | None]:
+        """A line's values as text. Raises _Unreadable for a line that is not one JSON object."""
+        try:
+            if not utf8:
+                line.decode()
+            try:
+                row = self._row(line)
+            except msgspec.ValidationError:  # a list where the first lines had texts, or not an object at all
+                row = self._raw_row(line)
+            return [v if v.__class__ is str or v is None else _text(v) for v in row]
+        except UnicodeDecodeError as error:
+            near = line[max(0, error.start - 20) : error.end + 20]
+            advice = "expected UTF-8; convert the file with iconv. The row is left out."
+            at = f"byte {error.start + 1} is not UTF-8 in {shown(near)}"
+            raise _Unreadable("not UTF-8", f"{at}; {advice}") from error
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise _Unreadable("broken JSON", _complaint(line, error)) from error
+
+
+class _Unreadable(Exception):
+    """A line that is no row: what is wrong with it, under which name it is counted."""
+
+    def __init__(self, name: str = "", text: str = "") -> None:
+        super().__init__(text)
+        self.name = name
+
+
+def _decoder(names: Sequence[str], raw: set[str]) -> Callable[[bytes], tuple[Any, ...]]:
+    """A line to the values of ``names`` in their order; those of ``raw`` stay JSON."""
+    keys = [f"f{k}" for k in range(len(names))]
+    kinds: list[tuple[Any, Any]] = [(msgspec.Raw, msgspec.Raw(b"null")) if n in raw else (Scalar, None) for n in names]
+    fields = [(key, kind, absent) for key, (kind, absent) in zip(keys, kinds, strict=True)]
+    row = msgspec.defstruct("Row", fields, rename=dict(zip(keys, names, strict=True)), gc=False)
+    decode = msgspec.json.Decoder(row).decode
+    return lambda line: msgspec.structs.astuple(decode(line))
+
+
+def _keys(line: bytes) -> dict[str, msgspec.Raw]:
+    line.decode()
+    try:
+        return msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:  # JSON, and not an object
+        return {}
+
+
+def _text(value: Any) -> str | None:
+    """A value that is no text as text."""
+    if isinstance(value, msgspec.Raw):
+        written = bytes(value)
+        if written[:1] in (b"[", b"{"):
+            return written.decode()
+        if written[:1] not in (b'"', b"t", b"f", b"n"):
+            return _number(written.decode())
+        value = msgspec.json.decode(written)
+        return value if isinstance(value, str) or value is None else _text(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else _number(repr(value))
+
+
+def _number(written: str) -> str:
+    """1, 1.0 and 1e0 as one text."""
+    number = Decimal(written)
+    if not number:
+        return "0"
+    if number == number.to_integral_value() and abs(number.adjusted()) <= 400:
+        return format(number.quantize(Decimal(1)) if number.adjusted() < 28 else number, "f").partition(".")[0]
+    return format(Decimal(repr(float(written))), "f")
+
+
+def _is_utf8(block: bytes) -> bool:
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def what_is_wrong(line: bytes, error: Exception) -> str:
+    """What is wrong with a line, in the words of the standard parser where it sees it."""
+    if b"\0" in line:
+        return "a NUL byte"
+    if isinstance(error, RecursionError):
+        return "nested too deep"
+    if len(line) <= EXPLAINED:
+        try:
+            json.loads(line, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as found:
+            return str(found)
+    return "half of a surrogate pair" if b"\\ud" in line.lower() else str(error)
+
+
+def _complaint(line: bytes, error: Exception) -> str:
+    if isinstance(error, msgspec.ValidationError):
+        kind = KINDS.get(line.lstrip()[:1].decode(), "number")
+        if kind != "object":
+            return f"found a {kind}: {shown(line)}; expected a JSON object. The row is left out."
+    return f"{what_is_wrong(line, error)} in {shown(line)}; expected one JSON object on the line; the row is left out."
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
