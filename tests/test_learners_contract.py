@@ -34,6 +34,7 @@ from contract_cases import (
     small,
     tied,
 )
+from polypref import scorers
 from polypref.comparisons import Comparisons, from_columns
 from polypref.errors import ArtifactError, NotEnoughData
 from polypref.learners import LEARNERS, SCORERS, WITH_MODEL, margins
@@ -264,7 +265,7 @@ def test_another_process_answers_the_same(name, there):
 
 def test_a_scorer_of_an_unknown_kind_is_refused(tmp_path, monkeypatch):
     save(fitted("length"), tmp_path / "scorer")
-    monkeypatch.delitem(SCORERS, "length")
+    monkeypatch.delitem(scorers.SCORERS, "length")
     with pytest.raises(ArtifactError, match="'length'"):
         load(tmp_path / "scorer", Words())
 

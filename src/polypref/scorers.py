@@ -21,6 +21,7 @@ from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.learners.protocol import Learner, Scorer
 from polypref.learners.provenance import Fitted, fitted_on, note
+from polypref.network import named_by
 from polypref.schema import Json, conform
 
 KIND = "scorer"
@@ -73,13 +74,15 @@ def save(scorer: Scorer, path: Path | str, fitted: Fitted | None = None) -> None
     artifact.save(path, KIND, config, arrays)
 
 
-def load(path: Path | str, encoder: Encoder | str | None = None) -> Scorer:
+def load(path: Path | str, encoder: Encoder | str | None = None, *, allow_network: bool = False) -> Scorer:
     """Read back a scorer; it answers exactly as the saved one did.
 
-    ``encoder`` is one, or its name; without it, the one that the artifact names. Raises ArtifactError when ``path``
-    holds no scorer, a malformed one, or one of a kind, version or backbone that this version does not know,
-    SettingsError when the encoder is not known or gives other features than those of the fit, EncoderError without the
-    backbone.
+    ``encoder`` is one, or its name; without it, the one that the artifact names. What the artifact names is asked or
+    downloaded over the network only with ``allow_network``, and without your API key.
+
+    Raises ArtifactError when ``path`` holds no scorer, a malformed one, or one of a kind, version or backbone that this
+    version does not know, SettingsError when the encoder is not known, gives other features than those of the fit or
+    needs the network, EncoderError without the backbone.
     """
     folder = Path(path)
     saved, arrays = _read(folder)
@@ -88,8 +91,11 @@ def load(path: Path | str, encoder: Encoder | str | None = None) -> Scorer:
         known = ", ".join(sorted(SCORERS))
         raise ArtifactError(f"{folder} holds a scorer of kind {saved['scorer'][:60]!r}; this version knows {known}.")
     cls.layout.check(saved["state"], arrays, str(folder))
-    asked = _encoder_for(folder, saved["encoder"], encoder) if _reads_text(cls) else None
-    scorer = cls.from_state(saved["state"], arrays, cast(Encoder, asked))
+    if isinstance(encoder, str):
+        encoder = features.encoder(encoder)
+    with named_by(folder, allow_network=allow_network):
+        asked = _encoder_for(folder, saved["encoder"], encoder) if _reads_text(cls) else None
+        scorer = cls.from_state(saved["state"], arrays, cast(Encoder, asked))
     note(scorer, None if saved["fitted"] is None else Fitted(**cast(dict, saved["fitted"])))
     return scorer
 
@@ -108,7 +114,7 @@ def _reads_text(cls: type[Scorer]) -> bool:
     return hasattr(cls, "encoder") or "encoder" in getattr(cls, "__dataclass_fields__", {})
 
 
-def _encoder_for(folder: Path, saved: _Encoder | None, given: Encoder | str | None) -> Encoder:
+def _encoder_for(folder: Path, saved: _Encoder | None, given: Encoder | None) -> Encoder:
     """The encoder ``given``, or else the one that was ``saved``. Raises SettingsError where it is not known."""
     if given is None and saved is None:
         raise SettingsError(
@@ -125,7 +131,7 @@ def _encoder_for(folder: Path, saved: _Encoder | None, given: Encoder | str | No
                 f'Python load("{folder}", encoder).'
             ) from error
     else:
-        encoder = features.encoder(given) if isinstance(given, str) else given
+        encoder = given
     if saved is not None and saved["identity"] != encoder.identity:
         raise SettingsError(
             f"{folder} was fitted on the features of [{saved['identity']}], and {encoder.name} now gives those of "

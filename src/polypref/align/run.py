@@ -304,7 +304,10 @@ def _read(path: Path) -> Any:
         raise ArtifactError(f"{path} cannot be read ({error}); remove {path.parent} and run again.") from error
 
 
-def groups_from(comparisons: Comparisons, groups: str) -> dict[str, str]:
+def groups_from(comparisons: Comparisons, groups: str, allow_network: bool = False) -> dict[str, str]:
     """Each user's group: from a folder that `polypref groups` wrote, or by the attribute of that name."""
-    grouping = Grouping.load(groups) if Path(groups).is_dir() else from_attribute(comparisons.users, groups)
+    if Path(groups).is_dir():
+        grouping = Grouping.load(groups, allow_network=allow_network)
+    else:
+        grouping = from_attribute(comparisons.users, groups)
     return dict(zip(comparisons.users.ids, grouping.of(comparisons.users.ids), strict=True))

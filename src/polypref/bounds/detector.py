@@ -26,6 +26,7 @@ from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.learners import prompts
 from polypref.learners.protocol import POPULATION, Scores
+from polypref.network import named_by
 from polypref.schema import Layout, floats, keys
 
 
@@ -79,11 +80,15 @@ class Detector:
         artifact.save(path, KIND, config, {"weights_D": self.weights_D, "trained_on": self.trained_on})
 
     @classmethod
-    def load(cls, path: Path | str, encoder: Encoder | None = None) -> Detector:
-        """Read it back. Raises SettingsError where the encoder gives other features than it was trained on."""
+    def load(cls, path: Path | str, encoder: Encoder | None = None, *, allow_network: bool = False) -> Detector:
+        """Read it back; ``allow_network`` as in ``scorers.load``.
+
+        Raises ArtifactError, SettingsError where the encoder gives other features than it was trained on.
+        """
         config, arrays = artifact.load(path, KIND)
         LAYOUT.check(config, arrays, str(path))
-        encoder = encoder or features.encoder(config["encoder"])
+        with named_by(path, allow_network=allow_network):
+            encoder = encoder or features.encoder(config["encoder"])
         if encoder.identity != config["identity"]:
             raise SettingsError(
                 f"{path} was trained on the features of [{config['identity']}], and {encoder.name} gives those of "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from polypref.cli.shared import Columns, EncoderName, Files, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import AllowNetwork, Columns, EncoderName, Files, Ties, cleaned, ensure_files, reading_of
 from polypref.newcomers.settings import NewSettings
 from polypref.terminal import out
 from polypref.wording import markdown_line, markdown_text
@@ -39,6 +39,7 @@ class Adapt(NewSettings):
     columns: Columns = ()
     scorer: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder that polypref fit has written: teach this scorer new people instead."""
+    allow_network: AllowNetwork = False
     user: Annotated[str | None, tyro.conf.arg(metavar="ID", help_behavior_hint="")] = None
     """With --scorer: whom to learn; everybody in FILE if not given."""
 
@@ -72,7 +73,7 @@ class Adapt(NewSettings):
         from polypref.learners import Adapts
         from polypref.scorers import load, save
 
-        scorer = load(folder)
+        scorer = load(folder, allow_network=self.allow_network)
         comparisons = cleaned(reading_of(self))
         ids = comparisons.users.ids.to_list()
         if self.user is not None and self.user not in ids:

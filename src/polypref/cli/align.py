@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from polypref.cli.shared import Columns, Files, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import AllowNetwork, Columns, Files, Ties, cleaned, ensure_files, reading_of
 from polypref.files import write
 from polypref.terminal import block, out
 
@@ -50,6 +50,7 @@ class Align:
         tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: TRL's, with num_generations=2)"),
     ] = ()
     """Settings of PGRPOConfig, which are TRL's GRPOConfig's and those of docs/pgrpo.md."""
+    allow_network: AllowNetwork = False
     ties: Ties = ()
     columns: Columns = ()
 
@@ -65,9 +66,10 @@ class Align:
         inputs |= {"groups": self.groups, "columns": " ".join(self.columns), "ties": " ".join(self.ties)}
         trainer = settings_from(self.trainer)
         task = Task(self.model, self.template, self.least, self.samples, self.seed, trainer, inputs)
-        scorers = {"reward": load(self.scorer)} | ({"judge": load(self.judge)} if self.judge else {})
+        folders = {"reward": self.scorer} | ({"judge": self.judge} if self.judge else {})
+        scorers = {name: load(folder, allow_network=self.allow_network) for name, folder in folders.items()}
         comparisons = cleaned(reading_of(self))
-        group_of = groups_from(comparisons, self.groups)
+        group_of = groups_from(comparisons, self.groups, self.allow_network)
         with counting("steps") as count:
 
             def tell(step: int, total: int, logs: Mapping[str, float]) -> None:

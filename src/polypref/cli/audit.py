@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import arg
 
-from polypref.cli.shared import Columns, Ties, cleaned, reading_of
+from polypref.cli.shared import AllowNetwork, Columns, Ties, cleaned, reading_of
 from polypref.files import made, write, write_json
 from polypref.terminal import block, out, say
 
@@ -56,6 +56,7 @@ class Audit:
     """Decides what is drawn."""
     pin: Annotated[str | None, arg(metavar="HASH", help_behavior_hint="")] = None
     """Refuse bounds with another policy hash."""
+    allow_network: AllowNetwork = False
     ties: Ties = ()
     columns: Columns = ()
 
@@ -98,9 +99,9 @@ class Audit:
         if self.seed < 0:
             raise SettingsError(f"--seed {self.seed} cannot be; expected 0 or more.")
         slates = slates_from(self.slates, self.part, "audit")
-        safety = safety_from(calibrated.file)
+        safety = safety_from(calibrated.file, self.allow_network)
         refuse_seen(slates, safety, calibrated)
-        scorer = load(self.scorer)
+        scorer = load(self.scorer, allow_network=self.allow_network)
         benign = cleaned(reading_of(self)) if self.files else None
         known = fitted_on(scorer)
         if benign is not None and known is not None and benign.content_hash in known.data:
@@ -115,7 +116,7 @@ class Audit:
             delta=calibrated.file.target.delta,
             people=() if benign is None else _known(scorer, benign),
             benign=benign,
-            aggregated=None if self.aggregated is None else load(self.aggregated),
+            aggregated=None if self.aggregated is None else load(self.aggregated, allow_network=self.allow_network),
             encoder=encoder_of(scorer),
             settings=AuditSettings(
                 tested=self.tested, recalibrations=self.recalibrations, vectors=self.vectors, seed=self.seed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from polypref.cli.shared import Columns, EncoderName
+from polypref.cli.shared import AllowNetwork, Columns, EncoderName
 from polypref.terminal import out, out_json, say
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Bounds:
     columns: Columns = ()
     keep: float = 0.95
     """Share of the shared reward's safety accuracy that a cap has to certify."""
+    allow_network: AllowNetwork = False
     encoder: EncoderName = "minilm"
     seed: int = 0
     """Decides how the detector's training slates are cut for choosing its penalty."""
@@ -66,7 +67,7 @@ class Bounds:
             out(f"  {name} = {one.value!r}, {one}")
         for user, settings in file.users.items():
             out(f"  for {user}: {', '.join(f'{name} = {one.value!r}, {one}' for name, one in settings.items())}")
-        safety = safety_from(file)
+        safety = safety_from(file, self.allow_network)
         if not file.calibration.exists():
             out(f"not calibrated yet: polypref bounds calibrate {self.file} --slates FILE")
             return 0
@@ -98,7 +99,7 @@ class Bounds:
         from polypref.bounds.safety import Safety
 
         slates = slates_from(self.slates, self.part, "calibrate")
-        safety = safety_from(file)
+        safety = safety_from(file, self.allow_network)
         _show(calibrate_file(file, safety, slates))
         value_C = Safety(safety)(slates.responses)[slates.response_C]
         told = ~np.isnan(value_C)
@@ -121,10 +122,10 @@ class Bounds:
 
         slates = slates_from(self.slates, self.part, "certify")
         pairs = pairs_of(slates)
-        scorer = load(_folder(self.scorer, "certify"))
+        scorer = load(_folder(self.scorer, "certify"), allow_network=self.allow_network)
         penalty_R = np.zeros(len(slates.responses))
         if file.limits.safety_weight:
-            safety = safety_from(file)
+            safety = safety_from(file, self.allow_network)
             refuse_seen(slates, safety)
             penalty_R = file.limits.penalty(Safety(safety)(slates.responses))
         margin_I = pairs.margins(scorer.score(slates.responses, strangers(len(penalty_R))).value_Q + penalty_R)
@@ -168,7 +169,8 @@ class Bounds:
 
         if self.questions is None:
             raise SettingsError("explain needs the rows to explain: --questions FILE, with user_id, prompt, response.")
-        bounded = load_bounds(self.file, self.pin).bind(load(_folder(self.scorer, "explain")), safety_from(file))
+        scorer = load(_folder(self.scorer, "explain"), allow_network=self.allow_network)
+        bounded = load_bounds(self.file, self.pin).bind(scorer, safety_from(file, self.allow_network))
         source = open_source(self.questions)
         for frame in rows_of(source, find_columns(self.questions, source.types, ROLES, parse_columns(self.columns))):
             for row in explained(file, bounded, frame):
@@ -195,7 +197,7 @@ def slates_from(path: str | None, part: str, what: str) -> Slates:
     return slates if parts == last - first + 1 else part_of(slates, first, last, parts)
 
 
-def safety_from(file: BoundsFile) -> Answers:
+def safety_from(file: BoundsFile, allow_network: bool = False) -> Answers:
     """The safety scorer that the bounds name: a detector, or any saved scorer."""
     from polypref.bounds.detector import Detector
     from polypref.errors import SettingsError
@@ -207,7 +209,8 @@ def safety_from(file: BoundsFile) -> Answers:
             f"{file.path} names the safety scorer {folder}, and none is there. Train a small one: polypref bounds "
             f"detector {file.path} --slates FILE; or name a folder with a saved scorer of what is safe."
         )
-    return Detector.load(folder) if Detector.is_in(folder) else load(folder)
+    reads = Detector.load if Detector.is_in(folder) else load
+    return reads(folder, allow_network=allow_network)
 
 
 def _folder(scorer: Path | None, what: str) -> Path:

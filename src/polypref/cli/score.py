@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import tyro
 
+from polypref.cli.shared import AllowNetwork
 from polypref.wording import json_text
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Score:
     """JSONL file to write; standard output when not given."""
     encoder: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """What turns text into features, if not the encoder named at fit."""
+    allow_network: AllowNetwork = False
     columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE=NAME ...", help_behavior_hint="")] = ()
     """Which column plays which role, as in user_id=annotator response=answer."""
 
@@ -52,7 +54,7 @@ class Score:
         from polypref.data.rows.layouts import find_columns, parse_columns
         from polypref.scorers import load
 
-        scorer = load(self.scorer, self.encoder)
+        scorer = load(self.scorer, self.encoder, allow_network=self.allow_network)
         source = open_source(self.file)
         names = find_columns(self.file, source.types, ROLES, parse_columns(self.columns))
         with _output(self.out) as output:

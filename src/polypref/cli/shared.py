@@ -50,6 +50,14 @@ EncoderName = Annotated[
 ]
 
 
+AllowNetwork = Annotated[
+    bool,
+    arg(
+        help="Let models and servers that a saved folder names be asked and downloaded. Your API key is not sent there."
+    ),
+]
+
+
 class Reads(Protocol):
     """A command that reads preference files."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from polypref.cli.shared import Columns, EncoderName, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import AllowNetwork, Columns, EncoderName, Ties, cleaned, ensure_files, reading_of
 from polypref.files import made, write, write_json
 from polypref.terminal import block, out
 
@@ -60,6 +60,7 @@ class Tax:
     """Resamples of the benchmark's items."""
     seed: int = 0
     """Decides what is held out, and the draws."""
+    allow_network: AllowNetwork = False
     ties: Ties = ()
     columns: Columns = ()
 
@@ -106,7 +107,7 @@ class Tax:
         from polypref.features import encoder
         from polypref.tax.arms import base_scorer, fit_arms, load_arms
 
-        base = base_scorer(self.base) if self.base else None
+        base = base_scorer(self.base, self.allow_network) if self.base else None
         if self.scorer is not None and self.pooled is not None:
-            return load_arms(comparisons, self.scorer, self.pooled, base)
+            return load_arms(comparisons, self.scorer, self.pooled, base, self.allow_network)
         return fit_arms(comparisons, self.learner, encoder(self.encoder), self.seed, base)

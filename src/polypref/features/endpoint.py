@@ -11,7 +11,7 @@ server that changes its model behind an unchanged name; its length limit (too lo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urldefrag
 
@@ -22,6 +22,7 @@ from polypref.errors import EncoderError
 from polypref.features.cache import Features
 from polypref.features.fill import TextMode, batches, encode_cached, pairs
 from polypref.http import Server, check_url, excerpt, key_from, parsed
+from polypref.network import Permission, present
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,11 @@ class Endpoint:
     pause: float = 1.0
     key_variable: str = "POLYPREF_API_KEY"
     cache_folder: str | None = None
+    permission: Permission = field(default_factory=present, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_url(self.url, "endpoint", self.key_variable)
+        self.permission.ensure(self.address)
 
     @property
     def name(self) -> str:
@@ -82,7 +85,8 @@ class Endpoint:
             yield index_B, features_BD
 
     def _ask(self, texts: list[str]) -> bytes:
-        key = key_from(self.key_variable)
+        variable = self.permission.key(self.key_variable, self.address)
+        key = key_from(variable) if variable else ""
         server = Server(self.address, self.timeout, self.retries, self.pause, key, self.key_variable)
         return server.post({"input": texts, "encoding_format": "float"} | ({"model": self.model} if self.model else {}))
 

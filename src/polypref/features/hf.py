@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from itertools import takewhile
@@ -28,6 +28,7 @@ from polypref.errors import EncoderError, SettingsError
 from polypref.features.cache import Features
 from polypref.features.fill import TextMode, encode_cached, pairs
 from polypref.features.transformer import (
+    LOCAL,
     Framer,
     Pooling,
     Tokens,
@@ -37,6 +38,7 @@ from polypref.features.transformer import (
     quiet,
     sha256_of,
 )
+from polypref.network import CALLER, Permission, present
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +75,7 @@ class HuggingFace:
     batch_size: int = 16
     device: str | None = None
     cache_folder: str | None = None
+    permission: Permission = field(default_factory=present, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -95,7 +98,7 @@ class HuggingFace:
 
     def plan(self) -> Plan:
         """Everything that the settings leave to the model, decided."""
-        folder, weights = locate(self.model, self.revision)
+        folder, weights = locate(self.model, self.revision, self.permission)
         kind, pooling, limit = inspect(folder)
         if self.score and kind != "reward":
             raise SettingsError(f"{self.name} is of kind {kind!r} and has no score; score=True needs a reward model.")
@@ -144,9 +147,12 @@ class Plan:
     max_length: int
 
 
-@lru_cache(maxsize=8)
-def locate(model: str, revision: str | None) -> tuple[Path, str]:
-    """The model's folder and a name of its content: the hub's commit, or a hash of the local files."""
+@lru_cache(maxsize=32)
+def locate(model: str, revision: str | None, permission: Permission = CALLER) -> tuple[Path, str]:
+    """The model's folder and a name of its content: the hub's commit, or a hash of the local files.
+
+    Raises EncoderError where it cannot be had, SettingsError where it would have to be downloaded and may not.
+    """
     folder = Path(model).expanduser()
     if folder.is_dir():
         files = sorted(path for pattern in FILES for path in folder.glob(pattern) if path.is_file())
@@ -156,9 +162,11 @@ def locate(model: str, revision: str | None) -> tuple[Path, str]:
         raise EncoderError(f"{model}: there is no such folder; give a local folder or a name on the hub.")
     from huggingface_hub import snapshot_download
 
+    local = not permission.network
     try:
-        folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(FILES)))
+        folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(FILES), local_files_only=local))
     except Exception as error:  # the hub's errors are of many kinds, and all of them mean: cannot be had
+        permission.ensure(f"the model {model}, which is not on this machine")
         raise EncoderError(f"{model} is no local folder and cannot be had from the hub: {line(error)}.") from error
     return folder, folder.name
 
@@ -171,7 +179,7 @@ def inspect(folder: Path) -> tuple[Kind, Pooling, int]:
 
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(folder)
+            config = AutoConfig.from_pretrained(folder, **LOCAL)
     except (OSError, ValueError) as error:
         raise EncoderError(f"{folder} holds no model that transformers knows: {line(error)}.") from error
     if config.is_encoder_decoder:
@@ -201,7 +209,7 @@ def score_names(folder: Path) -> list[str]:
     from transformers import AutoConfig
 
     with quiet():
-        named: dict[int, str] = AutoConfig.from_pretrained(folder).id2label or {}
+        named: dict[int, str] = AutoConfig.from_pretrained(folder, **LOCAL).id2label or {}
     return [named[at] for at in sorted(named)]
 
 
@@ -228,8 +236,10 @@ def load(folder: Path, kind: Kind, dtype: str, device: str) -> tuple[Any, Any]:
     network_class = AutoModelForSequenceClassification if kind == "reward" else AutoModel
     try:
         with quiet():
-            network, info = network_class.from_pretrained(folder, dtype=getattr(torch, dtype), output_loading_info=True)
-            network, tokenizer = network.eval().to(device), AutoTokenizer.from_pretrained(folder)
+            network, info = network_class.from_pretrained(
+                folder, **LOCAL, dtype=getattr(torch, dtype), output_loading_info=True
+            )
+            network, tokenizer = network.eval().to(device), AutoTokenizer.from_pretrained(folder, **LOCAL)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise EncoderError(f"the model in {folder} cannot be loaded: {line(error)}.") from error
     if kind == "reward" and info["missing_keys"]:

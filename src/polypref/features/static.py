@@ -8,9 +8,10 @@ which a rotation found by an eigensolver need not be.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from io import StringIO
@@ -25,12 +26,16 @@ from polypref.errors import MissingExtra
 from polypref.features import minilm
 from polypref.features.cache import ELSEWHERE, Features, cache_root
 from polypref.features.fill import TextMode, batches, encode_cached, pairs
+from polypref.features.transformer import sha256_of
+from polypref.network import Permission, acting_for, present
 from polypref.terminal import say
 
 if TYPE_CHECKING:
     from model2vec import StaticModel
 
 SIF = 1e-4
+CHECKSUMS = "sha256.json"
+READ = ("config.json", "model.safetensors", "tokenizer.json")
 RECIPE = f"distilled-from={minilm.SHA256} pooling=mean centred sif={SIF} unit-length recipe=1"
 
 
@@ -45,6 +50,7 @@ class Static:
     text: TextMode = "response"
     batch_size: int = 2048
     cache_folder: str | None = None
+    permission: Permission = field(default_factory=present, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -62,7 +68,8 @@ class Static:
         return encode_cached(self, self.text, responses)
 
     def compute(self, responses: Responses) -> Iterator[tuple[IntArray, Features]]:
-        model = load(cache_root() if self.cache_folder is None else Path(self.cache_folder))
+        with acting_for(self.permission):
+            model = load(cache_root() if self.cache_folder is None else Path(self.cache_folder))
         texts = ["\n".join(pair) if pair[0] else pair[1] for pair in pairs(responses, self.text)]
         for index_B in batches(responses.lengths_R, self.batch_size):
             chosen = [texts[i] for i in index_B]
@@ -77,13 +84,30 @@ def load(root: Path) -> StaticModel:
     from model2vec import StaticModel
 
     folder = root / "static" / f"minilm-{minilm.SHA256[:16]}-recipe-1"
-    if not folder.exists():
+    if not _is_whole(folder):
         with files.alone(files.made(folder.parent, ELSEWHERE), elsewhere=ELSEWHERE):
-            if not folder.exists():  # another process may have made it while this one waited
+            if not _is_whole(folder):  # another process may have made it while this one waited
+                if folder.exists():
+                    say(f"{folder} is damaged, or older than its checksums: made again")
                 model = _distil()
                 with files.new_folder(folder, ELSEWHERE) as partial:
                     model.save_pretrained(partial)
+                    files.write_json(partial / CHECKSUMS, _checksums(partial))
     return StaticModel.from_pretrained(folder, normalize=True, max_length=None)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file that is read of a distilled model."""
+    return {name: sha256_of(folder / name) for name in READ if (folder / name).is_file()}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the files are those that were written."""
+    try:
+        stated = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        return bool(stated) and stated == _checksums(folder)
+    except (OSError, ValueError):
+        return False
 
 
 def _distil() -> StaticModel:

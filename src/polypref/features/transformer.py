@@ -123,6 +123,10 @@ def default_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+"""For every model and tokenizer that is read from a folder: its own code is never run, and nothing is looked up."""
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without transformers' load report and progress bars; the caller's settings are put back."""

@@ -16,7 +16,7 @@ from polypref.errors import EncoderError, MissingExtra, SettingsError
 from polypref.features import minilm
 from polypref.features.fill import TextMode
 from polypref.features.hf import HuggingFace, Plan
-from polypref.features.transformer import quiet
+from polypref.features.transformer import LOCAL, quiet
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,12 +101,12 @@ def load_body(recipe: Recipe, plan: Plan) -> nn.Module:
 
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(plan.folder)
+            config = AutoConfig.from_pretrained(plan.folder, **LOCAL)
             _no_dropout(config)
             how: dict[str, Any] = {"config": config, "dtype": torch.bfloat16 if recipe.bf16 else torch.float32}
             if recipe.attention is not None:
                 how["attn_implementation"] = recipe.attention
-            body = AutoModel.from_pretrained(plan.folder, **how)
+            body = AutoModel.from_pretrained(plan.folder, **LOCAL, **how)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise EncoderError(f"the backbone in {plan.folder} cannot be loaded: {reason}.") from error
@@ -124,7 +124,7 @@ def load_tokenizer(plan: Plan) -> Any:
 
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(plan.folder)
+            return AutoTokenizer.from_pretrained(plan.folder, **LOCAL)
     except (OSError, ValueError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise EncoderError(f"the tokenizer in {plan.folder} cannot be loaded: {reason}.") from error
@@ -134,7 +134,7 @@ def reads_types(tokenizer: Any, plan: Plan) -> bool:
     """Whether the backbone is told which tokens are the prompt's and which the response's."""
     from transformers import AutoConfig
 
-    kinds = getattr(AutoConfig.from_pretrained(plan.folder), "type_vocab_size", 0)
+    kinds = getattr(AutoConfig.from_pretrained(plan.folder, **LOCAL), "type_vocab_size", 0)
     return kinds > 1 and "token_type_ids" in tokenizer.model_input_names
 
 

@@ -39,12 +39,14 @@ from numpy.typing import NDArray
 from polypref import artifact
 from polypref.comparisons import Comparisons, IntArray, Users
 from polypref.errors import NotEnoughData, SettingsError, unknown_name
+from polypref.features import encoder as named_encoder
 from polypref.features.protocol import Encoder
 from polypref.groups.discovery import SURE, WORTH, Row
 from polypref.groups.mixture import Floats
 from polypref.groups.model import LAYOUT as MIXTURE
 from polypref.groups.model import Fields as MixtureFields
 from polypref.groups.model import Mixture
+from polypref.network import named_by
 from polypref.schema import Arrays, Ids, Layout, floats, indices
 
 UNKNOWN = "unknown"
@@ -298,16 +300,20 @@ class Grouping:
         artifact.save(path, "grouping", config, arrays)
 
     @classmethod
-    def load(cls, path: Path | str, encoder: Encoder | str | None = None) -> Self:
+    def load(cls, path: Path | str, encoder: Encoder | str | None = None, *, allow_network: bool = False) -> Self:
         """Read back a grouping that says the same.
 
-        ``encoder`` is needed only for one that was discovered in features of an encoder of your own. Raises
+        ``encoder`` is needed only for one that was discovered in features of an encoder of your own; ``allow_network``
+        as in ``scorers.load``. Raises
         ArtifactError when there is none or it is damaged, SettingsError when the encoder gives other features.
         """
         config, arrays = artifact.load(path, "grouping")
         LAYOUT.check(config, arrays, str(path))
         told = config["model"]
         numbers = {name.removeprefix("model."): v for name, v in arrays.items() if name.startswith("model.")}
+        encoder = named_encoder(encoder) if isinstance(encoder, str) else encoder
+        with named_by(path, allow_network=allow_network):
+            model = None if told is None else Mixture.from_state(told, numbers, encoder)
         return cls(
             tuple(config["names"]),
             Users(pl.Series("id", config["users"], dtype=pl.String)),
@@ -315,7 +321,7 @@ class Grouping:
             arrays["group_U"],
             config["origin"],
             config["certainty"],
-            None if told is None else Mixture.from_state(told, numbers, encoder),
+            model,
             tuple(Row(**row) for row in config["tried"]),
             tuple(config["retired"]),
         )

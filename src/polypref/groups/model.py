@@ -82,15 +82,12 @@ class Mixture:
         return config, self.inputs.arrays() | {name: getattr(self, name) for name in ARRAYS}
 
     @classmethod
-    def from_state(
-        cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder | str | None
-    ) -> Self:
+    def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder | None) -> Self:
         """The inverse of ``state``; without an ``encoder``, the one named there.
 
         Raises SettingsError when an encoder gives other features, or the name is of none that polypref knows.
         """
         encode = named_encoder(config["encoder"]) if encoder is None else encoder
-        encode = named_encoder(encode) if isinstance(encode, str) else encode
         if encode.identity != config["identity"]:
             raise SettingsError(
                 f"the groups were found in the features of [{config['identity']}], and {encode.name} gives those of "

@@ -9,7 +9,7 @@ the context is asked again with all its parts cut shorter. Not covered: models t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from polypref.comparisons import IntArray
 from polypref.errors import EncoderError, SettingsError
 from polypref.features.hf import inspect, line, locate
-from polypref.features.transformer import Framer, Tokens, default_device, inputs_of, quiet
+from polypref.features.transformer import LOCAL, Framer, Tokens, default_device, inputs_of, quiet
 from polypref.judges.protocol import TOP, Question, Reply
+from polypref.network import Permission, present
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,7 @@ class Causal:
     dtype: str = "float32"
     batch_size: int = 8
     device: str | None = None
+    permission: Permission = field(default_factory=present, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -60,7 +62,7 @@ class Causal:
 
     def _plan(self) -> tuple[Path, str, int]:
         """The model's folder, a name of its weights, and the tokens that it reads."""
-        folder, weights = locate(self.model, None)
+        folder, weights = locate(self.model, None, self.permission)
         kind, _, limit = inspect(folder)
         if kind != "causal":
             raise EncoderError(f"{self.model} holds a model of kind {kind!r}; a judge must be a causal language model.")
@@ -117,10 +119,10 @@ def load(folder: Path, dtype: str, device: str) -> tuple[Any, Any]:
     try:
         with quiet():
             both: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), output_loading_info=True
+                folder, **LOCAL, dtype=getattr(torch, dtype), output_loading_info=True
             )
             network, info = both
-            network, tokenizer = network.eval().to(device), AutoTokenizer.from_pretrained(folder)
+            network, tokenizer = network.eval().to(device), AutoTokenizer.from_pretrained(folder, **LOCAL)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise EncoderError(f"the judge in {folder} cannot be loaded: {line(error)}.") from error
     if info["missing_keys"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urldefrag
 
@@ -19,6 +19,7 @@ from polypref.comparisons import IntArray
 from polypref.errors import EncoderError
 from polypref.http import Server, check_url, excerpt, key_from, parsed
 from polypref.judges.protocol import TOP, Question, Reply
+from polypref.network import Permission, present
 
 TOGETHER = 32  # questions between two writes to the disk
 TOP_PLAIN = 5  # log-probabilities that /completions gives at most
@@ -34,9 +35,11 @@ class Chat:
     pause: float = 1.0
     key_variable: str = "POLYPREF_API_KEY"
     parallel: int = 4
+    permission: Permission = field(default_factory=present, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_url(self.url, "judge", self.key_variable)
+        self.permission.ensure(self.address)
 
     @property
     def name(self) -> str:
@@ -86,7 +89,8 @@ class Chat:
             body |= {"prompt": text, "logprobs": TOP_PLAIN}
         if self.model:
             body["model"] = self.model
-        key = key_from(self.key_variable)
+        variable = self.permission.key(self.key_variable, self.address)
+        key = key_from(variable) if variable else ""
         server = Server(self.address, self.timeout, self.retries, self.pause, key, self.key_variable)
         content = server.post(body)
         try:

@@ -86,7 +86,8 @@ class Pretrained:
         """Number of the score to take."""
         if self.ask:
             return 0
-        folder, _ = locate(self.model, None)
+        assert isinstance(self._reads, HuggingFace)
+        folder, _ = locate(self.model, None, self._reads.permission)
         kind, _, _ = inspect(folder)
         if kind != "reward":
             raise EncoderError(

@@ -108,7 +108,9 @@ def fit_arms(comparisons: Comparisons, learner: str, encoder: Encoder, seed: int
     )
 
 
-def load_arms(comparisons: Comparisons, scorer: Path, pooled: Path, base: Scorer | None = None) -> Arms:
+def load_arms(
+    comparisons: Comparisons, scorer: Path, pooled: Path, base: Scorer | None = None, allow_network: bool = False
+) -> Arms:
     """Two saved scorers as arms; users and gains come from ``comparisons``.
 
     Gains are told only where the folders say that they were fitted on other judgements. Raises ArtifactError for a
@@ -123,15 +125,16 @@ def load_arms(comparisons: Comparisons, scorer: Path, pooled: Path, base: Scorer
         else "the saved scorers were fitted on these judgements, or do not say on which, so gains are not told."
     )
     held_out = comparisons if unseen else None
-    return Arms(load(scorer), load(pooled), comparisons, held_out, base=base, notes=(note,))
+    loaded = [load(folder, allow_network=allow_network) for folder in (scorer, pooled)]
+    return Arms(*loaded, comparisons, held_out, base=base, notes=(note,))
 
 
-def base_scorer(name: str) -> Scorer:
+def base_scorer(name: str, allow_network: bool = False) -> Scorer:
     """A reward from before tuning: a folder that holds a saved scorer, or a published reward model, ``hf:MODEL``."""
     if name.startswith("hf:"):
         settings = Pretrained(name.removeprefix("hf:"))
         return PretrainedScorer(settings, settings.identity, {})
-    return load(name)
+    return load(name, allow_network=allow_network)
 
 
 def population_name(learner: str) -> str:
