@@ -66,7 +66,7 @@ def main() -> None:
         changes = {name: getattr(args, name) for name in ("alpha", "users", "judgements")}
         data = simulate(args.world, **{name: value for name, value in changes.items() if value is not None}).comparisons
     found = new_users(data, args.learners or None, seeds=args.seeds, out=args.out)
-    for lines in (table_lines(found.content), gain_lines(found.content)):
+    for lines in (table_lines(found.contents), gain_lines(found.contents)):
         print(*("| " + " | ".join(line) + " |" for line in lines), sep="\n")
         print()
     gaps = [g for g in found.content["gaps"] if g["metric"] == "accuracy_micro" and g["size"] == args.comparisons]

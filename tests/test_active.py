@@ -119,9 +119,8 @@ def test_ten_questions_that_were_chosen_beat_ten_that_were_not():
         "hierarchical": Hierarchical(personal_effects=False, shared_effects=False),
     }
     found = new_users(tasteful(), learners, Uneven(), sizes=(5, 10), seeds=2, workers=1, quiet=True)
-    by_chance, asked = (found.row("rows", name, 10)["value"] for name in ("hierarchical", "hierarchical, asked"))
+    by_chance, asked = (found.contents.rows.at(name, size=10).value for name in ("hierarchical", "hierarchical, asked"))
     assert asked > by_chance + 0.01
-    assert (
-        found.row("rows", "hierarchical, asked", 10, "log_loss")["value"]
-        < (found.row("rows", "hierarchical", 10, "log_loss")["value"])
+    assert found.contents.rows.at("hierarchical, asked", "log_loss", size=10).value < (
+        found.contents.rows.at("hierarchical", "log_loss", size=10).value
     )

@@ -239,7 +239,7 @@ def test_baseline_is_the_best_population_learner_on_validation_rows():
     found = choose_baseline({a.learner: a for a in arms})
     assert found["learner"] == "pooled-effects"
     assert found["valid_accuracy"] == pytest.approx(0.74)
-    assert choose_baseline({"personal": arms[-1]}) is None
+    assert choose_baseline({"personal": arms[-1]})["learner"] is None
     assert choose_baseline({"length": arms[1]}) == {
         "learner": "length",
         "valid_accuracy": None,

@@ -262,12 +262,12 @@ def grid(tmp_path_factory):
 
 def test_few_answers_beat_the_population_in_a_world_of_opposed_tastes(grid):
     _, found = grid
-    gain = found.row("gains", "hierarchical", 10)
-    assert gain["value"] > 0.1
-    assert gain["p"] < 0.2  # ten new people, five of whom the population serves as well
-    assert found.row("rows", "hierarchical", 30)["value"] > found.row("rows", "individual", 3)["value"]
-    assert abs(found.row("gaps", "hierarchical", 30)["value"]) < 0.06
-    assert found.row("rows", CEILING, 10)["value"] > 0.8
+    gain = found.contents.gains.at("hierarchical", size=10)
+    assert gain.value > 0.1
+    assert gain.p < 0.2  # ten new people, five of whom the population serves as well
+    assert found.contents.rows.at("hierarchical", size=30).value > found.contents.rows.at("individual", size=3).value
+    assert abs(found.contents.gaps.at("hierarchical", size=30).value) < 0.06
+    assert found.contents.rows.at(CEILING, size=10).value > 0.8
 
 
 def test_sizes_that_users_do_not_have_are_counted_and_left_out(grid):
@@ -276,11 +276,11 @@ def test_sizes_that_users_do_not_have_are_counted_and_left_out(grid):
     assert by_size[3]["left_out"] == 0
     assert by_size[300] == {"size": 300, "new_users": 0, "left_out": by_size[3]["new_users"]}
     assert not [row for row in found.content["rows"] if row["size"] == 300]
-    assert "300" not in table_lines(found.content)[0]
+    assert "300" not in table_lines(found.contents)[0]
     uneven = world().take((world().user_N != cut().users_V[0]) | (np.arange(len(world())) % 4 == 0))
     some = new_users(uneven, ["further-fine-tuning"], Words(), sizes=(3, 30), seeds=1, workers=1, quiet=True)
     assert [(row["new_users"], row["left_out"]) for row in some.content["sizes"]] == [(5, 0), (4, 1)]
-    assert dict(zip(*[table_lines(some.content)[at] for at in (0, -1)], strict=True))["30"] == "1"
+    assert dict(zip(*[table_lines(some.contents)[at] for at in (0, -1)], strict=True))["30"] == "1"
 
 
 def test_every_route_is_measured_on_the_same_rows(grid):
@@ -313,12 +313,12 @@ def test_a_cells_answers_stop_where_the_users_comparisons_do(tmp_path):
 
 def test_what_is_printed(grid):
     _, found = grid
-    lines = table_lines(found.content)
+    lines = table_lines(found.contents)
     assert lines[0] == ["comparisons of the new person", "0", "3", "10", "30"]
     assert {len(line) for line in lines} == {5}
     assert next(line for line in lines if line[0] == "individual")[1] == "-"
-    assert gain_lines(found.content)[0][0].startswith("gain over pooled")
-    assert [line.split(":")[0] for line in advice(found.content)] == [
+    assert gain_lines(found.contents)[0][0].startswith("gain over pooled")
+    assert [line.split(":")[0] for line in advice(found.contents)] == [
         "3 comparisons",
         "10 comparisons",
         "30 comparisons",

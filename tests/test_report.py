@@ -15,6 +15,7 @@ from polypref import report
 from polypref import wording as words
 from polypref.errors import CacheError
 from polypref.evaluation import compare
+from polypref.evaluation.contents import CompareContents
 from polypref.report import figures
 from polypref.report.arms import placebo_section
 from polypref.report.described import measure
@@ -61,7 +62,7 @@ def test_an_absent_section_is_said_to_be_absent(tmp_path: Path, absent: str) -> 
 
 def test_what_knowing_the_user_is_worth_stands_under_both_arms(tmp_path: Path) -> None:
     results = example_results(users := example_users(20))
-    section = placebo_section(results, list(LEARNERS))
+    section = placebo_section(CompareContents.of(results), list(LEARNERS))
     assert section is not None
     lines = [(row["learner"], row["arm"]) for row in section["rows"]]
     assert lines[:3] == [("individual", "real"), ("individual", "shuffled"), ("individual", "real less shuffled")]
@@ -112,11 +113,11 @@ def test_an_unclear_run_opens_on_the_largest_personal_gain_and_names_who_has_no_
     )
     results = example_results(users)
     results["verdict"] = {"room": "unclear", "best": "pooled", "text": "Unclear."}
-    section = people_section(results, users, list(LEARNERS))
+    section = people_section(CompareContents.of(results), users, list(LEARNERS))
     assert section is not None
     assert (section["open"], section["unmoved"]) == ("hierarchical", ["length"])
     results["serves"] = {name: "population" if name == "hierarchical" else "seen_users" for name in LEARNERS}
-    assert people_section(results, users, list(LEARNERS))["open"] == "individual"  # type: ignore[index]
+    assert people_section(CompareContents.of(results), users, list(LEARNERS))["open"] == "individual"  # type: ignore[index]
 
 
 def test_the_baseline_is_not_called_best(tmp_path: Path) -> None:

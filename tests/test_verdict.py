@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
+from polypref.evaluation import verdict as module
 from polypref.evaluation.measure import evidence
-from polypref.evaluation.verdict import ENOUGH_HELD_OUT, MARGIN, Evidence, verdict
+from polypref.evaluation.rows import ResultTable
+from polypref.evaluation.verdict import ENOUGH_HELD_OUT, MARGIN, Evidence
 from polypref.stats.clusters import unseen_share
 
 
@@ -24,7 +26,11 @@ def people(disagreement: float | None, spread: float = 0.02, users: int = 200, o
     return Evidence(users, own, shared, disagreement, disagreement + spread)
 
 
-BASELINE = {"learner": "pooled"}
+BASELINE = "pooled"
+
+
+def verdict(gains, placebo, over_shuffled, *more) -> dict:
+    return module.verdict(*map(ResultTable.of, (gains, placebo, over_shuffled)), *more)
 
 
 @pytest.mark.parametrize(

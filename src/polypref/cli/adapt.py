@@ -109,15 +109,15 @@ def show(found: NewUsers) -> None:
     """Print what to use at each size, then accuracy and gains as Markdown tables."""
     from polypref.newcomers.tables import advice, gain_lines, table_lines
 
-    content = found.content
-    data, seeds = content["data"], content["settings"]["seeds"]
+    contents = found.contents
+    data = contents.data
     out(
-        f"{data['n_comparisons']:,} judgements by {data['n_users']:,} users, split by {content['split']['rule']}; "
-        f"{data['new_users_per_seed'][0]} of them are new under each of {seeds} seeds"
+        f"{data['n_comparisons']:,} judgements by {data['n_users']:,} users, split by {contents.split['rule']}; "
+        f"{data['new_users_per_seed'][0]} of them are new under each of {contents.settings['seeds']} seeds"
     )
-    for line in advice(content):
+    for line in advice(contents):
         out(line)
-    for lines in (table_lines(content), gain_lines(content)):
+    for lines in (table_lines(contents), gain_lines(contents)):
         out()
         out(*markdown(lines))
     out()

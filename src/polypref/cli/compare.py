@@ -6,13 +6,14 @@ import shlex
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from polypref.cli.shared import Columns, EncoderName, Files, Ties, ensure_files, reading_of
 from polypref.evaluation.settings import Settings
 from polypref.terminal import framed, interactive, out, tabbed
 
 if TYPE_CHECKING:
+    from polypref.evaluation.contents import CompareContents
     from polypref.evaluation.results import Results
 
 COLUMNS = (
@@ -96,12 +97,12 @@ def show(results: Results, dropped: list[tuple[str, int, str]]) -> None:
     """Print the verdict, what was compared and the table: a table on a terminal, tab-separated lines otherwise."""
     from polypref.wording import counted
 
-    content = results.content
-    data, split = content["data"], content["split"]
-    out(content["verdict"]["text"])
+    contents = results.contents
+    data, split = contents.data, contents.split
+    out(contents.verdict["text"])
     out(
         f"{counted(data['n_comparisons'], 'judgements')} by {counted(data['n_users'], 'users')}, features from "
-        f"{content['encoder']['name']}, split by {split['rule']}: {split['why']}"
+        f"{contents.encoder['name']}, split by {split['rule']}: {split['why']}"
     )
     for name, count, unit in dropped:
         out(f"dropped: {counted(count, unit)} ({name})")
@@ -110,7 +111,7 @@ def show(results: Results, dropped: list[tuple[str, int, str]]) -> None:
             f"left out: {counted(data['users_left_out'], 'users')} with fewer than {data['min_judgements']} judgements "
             f"({counted(data['comparisons_left_out'], 'judgements')})"
         )
-    titles, *rows = table_lines(content)
+    titles, *rows = table_lines(contents)
     if interactive():
         framed(titles, rows, right=True)
     else:
@@ -118,28 +119,22 @@ def show(results: Results, dropped: list[tuple[str, int, str]]) -> None:
             tabbed(line)
 
 
-def table_lines(content: dict[str, Any]) -> list[list[str]]:
+def table_lines(contents: CompareContents) -> list[list[str]]:
     """Header and one line per learner at the full size: metrics, gain over the baseline, users better and worse off."""
-    at = {(r["learner"], r["metric"], r["cohort"]): r for r in content["rows"] if r["size"] == content["size"]}
-    gains = {
-        g["learner"]: g
-        for g in content["gains"]
-        if (g["metric"], g["cohort"], g["size"]) == ("accuracy_micro", "all", content["size"])
-    }
-    baseline = content["baseline"]["learner"] if content["baseline"] else "the baseline"
-    few = next((row["n_users"] for key, row in at.items() if key[1:] == COLUMNS[3][1:]), 0)
+    rows, gains, baseline = contents.rows.at_full(), contents.gains.by_learner(), contents.floor or "the baseline"
+    few = next((row.n_users for row in rows.where(metric=COLUMNS[3][1], cohort=COLUMNS[3][2])), 0)
     titles = [f"{title} (n = {few})" if cohort != "all" else title for title, _, cohort in COLUMNS]
     lines = [["learner", *titles, f"gain over {baseline}", "95 % interval", "better", "worse"]]
-    for learner in dict.fromkeys(row["learner"] for row in content["rows"]):
-        line = [learner, *(_number(at[learner, metric, cohort]["value"]) for _, metric, cohort in COLUMNS)]
+    for learner in rows.learners:
+        found = [rows.at(learner, metric, cohort) for _, metric, cohort in COLUMNS]
+        line = [learner, *(_number(row and row.value) for row in found)]
         gain = gains.get(learner)
-        if gain is None or gain["value"] is None:
+        if gain is None or gain.value is None:
             line += ["baseline" if learner == baseline else "-", ""]
         else:
-            ends = "" if gain["lo"] is None else f"{gain['lo']:+.3f} to {gain['hi']:+.3f}"
-            line += [f"{gain['value']:+.3f}", ends]
-        counted = content["users"].get(learner, {})
-        lines.append([*line, str(counted.get("better", "-")), str(counted.get("worse", "-"))])
+            line += [f"{gain.value:+.3f}", "" if gain.lo is None else f"{gain.lo:+.3f} to {gain.hi:+.3f}"]
+        counted = contents.counts(learner)
+        lines.append([*line, *("-" if counted[key] is None else str(counted[key]) for key in ("better", "worse"))])
     return lines
 
 

@@ -6,7 +6,6 @@ new people were measured too. Nothing is fitted here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,45 +16,31 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.errors import InputError, SettingsError
-from polypref.evaluation.results import SCHEMA
+from polypref.evaluation.contents import CompareContents, Contents
+from polypref.evaluation.rows import COHORT, METRIC, ResultTable
 
-FILES = ("results.json", "new_users.json")
-METRIC, COHORT = "accuracy_micro", "all"
 DRAWS, LEAST_SETS = 10_000, 4
 Floats = Sequence[float] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """One folder: ``content`` of results.json (empty if not there), users.parquet, accuracies of new_users.json."""
+    """One folder: ``contents`` of results.json (without rows if not there), users.parquet, those of new_users.json."""
 
     name: str
     folder: Path
-    content: Mapping[str, Any]
+    contents: CompareContents
     users: pl.DataFrame | None
-    new_users: Sequence[Mapping[str, Any]]
+    new_users: ResultTable
 
     @property
-    def learners(self) -> list[str]:
-        """Learners in the order of the results."""
-        return list(dict.fromkeys(row["learner"] for row in self.content.get("rows", ())))
-
-    @property
-    def sizes(self) -> list[int]:
-        """Training sizes measured, the full one last."""
-        return sorted({row["size"] for row in self.content.get("rows", ())})
-
-    def row(self, learner: str, size: int, metric: str = METRIC, cohort: str = COHORT) -> Mapping[str, Any] | None:
-        """One line of results.json; None where it was not measured."""
-        for row in self.content.get("rows", ()):
-            if (row["learner"], row["size"], row["metric"], row["cohort"]) == (learner, size, metric, cohort):
-                return row
-        return None
+    def rows(self) -> ResultTable:
+        """The rows of results.json."""
+        return self.contents.rows
 
     def per_user(self, size: int) -> int | None:
         """Training comparisons of each user where ``size`` was cut per user; None where it was cut as a total."""
-        cuts = self.content.get("sizes") or ()
-        return next((cut.get("per_user") for cut in cuts if cut.get("size") == size), None)
+        return next((cut.get("per_user") for cut in self.contents.sizes if cut.get("size") == size), None)
 
 
 def collect(paths: Sequence[str]) -> list[Collected]:
@@ -79,31 +64,16 @@ def _read(path: str) -> Collected:
     if not equals or Path(path).exists():
         name, place = "", path
     folder = Path(place)
-    if not any((folder / file).exists() for file in FILES):
+    results, grid, users = (folder / file for file in ("results.json", "new_users.json", "users.parquet"))
+    if not results.exists() and not grid.exists():
         raise InputError(f"{folder} holds no results.json; expected a folder that polypref compare --out wrote.")
-    content = _json(folder / FILES[0])
-    if content and content.get("schema") != SCHEMA:
-        raise InputError(
-            f"{folder / FILES[0]} has schema {content.get('schema')!r}; expected {SCHEMA}. Run polypref compare again."
-        )
-    users = folder / "users.parquet"
-    grid = _json(folder / FILES[1])
     return Collected(
         name or folder.resolve().name,
         folder,
-        content,
+        CompareContents.read(results) if results.exists() else CompareContents(),
         pl.read_parquet(users) if users.exists() else None,
-        [row for row in grid.get("rows", ()) if row.get("metric") == METRIC and row.get("cohort", COHORT) == COHORT],
+        (Contents.read(grid) if grid.exists() else Contents()).rows.where(metric=METRIC, cohort=COHORT),
     )
-
-
-def _json(path: Path) -> Any:
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}). Run polypref compare again.") from error
 
 
 @dataclass(frozen=True)
@@ -129,27 +99,21 @@ class Gained:
 
 def gained(one: Collected) -> Gained | None:
     """Room and gain of one data set at full size; None where no personal learner stands beside a population one."""
-    content = one.content
-    baseline, size = content.get("baseline"), content.get("size")
-    if not baseline or size is None:
-        return None
-    personal = [name for name, serves in content.get("serves", {}).items() if serves != "population"]
-    gains = {
-        g["learner"]: g for g in content["gains"] if (g["metric"], g["cohort"], g["size"]) == (METRIC, COHORT, size)
-    }
-    known = {name: _valid_accuracy(content["selection"].get(name, ())) for name in personal if name in gains}
+    contents = one.contents
+    gains, floor = contents.gains.by_learner(), contents.baseline["valid_accuracy"]
+    known = {name: _valid_accuracy(contents.selection.get(name, ())) for name in contents.personal if name in gains}
     known = {name: value for name, value in known.items() if value is not None}
-    if not known or baseline.get("valid_accuracy") is None:
+    if not known or floor is None:
         return None
     best = max(known, key=lambda name: known[name])
     gain = gains[best]
-    if gain["value"] is None:
+    if gain.value is None:
         return None
-    room = (content.get("profile") or {}).get("room") or {}
-    measured = bool(room.get("measured"))
+    room = (contents.profile or {}).get("room") or {"measured": False}
+    measured = bool(room["measured"])
     ceiling = (room["ceiling_lo"] + room["ceiling_hi"]) / 2 if measured else 1.0
-    above = max(ceiling - baseline["valid_accuracy"], 0.0)
-    return Gained(one.name, baseline["learner"], best, above, measured, gain["value"], gain["lo"], gain["hi"])
+    above = max(ceiling - floor, 0.0)
+    return Gained(one.name, contents.baseline["learner"], best, above, measured, gain.value, gain.lo, gain.hi)
 
 
 def _valid_accuracy(selection: Sequence[Mapping[str, Any]]) -> float | None:

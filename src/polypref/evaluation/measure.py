@@ -6,7 +6,7 @@ cells (learner, size, seed, arm) -> rows, gains, placebo, users -> verdict
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 
 from polypref.data.split import Split
 from polypref.evaluation.cells import Cell, Job, run
-from polypref.evaluation.results import cores
+from polypref.evaluation.prepared import run_grid
+from polypref.evaluation.rows import ResultTable
 from polypref.evaluation.settings import Settings
 from polypref.evaluation.tables import (
     REFERENCE,
     Arm,
     choose_baseline,
     held_out,
+    leaderboard,
     load_arm,
+    minority_by_seed,
     over_shuffled,
     placebo_rows,
-    standing,
 )
 from polypref.evaluation.verdict import Evidence, verdict
 from polypref.profile import profile
-from polypref.progress import Progress
-from polypref.runs.execute import run_cells
 from polypref.stats.clusters import Clusters
 from polypref.stats.estimate import wilson
 from polypref.stats.people import PerUser, counts, per_user, sure, users_table
@@ -71,12 +71,12 @@ def run_arms(job: Job, settings: Settings) -> Arms:
         for cut in cuts
         for name in job.learners
     }
-    ran = _run(job, "cells", grid.values(), settings)
+    ran = run_grid(job, "cells", list(grid.values()), settings, run)
     full_size = size_of[None]
     by_size = {size_of[cut]: {name: load_arm(job, grid[name, cut]) for name in job.learners} for cut in cuts}
     personal = [name for name, arm in by_size[full_size].items() if arm.personal]
     placebo = {name: [Cell(name, None, seed, "shuffled") for seed in seeds] for name in personal if settings.placebo}
-    ran += _run(job, "placebo cells", placebo.values(), settings)
+    ran += run_grid(job, "placebo cells", list(placebo.values()), settings, run)
     shuffled = {name: load_arm(job, cells) for name, cells in placebo.items()}
     timing = {"cells_seconds": time.perf_counter() - started, "cells_run": ran}
     each = settings.budget == "per-user"
@@ -91,26 +91,28 @@ def _mean_size(job: Job, cut: int | None, settings: Settings) -> int:
 
 
 def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], pl.DataFrame]:
-    """The results' figures, and the users' table, from the arms."""
-    rows, minority_SU = held_out(job, settings.seeds)
+    """The keys of ``CompareContents`` that are measured, and the users' table, from the arms."""
+    minority_SU = minority_by_seed(job, settings.seeds)
+    rows = held_out(job.comparisons, [job.parts(seed).test_rows for seed in range(settings.seeds)], minority_SU)
     clusters = Clusters(rows)
-    tables: dict[str, list[dict[str, Any]]] = {"rows": [], "gains": [], "gains_over_pooled": []}
+    tables: dict[str, ResultTable] = {}
     for size, learners in arms.by_size.items():
-        found = standing(clusters, learners, _name(choose_baseline(learners)), size)
-        tables = {key: tables[key] + found[key] for key in tables}
+        against = {"gains": choose_baseline(learners)["learner"], "gains_over_pooled": REFERENCE}
+        found = leaderboard(clusters, {name: arm.margin_T for name, arm in learners.items()}, against, size)
+        tables = {key: tables.get(key, ResultTable()) + one for key, one in found.items()}
     baseline = choose_baseline(arms.full)
-    floor = _name(baseline)
+    floor = baseline["learner"]
     over = {other: _people(clusters, arms.full, other) for other in {floor, REFERENCE} if other in arms.full}
-    placebo = [] if floor is None else _placebo(clusters, arms, floor)
+    placebo = ResultTable() if floor is None else _placebo(clusters, arms, floor)
     own = over_shuffled(clusters, arms.full, arms.shuffled, arms.full_size)
     described = profile(job.comparisons).as_dict()
     n_train_U = _training_counts(job, settings.seeds)
-    at_full = [row for row in tables["gains"] if row["size"] == arms.full_size]
     counted = {name: counts(found) for name, found in over.get(floor, {}).items()}
     beyond = {} if floor is None else _sure(clusters, arms, over[floor])
     served = {name: counted[name] | {"sure": number} for name, number in beyond.items()}
+    gains = tables["gains"].where(size=arms.full_size)
     figures = {
-        "verdict": verdict(at_full, placebo, own, arms.personal, baseline, evidence(described, n_train_U), served),
+        "verdict": verdict(gains, placebo, own, arms.personal, floor, evidence(described, n_train_U), served),
         "baseline": baseline,
         "size": arms.full_size,
         "sizes": [{"size": size, "per_user": arms.per_user.get(size)} for size in arms.by_size],
@@ -143,20 +145,11 @@ def evidence(described: Mapping[str, Any], n_train_U: NDArray[np.int64]) -> Evid
     return Evidence(described["sizes"]["users"], own, shared, value, limit)
 
 
-def _run(job: Job, label: str, grid: Iterable[Sequence[Cell]], settings: Settings) -> int:
-    """Run cells; the learners that stand last in the table cost most and start first, so that no worker idles."""
-    cells = [cell for group in reversed(list(grid)) for cell in group]
-    stored = sum(map(job.is_stored, cells))
-    with Progress("", len(cells), label, stored=stored, quiet=settings.quiet) as progress:
-        return run_cells(job, cells, settings.workers or cores(), progress.tell, run)
-
-
-def _placebo(clusters: Clusters, arms: Arms, baseline: str) -> list[dict[str, Any]]:
+def _placebo(clusters: Clusters, arms: Arms, baseline: str) -> ResultTable:
     """The placebo rows, each with how many users would be called better and worse off."""
     margin_T = arms.full[baseline].margin_T
     people = {name: counts(per_user(clusters, arm.margin_T, margin_T)) for name, arm in arms.shuffled.items()}
-    found = placebo_rows(clusters, arms.full, arms.shuffled, baseline, arms.full_size)
-    return [row | people[row["learner"]] for row in found]
+    return placebo_rows(clusters, arms.full, arms.shuffled, people, {"baseline": baseline, "size": arms.full_size})
 
 
 def _sure(clusters: Clusters, arms: Arms, people: Mapping[str, PerUser]) -> dict[str, int]:
@@ -171,10 +164,6 @@ def _sure(clusters: Clusters, arms: Arms, people: Mapping[str, PerUser]) -> dict
 
 def _people(clusters: Clusters, arms: Mapping[str, Arm], baseline: str) -> dict[str, PerUser]:
     return {name: per_user(clusters, arm.margin_T, arms[baseline].margin_T) for name, arm in arms.items()}
-
-
-def _name(baseline: Mapping[str, Any] | None) -> str | None:
-    return None if baseline is None else str(baseline["learner"])
 
 
 def _training(parts: Split) -> NDArray[np.int64]:

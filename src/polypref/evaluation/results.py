@@ -1,93 +1,81 @@
-"""What a comparison leaves behind: ``results.json`` (schema 1), ``results.parquet`` and ``users.parquet``.
-
-``results.json`` is an interface for other programs: keys are added, never renamed or removed, within a schema number.
-docs/protocol.md describes every key. It holds no NaN: what is not known is null.
-"""
+"""What a comparison leaves behind: ``results.json`` (schema 1), ``results.parquet`` and ``users.parquet``."""
 
 from __future__ import annotations
 
-import math
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from polypref.evaluation.contents import CompareContents, Contents
+from polypref.evaluation.rows import COHORT, METRIC, ROW, ResultTable
 from polypref.files import write_json, write_table
 
-SCHEMA = 1
+ELSEWHERE = "choose another --out"
 PACKAGES = ("polypref", "numpy", "scipy", "polars", "torch", "transformers", "sentence-transformers")
-ROW_SCHEMA: dict[str, Any] = {
-    "learner": pl.String,
-    "size": pl.Int64,
-    "cohort": pl.String,
-    "metric": pl.String,
-    "value": pl.Float64,
-    "lo": pl.Float64,
-    "hi": pl.Float64,
-    "se": pl.Float64,
-    "n_users": pl.Int64,
-    "n_comparisons": pl.Int64,
-    "seeds": pl.Int64,
-}
+TEXTS, COUNTS = ("learner", "cohort", "metric"), ("size", "n_users", "n_comparisons", "seeds")
+KINDS = {name: pl.String if name in TEXTS else pl.Int64 if name in COUNTS else pl.Float64 for name in ROW}
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """``content`` is what results.json holds; ``users`` one row per (user, learner), the content of users.parquet."""
+    """``contents`` is what results.json holds; ``users`` one row per (user, learner), the content of users.parquet."""
 
-    content: dict[str, Any]
+    contents: CompareContents
     users: pl.DataFrame
 
     def __repr__(self) -> str:
         """The verdict and the sizes; everything else is in ``content``, ``rows`` and ``users``."""
-        data = self.content.get("data", {})
-        learners = dict.fromkeys(row["learner"] for row in self.content["rows"])
-        sizes = f"{data.get('n_comparisons', '?')} judgements, {data.get('n_users', '?')} users"
-        return f"<Results: {sizes}, learners {', '.join(learners)}. {self.content['verdict']['text']}>"
+        data, learners = self.contents.data, ", ".join(self.contents.rows.learners)
+        sizes = f"{data['n_comparisons']} judgements, {data['n_users']} users"
+        return f"<Results: {sizes}, learners {learners}. {self.contents.verdict['text']}>"
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What results.json holds, as JSON types."""
+        return self.contents.as_dict()
 
     @property
-    def verdict(self) -> dict[str, str]:
+    def verdict(self) -> Mapping[str, str]:
         """``{"room": "yes" | "no" | "unclear", "best": learner, "text": two sentences}``."""
-        return self.content["verdict"]
+        return self.contents.verdict
 
     @property
     def rows(self) -> pl.DataFrame:
         """The table as a frame: one row per learner, size, cohort and metric; the content of results.parquet."""
-        return pl.DataFrame(self.content["rows"], schema=ROW_SCHEMA)
+        return frame(self.contents.rows)
 
-    def value(self, learner: str, metric: str = "accuracy_micro", cohort: str = "all") -> float | None:
+    def value(self, learner: str, metric: str = METRIC, cohort: str = COHORT) -> float | None:
         """One figure at the full training size."""
-        for row in self.content["rows"]:
-            if (row["learner"], row["metric"], row["cohort"]) == (learner, metric, cohort) and (
-                row["size"] == self.content["size"]
-            ):
-                return row["value"]
-        raise KeyError(f"no row for {learner}, {metric}, {cohort}")
+        row = self.contents.rows.at(learner, metric, cohort)
+        if row is None:
+            raise KeyError(f"no row for {learner}, {metric}, {cohort}")
+        return row.value
 
     def write(self, out: Path) -> None:
         """Write the three files to ``out``, each whole or not at all. Raises CacheError when they cannot be written."""
-        write_table(out / "results.parquet", self.rows)
-        write_table(out / "users.parquet", self.users)
-        write_json(out / "results.json", self.content)
+        write(out, "results.json", self.contents, {"results.parquet": self.rows, "users.parquet": self.users})
 
 
-def plain(content: Any) -> Any:
-    """The same as JSON types; a number that is not finite becomes None."""
-    if isinstance(content, dict):
-        return {str(key): plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [plain(value) for value in content]
-    if hasattr(content, "item") and not isinstance(content, str):  # a numpy scalar
-        content = content.item()
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
-    if isinstance(content, Path):
-        return str(content)
-    return content
+def frame(rows: ResultTable) -> pl.DataFrame:
+    """The table as a frame."""
+    return pl.DataFrame(rows.as_dicts(ROW), schema=KINDS)
+
+
+def write(out: Path, name: str, contents: Contents, tables: Mapping[str, pl.DataFrame]) -> None:
+    """Write tables, and then the JSON file ``name``, to the folder ``out``, each whole or not at all.
+
+    Raises CacheError when they cannot be written.
+    """
+    for file, one in tables.items():
+        write_table(out / file, one, ELSEWHERE)
+    write_json(out / name, contents.as_dict(), ELSEWHERE)
 
 
 def versions() -> dict[str, str]:

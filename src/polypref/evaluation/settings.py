@@ -4,55 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from polypref.errors import SettingsError, unknown_name
 
 Budget = Literal["total", "per-user"]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What decides a comparison's figures, and how it is run."""
+@dataclass(frozen=True, kw_only=True)
+class GridSettings:
+    """What the grid of ``compare`` and that of new people have in common."""
 
     split: Literal["auto", "pair", "prompt", "response"] = "auto"
     """What is held out together; auto chooses from the data and says why."""
     min_judgements: int = 1
     """Leave out users with fewer judgements."""
-    sizes: tuple[int, ...] = ()
-    """Training sizes (comparisons) to measure besides all the data."""
-    budget: Budget = "total"
-    """What the sizes count: comparisons in all, or of each user; who has fewer keeps them."""
     seeds: int = 5
     """Number of random splits."""
     workers: int = 0
     """Worker processes; 0: one per core."""
+    quiet: bool = False
+    """Nothing on standard error but failures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(GridSettings):
+    """What decides a comparison's figures, and how it is run."""
+
+    sizes: tuple[int, ...] = ()
+    """Training sizes (comparisons) to measure besides all the data."""
+    budget: Budget = "total"
+    """What the sizes count: comparisons in all, or of each user; who has fewer keeps them."""
     placebo: bool = True
     """Train personal learners on shuffled users too; they must gain nothing there."""
-    quiet: bool = False
-    """No progress on standard error."""
 
 
-class Runs(Protocol):
-    """What the settings of both grids have."""
-
-    @property
-    def seeds(self) -> int: ...
-
-    @property
-    def workers(self) -> int: ...
-
-
-AnySettings = TypeVar("AnySettings", bound=Runs)
+AnySettings = TypeVar("AnySettings", bound=GridSettings)
 
 
 def replaced(settings: AnySettings, overrides: Mapping[str, Any]) -> AnySettings:
     """The settings with single ones replaced by name. Raises SettingsError for an unknown name or impossible runs."""
-    known = [field.name for field in fields(settings)]  # type: ignore[arg-type]
+    known = [field.name for field in fields(settings)]
     for name in overrides:
         if name not in known:
             raise unknown_name("setting", name, known)
-    settings = replace(settings, **overrides)  # type: ignore[type-var]
+    settings = replace(settings, **overrides)
     if settings.seeds < 1:
         raise SettingsError(f"--seeds {settings.seeds} measures nothing; expected 1 or more.")
     if settings.workers < 0:

@@ -27,8 +27,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from polypref.evaluation.rows import BoundedRow, ResultRow, ResultTable
 from polypref.stats.clusters import FEW_USERS
 
 MARGIN = 0.01
@@ -41,9 +41,6 @@ SHARE_BETTER = 0.1
 ENOUGH_SHARED = 50
 ENOUGH_OWN = 20
 ENOUGH_HELD_OUT = 368  # if all were independent, so many without any change would exclude MARGIN: 1 - 0.025^(1/368)
-METRIC = "accuracy_micro"
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -64,11 +61,11 @@ class Evidence:
 
 
 def verdict(
-    gains: Sequence[Row],
-    placebo: Sequence[Row],
-    over_shuffled: Sequence[Row],
+    gains: ResultTable,
+    placebo: ResultTable,
+    over_shuffled: ResultTable,
     personal: Collection[str],
-    baseline: Mapping[str, Any] | None,
+    baseline: str | None,
     evidence: Evidence,
     people: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, str]:
@@ -87,43 +84,43 @@ def verdict(
             "best": best,
             "text": "No population learner was compared, so nobody's gain can be measured. Add pooled to the learners.",
         }
-    name = str(baseline["learner"])
-    own = {row["learner"]: row for row in gains if row["learner"] in personal and _is_main(row)}
-    known = {learner: row for learner, row in own.items() if row["value"] is not None and row["lo"] is not None}
-    chance, knowing = ({row["learner"]: row for row in rows if _is_main(row)} for rows in (placebo, over_shuffled))
+    own = {name: row for name, row in gains.by_learner().items() if name in personal}
+    known = {name: bounded for name, row in own.items() if (bounded := row.bounded) is not None}
+    chance, knowing = placebo.by_learner(), over_shuffled.by_learner()
     sure = {learner: row for learner, row in known.items() if _above_zero(row, len(known))}
     honest = {n: row for n, row in sure.items() if n not in chance or _vanishes(chance[n], row, len(known))}
     real = {n: row for n, row in honest.items() if n not in knowing or _above_zero(knowing[n], len(known))}
     if real:
-        best = max(real, key=lambda learner: real[learner]["value"])
-        return {"room": "yes", "best": best, "text": _yes(real[best], name, chance.get(best), knowing.get(best))}
-    some = {n: people[n] for n in known if n in people and _serves_some(known[n], people[n], chance.get(n), len(known))}
+        best = max(real, key=lambda learner: real[learner].value)
+        checks = (rows[best].bounded if best in rows else None for rows in (chance, knowing))
+        return {"room": "yes", "best": best, "text": _yes(real[best], baseline, *checks)}
+    some = [n for n in known if n in people and _serves_some(known[n], people[n], chance.get(n), len(known))]
     if some:
-        best = max(some, key=lambda learner: (some[learner]["sure"], known[learner]["value"]))
-        return {"room": "yes", "best": best, "text": _yes_for_some(known, best, name, people)}
+        best = max(some, key=lambda learner: (people[learner]["sure"], known[learner].value))
+        return {"room": "yes", "best": best, "text": _yes_for_some(known, best, baseline, people)}
     if sure:
-        top = max(honest or sure, key=lambda learner: sure[learner]["value"])
-        text = _not_knowing(sure[top], name, knowing[top]) if honest else _placebo_gains(top, name)
-        return {"room": "unclear", "best": name, "text": text}
+        top = max(honest or sure, key=lambda learner: sure[learner].value)
+        text = _not_knowing(sure[top], baseline, knowing[top]) if honest else _placebo_gains(top, baseline)
+        return {"room": "unclear", "best": baseline, "text": text}
     if not known:
-        return {"room": "unclear", "best": name, "text": _unmeasured(name)}
+        return {"room": "unclear", "best": baseline, "text": _unmeasured(baseline)}
     missing = _missing(known, evidence)
     if missing:
-        return {"room": "unclear", "best": name, "text": _unclear(known, name, missing, people)}
-    return {"room": "no", "best": name, "text": _no(known, name, evidence)}
+        return {"room": "unclear", "best": baseline, "text": _unclear(known, baseline, missing, people)}
+    return {"room": "no", "best": baseline, "text": _no(known, baseline, evidence)}
 
 
-def _serves_some(row: Row, people: Mapping[str, int], placebo: Row | None, tests: int) -> bool:
+def _serves_some(row: BoundedRow, people: Mapping[str, int], placebo: ResultRow | None, tests: int) -> bool:
     """The second road to yes: some users gain for being known, none loses, and with shuffled users nobody gains.
 
     Closed without a placebo arm: a learner that is better for everyone alike is better for many users, too.
     """
     enough = people["sure"] >= max(MIN_BETTER, SHARE_BETTER * people["tested"])
-    personal = placebo is not None and not placebo.get("better", 0) and not _above_zero(placebo, tests)
-    return enough and people["worse"] == 0 and row["value"] > 0 and personal
+    personal = placebo is not None and not placebo.better and not _above_zero(placebo, tests)
+    return enough and people["worse"] == 0 and row.value > 0 and personal
 
 
-def _missing(known: Mapping[str, Row], e: Evidence) -> list[str]:
+def _missing(known: Mapping[str, BoundedRow], e: Evidence) -> list[str]:
     """What keeps the verdict from being "no", in words; empty when nothing does."""
     gain, agreement = _gain_lacks(known, e), _agreement_lacks(known, e)
     few = [f"only {_users(e.n_users)} {'was' if e.n_users == 1 else 'were'} compared"] if e.n_users < MIN_USERS else []
@@ -135,10 +132,10 @@ def _missing(known: Mapping[str, Row], e: Evidence) -> list[str]:
     return few + alone + gain
 
 
-def _gain_lacks(known: Mapping[str, Row], e: Evidence) -> list[str]:
+def _gain_lacks(known: Mapping[str, BoundedRow], e: Evidence) -> list[str]:
     """What is missing to say that nothing can be gained, whether people agree or not."""
-    top = max(row["hi"] for row in known.values())
-    held_out = max(row["n_comparisons"] for row in known.values())
+    top = max(row.hi for row in known.values())
+    held_out = max(row.n_comparisons for row in known.values())
     lacks = {
         _not_excluded(known, MARGIN): top >= MARGIN,
         "every personal learner that was tried is surely worse, which says little of a better one": top < 0,
@@ -149,11 +146,11 @@ def _gain_lacks(known: Mapping[str, Row], e: Evidence) -> list[str]:
     return [text for text, so in lacks.items() if so]
 
 
-def _agreement_lacks(known: Mapping[str, Row], e: Evidence) -> list[str]:
+def _agreement_lacks(known: Mapping[str, BoundedRow], e: Evidence) -> list[str]:
     """What is missing to say that people agree."""
     if e.disagreement is None or e.disagreement_hi is None:
         return ["no two people judged the same pair"]
-    top = max(row["hi"] for row in known.values())
+    top = max(row.hi for row in known.values())
     lacks = {
         f"two people disagree on {_percent(e.disagreement)} of the pairs": e.disagreement >= LOW_DISAGREEMENT,
         f"only {e.shared} pairs were judged by two people or more": e.shared < ENOUGH_SHARED,
@@ -165,35 +162,32 @@ def _agreement_lacks(known: Mapping[str, Row], e: Evidence) -> list[str]:
     return [text for text, so in lacks.items() if so]
 
 
-def _not_excluded(known: Mapping[str, Row], margin: float) -> str:
+def _not_excluded(known: Mapping[str, BoundedRow], margin: float) -> str:
     """The gain that may yet be there: of the learner that the text speaks of, or else of the one it names."""
     best = known[_leader(known)]
-    if best["hi"] >= margin:
-        return f"a gain of {_points(best['hi'])} points is not excluded"
-    row = max(known.values(), key=lambda row: row["hi"])
-    return f"a gain of {_points(row['hi'])} points by {row['learner']} is not excluded"
+    if best.hi >= margin:
+        return f"a gain of {_points(best.hi)} points is not excluded"
+    row = max(known.values(), key=lambda row: row.hi)
+    return f"a gain of {_points(row.hi)} points by {row.learner} is not excluded"
 
 
-def _leader(known: Mapping[str, Row]) -> str:
+def _leader(known: Mapping[str, BoundedRow]) -> str:
     """The personal learner with the largest gain."""
-    return max(known, key=lambda learner: known[learner]["value"])
+    return max(known, key=lambda learner: known[learner].value)
 
 
-def _is_main(row: Row) -> bool:
-    return row["metric"] == METRIC and row.get("cohort", "all") == "all"
-
-
-def _above_zero(row: Row, tests: int) -> bool:
+def _above_zero(row: ResultRow, tests: int) -> bool:
     """Whether the 95 % interval lies above zero, and still would if ``tests`` learners shared the 5 % (Bonferroni).
 
     ``p`` is Student's with as many degrees of freedom as there are users (or pairs) less one; see ``Interval``.
     """
-    return row["lo"] is not None and row["lo"] > 0 and row["p"] * max(tests, 1) < 0.05
+    return row.lo is not None and row.lo > 0 and row.p is not None and row.p * max(tests, 1) < 0.05
 
 
-def _vanishes(placebo: Row, real: Row, tests: int) -> bool:
+def _vanishes(placebo: ResultRow, real: BoundedRow, tests: int) -> bool:
     """Whether shuffled users leave no sure gain, or less than half of the real one's lower limit."""
-    return not _above_zero(placebo, tests) or placebo["hi"] < real["lo"] / 2
+    left = placebo.bounded
+    return left is None or not _above_zero(left, tests) or left.hi < real.lo / 2
 
 
 def _points(value: float) -> str:
@@ -205,42 +199,44 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _interval(row: Row) -> str:
-    return f"{_points(row['lo'])} to {_points(row['hi'])}"
+def _interval(row: BoundedRow) -> str:
+    return f"{_points(row.lo)} to {_points(row.hi)}"
 
 
-def _yes(row: Row, baseline: str, placebo: Row | None, knowing: Row | None) -> str:
+def _yes(row: BoundedRow, baseline: str, placebo: BoundedRow | None, knowing: BoundedRow | None) -> str:
     checked = (
         "The gain rests on knowing the user: trained on shuffled users the same learner gets "
-        f"{_points(knowing['value'])} points fewer of them right ({_interval(knowing)})"
+        f"{_points(knowing.value)} points fewer of them right ({_interval(knowing)})"
         + (
-            f", and its gain over {baseline} is {_points(placebo['value'])} ({_interval(placebo)})."
-            if placebo is not None and placebo["lo"] is not None
+            f", and its gain over {baseline} is {_points(placebo.value)} ({_interval(placebo)})."
+            if placebo is not None
             else "."
         )
         if knowing is not None
         else "Whether it rests on knowing the user was not checked, since no placebo arm was run."
     )
     return (
-        f"There is something to personalise: {row['learner']} gets {_points(row['value'])} points more of the held-out "
+        f"There is something to personalise: {row.learner} gets {_points(row.value)} points more of the held-out "
         f"judgements right than {baseline}, the learner that treats everyone alike and is best on validation rows "
         f"(95 % interval {_interval(row)}). {checked}"
     )
 
 
-def _yes_for_some(known: Mapping[str, Row], best: str, baseline: str, people: Mapping[str, Mapping[str, int]]) -> str:
+def _yes_for_some(
+    known: Mapping[str, BoundedRow], best: str, baseline: str, people: Mapping[str, Mapping[str, int]]
+) -> str:
     row, served = known[best], people[best]
     return (
         f"There is something to personalise for some of these people: under {best} {served['sure']} of "
         f"{_users(served['tested'])} tested are each significantly better off than under {baseline}, and than if it "
         "had been trained on shuffled users, and nobody is worse off. This speaks of these users, not yet of others: "
-        f"the mean gain of {_points(row['value'])} points (95 % interval {_interval(row)}) may be "
+        f"the mean gain of {_points(row.value)} points (95 % interval {_interval(row)}) may be "
         f"chance{_when_tried(known)}; use {best} for them, and {baseline} for others {_until(row)}."
     )
 
 
-def _no(known: Mapping[str, Row], baseline: str, e: Evidence) -> str:
-    top = max(row["hi"] for row in known.values())
+def _no(known: Mapping[str, BoundedRow], baseline: str, e: Evidence) -> str:
+    top = max(row.hi for row in known.values())
     if e.disagreement is not None and not _agreement_lacks(known, e):
         why = f"two people who judge the same pair disagree on only {_percent(e.disagreement)} of the pairs"
     else:
@@ -259,12 +255,11 @@ def _placebo_gains(learner: str, baseline: str) -> str:
     )
 
 
-def _not_knowing(row: Row, baseline: str, knowing: Row) -> str:
-    by = (
-        f"{_points(knowing['value'])} points ({_interval(knowing)})" if knowing["lo"] is not None else "it is not known"
-    )
+def _not_knowing(row: BoundedRow, baseline: str, knowing: ResultRow) -> str:
+    less = knowing.bounded
+    by = f"{_points(less.value)} points ({_interval(less)})" if less is not None else "it is not known"
     return (
-        f"{row['learner']} is better than {baseline} by {_points(row['value'])} points ({_interval(row)}), but whether "
+        f"{row.learner} is better than {baseline} by {_points(row.value)} points ({_interval(row)}), but whether "
         f"that rests on knowing the user is unclear: against itself trained on shuffled users it gains {by}. "
         f"Use {baseline} {_until(knowing)}."
     )
@@ -278,12 +273,12 @@ def _unmeasured(baseline: str) -> str:
 
 
 def _unclear(
-    known: Mapping[str, Row], baseline: str, missing: Sequence[str], people: Mapping[str, Mapping[str, int]]
+    known: Mapping[str, BoundedRow], baseline: str, missing: Sequence[str], people: Mapping[str, Mapping[str, int]]
 ) -> str:
     best = _leader(known)
     row = known[best]
-    chance = f", which may be chance{_when_tried(known)}" if row["lo"] > 0 else ""
-    gained = f"gains {_points(row['value'])} points over" if row["value"] > 0 else "gains nothing over"
+    chance = f", which may be chance{_when_tried(known)}" if row.lo > 0 else ""
+    gained = f"gains {_points(row.value)} points over" if row.value > 0 else "gains nothing over"
     first = (
         f"Whether there is room to personalise is unclear: the best personal learner, {best}, {gained} {baseline} "
         f"(95 % interval {_interval(row)}){chance}"
@@ -300,18 +295,18 @@ def _unclear(
     return f"{first}, {of} and none worse. Use {best} for {_these(better)}, and {baseline} for others {_until(row)}."
 
 
-def _when_tried(known: Mapping[str, Row]) -> str:
+def _when_tried(known: Mapping[str, BoundedRow]) -> str:
     return f" when {len(known)} are tried" if len(known) > 1 else ""
 
 
-def _until(row: Row) -> str:
+def _until(row: ResultRow) -> str:
     """What is short: people, other pairs, or judgements, by where the width of the interval comes from."""
-    parts = row.get("variance_parts") or {}
+    parts = row.variance_parts or {}
     largest = max(parts, key=lambda name: parts[name]) if parts else ""
-    n, share = row["n_users"], _percent(parts.get(largest, 0.0))
-    if n < FEW_USERS:
+    n, share = row.n_users, _percent(parts.get(largest, 0.0))
+    if n is None or n < FEW_USERS:
         return "until there are more people and more judgements"
-    if row["hi"] is None or row["hi"] < MARGIN or largest not in ("users", "pairs"):
+    if row.hi is None or row.hi < MARGIN or largest not in ("users", "pairs"):
         return "until there are more judgements"
     if largest == "users":
         return (

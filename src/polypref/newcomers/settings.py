@@ -4,32 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from polypref.errors import SettingsError
-from polypref.evaluation.settings import replaced
+from polypref.evaluation.settings import GridSettings, replaced
 
 
-@dataclass(frozen=True)
-class NewSettings:
-    """What decides the figures of new people, and how the grid is run."""
+@dataclass(frozen=True, kw_only=True)
+class NewSettings(GridSettings):
+    """What decides the figures of new people, and how the grid is run; other people are new under each seed."""
 
     sizes: tuple[int, ...] = (0, 3, 10, 30, 100, 300)
     """Comparisons of each new person to learn from; who has fewer is left out at that size."""
     share: float = 0.25
     """Share of the users that is held out as new people under each seed, at least three."""
-    split: Literal["auto", "pair", "prompt", "response"] = "auto"
-    """What is held out together; auto chooses from the data and says why."""
-    min_judgements: int = 1
-    """Leave out users with fewer judgements."""
     seeds: int = 8
-    """Number of random splits; other people are new under each."""
+    """Number of random splits."""
     asked: bool = True
     """Also give comparisons in the order in which a posterior would ask for them."""
-    workers: int = 0
-    """Worker processes; 0: one per core."""
-    quiet: bool = False
-    """No progress on standard error."""
 
 
 def with_overrides(settings: NewSettings, overrides: Mapping[str, Any]) -> NewSettings:

@@ -9,21 +9,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.evaluation.tables import Arm, choose_baseline
+from polypref.evaluation.contents import Contents, Section, section, table
+from polypref.evaluation.rows import GAIN, METRIC, ResultRow, ResultTable
+from polypref.evaluation.tables import Arm, choose_baseline, held_out, leaderboard
 from polypref.newcomers.cells import FULL, Cell, Job, Outcome, read
-from polypref.stats.clusters import UNBOUNDED, Clusters, Interval, difference
-from polypref.stats.metrics import LOWER_IS_BETTER, METRICS, HeldOut, Measured
+from polypref.stats.clusters import Clusters
+from polypref.stats.metrics import HeldOut
 
 ASKED = ", asked"
 CEILING = f"{FULL}, all data"
 MEASURED = ("accuracy_micro", "accuracy_macro", "log_loss")
-Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewContents(Contents):
+    """What new_users.json holds."""
+
+    gaps: ResultTable = table(GAIN)
+    adapt_ms: Section = section()
+    fit_seconds: Section = section()
+
+    @property
+    def measured(self) -> list[int]:
+        """The numbers of comparisons at which some new people could be measured."""
+        return [one["size"] for one in self.sizes if one["new_users"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,32 +70,35 @@ def found(job: Job, cells: Mapping[str, Sequence[Cell]]) -> dict[str, Found]:
     return {name: Found(name, [read(job, cell) for cell in group]) for name, group in cells.items()}
 
 
-def figures(job: Job, seeds: int, routes: Mapping[str, Found]) -> Row:
-    """The results' figures: ``rows``, ``gains``, ``gaps``, ``sizes``, ``baseline``, ``adapt_ms``, ``selection``."""
-    whole = _held_out(job, seeds)
+def figures(job: Job, seeds: int, routes: Mapping[str, Found]) -> dict[str, Any]:
+    """The keys of ``NewContents`` that are measured."""
+    whole = held_out(job.comparisons, [job.newcomers(seed).test_rows for seed in range(seeds)])
     have_T = np.concatenate([_have(job, seed) for seed in range(seeds)])
     everyone = np.ones(len(whole), bool)
     baseline = choose_baseline({name: route.arm(0, everyone) for name, route in routes.items()})
-    tables: dict[str, list[Row]] = {"rows": [], "gains": [], "gaps": [], "sizes": []}
+    against = {"gains": baseline["learner"], "gaps": CEILING}
+    tables = {key: ResultTable() for key in ("rows", *against)}
+    sizes = []
     new = np.unique(whole.user_T)
     for at, size in enumerate(job.sizes):
         if size is None:
             continue
         in_T = have_T >= size
         users = np.unique(whole.user_T[in_T])
-        tables["sizes"].append({"size": size, "new_users": len(users), "left_out": len(new) - len(users)})
+        sizes.append({"size": size, "new_users": len(users), "left_out": len(new) - len(users)})
         if not len(users):
             continue
-        arms = {name: arm.margin_T for name, route in routes.items() if _known(arm := route.arm(at, in_T))}
+        margins = {name: arm.margin_T for name, route in routes.items() if _known(arm := route.arm(at, in_T))}
         if None in job.sizes and FULL in routes:
             ceiling = routes[FULL].arm(job.sizes.index(None), in_T & (have_T > 0))
             if len(ceiling.margin_T) == in_T.sum():
-                arms[CEILING] = ceiling.margin_T
-        measured = _measured(Clusters(_restricted(whole, in_T)), arms, size, baseline)
-        tables = {key: table + measured.get(key, []) for key, table in tables.items()}
+                margins[CEILING] = ceiling.margin_T
+        measured = leaderboard(Clusters(_restricted(whole, in_T)), margins, against, size, MEASURED)
+        tables = {key: rows + measured[key] for key, rows in tables.items()}
     return {
         "baseline": baseline,
         **tables,
+        "sizes": sizes,
         "adapt_ms": {
             name: [{"size": s, "ms": ms} for s, ms in zip(job.sizes, route.adapt_ms_S, strict=True) if ms is not None]
             for name, route in routes.items()
@@ -96,64 +113,6 @@ def _known(arm: Arm) -> bool:
     return bool(np.isfinite(arm.margin_T).all())
 
 
-def _measured(
-    clusters: Clusters, arms: Mapping[str, NDArray[np.float64]], size: int, baseline: Row | None
-) -> dict[str, list[Row]]:
-    """``rows``, ``gains`` over the baseline and ``gaps`` to the upper bound at one size."""
-    tables: dict[str, list[Row]] = {"rows": [], "gains": [], "gaps": []}
-    in_T, seeds = clusters.rows.cohort_T["all"], clusters.rows.n_seeds
-    against = {"gains": None if baseline is None else str(baseline["learner"]), "gaps": CEILING}
-    for metric in MEASURED:
-        values = {name: METRICS[metric](clusters.rows, in_T, margin_T) for name, margin_T in arms.items()}
-        common: Row = {"size": size, "cohort": "all", "metric": metric}
-        ends = clusters.intervals(list(values.values()), (0.0, inf if metric == "log_loss" else 1.0))
-        tables["rows"] += [
-            _row({"learner": name} | common, values[name], end, seeds) for name, end in zip(values, ends, strict=True)
-        ]
-        bounds = UNBOUNDED if metric == "log_loss" else (-1.0, 1.0)
-        for key, other in against.items():
-            if other not in values:
-                continue
-            gained = {name: _gain(value, values[other], metric) for name, value in values.items() if name != other}
-            ends = clusters.intervals(list(gained.values()), bounds)
-            tables[key] += [
-                _row({"learner": name, "baseline": other} | common, gained[name], end, seeds) | {"p": end.p}
-                for name, end in zip(gained, ends, strict=True)
-            ]
-    return tables
-
-
-def _gain(one: Measured, other: Measured, metric: str) -> Measured:
-    return difference(other, one) if metric in LOWER_IS_BETTER else difference(one, other)
-
-
-def _row(name: Row, measured: Measured, interval: Interval, seeds: int) -> Row:
-    counts = {"n_users": measured.n_users, "n_comparisons": measured.n_judgements, "seeds": seeds}
-    return name | {"value": measured.value, "lo": interval.lo, "hi": interval.hi, "se": interval.se} | counts
-
-
-def _held_out(job: Job, seeds: int) -> HeldOut:
-    """The new users' test rows of all seeds."""
-    c = job.comparisons
-    rows_S = [job.newcomers(seed).test_rows for seed in range(seeds)]
-    judgement_T = np.concatenate(rows_S)
-    pairs, first, pair_T = np.unique(c.pair_key_N[judgement_T], return_index=True, return_inverse=True)
-    text_P2 = np.stack([side_N[judgement_T[first]] for side_N in (c.chosen_N, c.rejected_N)], axis=1)
-    return HeldOut(
-        seed_T=np.repeat(np.arange(seeds), [len(rows) for rows in rows_S]),
-        user_T=c.user_N[judgement_T].astype(np.int64),
-        pair_T=pair_T,
-        tie_T=np.zeros(len(judgement_T), bool) if c.tie_N is None else c.tie_N[judgement_T],
-        weight_T=c.weights_N[judgement_T],
-        judgement_T=judgement_T,
-        cohort_T={"all": np.ones(len(judgement_T), bool)},
-        n_seeds=seeds,
-        n_users=len(c.users),
-        n_pairs=len(pairs),
-        text_P2=text_P2.astype(np.int64),
-    )
-
-
 def _have(job: Job, seed: int) -> NDArray[np.int64]:
     """How many comparisons the user of each test row can be learned from."""
     cut = job.newcomers(seed)
@@ -166,61 +125,51 @@ def _restricted(rows: HeldOut, in_T: NDArray[np.bool_]) -> HeldOut:
     return replace(rows, cohort_T={"all": np.ones(int(in_T.sum()), bool)}, **cut)
 
 
-def table_lines(content: Mapping[str, Any], metric: str = "accuracy_micro") -> list[list[str]]:
+def table_lines(contents: NewContents, metric: str = METRIC) -> list[list[str]]:
     """Header and one line per route: the metric at every size, marked where the gain's interval leaves out zero."""
-    sizes = [row["size"] for row in content["sizes"] if row["new_users"]]
-    at = {(r["learner"], r["size"]): r["value"] for r in content["rows"] if r["metric"] == metric}
-    gains = {(g["learner"], g["size"]): g for g in content["gains"] if g["metric"] == metric}
-    lines = [["comparisons of the new person", *map(str, sizes)]]
-    for name in dict.fromkeys(learner for learner, _ in at):
-        cells = [_cell(at.get((name, size)), gains.get((name, size))) for size in sizes]
-        lines.append([name, *cells])
-    users = {row["size"]: row for row in content["sizes"]}
-    lines.append(["new people", *(str(users[size]["new_users"]) for size in sizes)])
-    lines.append(["left out: have fewer", *(str(users[size]["left_out"]) for size in sizes)])
+    rows, gains = contents.rows.where(metric=metric), contents.gains.where(metric=metric)
+    lines = [["comparisons of the new person", *map(str, contents.measured)]]
+    for name in rows.learners:
+        found = ((rows.at(name, metric, size=size), gains.at(name, metric, size=size)) for size in contents.measured)
+        lines.append([name, *(_cell(row, gain) for row, gain in found)])
+    users = {one["size"]: one for one in contents.sizes}
+    lines.append(["new people", *(str(users[size]["new_users"]) for size in contents.measured)])
+    lines.append(["left out: have fewer", *(str(users[size]["left_out"]) for size in contents.measured)])
     return lines
 
 
-def gain_lines(content: Mapping[str, Any], metric: str = "accuracy_micro") -> list[list[str]]:
+def gain_lines(contents: NewContents, metric: str = METRIC) -> list[list[str]]:
     """Header and one line per route: gain over the baseline at every size with its 95 % interval."""
-    sizes = [row["size"] for row in content["sizes"] if row["new_users"]]
-    gains = {(g["learner"], g["size"]): g for g in content["gains"] if g["metric"] == metric}
-    baseline = content["baseline"]["learner"] if content["baseline"] else "the baseline"
-    lines = [[f"gain over {baseline}", *map(str, sizes)]]
-    for name in dict.fromkeys(learner for learner, _ in gains):
-        lines.append([name, *(_ends(gains.get((name, size))) for size in sizes)])
+    gains = contents.gains.where(metric=metric)
+    lines = [[f"gain over {contents.floor or 'the baseline'}", *map(str, contents.measured)]]
+    for name in gains.learners:
+        lines.append([name, *(_ends(gains.at(name, metric, size=size)) for size in contents.measured)])
     return lines
 
 
-def _cell(value: float | None, gain: Row | None) -> str:
-    if value is None:
+def _cell(row: ResultRow | None, gain: ResultRow | None) -> str:
+    if row is None or row.value is None:
         return "-"
-    clear = gain is not None and gain["lo"] is not None and (gain["lo"] > 0 or gain["hi"] < 0)
-    return f"{value:.3f}" + (("+" if gain["value"] > 0 else "-") if clear and gain is not None else "")
+    return f"{row.value:.3f}" + ("" if gain is None else {"better": "+", "worse": "-", "unclear": ""}[gain.kind])
 
 
-def _ends(gain: Row | None) -> str:
-    if gain is None or gain["value"] is None:
+def _ends(gain: ResultRow | None) -> str:
+    if gain is None or gain.value is None:
         return "-"
-    return f"{gain['value']:+.3f}" + ("" if gain["lo"] is None else f" [{gain['lo']:+.3f}, {gain['hi']:+.3f}]")
+    return f"{gain.value:+.3f}" + ("" if gain.lo is None else f" [{gain.lo:+.3f}, {gain.hi:+.3f}]")
 
 
-def advice(content: Mapping[str, Any], metric: str = "accuracy_micro") -> list[str]:
+def advice(contents: NewContents, metric: str = METRIC) -> list[str]:
     """A line per size: the route with the highest figure there, and whether it is surely better than the population."""
     lines = []
-    for size in [row["size"] for row in content["sizes"] if row["new_users"] and row["size"]]:
-        gains = [
-            g
-            for g in content["gains"]
-            if (g["size"], g["metric"]) == (size, metric) and g["learner"] != CEILING and g["value"] is not None
-        ]
-        if not gains:
+    for size in filter(None, contents.measured):
+        at = [g for g in contents.gains.where(metric=metric, size=size) if g.learner != CEILING and g.value is not None]
+        if not at:
             continue
-        best = max(gains, key=lambda gain: gain["value"])
-        sure = best["lo"] is not None and best["lo"] > 0
-        if best["value"] <= 0:
-            lines.append(f"{size} comparisons: nothing beats {best['baseline']}")
+        best = max(at, key=lambda gain: gain.value or 0.0)
+        if not best.value or best.value < 0:
+            lines.append(f"{size} comparisons: nothing beats {best.baseline}")
         else:
-            verdict = f"surely better than {best['baseline']}" if sure else f"not surely better than {best['baseline']}"
-            lines.append(f"{size} comparisons: {best['learner']}, {_ends(best)}, {verdict}")
+            sure = "" if best.kind == "better" else "not "
+            lines.append(f"{size} comparisons: {best.learner}, {_ends(best)}, {sure}surely better than {best.baseline}")
     return lines

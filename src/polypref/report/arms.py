@@ -6,28 +6,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polypref import wording as words
-from polypref.report.figures import Axis, curve, span
-from polypref.report.leaderboard import GAIN_METRICS, baseline_name, find, gain_axis, is_all, learner_gains, mark_of
+from polypref.evaluation.contents import CompareContents
+from polypref.evaluation.rows import ResultRow
+from polypref.report.figures import Axis, Point, curve, span
+from polypref.report.leaderboard import GAIN_METRICS, baseline_name, gain_axis, mark_of
 
-Results = Mapping[str, Any]
-Row = Mapping[str, Any]
 
-
-def sizes_section(results: Results, learners: Sequence[str]) -> dict[str, Any] | None:
+def sizes_section(contents: CompareContents, learners: Sequence[str]) -> dict[str, Any] | None:
     """One small panel per learner, macro accuracy over training size, common axes; None with fewer than two sizes."""
-    rows = [
-        row
-        for row in results.get("rows", ())
-        if row.get("metric") == "accuracy_macro" and is_all(row) and words.finite(row.get("value")) is not None
-    ]
-    rows = [row for row in rows if (words.finite(row.get("size")) or 0) > 0]
-    sizes = sorted({row["size"] for row in rows})
+    rows = contents.rows.where(metric="accuracy_macro", cohort="all")
+    by_learner = {
+        name: sorted(Point(r.size, r.value, r.lo, r.hi) for r in own if r.size and r.value is not None)
+        for name in learners
+        if (own := rows.where(learner=name))
+    }
+    points = [point for own in by_learner.values() for point in own]
+    sizes = sorted({point.size for point in points})
     if len(sizes) < 2:
         return None
-    ends = [words.finite(row.get(key)) for row in rows for key in ("value", "lo", "hi")]
-    axes = (Axis(sizes[0] / 1.2, sizes[-1] * 1.2, log=True), span([e for e in ends if e is not None]))
-    by_learner = {name: sorted((r for r in rows if r["learner"] == name), key=lambda r: r["size"]) for name in learners}
-    baseline = baseline_name(results)
+    ends = [end for point in points for end in point[1:] if end is not None]
+    axes = (Axis(sizes[0] / 1.2, sizes[-1] * 1.2, log=True), span(ends))
+    baseline = baseline_name(contents)
     floor = by_learner.get(baseline, [])
     return {
         "baseline": baseline,
@@ -39,47 +38,45 @@ def sizes_section(results: Results, learners: Sequence[str]) -> dict[str, Any] |
     }
 
 
-def placebo_section(results: Results, learners: Sequence[str]) -> dict[str, Any] | None:
+def placebo_section(contents: CompareContents, learners: Sequence[str]) -> dict[str, Any] | None:
     """Per learner and on one axis: the real gain, the gain with users' ids shuffled, and the one less the other.
 
     None when no arm was run.
     """
-    placebo = [row for row in results.get("placebo", ()) if words.finite(row.get("value")) is not None]
-    if not placebo:
+    measured = [row for row in contents.placebo if row.value is not None]
+    if not measured:
         return None
-    metric = next((m for m in GAIN_METRICS if find(placebo, metric=m)), placebo[0].get("metric"))
-    placebo = [row for row in placebo if row.get("metric") == metric and is_all(row)]
-    real = learner_gains(results, metric)
-    shown = [name for name in learners if find(placebo, learner=name)]
-    knowing = [row for row in results.get("gains_over_shuffled", ()) if row.get("metric") == metric and is_all(row)]
-    axis = gain_axis([*placebo, *knowing, *[gain for name, gain in real.items() if name in shown]])
-    counts = results.get("users") or {}
+    metrics = {row.metric for row in measured}
+    metric = next((metric for metric in GAIN_METRICS if metric in metrics), measured[0].metric)
+    real, knowing = contents.gains.by_learner(metric), contents.gains_over_shuffled.by_learner(metric)
+    placebo = {row.learner: row for row in measured if (row.metric, row.cohort) == (metric, "all")}
+    shown = [name for name in learners if name in placebo]
+    axis = gain_axis([*placebo.values(), *knowing.values(), *(gain for name, gain in real.items() if name in shown)])
     rows = []
     for name in shown:
-        rows.append(arm_row(name, "real", "real", real.get(name), counts.get(name) or {}, axis))
-        for row in placebo:
-            if row["learner"] == name:
-                rows.append(arm_row(name, str(row.get("arm", "shuffled")), "placebo", row, row, axis))
-        if (less := find(knowing, learner=name)) is not None:
-            rows.append(arm_row(name, "real less shuffled", "difference", less, None, axis))
+        rows.append(arm_row(name, "real", "real", real.get(name), contents.counts(name), axis))
+        shuffled = placebo[name]
+        rows.append(arm_row(name, shuffled.arm or "shuffled", "placebo", shuffled, vars(shuffled), axis))
+        if name in knowing:
+            rows.append(arm_row(name, "real less shuffled", "difference", knowing[name], None, axis))
     return {
         "rows": rows,
         "ticks": axis.ticks(signed=True, scale=100),
         "zero": int(axis.plane([0.0], 1000)[0]),
-        "metric": GAIN_METRICS.get(str(metric), str(metric)),
+        "metric": GAIN_METRICS.get(metric, metric),
     }
 
 
-def arm_row(learner: str, arm: str, kind: str, row: Row | None, counts: Mapping | None, axis: Axis) -> dict[str, Any]:
+def arm_row(
+    learner: str, arm: str, kind: str, row: ResultRow | None, counts: Mapping[str, Any] | None, axis: Axis
+) -> dict[str, Any]:
     """One line of the placebo table; ``counts`` holds users better and worse off, None where nobody counted them."""
     return {
         "learner": learner,
         "arm": arm,
         "kind": kind,
         "mark": mark_of(row, axis),
-        "text": "unknown" if row is None else words.points(row.get("value")),
-        "interval": words.interval(row, words.points),
-        "counts": {name: words.number(counts.get(name)) for name in ("better", "worse")}
-        if counts is not None
-        else None,
+        "text": "unknown" if row is None else words.points(row.value),
+        "interval": "" if row is None else words.interval(row.ends, words.points),
+        "counts": None if counts is None else {name: words.number(counts[name]) for name in ("better", "worse")},
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from polypref import wording as words
+from polypref.evaluation.contents import CompareContents
 
 DIMENSIONS = {  # part of the profile -> question, key of its sentence, figures that stand first
     "disagreement": (
@@ -63,9 +64,9 @@ LABELS = {  # where a key alone says too little
 HIDDEN = {"at panel: 2: highly contested", "at panel: 3: highly contested", "panel size", "unit", "source", "derived"}
 
 
-def profile_section(results: Mapping[str, Any]) -> dict[str, Any] | None:
+def profile_section(contents: CompareContents) -> dict[str, Any] | None:
     """The profile's dimensions with a sentence and figures each, and its Table 2 line; None without a profile."""
-    profile = results.get("profile")
+    profile = contents.profile
     if not profile:
         return None
     sentences = profile.get("sentences") or {}

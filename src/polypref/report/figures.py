@@ -11,8 +11,9 @@ about equal numbers of users.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -72,6 +73,15 @@ class Axis:
         text = "{:+.{}f}" if signed else "{:.{}f}"
         labels = ["0" if abs(v) < step / 2 else text.format(v * scale, digits).replace("-", "−") for v in values]
         return tuple(Tick(self.percent(v), label) for v, label in zip(values, labels, strict=True))
+
+
+class Point(NamedTuple):
+    """A value measured at a training size, with its interval where that is known."""
+
+    size: int
+    value: float
+    lo: float | None
+    hi: float | None
 
 
 @dataclass(frozen=True)
@@ -230,22 +240,22 @@ def amounts(people: pl.DataFrame, x_axis: Axis, y_axis: Axis, learner: str, base
     )
 
 
-def curve(points: Sequence[Mapping], floor: Sequence[Mapping], axes: tuple[Axis, Axis], learner: str) -> Figure:
+def curve(points: Sequence[Point], floor: Sequence[Point], axes: tuple[Axis, Axis], learner: str) -> Figure:
     """Accuracy against training size: ``points`` of one learner over those of the baseline, ``floor``."""
     x_axis, y_axis = axes
     layers = []
     for kind, rows in (("line floor", floor), ("line", points)):
-        x = x_axis.plane([r["size"] for r in rows], HEIGHT)
+        x = x_axis.plane([r.size for r in rows], HEIGHT)
         if kind == "line":
-            kept = [i for i, r in enumerate(rows) if r.get("lo") is not None and r.get("hi") is not None]
-            low, high = (y_axis.height([rows[i][side] for i in kept]) for side in ("lo", "hi"))
+            kept = [i for i, r in enumerate(rows) if r.lo is not None and r.hi is not None]
+            low, high = (y_axis.height([getattr(rows[i], side) for i in kept]) for side in ("lo", "hi"))
             layers.append(Layer("whisker better", whiskers(x[kept], low, high)))
-            layers.append(Layer("dot better", dots(x, y_axis.height([r["value"] for r in rows]))))
-        layers.append(Layer(kind, line(x, y_axis.height([r["value"] for r in rows]))))
-    said = ", ".join(f"{100 * r['value']:.1f} % at {r['size']:,}" for r in points)
+            layers.append(Layer("dot better", dots(x, y_axis.height([r.value for r in rows]))))
+        layers.append(Layer(kind, line(x, y_axis.height([r.value for r in rows]))))
+    said = ", ".join(f"{100 * r.value:.1f} % at {r.size:,}" for r in points)
     return Figure(
         alt=f"Accuracy of {learner} against training size: {said}.",
         layers=tuple(layer for layer in layers if layer.path),
-        x_ticks=apart([Tick(x_axis.percent(r["size"]), f"{r['size']:,}") for r in points], 30),
+        x_ticks=apart([Tick(x_axis.percent(r.size), f"{r.size:,}") for r in points], 30),
         y_ticks=y_axis.ticks(scale=100),
     )

@@ -7,62 +7,56 @@ from pathlib import PurePath
 from typing import Any
 
 from polypref import wording as words
-
-Results = Mapping[str, Any]
+from polypref.evaluation.contents import Contents
 
 ACTIONS = {"dropped": "dropped", "kept": "kept", "counted": "said of all the data"}
+FINDING = {"name": "?", "text": "", "count": None, "total": None, "unit": "", "action": "", "example": ""}
 COUNTS = (("n_users", "users"), ("n_comparisons", "judgements"), ("n_responses", "responses"), ("n_prompts", "prompts"))
 
 
-def head(results: Results) -> dict[str, Any]:
+def head(contents: Contents) -> dict[str, Any]:
     """File names and the few numbers that say what was measured on whom."""
-    data, split = results.get("data") or {}, results.get("split") or {}
+    data = contents.data
     return {
-        "files": [PurePath(str(name)).name for name in data.get("files") or ()],
+        "files": [PurePath(str(name)).name for name in data["files"]],
         "figures": [
-            (words.number(data[key]), words.units(data[key], noun)) for key, noun in COUNTS if data.get(key) is not None
+            (words.number(data[key]), words.units(data[key], noun)) for key, noun in COUNTS if data[key] is not None
         ],
-        "encoder": encoder_name(results.get("encoder")),
-        "rule": split.get("rule"),
-        "why": split.get("why"),
+        "encoder": contents.encoder["name"],
+        "rule": contents.split["rule"],
+        "why": contents.split["why"],
     }
 
 
-def encoder_name(encoder: Any) -> str:
-    """The encoder in one phrase, whether it was written as a name or with its identity."""
-    return str(encoder.get("name") or "") if isinstance(encoder, Mapping) else str(encoder or "")
-
-
-def findings_section(results: Results) -> dict[str, Any] | None:
+def findings_section(contents: Contents) -> dict[str, Any] | None:
     """What the linter found, what was dropped first, and who was left out; None when the data were not linted."""
-    findings = results.get("findings")
-    if findings is None:
+    if contents.findings is None:
         return None
-    order = list(ACTIONS)
+    findings, order = [{**FINDING, **finding} for finding in contents.findings], list(ACTIONS)
     rows = [
         {
-            "name": words.plain(str(f.get("name", "?"))),
-            "text": f.get("text") or "",
-            "count": words.number(f.get("count")),
-            "of": f"of {words.number(f['total'])} {words.units(f['total'], f.get('unit', ''))}"
-            if f.get("total") is not None
+            "name": words.plain(str(f["name"])),
+            "text": f["text"],
+            "count": words.number(f["count"]),
+            "of": f"of {words.number(f['total'])} {words.units(f['total'], f['unit'])}"
+            if f["total"] is not None
             else "",
-            "action": ACTIONS.get(str(f.get("action")), str(f.get("action"))),
-            "example": f.get("example") or "",
+            "action": ACTIONS.get(f["action"], f["action"]),
+            "example": f["example"],
         }
-        for f in sorted(findings, key=lambda f: order.index(f["action"]) if f.get("action") in order else len(order))
-        if f.get("count") != 0
+        for f in sorted(findings, key=lambda f: order.index(f["action"]) if f["action"] in order else len(order))
+        if f["count"] != 0
     ]
-    return {"rows": rows, "left_out": left_out(results.get("data") or {})}
+    return {"rows": rows, "left_out": left_out(contents.data)}
 
 
 def left_out(data: Mapping[str, Any]) -> str:
     """The users who were not compared because they judged too little, in a sentence; empty when there are none."""
-    if not data.get("users_left_out"):
+    if not data["users_left_out"]:
         return ""
     users = words.counted(data["users_left_out"], "users")
-    judgements = words.counted(data.get("comparisons_left_out"), "judgements")
-    return f"{users} with fewer than {data.get('min_judgements')} judgements were left out, {judgements} with them."
+    judgements = words.counted(data["comparisons_left_out"], "judgements")
+    return f"{users} with fewer than {data['min_judgements']} judgements were left out, {judgements} with them."
 
 
 def flat(thing: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -79,21 +73,22 @@ def flat(thing: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield prefix, str(thing)
 
 
-def reproduce_section(results: Results) -> dict[str, Any]:
+def reproduce_section(contents: Contents) -> dict[str, Any]:
     """The command, and groups of name and text: data, split, settings, versions, machine, timing."""
-    reproduce = results.get("reproduce") or {}
-    command = reproduce.get("command") if isinstance(reproduce, Mapping) else str(reproduce)
-    settings = dict(results.get("settings") or {})
+    learners = contents.settings["learners"]
     sources = {
-        "Data": results.get("data"),
-        "Encoder": results.get("encoder"),
-        "Split": results.get("split"),
-        "Settings": settings | {"learners": None},
-        "Versions": results.get("versions"),
-        "Machine": results.get("machine"),
-        "Timing": results.get("timing"),
+        "Data": contents.data,
+        "Encoder": contents.encoder,
+        "Split": contents.split,
+        "Settings": {**contents.settings, "learners": None},
+        "Versions": contents.versions,
+        "Machine": contents.machine,
+        "Timing": contents.timing,
     }
-    groups = [(title, list(flat(source))) for title, source in sources.items() if source]
-    learners = settings.get("learners")
-    chosen = {name: list(flat(each)) for name, each in learners.items()} if isinstance(learners, Mapping) else {}
-    return {"command": command, "groups": [group for group in groups if group[1]], "learners": chosen}
+    groups = [(title, list(flat(source))) for title, source in sources.items()]
+    chosen = {name: list(flat(each)) for name, each in learners.items()}
+    return {
+        "command": contents.reproduce["command"],
+        "groups": [group for group in groups if group[1]],
+        "learners": chosen,
+    }

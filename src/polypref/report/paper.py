@@ -19,6 +19,7 @@ import polars as pl
 from polypref import wording as words
 from polypref.evaluation import collected
 from polypref.evaluation.collected import Collected
+from polypref.evaluation.rows import ResultRow
 from polypref.profile.words import UNKNOWN
 from polypref.report.table import Cell, Column, Row, Table
 
@@ -77,7 +78,7 @@ def characteristics(results: Sequence[Collected], beside: bool) -> Table | None:
     paper = published()["characteristics"]
     rows = []
     for one in results:
-        line = (one.content.get("profile") or {}).get("table2")
+        line = (one.contents.profile or {}).get("table2")
         if line is None:
             continue
         texts = [text.strip() for text in line.splitlines()[-1].removesuffix("|").split(" | ")[1:]]
@@ -94,7 +95,7 @@ def characteristics(results: Sequence[Collected], beside: bool) -> Table | None:
 
 def accuracy(results: Sequence[Collected], beside: bool) -> Table | None:
     """Accuracy by number of training comparisons: learners by sets and sizes."""
-    results = [one for one in results if one.learners]
+    results = [one for one in results if one.rows]
     if not results:
         return None
     paper = published()["accuracy"]
@@ -103,7 +104,7 @@ def accuracy(results: Sequence[Collected], beside: bool) -> Table | None:
     for one in results:
         key, world = set_of(one.name)
         key = key if beside else None
-        sizes = sorted({*one.sizes, *(paper["sizes"][key] if key else ())})
+        sizes = sorted({*one.rows.sizes, *(paper["sizes"][key] if key else ())})
         notes = (*_world(world and key is not None), *(("rows",) if key else ()))
         for size in sizes:
             each = one.per_user(size)
@@ -120,7 +121,9 @@ def accuracy(results: Sequence[Collected], beside: bool) -> Table | None:
 
 def _accuracy_cell(one: Collected, size: int, key: str | None) -> Callable[[str | None, str | None], Cell]:
     def cell(learner: str | None, method: str | None) -> Cell:
-        return _cell(None if learner is None else one.row(learner, size), _published_accuracy(key, method, size))
+        return _cell(
+            None if learner is None else one.rows.at(learner, size=size), _published_accuracy(key, method, size)
+        )
 
     return cell
 
@@ -136,8 +139,7 @@ def minorities(results: Sequence[Collected]) -> Table | None:
     """Accuracy averaged over users, of all of them and of minority users, at full size."""
     found = []
     for one in results:
-        counts = [one.row(name, one.content["size"], "accuracy_macro", "minority") for name in one.learners]
-        if any(row and row["n_users"] for row in counts):
+        if any(row.n_users for row in one.rows.where(metric="accuracy_macro", cohort="minority").at_full()):
             found.append(one)
     if not found:
         return None
@@ -145,7 +147,7 @@ def minorities(results: Sequence[Collected]) -> Table | None:
     rows = []
     for learner in _all_learners(found):
         sized = [(one, cohort) for one in found for cohort in ("all", "minority")]
-        cells = (_cell(one.row(learner, one.content["size"], "accuracy_macro", cohort)) for one, cohort in sized)
+        cells = (_cell(one.rows.at(learner, "accuracy_macro", cohort)) for one, cohort in sized)
         rows.append(Row(learner, tuple(cells)))
     remark = "Minority users side with the others' majority less than half of the time (95 %), by the training rows."
     return _table(
@@ -214,11 +216,11 @@ def new_users(results: Sequence[Collected], beside: bool) -> Table | None:
     for one in found:
         key, world = set_of(one.name)
         known = beside and key == paper["set"]
-        sizes = sorted({*(row["size"] for row in one.new_users), *(paper["counts"] if known else ())})
+        sizes = sorted({*one.new_users.sizes, *(paper["counts"] if known else ())})
         notes = (*_world(known and world), *(("new-users",) if known else ()))
         columns += [Column(f"{size:,}", one.name, notes) for size in sizes]
         cell_of += [_new_cell(one, size, known) for size in sizes]
-    routes = list(dict.fromkeys(row["learner"] for one in found for row in one.new_users))
+    routes = list(dict.fromkeys(name for one in found for name in one.new_users.learners))
     lines = [(route, paper["routes"].get(route, method_of(route))) for route in routes]
     if any(make(None, name).published for make in cell_of for name in paper["names"]):
         lines += [(None, name) for name in paper["names"] if name not in dict(lines).values()]
@@ -236,7 +238,7 @@ def _new_cell(one: Collected, size: int, known: bool) -> Callable[[str | None, s
     paper = published()["new_users"]
 
     def cell(route: str | None, method: str) -> Cell:
-        row = next((row for row in one.new_users if (row["learner"], row["size"]) == (route, size)), None)
+        row = None if route is None else one.new_users.at(route, size=size)
         values = paper["accuracy"].get(method) if known and size in paper["counts"] else None
         return _cell(row, None if values is None else values[paper["counts"].index(size)])
 
@@ -327,7 +329,7 @@ def _world(world: bool) -> tuple[str, ...]:
 
 
 def _all_learners(results: Sequence[Collected]) -> list[str]:
-    return list(dict.fromkeys(name for one in results for name in one.learners))
+    return list(dict.fromkeys(name for one in results for name in one.rows.learners))
 
 
 def _n_users(one: Collected) -> int:
@@ -335,11 +337,11 @@ def _n_users(one: Collected) -> int:
     return 0 if users is None else users["user_id"].n_unique()
 
 
-def _cell(row: Mapping[str, Any] | None, known: float | None = None) -> Cell:
-    value = None if row is None else words.finite(row.get("value"))
-    measured = None if value is None else words.number(value)
-    interval = words.interval(row) if measured else ""
-    return Cell(measured, None if known is None else _two(known), interval or None)
+def _cell(row: ResultRow | None, known: float | None = None) -> Cell:
+    beside = None if known is None else _two(known)
+    if row is None or row.value is None:
+        return Cell(None, beside)
+    return Cell(words.number(row.value), beside, words.interval(row.ends) or None)
 
 
 def _two(value: Any) -> str | None:

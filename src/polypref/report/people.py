@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from polypref import wording
+from polypref.evaluation.contents import CompareContents
 from polypref.report.figures import VERDICTS, Axis, amount_axis, amounts, gains, span
 from polypref.report.leaderboard import baseline_name, largest_gain
 
@@ -97,15 +98,13 @@ def panel(learner: str, table: pl.DataFrame, amount: Axis, baseline: str) -> dic
     }
 
 
-def people_section(results: Mapping[str, Any], users: pl.DataFrame, learners: Sequence[str]) -> dict[str, Any] | None:
+def people_section(contents: CompareContents, users: pl.DataFrame, learners: Sequence[str]) -> dict[str, Any] | None:
     """A panel for each learner that has per-user gains, and the pointer's data; None when no user has a gain."""
     table = tidy(users)
-    if "baseline" in results and not results["baseline"]:
-        return None
     measured = table.filter(pl.col("gain").is_not_null())
-    if measured.is_empty():
+    if measured.is_empty() or not (contents.floor or contents.gains):
         return None
-    baseline, best = baseline_name(results), (results.get("verdict") or {}).get("best")
+    baseline, best = baseline_name(contents), contents.verdict["best"]
     present = measured["learner"].unique(maintain_order=True).to_list()
     # A learner that never differs from the baseline (the baseline itself, above all) has no picture to show.
     moved = set(measured.filter(pl.col("gain") != 0)["learner"].unique().to_list())
@@ -123,7 +122,7 @@ def people_section(results: Mapping[str, Any], users: pl.DataFrame, learners: Se
     return {
         "panels": panels,
         "unmoved": [name for name in order if name not in shown and name != baseline],
-        "open": best if best in shown else largest_gain(results, shown) or shown[0],
+        "open": best if best in shown else largest_gain(contents, shown) or shown[0],
         "data": data,
         "baseline": baseline,
     }

@@ -35,7 +35,8 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons
 from polypref.data.benchmarks import Suite
-from polypref.evaluation.results import plain, versions
+from polypref.evaluation.contents import plain
+from polypref.evaluation.results import versions
 from polypref.learners.protocol import margins
 from polypref.profile.minorities import minorities
 from polypref.profile.votes import votes

@@ -1,0 +1,121 @@
+"""What every grid of cells begins and ends with: users kept, rule of the split, texts encoded once, what is written.
+
+``compare`` measures people the learners have seen, ``newcomers`` new ones; both rest on this.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polypref.comparisons import Comparisons
+from polypref.data.linting.lint import ensure_learnable
+from polypref.data.split import RULES, TEST_SHARE, VALID_SHARE, Rule, choose_rule
+from polypref.errors import unknown_name
+from polypref.evaluation.cohorts import Kept, keep_users
+from polypref.evaluation.results import ELSEWHERE, cores, machine, versions
+from polypref.evaluation.settings import GridSettings
+from polypref.features import encoder as encoder_by_name
+from polypref.features.encoded import Encoded, encode_once
+from polypref.features.protocol import Encoder
+from polypref.files import made, temporary
+from polypref.learners.protocol import Learner
+from polypref.progress import Progress, silent
+from polypref.runs.execute import run_cells
+
+# Gains need a population learner; where texts come back in test pairs, the one that remembers them is the fair one.
+POPULATION = ("pooled", "pooled-effects")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The judgements that are compared, ``rule`` of the split and ``why``, and the encoder; ``started`` in seconds."""
+
+    kept: Kept
+    rule: Rule
+    why: str
+    encoder: Encoder
+    settings: GridSettings
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def comparisons(self) -> Comparisons:
+        """Of the users who take part."""
+        return self.kept.comparisons
+
+    @contextmanager
+    def encoded(self, out: Path | str | None) -> Iterator[tuple[Encoded, Path]]:
+        """The encoder with the pool's features at hand, and the folder of the cells: within ``out``, or for a while."""
+        with temporary() as own, silent(self.settings.quiet):
+            folder = made((own if out is None else Path(out)) / "cells", ELSEWHERE)
+            yield encode_once(self.encoder, self.comparisons.responses, own), folder
+
+    def facts(
+        self, learners: Mapping[str, Learner], rows: Mapping[str, Sequence[int]], timing: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The keys of the results that are not measured; ``rows`` says how many each side has under each seed."""
+        sides = {side: round(float(np.mean(counted))) for side, counted in rows.items()}
+        shares = {"test_share": TEST_SHARE[self.rule], "valid_share": VALID_SHARE[self.rule]}
+        described = {name: {"class": type(one).__qualname__} | asdict(one) for name, one in learners.items()}  # type: ignore[call-overload]
+        return {
+            "data": _data(self.kept),
+            "encoder": {"name": self.encoder.name, "identity": self.encoder.identity},
+            "split": {"rule": self.rule, "why": self.why} | shares | sides,
+            "settings": asdict(self.settings) | {"learners": described},
+            "versions": versions(),
+            "machine": machine(),
+            "timing": {**timing, "total_seconds": time.perf_counter() - self.started},
+        }
+
+
+def prepare(comparisons: Comparisons, encoder: str | Encoder, settings: GridSettings) -> Prepared:
+    """Keep the users with enough judgements and choose the rule of the split.
+
+    Raises NotEnoughData where nothing can be learned, SettingsError for an unknown rule or encoder.
+    """
+    started = time.perf_counter()
+    kept = keep_users(comparisons, settings.min_judgements)
+    ensure_learnable(kept.comparisons)
+    if settings.split == "auto":
+        rule, why = choose_rule(kept.comparisons)
+    elif settings.split in RULES:
+        rule, why = settings.split, "chosen by the caller."
+    else:
+        raise unknown_name("split", settings.split, ("auto", *RULES))
+    text_encoder = encoder_by_name(encoder) if isinstance(encoder, str) else encoder
+    return Prepared(kept, rule, why, text_encoder, settings, started)
+
+
+def run_grid(job: Any, label: str, groups: Sequence[Sequence[Any]], settings: GridSettings, run: Callable) -> int:
+    """Run the cells that are not stored; returns how many.
+
+    The learners that stand last in the table cost most and start first, so that no worker idles.
+    """
+    cells = [cell for group in reversed(groups) for cell in group]
+    stored = sum(map(job.is_stored, cells))
+    with Progress("", len(cells), label, stored=stored, quiet=settings.quiet) as progress:
+        return run_cells(job, cells, settings.workers or cores(), progress.tell, run)
+
+
+def _data(kept: Kept) -> dict[str, Any]:
+    """What was compared: counts after users with too few judgements were left out."""
+    c = kept.comparisons
+    used = np.unique(np.concatenate([c.chosen_N, c.rejected_N]))
+    return {
+        "hash": c.content_hash,
+        "n_users": len(np.unique(c.user_N)),
+        "n_comparisons": len(c),
+        "n_ties": 0 if c.tie_N is None else int(c.tie_N.sum()),
+        "n_pairs": len(np.unique(c.pair_key_N)),
+        "n_responses": len(used),
+        "n_prompts": len(np.unique(c.responses.prompt_R[used])),
+        "min_judgements": kept.min_judgements,
+        "users_left_out": kept.users_dropped,
+        "comparisons_left_out": kept.rows_dropped,
+    }
