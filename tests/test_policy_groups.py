@@ -11,9 +11,10 @@ import pytest
 
 from polypref.cli import main
 from polypref.comparisons import Comparisons, Users
+from polypref.data.derived import origin
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 from polypref.groups import Discovery, Grouping, discover, from_attribute, from_mapping
-from polypref.groups.discovery import Row, choose, derived
+from polypref.groups.discovery import Row, choose
 from polypref.groups.mixture import Problem, Scales, Votes, worth
 from recovery_worlds import Normal, judged
 
@@ -323,8 +324,8 @@ def votes_world(groups: int) -> Comparisons:
 def test_votes_are_seen_as_such_and_their_groups_found():
     """What features do not tell is told by which texts were liked; chance alone does not make groups."""
     liked = votes_world(2)
-    assert derived(liked)
-    assert not derived(planted(3, users=6))
+    assert origin(liked).derived
+    assert not origin(planted(3, users=6)).derived
     grouping = discover(liked, encoder=Normal(), seed=0, how=QUICK)
     assert len(grouping.names) == 2
     assert agree(grouping, liked.users.ids.to_list(), 2) >= 0.95

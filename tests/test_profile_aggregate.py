@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from polypref.data.derived import origin
 from polypref.profile import bradley_terry
 from polypref.profile.consistency import own_triads
 from polypref.profile.groups import axes_above, effective_number, groups, regret, spectrum
@@ -203,17 +204,13 @@ def test_regret_of_few_pairs_is_shrunk():
     assert 0.3 < worst < 1
 
 
-def test_own_cycles_and_derived_judgements():
+def test_own_cycles():
     circle = [("u", "p", "a", "b"), ("u", "p", "b", "c"), ("u", "p", "c", "a")]
-    share, derived = own_triads(votes(judged(circle)))
-    assert (share.value, share.n, derived) == (1, 1, False)
+    share = own_triads(votes(judged(circle)))
+    assert (share.value, share.n) == (1, 1)
     line = [("u", f"p{q}", *pair) for q in range(300) for pair in (("a", "b"), ("b", "c"), ("a", "c"))]
-    share, derived = own_triads(votes(judged(line)))
-    assert (share.value, share.n, derived) == (0, 300, True)
-    assert own_triads(votes(judged(line[:30])))[1] is None
-    liked = [(f"u{u}", "p", f"like {i}", f"dislike {j}") for u in range(40) for i in range(4) for j in range(4)]
-    share, derived = own_triads(votes(judged(liked)))
-    assert (share.value, share.n, derived) == (None, 0, True)
+    share = own_triads(votes(judged(line)))
+    assert (share.value, share.n) == (0, 300)
 
 
 def test_derived_judgements_are_looked_at_by_response():
@@ -237,7 +234,7 @@ def test_pairs_made_from_ratings_of_interchangeable_users_are_no_groups():
             if likes[u, i] and not likes[u, j]
         ]
         seen = votes(judged(rows))
-        assert own_triads(seen)[1] is True
+        assert origin(judged(rows)).derived
         by_response.append(groups(seen, derived=True, seed=seed))
     by_pair = groups(seen)
     assert by_pair.groups > 3 and by_pair.axes.p == 0.01  # what counting pairs as independent would claim

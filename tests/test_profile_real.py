@@ -79,12 +79,12 @@ def test_ukpconvarg1_has_no_more_cycles_than_chance_in_seconds():
     assert time.process_time() - start < 15  # 2 s on an idle machine
     assert len(data) == p.sizes["judgements"]
     assert p.social_choice.cyclic_triads.value > 0.03 and p.social_choice.cyclic_triads.p > 0.05
-    assert p.consistency.derived is False
+    assert p.origin.derived is False
 
 
 def test_derived_sets_are_recognised():
-    for name, derived in (("squality_humaneval", True), ("pandalm", False)):
-        assert profiled(name).consistency.derived is derived
+    for name, derived in (("squality_humaneval", True), ("wmt23_mqm_zhen", True), ("pandalm", False)):
+        assert profiled(name).origin.derived is derived
 
 
 def test_command_prints_table_and_json(capsys):

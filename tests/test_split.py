@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from polypref.comparisons import Comparisons, from_columns
-from polypref.data.split import RULES, check_leaks, choose_rule, holdout, split, within_user_loops
+from polypref.data.derived import origin, within_user_loops
+from polypref.data.split import RULES, check_leaks, choose_rule, holdout, split
 from polypref.errors import NotEnoughData, SettingsError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -163,13 +164,19 @@ def test_pairs_of_lists_are_split_by_response(shape):
     assert within_user_loops(comparisons) == (48, 0)
     rule, why = choose_rule(comparisons)
     assert rule == "pair"
-    assert "48 times; under 300 are too few to tell" in why
+    assert "48 times and did never: too little to tell" in why
     rule, why = choose_rule(replace(comparisons, lists=shape))
     assert rule == "response"
     assert f"made from {shape}" in why
     rule, why = choose_rule(replace(comparisons, lists=shape).take(np.arange(3)))
     assert rule == "pair"
     assert "3 texts are too few to hold out" in why
+
+
+def test_what_the_user_says_goes_before_what_the_judgements_look_like():
+    assert origin(voted()).derived
+    assert origin(replace(voted(), lists="pairs")).derived is False
+    assert "one by one, as was said" in choose_rule(replace(judged(), lists="pairs"))[1]
 
 
 def test_lists_of_two_are_judgements_of_their_own():

@@ -126,7 +126,7 @@ class Comparisons:
     ``time_N``   seconds since 1970-01-01 UTC, NaN where unknown.
     ``pair_N``   code of the data's own pair id, -1 where it has none.
     ``lists``    "ratings" or "rankings" where judgements were made from lists of responses, so that those of one list
-                 imply each other; "" where each was made by itself, or nothing is known of it.
+                 imply each other; "pairs" where each is known to be made by itself; "" where nothing is known of it.
     """
 
     responses: Responses

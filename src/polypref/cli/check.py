@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polypref.cli.shared import Columns, Files, Ties
+from polypref.cli.shared import Columns, Files, MadeFromFlag, Ties
 from polypref.errors import NotEnoughData
 from polypref.terminal import framed, interactive, out, out_json, tabbed
 
@@ -27,6 +27,7 @@ class Check:
     ties: Ties = ()
     rating_gap: float = 0.0
     """Ratings that differ by less than this are a tie."""
+    made_from: MadeFromFlag = "auto"
     min_judgements: int = 0
     """Drop users with fewer usable judgements."""
     json: bool = False
@@ -38,7 +39,7 @@ class Check:
         from polypref.data.read import ReadOptions, read
         from polypref.data.rows.layouts import parse_columns
 
-        options = ReadOptions(columns=parse_columns(self.columns), ties=self.ties, rating_gap=self.rating_gap)
+        options = ReadOptions(parse_columns(self.columns), self.ties, self.made_from, self.rating_gap)
         reading = read(self.files, options)
         found = lint(reading, min_judgements=self.min_judgements)
         summary = summarise(reading, found)
@@ -68,6 +69,8 @@ def remarks(reading: Reading) -> list[str]:
 
 def summarise(reading: Reading, found: Lint) -> dict[str, Any]:
     """What the check says, JSON-able; ``schema`` changes when a key changes its meaning."""
+    from polypref.data.derived import origin
+
     data = reading.comparisons
     unreadable = sum(problem.count for problem in reading.problems if not problem.kept)
     return {
@@ -80,7 +83,8 @@ def summarise(reading: Reading, found: Lint) -> dict[str, Any]:
         "prompts": len(data.responses.prompts),
         "responses": len(data.responses),
         "ties": 0 if data.tie_N is None else int(data.tie_N.sum()),
-        "made_from": data.lists,
+        "lists": next((layout.shape for layout in reading.layouts if layout.shape in ("ratings", "rankings")), ""),
+        "origin": origin(data.take(~found.dropped_N)).as_dict(),
         "columns": [layout.as_dict() for layout in reading.layouts],
         "rules": list(reading.rules),
         "unread_ties": unread_ties(reading.files),
@@ -108,7 +112,8 @@ def show(summary: dict[str, Any], reading: Reading) -> None:
         for line in cells:
             tabbed(line)
     rows, unreadable = summary["rows_read"], summary["rows_unreadable"]
-    if summary["made_from"]:
+    out(f"origin: {summary['origin']['why']}")
+    if summary["lists"]:
         made = f"made from {rows - unreadable:,} of {counted(rows, 'rows')}"
         out(f"{summary['kept']:,} of {counted(summary['judgements'], 'judgements')}, {made}, are used.")
     else:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polypref.cli.shared import Columns, EncoderName, Files, Ties, ensure_files, reading_of
+from polypref.cli.shared import Columns, EncoderName, Files, MadeFromFlag, Ties, ensure_files, reading_of
 from polypref.evaluation.settings import Settings
 from polypref.terminal import framed, interactive, out, tabbed
 
@@ -40,6 +40,7 @@ class Compare(Settings):
     encoder: EncoderName = "minilm"
     ties: Ties = ()
     columns: Columns = ()
+    made_from: MadeFromFlag = "auto"
 
     def run(self) -> int:
         """Read, lint, compare, write the report, print the verdict and the table."""
@@ -54,7 +55,7 @@ class Compare(Settings):
         ensure_files(self, "compare FILE --out DIR")
         named_learners(self.learners)  # misspelt names are told before a long file is read
         encode = encoder(self.encoder)
-        reading = reading_of(self)
+        reading = reading_of(self, self.made_from)
         found = lint(reading)
         facts = {
             "data": {

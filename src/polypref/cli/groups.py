@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from polypref.cli.shared import Columns, EncoderName, Files, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import Columns, EncoderName, Files, MadeFromFlag, Ties, cleaned, ensure_files, reading_of
 from polypref.terminal import out
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Groups:
     """Decides what is held out, and where the search begins."""
     ties: Ties = ()
     columns: Columns = ()
+    made_from: MadeFromFlag = "auto"
 
     def run(self) -> int:
         """Read, drop what the linter drops, group, save, say what was found."""
@@ -54,7 +55,7 @@ class Groups:
         ensure_replaceable(self.out, "grouping")
         if self.attribute is not None and self.groups is not None:
             raise SettingsError("--groups is for groups that are discovered; leave it out, or leave out --attribute.")
-        comparisons = cleaned(reading_of(self))
+        comparisons = cleaned(reading_of(self, self.made_from))
         grouping = self._grouping(comparisons)
         grouping.save(self.out)
         write_table(self.out / LISTED, grouping.listed(comparisons.users.ids))
@@ -74,6 +75,7 @@ class Groups:
 
 def _show(grouping: Grouping, comparisons: Comparisons) -> None:
     """The finding in a sentence, groups with their sizes, and what each number of groups predicted."""
+    from polypref.data.derived import origin
     from polypref.wording import counted
 
     known = dict.fromkeys([*grouping.names, "unknown"], 0)
@@ -82,6 +84,7 @@ def _show(grouping: Grouping, comparisons: Comparisons) -> None:
     users = len(comparisons.users)
     judged = f"{counted(len(comparisons), 'judgements')} by {counted(users, 'users')}"
     out(f"{judged}: {grouping.finding()}")
+    out(f"origin: {origin(comparisons).why}")
     out()
     width = max(map(len, known))
     out(f"{'group'.ljust(width)}  users  share")

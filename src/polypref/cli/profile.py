@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from polypref.cli.shared import Columns, Files, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import Columns, Files, MadeFromFlag, Ties, cleaned, ensure_files, reading_of
 from polypref.terminal import aligned, block, framed, interactive, out, out_json
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class Profile:
     files: Files
     ties: Ties = ()
     columns: Columns = ()
+    made_from: MadeFromFlag = "auto"
     pairs: Literal["text", "id"] = "text"
     """What makes two judgements one pair: the same two texts, or the same pair_id."""
     raw: bool = False
@@ -38,7 +39,7 @@ class Profile:
         from polypref.profile import profile
 
         ensure_files(self, "profile FILE")
-        reading = reading_of(self)
+        reading = reading_of(self, self.made_from)
         comparisons = reading.comparisons if self.raw else cleaned(reading)
         if not len(comparisons):
             raise NotEnoughData(f"none of the {reading.rows_read:,} rows can be used; polypref check FILE says why.")

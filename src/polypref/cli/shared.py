@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import tyro
 from tyro.conf import arg
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from polypref.comparisons import Comparisons
+    from polypref.data.derived import MadeFrom
     from polypref.data.read import Reading
 
 Files = Annotated[
@@ -38,6 +39,15 @@ Ties = Annotated[
         metavar="FILE ...",
         help="Files whose rows are ties (columns response_a and response_b).",
         help_behavior_hint="(default: none)",
+    ),
+]
+
+MadeFromFlag = Annotated[
+    Literal["auto", "ratings", "pairs"],
+    arg(
+        metavar="{auto,ratings,pairs}",
+        help="What judgements were made from: ratings (also rankings, votes), so that they imply each other, or pairs "
+        "judged one by one; auto tells from the judgements and says why.",
     ),
 ]
 
@@ -77,12 +87,12 @@ def ensure_files(command: Reads, usage: str) -> None:
         raise SettingsError(f"{usage.split()[0]} needs at least one preference file: polypref {usage}.")
 
 
-def reading_of(command: Reads) -> Reading:
-    """The command's files, read in the columns that it names."""
+def reading_of(command: Reads, made_from: MadeFrom = "auto") -> Reading:
+    """The command's files, read in the columns that it names; ``made_from`` as in ``ReadOptions``."""
     from polypref.data.read import ReadOptions, read
     from polypref.data.rows.layouts import parse_columns
 
-    return read(command.files, ReadOptions(columns=parse_columns(command.columns), ties=command.ties))
+    return read(command.files, ReadOptions(parse_columns(command.columns), command.ties, made_from))
 
 
 def cleaned(reading: Reading) -> Comparisons:

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray
+from polypref.data.derived import MadeFrom
 from polypref.data.files.limits import Limits
 from polypref.data.files.sources import Source, expand, open_source, readable
 from polypref.data.linting.problems import RowProblem, Tally
@@ -32,6 +33,7 @@ class ReadOptions:
 
     ``columns``      role -> name of the column that plays it, for columns that are not found by their names.
     ``ties``         companion files whose rows are ties; never read unasked.
+    ``made_from``    "ratings" or "pairs", where the user knows what judgements were made from; "auto": see ``origin``.
     ``rating_gap``   ratings of two responses that differ by less are a tie (equal ratings always are).
     ``spill_bytes``  distinct texts beyond this many bytes are kept on disk, memory-mapped.
     ``limits``       how much a file may ask of this machine; a file beyond them is refused.
@@ -39,6 +41,7 @@ class ReadOptions:
 
     columns: Mapping[str, str] = field(default_factory=dict)
     ties: tuple[str, ...] = ()
+    made_from: MadeFrom = "auto"
     rating_gap: float = 0.0
     spill_bytes: int = SPILL_BYTES
     limits: Limits = field(default_factory=Limits)
@@ -197,7 +200,7 @@ class _Work:
             weight_N=optional("weight", 1.0, np.float64),
             time_N=optional("time", np.nan, np.float64),
             pair_N=optional("pair", -1, np.int32),
-            lists=next((layout.shape for layout in self.layouts if layout.shape in ("ratings", "rankings")), ""),
+            lists=self._lists(),
         )
         return Reading(
             comparisons=comparisons,
@@ -211,3 +214,9 @@ class _Work:
             rules=tuple(self.rules),
             layouts=tuple(self.layouts),
         )
+
+    def _lists(self) -> str:
+        """What judgements were made from: as the options say, else by the files' layouts; "" where nothing is known."""
+        if self.options.made_from != "auto":
+            return self.options.made_from
+        return next((layout.shape for layout in self.layouts if layout.shape in ("ratings", "rankings")), "")

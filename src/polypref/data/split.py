@@ -24,6 +24,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import BoolArray, Comparisons, KeyArray
+from polypref.data.derived import origin
 from polypref.errors import NotEnoughData, SettingsError, unknown_name
 
 Rule = Literal["pair", "prompt", "response"]
@@ -34,9 +35,6 @@ Rows = NDArray[np.int64]
 TEST_SHARE: dict[Rule, float] = {"pair": 0.2, "prompt": 0.2, "response": 0.3}
 VALID_SHARE: dict[Rule, float] = {"pair": 0.1, "prompt": 0.15, "response": 0.2}
 
-# Pairs that look made from votes or rankings: users had many occasions to contradict themselves, and
-# (almost) none was taken.
-DERIVED_LOOPS, DERIVED_CIRCULAR = 300, 0.001
 # So few texts, each judged so often, that knowing each text's quality answers every pair of them; under FEWEST_TEXTS
 # nothing can be held out by text.
 FEWEST_TEXTS, FEW_TEXTS, OFTEN = 12, 100, 50
@@ -133,71 +131,26 @@ def check_leaks(comparisons: Comparisons, parts: Split) -> None:
 def choose_rule(comparisons: Comparisons) -> tuple[Rule, str]:
     """The rule that suits these data, and why in one sentence.
 
-    ``response`` when pairs were made from ratings, rankings or votes (a user's pairs then imply each other), or when
-    so few texts are judged so often that remembering each text answers every pair. Otherwise ``pair``. That pairs were
-    made from lists is known where they were read as such (``Comparisons.lists``), and else told from the judgements.
+    ``response`` when pairs were made from ratings, rankings or votes (``derived.origin``: a user's pairs then imply
+    each other), or when so few texts are judged so often that remembering each text answers every pair. Otherwise
+    ``pair``.
     """
-    loops, circular = within_user_loops(comparisons)
+    made = origin(comparisons)
     used = np.unique(np.concatenate([comparisons.chosen_N, comparisons.rejected_N]))
     texts = comparisons.responses.texts_R.gather(used).n_unique()
-    if comparisons.lists and loops:
-        made = f"pairs were made from {comparisons.lists}, so a user's pairs imply each other"
-        if texts < FEWEST_TEXTS:
-            return "pair", f"{made}, but {texts} texts are too few to hold out; scores come out too high."
-        return "response", f"{made}, and only texts that were never seen in training test a learner."
-    if loops >= DERIVED_LOOPS and circular <= DERIVED_CIRCULAR * loops:
-        return "response", (
-            f"users' judgements could have contradicted each other {loops:,} times and did {circular or 'never'}: the "
-            "pairs look made from votes or rankings, so they imply each other, and only texts that were never seen in "
-            "training test a learner."
-        )
+    if made.derived and texts < FEWEST_TEXTS:
+        return "pair", f"{made.why}, but {texts} texts are too few to hold out; scores come out too high."
+    if made.derived:
+        return "response", f"{made.why}, and only texts that were never seen in training test a learner."
     uses = 2 * len(comparisons) / max(texts, 1)
     if FEWEST_TEXTS <= texts < FEW_TEXTS and uses >= OFTEN:
         return "response", (
             f"only {texts} texts, each judged {uses:.0f} times: remembering each text would answer every pair."
         )
     return "pair", (
-        f"{_one_by_one(comparisons, loops, circular)} over {texts:,} texts; a text of a test pair may have been seen "
-        "in other pairs, so a population baseline may remember texts."
+        f"{made.why}, over {texts:,} texts; a text of a test pair may have been seen in other pairs, so a population "
+        "baseline may remember texts."
     )
-
-
-def _one_by_one(comparisons: Comparisons, loops: int, circular: int) -> str:
-    """Why pairs count as judged one by one, and how sure that is."""
-    if comparisons.lists:
-        return f"every list of the {comparisons.lists} holds two responses, so no pair implies another,"
-    if circular > DERIVED_CIRCULAR * loops:
-        return f"pairs were judged one by one ({circular:,} judgements go round in circles within users)"
-    return (
-        f"pairs are taken to be judged one by one (users could have contradicted themselves {loops:,} times; under "
-        f"{DERIVED_LOOPS} are too few to tell)"
-    )
-
-
-def within_user_loops(comparisons: Comparisons) -> tuple[int, int]:
-    """``(loops, circular)``: how often users' judgements could contradict their other ones, and how many rows do.
-
-    Each user's judgements are a graph over texts. ``loops`` is its number of independent loops, summed over users;
-    ``circular`` counts the rows on a directed circle (a over b over c over a). Judgements made one by one go round in
-    circles now and then; votes and rankings turned into pairs never do. Ties and pairs that the user judged both ways
-    are left out.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    decided = slice(None) if comparisons.tie_N is None else ~comparisons.tie_N
-    users = np.asarray(comparisons.user_N, np.int64)[decided] * len(comparisons.responses)
-    ends = np.stack([users + comparisons.chosen_N[decided], users + comparisons.rejected_N[decided]])
-    ends = np.unique(ends[:, ends[0] != ends[1]], axis=1)
-    nodes, node_2M = np.unique(ends, return_inverse=True)
-    tail_M, head_M = node_2M.reshape(ends.shape)
-    n = len(nodes)
-    both_ways = np.isin(tail_M * n + head_M, head_M * n + tail_M)
-    tail_M, head_M = tail_M[~both_ways], head_M[~both_ways]
-    graph = coo_array((np.ones(len(tail_M), np.int8), (tail_M, head_M)), shape=(n, n))
-    pieces, _ = connected_components(graph, connection="weak")
-    _, circle_n = connected_components(graph, connection="strong")
-    return len(tail_M) - n + pieces, int((circle_n[tail_M] == circle_n[head_M]).sum())
 
 
 def _known(rule: str) -> Rule:

@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 
 from polypref.comparisons import Comparisons, Users
+from polypref.data.derived import origin
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
-from polypref.groups.discovery import FEWEST, Crowd, Search, derived, folds, search
+from polypref.groups.discovery import FEWEST, Crowd, Search, folds, search
 from polypref.groups.grouping import CERTAINTY, Grouping
 from polypref.groups.mixture import Problem, alone, best_of
 from polypref.groups.model import Mixture
@@ -76,7 +77,7 @@ def numbered(comparisons: Comparisons, encoder: Encoder, directions: int) -> tup
     pool = comparisons.responses.take(response_R)
     inputs = Inputs.fit(encoder, comparisons, directions)
     user_N = place_U[comparisons.user_N]
-    crowd = Crowd(comparisons, user_N, len(order), response_R, inputs(pool), derived(comparisons))
+    crowd = Crowd(comparisons, user_N, len(order), response_R, inputs(pool), bool(origin(comparisons).derived))
     return crowd, inputs, Users(ids.gather(order).cast(pl.String).alias("id"))
 
 

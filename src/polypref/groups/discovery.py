@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from polypref.comparisons import Comparisons
-from polypref.data.split import DERIVED_CIRCULAR, DERIVED_LOOPS, within_user_loops
 from polypref.groups.mixture import Fitted, Floats, Ints, Scales, Votes, alone, best_of, shares
 from polypref.learners.likelihood import surprise
 
@@ -64,12 +63,6 @@ class Crowd:
         """The judgements numbered ``at`` as votes."""
         rows = self.rows if isinstance(at, slice) else self.rows.take(at)
         return Votes.of(rows, self.user_N[at], self.users, (self.response_R, self.x_RK), self.derived)
-
-
-def derived(rows: Comparisons) -> bool:
-    """Whether judgements look made from votes, ratings or rankings (see ``data.split.choose_rule``)."""
-    loops, circular = within_user_loops(rows)
-    return bool(loops) and (bool(rows.lists) or (loops >= DERIVED_LOOPS and circular <= DERIVED_CIRCULAR * loops))
 
 
 @dataclass(frozen=True, eq=False)

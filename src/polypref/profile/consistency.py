@@ -18,7 +18,6 @@ from polypref.profile.tournament import count_triads
 from polypref.profile.votes import Votes
 from polypref.stats.estimate import Estimate, clustered_proportion
 
-MIN_FOR_DERIVED = 300
 MIN_FOR_ALPHA = 20  # fewer repeats (or shared pairs) than this say next to nothing about a correlation
 
 
@@ -35,7 +34,6 @@ class Consistency:
     ``n_users``         users with a repeat.
     ``cyclic_triads``   share of a user's own closed triads (all three pairs judged by him) that go round: 0 for a
                         consistent ranking, 1/4 for coin flips.
-    ``derived``         whether the judgements look made from ratings or rankings; None with too little to tell.
     """
 
     retest: Estimate
@@ -46,7 +44,6 @@ class Consistency:
     panel_size: float | None
     n_users: int
     cyclic_triads: Estimate
-    derived: bool | None
 
     @property
     def ceiling(self) -> tuple[float, float] | None:
@@ -67,7 +64,6 @@ class Consistency:
         return estimates | {
             "panel_size": self.panel_size,
             "n_users": self.n_users,
-            "derived": self.derived,
             "ceiling": None if self.ceiling is None else list(self.ceiling),
         }
 
@@ -81,7 +77,6 @@ def consistency(votes: Votes, disagreement: Disagreement) -> Consistency:
     two = disagreement.at_panel[2][0]
     reliability = _transformed(two, lambda d: 1 - 2 * d, falling=True)
     size = disagreement.mean_panel
-    triads, derived = own_triads(votes)
     return Consistency(
         retest=retest,
         retest_no_ties=no_ties,
@@ -92,17 +87,12 @@ def consistency(votes: Votes, disagreement: Disagreement) -> Consistency:
         else _transformed(reliability, lambda r: size * r / (1 + (size - 1) * r)),
         panel_size=size,
         n_users=len(np.unique(votes.user_V[plus_V + minus_V + tie_V >= 2])),
-        cyclic_triads=triads,
-        derived=derived,
+        cyclic_triads=own_triads(votes),
     )
 
 
-def own_triads(votes: Votes) -> tuple[Estimate, bool | None]:
-    """Share of the users' own closed triads that are cyclic (interval over users), and whether the data look derived.
-
-    Derived data are too tidy for people: not one of 300 triads is cyclic, or not one of 300 times that a user met a
-    response in three or more pairs did he take it in some and leave it in others (pairs of "agree" over "disagree").
-    """
+def own_triads(votes: Votes) -> Estimate:
+    """Share of the users' own closed triads that are cyclic (interval over users)."""
     votes = votes.decided
     first_V, second_V = votes.first_Q[votes.pair_V], votes.second_Q[votes.pair_V]
     for_first_V = votes.sign_V > 0
@@ -115,13 +105,7 @@ def own_triads(votes: Votes) -> tuple[Estimate, bool | None]:
     triads_R, cyclic_R = count_triads(up, down, len(nodes))
     owner_R = nodes // n_responses
     triads_U, cyclic_U = (np.bincount(owner_R, weights=x, minlength=votes.n_users) for x in (triads_R, cyclic_R))
-    taken_R, left_R = np.bincount(up, minlength=len(nodes)), np.bincount(down, minlength=len(nodes))
-    met_R = taken_R + left_R >= 3
-    mixed = int(((taken_R > 0) & (left_R > 0) & met_R).sum())
-    share = clustered_proportion(cyclic_U, triads_U)
-    tidy = (share.n >= MIN_FOR_DERIVED and share.value == 0) or (met_R.sum() >= MIN_FOR_DERIVED and mixed == 0)
-    untidy = bool(share.value) or (share.n == 0 and mixed > 0)
-    return share, True if tidy else False if untidy else None
+    return clustered_proportion(cyclic_U, triads_U)
 
 
 def _couples(n_V: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from polypref.profile.tournament import parts
 from polypref.profile.votes import Votes
 from polypref.stats.estimate import Estimate, Floats, proportion, wilson
 
@@ -50,18 +51,23 @@ class Disagreement:
         return rates | {"at_panel": at_panel, "mean_panel": self.mean_panel}
 
 
-def disagreement(votes: Votes, seed: int = 0) -> Disagreement:
-    """Divergence rates of the votes, raw and at fixed panel sizes."""
+def disagreement(votes: Votes, seed: int = 0, *, derived: bool = False) -> Disagreement:
+    """Divergence rates of the votes, raw and at fixed panel sizes.
+
+    ``derived`` says that pairs were made from ratings or rankings. Pairs that share a response are then not
+    independent: m responses of a prompt count as m - 1 pairs in Wilson's interval, and the bootstrap redraws responses.
+    """
     votes = votes.decided
     panel_Q, least_Q = votes.panel_Q, np.minimum(votes.plus_Q, votes.minus_Q)
     high_Q = is_high(least_Q, panel_Q)
     two_Q, three_Q = panel_Q >= 2, panel_Q >= 3
+    two, three = (independent_pairs(votes, on_Q) if derived else None for on_Q in (two_Q, three_Q))
     return Disagreement(
-        contested=proportion(least_Q[three_Q] > 0),
-        highly_contested=proportion(high_Q[three_Q]),
-        divergence=proportion(least_Q[two_Q] > 0),
-        high_divergence=proportion(high_Q[two_Q]),
-        at_panel=fixed_panels(votes, seed),
+        contested=proportion(least_Q[three_Q] > 0, three),
+        highly_contested=proportion(high_Q[three_Q], three),
+        divergence=proportion(least_Q[two_Q] > 0, two),
+        high_divergence=proportion(high_Q[two_Q], two),
+        at_panel=fixed_panels(votes, seed, derived=derived),
         mean_panel=float(panel_Q[two_Q].mean()) if two_Q.any() else None,
     )
 
@@ -71,18 +77,29 @@ def is_high(dissent: NDArray | int, panel: NDArray | int) -> NDArray:
     return np.asarray(10 * np.asarray(dissent) >= round(10 * HIGH_DISSENT) * np.asarray(panel))
 
 
-def fixed_panels(votes: Votes, seed: int) -> dict[int, tuple[Estimate, Estimate]]:
+def independent_pairs(votes: Votes, on_Q: NDArray[np.bool_]) -> int:
+    """How many of these pairs no others imply: responses less connected groups of them."""
+    ends, nodes_2Q = np.unique([votes.first_Q[on_Q], votes.second_Q[on_Q]], return_inverse=True)
+    first_Q, second_Q = nodes_2Q.reshape(2, -1)
+    return len(ends) - len(np.unique(parts(first_Q, second_Q, len(ends), strong=False)))
+
+
+def fixed_panels(votes: Votes, seed: int, *, derived: bool = False) -> dict[int, tuple[Estimate, Estimate]]:
     """Expected rates if every pair had been judged by k of its judges, for each k in ``PANEL_SIZES``."""
     votes = votes.take((votes.panel_Q >= 2)[votes.pair_V])
     rng = np.random.default_rng(seed)
     pairs, pair_V = np.unique(votes.pair_V, return_inverse=True)
     plus_Q, minus_Q = votes.plus_Q[pairs], votes.minus_Q[pairs]
+    units, unit_2Q = len(pairs), np.arange(len(pairs))[None]
+    if derived:
+        ends, unit = np.unique([votes.first_Q[pairs], votes.second_Q[pairs]], return_inverse=True)
+        units, unit_2Q = len(ends), unit.reshape(2, -1)
     plus, minus = (Side.of(votes.user_V[on], pair_V[on], len(pairs)) for on in (votes.sign_V > 0, votes.sign_V < 0))
     draws: dict[int, list[tuple[float, float]]] = {k: [] for k in PANEL_SIZES}
     for b in range(BOOTSTRAPS + 1):
         first = b == 0  # the plain estimate: everyone and every pair counts once
         weight_U = np.ones(votes.n_users) if first else rng.standard_exponential(votes.n_users)
-        weight_Q = np.ones(len(pairs)) if first else rng.standard_exponential(len(pairs))
+        weight_Q = np.ones(len(pairs)) if first else rng.standard_exponential(units)[unit_2Q].prod(axis=0)
         plus_kQ, minus_kQ = plus.subset_products(weight_U), minus.subset_products(weight_U)
         for k in PANEL_SIZES:
             draws[k].append(_rates(plus_kQ, minus_kQ, weight_Q, k))

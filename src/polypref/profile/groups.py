@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref.profile.minorities import side_with_majority
-from polypref.profile.votes import Votes
+from polypref.profile.votes import Ints, Votes
 from polypref.stats.estimate import NOT_TESTED, Floats, Tested, against_null
 
 NULL_DRAWS = 99
@@ -88,7 +88,7 @@ def groups(votes: Votes, *, derived: bool = False, seed: int = 0) -> Groups:
     unit = "responses" if derived else "pairs"
     votes = (votes.stances() if derived else votes).decided
     votes = votes.take((votes.panel_Q >= 2)[votes.pair_V])
-    enough_U = np.bincount(votes.user_V, minlength=votes.n_users) >= MIN_VOTES
+    enough_U = _worth(votes, derived) >= MIN_VOTES
     if not enough_U.any():
         return Groups(unit)
     rng = np.random.default_rng(seed)
@@ -108,6 +108,15 @@ def groups(votes: Votes, *, derived: bool = False, seed: int = 0) -> Groups:
         worst_user_regret=against_null(worst[0, 0], worst[1:, 0], n_users),
         worst_decile_regret=against_null(worst[0, 1], worst[1:, 1], n_users),
     )
+
+
+def _worth(votes: Votes, derived: bool) -> Ints:
+    """Independent votes of each user (U): of m responses to a prompt, m - 1, since stances are relative."""
+    worth_U = np.bincount(votes.user_V, minlength=votes.n_users)
+    if derived:
+        asked = np.unique(votes.user_V * (votes.prompt_Q.max(initial=0) + 1) + votes.prompt_Q[votes.pair_V])
+        worth_U -= np.bincount(asked // (votes.prompt_Q.max(initial=0) + 1), minlength=votes.n_users)
+    return worth_U
 
 
 def _structure(sizes: list[int], spectra: list[list[Floats]]) -> tuple[Tested, Tested, tuple[Part, ...]]:

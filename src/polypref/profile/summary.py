@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from polypref.comparisons import Comparisons
+from polypref.data.derived import Origin, origin
 from polypref.profile import words
 from polypref.profile.consistency import Consistency, consistency
 from polypref.profile.disagreement import Disagreement, disagreement
@@ -26,6 +27,7 @@ class Profile:
     """What the data say. ``sizes`` counts judgements, ties, users, pairs, prompts, responses and what was set aside."""
 
     sizes: dict[str, int]
+    origin: Origin
     disagreement: Disagreement
     consistency: Consistency
     minorities: Minorities
@@ -35,13 +37,14 @@ class Profile:
 
     def as_dict(self) -> dict[str, object]:
         """JSON-able: no NaN, unknown is None."""
-        parts = ("disagreement", "consistency", "minorities", "room", "social_choice", "groups")
+        parts = ("origin", "disagreement", "consistency", "minorities", "room", "social_choice", "groups")
         content: dict[str, object] = {part: getattr(self, part).as_dict() for part in parts}
         return {"sizes": self.sizes, **content, "sentences": self.sentences(), "table2": self.table2()}
 
     def sentences(self) -> dict[str, str]:
         """One sentence for each dimension."""
         return {
+            "origin": words.of_origin(self.origin),
             "disagreement": words.of_disagreement(self.disagreement),
             "consistency": words.of_consistency(self.consistency),
             "minorities": words.of_minorities(self.minorities),
@@ -95,16 +98,18 @@ def profile(comparisons: Comparisons, *, seed: int = 0, pairs: PairKey = "text")
 def _profile(comparisons: Comparisons, seed: int, pairs: PairKey) -> Profile:
     by_text = as_votes(comparisons)
     by_choice = by_text if pairs == "text" else as_votes(comparisons, pairs)
-    differing = disagreement(by_choice, seed)
+    made = origin(comparisons)
+    differing = disagreement(by_choice, seed, derived=bool(made.derived))
     consistent = consistency(by_text, differing)
     return Profile(
         sizes=_sizes(comparisons, by_choice),
+        origin=made,
         disagreement=differing,
         consistency=consistent,
         minorities=minorities(by_choice),
         room=room(majority_accuracy(by_choice), consistent, MAJORITY),
         social_choice=social_choice(by_text, seed),
-        groups=groups(by_text, derived=bool(consistent.derived), seed=seed),
+        groups=groups(by_text, derived=bool(made.derived), seed=seed),
     )
 
 

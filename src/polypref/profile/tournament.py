@@ -52,7 +52,7 @@ def design(votes: Votes) -> tuple[Design, Ints]:
     kept, prompt_R = np.unique(prompt_R[enough_R], return_inverse=True)
     n_prompts = len(kept)
     # a graph with more edges than nodes minus connected parts has a loop
-    part_R = _parts(a_E, b_E, len(prompt_R), strong=False)
+    part_R = parts(a_E, b_E, len(prompt_R), strong=False)
     parts_P = np.bincount(prompt_R[np.unique(part_R, return_index=True)[1]], minlength=n_prompts)
     loops_P = np.bincount(prompt_R[a_E], minlength=n_prompts) - np.bincount(prompt_R, minlength=n_prompts) + parts_P
     graph = Design(a_E, b_E, votes.panel_Q[pairs][keep_E], prompt_R, n_prompts, loops_P > 0)
@@ -79,7 +79,7 @@ def _within_cap(votes: Votes, pairs: Ints) -> NDArray[np.bool_]:
     return within_R[votes.first_Q[pairs]] & within_R[votes.second_Q[pairs]]
 
 
-def _parts(from_E: Ints, to_E: Ints, n_nodes: int, strong: bool) -> Ints:
+def parts(from_E: Ints, to_E: Ints, n_nodes: int, strong: bool) -> Ints:
     """Number of the (strongly) connected part of each node."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
@@ -109,7 +109,7 @@ def count(graph: Design, wins_E: Ints) -> Counts:
     down_E = np.where(margin_E > 0, graph.b_E, graph.a_E)[decided_E]
     n_nodes = len(graph.prompt_R)
     triads, cyclic = (round(float(shared_R.sum())) for shared_R in count_triads(up_E, down_E, n_nodes))
-    part_R = _parts(up_E, down_E, n_nodes, strong=True)
+    part_R = parts(up_E, down_E, n_nodes, strong=True)
     in_cycle_R = np.bincount(part_R, minlength=n_nodes)[part_R] > 1
     cyclic_P = np.bincount(graph.prompt_R[in_cycle_R], minlength=graph.n_prompts) > 0
     borda_R = borda(graph, wins_E)

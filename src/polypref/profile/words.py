@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from polypref.data.derived import Origin
 from polypref.profile.consistency import Consistency
 from polypref.profile.disagreement import Disagreement
 from polypref.profile.groups import Groups
@@ -64,6 +65,12 @@ def of_disagreement(d: Disagreement) -> str:
     return f"{text} With exactly three judges each it would be {_sure(three)}."
 
 
+def of_origin(o: Origin) -> str:
+    """Whether a user's judgements are independent of each other, and what they are worth."""
+    text = f"{o.why[0].upper()}{o.why[1:]}."
+    return f"{text} They are worth {counted(o.worth, 'independent judgements')}." if o.derived else text
+
+
 def of_consistency(c: Consistency) -> str:
     """How often a user says the same again."""
     triads = c.cyclic_triads
@@ -72,8 +79,6 @@ def of_consistency(c: Consistency) -> str:
         if not triads.n
         else f" Of {counted(triads.n, 'triads')} judged by one user, {_sure(triads)} go round in a circle."
     )
-    if c.derived:
-        tail += " The judgements look derived from ratings or rankings: a user's pairs are not independent."
     if c.retest.value is None:
         return f"Consistency is unknown: nobody judged the same two texts twice.{tail}"
     people = counted(c.n_users, "users")

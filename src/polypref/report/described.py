@@ -61,7 +61,8 @@ LABELS = {  # where a key alone says too little
     "worst decile regret": "regret of the worst-served tenth",
 }
 # One of two or three judges is already 30 %, so there "highly contested" says nothing new; the rest is in the sentence.
-HIDDEN = {"at panel: 2: highly contested", "at panel: 3: highly contested", "panel size", "unit", "source", "derived"}
+TWO_OR_THREE = {"at panel: 2: highly contested", "at panel: 3: highly contested"}
+HIDDEN = TWO_OR_THREE | {"panel size", "unit", "source", "derived", "why"}
 
 
 def profile_section(contents: CompareContents) -> dict[str, Any] | None:

@@ -71,12 +71,12 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def proportion(hit_Q: NDArray) -> Estimate:
-    """Share of Q independent trials (each in [0, 1]) with Wilson's interval."""
+def proportion(hit_Q: NDArray, independent: float | None = None) -> Estimate:
+    """Share of Q trials (each in [0, 1]) with Wilson's interval; ``independent`` of them, if not all."""
     if len(hit_Q) == 0:
         return Estimate()
     share = float(np.mean(hit_Q))
-    return Estimate(share, *wilson(share, len(hit_Q)), len(hit_Q))
+    return Estimate(share, *wilson(share, independent or len(hit_Q)), len(hit_Q))
 
 
 def clustered_proportion(hit_C: NDArray, total_C: NDArray) -> Estimate:
