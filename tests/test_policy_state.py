@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kills import kills
 from polypref.errors import ArtifactError
 from polypref.policy.advantages import PAPER, Normalization, Normalizer
 from polypref.policy.state import VERSION, _text, digest, load, save
@@ -38,6 +39,18 @@ def test_what_was_saved_goes_on_bit_for_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(step(one, 9), step(again, 9))
     assert digest([again]) == digest([one]) != digest([told()])
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["h.npz"]
+
+
+def test_a_killed_save_leaves_the_old_histories_or_the_new(tmp_path: Path) -> None:
+    path, like = tmp_path / "h.npz", [Normalizer(HOW, ("group", "user"))]
+    old, new = [told(batches=1)], [told(batches=2)]
+    save(path, old)
+    seen = set()
+    for _ in kills(save, path, new):
+        seen.add(digest(load(path, like)[0]))
+        save(path, old)
+        assert [left.name for left in tmp_path.iterdir()] == ["h.npz"]
+    assert seen == {digest(old), digest(new)}
 
 
 @pytest.mark.parametrize("cut", [0, 10, 500])
