@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -11,9 +12,9 @@ import pytest
 from bounds_cases import Table, pool, random_slates
 from polypref import artifact
 from polypref.bounds.bounds_file import calibrate_file, load_bounds, read_bounds
-from polypref.bounds.detector import Detector, fit_detector
+from polypref.bounds.detector import Detector, fit_detector, inputs_of
 from polypref.bounds.gate import Limits
-from polypref.bounds.safety import Safety
+from polypref.bounds.safety import PROBES, Safety
 from polypref.bounds.slates import Slates
 from polypref.comparisons import from_columns
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
@@ -238,6 +239,38 @@ def test_a_detector_reads_what_was_asked_too(tmp_path):
         Detector.load(tmp_path / "detector", Letters())
 
 
+def test_weights_changed_outside_the_probes_are_another_safety_scorer(bounds, tmp_path):
+    """Everything unsafe passes and no probe text tells: the content does."""
+    rng = np.random.default_rng(0)
+    slates, _ = random_slates(rng, 400, 4)
+    weights_D = rng.standard_normal(2 * len(Letters().encode(slates.responses)[0]))
+    detector = Detector(Letters(), weights_D, 0.0, np.zeros(0, np.uint64), 1.0, 0.9)
+    file = read_bounds(bounds)
+    detector.save(file.safety)
+    before = calibrate_file(file, detector, slates)
+    assert before.verify(Detector.load(file.safety, Letters()))
+    probes_BD = _probe_inputs()
+    changed_D = -weights_D + 2 * np.linalg.pinv(probes_BD) @ (probes_BD @ weights_D)
+    other = replace(detector, weights_D=changed_D)
+    np.testing.assert_allclose(Safety(other).probe(), Safety(detector).probe(), atol=1e-6)
+    assert np.abs(changed_D - weights_D).max() > 1e-3
+    for call in (before.verify, lambda one: before.bind(Table([0.0]), one)):
+        with pytest.raises(SettingsError, match="another one than"):
+            call(other)
+    other.save(file.safety)
+    with pytest.raises(SettingsError, match="is another one than was calibrated"):
+        load_bounds(bounds, pinned=before.policy_hash)
+    again = calibrate_file(file, other, slates)
+    assert again.policy_hash != before.policy_hash
+    assert len(again.policy_hash) == 64
+
+
+def _probe_inputs():
+    prompts, texts = zip(*PROBES, strict=True)
+    made = from_columns(["u"] * len(texts), prompts, texts, texts)
+    return inputs_of(Letters(), made.responses)[made.chosen_N]
+
+
 def test_labels_by_lot_give_a_detector_that_knows_nothing():
     rng = np.random.default_rng(0)
     slates, _ = random_slates(rng, 400, 3, share=0.5)
@@ -271,5 +304,5 @@ def test_a_published_model_is_a_safety_scorer_and_another_one_is_noticed(bounds,
     passes = bounded.gate.passes(Safety(safety)(texts))
     assert bounded.rank(texts.take(np.flatnonzero(passes).astype(np.int32)), "u").dropped == ()
     save_model(tmp_path / "other", "llama-reward")
-    with pytest.raises(SettingsError, match="answers otherwise"):
+    with pytest.raises(SettingsError, match="another one than"):
         calibrated.bind(Table([0.0]), scorer("other"))

@@ -171,7 +171,7 @@ def _is(value: Any, hint: Any) -> bool:
     if hint is float:
         return type(value) in (int, float) and abs(value) < float("inf") and abs(value) < 2**1000
     if hint is int:
-        return type(value) is int and abs(value) < 2**63
+        return type(value) is int and abs(value) < 2**64
     assert hint in (bool, str), hint
     return type(value) is hint
 

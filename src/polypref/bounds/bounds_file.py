@@ -15,7 +15,9 @@
     floor = 0.5                    # they ask for a higher safety score
 
 ``calibrate`` writes ``bounds.calibration.json`` beside it: thresholds, what they were made from, and how the safety
-scorer answers a few fixed texts. Loading refuses a file that was changed since, and a scorer that answers otherwise.
+scorer answers a few fixed texts, and the hash of its settings, weights and encoder. Loading refuses a file that was
+changed since, another artifact in the safety scorer's folder, and a scorer that is or answers otherwise. The policy
+hash covers all of that; behind a server there are the answers to the fixed texts alone.
 Source of the tiers: Kirk et al. 2023, "Personalisation within bounds" (arXiv 2303.05453).
 
 Not covered: someone who may write both files and knows how; give ``pinned``, the hash you trust, against that.
@@ -31,16 +33,18 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from polypref.bounds.calibrate import Target, Threshold, calibrate
 from polypref.bounds.gate import Bounded, Gate, Limits
+from polypref.bounds.identity import artifact_in, identity_of
 from polypref.bounds.safety import Answers, Safety, same_answers
 from polypref.bounds.slates import Slates
 from polypref.errors import ArtifactError, SettingsError, unknown_name
 from polypref.files import write_json
+from polypref.schema import conform, parse
 
 TIERS = ("immutable", "organisation", "user")
 LOWER, HIGHER, FIXED = "lower", "higher", "fixed"
@@ -55,7 +59,7 @@ KEYS: dict[str, tuple[type, str, int]] = {  # kind of value, which way is tighte
     "safety_weight": (float, HIGHER, 1),
     "ample": (float, HIGHER, 1),
 }
-SCHEMA = 2
+SCHEMA = 3
 HUGE = 1e12
 DEFAULTS = {"alpha": Target.alpha, "delta": Target.delta}  # what [immutable] means where it does not say
 SURE = 0.1  # the largest delta that is stricter than a mean
@@ -222,7 +226,8 @@ def _tightened(path: Path, held: Mapping[str, Setting], by: Mapping[str, Setting
 class Calibrated:
     """A file with its thresholds; ``policy_hash`` names both, users' own limits included, for every answer.
 
-    ``unsafe`` are the content keys of the unsafe responses that were calibrated on.
+    ``unsafe`` are the content keys of the unsafe responses that were calibrated on, ``safety`` the safety scorer's
+    ``identity_of``, None where it has none.
     """
 
     file: BoundsFile
@@ -230,6 +235,7 @@ class Calibrated:
     probe: list[float | None]
     policy_hash: str
     unsafe: tuple[int, ...]
+    safety: str | None = None
 
     @property
     def largest(self) -> int:
@@ -244,7 +250,13 @@ class Calibrated:
         return Bounded(scorer, asked, gate, limits, self.file.user_limits, self.policy_hash)
 
     def verify(self, safety: Answers) -> Safety:
-        """Raise SettingsError where ``safety`` answers otherwise than the scorer that was calibrated."""
+        """Raise SettingsError where ``safety`` is not the scorer that was calibrated, or answers otherwise."""
+        if (found := identity_of(safety)) != self.safety:
+            raise SettingsError(
+                f"the safety scorer is another one than {self.file.calibration} was made with (its content has the "
+                f"hash {_short(found)}, and {_short(self.safety)} was calibrated). Give the calibrated one, or run: "
+                f"polypref bounds calibrate {self.file.path} --slates FILE."
+            )
         asked = Safety(safety)
         if not same_answers(now := asked.probe(), self.probe):
             shown = [_pair(a, b) for a, b in zip(self.probe, now, strict=False) if not same_answers([b], [a])]
@@ -254,6 +266,10 @@ class Calibrated:
                 f"version. Give the calibrated one, or run: polypref bounds calibrate {self.file.path} --slates FILE."
             )
         return asked
+
+
+def _short(digest: str | None) -> str:
+    return "none" if digest is None else digest[:16]
 
 
 def _pair(then: float | None, now: float | None) -> str:
@@ -293,10 +309,27 @@ def calibrate_file(file: BoundsFile, safety: Answers, slates: Slates) -> Calibra
         "slates": slates.content_hash,
         "unsafe": sorted(set(slates.responses.keys_R[slates.response_C[slates.unsafe_C]].tolist())),
         "probe": asked.probe(),
+        "safety": identity_of(safety),
+        "artifact": artifact_in(file.safety),
         "versions": {"polypref": version("polypref")},
     }
     write_json(file.calibration, {**content, "hash": _hash(content)})
     return load_bounds(file.path)
+
+
+class _Content(TypedDict):
+    """What ``calibrate_file`` writes, but for its hash."""
+
+    schema: int
+    bounds: str
+    target: Target
+    thresholds: dict[str, Threshold]
+    slates: str
+    unsafe: list[int]
+    probe: list[float | None]
+    safety: str | None
+    artifact: str | None
+    versions: dict[str, str]
 
 
 def load_bounds(path: Path | str, pinned: str | None = None) -> Calibrated:
@@ -308,16 +341,23 @@ def load_bounds(path: Path | str, pinned: str | None = None) -> Calibrated:
     file = read_bounds(path)
     again = f"run: polypref bounds calibrate {path} --slates FILE"
     try:
-        content = json.loads(file.calibration.read_text(encoding="utf-8"))
+        content = parse(file.calibration.read_bytes(), str(file.calibration))
     except FileNotFoundError:
         raise ArtifactError(f"{path} has not been calibrated: there is no {file.calibration}; {again}.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ArtifactError) as error:
         raise ArtifactError(f"{file.calibration} cannot be read ({error}); {again}.") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise ArtifactError(f"{file.calibration} is of another version; {again}.")
     said = content.pop("hash", None)
     if said != _hash(content):
         raise ArtifactError(f"{file.calibration} was changed after it was written (its hash does not fit); {again}.")
+    conform(content, _Content, str(file.calibration))
+    there = artifact_in(file.safety)
+    if None not in (there, content["artifact"]) and there != content["artifact"]:
+        raise SettingsError(
+            f"the safety scorer in {file.safety} is another one than was calibrated (its hash is {_short(there)}, and "
+            f"{_short(content['artifact'])} was calibrated); put it back, or {again}."
+        )
     if content["bounds"] != file.digest:
         raise SettingsError(f"{path} was changed after it was calibrated; undo the change, or {again}.")
     users = {name: {key: one.value for key, one in own.items()} for name, own in file.users.items()}
@@ -325,8 +365,8 @@ def load_bounds(path: Path | str, pinned: str | None = None) -> Calibrated:
     if pinned is not None and pinned != policy:
         raise SettingsError(f"{path} has the policy hash {policy}, and {pinned} is pinned; these are other bounds.")
     thresholds = {name: Threshold(**one) for name, one in content["thresholds"].items()}
-    return Calibrated(file, thresholds, content["probe"], policy, tuple(content["unsafe"]))
+    return Calibrated(file, thresholds, content["probe"], policy, tuple(content["unsafe"]), content["safety"])
 
 
 def _hash(content: Mapping[str, Any]) -> str:
-    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

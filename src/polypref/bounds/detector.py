@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
@@ -73,11 +73,15 @@ class Detector:
         value_Q = value_R[np.arange(len(user_ids)) if response_Q is None else response_Q]
         return Scores(value_Q, np.full(len(value_Q), POPULATION, np.int8))
 
-    def save(self, path: Path | str) -> None:
-        """Write a folder that ``Detector.load`` reads."""
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """Settings and arrays that decide all its answers."""
         config = {"encoder": self.encoder.name, "identity": self.encoder.identity, "intercept": self.intercept}
         config |= {"ridge": self.ridge, "auc": self.auc, "reads": READS}
-        artifact.save(path, KIND, config, {"weights_D": self.weights_D, "trained_on": self.trained_on})
+        return config, {"weights_D": self.weights_D, "trained_on": self.trained_on}
+
+    def save(self, path: Path | str) -> None:
+        """Write a folder that ``Detector.load`` reads."""
+        artifact.save(path, KIND, *self.state())
 
     @classmethod
     def load(cls, path: Path | str, encoder: Encoder | None = None, *, allow_network: bool = False) -> Detector:

@@ -68,7 +68,7 @@ class Bounds:
         for user, settings in file.users.items():
             out(f"  for {user}: {', '.join(f'{name} = {one.value!r}, {one}' for name, one in settings.items())}")
         safety = safety_from(file, self.allow_network)
-        if not file.calibration.exists():
+        if not file.calibration.exists() and self.pin is None:
             out(f"not calibrated yet: polypref bounds calibrate {self.file} --slates FILE")
             return 0
         calibrated = load_bounds(self.file, self.pin)
@@ -115,11 +115,13 @@ class Bounds:
 
         from polypref.bounds import cap
         from polypref.bounds.adversaries import pairs_of, vertices
-        from polypref.bounds.bounds_file import refuse_seen
+        from polypref.bounds.bounds_file import load_bounds, refuse_seen
         from polypref.bounds.safety import Safety, strangers
         from polypref.learners.protocol import Mixes
         from polypref.scorers import load
 
+        if self.pin is not None:
+            load_bounds(self.file, self.pin)
         slates = slates_from(self.slates, self.part, "certify")
         pairs = pairs_of(slates)
         scorer = load(_folder(self.scorer, "certify"), allow_network=self.allow_network)
@@ -236,4 +238,6 @@ def _show(calibrated: Calibrated) -> None:
         out(f"  so most_candidates = {limits.most_candidates:.0f} has no effect; label larger slates to offer more")
     if limits.floor > min(one.value for one in calibrated.thresholds.values()):
         out(f"  floor = {limits.floor:.6g} asks for more than the gate, and decides")
+    if calibrated.safety is None:
+        out("the safety scorer has no content to hash: only its answers to the probe texts are compared")
     out(f"policy hash: {calibrated.policy_hash}")
