@@ -54,7 +54,7 @@ def spoil_inside(rows: list[Row], draw: Random) -> list[Row]:
 
     nested = [name for name, value in rows[0].items() if isinstance(value, dict | list)] or list(rows[0])
     column, share = draw.choice(nested), draw.choice((0.05, 0.5, 1.0))
-    return [row | {column: changed(row[column])} if draw.random() < share else row for row in rows]
+    return [row | {column: changed(row.get(column))} if draw.random() < share else row for row in rows]
 
 
 def spoil_columns(rows: list[Row], draw: Random) -> list[Row]:
@@ -69,7 +69,7 @@ def spoil_columns(rows: list[Row], draw: Random) -> list[Row]:
         return [{new if name == column else name: value for name, value in row.items()} for row in rows]
     if what == 3:
         other = draw.choice(list(rows[0]))
-        return [row | {column: row[other], other: row[column]} for row in rows]
+        return [row | {column: row.get(other), other: row.get(column)} for row in rows]
     return [{name: value for name, value in row.items() if draw.random() > 0.2} for row in rows]
 
 

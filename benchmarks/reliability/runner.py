@@ -121,6 +121,8 @@ class Worker:
         with contextlib.suppress(subprocess.TimeoutExpired):  # an end of file comes before the end of the process
             process.wait(timeout=1)
         hung = process.poll() is None
+        if not hung and (process.returncode or 0) > 0:
+            raise RuntimeError(f"case {case}: the study itself failed, not what it studies")
         self.close()
         seconds = round(time.perf_counter() - started, 1)
         return Outcome(seconds=seconds, kinds=["hang" if hung else "death"])
