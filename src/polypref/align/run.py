@@ -33,7 +33,7 @@ from polypref.comparisons import Comparisons
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 from polypref.features.hf import locate
 from polypref.features.transformer import quiet
-from polypref.files import alone, made, writable, write_json
+from polypref.files import alone, content_of, made, writable, write_json
 from polypref.groups import UNKNOWN, Grouping, from_attribute
 from polypref.learners.protocol import Scorer
 from polypref.policy.history import Floats
@@ -299,8 +299,8 @@ def _ensure_same(out: Path, facts: dict[str, Any]) -> None:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(content_of(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); remove {path.parent} and run again.") from error
 
 

@@ -43,7 +43,7 @@ from polypref.bounds.identity import artifact_in, identity_of
 from polypref.bounds.safety import Answers, Safety, same_answers
 from polypref.bounds.slates import Slates
 from polypref.errors import ArtifactError, SettingsError, unknown_name
-from polypref.files import write_json
+from polypref.files import content_of, write_json
 from polypref.schema import conform, parse
 
 TIERS = ("immutable", "organisation", "user")
@@ -128,13 +128,13 @@ def read_bounds(path: Path | str) -> BoundsFile:
     """Read and check ``bounds.toml``. Raises SettingsError, with the lines, for anything that cannot hold."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = content_of(path).decode("utf-8")
         content = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"{path} cannot be read ({error}); expected a file like the one in docs/safety.md."
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is no TOML: {error}.") from error
     for name, table in content.items():
         if name not in TIERS:

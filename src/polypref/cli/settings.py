@@ -19,6 +19,7 @@ from typing import Any, Protocol, get_type_hints
 
 from polypref.cli import COMMANDS
 from polypref.errors import InputError, SettingsError, unknown_name
+from polypref.files import content_of
 
 CONFIG_HELP = "--config FILE reads settings from the table [{name}] of a TOML file; a flag wins over the file."
 
@@ -52,10 +53,10 @@ def parse(cls: type[Command], name: str, arguments: Sequence[str]) -> Command | 
 def read_toml(path: Path, cls: type[Command], name: str) -> dict[str, Any]:
     """Values of the table ``[name]`` of a TOML file, each parsed as its flag would be."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(content_of(path).decode("utf-8"))
     except OSError as error:
         raise InputError(f"cannot read settings file {path}: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"settings file {path} is not TOML: {error}.") from error
     table = document.get(name)
     if not isinstance(table, dict):

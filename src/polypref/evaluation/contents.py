@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from polypref.errors import InputError, unknown_name
 from polypref.evaluation.rows import GAIN, PLACEBO, ROW, SHUFFLED, ResultTable
+from polypref.files import content_of
 
 SCHEMA = 1
 Section = Mapping[str, Any]
@@ -78,7 +79,7 @@ class Contents:
     def read(cls, path: Path) -> Self:
         """From a file. Raises InputError, in one line, when it is no such file or of another schema."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(content_of(path))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path} cannot be read as JSON ({error}). Run polypref again.") from error
         schema = content.get("schema") if isinstance(content, dict) else None

@@ -18,13 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref.errors import ArtifactError
-from polypref.files import write
+from polypref.files import content_of, write
 from polypref.policy.advantages import Level, Normalizer
 from polypref.policy.drift import DriftAlarm
 from polypref.policy.history import RewardHistory
 
 VERSION = 1
 NAME = "pgrpo_history.npz"
+
+
+MOST = 1 << 34  # bytes of histories
 
 
 def settings_of(normalizer: Normalizer) -> dict[str, Any]:
@@ -68,7 +71,7 @@ def load(path: Path, like: list[Normalizer], **facts: Any) -> tuple[list[Normali
     Raises ArtifactError when there is no such file, or it is damaged, of another version or of other settings.
     """
     try:
-        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        with np.load(BytesIO(content_of(path, MOST)), allow_pickle=False) as file:
             about, found = _json(file["about"]), {name: file[name] for name in file.files if name != "about"}
     except FileNotFoundError:
         raise ArtifactError(
@@ -95,7 +98,7 @@ def load(path: Path, like: list[Normalizer], **facts: Any) -> tuple[list[Normali
 def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint holds readable histories that were saved between batches of generations."""
     try:
-        with np.load(BytesIO((checkpoint / NAME).read_bytes()), allow_pickle=False) as file:
+        with np.load(BytesIO(content_of(checkpoint / NAME, MOST)), allow_pickle=False) as file:
             return bool(_json(file["about"]).get("whole"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return False

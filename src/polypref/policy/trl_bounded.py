@@ -27,7 +27,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from polypref.errors import ArtifactError, SettingsError
-from polypref.files import write_json
+from polypref.files import content_of, write_json
 from polypref.policy.advantages import Key
 from polypref.policy.bounded import EVERYONE, Bound, Bounded, Guard, judged
 from polypref.policy.trl import (
@@ -211,9 +211,9 @@ class BoundedPGRPOTrainer(PGRPOTrainer, _Judged):
             return
         path = Path(checkpoint) / NAME
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(content_of(path))
             told, step = content["multipliers"], content["step"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArtifactError(
                 f"{path} cannot be read ({error}): groups' multipliers would start again at 0. Resume from another "
                 "checkpoint, or start a new run."

@@ -29,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 
 from polypref.errors import ArtifactError, SettingsError
-from polypref.files import made, write_json
+from polypref.files import content_of, made, write_json
 from polypref.policy import advantages, drift, history
 from polypref.policy.history import Floats, Ints
 from polypref.progress import Progress
@@ -244,8 +244,8 @@ def study(out: Path, what: Study, quiet: bool = False) -> dict[str, Any]:
 
 def _stored(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return json.loads(content_of(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); remove it and run again: only it is redone.") from error
 
 

@@ -1,0 +1,54 @@
+"""Files of settings and results are read within bounds: no pipe is waited for, nothing without an end is read."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from polypref.bounds.bounds_file import read_bounds
+from polypref.cli import main
+from polypref.errors import InputError, SettingsError
+from polypref.evaluation.contents import CompareContents
+from polypref.files import content_of
+
+
+def test_a_file_is_read_whole_also_through_a_link(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / "b").symlink_to("a")
+    assert content_of(tmp_path / "a") == content_of(tmp_path / "b") == b"abc"
+    with pytest.raises(OSError, match="3 bytes; expected at most 2"):
+        content_of(tmp_path / "a", 2)
+
+
+@pytest.fixture(params=["pipe", "zero", "folder"])
+def endless(tmp_path, request):
+    path = tmp_path / "endless.toml"
+    if request.param == "pipe":
+        os.mkfifo(path)
+    elif request.param == "zero":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    return path
+
+
+def test_what_is_no_file_is_refused_at_once(endless, capsys):
+    with pytest.raises(OSError):
+        content_of(endless)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_bounds(endless)
+    with pytest.raises(InputError, match="cannot be read"):
+        CompareContents.read(endless)
+    assert main(["check", "--config", str(endless)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["[" * 3000 + "]" * 3000, "9" * 5000, '"\\ud800"'])
+def test_toml_that_its_parser_gives_up_on_is_one_line(tmp_path, capsys, value):
+    path = tmp_path / "settings.toml"
+    path.write_text(f"[immutable]\nsafety = {value}\n[check]\nfiles = {value}\n")
+    with pytest.raises(SettingsError, match="no TOML"):
+        read_bounds(path)
+    assert main(["check", "--config", str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
