@@ -174,6 +174,25 @@ def test_weight_two_is_a_row_twice(name):
 
 
 @each
+def test_weight_zero_moves_nobody(name):
+    """Bit for bit as without these judgements, and who has no others is a stranger."""
+    c = small()
+    told_N = (c.user_N != 0) & (np.arange(len(c)) % 5 > 0)
+    kept = replace(c, weight_N=np.ones(len(c))).take(told_N)
+    one, other = (QUICK[name].fit(rows, encoder=Words(), seed=0) for rows in (kept, silenced(c, told_N)))
+    found, expected = margins(other, fresh()), margins(one, fresh())
+    np.testing.assert_array_equal(found.value_Q, expected.value_Q)
+    np.testing.assert_array_equal(found.source_Q, expected.source_Q)
+
+
+def silenced(c: Comparisons, told_N: np.ndarray) -> Comparisons:
+    """The judgements not marked say the opposite, with weight 0."""
+    chosen_N = np.where(told_N, c.chosen_N, c.rejected_N)
+    rejected_N = np.where(told_N, c.rejected_N, c.chosen_N)
+    return replace(c, chosen_N=chosen_N, rejected_N=rejected_N, weight_N=told_N.astype(float))
+
+
+@each
 def test_ties_count_half(name):
     """A tie is half a judgement each way; ties alone say nothing."""
     c, learner = small(), QUICK[name]

@@ -43,7 +43,7 @@ from polypref.learners.training import gpo_network
 from polypref.learners.training.descent import Parameters, Table
 from polypref.learners.training.episodes import Episodes, Judged, Pairs, Sizes, contexts, padded, parts
 from polypref.learners.training.gpo_network import Shape, Tokens
-from polypref.learners.training.rehearsal import Rehearsal, weighing
+from polypref.learners.training.rehearsal import Rehearsal
 from polypref.schema import Array, Arrays, Ids, Layout, Selection, floats
 
 if TYPE_CHECKING:
@@ -98,11 +98,11 @@ class GPO:
         inputs = Inputs.fit(encoder, whole, self.directions)
         table = Table.build(whole, inputs)
         sizes = Sizes(self.context, self.context // 2, 512)
-        rehearsal = Rehearsal(table, weighing(train), weighing(valid), seed, sizes, self.rate, self.most_steps)
+        rehearsal = Rehearsal(table, train, valid, seed, sizes, self.rate, self.most_steps)
         model = _Transformer(self, table, Panel.build(train, inputs).pooled_weights(seed))
         trial, now = rehearsal.attempt(model)
         found = {"steps": trial.steps, **trial.found, **model.diagnosis(now, rehearsal)}
-        known = Known.of(Judged.of(weighing(whole), table.numbers), table, self.context, seed)
+        known = Known.of(Judged.of(whole, table.numbers), table, self.context, seed)
         network = {name: value.numpy() for name, value in now.items()}
         users = Users(table.users.ids.gather(known.users))
         return GPOScorer(inputs, self, model.pooled_K, users, known, network, found)
@@ -356,7 +356,7 @@ class GPOScorer:
         Of more comparisons than a context holds, a seeded choice by content counts. Somebody without comparisons that
         weigh anything stays a stranger.
         """
-        few = weighing(few)
+        few = validation.weighing(few)
         few = replace(few, users=Users(pl.Series("id", [user_id])), user_N=np.zeros(len(few), np.int32))
         others, users = self.users.with_last(user_id)
         known = self.known.only(others)

@@ -29,10 +29,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
-from polypref.errors import ArtifactError, NotEnoughData, SettingsError
+from polypref.errors import ArtifactError, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.judges.ask import LanguageModel, ask, language_model
-from polypref.learners import retrieval
+from polypref.learners import retrieval, validation
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
 from polypref.learners.provenance import recorded
 from polypref.learners.questions import CHARACTERS, Case, Choice, prompt_texts
@@ -91,9 +91,8 @@ class RetrievalJudge:
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> RetrievalJudgeScorer:
         """See ``learners.protocol.Learner``. Remembers ``train`` and ``valid``; asks the judge nothing."""
-        if not len(train):
-            raise NotEnoughData("no comparisons to learn from: 0 training rows; lower --min-judgements or add data.")
-        whole = train if valid is None else concat(train, valid)
+        empty = train.take(np.zeros(0, np.int64))
+        whole = concat(*validation.cut(train, empty if valid is None else valid, seed))
         return RetrievalJudgeScorer(self, self.identity, Memory.of(encoder, whole))
 
 

@@ -16,15 +16,23 @@ from polypref.learners.likelihood import surprise
 def cut(train: Comparisons, valid: Comparisons | None, seed: int) -> tuple[Comparisons, Comparisons]:
     """``(train, valid)`` as given, or with a tenth of ``train`` cut off by text pair when there are no validation rows.
 
-    Validation rows that all weigh nothing can choose nothing: they count as none. Raises NotEnoughData when there is
-    nothing to learn from.
+    Every learner starts here, so a judgement of weight 0 moves nobody's scores: it is left out, and who has no other is
+    a stranger. Raises NotEnoughData when there is nothing to learn from.
     """
+    train, valid = weighing(train), None if valid is None else weighing(valid)
     if len(train) == 0:
         raise NotEnoughData("no comparisons to learn from: 0 training rows; lower --min-judgements or add data.")
     if valid is None:
         kept_rows, held_rows = holdout(train, "pair", seed, 0.1)
         train, valid = train.take(kept_rows), train.take(held_rows)
-    return train, valid if valid.weights_N.any() else valid.take(np.zeros(0, np.int64))
+    return train, valid
+
+
+def weighing(rows: Comparisons) -> Comparisons:
+    """The rows that weigh something; the same object where all do."""
+    if rows.weight_N is None or (rows.weights_N > 0).all():
+        return rows
+    return rows.take(rows.weights_N > 0)
 
 
 def measure(margin_N: NDArray, rows: Comparisons) -> dict[str, float]:

@@ -46,7 +46,7 @@ from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training import vpl_network
 from polypref.learners.training.descent import Parameters, Table, of_rows
 from polypref.learners.training.episodes import Episodes, Judged, Pairs, Sizes, padded, parts
-from polypref.learners.training.rehearsal import Rehearsal, weighing
+from polypref.learners.training.rehearsal import Rehearsal
 from polypref.schema import Ids, Layout, Selection, floats
 
 if TYPE_CHECKING:
@@ -99,14 +99,14 @@ class VPL:
         inputs = Inputs.fit(encoder, whole, self.directions)
         table = Table.build(whole, inputs)
         sizes = Sizes(self.context, self.context // 2, 2048)
-        rows = (weighing(train), weighing(valid))
+        rows = (train, valid)
         rehearsal = Rehearsal(table, *rows, seed, sizes, self.rate, self.most_steps, patience=PATIENCE)
         model = _Latents(self, table, Panel.build(train, inputs).pooled_weights(seed))
         trial, best = rehearsal.attempt(model)
         found = {"steps": trial.steps, **trial.found, **model.diagnosis(best, rehearsal)}
         model = replace(model, pooled_K=Panel.build(whole, inputs).pooled_weights(seed))
         now = rehearsal.finish(model, trial)
-        judged = Judged.of(weighing(whole), table.numbers)
+        judged = Judged.of(whole, table.numbers)
         z_UZ, known_U = model.latents(now, judged, len(table.users))
         network = {name: value.numpy() for name, value in now.items()}
         users = Users(table.users.ids.filter(pl.Series(known_U)))
@@ -304,7 +304,7 @@ class VPLScorer:
 
         Nobody else moves. Somebody without comparisons that weigh anything stays a stranger.
         """
-        few = weighing(few)
+        few = validation.weighing(few)
         few = replace(few, users=Users(pl.Series("id", [user_id])), user_N=np.zeros(len(few), np.int32))
         others, users = self.users.with_last(user_id)
         if not len(few):

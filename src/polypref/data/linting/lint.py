@@ -96,6 +96,9 @@ def _texts(job: Inspection) -> None:
     job.rows("empty response", empty_N, "dropped", "one of the two responses is missing or empty")
     same_N = (d.chosen_N == d.rejected_N) & ~job.dropped_N
     job.rows("same response twice", same_N, "dropped", "the two responses are the same text")
+    if d.weight_N is not None:
+        silent_N = (d.weights_N == 0) & ~job.dropped_N
+        job.rows("weight of zero", silent_N, "dropped", "judgements of weight 0 say nothing")
     empty_P = ~d.responses.prompts.str.contains(r"\S").to_numpy()
     job.rows("empty prompt", empty_P[d.responses.prompt_R[d.chosen_N]], "kept", "the prompt is missing or empty")
 

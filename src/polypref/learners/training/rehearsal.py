@@ -119,8 +119,3 @@ class Rehearsal:
 
 def _copied(now: Parameters) -> Parameters:
     return {name: value.detach().clone() for name, value in now.items()}
-
-
-def weighing(rows: Comparisons) -> Comparisons:
-    """The rows that weigh something."""
-    return rows.take(rows.weights_N > 0)
