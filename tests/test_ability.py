@@ -72,7 +72,7 @@ def test_a_prompt_may_be_chat_messages(tmp_path: Path) -> None:
 
 def test_without_subsets_a_file_is_one_section(tmp_path: Path) -> None:
     row = {name: ROW[name] for name in ("prompt", "chosen", "rejected")}
-    suite = read_suite(written(tmp_path / "e.jsonl", [row, row]))
+    suite = read_suite(written(tmp_path / "e.jsonl", [row, {**row, "prompt": "another"}]))
     assert suite.section_I is not None
     assert suite.section_I.to_list() == suite.subset_I.to_list() == ["all", "all"]
     assert suite.id_I.to_list() == ["1", "2"]
@@ -114,3 +114,23 @@ def test_one_file_is_asked_for(tmp_path: Path) -> None:
         read_suite(str(tmp_path / "*.jsonl"))
     with pytest.raises(InputError, match='has no column "profile"'):
         read_suite(str(tmp_path / "a.jsonl"), profile=True)
+
+
+def test_an_item_that_stands_twice_counts_once_and_contradictions_are_told(tmp_path: Path) -> None:
+    other = {**ROW, "chosen": ROW["rejected"], "rejected": ROW["chosen"]}
+    rows = [{**ROW, "subset": "a"}, {**ROW, "subset": "b"}, {**ROW, "subset": "a"}, {**other, "subset": "a"}]
+    suite = read_suite(written(tmp_path / "twice.jsonl", rows))
+    assert suite.subset_I.to_list() == ["a", "b", "a"]
+    assert suite.line_I.tolist() == [1, 2, 4]
+    copies, against = suite.notes
+    assert copies.startswith("1 item stood there before") and "lines 1 and 3" in copies
+    assert against.startswith("1 item ") and "lines 1 and 4" in against
+    once = read_suite(written(tmp_path / "once.jsonl", rows[:2]))
+    assert once.notes == () and len(once) == 2
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_candidates_in_another_order_are_the_same_item(tmp_path: Path, same: bool) -> None:
+    lists = {"prompt": "p", "chosen": ["right"], "rejected": ["wrong", "worse"]}
+    turned = {**lists, "rejected": ["worse", "wrong" if same else "other"]}
+    assert len(read_suite(written(tmp_path / "l.jsonl", [lists, turned]))) == (1 if same else 2)

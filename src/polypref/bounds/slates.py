@@ -141,7 +141,7 @@ def slates_of(suite: Suite) -> Slates:
         )
     left = f"; {int(relative_I.sum())} items whose labels compare are left out" if relative_I.any() else ""
     taken = f"{int(unsafe_C.sum())} rejected responses of {', '.join(harmful)}"
-    note = f"{taken} are taken as unsafe, all others as safe{left}"
+    note = " ".join([f"{taken} are taken as unsafe, all others as safe{left}.", *suite.notes]).removesuffix(".")
     found = replace(whole.take(np.flatnonzero(~relative_I)), note=note)
     many = np.bincount(found.response_C)
     unsafe = np.bincount(found.response_C, found.unsafe_C)

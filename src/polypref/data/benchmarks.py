@@ -5,7 +5,8 @@ RewardBench 2 (Malik et al. 2025: chosen and rejected are lists), Personalized R
 profile, chosen, rejected, category). A ``section`` column says to which section a row belongs, where the file's
 sections are its own. JSONL, CSV (not for lists) and Parquet; a prompt may be a list of chat messages.
 
-Covered: a file is read whole or refused, by the line, since a score without some rows is another score. Not covered:
+Covered: a file is read whole or refused, by the line, since a score without some rows is another score; an item that
+stands twice in a subset counts once, and items that contradict others are kept, both told. Not covered:
 whether the subsets are those that a benchmark should have; see ``evaluation.rewardbench``.
 """
 
@@ -27,7 +28,7 @@ from polypref.comparisons import BoolArray, IntArray, Responses, from_columns
 from polypref.data.files.sources import Source, expand, open_source
 from polypref.data.linting.problems import Tally, short
 from polypref.errors import InputError
-from polypref.wording import shown
+from polypref.wording import counted, shown
 
 ROLES: dict[str, tuple[str, ...]] = {  # role -> columns that may play it, the first that is there
     "prompt": ("prompt", "question"),
@@ -52,6 +53,7 @@ class Suite:
                     they should then be a benchmark's own.
     ``id_I``        the file's own ids, or the line numbers; ``line_I`` the line (Parquet: row) of each item.
     ``lists``       whether the file's candidates are lists, as in RewardBench 2, and not pairs.
+    ``notes``       which items stood there twice, and which contradict others.
     """
 
     file: str
@@ -64,6 +66,7 @@ class Suite:
     id_I: pl.Series
     line_I: NDArray[np.int64]
     lists: bool
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.subset_I)
@@ -96,6 +99,9 @@ def read_suite(path: str, *, profile: bool = False) -> Suite:
     prompts = _prompts(frame, line_I, source, columns)
     lists = source.types[columns["chosen"]] == "list"
     sides = [_candidates(frame[side], lists, line_I, source.path) for side in ("chosen", "rejected")]
+    kept, notes = _once(frame, prompts, sides, line_I)
+    frame, line_I, prompts = frame[kept], line_I[kept], [prompts[i] for i in kept]
+    sides = [[side[i] for i in kept] for side in sides]
     count_2I = np.array([[len(texts) for texts in side] for side in sides])
     item_C = np.concatenate([np.repeat(np.arange(len(frame)), count_I) for count_I in count_2I]).astype(np.int32)
     order = np.argsort(item_C, kind="stable")
@@ -114,6 +120,34 @@ def read_suite(path: str, *, profile: bool = False) -> Suite:
         id_I=frame["id"].cast(pl.String) if "id" in columns else pl.Series(line_I).cast(pl.String),
         line_I=line_I,
         lists=lists,
+        notes=notes,
+    )
+
+
+def _once(
+    frame: pl.DataFrame, prompts: Sequence[Any], sides: list[list[list[str]]], line_I: NDArray[np.int64]
+) -> tuple[list[int], tuple[str, ...]]:
+    """Numbers of the items that copy no earlier one of their subset, and notes of copies and contradictions."""
+    places = frame.select(name for name in ("subset", "section") if name in frame.columns).cast(pl.String).rows()
+    seen: dict[tuple, int] = {}
+    labels: dict[tuple, tuple[int, tuple]] = {}
+    kept, copies, against = [], [], []
+    for i, prompt in enumerate(prompts):
+        asked, right, wrong = json.dumps(prompt, sort_keys=True), *(tuple(sorted(side[i])) for side in sides)
+        first, told = labels.setdefault((asked, tuple(sorted(right + wrong))), (i, (right, wrong)))
+        if told != (right, wrong):
+            against.append((line_I[first], line_I[i]))
+        first = seen.setdefault((asked, right, wrong, places[i] if places else ()), i)
+        kept += [i] if first == i else []
+        copies += [] if first == i else [(line_I[first], line_I[i])]
+    found = [
+        (copies, "stood there before, with the same labels in the same subset, and count once"),
+        (against, "have the prompt and the candidates of others and other labels, and are kept; settle them"),
+    ]
+    return kept, tuple(
+        f"{counted(len(pairs), 'items')} {text} (first: lines {pairs[0][0]} and {pairs[0][1]})."
+        for pairs, text in found
+        if pairs
     )
 
 

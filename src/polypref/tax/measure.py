@@ -297,7 +297,7 @@ def _by_subset(board: Board) -> list[Row]:
 
 def _notes(suite: Suite, arms: Arms, board: Board) -> list[str]:
     """What is absent and why, what is the same as what, and whether the file is the benchmark."""
-    found = []
+    found = list(suite.notes)
     if other := other_counts(suite, board.scheme):
         found.append(
             f"{len(other)} subsets have not as many rows as RewardBench's filtered set ({other[0]}): these are no "
