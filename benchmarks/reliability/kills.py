@@ -34,7 +34,7 @@ from runs_to_kill import RUNS, Run
 
 HERE = Path(__file__).parent
 WHO = ("main", "self", "group")
-TIMES = re.compile(r"second|time|started|finished|duration|runtime|per_second")
+TIMES = re.compile(r"second|timing|time|cells_run|started|finished|duration|runtime|per_second")
 PATIENCE = 120.0  # seconds for one run
 
 

@@ -341,7 +341,7 @@ def load_bounds(path: Path | str, pinned: str | None = None) -> Calibrated:
     file = read_bounds(path)
     again = f"run: polypref bounds calibrate {path} --slates FILE"
     try:
-        content = parse(file.calibration.read_bytes(), str(file.calibration))
+        content = parse(content_of(file.calibration), str(file.calibration))
     except FileNotFoundError:
         raise ArtifactError(f"{path} has not been calibrated: there is no {file.calibration}; {again}.") from None
     except (OSError, ArtifactError) as error:
