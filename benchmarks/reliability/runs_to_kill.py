@@ -34,8 +34,7 @@ learning_rate = 1e-3
 @dataclass(frozen=True)
 class Run:
     """``words`` in a folder that ``prepare(world, folder)`` filled; results lie under ``out``, finished units match
-    ``units``. ``usable(folder)`` says what is wrong with the artifact that was there before, "" where nothing is.
-    ``allowed`` are patterns of files that may be left: locks, and stores that only an interrupted run makes."""
+    ``units``. ``usable(folder)`` says what is wrong with the artifact that was there before, "" where nothing is."""
 
     name: str
     words: tuple[str, ...]
@@ -44,7 +43,6 @@ class Run:
     units: str = ""
     out: str = "out"
     usable: Callable[[Path], str] | None = None
-    allowed: tuple[str, ...] = ()
 
 
 def _files(*names: str) -> Callable[[Path, Path], None]:
