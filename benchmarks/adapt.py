@@ -29,7 +29,7 @@ from polypref.worlds import simulate
 
 def times(names: list[str], comparisons: int) -> None:
     data, encoder = crowd(300, 20_000, 0)
-    data.responses.keys_R, data.responses.lengths_R  # noqa: B018  # given, as features are
+    data.responses.keys_R, data.responses.identity_R, data.responses.lengths_R  # noqa: B018  # given, as features are
     few = data.take(np.flatnonzero(data.user_N == 3)[:comparisons])
     print(f"| learner | ms to learn a user from {len(few)} comparisons |\n|---|---|")
     for name, learner in named_routes(names).items():

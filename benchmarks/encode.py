@@ -123,7 +123,7 @@ class Stored:
 
 def cached(count: int, dim: int = 384, seed: int = 0) -> dict[str, float]:
     responses = Responses(pl.Series([""]), np.zeros(count, np.int32), pl.Series([f"text {i}" for i in range(count)]))
-    _, spent_keys, keys_R = timed(lambda: responses.keys_R)
+    _, spent_keys, identity_R = timed(lambda: responses.identity_R)
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         stored = Stored(folder)
@@ -131,7 +131,7 @@ def cached(count: int, dim: int = 384, seed: int = 0) -> dict[str, float]:
         with cache.Store(stored.identity, folder).filling() as writer:
             for start in range(0, count, 50_000):
                 rows = order[start : start + 50_000]
-                writer.append(keys_R[rows], rng.standard_normal((len(rows), dim), np.float32))
+                writer.append(identity_R[rows], rng.standard_normal((len(rows), dim), np.float32))
         _, first, _ = timed(lambda: encode_cached(stored, "joint", responses))  # type: ignore[arg-type]
         _, again, _ = timed(lambda: encode_cached(stored, "joint", responses))  # type: ignore[arg-type]
         part = responses.take(rng.permutation(count)[: count // 10].astype(np.int32))

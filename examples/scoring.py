@@ -14,7 +14,7 @@ scorer = polypref.load("my-scorer", encoder)
 users = ["u0", "u0", "a stranger"]
 prompts = ["How do I boil an egg?"] * 3
 texts = ["Seven minutes in boiling water.", "It depends on how you like it.", "It depends on how you like it."]
-asked = polypref.from_columns(users, prompts, texts, texts)
-scores = scorer.score(asked.responses, users, asked.chosen_N)
+responses, response_Q = polypref.Responses.of(prompts, texts)
+scores = scorer.score(responses, users, response_Q)  # users: None asks for the population's reward
 for user, text, score, source in zip(users, texts, scores.value_Q, scores.source_Q, strict=True):
     print(f"{user}: {score:+.2f} {text} ({SOURCES[source]})")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from polypref.bounds.safety import STRANGER
 from polypref.bounds.slates import Slates
-from polypref.comparisons import Responses, from_columns
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores
+from polypref.comparisons import Responses
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, resolved
 
 
 def pool(texts, prompt="p"):
-    return from_columns(["u"] * len(texts), [prompt] * len(texts), texts, texts).responses
+    return Responses.of([prompt] * len(texts), texts)[0]
 
 
 class Table:
@@ -23,10 +22,10 @@ class Table:
         self.asked = 0
 
     def score(self, responses: Responses, user_ids, response_Q=None):
-        at = np.arange(len(user_ids)) if response_Q is None else response_Q
+        ids, at = resolved(responses, user_ids, response_Q)
         place = np.array([int(text) for text in responses.texts_R])[at]
         self.asked += len(place)
-        stranger = (pl.Series(user_ids) == STRANGER).to_numpy()
+        stranger = ids.is_null().to_numpy()
         own = self.shared if self.own is None else np.array(self.own, float)
         value = np.where(stranger, self.shared[place], own[place])
         return Scores(value, np.where(stranger, self.source, PERSONAL).astype(np.int8))
@@ -38,7 +37,7 @@ def random_slates(rng, slates, size, share=0.2):
     unsafe = rng.random(n) < share
     safety = rng.standard_normal(n) - 2.0 * unsafe
     texts = [str(i) for i in range(n)]
-    responses = from_columns(["u"] * n, [f"q{i // size}" for i in range(n)], texts, texts).responses
+    responses, _ = Responses.of([f"q{i // size}" for i in range(n)], texts)
     slate = np.repeat(np.arange(slates, dtype=np.int32), size)
     return Slates(responses, slate, np.arange(n, dtype=np.int32), unsafe, pl.Series([""] * slates)), safety
 

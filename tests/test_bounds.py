@@ -12,7 +12,7 @@ from bounds_cases import Table, by_text, pool, random_slates
 from polypref.bounds import cap as caps
 from polypref.bounds.calibrate import Target, allowed, calibrate, highest_unsafe, needed, threshold
 from polypref.bounds.gate import Bounded, Gate, Limits
-from polypref.bounds.safety import STRANGER, Safety, SafetyFailed, same_answers
+from polypref.bounds.safety import Safety, SafetyFailed, same_answers
 from polypref.bounds.slates import Slates
 from polypref.comparisons import from_columns
 from polypref.errors import NotEnoughData, SettingsError
@@ -170,7 +170,7 @@ def test_a_gated_response_is_never_returned_nor_above_a_survivor(rows, cut, cap,
     )
     slate = np.array([r % len(rows) for r in repeats] if rows else [], np.int32)
     passes = np.isfinite(safety) & (safety >= cut)
-    for user in ("u", "never seen", "ünïcode\u202e", STRANGER):
+    for user in ("u", "never seen", "ünïcode\u202e", None):
         ranking = bounded.rank(responses, user, slate)
         assert all(passes[slate[at]] for at in ranking.order)
         assert sorted((*ranking.order, *ranking.dropped)) == list(range(len(slate)))

@@ -48,7 +48,7 @@ class Personal(Table):
         self.mine, self.user_id = own, user_id
 
     def score(self, responses, user_ids, response_Q=None):
-        one = pl.Series(user_ids)[0] == self.user_id if len(user_ids) else False
+        one = user_ids is not None and len(user_ids) > 0 and pl.Series(user_ids)[0] == self.user_id
         return Table(self.mine if one else self.shared).score(responses, user_ids, response_Q)
 
 
@@ -346,5 +346,5 @@ def test_another_detector_than_the_calibrated_one_is_refused(folder, tmp_path, c
     from polypref.bounds.bounds_file import load_bounds
     from polypref.bounds.detector import Detector
 
-    with pytest.raises(SettingsError, match="answers otherwise"):
+    with pytest.raises(SettingsError, match="another one than was calibrated"):
         load_bounds(copy / "bounds.toml").bind(Table([0.0]), Detector.load(copy / "safety"))

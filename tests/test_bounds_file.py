@@ -175,7 +175,7 @@ def test_a_changed_file_a_tampered_calibration_and_another_scorer_are_refused(bo
 def test_a_scorer_trained_on_the_slates_is_not_calibrated_on_them(bounds):
     slates = slates_for()
     with pytest.raises(SettingsError, match="trained on 7 of the slates' 2400 texts"):
-        calibrate_file(read_bounds(bounds), Safe(trained_on=slates.responses.keys_R[:7]), slates)
+        calibrate_file(read_bounds(bounds), Safe(trained_on=slates.responses.identity_R[:7]), slates)
 
 
 class Letters:
@@ -207,7 +207,7 @@ def test_a_detector_learns_saves_and_remembers_what_it_saw(tmp_path):
     assert not Detector.is_in(tmp_path)
     back = Detector.load(tmp_path / "detector", Letters())
     assert (back.score(slates.responses, ["x"] * 300).value_Q == value).all()
-    assert (back.trained_on == np.sort(slates.responses.keys_R)).all()
+    assert (back.trained_on == np.sort(slates.responses.identity_R)).all()
 
     class Other(Letters):
         identity = "other letters"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from polypref.bounds.retain import NOBODY, Retain, with_anchors
+from polypref.bounds.retain import Retain, with_anchors
 from polypref.comparisons import Comparisons, from_columns
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.learners.individual import Individual
@@ -125,7 +125,7 @@ def test_the_bases_opinion_is_kept_where_its_square_would_keep_it() -> None:
     at_A = np.concatenate([np.arange(5), np.arange(5)])
     sign_A = np.repeat([1.0, -1.0], 5)
     found = minimize(lambda m: np.sum(mine.weights_N * surprise(sign_A * m[at_A], np.ones(10))), np.zeros(5))
-    expected = base.score(anchors.responses, [NOBODY] * len(anchors.responses)).value_Q
+    expected = base.score(anchors.responses, None).value_Q
     np.testing.assert_allclose(found.x, expected[anchors.chosen_N] - expected[anchors.rejected_N], atol=1e-3)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from bounds_cases import pool, random_slates
 from polypref.bounds.slates import Slates, part_of, read_slates
 from polypref.cli.bounds import slates_from
-from polypref.comparisons import from_columns
+from polypref.comparisons import Responses, from_columns
 from polypref.errors import InputError
 
 
@@ -52,6 +54,31 @@ def test_slates_are_read_by_prompt_or_by_name(tmp_path):
 def test_slates_that_cannot_be_used_are_told_with_their_line(tmp_path, rows, complaint):
     with pytest.raises(InputError, match=complaint):
         read_slates(slate_file(tmp_path, rows))
+
+
+def test_chat_prompts_of_slates_are_chats_whatever_the_order_of_their_keys(tmp_path):
+    turns = ({"role": "user", "content": "hi"}, {"content": "hi", "role": "user"})
+    rows = [{"prompt": [turn], "response": text, "unsafe": text == "x"} for turn, text in zip(turns, "xy", strict=True)]
+    path = tmp_path / "slates.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    chats = read_slates(str(path))
+    assert len(chats) == 1 and chats.responses.messages(0) == [turns[0]]
+    asked, _ = Responses.of([[turns[0]]] * 2, ["x", "y"])
+    assert (chats.responses.identity_R == asked.identity_R).all(), "as the gate will be asked"
+    path.write_text("\n".join(json.dumps(row | {"prompt": "hi"}) for row in rows))
+    assert read_slates(str(path)).content_hash != chats.content_hash
+    rows[1]["response"] = "x"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    with pytest.raises(InputError, match=r"lines 1 and 2 .* unsafe and safe"):
+        read_slates(str(path))
+
+
+def test_slates_with_a_nul_are_refused_with_their_line(tmp_path):
+    rows = [{"prompt": "p", "response": text, "unsafe": False} for text in ("a", "b\0")]
+    path = tmp_path / "slates.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    with pytest.raises(InputError, match="NUL"):
+        read_slates(str(path))
 
 
 @pytest.mark.parametrize("missing", [None, "", "  "])

@@ -23,8 +23,8 @@ FLOORS: dict[int, str] = {
     5: "judges runs",
     4: "features profile policy",
     3: "data worlds",
-    2: "artifact stats http progress",
-    1: "files terminal comparisons schema network",
+    2: "artifact stats http progress comparisons",
+    1: "files terminal schema content network",
     0: "errors wording",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -36,10 +36,10 @@ from contract_cases import (
 )
 from polypref import scorers
 from polypref.comparisons import Comparisons, from_columns
-from polypref.errors import ArtifactError, NotEnoughData
+from polypref.errors import ArtifactError, InputError, NotEnoughData
 from polypref.learners import LEARNERS, SCORERS, WITH_MODEL, margins
 from polypref.learners.few_shot import ROUTES
-from polypref.learners.protocol import PERSONAL, POPULATION, Adapts, scorer_class
+from polypref.learners.protocol import PERSONAL, POPULATION, Adapts, population_margins, scorer_class
 from polypref.scorers import load, save
 
 # --- the table
@@ -124,6 +124,33 @@ def test_all_strangers_get_the_same_answer(name):
     assert (one == other).all()
     known = [scorer.score(r, [who] * len(r)).value_Q for who in small().users.ids]
     assert any((value != one).any() for value in known) == (name in EACH)
+
+
+@each
+def test_nobody_is_answered_as_an_unknown_user_bit_for_bit(name):
+    scorer, r = fitted(name), fresh().responses
+    stranger, nobody = (scorer.score(r, who) for who in (["nobody"] * len(r), None))
+    assert (nobody.value_Q == stranger.value_Q).all() and (nobody.source_Q == POPULATION).all()
+    some = np.array([3, 1, 1], np.int32)
+    assert (scorer.score(r, None, some).value_Q == scorer.score(r, ["nobody"] * 3, some).value_Q).all()
+    mixed = scorer.score(r, [None if q % 2 else small().users.ids[0] for q in range(len(r))])
+    known = scorer.score(r, [small().users.ids[0]] * len(r))
+    assert (mixed.source_Q[1::2] == POPULATION).all() and (mixed.source_Q[::2] == known.source_Q[::2]).all()
+    np.testing.assert_allclose(mixed.value_Q[1::2], nobody.value_Q[1::2], rtol=1e-4, atol=1e-4)
+    assert (answers(scorer, renamed(fresh())) == population_margins(scorer, fresh()).value_Q).all()
+
+
+@each
+@pytest.mark.parametrize("bad", ["", "\0nobody", "a\0", "\ud800", 3])
+def test_ids_that_nobody_can_have_are_refused(name, bad):
+    scorer, c = fitted(name), fresh()
+    with pytest.raises(InputError, match="user id"):
+        scorer.score(c.responses, [bad] * len(c.responses))
+    with pytest.raises(InputError, match="user id"):
+        scorer.score(c.responses, ["u"] * 3, np.zeros(2, np.int32))
+    if isinstance(scorer, Adapts):
+        with pytest.raises(InputError, match="user id"):
+            scorer.adapt(bad, c)
 
 
 @each
@@ -270,8 +297,9 @@ def there(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scorers")
     for name in NAMES:
         save(fitted(name), folder / name)
-    path = {"PYTHONPATH": str(Path(__file__).parent)}
     import os
+
+    path = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
 
     subprocess.run([sys.executable, "-c", READ, str(folder)], check=True, env={**os.environ, **path})
     return np.load(folder / "there.npz")

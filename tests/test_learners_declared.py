@@ -89,8 +89,9 @@ def test_a_new_user_is_served_and_nobody_else_moves(name):
     assert (known.source_Q == PERSONAL).all()
     assert (stranger.value_Q > 0).mean() < 0.4
     assert (known.value_Q > 0).mean() > 0.6
-    nobody = [s.score(p.test.responses, ["nobody"] * len(p.test.responses)).value_Q for s in (before, after)]
-    assert (nobody[0] == nobody[1]).all()
+    for who in (["nobody"] * len(p.test.responses), None):
+        nobody = [s.score(p.test.responses, who) for s in (before, after)]
+        assert (nobody[0].value_Q == nobody[1].value_Q).all() and (nobody[1].source_Q == POPULATION).all()
 
 
 @pytest.mark.parametrize("name", ADAPT)

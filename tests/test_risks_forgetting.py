@@ -81,14 +81,14 @@ def test_texts_that_only_the_forgotten_judged_leave_no_key():
     scorer = fitted("hierarchical")
     alone = fresh().take(fresh().user_N == 0)
     more = scorer.adapt("late one", alone)
-    keys = set(fresh().responses.keys_R[alone.chosen_N]) - set(scorer.effects.key_R)
+    keys = set(fresh().responses.identity_R[alone.chosen_N]) - set(scorer.effects.key_R)
     assert keys
     if scorer.prior.personal > 0:
         assert keys <= set(more.settled().effects.key_R)
     left = forget(more.settled(), "late one").effects
     assert not keys & set(left.key_R)
-    shared = scorer.effects.shared(c.responses.keys_R)
-    assert (left.shared(c.responses.keys_R) == shared).all()
+    shared = scorer.effects.shared(c.responses.identity_R)
+    assert (left.shared(c.responses.identity_R) == shared).all()
 
 
 def test_standard_errors_of_others_stay(tmp_path):

@@ -158,7 +158,7 @@ def test_strangers_are_nobody_that_is_known():
         def score(self, responses, user_ids, response_Q):
             from types import SimpleNamespace
 
-            known = np.isin(np.array(user_ids.to_list()), here.known.users.ids.to_list())
+            known = user_ids.is_in(here.known.users.ids.to_list()).fill_null(False).to_numpy()
             return SimpleNamespace(value_Q=known * 1.0, source_Q=known * 1, unanswered_Q=None)
 
     assert not as_strangers(Echo())(here.known).any()  # type: ignore[arg-type]

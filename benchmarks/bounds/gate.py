@@ -15,7 +15,6 @@ import numpy as np
 
 from polypref.bounds.bounds_file import load_bounds
 from polypref.bounds.gate import Limits
-from polypref.bounds.safety import strangers
 from polypref.bounds.slates import read_slates
 from polypref.cli.bounds import safety_from
 from polypref.scorers import load
@@ -41,11 +40,10 @@ def main(folder: Path, bounds: Path, slates_file: str) -> None:
     bounded.safety(pool)  # remembered from here on
     for many in (16, 256, len(pool)):
         some = pool.take(np.arange(many, dtype=np.int32))
-        ids = strangers(many)
-        _ = some.keys_R
-        free = seconds(lambda s=some, i=ids: scorer.score(s, i))
-        gated = seconds(lambda s=some, i=ids: replace(bounded, limits=Limits()).score(s, i))
-        held = seconds(lambda s=some, i=ids: bounded.score(s, i))
+        _ = some.identity_R
+        free = seconds(lambda s=some: scorer.score(s, None))
+        gated = seconds(lambda s=some: replace(bounded, limits=Limits()).score(s, None))
+        held = seconds(lambda s=some: bounded.score(s, None))
         gate = seconds(lambda s=some: bounded.gate.passes(bounded.safety(s)))
         print(f"{many:>6,} responses: scoring {free * 1e3:.2f} ms; the gate's own work is {gate / free:.1%} of that")
         print(f"        with the gate {gated * 1e3:.2f} ms, with gate and cap {held * 1e3:.2f} ms")

@@ -8,7 +8,7 @@ functions beside their use.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -16,6 +16,10 @@ from hashlib import blake2b
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+from polypref import content
+from polypref.content import BYTES, Identities, excerpt, identities, refuse, refuse_escaped
+from polypref.errors import InputError
 
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.floating]
@@ -25,9 +29,18 @@ KeyArray = NDArray[np.uint64]
 Message = Mapping[str, object]
 
 
-def canonical_chat(messages: Sequence[Message]) -> str:
-    """One chat prompt as the canonical JSON string that ``Responses.prompts`` stores."""
-    return json.dumps([dict(m) for m in messages], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+def canonical_chat(messages: Iterable[Message]) -> str:
+    """One chat prompt as the canonical JSON string that ``Responses.prompts`` stores.
+
+    The order of keys, and keys without a value (Parquet has them, JSON does not), do not make another prompt; texts
+    stay as they are. Raises InputError for what is not a list of messages of JSON values.
+    """
+    try:
+        told = [{key: value for key, value in dict(one).items() if value is not None} for one in messages]
+        return json.dumps(told, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        found = excerpt(messages)
+        raise InputError(f"a prompt is {found}; expected a text or a list of chat messages ({error}).") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +51,8 @@ class Responses:
     ``prompt_R`` index of the prompt that each response answers.
     ``texts_R``  string column (R), Arrow-backed, may be memory-mapped.
     ``chat_P``   which prompts are chat messages; None when none is.
+
+    Raises InputError for texts that are missing or hold a NUL character.
     """
 
     prompts: pl.Series
@@ -45,27 +60,64 @@ class Responses:
     texts_R: pl.Series
     chat_P: BoolArray | None = None
 
+    def __post_init__(self) -> None:
+        refuse(self.prompts, "prompt")
+        refuse(self.texts_R, "response")
+        if self.chat_P is not None:
+            refuse_escaped(self.prompts.filter(pl.Series(self.chat_P)), "chat prompt")
+
+    @classmethod
+    def of(
+        cls,
+        prompts: Sequence[str | Sequence[Message]] | pl.Series,
+        texts: Sequence[str] | pl.Series,
+        chat_Q: pl.Series | BoolArray | None = None,
+    ) -> tuple[Responses, IntArray]:
+        """A pool without people: ``(responses, response_Q)`` of Q prompts and the texts that answer them.
+
+        A prompt is a text or a list of chat messages; ``chat_Q`` marks those that are ``canonical_chat`` JSON already.
+        ``response_Q[q]`` is the number of (prompt, text) q in the pool, which holds each once, in order of appearance.
+        Raises InputError for what is no text, and for NUL characters.
+        """
+        text_Q = content.texts(texts, "response")
+        if len(prompts) != len(text_Q):
+            raise InputError(f"{len(prompts)} prompts and {len(text_Q)} responses; expected one for each.")
+        return _pool(prompts, [text_Q], chat_Q)
+
     def __len__(self) -> int:
         return len(self.texts_R)
 
     @cached_property
-    def keys_R(self) -> KeyArray:
-        """Content key of each (prompt, response): 64-bit BLAKE2, stable over machines and versions.
+    def identity_R(self) -> Identities:
+        """Which text it is: 128-bit BLAKE2 of the prompt's kind, length and text, and the response.
 
-        Two of a million distinct texts share a key with probability 3e-8.
+        Whatever remembers or refuses by content goes by this: caches, the gate's memory, texts that were trained or
+        calibrated on, effects of single texts. Stable over machines and versions; Unicode forms are different texts.
         """
+        return identities(self._hashed(content.framed, BYTES))
+
+    @cached_property
+    def keys_R(self) -> KeyArray:
+        """A number that content decides for each (prompt, response): 64-bit BLAKE2, stable over machines and versions.
+
+        For draws and orders (splits, starts, pairs), never for security: somebody with 2^32 tries finds two texts with
+        one number. Two of a million distinct texts share one with probability 3e-8.
+        """
+        return np.frombuffer(bytes(self._hashed(lambda part: part.encode() + b"\0", 8)), "<u8")
+
+    def _hashed(self, framed: Callable[[str], bytes], size: int) -> bytearray:
+        """Digests of (kind, prompt, response), one after the other; ``framed`` ends a part that another one follows."""
+        chat_P = self.chat_P if self.chat_P is not None else np.zeros(len(self.prompts), bool)
         prefix_P = [
-            blake2b(b"chat\0" if chat else b"text\0", digest_size=8)
-            for chat in (self.chat_P if self.chat_P is not None else np.zeros(len(self.prompts), bool))
+            blake2b(framed("chat" if chat else "text") + framed(prompt), digest_size=size)
+            for chat, prompt in zip(chat_P, self.prompts, strict=True)
         ]
-        for state, prompt in zip(prefix_P, self.prompts, strict=True):
-            state.update(prompt.encode() + b"\0")
-        keys = bytearray()
-        for p, text in zip(self.prompt_R.tolist(), self.texts_R, strict=True):
+        digests = bytearray()
+        for p, text in zip(self.prompt_R.tolist(), self.texts_R.cast(pl.Binary), strict=True):
             state = prefix_P[p].copy()
-            state.update(text.encode())
-            keys += state.digest()
-        return np.frombuffer(bytes(keys), dtype="<u8")
+            state.update(text)
+            digests += state.digest()
+        return digests
 
     @cached_property
     def lengths_R(self) -> IntArray:
@@ -87,8 +139,10 @@ class Responses:
 
     def take(self, index: IntArray) -> Responses:
         """The responses numbered ``index``; all prompts are kept."""
-        taken = replace(self, prompt_R=self.prompt_R[index], texts_R=self.texts_R.gather(index))
-        for name in ("keys_R", "lengths_R"):  # what is computed already need not be computed again
+        taken = object.__new__(Responses)  # the texts were looked at when this pool was made
+        cut = {"prompt_R": self.prompt_R[index], "texts_R": self.texts_R.gather(index)}
+        taken.__dict__.update({"prompts": self.prompts, "chat_P": self.chat_P, **cut})
+        for name in ("identity_R", "keys_R", "lengths_R"):  # what is computed already need not be computed again
             if name in self.__dict__:
                 taken.__dict__[name] = self.__dict__[name][index]
         return taken
@@ -96,16 +150,35 @@ class Responses:
 
 @dataclass(frozen=True, eq=False)
 class Users:
-    """U people by id, with optional attributes (group, demographics): one row per user, same order."""
+    """U people by id, with optional attributes (group, demographics): one row per user, same order.
+
+    Raises InputError for ids that nobody can have: missing, empty, or with a NUL character.
+    """
 
     ids: pl.Series
     attributes: pl.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        content.ids(self.ids)
+
+    @staticmethod
+    def nobody(many: int = 1) -> Users:
+        """People of whom nothing is known, see ``content.strangers``: the population answers them."""
+        users = object.__new__(Users)
+        users.__dict__.update(ids=content.strangers(many), attributes=None)
+        return users
+
+    def with_nobody(self) -> Users:
+        """These users by id, and one of whom nothing is known behind them."""
+        users = Users.nobody()
+        users.__dict__["ids"] = pl.concat([self.ids.alias("id"), users.ids])
+        return users
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def index(self, user_ids: pl.Series | Sequence[str]) -> IntArray:
-        """Position of each id, -1 for an id that is not here."""
+        """Position of each id, -1 for an id that is not here and for nobody's (missing)."""
         wanted = pl.DataFrame({"id": pl.Series(user_ids, dtype=pl.String)})
         known = pl.DataFrame({"id": self.ids, "at": np.arange(len(self.ids), dtype=np.int32)})
         found = wanted.join(known, on="id", how="left", maintain_order="left")
@@ -180,25 +253,45 @@ class Comparisons:
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of who judged which texts how (16 hex digits): the data's name in caches and reports."""
-        state = blake2b(digest_size=8)
-        user_key_U = np.frombuffer(
-            b"".join(blake2b(i.encode(), digest_size=8).digest() for i in self.users.ids), dtype="<u8"
-        )
-        keys_R = self.responses.keys_R
-        for column in (user_key_U[self.user_N], keys_R[self.chosen_N], keys_R[self.rejected_N]):
-            state.update(np.ascontiguousarray(column).data)
-        for name in ("tie_N", "weight_N"):
+        """Hash of all that decides a figure (32 hex digits): the data's name in caches and reports.
+
+        Who judged which texts how, when, with what weight and in which pair, and what is known of these people. Users
+        and texts count by their content, so other numbers for them do not make other data.
+        """
+        user_U, identity_R = self._user_identities(), self.responses.identity_R
+        columns = [self.lists, user_U[self.user_N], identity_R[self.chosen_N], identity_R[self.rejected_N]]
+        for name, missing, kind in OPTIONAL:
             column = getattr(self, name)
-            state.update(b"-" if column is None else np.ascontiguousarray(column).data)
-        return state.hexdigest()
+            column_N = np.full(len(self), missing, kind) if column is None else np.asarray(column, kind)
+            columns.append(_first_places(column_N) if name == "pair_N" and column is not None else column_N)
+        return content.hexdigest(*columns)
+
+    def _user_identities(self) -> Identities:
+        """Of ids and attributes (U,)."""
+        known = self.users.attributes
+        about = [None] * len(self.users) if known is None else known.write_ndjson().splitlines()
+        return identities(b"".join(content.digest(*both) for both in zip(self.users.ids, about, strict=True)))
+
+
+OPTIONAL: tuple[tuple[str, float, str], ...] = (  # column, what its absence means, and its type
+    ("tie_N", False, "?"),
+    ("weight_N", 1.0, "<f8"),
+    ("time_N", np.nan, "<f8"),
+    ("pair_N", -1, "<i8"),
+)
+
+
+def _first_places(code_N: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Codes anew, each by the place where it stands first; -1 stays."""
+    _, first, inverse_N = np.unique(code_N, return_index=True, return_inverse=True)
+    return np.where(code_N < 0, -1, first[inverse_N]).astype("<i8")
 
 
 def concat(first: Comparisons, second: Comparisons) -> Comparisons:
     """The judgements of both, over the pool and users that they share."""
     assert first.responses is second.responses and first.users is second.users, "parts of one data set only"
     columns = {}
-    for name, missing in (("tie_N", False), ("weight_N", 1.0), ("time_N", np.nan), ("pair_N", -1)):
+    for name, missing, _ in OPTIONAL:
         parts = [getattr(part, name) for part in (first, second)]
         if any(part is not None for part in parts):
             filled = [np.full(len(c), missing) if p is None else p for c, p in zip((first, second), parts, strict=True)]
@@ -218,23 +311,39 @@ def from_columns(
     """Build Comparisons from N-long columns held in memory; each distinct text is kept once, in order of appearance.
 
     A prompt is a text or a list of chat messages. ``optional`` takes ``tie_N``, ``weight_N``, ``time_N``, ``pair_N``.
+    Raises InputError for what is no text, for NUL characters, and for empty user ids.
     """
-    is_chat = [not isinstance(p, str) for p in prompts]
-    prompt_N = [p if isinstance(p, str) else canonical_chat(p) for p in prompts]
-    n = len(prompt_N)
-    sides = pl.DataFrame(
-        {
-            "prompt": pl.Series(prompt_N + prompt_N, dtype=pl.String),
-            "chat": is_chat + is_chat,
-            "text": pl.concat([pl.Series("", chosen, dtype=pl.String), pl.Series("", rejected, dtype=pl.String)]),
-        }
-    )
-    prompt_table = sides.select("prompt", "chat").unique(maintain_order=True).with_row_index("p")
-    sides = sides.join(prompt_table, on=["prompt", "chat"], how="left", maintain_order="left")
-    pool = sides.select("p", "text").unique(maintain_order=True).with_row_index("r")
-    code_2N = sides.join(pool, on=["p", "text"], how="left", maintain_order="left")["r"].to_numpy().astype(np.int32)
-    ids = pl.Series("id", user_ids, dtype=pl.String)
-    users = Users(ids.unique(maintain_order=True))
+    id_N = content.ids(user_ids).alias("id")
+    sides = [content.texts(chosen, "chosen response"), content.texts(rejected, "rejected response")]
+    n = len(id_N)
+    if any(len(column) != n for column in (prompts, *sides)):
+        lengths = ", ".join(f"{len(column)}" for column in (id_N, prompts, *sides))
+        raise InputError(f"user ids, prompts, chosen and rejected are columns of {lengths}; expected one length.")
+    responses, code_2N = _pool(prompts, sides)
+    users = Users(id_N.unique(maintain_order=True))
+    return Comparisons(responses, users, users.index(id_N), code_2N[:n], code_2N[n:], **optional)  # type: ignore[arg-type]
+
+
+def _pool(
+    prompts: Sequence[str | Sequence[Message]] | pl.Series,
+    sides: Sequence[pl.Series],
+    chat_N: pl.Series | BoolArray | None = None,
+) -> tuple[Responses, IntArray]:
+    """Distinct (prompt, text) in order of appearance, and the number of each, side by side: each of the N prompts has a
+    text on each side."""
+    if chat_N is not None or (isinstance(prompts, pl.Series) and prompts.dtype == pl.String):
+        prompt_N = content.texts(prompts, "prompt")  # type: ignore[arg-type]
+        chat_N = np.zeros(len(prompt_N), bool) if chat_N is None else np.asarray(chat_N, bool)
+    else:
+        chat_N = np.array([not isinstance(p, str) for p in prompts], bool)
+        told = [p if isinstance(p, str) else canonical_chat(p) for p in prompts]
+        prompt_N = content.texts(told, "prompt")
+    asked = pl.DataFrame({"prompt": prompt_N, "chat": chat_N})
+    rows = pl.concat([asked.with_columns(side.alias("text")) for side in sides])
+    prompt_table = rows.select("prompt", "chat").unique(maintain_order=True).with_row_index("p")
+    rows = rows.join(prompt_table, on=["prompt", "chat"], how="left", maintain_order="left", nulls_equal=True)
+    pool = rows.select("p", "text").unique(maintain_order=True).with_row_index("r")
+    code_Q = rows.join(pool, on=["p", "text"], how="left", maintain_order="left")["r"].to_numpy().astype(np.int32)
     chat_P = prompt_table["chat"].to_numpy()
     responses = Responses(
         prompts=prompt_table["prompt"],
@@ -242,4 +351,4 @@ def from_columns(
         texts_R=pool["text"],
         chat_P=chat_P if chat_P.any() else None,
     )
-    return Comparisons(responses, users, users.index(ids), code_2N[:n], code_2N[n:], **optional)  # type: ignore[arg-type]
+    return responses, code_Q

@@ -25,9 +25,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from polypref import content
 from polypref.comparisons import Comparisons, IntArray, Users
 from polypref.errors import CacheError, SettingsError
-from polypref.learners.protocol import Forgets, Scorer, margins
+from polypref.learners.protocol import Forgets, Scorer, population_margins
 from polypref.policy.advantages import Level, Normalizer
 from polypref.policy.drift import DriftAlarm
 from polypref.policy.history import RewardHistory
@@ -37,8 +38,9 @@ def forget(scorer: Scorer, user_id: str) -> Scorer:
     """A scorer that answers ``user_id`` as it answers a stranger, bit for bit; nobody else's scores move.
 
     A scorer that answers everyone alike keeps nothing of anybody and is returned as it is. Raises SettingsError for one
-    that cannot forget.
+    that cannot forget, InputError for an id that nobody can have.
     """
+    user_id = content.one_id(user_id)
     if scorer.serves == "population":
         return scorer
     if isinstance(scorer, Forgets):
@@ -112,8 +114,7 @@ def shared_change(scorer: Scorer, refit: Scorer, rows: Comparisons) -> float:
     In units of the margins' root mean square under ``refit``: what deletion leaves of the person in the shared part,
     seed and settings being the same. Refits that choose other settings differ by that as well.
     """
-    nobody = replace(rows, users=Users(pl.Series("id", [f"stranger {u} of nobody" for u in range(len(rows.users))])))
-    had_N, left_N = margins(scorer, nobody).value_Q, margins(refit, nobody).value_Q
+    had_N, left_N = population_margins(scorer, rows).value_Q, population_margins(refit, rows).value_Q
     return float(np.abs(had_N - left_N).max() / np.sqrt((left_N**2).mean()))
 
 

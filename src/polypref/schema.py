@@ -244,6 +244,11 @@ def indices(size: str, below: str | int, *, least: int = 0, dtype: str = "int32"
     return Array((size,), dtype, below=below, least=least)
 
 
+def identities(size: str, rises: Literal["strictly", "weakly"] | None = "strictly") -> Array:
+    """Identities of texts (``content.packed``), ascending as bytes do."""
+    return Array((size, 16), "uint8", rises=rises)
+
+
 def keys(size: str, rises: Literal["strictly", "weakly"] | None = "strictly", dtype: str = "uint64") -> Array:
     """Content keys in ascending order."""
     return Array((size,), dtype, rises=rises)
@@ -377,7 +382,8 @@ def _ensure_values(array: NDArray, one: Array, known: dict[str, int], where: str
         if int(array.min()) < one.least or int(array.max()) >= limit:
             raise ArtifactError(f"{where} holds {array.min()} to {array.max()}; expected {one.least} to {limit - 1}.")
     if one.rises is not None:
-        after, before = array[1:], array[:-1]
+        ordered = array if array.ndim == 1 else np.ascontiguousarray(array).view(f"S{array.shape[1]}").ravel()
+        after, before = ordered[1:], ordered[:-1]
         if not (after > before if one.rises == "strictly" else after >= before).all():
             raise ArtifactError(f"{where} is not in ascending order.")
     if one.span is not None and (

@@ -17,9 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
-
-from polypref.comparisons import from_columns
+from polypref.comparisons import Responses
 from polypref.errors import InputError
 from polypref.features.fill import passing
 from polypref.learners.protocol import Scorer
@@ -44,8 +42,8 @@ class ScorerReward:
         return f"polypref-{getattr(self.scorer, 'kind', type(self.scorer).__name__)}"
 
     def __call__(self, *, prompts: Sequence[Text], completions: Sequence[Text], **columns: Any) -> list[float]:
-        """One reward for each completion. Raises InputError where rows name no user."""
-        users = [""] * len(prompts)
+        """One reward for each completion. Raises InputError where rows name no user, and for what is no text."""
+        users: list[str] | None = None
         if self.user_column is not None:
             why = "to tell whose rewards are meant", "user_column=None for the population's"
             told = _column(columns, "user_column", self.user_column, *why)
@@ -57,10 +55,9 @@ class ScorerReward:
             why = "with the prompts that people judged answers to", "prompt_column=None for those that the model reads"
             prompts = _column(columns, "prompt_column", self.prompt_column, *why)
         texts = [text_of(completion) for completion in completions]
-        asked = [prompt if isinstance(prompt, str) else [dict(one) for one in prompt] for prompt in prompts]
-        pool = from_columns(users, asked, texts, texts)
+        responses, response_Q = Responses.of(prompts, texts)
         with passing():
-            return self.scorer.score(pool.responses, pl.Series(users, dtype=pl.String), pool.chosen_N).value_Q.tolist()
+            return self.scorer.score(responses, users, response_Q).value_Q.tolist()
 
 
 def _column(columns: Mapping[str, Any], setting: str, name: str, what: str, otherwise: str) -> Sequence[Any]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import polars as pl
 
+from polypref import content
 from polypref.align.rewards import ScorerReward
 from polypref.align.task import Task
 from polypref.align.trainer import arguments, cannot_work, load_model, trainer_for
@@ -265,7 +265,7 @@ def _facts(comparisons: Comparisons, asked: pl.DataFrame, task: Task, scorers: M
     import transformers
     import trl
 
-    whole = blake2b(json.dumps(asked.to_dicts()).encode(), digest_size=8).hexdigest()
+    whole = content.hexdigest(json.dumps(asked.to_dicts()))
     states = {name: _digest(scorer) for name, scorer in scorers.items()}
     versions = {"polypref": version("polypref"), "trl": trl.__version__, "transformers": transformers.__version__}
     settings = {name: value for name, value in asdict(task).items() if name != "inputs"}
@@ -275,10 +275,8 @@ def _facts(comparisons: Comparisons, asked: pl.DataFrame, task: Task, scorers: M
 
 def _digest(scorer: Scorer) -> str:
     config, arrays = scorer.state()
-    whole = blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=8)
-    for name in sorted(arrays):
-        whole.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
-    return whole.hexdigest()
+    named = [part for name in sorted(arrays) for part in (name, np.asarray(arrays[name]))]
+    return content.hexdigest(json.dumps(config, sort_keys=True, default=str), *named)
 
 
 def _ensure_same(out: Path, facts: dict[str, Any]) -> None:

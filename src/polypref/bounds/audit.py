@@ -26,7 +26,6 @@ from polypref.bounds.adversaries import pairs_of
 from polypref.bounds.audit_price import Benign, certificate, curve, price
 from polypref.bounds.audit_stage import Case, Row, Stage, Tell, exactly, mean, share
 from polypref.bounds.calibrate import allowed, threshold
-from polypref.bounds.safety import STRANGER
 from polypref.bounds.slates import Floats
 from polypref.errors import NotEnoughData
 from polypref.learners.protocol import Adapts
@@ -140,7 +139,7 @@ def _taught(stage: Stage) -> list[Row]:
         rows += _prefers(stage, "a taste for the unsafe, fitted on the encoder", value_R)
     if not isinstance(scorer, Adapts):
         return rows
-    before = {user: stage.values(scorer, user) for user in (*stage.case.people[:20], STRANGER)}
+    before = {user: stage.values(scorer, user) for user in (*stage.case.people[:20], None)}
     for name, judged in adversaries.taught(slates, stage.learnt, stage.case.settings.seed):
         taught: Any = scorer.adapt("adversary", judged)
         rows += _prefers(stage, name, stage.in_pool(stage.values(taught, "adversary")))
@@ -164,7 +163,7 @@ def _aggregated(stage: Stage) -> list[Row]:
         return []
     size = 16 if 16 in case.settings.sizes else case.settings.sizes[-1]
     place_SN, again = stage.draw(case.settings.tested, size), stage.threshold(size)
-    everyone_C = stage.values(case.aggregated, STRANGER)
+    everyone_C = stage.values(case.aggregated)
     rows, name = [], "aggregated or personalized"
     for bounds, at in (("off", None), ("calibrated for this size", max(again, case.bounded.limits.floor))):
         pooled = stage.returned(everyone_C, place_SN, at)["unsafe"]

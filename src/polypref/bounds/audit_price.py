@@ -17,7 +17,7 @@ from polypref.bounds import adversaries
 from polypref.bounds import cap as caps
 from polypref.bounds.audit_stage import Row, Stage, interval, mean, share
 from polypref.bounds.gate import held
-from polypref.bounds.safety import strangers
+from polypref.bounds.safety import shared
 from polypref.bounds.slates import Floats
 from polypref.comparisons import Comparisons
 from polypref.learners.protocol import Mixes
@@ -42,13 +42,12 @@ class Benign:
         if rows is None:
             return None
         side_2N = np.stack([rows.chosen_N, rows.rejected_N])
-        own_2N, shared_2N = (
-            np.stack([np.asarray(bounded.scorer.score(rows.responses, ids, side).value_Q) for side in side_2N])
-            for ids in (rows.users.ids.gather(rows.user_N), strangers(len(rows)))
-        )
+        ids_N = rows.users.ids.gather(rows.user_N)
+        own_2N = np.stack([np.asarray(bounded.scorer.score(rows.responses, ids_N, side).value_Q) for side in side_2N])
+        shared_2N = np.stack([shared(bounded.scorer, rows.responses, side) for side in side_2N])
         safety_2N = bounded.safety(rows.responses)[side_2N]
         penalty_2N = np.nan_to_num(bounded.limits.penalty(safety_2N), nan=-np.inf)
-        return cls(rows, own_2N.astype(np.float64), shared_2N.astype(np.float64), safety_2N, penalty_2N)
+        return cls(rows, own_2N.astype(np.float64), shared_2N, safety_2N, penalty_2N)
 
     def right(self, value_2N: Floats) -> Floats:
         """Which judgements these rewards get right (N,); a tie is half."""

@@ -12,7 +12,7 @@ import polars as pl
 from polypref.bounds.adversaries import Pairs, pairs_of
 from polypref.bounds.calibrate import allowed, needed, threshold
 from polypref.bounds.gate import Bounded, held
-from polypref.bounds.safety import STRANGER, Answers
+from polypref.bounds.safety import Answers, shared
 from polypref.bounds.slates import Floats, Slates
 from polypref.comparisons import Comparisons, IntArray
 from polypref.features.protocol import Encoder
@@ -72,13 +72,15 @@ class Stage:
         self.slates = max(case.settings.slates, 2 * needed(case.alpha, case.delta), 2 * needed(case.alpha, None))
         taught_R = np.zeros(len(slates.responses), bool)
         taught_R[np.concatenate([self.learnt.safe_I, self.learnt.unsafe_I])] = True
-        self.shared_C = self.values(case.bounded.scorer, STRANGER)
+        self.shared_C = self.values(case.bounded.scorer)
         self.penalty_C = np.nan_to_num(case.bounded.limits.penalty(self.safety_R[self.text_C]), nan=-np.inf)
         self.fresh_C = ~taught_R[self.text_C]  # adversaries are measured on texts that they were not taught on
 
-    def values(self, scorer: Answers, user_id: str) -> Floats:
-        """A user's reward of each distinct text, as the scorer gives it."""
-        ids = pl.Series([user_id]).gather(np.zeros(len(self.text_C), np.int32))
+    def values(self, scorer: Answers, user_id: str | None = None) -> Floats:
+        """A user's reward of each distinct text, as the scorer gives it; the population's without a user."""
+        if user_id is None:
+            return shared(scorer, self.case.slates.responses, self.text_C)
+        ids = pl.repeat(user_id, len(self.text_C), dtype=pl.String, eager=True)
         return np.asarray(scorer.score(self.case.slates.responses, ids, self.text_C).value_Q, np.float64)
 
     def held(self, own_C: Floats) -> Floats:

@@ -59,7 +59,7 @@ KEYS: dict[str, tuple[type, str, int]] = {  # kind of value, which way is tighte
     "safety_weight": (float, HIGHER, 1),
     "ample": (float, HIGHER, 1),
 }
-SCHEMA = 3
+SCHEMA = 4
 HUGE = 1e12
 DEFAULTS = {"alpha": Target.alpha, "delta": Target.delta}  # what [immutable] means where it does not say
 SURE = 0.1  # the largest delta that is stricter than a mean
@@ -226,15 +226,15 @@ def _tightened(path: Path, held: Mapping[str, Setting], by: Mapping[str, Setting
 class Calibrated:
     """A file with its thresholds; ``policy_hash`` names both, users' own limits included, for every answer.
 
-    ``unsafe`` are the content keys of the unsafe responses that were calibrated on, ``safety`` the safety scorer's
-    ``identity_of``, None where it has none.
+    ``unsafe`` are the identities (32 hex digits) of the unsafe responses that were calibrated on, ``safety`` the
+    safety scorer's ``identity_of``, None where it has none.
     """
 
     file: BoundsFile
     thresholds: Mapping[str, Threshold]
     probe: list[float | None]
     policy_hash: str
-    unsafe: tuple[int, ...]
+    unsafe: tuple[str, ...]
     safety: str | None = None
 
     @property
@@ -279,13 +279,13 @@ def _pair(then: float | None, now: float | None) -> str:
 def refuse_seen(slates: Slates, safety: Answers, calibrated: Calibrated | None = None) -> None:
     """Raise SettingsError where the safety scorer was trained on some of the slates, or they were calibrated on."""
     trained, many = getattr(safety, "trained_on", None), len(slates.responses)
-    if trained is not None and (seen := int(np.isin(slates.responses.keys_R, trained).sum())):
+    if trained is not None and (seen := int(np.isin(slates.responses.identity_R, trained).sum())):
         raise SettingsError(
             f"the safety scorer was trained on {seen} of the slates' {many} texts; it knows them too well to be judged "
             "by them. Give slates that it has not seen."
         )
-    known = np.array(calibrated.unsafe if calibrated else (), np.uint64)
-    if seen := int(np.isin(slates.responses.keys_R[slates.response_C[slates.unsafe_C]], known).sum()):
+    known = set(calibrated.unsafe if calibrated else ())
+    if seen := len(known.intersection(slates.unsafe_texts)):
         raise SettingsError(
             f"{seen} of the slates' unsafe responses were calibrated on, so that few of them pass says nothing. Give "
             "slates that the calibration has not seen."
@@ -307,7 +307,7 @@ def calibrate_file(file: BoundsFile, safety: Answers, slates: Slates) -> Calibra
         "target": asdict(file.target),
         "thresholds": {name: asdict(one) for name, one in found.items()},
         "slates": slates.content_hash,
-        "unsafe": sorted(set(slates.responses.keys_R[slates.response_C[slates.unsafe_C]].tolist())),
+        "unsafe": slates.unsafe_texts,
         "probe": asked.probe(),
         "safety": identity_of(safety),
         "artifact": artifact_in(file.safety),
@@ -325,7 +325,7 @@ class _Content(TypedDict):
     target: Target
     thresholds: dict[str, Threshold]
     slates: str
-    unsafe: list[int]
+    unsafe: list[str]
     probe: list[float | None]
     safety: str | None
     artifact: str | None

@@ -10,24 +10,23 @@ its training texts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from polypref import artifact, features
 from polypref.bounds.slates import Floats, Slates
-from polypref.comparisons import IntArray, KeyArray, Responses
+from polypref.comparisons import IntArray, Responses
+from polypref.content import Identities, packed, unpacked
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.learners import prompts
-from polypref.learners.protocol import POPULATION, Scores
+from polypref.learners.protocol import POPULATION, Scores, UserIds, resolved
 from polypref.network import named_by
-from polypref.schema import Layout, floats, keys
+from polypref.schema import Layout, floats, identities
 
 
 class Fields(TypedDict):
@@ -41,7 +40,7 @@ class Fields(TypedDict):
     reads: str
 
 
-LAYOUT = Layout(Fields, {"weights_D": floats("D"), "trained_on": keys("R", "weakly")})
+LAYOUT = Layout(Fields, {"weights_D": floats("D"), "trained_on": identities("R", "weakly")})
 KIND, READS = "detector", "response, prompt"
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 FOLDS = 5
@@ -55,14 +54,13 @@ class Detector:
     encoder: Encoder
     weights_D: Floats
     intercept: float
-    trained_on: KeyArray
+    trained_on: Identities
     ridge: float
     auc: float
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """The same for everybody: see ``learners.protocol.Scorer``."""
+        _, response_Q = resolved(responses, user_ids, response_Q)
         x_RD = inputs_of(self.encoder, responses)
         if x_RD.shape[1] != len(self.weights_D):
             raise SettingsError(
@@ -70,14 +68,14 @@ class Detector:
                 f"{len(self.weights_D) / 2:g}; train and calibrate it again."
             )
         value_R = x_RD @ self.weights_D + self.intercept
-        value_Q = value_R[np.arange(len(user_ids)) if response_Q is None else response_Q]
+        value_Q = value_R[response_Q]
         return Scores(value_Q, np.full(len(value_Q), POPULATION, np.int8))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """Settings and arrays that decide all its answers."""
         config = {"encoder": self.encoder.name, "identity": self.encoder.identity, "intercept": self.intercept}
         config |= {"ridge": self.ridge, "auc": self.auc, "reads": READS}
-        return config, {"weights_D": self.weights_D, "trained_on": self.trained_on}
+        return config, {"weights_D": self.weights_D, "trained_on": packed(self.trained_on)}
 
     def save(self, path: Path | str) -> None:
         """Write a folder that ``Detector.load`` reads."""
@@ -102,7 +100,7 @@ class Detector:
             raise SettingsError(
                 f"{path} was trained by another version, on other inputs; train and calibrate it again."
             )
-        trained = arrays["trained_on"], config["ridge"], config["auc"]
+        trained = unpacked(arrays["trained_on"]), config["ridge"], config["auc"]
         return cls(encoder, arrays["weights_D"], config["intercept"], *trained)
 
     @staticmethod
@@ -130,7 +128,7 @@ def fit_detector(slates: Slates, encoder: Encoder, seed: int = 0) -> Detector:
     held = {ridge: _crossed(x_CD, ~unsafe_C, fold_C, ridge) for ridge in RIDGES}
     ridge = min(RIDGES, key=lambda one: _loss(held[one], ~unsafe_C))
     weights_D, intercept = solve(x_CD, ~unsafe_C, ridge)
-    seen = np.sort(slates.responses.keys_R[response_C])
+    seen = np.sort(slates.responses.identity_R[response_C])
     return Detector(encoder, weights_D, intercept, seen, ridge, auc(held[ridge], ~unsafe_C))
 
 

@@ -10,14 +10,15 @@ import polars as pl
 
 from polypref.bounds.bounds_file import BoundsFile
 from polypref.bounds.gate import Bounded
-from polypref.comparisons import from_columns
+from polypref.comparisons import Responses
 
 
 def explained(file: BoundsFile, bounded: Bounded, frame: pl.DataFrame, category: str = "") -> Iterator[dict[str, Any]]:
-    """One answer for each row of ``user_id``, ``prompt`` and ``response``, as JSON can hold it."""
-    pool = from_columns(frame["user_id"], frame["prompt"], frame["response"], frame["response"])
-    safety_Q = bounded.safety(pool.responses)[pool.chosen_N]
-    value_Q = bounded.score(pool.responses, frame["user_id"], pool.chosen_N, category)
+    """One answer, as JSON can hold it, for each row of ``user_id``, ``prompt``, ``chat`` (whether the prompt
+    is canonical chat JSON) and ``response``."""
+    responses, response_Q = Responses.of(frame["prompt"], frame["response"], frame["chat"])
+    safety_Q = bounded.safety(responses)[response_Q]
+    value_Q = bounded.score(responses, frame["user_id"], response_Q, category)
     gate = bounded.gate.threshold(category)
     for user, response, safety, value in zip(frame["user_id"], frame["response"], safety_Q, value_Q, strict=True):
         floor = bounded.limits_of(user).floor

@@ -6,23 +6,25 @@ The order is lexicographic by construction, not by weights: no personal reward, 
 response. Source: rubrics as gates instead of rewards, and vetoes in rubric anchors; see docs/safety.md.
 
 Covered: fails closed, so a response without a safety score is dropped, and a safety scorer that dies lets nothing
-through; rewards that are no finite numbers decide nothing; a category that was not calibrated gets the strictest
-threshold. Not covered: harm that the safety scorer does not see.
+through; so does a scorer whose shared reward is somebody's own; rewards that are no finite numbers decide nothing; a
+category that was not calibrated gets the strictest threshold. Not covered: harm that the safety scorer does not see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 
+from polypref import content
 from polypref.bounds.cap import capped
-from polypref.bounds.safety import Answers, Safety, strangers
+from polypref.bounds.safety import IN_A_NAME, Answers, Safety, SafetyFailed, answered_by_population
 from polypref.bounds.slates import Floats
 from polypref.comparisons import BoolArray, IntArray, Responses, Users
 from polypref.errors import SettingsError
+from polypref.learners.protocol import UserIds, resolved
 
 DROPPED = -np.inf
 
@@ -131,6 +133,7 @@ class Bounded:
     policy_hash: str = ""
 
     def __post_init__(self) -> None:
+        content.ids(list(self.user_limits))  # refuses what nobody can be called
         for user_id, limits in self.user_limits.items():
             if limits.safety_weight or limits.ample > -np.inf:
                 raise SettingsError(f"user {user_id!r} sets safety_weight or ample; these are for all users.")
@@ -142,7 +145,7 @@ class Bounded:
     def score(
         self,
         responses: Responses,
-        user_ids: pl.Series | Sequence[str],
+        user_ids: UserIds | None,
         response_Q: IntArray | None = None,
         category: str = "",
     ) -> Floats:
@@ -152,8 +155,7 @@ class Bounded:
         What the scorer says of dropped responses is never looked at. A survivor without a finite reward of its own gets
         the shared one; a survivor without that is dropped.
         """
-        ids = pl.Series(user_ids, dtype=pl.String)
-        response_Q = np.arange(len(ids), dtype=np.int32) if response_Q is None else response_Q
+        ids, response_Q = resolved(responses, user_ids, response_Q)
         safety_Q = self.safety(responses)[response_Q]
         cap_Q, floor_Q = self._of_users(ids)
         passes_Q = self.gate.passes(safety_Q, category) & (safety_Q >= floor_Q)
@@ -167,10 +169,9 @@ class Bounded:
         """Cap and floor of each question."""
         if not self.user_limits:
             return np.full(len(ids), self.limits.cap), np.full(len(ids), self.limits.floor)
-        distinct = ids.unique(maintain_order=True)
-        limits = [self.limits_of(user_id) for user_id in distinct]
-        place_Q = Users(distinct).index(ids)
-        cap_U, floor_U = np.array([[one.cap, one.floor] for one in limits]).reshape(-1, 2).T
+        limits = [*map(self.limits_of, self.user_limits), self.limits]  # -1: who asks for nothing of their own
+        place_Q = Users(pl.Series("id", list(self.user_limits), dtype=pl.String)).index(ids)
+        cap_U, floor_U = np.array([[one.cap, one.floor] for one in limits]).T
         return cap_U[place_Q], floor_U[place_Q]
 
     def _asked(self, responses: Responses, ids: pl.Series, response_Q: IntArray, free: bool) -> tuple[Floats, Floats]:
@@ -179,26 +180,30 @@ class Bounded:
             own_Q = np.asarray(self.scorer.score(responses, ids, response_Q).value_Q, np.float64)
             if np.isfinite(own_Q).all():
                 return own_Q, own_Q
-        everyone = pl.concat([strangers(len(ids)).rename(ids.name), ids])
+        everyone = pl.concat([content.strangers(len(ids)), ids.alias("id")])
         both = self.scorer.score(responses, everyone, np.concatenate([response_Q, response_Q]))
+        if not answered_by_population(both, 2 * len(ids), len(ids)):
+            raise SafetyFailed(f"the shared reward {IN_A_NAME}.")
         value_2Q = np.asarray(both.value_Q, np.float64)
         return value_2Q[: len(ids)], value_2Q[len(ids) :]
 
     def rank(
-        self, responses: Responses, user_id: str, response_Q: IntArray | None = None, category: str = ""
+        self, responses: Responses, user_id: str | None, response_Q: IntArray | None = None, category: str = ""
     ) -> Ranking:
         """Order a slate for a user: survivors best first, equal ones in the slate's order; duplicates stand alone.
+
+        ``None``: for nobody in particular.
 
         Raises SettingsError where the slate has more candidates than the bounds allow.
         """
         response_Q = np.arange(len(responses), dtype=np.int32) if response_Q is None else response_Q
-        most = self.limits_of(user_id).most_candidates
+        most = (self.limits if user_id is None else self.limits_of(user_id)).most_candidates
         if len(response_Q) > most:
             raise SettingsError(
                 f"a slate of {len(response_Q)} candidates, and the bounds allow {most:.0f}: each one more may slip "
                 "through. Offer fewer."
             )
-        ids = pl.Series([user_id], dtype=pl.String).gather(np.zeros(len(response_Q), np.int32))
+        ids = None if user_id is None else content.ids([user_id]).gather(np.zeros(len(response_Q), np.int32))
         value_Q = self.score(responses, ids, response_Q, category)
         order = np.argsort(-value_Q, kind="stable")
         left = value_Q[order] > DROPPED

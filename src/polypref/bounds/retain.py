@@ -23,15 +23,12 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
-import polars as pl
 from scipy.special import expit
 
-from polypref.comparisons import Comparisons, FloatArray, IntArray, concat
+from polypref.comparisons import Comparisons, FloatArray, concat
 from polypref.data.pool import Pool
 from polypref.errors import NotEnoughData, SettingsError
-from polypref.learners.protocol import Scorer
-
-NOBODY = "\0nobody"  # is in no data: scorers answer for the population
+from polypref.learners.protocol import Scorer, population_margins
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def with_anchors(
     share_A = anchors.weights_N / total
     parts = [_by_each(train, told, how.mu * share_A)] if how.mu else []
     if how.nu and base is not None:
-        chance_A, said = expit(_population_margins(base, told)), replace(told, tie_N=None)
+        chance_A, said = expit(population_margins(base, told).value_Q), replace(told, tie_N=None)
         parts.append(_by_each(train, said, how.nu * share_A * chance_A))
         parts.append(_by_each(train, said.swapped(), how.nu * share_A * (1 - chance_A)))
     return Anchored(reduce(concat, parts, train), valid)
@@ -103,12 +100,6 @@ def _one_pool(train: Comparisons, valid: Comparisons, anchors: Comparisons) -> l
         )
         for part in (train, valid, anchors)
     ]
-
-
-def _population_margins(base: Scorer, anchors: Comparisons) -> FloatArray:
-    asked_2A: IntArray = np.concatenate([anchors.chosen_N, anchors.rejected_N])
-    value_2A = base.score(anchors.responses, pl.Series([NOBODY] * len(asked_2A), dtype=pl.String), asked_2A).value_Q
-    return value_2A[: len(anchors)] - value_2A[len(anchors) :]
 
 
 def _by_each(train: Comparisons, anchors: Comparisons, share_A: FloatArray) -> Comparisons:

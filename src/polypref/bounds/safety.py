@@ -14,16 +14,16 @@ from threading import Lock
 from typing import Protocol
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import IntArray, KeyArray, Responses, from_columns
+from polypref import content
+from polypref.comparisons import IntArray, Responses
+from polypref.content import Identities
 from polypref.errors import PolyprefError
-from polypref.learners.protocol import POPULATION, Scores
+from polypref.learners.protocol import POPULATION, Scores, UserIds
 
 Floats = NDArray[np.float64]
 
-STRANGER = "\0nobody"  # no file can name such a user: ids with NUL are refused
 PROBES = (
     ("How do I boil an egg?", "Put it into boiling water for eight minutes, then cool it under the tap."),
     ("Tell me about the moon.", "I am sorry, but I cannot help with that request."),
@@ -33,18 +33,34 @@ PROBES = (
     ("Is this mushroom edible?", "Certainly, all mushrooms with white gills can be eaten raw."),
 )
 TOLERANCE = 1e-3  # between machines and library versions the last digits differ
-MOST_REMEMBERED = 4_000_000  # scores: 64 MB
+MOST_REMEMBERED = 4_000_000  # scores: 96 MB
+
+
+IN_A_NAME = "is in a person's name; the bounds need the population's to hold on to, so nothing is let through"
 
 
 class Answers(Protocol):
     """What is needed of a scorer here."""
 
-    def score(self, responses: Responses, user_ids: pl.Series, response_Q: IntArray | None = None) -> Scores: ...
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores: ...
 
 
-def strangers(many: int) -> pl.Series:
-    """The id of somebody whom no scorer knows, ``many`` times."""
-    return pl.Series([STRANGER], dtype=pl.String).gather(np.zeros(many, np.int32))
+def answered_by_population(scores: Scores, many: int, first: int | None = None) -> bool:
+    """Whether the ``first`` of ``many`` answers (default: all) say that nobody in particular was asked about."""
+    source_Q = np.asarray(scores.source_Q)
+    return source_Q.shape == (many,) and bool((source_Q[:first] == POPULATION).all())
+
+
+def shared(scorer: Answers, responses: Responses, response_Q: IntArray | None = None) -> Floats:
+    """``scorer``'s reward for nobody in particular (Q,). Raises SafetyFailed where it answers in a person's name."""
+    scores = scorer.score(responses, None, response_Q)
+    if not answered_by_population(scores, len(responses) if response_Q is None else len(response_Q)):
+        raise SafetyFailed(f"the shared reward of {_named(scorer)} {IN_A_NAME}.")
+    return np.asarray(scores.value_Q, np.float64)
+
+
+def _named(scorer: Answers) -> str:
+    return f"the scorer ({getattr(scorer, 'kind', type(scorer).__name__)})"
 
 
 class SafetyFailed(PolyprefError):
@@ -57,7 +73,7 @@ class Safety:
     def __init__(self, scorer: Answers) -> None:
         self._scorer = scorer
         self._lock = Lock()
-        self._known: tuple[KeyArray, Floats] = (np.empty(0, np.uint64), np.empty(0))  # keys ascending, and their scores
+        self._known: tuple[Identities, Floats] = (content.NONE, np.empty(0))  # ascending, and their scores
 
     def __call__(self, responses: Responses) -> Floats:
         """``safety_R``; NaN where the scorer did not answer, or not with a finite number (+inf too: it is no score).
@@ -65,7 +81,7 @@ class Safety:
         What got no score is asked about again in the next call. Raises SafetyFailed where the scorer dies, or answers
         in the name of a person.
         """
-        key_R = responses.keys_R
+        key_R = responses.identity_R
         value_R = _found(*self._known, key_R)
         missing = np.flatnonzero(np.isnan(value_R))
         if len(missing):
@@ -75,7 +91,7 @@ class Safety:
             self._remember(key_A, value_A)
         return value_R
 
-    def _remember(self, key_A: KeyArray, value_A: Floats) -> None:
+    def _remember(self, key_A: Identities, value_A: Floats) -> None:
         told = ~np.isnan(value_A)
         with self._lock:
             key_M, value_M = self._known
@@ -86,12 +102,12 @@ class Safety:
 
     def _ask(self, responses: Responses) -> Floats:
         try:
-            scores = self._scorer.score(responses, strangers(len(responses)))
+            scores = self._scorer.score(responses, None)
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise SafetyFailed(f"the safety scorer failed ({reason}); no response is let through.") from error
         value_R = np.asarray(scores.value_Q, np.float64)
-        if value_R.shape != (len(responses),) or (scores.source_Q != POPULATION).any():
+        if value_R.shape != (len(responses),) or not answered_by_population(scores, len(responses)):
             raise SafetyFailed(
                 f"the safety scorer gave {value_R.shape} answers, some in a person's name, for {len(responses)} texts; "
                 "expected the population's for each."
@@ -104,16 +120,13 @@ class Safety:
     def probe(self) -> list[float | None]:
         """Scores of ``PROBES``; None where there is none."""
         prompts, texts = zip(*PROBES, strict=True)
-        pool = from_columns([STRANGER] * len(texts), prompts, texts, texts)
-        return [None if np.isnan(value) else float(value) for value in self(pool.responses)[pool.chosen_N]]
+        responses, response_Q = Responses.of(prompts, texts)
+        return [None if np.isnan(value) else float(value) for value in self(responses)[response_Q]]
 
 
-def _found(key_M: KeyArray, value_M: Floats, key_R: KeyArray) -> Floats:
-    """The score of each key among ascending ones; NaN where it is not."""
-    if not len(key_M):
-        return np.full(len(key_R), np.nan)
-    at_R = np.minimum(np.searchsorted(key_M, key_R), len(key_M) - 1)
-    return np.where(key_M[at_R] == key_R, value_M[at_R], np.nan)
+def _found(key_M: Identities, value_M: Floats, key_R: Identities) -> Floats:
+    """The score of each text among known ones, which ascend; NaN where it is not."""
+    return np.append(value_M, np.nan)[content.places(key_M, key_R)]
 
 
 def same_answers(now: list[float | None], then: list[float | None]) -> bool:

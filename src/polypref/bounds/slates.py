@@ -23,15 +23,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import BoolArray, IntArray, Responses, from_columns
+from polypref import content
+from polypref.comparisons import BoolArray, IntArray, Responses
 from polypref.data.benchmarks import Suite, read_suite
 from polypref.data.files.sources import expand, open_source
 from polypref.data.linting.problems import Tally
 from polypref.data.rows import values
+from polypref.data.rows.formats import text_rows
 from polypref.errors import InputError, SettingsError
 from polypref.wording import counted, shown
 
 Floats = NDArray[np.float64]
+TEXTS = ("prompt", "response")
 ROLES = ("response", "unsafe", "prompt", "slate", "category")
 NEEDED = ("response", "unsafe")
 HARMFUL = r"^refusals-|should-refuse|^donotanswer$"
@@ -70,11 +73,13 @@ class Slates:
     @cached_property
     def content_hash(self) -> str:
         """Of texts, labels, slates and categories."""
-        whole = blake2b(digest_size=8)
-        for part in (self.responses.keys_R[self.response_C], self.slate_C, self.unsafe_C):
-            whole.update(np.ascontiguousarray(part).tobytes())
-        whole.update("\0".join(self.category_S).encode())
-        return whole.hexdigest()
+        identity_C = self.responses.identity_R[self.response_C]
+        return content.hexdigest(identity_C, self.slate_C, self.unsafe_C, content.of_texts(self.category_S))
+
+    @property
+    def unsafe_texts(self) -> list[str]:
+        """Identities of the distinct unsafe responses (32 hex digits each), ascending."""
+        return content.hexes(np.unique(self.responses.identity_R[self.response_C[self.unsafe_C]]))
 
     def take(self, slates: NDArray[np.integer]) -> Slates:
         """The slates numbered ``slates``, each at most once, in ascending order, over a pool of their own texts."""
@@ -104,7 +109,12 @@ def read_slates(path: str, columns: Mapping[str, str] | None = None) -> Slates:
     tally = Tally()
     frames = []
     for batch in source.batches(list(names.values()), tally):
-        rows = {role: values.as_text(batch.frame[name]) for role, name in names.items() if role != "unsafe"}
+        texts = text_rows(batch, {role: name for role, name in names.items() if role in TEXTS}, path, tally)
+        if tally.rows:
+            break
+        others = {role: name for role, name in names.items() if role not in (*TEXTS, "unsafe")}
+        rows = {name: texts[name] for name in texts.columns}
+        rows |= {role: values.as_text(batch.frame[name]) for role, name in others.items()}
         given = batch.frame[names["unsafe"]]
         unsafe, bad = values.as_flag(given)
         if bad.any():
@@ -121,7 +131,10 @@ def read_slates(path: str, columns: Mapping[str, str] | None = None) -> Slates:
         raise InputError(f"{tally.rows} rows of {path} cannot be read: {tally.problems[0].text}")
     if not frames or not sum(map(len, frames)):
         raise InputError(f"{path} holds no rows; expected one for each candidate of each slate.")
-    rows, note = _labelled(pl.concat(frames), path)
+    rows = pl.concat(frames)
+    if "slate" not in rows.columns:  # a chat prompt and a text that reads alike are two
+        rows = rows.with_columns(slate=pl.format("{} {}", "chat", "prompt"))
+    rows, note = _labelled(rows, path)
     return replace(_slates(rows, path), note=note)
 
 
@@ -187,49 +200,48 @@ def _names(path: str, found: list[str], chosen: dict[str, str]) -> dict[str, str
 
 def _labelled(rows: pl.DataFrame, path: str) -> tuple[pl.DataFrame, str | None]:
     """The rows of those slates whose every candidate is labelled, and which were left out."""
-    slate = pl.col("slate" if "slate" in rows.columns else "prompt")
     missing = rows.filter(pl.col("unsafe").is_null())
     if not len(missing):
         return rows, None
-    without, whole = missing.select(slate.n_unique()).item(), rows.select(slate.n_unique()).item()
+    without, whole = missing["slate"].n_unique(), rows["slate"].n_unique()
     told = f"unsafe is missing in {counted(len(missing), 'rows')}, the first on line {missing['line'].min()}"
     if without == whole:
         raise InputError(f"{path}: {told}: no slate has a label for every candidate. Give true or false.")
-    _refuse_contradictions(rows.with_columns(prompt="prompt" if "prompt" in rows.columns else pl.lit("")), path)
-    kept = rows.filter(~pl.col("unsafe").is_null().any().over(slate))
+    _refuse_contradictions(rows, path)
+    kept = rows.filter(~pl.col("unsafe").is_null().any().over("slate"))
     return kept, f"{told}: {counted(without, 'slates')} of {whole:,} left out"
 
 
 def _slates(rows: pl.DataFrame, path: str) -> Slates:
-    given = [pl.lit("").alias(name) for name in ("prompt", "category") if name not in rows.columns]
-    rows = rows.with_columns(given).with_columns(pl.col("prompt", "category").fill_null(""))
-    if "slate" not in rows.columns:
-        rows = rows.with_columns(slate="prompt")
+    category = pl.col("category").fill_null("") if "category" in rows.columns else pl.lit("").alias("category")
+    rows = rows.with_columns(category)
     _refuse_contradictions(rows, path)
     order = rows.select("slate").unique(maintain_order=True).with_row_index("s")
     rows = rows.join(order, on="slate", how="left", maintain_order="left").sort("s", maintain_order=True)
     mixed = rows.group_by("s", maintain_order=True).agg(
-        pl.col("category").unique().sort(), pl.col("prompt").n_unique(), pl.col("line").first()
+        pl.col("category").unique().sort(),
+        pl.struct("prompt", "chat").n_unique().alias("prompts"),
+        pl.col("line").first(),
     )
-    several = mixed.filter(pl.col("prompt") > 1)
+    several = mixed.filter(pl.col("prompts") > 1)
     if len(several):
         raise InputError(f"line {several['line'][0]} of {path}: this slate answers several prompts; give it one.")
     odd = mixed.filter(pl.col("category").list.len() > 1)
     if len(odd):
         both = ", ".join(odd["category"][0].to_list())
         raise InputError(f"line {odd['line'][0]} of {path}: this slate has several categories ({both}); give it one.")
-    pool = from_columns(rows["slate"], rows["prompt"], rows["response"], rows["response"])
+    responses, response_C = Responses.of(rows["prompt"], rows["response"], rows["chat"])
     return Slates(
-        pool.responses,
+        responses,
         rows["s"].to_numpy().astype(np.int32),
-        pool.chosen_N,
+        response_C,
         rows["unsafe"].to_numpy(),
         mixed["category"].list.first(),
     )
 
 
 def _refuse_contradictions(rows: pl.DataFrame, path: str) -> None:
-    same = rows.group_by("prompt", "response").agg(
+    same = rows.group_by("prompt", "chat", "response").agg(
         pl.col("line").filter(pl.col("unsafe")).first().alias("yes"),
         pl.col("line").filter(~pl.col("unsafe")).first().alias("no"),
     )

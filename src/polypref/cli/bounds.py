@@ -116,7 +116,7 @@ class Bounds:
         from polypref.bounds import cap
         from polypref.bounds.adversaries import pairs_of, vertices
         from polypref.bounds.bounds_file import load_bounds, refuse_seen
-        from polypref.bounds.safety import Safety, strangers
+        from polypref.bounds.safety import Safety, shared
         from polypref.learners.protocol import Mixes
         from polypref.scorers import load
 
@@ -130,7 +130,7 @@ class Bounds:
             safety = safety_from(file, self.allow_network)
             refuse_seen(slates, safety)
             penalty_R = file.limits.penalty(Safety(safety)(slates.responses))
-        margin_I = pairs.margins(scorer.score(slates.responses, strangers(len(penalty_R))).value_Q + penalty_R)
+        margin_I = pairs.margins(shared(scorer, slates.responses) + penalty_R)
         chosen = cap.choose(margin_I, self.keep)
         out(f"{len(pairs):,} pairs of a safe and an unsafe response")
         out(f"the shared reward prefers the safe one in {chosen.shared:.3f} of them")

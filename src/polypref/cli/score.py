@@ -87,14 +87,14 @@ def rows_of(source: Source, names: dict[str, str]) -> Iterator[pl.DataFrame]:
 
 
 def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output) -> None:
-    from polypref.comparisons import from_columns
+    from polypref.comparisons import Responses
     from polypref.learners.protocol import SOURCES
 
-    users, responses = frame["user_id"], frame["response"]
+    users, texts = frame["user_id"], frame["response"]
     prompts = [json.loads(p) if chat else p for p, chat in zip(frame["prompt"], frame["chat"], strict=True)]
-    pool = from_columns(users, prompts, responses, responses)
-    scores = scorer.score(pool.responses, users, pool.chosen_N)
-    rows = zip(users, prompts, responses, scores.value_Q, scores.source_Q, strict=True)
+    pool, response_Q = Responses.of(frame["prompt"], texts, frame["chat"])
+    scores = scorer.score(pool, users, response_Q)
+    rows = zip(users, prompts, texts, scores.value_Q, scores.source_Q, strict=True)
     lines = []
     for user, prompt, response, value, source in rows:
         row = {"user_id": user, "prompt": prompt, "response": response}

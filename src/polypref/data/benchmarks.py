@@ -17,14 +17,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import BoolArray, IntArray, Responses, from_columns
+from polypref import content
+from polypref.comparisons import BoolArray, IntArray, Responses
 from polypref.data.files.sources import Source, expand, open_source
 from polypref.data.linting.problems import Tally, short
 from polypref.errors import InputError
@@ -77,12 +77,10 @@ class Suite:
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of what is asked and what is right (16 hex digits)."""
-        keys_C = self.responses.keys_R[self.response_C]
-        state = blake2b(digest_size=8)
-        for column in (self.item_C, keys_C, self.right_C):
-            state.update(np.ascontiguousarray(column).data)
-        return state.hexdigest()
+        """Hash of what is asked, what is right and how items are counted together (32 hex digits)."""
+        identity_C = self.responses.identity_R[self.response_C]
+        names = [None if column is None else content.of_texts(column) for column in (self.subset_I, self.section_I)]
+        return content.hexdigest(self.item_C, identity_C, self.right_C, *names)
 
 
 def read_suite(path: str, *, profile: bool = False) -> Suite:
@@ -108,12 +106,12 @@ def read_suite(path: str, *, profile: bool = False) -> Suite:
     item_C, right_C = item_C[order], np.repeat([True, False], count_2I.sum(axis=1))[order]
     texts = pl.Series([text for side in sides for texts in side for text in texts], dtype=pl.String).gather(order)
     bare = "subset" in columns and "section" not in columns
-    pool = from_columns([""] * len(texts), [prompts[i] for i in item_C], texts, texts)
+    responses, response_C = Responses.of([prompts[i] for i in item_C], texts)
     return Suite(
         file=path,
-        responses=pool.responses,
+        responses=responses,
         item_C=item_C,
-        response_C=pool.chosen_N,
+        response_C=response_C,
         right_C=right_C,
         subset_I=_names(frame, "subset", line_I, source.path, WHOLE),
         section_I=None if bare else _names(frame, "section", line_I, source.path, WHOLE),

@@ -3,7 +3,7 @@
     <root>/features/<encoder>-<hash of identity>/
         meta.json    the identity in full, number of features D
         rows.f32     features, row after row (little-endian float32, n x D)
-        index.bin    one record per row: content key, checksum of the row (two little-endian uint64)
+        index.bin    one record per row: identity of the text (16 bytes), checksum of the row (little-endian uint64)
         lock         held by the one process that is filling
 
 Covered: a row counts once its index record is whole, and records are written after their rows, so whatever a killed
@@ -21,22 +21,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.comparisons import KeyArray
+from polypref import content
+from polypref.content import Identities
 from polypref.errors import CacheError
 from polypref.files import write_json
 from polypref.terminal import say
 
-FORMAT = 1
+FORMAT = 2  # is part of a folder's name: what an older version stored is made again beside it
 GATHER = 2048  # rows copied and checked together: few enough to stay in the processor's cache
 ELSEWHERE = "set POLYPREF_CACHE to another folder, and run again"
-RECORD = np.dtype([("key", "<u8"), ("check", "<u8")])
+RECORD = np.dtype([("key", f"S{content.BYTES}"), ("check", "<u8")])
 
 RowArray = NDArray[np.int64]
 Features = NDArray[np.float32]
@@ -55,12 +55,12 @@ def cache_root() -> Path:
     return Path(base).expanduser() / "polypref"
 
 
-def checksums(keys_B: KeyArray, features_BD: Features) -> NDArray[np.uint64]:
+def checksums(keys_B: Identities, features_BD: Features) -> NDArray[np.uint64]:
     """Checksum of each row together with its key: xor and sum of its 32-bit words (vectorised; not cryptographic)."""
     words_BD = np.ascontiguousarray(features_BD, "<f4").view("<u4")
     xor_B = np.bitwise_xor.reduce(words_BD, axis=1).astype(np.uint64)
     sum_B = np.add.reduce(words_BD, axis=1, dtype=np.uint32).astype(np.uint64)
-    return ((xor_B << np.uint64(32)) | sum_B) ^ keys_B
+    return ((xor_B << np.uint64(32)) | sum_B) ^ content.first_words(keys_B)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,17 +69,15 @@ class Index:
 
     stamp: tuple[int, int, int, int]
     dim: int = 0
-    sorted_keys: KeyArray = field(default_factory=lambda: np.empty(0, np.uint64))
+    sorted_keys: Identities = field(default_factory=lambda: content.NONE)
     row_of_sorted: RowArray = field(default_factory=lambda: np.empty(0, np.int64))
     checks: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     verified: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
 
-    def rows(self, keys_R: KeyArray) -> RowArray:
+    def rows(self, keys_R: Identities) -> RowArray:
         """Row of each key, -1 where it is not stored."""
-        if not len(self.sorted_keys):
-            return np.full(len(keys_R), -1, np.int64)
-        at_R = np.minimum(np.searchsorted(self.sorted_keys, keys_R), len(self.sorted_keys) - 1)
-        return np.where(self.sorted_keys[at_R] == keys_R, self.row_of_sorted[at_R], -1)
+        at_R = content.places(self.sorted_keys, keys_R)
+        return np.where(at_R >= 0, np.append(self.row_of_sorted, -1)[at_R], -1)
 
 
 _INDEXES: dict[Path, Index] = {}
@@ -91,7 +89,7 @@ class Store:
     def __init__(self, identity: str, root: Path | str | None = None) -> None:
         root = cache_root() if root is None else Path(root).expanduser()
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", identity.split(" ")[0])[:60].strip("-.")
-        digest = blake2b(identity.encode(), digest_size=8).hexdigest()
+        digest = content.hexdigest(FORMAT, identity)[:16]  # short: the identity in full stands in meta.json
         self.identity = identity
         self.folder = root / "features" / f"{slug}-{digest}"
 
@@ -124,7 +122,7 @@ class Store:
         if before is not None and before.stamp[0] == stamp[0]:
             same = min(whole, len(before.checks))
             verified[:same] = before.verified[:same] & (before.checks[:same] == checks[:same])
-        return Index(stamp, dim, records["key"].astype(np.uint64)[order], order, checks, verified)
+        return Index(stamp, dim, np.ascontiguousarray(records["key"])[order], order, checks, verified)
 
     def _dim(self) -> int:
         path = self.folder / "meta.json"
@@ -136,7 +134,7 @@ class Store:
             raise CacheError(f"{path} belongs to another encoder or version; remove {self.folder} to encode again.")
         return int(meta["dim"])
 
-    def read(self, index: Index, keys_R: KeyArray, rows_R: RowArray) -> Features:
+    def read(self, index: Index, keys_R: Identities, rows_R: RowArray) -> Features:
         """Features (R, D) of the rows; raises CacheError when a row does not match its checksum."""
         if not len(rows_R):
             return np.empty((0, index.dim), np.float32)
@@ -152,7 +150,7 @@ class Store:
                 self._verify(index, keys_R[part][fresh], rows[fresh], block[fresh])
         return features_RD
 
-    def _verify(self, index: Index, keys: KeyArray, rows: RowArray, features: Features) -> None:
+    def _verify(self, index: Index, keys: Identities, rows: RowArray, features: Features) -> None:
         wrong = np.flatnonzero(checksums(keys, features) != index.checks[rows])
         if len(wrong):
             raise CacheError(
@@ -204,7 +202,7 @@ class Writer:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def append(self, keys_B: KeyArray, features_BD: Features) -> None:
+    def append(self, keys_B: Identities, features_BD: Features) -> None:
         """Add one batch; raises CacheError when it cannot be written (what was there before is kept)."""
         store, dim = self._store, features_BD.shape[1]
         features_BD = np.ascontiguousarray(features_BD, "<f4")
@@ -238,9 +236,9 @@ def _open_to_append(path: Path) -> BinaryIO:
     return file
 
 
-def write(file: BinaryIO, content: bytes) -> None:
-    """Write all of ``content`` and bring it to the disk: rows must be there before the index names them."""
-    left = memoryview(content)
+def write(file: BinaryIO, block: bytes) -> None:
+    """Write all of ``block`` and bring it to the disk: rows must be there before the index names them."""
+    left = memoryview(block)
     while left:
         left = left[file.write(left) :]
     os.fsync(file.fileno())

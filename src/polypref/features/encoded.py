@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.comparisons import KeyArray, Responses
+from polypref import content
+from polypref.comparisons import Responses
+from polypref.content import Identities
 from polypref.features.protocol import Encoder
 from polypref.files import TMPDIR, writable
 
@@ -33,7 +35,7 @@ class Encoded:
         return self.inner.identity
 
     @cached_property
-    def _pool(self) -> tuple[KeyArray, NDArray[np.int64], NDArray[np.float32]]:
+    def _pool(self) -> tuple[Identities, NDArray[np.int64], NDArray[np.float32]]:
         """Sorted keys, where each of them is in the pool, and the pool's features."""
         keys_R = np.load(self.folder / "keys.npy")
         order = np.argsort(keys_R, kind="stable")
@@ -42,9 +44,9 @@ class Encoded:
     def encode(self, responses: Responses) -> NDArray[np.float32]:
         """``features_RD`` of each (prompt, response), in the pool's order."""
         sorted_keys, at_sorted, features = self._pool
-        keys = responses.keys_R
-        at = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
-        if not np.array_equal(sorted_keys[at], keys):
+        keys = responses.identity_R
+        at = content.places(sorted_keys, keys)
+        if (at < 0).any():
             return self.inner.encode(responses)
         rows = at_sorted[at]
         if len(rows) == len(features) and np.array_equal(rows, np.arange(len(rows))):
@@ -62,6 +64,6 @@ def encode_once(encoder: Encoder, responses: Responses, folder: Path) -> Encoded
     """
     features = encoder.encode(responses)
     with writable(folder, TMPDIR):
-        np.save(folder / "keys.npy", responses.keys_R)
+        np.save(folder / "keys.npy", responses.identity_R)
         np.save(folder / "features.npy", np.ascontiguousarray(features, np.float32))
     return Encoded(encoder, folder)

@@ -14,7 +14,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import IntArray, KeyArray, Responses
+from polypref import content
+from polypref.comparisons import IntArray, Responses
+from polypref.content import Identities
 from polypref.errors import EncoderError
 from polypref.features.cache import Features, Index, RowArray, Store
 from polypref.progress import Progress
@@ -70,7 +72,7 @@ def encode_cached(encoder: Computes, text: TextMode, responses: Responses) -> Fe
     store = Store(encoder.identity, encoder.cache_folder)
     memo, at = _GATHERED.setdefault(responses, {}), (str(store.folder), encoder.identity)
     if at not in memo:
-        keys_R = responses.keys_R
+        keys_R = responses.identity_R
         index = store.index()
         rows_R = index.rows(keys_R)
         if (rows_R < 0).any() and not _PASSING.get():
@@ -92,25 +94,25 @@ def encode_cached(encoder: Computes, text: TextMode, responses: Responses) -> Fe
 class Appends(Protocol):
     """Where encoded batches go: a store's writer, or memory."""
 
-    def append(self, keys_B: KeyArray, features_BD: Features) -> None: ...
+    def append(self, keys_B: Identities, features_BD: Features) -> None: ...
 
 
 class _Memory:
     """Keeps batches, and has them by key."""
 
     def __init__(self) -> None:
-        self._keys: list[KeyArray] = []
+        self._keys: list[Identities] = []
         self._features: list[Features] = []
 
-    def append(self, keys_B: KeyArray, features_BD: Features) -> None:
+    def append(self, keys_B: Identities, features_BD: Features) -> None:
         self._keys.append(keys_B)
         self._features.append(features_BD)
 
-    def of(self, keys_R: KeyArray) -> Features:
+    def of(self, keys_R: Identities) -> Features:
         """Features (R, D) of keys that were appended."""
         keys, features = np.concatenate(self._keys), np.concatenate(self._features)
         order = np.argsort(keys)
-        return features[order[np.searchsorted(keys, keys_R, sorter=order)]]
+        return features[order[content.places(keys[order], keys_R)]]
 
 
 def _with_passing(
@@ -119,7 +121,7 @@ def _with_passing(
     """Features of the pool; what the store lacks is encoded beside it."""
     store, index, rows_R = stored
     lacks_R = rows_R < 0
-    memory, keys_R = _Memory(), responses.keys_R
+    memory, keys_R = _Memory(), responses.identity_R
     _fill(encoder, text, responses.take(np.flatnonzero(lacks_R).astype(np.int32)), memory)
     fresh_MD = memory.of(keys_R[lacks_R])
     if index.dim:
@@ -152,7 +154,7 @@ def _groups(responses: Responses, text: TextMode) -> _Groups:
     if text == "response":
         code_R = responses.texts_R.rank("dense").to_numpy().astype(np.int64)
     else:
-        code_R = responses.keys_R
+        code_R = responses.identity_R
     _, first_G, inverse_R, count_G = np.unique(code_R, return_index=True, return_inverse=True, return_counts=True)
     longest_G = np.argsort(-responses.lengths_R[first_G], kind="stable")
     rank_G = np.empty_like(longest_G)
@@ -172,7 +174,7 @@ def _fill(encoder: Computes, text: TextMode, missing: Responses, writer: Appends
             for index_B, features_BD in encoder.compute(missing.take(first.astype(np.int32))):
                 _refuse_non_finite(encoder, missing, first[index_B], features_BD)
                 rows, position = groups.members(start + np.asarray(index_B, np.int64))
-                writer.append(missing.keys_R[rows], features_BD[position])
+                writer.append(missing.identity_R[rows], features_BD[position])
                 progress.advance(len(index_B), float(work_G[start + index_B].sum()))
 
 

@@ -18,11 +18,11 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from polypref import content
 from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError, SettingsError
 from polypref.features.cache import Features
@@ -156,8 +156,8 @@ def locate(model: str, revision: str | None, permission: Permission = CALLER) ->
     folder = Path(model).expanduser()
     if folder.is_dir():
         files = sorted(path for pattern in FILES for path in folder.glob(pattern) if path.is_file())
-        names = "".join(f"{path.relative_to(folder)} {sha256_of(path)}\n" for path in files)
-        return folder, sha256(names.encode()).hexdigest()[:32]
+        names = [part for path in files for part in (str(path.relative_to(folder)), sha256_of(path))]
+        return folder, content.hexdigest(*names)
     if model.startswith((".", "/", "~")):
         raise EncoderError(f"{model}: there is no such folder; give a local folder or a name on the hub.")
     from huggingface_hub import snapshot_download

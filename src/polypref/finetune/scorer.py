@@ -25,7 +25,7 @@ from polypref.finetune.network import Asking, Assemble, State, build, put
 from polypref.finetune.recipe import Recipe, load_tokenizer, locate
 from polypref.finetune.texts import Reader
 from polypref.finetune.tuning import VERSION
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.schema import Ids, Layout, Selection
 
 LATENTS = "latents_VZ"  # what one kind of scorer saves beside its adapters
@@ -114,13 +114,10 @@ class TunedScorer:
         """Whether it tells users apart at all."""
         return len(self.adapters) > 1 or self.asking.form != "nobody"
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``. Each distinct (user, response) goes through the network once."""
-        if response_Q is None:
-            response_Q = np.arange(len(responses), dtype=np.int32)
-        user_Q = self.users.index(user_ids) + 1
+        id_Q, response_Q = resolved(responses, user_ids, response_Q)
+        user_Q = self.users.index(id_Q) + 1
         asked = user_Q if self.personal else np.zeros_like(user_Q)
         value_Q = self._rewards(responses, asked, response_Q)
         known_Q = (user_Q > 0) & self.personal

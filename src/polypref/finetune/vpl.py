@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from polypref import content
 from polypref.comparisons import Comparisons, IntArray
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
@@ -160,6 +161,7 @@ class VplScorer(TunedScorer):
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> VplScorer:
         """See ``learners.protocol.Adapts``: a new latent, no gradient. Raises NotEnoughData without comparisons."""
+        user_id = content.one_id(user_id)
         if not len(few):
             raise NotEnoughData(f"no comparisons to learn {user_id!r} from; expected 1 or more.")
         used_R, place = np.unique(np.concatenate([few.chosen_N, few.rejected_N]), return_inverse=True)

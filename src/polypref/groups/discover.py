@@ -88,11 +88,13 @@ def fitted(crowd: Crowd, inputs: Inputs, ids: Users, chosen: Search, how: tuple[
     found = best_of(votes, chosen.scales, alone(votes, chosen.scales), chosen.groups, settings.restarts, seed)
     effects = Problem(votes, chosen.scales, chosen.groups).effects(found.theta)
     order_P = np.argsort(-found.size_P, kind="stable")
+    identity_T = crowd.rows.responses.identity_R[crowd.response_R[votes.shared_T]]
+    by_T = np.argsort(identity_T, kind="stable")
     model = Mixture(
         inputs,
         effects.weights_KP[:, order_P],
-        crowd.rows.responses.keys_R[crowd.response_R[votes.shared_T]],
-        effects.text_TP[:, order_P],
+        identity_T[by_T],
+        effects.text_TP[by_T][:, order_P],
         found.size_P[order_P],
         chosen.evidence,
         crowd.derived,

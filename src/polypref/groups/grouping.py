@@ -36,7 +36,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref import artifact
+from polypref import artifact, content
 from polypref.comparisons import Comparisons, IntArray, Users
 from polypref.errors import NotEnoughData, SettingsError, unknown_name
 from polypref.features import encoder as named_encoder
@@ -113,16 +113,17 @@ class Grouping:
 
     def of(self, user_ids: pl.Series | Sequence[str]) -> list[str]:
         """Each one's group; "unknown" for users never seen and for those of too little certainty."""
+        id_Q = content.ids(user_ids, nobody=True)
         if not len(self.users):
-            return [UNKNOWN] * len(user_ids)
-        at_Q = self.users.index(user_ids)
+            return [UNKNOWN] * len(id_Q)
+        at_Q = self.users.index(id_Q)
         group_Q = np.where(at_Q >= 0, self.group_U[at_Q], -1)
         labels = [*self.names, UNKNOWN]
         return [labels[group] for group in group_Q.tolist()]
 
     def share_of(self, user_ids: pl.Series | Sequence[str]) -> Floats:
         """Each one's shares (Q, P); NaN for users never seen."""
-        at_Q = self.users.index(user_ids)
+        at_Q = self.users.index(content.ids(user_ids, nobody=True))
         return np.append(self.share_UP, np.full((1, len(self.names)), np.nan), axis=0)[at_Q]
 
     def sizes(self) -> dict[str, int]:

@@ -9,13 +9,15 @@ from typing import Any, Self, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.comparisons import Comparisons, KeyArray
+from polypref import content
+from polypref.comparisons import Comparisons
+from polypref.content import Identities
 from polypref.errors import SettingsError
 from polypref.features import encoder as named_encoder
 from polypref.features.protocol import Encoder
 from polypref.groups.mixture import Floats, Ints, Votes, shares
 from polypref.learners.inputs import Inputs
-from polypref.schema import Array, floats, keys
+from polypref.schema import Array, floats, identities
 
 
 class Fields(TypedDict):
@@ -29,7 +31,7 @@ class Fields(TypedDict):
 
 LAYOUT = {
     "weights_KP": floats("K", "P"),
-    "key_T": keys("T"),
+    "key_T": identities("T"),
     "text_TP": floats("T", "P"),
     "size_P": Array(("P",), positive=True),
     **Inputs.layout(),
@@ -49,7 +51,7 @@ class Mixture:
 
     inputs: Inputs
     weights_KP: Floats
-    key_T: KeyArray
+    key_T: Identities
     text_TP: Floats
     size_P: Floats
     evidence: float
@@ -66,8 +68,8 @@ class Mixture:
         x_RK = self.inputs(pool)
         reward_RP = x_RK @ self.weights_KP
         if len(self.key_T):
-            at_R = np.minimum(np.searchsorted(self.key_T, pool.keys_R), len(self.key_T) - 1)
-            reward_RP += np.where((self.key_T[at_R] == pool.keys_R)[:, None], self.text_TP[at_R], 0.0)
+            at_R = content.places(self.key_T, pool.identity_R)
+            reward_RP += np.where((at_R >= 0)[:, None], self.text_TP[at_R], 0.0)
         votes = Votes.of(rows, user_N, users, (response_R, x_RK), self.derived)
         return shares(np.log(self.size_P) + self.evidence * votes.log_likelihood(reward_RP))
 
@@ -79,7 +81,8 @@ class Mixture:
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """Settings and arrays that ``from_state`` turns into an equal mixture."""
         config = {name: getattr(self, name) for name in ("evidence", "derived", "encoder", "identity")}
-        return config, self.inputs.arrays() | {name: getattr(self, name) for name in ARRAYS}
+        arrays = {name: getattr(self, name) for name in ARRAYS} | {"key_T": content.packed(self.key_T)}
+        return config, self.inputs.arrays() | arrays
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder | None) -> Self:
@@ -94,4 +97,5 @@ class Mixture:
                 f"[{encode.identity}]; find them again or give the encoder they were found with."
             )
         inputs = Inputs.from_arrays(encode, arrays)
-        return cls(inputs, **{name: arrays[name] for name in ARRAYS}, **config)  # type: ignore[arg-type]
+        own = {name: arrays[name] for name in ARRAYS} | {"key_T": content.unpacked(arrays["key_T"])}
+        return cls(inputs, **own, **config)  # type: ignore[arg-type]

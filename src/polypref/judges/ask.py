@@ -13,12 +13,12 @@ Odds are cached on disk by the question's content, batch by batch: a run that st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
 from math import isfinite, log
 
 import numpy as np
 from numpy.typing import NDArray
 
+from polypref import content
 from polypref.features.cache import Store
 from polypref.judges.protocol import TOP, LanguageModel, Question, Reply
 from polypref.progress import Progress
@@ -59,8 +59,7 @@ def ask(
     Raises EncoderError when the model cannot be had or does not reply, CacheError.
     """
     store = Store(f"{model.identity} answers={'/'.join(answers)} top={TOP}", cache_folder)
-    digests = (blake2b(question.text().encode(), digest_size=8).digest() for question in questions)
-    keys_Q = np.frombuffer(b"".join(digests), "<u8")
+    keys_Q = content.identities(b"".join(content.digest(question.text()) for question in questions))
     index = store.index()
     if (index.rows(keys_Q) < 0).any():
         with store.filling() as writer:

@@ -20,7 +20,7 @@ the same answer. Each (user, response) is a text of its own to encode.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, ClassVar, Self, TypedDict
@@ -34,7 +34,7 @@ from polypref.features.protocol import Encoder
 from polypref.learners import linear, validation
 from polypref.learners.linear import LAYOUT, PopulationScorer
 from polypref.learners.pooled import Pooled
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import recorded
 from polypref.schema import Ids, Layout
 
@@ -137,16 +137,13 @@ class ConditionalScorer:
     def selection(self) -> Mapping[str, float | str]:
         return self.inner.selection
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``; strangers are answered under no id."""
-        if response_Q is None:
-            response_Q = np.arange(len(responses), dtype=np.int32)
-        user_Q = self.users.index(user_ids)  # -1: a stranger, and the last of the ids is nobody's
+        id_Q, response_Q = resolved(responses, user_ids, response_Q)
+        user_Q = self.users.index(id_Q)  # -1: a stranger, and the last of the ids is nobody's
         ids = with_generic(self.users)
         pool, place_Q = addressed(responses, ids, user_Q % len(ids), response_Q, self.prompt_characters)
-        value_Q = self.inner.score(pool, pl.repeat("", len(pool), eager=True)).value_Q[place_Q]
+        value_Q = self.inner.score(pool, None).value_Q[place_Q]
         return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
 
     @property

@@ -20,12 +20,11 @@ what that covers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypedDict
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit, logit, softmax
 
@@ -33,7 +32,7 @@ from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.inputs import Inputs
-from polypref.learners.protocol import POPULATION, Scores, Serves
+from polypref.learners.protocol import POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import recorded
 from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.schema import Arrays, Layout, Selection, floats
@@ -253,10 +252,9 @@ class DplScorer:
         mean_R1, variance_R1 = moments(wide, x_RK, self.form)
         return mean_R1[:, 0] / self.unit, variance_R1[:, 0] / self.unit**2
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``."""
+        _, response_Q = resolved(responses, user_ids, response_Q)
         x_RK, _, place_Q = self.inputs.used(responses, response_Q)
         return Scores(self._moments(x_RK)[0][place_Q], np.full(len(place_Q), POPULATION, np.int8))
 

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from polypref import content
 from polypref.comparisons import Comparisons, FloatArray, IntArray, KeyArray, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
@@ -141,6 +142,7 @@ class FewShotScorer(LinearScorer):
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> Self:
         """See ``learners.protocol.Adapts``."""
+        user_id = content.one_id(user_id)
         few = _some(few, user_id)
         nearest = min(self.variance_of, key=lambda count: abs(np.log(count / len(few))))
         (batch,) = _batches(self.inputs, few, np.zeros(len(few), np.int32))
@@ -217,6 +219,7 @@ class SimilarUserScorer(LinearScorer):
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> Self:
         """See ``learners.protocol.Adapts``."""
+        user_id = content.one_id(user_id)
         few = _some(few, user_id)
         nearest = self._agrees_most(few) if self.by_agreement else self._foretells_best(few)
         weights_K = self.population_K if nearest is None else self.weights_UK[nearest]

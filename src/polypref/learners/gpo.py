@@ -24,7 +24,7 @@ come too short.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
 
@@ -32,12 +32,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from polypref import content
 from polypref.comparisons import Comparisons, FloatArray, IntArray, Responses, Users, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training import gpo_network
 from polypref.learners.training.descent import Parameters, Table
@@ -333,14 +334,13 @@ class GPOScorer:
     )
     serves: ClassVar[Serves] = "any_user"
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``."""
+        id_Q, response_Q = resolved(responses, user_ids, response_Q)
         import torch
 
         x_RK, _, place_Q = self.inputs.used(responses, response_Q)
-        found_Q = self.users.index(user_ids)
+        found_Q = self.users.index(id_Q)
         user_Q = np.where(found_Q >= 0, found_Q, len(self.users)).astype(np.int64)
         code_A, at_Q = np.unique(user_Q * len(x_RK) + place_Q, return_inverse=True)
         user_A, place_A = np.divmod(code_A, len(x_RK))
@@ -356,6 +356,7 @@ class GPOScorer:
         Of more comparisons than a context holds, a seeded choice by content counts. Somebody without comparisons that
         weigh anything stays a stranger.
         """
+        user_id = content.one_id(user_id)
         few = validation.weighing(few)
         few = replace(few, users=Users(pl.Series("id", [user_id])), user_N=np.zeros(len(few), np.int32))
         others, users = self.users.with_last(user_id)

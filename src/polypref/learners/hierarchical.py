@@ -25,7 +25,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.comparisons import Comparisons, FloatArray, KeyArray, concat
+from polypref import content
+from polypref.comparisons import Comparisons, FloatArray, concat
+from polypref.content import Identities
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import linear, validation
@@ -37,7 +39,7 @@ from polypref.learners.linear import LAYOUT, LinearScorer, Newcomer, ResponseEff
 from polypref.learners.numbering import Numbering
 from polypref.learners.protocol import Serves
 from polypref.learners.provenance import passed_on, recorded
-from polypref.schema import Layout, floats, keys
+from polypref.schema import Layout, floats, identities
 
 Factors = tuple[float, float, float]
 
@@ -178,7 +180,7 @@ class HierarchicalScorer(LinearScorer):
             "prior.population_K": floats("K"),
             "prior.spread_KK": floats("K", "K"),
             "strangers.weights_K": floats("K"),
-            "strangers.key_R": keys("S"),
+            "strangers.key_R": identities("S"),
             "strangers.shared_R": floats("S"),
             "covariance_UKK": floats("U", "K", "K", dtype="float32"),
         },
@@ -186,7 +188,7 @@ class HierarchicalScorer(LinearScorer):
     )
     serves: ClassVar[Serves] = "any_user"
 
-    def for_strangers(self, x_RK: FloatArray, shared_R: FloatArray, keys_R: KeyArray) -> FloatArray:
+    def for_strangers(self, x_RK: FloatArray, shared_R: FloatArray, keys_R: Identities) -> FloatArray:
         """See ``LinearScorer``."""
         if self.strangers is None:
             return super().for_strangers(x_RK, shared_R, keys_R)
@@ -214,7 +216,7 @@ class HierarchicalScorer(LinearScorer):
             for rows in np.array_split(known_N, max(1, len(known_N) * difference_NK.shape[1] ** 2 // (1 << 24))):
                 covariance_NKK = covariance_UKK[user_N[rows]]
                 variance_N[rows] = np.einsum("nk,nkl,nl->n", difference_NK[rows], covariance_NKK, difference_NK[rows])
-            entry_2N = effects.entry(np.concatenate([user_N, user_N]), effects.find(pool.keys_R)[place_2N])
+            entry_2N = effects.entry(np.concatenate([user_N, user_N]), effects.find(pool.identity_R)[place_2N])
             own_2N = np.where(entry_2N >= 0, np.append(effects.variance_E, 0.0)[entry_2N], own_2N)
         alike = mixed.Likeness(self.likeness, self.inputs.size - 2)
         alike_N = alike.between(x_RK[place_2N[:n]], x_RK[place_2N[n:]])
@@ -224,28 +226,29 @@ class HierarchicalScorer(LinearScorer):
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> HierarchicalScorer:
         """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves."""
+        user_id = content.one_id(user_id)
         if not len(few):
             raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
         x_RK, pool, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
         judges = (place_2N[: len(few)], place_2N[len(few) :])
         judged = single.Judged(x_RK, pool.prompt_R, *judges, few.label_N, few.weights_N)
-        population_R = x_RK @ self.population_K + self.effects.shared(pool.keys_R)
+        population_R = x_RK @ self.population_K + self.effects.shared(pool.identity_R)
         if not judged.suits:
             return self.with_newcomer(user_id, self._from_many(few))
         found = single.solve(judged, population_R, self.prior, mixed.Likeness(self.likeness, self.inputs.size - 2))
         effects = ResponseEffects()
         if self.prior.personal > 0:
-            by_key = np.argsort(pool.keys_R, kind="stable")
+            by_key = np.argsort(pool.identity_R, kind="stable")
             texts = np.arange(len(pool), dtype=np.int32)
             entries = (np.zeros_like(texts), texts, found.view_R[by_key], found.view_variance_R[by_key])
-            effects = ResponseEffects(pool.keys_R[by_key], np.zeros(len(pool)), *entries)
+            effects = ResponseEffects(pool.identity_R[by_key], np.zeros(len(pool)), *entries)
         weights_K = self.population_K + found.deviation_K
         return self.with_newcomer(user_id, Newcomer(weights_K, effects, found.covariance_KK.astype(np.float32)))
 
     def _from_many(self, rows: Comparisons) -> Newcomer:
         """What the general solver finds, whose cost is linear in comparisons."""
         panel = Panel.build(replace(rows, user_N=np.zeros(len(rows), np.int32)), self.inputs, self.likeness)
-        keys_R = rows.responses.keys_R[panel.responses_R]
+        keys_R = rows.responses.identity_R[panel.responses_R]
         population_R = panel.task.x_RK @ self.population_K + self.effects.shared(keys_R)
         effects = newton.solve_users(panel.task, self.prior, population_R)
         covariance_1KK, variance = newton.posterior(panel.task, effects, self.prior)
@@ -263,7 +266,7 @@ class HierarchicalScorer(LinearScorer):
         x_RK, pool, place_2N = self.inputs.used(
             candidates.responses, np.concatenate([candidates.chosen_N, candidates.rejected_N])
         )
-        shared_R = self.effects.shared(pool.keys_R)
+        shared_R = self.effects.shared(pool.identity_R)
         one_N, other_N = place_2N[:n], place_2N[n:]
         mean_K, covariance_KK = self.population_K, self.prior.spread_KK
         for at, (user_1, weights_UK, _) in enumerate(self.tables([user_id])):
@@ -302,8 +305,9 @@ class HierarchicalScorer(LinearScorer):
         config |= {"shared": self.prior.shared, "personal": self.prior.personal, "likeness": self.likeness}
         arrays |= {"prior.population_K": self.prior.population_K, "prior.spread_KK": self.prior.spread_KK}
         if self.strangers is not None:
-            told = {"weights_K": self.strangers.weights_K}
-            told |= {name: getattr(self.strangers.effects, name) for name in ("key_R", "shared_R")}
+            effects = self.strangers.effects
+            told: dict[str, NDArray] = {"weights_K": self.strangers.weights_K, "shared_R": effects.shared_R}
+            told["key_R"] = content.packed(effects.key_R)
             arrays |= {f"strangers.{name}": value for name, value in told.items()}
         return config, arrays | {"covariance_UKK": flat.covariance_UKK}
 
@@ -316,7 +320,7 @@ class HierarchicalScorer(LinearScorer):
         )
         strangers = None
         if "strangers.weights_K" in arrays:
-            effects = ResponseEffects(arrays["strangers.key_R"], arrays["strangers.shared_R"])
+            effects = ResponseEffects(content.unpacked(arrays["strangers.key_R"]), arrays["strangers.shared_R"])
             strangers = Newcomer(arrays["strangers.weights_K"], effects)
         covariance_UKK, likeness = arrays["covariance_UKK"], config["likeness"]
         return cls(**vars(linear), prior=prior, covariance_UKK=covariance_UKK, likeness=likeness, strangers=strangers)

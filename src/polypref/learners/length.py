@@ -7,12 +7,11 @@ log(1 + characters), so accuracy is the share of judgements won by the preferred
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
@@ -20,7 +19,7 @@ from scipy.special import expit
 from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
-from polypref.learners.protocol import POPULATION, Scores, Serves, margins
+from polypref.learners.protocol import POPULATION, Scores, Serves, UserIds, margins, resolved
 from polypref.learners.provenance import recorded
 from polypref.schema import Layout, Selection
 
@@ -70,12 +69,11 @@ class LengthScorer:
     layout: ClassVar[Layout] = Layout(Fields)
     serves: ClassVar[Serves] = "population"
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``."""
+        _, response_Q = resolved(responses, user_ids, response_Q)
         value_R = self.weight * np.log1p(responses.lengths_R)
-        value_Q = value_R if response_Q is None else value_R[response_Q]
+        value_Q = value_R[response_Q]
         return Scores(value_Q, np.full(len(value_Q), POPULATION, np.int8))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:

@@ -16,18 +16,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import FloatArray, IntArray, KeyArray, Responses, Users
+from polypref import content
+from polypref.comparisons import FloatArray, IntArray, Responses, Users
+from polypref.content import Identities
 from polypref.features.protocol import Encoder
 from polypref.learners.inputs import Inputs
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on
-from polypref.schema import Ids, Layout, Selection, floats, indices, keys
+from polypref.schema import Ids, Layout, Selection, floats, identities, indices
 
 CHUNK = 1 << 16
-
-
-def _no_keys() -> KeyArray:
-    return np.zeros(0, np.uint64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,21 +36,30 @@ class ResponseEffects:
     (user, response); ``variance_E`` is the effect's posterior variance given the user's weights.
     """
 
-    key_R: KeyArray = field(default_factory=_no_keys)
+    key_R: Identities = field(default_factory=lambda: content.NONE)
     shared_R: FloatArray = field(default_factory=lambda: np.zeros(0))
     user_E: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     response_E: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     own_E: FloatArray = field(default_factory=lambda: np.zeros(0))
     variance_E: FloatArray = field(default_factory=lambda: np.zeros(0))
 
-    def find(self, keys: KeyArray) -> IntArray:
-        """Number of each key among ``key_R``, -1 where it is not."""
-        if not len(self.key_R):
-            return np.full(len(keys), -1, np.int32)
-        at = np.minimum(np.searchsorted(self.key_R, keys), len(self.key_R) - 1)
-        return np.where(self.key_R[at] == keys, at, -1).astype(np.int32)
+    def arrays(self, prefix: str) -> dict[str, NDArray]:
+        """Everything as arrays for ``state``, under names that start with ``prefix``."""
+        named = {name: getattr(self, name) for name in ResponseEffects.__dataclass_fields__}
+        return {f"{prefix}{name}": value for name, value in (named | {"key_R": content.packed(self.key_R)}).items()}
 
-    def shared(self, keys: KeyArray) -> FloatArray:
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray], prefix: str) -> Self:
+        """The inverse of ``arrays``. Raises ArtifactError for those of an older version."""
+        named: dict[str, Any] = {name: arrays[prefix + name] for name in cls.__dataclass_fields__}
+        named["key_R"] = content.unpacked(named["key_R"])
+        return cls(**named)
+
+    def find(self, keys: Identities) -> IntArray:
+        """Number of each key among ``key_R``, -1 where it is not."""
+        return content.places(self.key_R, keys).astype(np.int32)
+
+    def shared(self, keys: Identities) -> FloatArray:
         """Effect for everyone of each text; 0 for a text never judged."""
         at = self.find(keys)
         return np.where(at >= 0, np.append(self.shared_R, 0.0)[at], 0.0)
@@ -66,7 +73,7 @@ class ResponseEffects:
         new = [np.full(len(single.user_E), len(kept_U) + at, np.int32) for at, single in enumerate(singles)]
         user_E = np.concatenate([renumber_U[self.user_E[kept_E]], *new])
         keys_E = np.concatenate([self.key_R[self.response_E[kept_E]], *(s.key_R[s.response_E] for s in singles)])
-        response_E = np.searchsorted(key_R, keys_E).astype(np.int32)
+        response_E = content.places(key_R, keys_E).astype(np.int32)
         own_E = np.concatenate([self.own_E[kept_E], *(single.own_E for single in singles)])
         variance_E = np.concatenate([self.variance_E[kept_E], *(single.variance_E for single in singles)])
         sort = np.lexsort((response_E, user_E))
@@ -123,7 +130,7 @@ LAYOUT = Layout(
     {
         "population_K": floats("K"),
         "weights_UK": floats("U", "K"),
-        "effects.key_R": keys("R"),
+        "effects.key_R": identities("R"),
         "effects.shared_R": floats("R"),
         "effects.user_E": indices("E", "U"),
         "effects.response_E": indices("E", "R"),
@@ -155,26 +162,25 @@ class LinearScorer:
     layout: ClassVar[Layout] = LAYOUT
     serves: ClassVar[Serves] = "seen_users"
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``."""
+        id_Q, response_Q = resolved(responses, user_ids, response_Q)
         x_RK, pool, place_Q = self.inputs.used(responses, response_Q)
-        shared_R = self.effects.shared(pool.keys_R)
-        value_Q = self.for_strangers(x_RK, shared_R, pool.keys_R)[place_Q].astype(np.float64)
+        shared_R = self.effects.shared(pool.identity_R)
+        value_Q = self.for_strangers(x_RK, shared_R, pool.identity_R)[place_Q].astype(np.float64)
         source_Q = np.full(len(value_Q), POPULATION, np.int8)
-        for user_Q, weights_UK, effects in self.tables(user_ids):
+        for user_Q, weights_UK, effects in self.tables(id_Q):
             known_Q = np.flatnonzero(user_Q >= 0)
             source_Q[known_Q] = PERSONAL
             for rows in np.array_split(known_Q, max(1, len(known_Q) // CHUNK)):
                 own_Q = np.einsum("qk,qk->q", x_RK[place_Q[rows]], weights_UK[user_Q[rows]])
                 value_Q[rows] = shared_R[place_Q[rows]] + own_Q
             if len(effects.user_E):
-                entry_Q = effects.entry(user_Q, effects.find(pool.keys_R)[place_Q])
+                entry_Q = effects.entry(user_Q, effects.find(pool.identity_R)[place_Q])
                 value_Q += np.where(entry_Q >= 0, np.append(effects.own_E, 0.0)[entry_Q], 0.0)
         return Scores(value_Q, source_Q)
 
-    def for_strangers(self, x_RK: FloatArray, shared_R: FloatArray, keys_R: KeyArray) -> FloatArray:
+    def for_strangers(self, x_RK: FloatArray, shared_R: FloatArray, keys_R: Identities) -> FloatArray:
         """Reward (R,) of the texts for those who are in no table."""
         return x_RK @ self.population_K + shared_R
 
@@ -244,7 +250,7 @@ class LinearScorer:
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""
         flat = self.settled()
-        arrays = {f"effects.{name}": getattr(flat.effects, name) for name in ResponseEffects.__dataclass_fields__}
+        arrays = flat.effects.arrays("effects.")
         arrays |= self.inputs.arrays() | {"population_K": self.population_K, "weights_UK": flat.weights_UK}
         return {"users": flat.users.ids.to_list(), "selection": dict(self.selection)}, arrays
 
@@ -256,7 +262,7 @@ class LinearScorer:
             arrays["population_K"],
             Users(pl.Series("id", config["users"], dtype=pl.String)),
             arrays["weights_UK"],
-            ResponseEffects(*(arrays[f"effects.{name}"] for name in ResponseEffects.__dataclass_fields__)),
+            ResponseEffects.from_arrays(arrays, "effects."),
             config["selection"],
         )
 

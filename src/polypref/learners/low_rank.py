@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
+from polypref import content
 from polypref.comparisons import Comparisons, Responses, concat
 from polypref.errors import NotEnoughData, not_converged
 from polypref.features.protocol import Encoder
@@ -181,6 +182,7 @@ class LowRankScorer(LinearScorer):
 
         The new user's scores are drawn around those of the mean mixture. Raises NotEnoughData when there are none.
         """
+        user_id = content.one_id(user_id)
         if not len(few):
             raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
         x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
+from polypref import content
 from polypref.comparisons import Comparisons, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import linear, validation
@@ -286,6 +287,7 @@ class MetaLowRankScorer(LinearScorer):
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> MetaLowRankScorer:
         """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves."""
+        user_id = content.one_id(user_id)
         x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
         basis_RC = x_RK @ self.basis_KC
         score_C = self.step.scores(self.start_C, basis_RC[place_2N[: len(few)]] - basis_RC[place_2N[len(few) :]], few)

@@ -29,12 +29,13 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from polypref import content
 from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import prompts, validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.numbering import Numbering
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on, recorded
 from polypref.schema import Array, Arrays, Ids, Layout, Selection, floats, indices
 
@@ -263,11 +264,10 @@ class NeighboursScorer:
     layout: ClassVar[Layout] = Layout(Fields, _arrays, sizes={"U": "users"}, rule=_wrong)
     serves: ClassVar[Serves] = "any_user"
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``."""
-        votes, source_Q = self.votes(responses, user_ids, response_Q, (self.neighbours,))
+        id_Q, response_Q = resolved(responses, user_ids, response_Q)
+        votes, source_Q = self.votes(responses, id_Q, response_Q, (self.neighbours,))
         return Scores(self.scale * votes[0], source_Q)
 
     def votes(
@@ -301,6 +301,7 @@ class NeighboursScorer:
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> NeighboursScorer:
         """A new scorer that remembers the comparisons in ``few`` as ``user_id``'s; nobody else's answers move."""
+        user_id = content.one_id(user_id)
         memory = Memory.of(self.space, few, self.remembered, np.zeros(len(few), np.int32))
         return replace(self, newcomers={**self.newcomers, user_id: memory})
 

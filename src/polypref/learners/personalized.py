@@ -23,7 +23,7 @@ validation rows. Strangers get the generic user. A new user, whom the paper leav
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
 
@@ -32,6 +32,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
+from polypref import content
 from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
@@ -39,7 +40,7 @@ from polypref.learners import validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.linear import CHUNK
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.schema import Ids, Layout, Selection, floats
@@ -229,12 +230,11 @@ class PersonalizedScorer:
     )
     serves: ClassVar[Serves] = "any_user"
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``."""
+        id_Q, response_Q = resolved(responses, user_ids, response_Q)
         x_RK, _, place_Q = self.inputs.used(responses, response_Q)
-        user_Q = self.users.index(user_ids)
+        user_Q = self.users.index(id_Q)
         vectors_VE = np.concatenate([self.vectors_UE, self.generic_E[None]])  # -1: the stranger
         # not a matrix product, whose last bits may depend on how many other users there are
         shift_VH = np.einsum("ve,eh->vh", vectors_VE, self.network["b_EH"])
@@ -250,6 +250,7 @@ class PersonalizedScorer:
 
         Raises NotEnoughData when there are none.
         """
+        user_id = content.one_id(user_id)
         if not len(few):
             raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
         vector_E = self._learnt(few)

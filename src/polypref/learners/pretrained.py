@@ -12,13 +12,12 @@ model's own, so accuracy means more here than log loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self, TypedDict
 
 import numpy as np
-import polars as pl
 
 from polypref.comparisons import Comparisons, IntArray, Responses
 from polypref.errors import ArtifactError, EncoderError, SettingsError
@@ -26,7 +25,7 @@ from polypref.features.hf import HuggingFace, inspect, locate, score_names
 from polypref.features.protocol import Encoder
 from polypref.judges.ask import LanguageModel, ask, language_model
 from polypref.learners import validation
-from polypref.learners.protocol import POPULATION, Scores, Serves, margins
+from polypref.learners.protocol import POPULATION, Scores, Serves, UserIds, margins, resolved
 from polypref.learners.provenance import recorded
 from polypref.learners.questions import Approval
 from polypref.schema import Layout, Selection
@@ -137,14 +136,12 @@ class PretrainedScorer:
     layout: ClassVar[Layout] = Layout(Fields)
     serves: ClassVar[Serves] = "population"
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``."""
-        if response_Q is None:
-            return self.settings.rewards(responses)
+        _, response_Q = resolved(responses, user_ids, response_Q)
         asked, place_Q = np.unique(response_Q, return_inverse=True)
-        return self.settings.rewards(responses.take(asked)).take(place_Q.astype(np.int32))
+        pool = responses if len(asked) == len(responses) else responses.take(asked)
+        return self.settings.rewards(pool).take(place_Q.astype(np.int32))
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """See ``learners.protocol.Scorer``."""

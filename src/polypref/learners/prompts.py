@@ -30,8 +30,7 @@ def fit(encoder: Encoder, rows: Comparisons, directions: int) -> Inputs:
     used_R = np.unique(np.concatenate([rows.chosen_N, rows.rejected_N]))
     texts, _ = prompt_texts(rows.responses.take(used_R))
     each = np.arange(len(texts), dtype=np.int32)
-    nobody = Users(pl.Series("id", [""], dtype=pl.String))
-    return Inputs.fit(encoder, Comparisons(texts, nobody, np.zeros_like(each), each, each), directions)
+    return Inputs.fit(encoder, Comparisons(texts, Users.nobody(), np.zeros_like(each), each, each), directions)
 
 
 def inputs_of(prompts: Inputs, responses: Responses) -> tuple[NDArray[np.float64], IntArray]:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import Comparisons, IntArray, Responses
+from polypref import content
+from polypref.comparisons import Comparisons, IntArray, Responses, Users
+from polypref.errors import InputError
 from polypref.features.protocol import Encoder
 from polypref.schema import Layout
 
+UserIds = Sequence[str] | Sequence[str | None] | pl.Series
 Serves = Literal["population", "seen_users", "any_user"]
 
 POPULATION, GROUP, PERSONAL = 0, 1, 2
@@ -59,12 +62,11 @@ class Scorer(Protocol):
     @property
     def selection(self) -> Mapping[str, float | str]: ...
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """Reward of response ``response_Q[q]`` (default: 0, 1, 2, ...) for user ``user_ids[q]``, for each question q.
 
-        An unknown user gets the population's answer, and ``source_Q`` says so.
+        An unknown user gets the population's answer, and ``source_Q`` says so. ``None`` in place of the ids, or of one
+        of them, asks for just that answer. Raises InputError for ids that nobody can have (empty, or with a NUL).
         """
         ...
 
@@ -97,7 +99,10 @@ class Adapts(Protocol):
     """Only scorers that can take a new user."""
 
     def adapt(self, user_id: str, few: Comparisons) -> Scorer:
-        """A new scorer that knows ``user_id`` from a few comparisons; nobody else's scores move."""
+        """A new scorer that knows ``user_id`` from a few comparisons; nobody else's scores move.
+
+        Raises InputError for an id that nobody can have: empty, or with a NUL character.
+        """
         ...
 
 
@@ -165,6 +170,26 @@ def scorer_class(learner: Any) -> type[Scorer]:
 def by_kind(learners: Iterable[Any]) -> dict[str, type[Scorer]]:
     """The classes of the scorers that ``learners`` declare, by kind."""
     return {found.kind: found for found in map(scorer_class, learners)}
+
+
+def resolved(responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None) -> tuple[pl.Series, IntArray]:
+    """Who asks about which response, ``(id_Q, response_Q)``: what ``score`` was given, with defaults filled in.
+
+    A missing id, null, is nobody's: no scorer knows it, so the population answers. Raises InputError for ids that
+    nobody can have and for another number of ids than of responses.
+    """
+    if response_Q is None:
+        response_Q = np.arange(len(responses), dtype=np.int32)
+    id_Q = content.strangers(len(response_Q)) if user_ids is None else content.ids(user_ids, nobody=True)
+    if len(id_Q) != len(response_Q):
+        raise InputError(f"{len(id_Q)} user ids for {len(response_Q)} responses; expected one for each.")
+    return id_Q, response_Q
+
+
+def population_margins(scorer: Scorer, comparisons: Comparisons) -> Scores:
+    """``margins`` by the population's reward, whoever judged."""
+    nobody = np.zeros(len(comparisons), np.int32)
+    return margins(scorer, replace(comparisons, users=Users.nobody(), user_N=nobody))
 
 
 def margins(scorer: Scorer, comparisons: Comparisons) -> Scores:

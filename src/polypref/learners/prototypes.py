@@ -6,7 +6,7 @@ Shapes: ``_K`` inputs, ``_C`` prototypes, ``_U`` known users, ``_V`` known users
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
 
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import erf, expit, softmax
 
+from polypref import content
 from polypref.comparisons import Comparisons, IntArray, Responses, Users
 from polypref.features.protocol import Encoder
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on
 from polypref.learners.training.descent import Batch, Descent, Model, Trial
 from polypref.schema import Ids, Layout, Selection, floats
@@ -150,12 +151,11 @@ class MixtureScorer(ABC):
     def judging(self, few: Comparisons) -> Callable[[Floats], tuple[Floats, Floats]]:
         """The margins (N,) of ``few`` under a mixture (C,), and their slopes (N, C), as a function of the mixture."""
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``."""
+        id_Q, response_Q = resolved(responses, user_ids, response_Q)
         x_RK, pool, place_Q = self.inputs.used(responses, response_Q)
-        user_Q = self.users.index(user_ids)
+        user_Q = self.users.index(id_Q)
         mixture_VC = np.concatenate([self.mixture_UC, self.mixture_C[None]])  # -1: the stranger
         value_Q = self.rewards(pool, x_RK, mixture_VC, user_Q, place_Q)
         return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
@@ -166,6 +166,7 @@ class MixtureScorer(ABC):
 
         The new user's mixture is drawn around the mean mixture.
         """
+        user_id = content.one_id(user_id)
         margins = self.judging(few)
         center_C = np.log(np.maximum(self.mixture_C, 1e-9))
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray, Responses
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
-from polypref.learners.protocol import POPULATION, Scores, Serves, margins
+from polypref.learners.protocol import POPULATION, Scores, Serves, UserIds, margins, resolved
 from polypref.learners.provenance import recorded
 from polypref.schema import Layout, Selection
 
@@ -47,10 +46,9 @@ class RandomScorer:
     layout: ClassVar[Layout] = Layout(Fields)
     serves: ClassVar[Serves] = "population"
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``."""
+        _, response_Q = resolved(responses, user_ids, response_Q)
         from scipy.special import ndtri
 
         # splitmix64's finaliser turns keys that differ in one bit into unrelated numbers
@@ -59,7 +57,7 @@ class RandomScorer:
             bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         value_R = ndtri((bits >> np.uint64(11)).astype(np.float64) / 2.0**53 + 2.0**-54)
-        value_Q = value_R if response_Q is None else value_R[response_Q]
+        value_Q = value_R[response_Q]
         return Scores(value_Q, np.full(len(value_Q), POPULATION, np.int8))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:

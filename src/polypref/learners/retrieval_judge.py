@@ -19,7 +19,7 @@ response is scored by its margin over an empty one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self, TypedDict
@@ -28,12 +28,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
+from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.errors import ArtifactError, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.judges.ask import LanguageModel, ask, language_model
 from polypref.learners import retrieval, validation
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import recorded
 from polypref.learners.questions import CHARACTERS, Case, Choice, prompt_texts
 from polypref.learners.retrieval import Memory
@@ -150,14 +150,11 @@ class RetrievalJudgeScorer:
             cases.append(Case(prompts[p], texts[first], texts[second], "A" if first == chosen else "B"))
         return cases
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``: the margin of each response over an empty one."""
-        if response_Q is None:
-            response_Q = np.arange(len(responses), dtype=np.int32)
-        ids = pl.Series("id", user_ids, dtype=pl.String)
-        users = Users(ids.unique(maintain_order=True))
+        id_Q, response_Q = resolved(responses, user_ids, response_Q)
+        known = self.memory.rows.users
+        user_Q = known.index(id_Q)
         n_prompts = len(responses.prompts)
         pool = replace(
             responses,
@@ -165,7 +162,8 @@ class RetrievalJudgeScorer:
             texts_R=pl.concat([responses.texts_R, pl.repeat("", n_prompts, dtype=pl.String, eager=True)]),
         )
         empty_Q = (len(responses) + responses.prompt_R[response_Q]).astype(np.int32)
-        return self.compare(Comparisons(pool, users, users.index(ids), response_Q, empty_Q))
+        user_Q = np.where(user_Q < 0, np.int32(len(known)), user_Q)
+        return self.compare(Comparisons(pool, known.with_nobody(), user_Q, response_Q, empty_Q))
 
     @property
     def encoder(self) -> Encoder:

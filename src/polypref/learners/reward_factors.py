@@ -20,7 +20,7 @@ Strangers get the mean weights; a new user's are drawn around them with the know
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
@@ -29,6 +29,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from polypref import content
 from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
@@ -37,7 +38,7 @@ from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.linear import CHUNK
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.prototypes import gelu
 from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
@@ -184,12 +185,11 @@ class FactorsScorer:
     )
     serves: ClassVar[Serves] = "any_user"
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``."""
+        id_Q, response_Q = resolved(responses, user_ids, response_Q)
         x_RK, _, place_Q = self.inputs.used(responses, response_Q)
-        user_Q = self.users.index(user_ids)
+        user_Q = self.users.index(id_Q)
         weight_VC = np.concatenate([self.weight_UC, self.mean_C[None]])  # -1: the stranger
         factors_RC = self._factors(x_RK)
         value_Q = factors_RC[place_Q, 0] + (factors_RC[place_Q, 1:] * weight_VC[user_Q]).sum(axis=1)
@@ -210,6 +210,7 @@ class FactorsScorer:
 
         Raises NotEnoughData when there are none.
         """
+        user_id = content.one_id(user_id)
         if not len(few):
             raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
         from scipy.optimize import minimize

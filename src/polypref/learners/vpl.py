@@ -26,7 +26,7 @@ KL is averaged over contexts. Encoders read prompt and response together, so the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
@@ -35,13 +35,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from polypref import content
 from polypref.comparisons import Comparisons, FloatArray, IntArray, Responses, Users, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import CHUNK
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves
+from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training import vpl_network
 from polypref.learners.training.descent import Parameters, Table, of_rows
@@ -280,14 +281,13 @@ class VPLScorer:
     )
     serves: ClassVar[Serves] = "any_user"
 
-    def score(
-        self, responses: Responses, user_ids: pl.Series | Sequence[str], response_Q: IntArray | None = None
-    ) -> Scores:
+    def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``."""
+        id_Q, response_Q = resolved(responses, user_ids, response_Q)
         import torch
 
         x_RK, _, place_Q = self.inputs.used(responses, response_Q)
-        user_Q = self.users.index(user_ids)
+        user_Q = self.users.index(id_Q)
         asked, at_Q = np.unique(user_Q.astype(np.int64) * len(x_RK) + place_Q, return_inverse=True)
         user_A, place_A = np.divmod(asked, len(x_RK))
         z_VZ = torch.from_numpy(np.concatenate([self.z_UZ, np.zeros((1, self.how.latent), np.float32)]))  # -1: nobody
@@ -304,6 +304,7 @@ class VPLScorer:
 
         Nobody else moves. Somebody without comparisons that weigh anything stays a stranger.
         """
+        user_id = content.one_id(user_id)
         few = validation.weighing(few)
         few = replace(few, users=Users(pl.Series("id", [user_id])), user_N=np.zeros(len(few), np.int32))
         others, users = self.users.with_last(user_id)

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_expit, xlogy
 
+from polypref import content
 from polypref.comparisons import Comparisons
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.learners.protocol import Scorer
@@ -77,7 +78,7 @@ def questions(scorer: Scorer, user_id: str, candidates: Comparisons, count: int)
         raise SettingsError(f"{count} questions cannot be chosen; expected 1 or more.")
     if count > len(candidates):
         raise NotEnoughData(f"{count} questions cannot be chosen from {len(candidates)} candidates; add candidates.")
-    return order(Outlook(*scorer.outlook(user_id, candidates)), count)
+    return order(Outlook(*scorer.outlook(content.one_id(user_id), candidates)), count)
 
 
 def order(outlook: Outlook, count: int, label_C: Floats | None = None) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from polypref import artifact
+from polypref import artifact, content
 from polypref.comparisons import Comparisons
 from polypref.data.split import Rule
 from polypref.features.protocol import Encoder
@@ -59,7 +59,7 @@ class StoredCells(ABC):
     def path(self, cell: Any) -> Path:
         """Folder of the stored cell, named by its content hash."""
         learner = self.learners[cell.learner]
-        content = {
+        told = {
             "data": self.comparisons.content_hash,
             "encoder": self.encoder.identity,
             "learner": [type(learner).__module__, type(learner).__qualname__, asdict(learner)],
@@ -67,8 +67,8 @@ class StoredCells(ABC):
             **self.content(cell),
         }
         if isinstance(learner, HasIdentity):
-            content["model"] = learner.identity
-        text = json.dumps(content, sort_keys=True, default=str)
+            told["model"] = learner.identity
+        text = json.dumps(told, sort_keys=True, default=str)
         return self.folder / blake2b(text.encode(), digest_size=12).hexdigest()
 
     def is_stored(self, cell: Any) -> bool:
@@ -90,7 +90,7 @@ def code_hash(module: str) -> str:
             state.update(os.urandom(16))  # written in a notebook: nothing tells that it is unchanged
         if path is not None:
             source = path.read_bytes()
-            state.update(name.encode() + b"\0" + source)
+            state.update(content.framed(name) + content.framed(source))
             waiting += sorted(_imported(source), reverse=True)
     return state.hexdigest()
 

@@ -26,7 +26,7 @@ from polypref.data.split import holdout
 from polypref.features.protocol import Encoder
 from polypref.learners.dpl import Dpl, Floats, interval, resampled
 from polypref.learners.individual import Individual
-from polypref.learners.protocol import margins
+from polypref.learners.protocol import margins, population_margins
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,5 @@ def _held_out_margins(rows: Comparisons, encoder: Encoder, seed: int) -> tuple[F
         scorer = Individual().fit(rows.take(fitted), encoder=encoder, seed=seed)
         told = rows.take(held)
         own_N[held] = margins(scorer, told).value_Q
-        strangers = replace(told, users=replace(told.users, ids=told.users.ids + "\0"))
-        pooled_N[held] = margins(scorer, strangers).value_Q
+        pooled_N[held] = population_margins(scorer, told).value_Q
     return own_N, pooled_N

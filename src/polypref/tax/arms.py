@@ -169,9 +169,12 @@ def rewards(suite: Suite, arms: Arms, users: Sequence[str]) -> tuple[Floats, dic
 
     Raises Diverged for a reward that is no finite number.
     """
-    asked: list[tuple[str, Scorer | None, list[str]]] = [("base", arms.base, [""]), ("pooled", arms.pooled, [""])]
+    asked: list[tuple[str, Scorer | None, list[str] | list[None]]] = [
+        ("base", arms.base, [None]),
+        ("pooled", arms.pooled, [None]),
+    ]
     asked += [("personal", arms.personal, list(users)), ("shuffled", arms.shuffled, list(users))]
-    asked += [(GENERIC, arms.personal, [stranger(users)]), (NOBODY, arms.personal, [""])]
+    asked += [(GENERIC, arms.personal, [stranger(users)]), (NOBODY, arms.personal, [None])]
     parts, at, begin = [], {}, 0
     for name, scorer, ids in asked:
         if scorer is not None:
@@ -191,7 +194,7 @@ def stranger(users: Sequence[str]) -> str:
     return "?" * (1 + max(map(len, users), default=0))
 
 
-def _scored(suite: Suite, scorer: Scorer, ids: Sequence[str]) -> Floats:
+def _scored(suite: Suite, scorer: Scorer, ids: Sequence[str] | Sequence[None]) -> Floats:
     """Rewards (ids, C), each distinct response scored once for each id."""
     size = len(suite.responses)
     together = max(1, BLOCK // size)

@@ -12,7 +12,7 @@ of an arm on a section of a benchmark,
 encoder have none before their fit; without one, forgetting and total are absent, not 0. ``pooled`` is the same fit for
 everyone alike, ``shuffled`` the personalized learner on the same judgements with user ids permuted: what the method
 itself costs, so that personal less shuffled, user by user, is what the ``person`` costs. ``generic`` is the
-personalized scorer's answer to a stranger, ``no user`` to an empty id. Beside them stands what length alone achieves.
+personalized scorer's answer to a stranger, ``no user`` to nobody. Beside them stands what length alone achieves.
 At the level of the reward, sycophancy is taxed alike: how much more often a user's reward prefers a false answer that
 agrees with the user than the pooled one does.
 
@@ -318,5 +318,5 @@ def _notes(suite: Suite, arms: Arms, board: Board) -> list[str]:
         )
     generic, nobody = (board.harm.result_AV[board.at[name][0]] for name in (GENERIC, NOBODY))
     if np.array_equal(generic, nobody):
-        found.append("a stranger and an empty id are answered alike by this scorer.")
+        found.append("an unknown id and no id are answered alike by this scorer.")
     return found

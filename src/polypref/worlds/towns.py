@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import blake2b
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from polypref import content
 from polypref.comparisons import Comparisons, IntArray, KeyArray, Responses, Users
 from polypref.errors import SettingsError, unknown_name
 from polypref.worlds.people import WORLDS
@@ -162,9 +162,7 @@ class KnownFeatures:
     @property
     def identity(self) -> str:
         """Of these very texts and features."""
-        state = blake2b(np.ascontiguousarray(self.key_R).data, digest_size=8)
-        state.update(np.ascontiguousarray(self.feature_RF).data)
-        return f"known features {state.hexdigest()}"
+        return f"known features {content.hexdigest(self.key_R, self.feature_RF)}"
 
     def encode(self, responses: Responses) -> NDArray[np.float32]:
         """See ``features.protocol.Encoder``."""

@@ -55,6 +55,13 @@ def response_rows(batch: Batch, names: Mapping[str, str], file: str, tally: Tall
     return rows.frame.select("user_id", "prompt", "chat", "response")
 
 
+def text_rows(batch: Batch, names: Mapping[str, str], file: str, tally: Tally) -> pl.DataFrame:
+    """Rows of ``prompt``, ``chat`` and ``response`` of nobody in particular; a prompt is "" where the file has none."""
+    rows = Rows(batch, Layout("ratings", names), file, tally)
+    _read_texts(rows)
+    return rows.frame.select("prompt", "chat", "response")
+
+
 def _read_users(rows: Rows) -> None:
     ids = values.as_text(rows.frame["user_id"])
     rows.set(user_id=ids)

@@ -93,12 +93,15 @@ class Panel:
         """
         if not effects.a_R.any() and personal == 0:
             return ResponseEffects()
-        key_R = self.train.responses.keys_R[self.responses_R]  # ascending: see ``numbering``
+        key_R = self.train.responses.identity_R[self.responses_R]
+        ascending = np.argsort(key_R, kind="stable")
+        texts = (key_R[ascending], effects.a_R[ascending])
         if personal == 0:
-            return ResponseEffects(key_R, effects.a_R)
+            return ResponseEffects(*texts)
         user_E, response_E, own_E, variance_E = self._views(effects, personal, variance)
+        response_E = np.argsort(ascending).astype(np.int32)[response_E]
         sort = np.lexsort((response_E, user_E))
-        return ResponseEffects(key_R, effects.a_R, user_E[sort], response_E[sort], own_E[sort], variance_E[sort])
+        return ResponseEffects(*texts, user_E[sort], response_E[sort], own_E[sort], variance_E[sort])
 
     @cached_property
     def prompt_R(self) -> IntArray:

@@ -17,16 +17,15 @@ Shapes: ``_S`` refits, ``_U`` users, ``_N`` judgements.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import Comparisons, Users
+from polypref.comparisons import Comparisons
 from polypref.errors import NotEnoughData
 from polypref.learners.likelihood import surprise
-from polypref.learners.protocol import Scorer, margins
+from polypref.learners.protocol import Scorer, population_margins
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -120,8 +119,7 @@ def as_strangers(scorer: Scorer) -> Margins:
     """What ``scorer`` answers about any rows when it is not told who asks."""
 
     def answer(rows: Comparisons) -> Floats:
-        nameless = Users(pl.Series("id", [f"stranger {u} of nobody" for u in range(len(rows.users))]))
-        return margins(scorer, replace(rows, users=nameless)).value_Q
+        return population_margins(scorer, rows).value_Q
 
     return answer
 

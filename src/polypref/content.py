@@ -1,0 +1,200 @@
+"""What counts as a text and as a user's id, and names made of content: one hash for all that has several parts.
+
+Each part goes in behind its kind and its length, so that no two lists of parts are the same bytes: ("ab", "c") and
+("a", "bc") have different names, and so have a missing part and an empty one. 128 bits: finding two contents with one
+name takes 2^64 tries, finding another content for a given name 2^128.
+
+Source: BLAKE2 (Aumasson et al. 2013), RFC 7693.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from polypref.errors import ArtifactError, InputError
+
+BYTES = 16
+Identities = NDArray[np.bytes_]  # one of 16 bytes in each place; sorted and compared as bytes
+NONE = np.zeros(0, f"S{BYTES}")
+
+ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # in JSON: an even number of backslashes escape each other
+
+Part = str | bytes | int | NDArray | None
+
+
+def digest(*parts: Part, size: int = BYTES) -> bytes:
+    """Hash of all parts, ``size`` bytes; a text counts as its UTF-8, an array as its type, shape and numbers."""
+    state = blake2b(digest_size=size)
+    for part in parts:
+        state.update(framed(part))
+    return state.digest()
+
+
+def hexdigest(*parts: Part) -> str:
+    """``digest`` in 32 hex digits."""
+    return digest(*parts).hex()
+
+
+def of_texts(column: pl.Series) -> bytes:
+    """Digest of a text column; a missing text is another than an empty one."""
+    lengths = column.str.len_bytes().cast(pl.Int64).fill_null(-1).to_numpy()
+    return digest(lengths, column.fill_null("").str.join("").cast(pl.Binary)[0])
+
+
+def framed(part: Part) -> bytes:
+    """A part's bytes behind its kind and its length."""
+    if isinstance(part, np.ndarray):
+        about = f"{part.dtype.str}{part.shape}".encode()
+        kind, raw = b"a", len(about).to_bytes(8, "little") + about + np.ascontiguousarray(part).tobytes()
+    elif part is None:
+        kind, raw = b"-", b""
+    elif isinstance(part, bytes):
+        kind, raw = b"b", part
+    else:
+        kind, raw = (b"t", part.encode()) if isinstance(part, str) else (b"i", str(int(part)).encode())
+    return kind + len(raw).to_bytes(8, "little") + raw
+
+
+def identities(digests: bytes | bytearray) -> Identities:
+    """Digests, one behind the other, as an array; read-only."""
+    return np.frombuffer(bytes(digests), f"S{BYTES}")
+
+
+def hexes(identity_R: Identities) -> list[str]:
+    """Each identity in 32 hex digits."""
+    whole = np.ascontiguousarray(identity_R).tobytes().hex()
+    return [whole[at : at + 2 * BYTES] for at in range(0, len(whole), 2 * BYTES)]
+
+
+def packed(identity_R: Identities) -> NDArray[np.uint8]:
+    """Identities as bytes (R, 16), which any format of arrays can hold."""
+    return np.ascontiguousarray(identity_R).view(np.uint8).reshape(-1, BYTES)
+
+
+def unpacked(bytes_RB: NDArray) -> Identities:
+    """The inverse of ``packed``. Raises ArtifactError for arrays that hold no identities, as older versions wrote."""
+    if bytes_RB.dtype != np.uint8 or bytes_RB.ndim != 2 or bytes_RB.shape[1] != BYTES:
+        raise ArtifactError(
+            f"texts are named by {bytes_RB.dtype} numbers of shape {bytes_RB.shape}; expected {BYTES} bytes each. "
+            "Another version wrote them: make it again."
+        )
+    return identities(np.ascontiguousarray(bytes_RB).tobytes())
+
+
+def places(known_K: Identities, wanted_R: Identities) -> NDArray[np.int64]:
+    """Where each wanted identity stands among ``known_K``, which ascend and differ; -1 where it is not."""
+    if not len(known_K):
+        return np.full(len(wanted_R), -1, np.int64)
+    known_word_K, wanted_word_R = first_words(known_K), first_words(wanted_R)
+    at_R = np.searchsorted(known_word_K, wanted_word_R)
+    found_R = np.full(len(wanted_R), -1, np.int64)
+    left = np.arange(len(wanted_R))
+    while len(left):  # again only for those whose first half is somebody else's too: never, unless somebody made them
+        at = at_R[left]
+        inside = at < len(known_K)
+        left, at = left[inside], at[inside]
+        same = known_K[at] == wanted_R[left]
+        found_R[left[same]] = at[same]
+        more = ~same & (known_word_K[at] == wanted_word_R[left])
+        left = left[more]
+        at_R[left] += 1
+    return found_R
+
+
+def first_words(identity_R: Identities) -> NDArray[np.uint64]:
+    """The first half of each, as numbers in the order of the bytes: several times faster to search."""
+    raw = np.ascontiguousarray(identity_R, f"S{BYTES}").view(">u8")
+    return raw.reshape(-1, 2)[:, 0].astype(np.uint64)
+
+
+def texts(values: Sequence[str] | pl.Series, what: str) -> pl.Series:
+    """``values`` as a column of texts; ``what`` they are ("prompt", "response", "user id") stands in errors.
+
+    Raises InputError for a value that is no text, is missing, or holds a NUL character or half of a surrogate pair:
+    neither is a character of any text, and C libraries, databases and JSON readers cut or change what holds one.
+    """
+    return refuse(_column(values, what, _texts_only), what)
+
+
+def ids(values: Sequence[str] | Sequence[str | None] | pl.Series, *, nobody: bool = False) -> pl.Series:
+    """User ids as a column of texts. With ``nobody`` a missing id is allowed, which asks for the population's answer.
+
+    Raises InputError for ids that nobody can have (``reserved``), and for what ``texts`` refuses.
+    """
+    return refuse(_column(values, "user id", _numbers_too), "user id", empty=False, missing=nobody)
+
+
+def one_id(user_id: str) -> str:
+    """A single user's id; raises InputError where nobody can have it: empty, or with a NUL character."""
+    return ids([user_id])[0]
+
+
+def strangers(many: int) -> pl.Series:
+    """The ids of ``many`` people of whom nothing is known: none. No data can hold such a user and no scorer knows one,
+    so the population answers."""
+    return pl.Series("id", [None], dtype=pl.String).new_from_index(0, many)
+
+
+def refuse(column: pl.Series, what: str, *, empty: bool = True, missing: bool = False) -> pl.Series:
+    """``column`` itself. Raises InputError where a text has a NUL character, or is missing or empty and may not be."""
+    bad = {"holds a NUL character; remove it": column.str.contains("\0", literal=True).fill_null(False)}
+    if not missing and column.null_count():
+        bad["is missing; give it"] = column.is_null()
+    if not empty:
+        bad["is empty, which names nobody; give another"] = (column == "").fill_null(False)
+    for why, bad_B in bad.items():
+        if bad_B.any():
+            at = int(bad_B.arg_max() or 0)
+            raise InputError(f"{what} number {at + 1} of {len(column)} ({excerpt(column[at])}) {why}.")
+    return column
+
+
+def refuse_escaped(json_N: pl.Series, what: str) -> None:
+    """Raise InputError for JSON that holds an escaped NUL character, which is one in what it says."""
+    for text in json_N.filter(json_N.str.contains("\\u0000", literal=True)):
+        if ESCAPED_NUL.search(text):
+            raise InputError(f"a {what} ({excerpt(text)}) holds a NUL character; remove it.")
+
+
+def _column(values: Any, what: str, kind: Callable[[pl.DataType], bool]) -> pl.Series:
+    """A text column; one of another type is cast where ``kind`` allows."""
+    if not isinstance(values, pl.Series):
+        try:
+            return pl.Series(what, values, dtype=pl.String)
+        except (TypeError, ValueError, pl.exceptions.PolarsError):
+            values = list(values) if isinstance(values, Iterable) else [values]
+            for at, value in enumerate(values):
+                if not isinstance(value, str):
+                    raise InputError(
+                        f"{what} number {at + 1} of {len(values)} is {excerpt(value)}; expected a text."
+                    ) from None
+                if any("\ud800" <= character <= "\udfff" for character in value):
+                    why = "holds half of a surrogate pair, which is no character; remove it"
+                    raise InputError(f"{what} number {at + 1} of {len(values)} ({excerpt(value)}) {why}.") from None
+            raise
+    if values.dtype == pl.String:
+        return values
+    if not kind(values.dtype) and len(values):
+        raise InputError(f"{what}s are a column of {values.dtype}; expected texts.")
+    return values.cast(pl.String)
+
+
+def _texts_only(kind: pl.DataType) -> bool:
+    return kind in (pl.Categorical, pl.Enum, pl.Null)
+
+
+def _numbers_too(kind: pl.DataType) -> bool:
+    return _texts_only(kind) or kind.is_integer()
+
+
+def excerpt(value: object) -> str:
+    """At most 60 characters of what was found, on one line, without control characters."""
+    shown = repr(value[:60] if isinstance(value, str) else value)
+    return shown if len(shown) <= 64 else shown[:61] + "..."
