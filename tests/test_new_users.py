@@ -316,7 +316,7 @@ def test_what_is_printed(grid):
     lines = table_lines(found.contents)
     assert lines[0] == ["comparisons of the new person", "0", "3", "10", "30"]
     assert {len(line) for line in lines} == {5}
-    assert next(line for line in lines if line[0] == "individual")[1] == "-"
+    assert next(line for line in lines if line[0] == "individual")[1] == "–"
     assert gain_lines(found.contents)[0][0].startswith("gain over pooled")
     assert [line.split(":")[0] for line in advice(found.contents)] == [
         "3 comparisons",

@@ -292,8 +292,9 @@ def test_the_page_holds_curves_gains_and_answers_escaped(ran: Path) -> None:
     Reader().feed(html)
     assert seen.count("polyline") == 2
     for group, about in found["groups"].items():
-        assert f"{about['judge']['gain']:+.2f}" in html and f"{about['reward']['gain']:+.2f}" in html
-        assert f"{group} ({about['users']} users): {about['reward']['gain']:+.2f}" in summary(found)
+        judge, reward = (f"{about[name]['gain']:+.2f}".replace("-", "−") for name in ("judge", "reward"))
+        assert judge in html and reward in html
+        assert f"{group} ({about['users']} users): {reward}" in summary(found)
 
 
 def test_points_of_a_curve_are_means_over_stretches_in_spreads() -> None:

@@ -38,7 +38,7 @@ def test_markdown_has_every_cell_in_its_place():
     header, rule, first, second = [line for line in text.splitlines() if line.startswith("|")]
     assert rule == "|---|---:|---:|---:|"
     assert all(len(re.split(r"(?<!\\)\|", line)) == 6 for line in (header, first, second))
-    assert first == "| &lt;script>\\_1<sup>2</sup> | 0.5 *[0.4]* | - *[0.1]* | - |"
+    assert first == "| &lt;script>\\_1<sup>2</sup> | 0.5 *[0.4]* | – *[0.1]* | – |"
     assert "1. first & best\n2. &lt;b>second&lt;/b>" in text
     assert "not referred to" not in text
     assert "0.5 (0.3–0.7) *[0.4]*" in markdown([ODD], "", intervals=True)

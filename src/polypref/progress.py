@@ -131,8 +131,8 @@ class Progress:
         say(f"{self._label}: {text}" if self._label else text)
 
     def _update(self, bar: Bar, what: object) -> None:
-        shown = {"count": self._counted(), "left": self._left(), "what": visible(str(what))}
-        bar.update(bar.task_ids[0], completed=self._work_done, **shown)
+        count, left, last = self._counted(), self._left(), visible(str(what))
+        bar.update(bar.task_ids[0], completed=self._work_done, count=count, left=left, what=last)
 
     def _show_bar(self, what: object = "") -> None:
         from rich.console import Console

@@ -105,14 +105,19 @@ def signed(value: Any, digits: int = 3) -> str:
     return MISSING if (known := finite(value)) is None else unsigned_zero(f"{known:+.{digits}f}")
 
 
-def percent(value: Any) -> str:
+def percent(value: Any, digits: int = 1) -> str:
     """A share in percent, without the sign: ``83.2``."""
-    return MISSING if (known := finite(value)) is None else number(100 * known, 1)
+    return MISSING if (known := finite(value)) is None else number(100 * known, digits)
 
 
-def points(value: Any) -> str:
+def share(value: Any, digits: int = 0) -> str:
+    """A share in percent, with the sign: ``83 %``."""
+    return MISSING if finite(value) is None else f"{percent(value, digits)} %"
+
+
+def points(value: Any, digits: int = 1) -> str:
     """A difference of shares in percentage points: ``+6.8``."""
-    return MISSING if (known := finite(value)) is None else signed(100 * known, 1)
+    return MISSING if (known := finite(value)) is None else signed(100 * known, digits)
 
 
 def unsigned_zero(text: str) -> str:
@@ -126,6 +131,12 @@ def interval(row: Mapping[str, Any] | None, write: Callable[[Any], str] = number
         return ""
     lo, hi = write(float(row["lo"])), write(float(row["hi"]))
     return f"{lo} to {hi}" if {lo[0], hi[0]} & {"+", "−"} else f"{lo}–{hi}"
+
+
+def estimate(row: Mapping[str, Any] | None, write: Callable[[Any], str] = number, key: str = "value") -> str:
+    """A figure and its 95 % interval: ``+6.8 (+1.2 to +9.9)``; the figure alone where an end is unknown."""
+    ends = interval(row, write)
+    return write(None if row is None else row.get(key)) + (f" ({ends})" if ends else "")
 
 
 def unbroken(text: str) -> str:

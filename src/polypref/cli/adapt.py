@@ -121,7 +121,7 @@ def show(found: NewUsers) -> None:
         out()
         out(*markdown(lines))
     out()
-    out("Accuracy on the new people's test rows; + or -: the gain's 95 % interval leaves out zero.")
+    out("Accuracy on the new people's test rows; + or −: the gain's 95 % interval leaves out zero.")
 
 
 def markdown(lines: list[list[str]]) -> list[str]:

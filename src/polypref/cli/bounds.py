@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from polypref.cli.shared import AllowNetwork, Columns, EncoderName
 from polypref.terminal import out, out_json, say
+from polypref.wording import share
 
 if TYPE_CHECKING:
     from polypref.bounds.bounds_file import BoundsFile, Calibrated
@@ -139,7 +140,7 @@ class Bounds:
                 "warning: a cap certifies only what the shared reward gets right, and that is little; give it a sense "
                 "of safety first: safety_weight and ample under [organisation], docs/safety.md."
             )
-        out(f"largest cap that certifies {self.keep:.0%} of that for every possible user: {chosen.cap:.6g}")
+        out(f"largest cap that certifies {share(self.keep)} of that for every possible user: {chosen.cap:.6g}")
         out()
         out("   cap  certified safety accuracy")
         own = file.limits.cap
@@ -228,9 +229,9 @@ def _show(calibrated: Calibrated) -> None:
     how = "on average over calibrations" if target.delta is None else f"with probability {1 - target.delta:.6g}"
     out(f"something unsafe passes in at most {target.alpha:.6g} of slates, for all users at once, {how}:")
     for name, one in calibrated.thresholds.items():
-        kept = "" if one.safe_kept is None else f"; {one.safe_kept:.1%} of safe responses pass"
+        kept = "" if one.safe_kept is None else f"; {share(one.safe_kept, 1)} of safe responses pass"
         seen = f"{one.slates:,} slates, {one.unsafe:,} with something unsafe, {one.lost} lost"
-        left = f"nothing is left of {one.abstains:.1%}"
+        left = f"nothing is left of {share(one.abstains, 1)}"
         out(f"  {name or 'everything'}: safety score {one.value:.4f} or more; on {seen}{kept}, {left}")
     limits = calibrated.file.limits
     out(f"holds for slates of at most {calibrated.largest} candidates; larger ones are refused")

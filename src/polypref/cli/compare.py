@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from polypref.cli.shared import Columns, EncoderName, Files, MadeFromFlag, Ties, ensure_files, reading_of
 from polypref.evaluation.settings import Settings
 from polypref.terminal import framed, interactive, out, tabbed
+from polypref.wording import MISSING, interval, number, signed
 
 if TYPE_CHECKING:
     from polypref.evaluation.contents import CompareContents
@@ -128,16 +129,12 @@ def table_lines(contents: CompareContents) -> list[list[str]]:
     lines = [["learner", *titles, f"gain over {baseline}", "95 % interval", "better", "worse"]]
     for learner in rows.learners:
         found = [rows.at(learner, metric, cohort) for _, metric, cohort in COLUMNS]
-        line = [learner, *(_number(row and row.value) for row in found)]
+        line = [learner, *(number(row and row.value) for row in found)]
         gain = gains.get(learner)
         if gain is None or gain.value is None:
-            line += ["baseline" if learner == baseline else "-", ""]
+            line += ["baseline" if learner == baseline else MISSING, ""]
         else:
-            line += [f"{gain.value:+.3f}", "" if gain.lo is None else f"{gain.lo:+.3f} to {gain.hi:+.3f}"]
+            line += [signed(gain.value), interval(gain.ends, signed)]
         counted = contents.counts(learner)
-        lines.append([*line, *("-" if counted[key] is None else str(counted[key]) for key in ("better", "worse"))])
+        lines.append([*line, *(MISSING if counted[key] is None else str(counted[key]) for key in ("better", "worse"))])
     return lines
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 from polypref.evaluation.rows import BoundedRow, ResultRow, ResultTable
 from polypref.stats.clusters import FEW_USERS
+from polypref.wording import percent, share
 
 MARGIN = 0.01
 HIGH_GAIN = 0.05
@@ -152,9 +153,9 @@ def _agreement_lacks(known: Mapping[str, BoundedRow], e: Evidence) -> list[str]:
         return ["no two people judged the same pair"]
     top = max(row.hi for row in known.values())
     lacks = {
-        f"two people disagree on {_percent(e.disagreement)} of the pairs": e.disagreement >= LOW_DISAGREEMENT,
+        f"two people disagree on {share(e.disagreement)} of the pairs": e.disagreement >= LOW_DISAGREEMENT,
         f"only {e.shared} pairs were judged by two people or more": e.shared < ENOUGH_SHARED,
-        f"two people may disagree on as many as {_percent(e.disagreement_hi)} of the pairs": (
+        f"two people may disagree on as many as {share(e.disagreement_hi)} of the pairs": (
             e.disagreement_hi >= HIGH_DISAGREEMENT > LOW_DISAGREEMENT > e.disagreement
         ),
         _not_excluded(known, HIGH_GAIN): top >= HIGH_GAIN,
@@ -166,9 +167,9 @@ def _not_excluded(known: Mapping[str, BoundedRow], margin: float) -> str:
     """The gain that may yet be there: of the learner that the text speaks of, or else of the one it names."""
     best = known[_leader(known)]
     if best.hi >= margin:
-        return f"a gain of {_points(best.hi)} points is not excluded"
+        return f"a gain of {percent(best.hi)} points is not excluded"
     row = max(known.values(), key=lambda row: row.hi)
-    return f"a gain of {_points(row.hi)} points by {row.learner} is not excluded"
+    return f"a gain of {percent(row.hi)} points by {row.learner} is not excluded"
 
 
 def _leader(known: Mapping[str, BoundedRow]) -> str:
@@ -190,25 +191,16 @@ def _vanishes(placebo: ResultRow, real: BoundedRow, tests: int) -> bool:
     return left is None or not _above_zero(left, tests) or left.hi < real.lo / 2
 
 
-def _points(value: float) -> str:
-    text = f"{100 * value:.1f}"
-    return text.lstrip("-") if not text.strip("-0.") else text.replace("-", "−")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
 def _interval(row: BoundedRow) -> str:
-    return f"{_points(row.lo)} to {_points(row.hi)}"
+    return f"{percent(row.lo)} to {percent(row.hi)}"
 
 
 def _yes(row: BoundedRow, baseline: str, placebo: BoundedRow | None, knowing: BoundedRow | None) -> str:
     checked = (
         "The gain rests on knowing the user: trained on shuffled users the same learner gets "
-        f"{_points(knowing.value)} points fewer of them right ({_interval(knowing)})"
+        f"{percent(knowing.value)} points fewer of them right ({_interval(knowing)})"
         + (
-            f", and its gain over {baseline} is {_points(placebo.value)} ({_interval(placebo)})."
+            f", and its gain over {baseline} is {percent(placebo.value)} ({_interval(placebo)})."
             if placebo is not None
             else "."
         )
@@ -216,7 +208,7 @@ def _yes(row: BoundedRow, baseline: str, placebo: BoundedRow | None, knowing: Bo
         else "Whether it rests on knowing the user was not checked, since no placebo arm was run."
     )
     return (
-        f"There is something to personalise: {row.learner} gets {_points(row.value)} points more of the held-out "
+        f"There is something to personalise: {row.learner} gets {percent(row.value)} points more of the held-out "
         f"judgements right than {baseline}, the learner that treats everyone alike and is best on validation rows "
         f"(95 % interval {_interval(row)}). {checked}"
     )
@@ -230,7 +222,7 @@ def _yes_for_some(
         f"There is something to personalise for some of these people: under {best} {served['sure']} of "
         f"{_users(served['tested'])} tested are each significantly better off than under {baseline}, and than if it "
         "had been trained on shuffled users, and nobody is worse off. This speaks of these users, not yet of others: "
-        f"the mean gain of {_points(row.value)} points (95 % interval {_interval(row)}) may be "
+        f"the mean gain of {percent(row.value)} points (95 % interval {_interval(row)}) may be "
         f"chance{_when_tried(known)}; use {best} for them, and {baseline} for others {_until(row)}."
     )
 
@@ -238,9 +230,9 @@ def _yes_for_some(
 def _no(known: Mapping[str, BoundedRow], baseline: str, e: Evidence) -> str:
     top = max(row.hi for row in known.values())
     if e.disagreement is not None and not _agreement_lacks(known, e):
-        why = f"two people who judge the same pair disagree on only {_percent(e.disagreement)} of the pairs"
+        why = f"two people who judge the same pair disagree on only {share(e.disagreement)} of the pairs"
     else:
-        why = f"none can plausibly gain more than {_points(top)} points"
+        why = f"none can plausibly gain more than {percent(top)} points"
     among = f" among these {e.n_users} users" if e.n_users < FEW_USERS else ""
     return (
         f"There is no room to personalise here{among}: no personal learner is surely better than {baseline}, "
@@ -257,9 +249,9 @@ def _placebo_gains(learner: str, baseline: str) -> str:
 
 def _not_knowing(row: BoundedRow, baseline: str, knowing: ResultRow) -> str:
     less = knowing.bounded
-    by = f"{_points(less.value)} points ({_interval(less)})" if less is not None else "it is not known"
+    by = f"{percent(less.value)} points ({_interval(less)})" if less is not None else "it is not known"
     return (
-        f"{row.learner} is better than {baseline} by {_points(row.value)} points ({_interval(row)}), but whether "
+        f"{row.learner} is better than {baseline} by {percent(row.value)} points ({_interval(row)}), but whether "
         f"that rests on knowing the user is unclear: against itself trained on shuffled users it gains {by}. "
         f"Use {baseline} {_until(knowing)}."
     )
@@ -278,7 +270,7 @@ def _unclear(
     best = _leader(known)
     row = known[best]
     chance = f", which may be chance{_when_tried(known)}" if row.lo > 0 else ""
-    gained = f"gains {_points(row.value)} points over" if row.value > 0 else "gains nothing over"
+    gained = f"gains {percent(row.value)} points over" if row.value > 0 else "gains nothing over"
     first = (
         f"Whether there is room to personalise is unclear: the best personal learner, {best}, {gained} {baseline} "
         f"(95 % interval {_interval(row)}){chance}"
@@ -303,17 +295,17 @@ def _until(row: ResultRow) -> str:
     """What is short: people, other pairs, or judgements, by where the width of the interval comes from."""
     parts = row.variance_parts or {}
     largest = max(parts, key=lambda name: parts[name]) if parts else ""
-    n, share = row.n_users, _percent(parts.get(largest, 0.0))
+    n, most = row.n_users, share(parts.get(largest, 0.0))
     if n is None or n < FEW_USERS:
         return "until there are more people and more judgements"
     if row.hi is None or row.hi < MARGIN or largest not in ("users", "pairs"):
         return "until there are more judgements"
     if largest == "users":
         return (
-            f"until there are more people (more judgements by these {n} would hardly help: {share} of the "
+            f"until there are more people (more judgements by these {n} would hardly help: {most} of the "
             "uncertainty is how much they differ)"
         )
-    return f"until other pairs were judged ({share} of the uncertainty is how much pairs differ)"
+    return f"until other pairs were judged ({most} of the uncertainty is how much pairs differ)"
 
 
 def _users(n: int) -> str:

@@ -20,6 +20,7 @@ from polypref.evaluation.tables import Arm, choose_baseline, held_out, leaderboa
 from polypref.newcomers.cells import FULL, Cell, Job, Outcome, read
 from polypref.stats.clusters import Clusters
 from polypref.stats.metrics import HeldOut
+from polypref.wording import MISSING, estimate, number, signed
 
 ASKED = ", asked"
 CEILING = f"{FULL}, all data"
@@ -149,14 +150,14 @@ def gain_lines(contents: NewContents, metric: str = METRIC) -> list[list[str]]:
 
 def _cell(row: ResultRow | None, gain: ResultRow | None) -> str:
     if row is None or row.value is None:
-        return "-"
-    return f"{row.value:.3f}" + ("" if gain is None else {"better": "+", "worse": "-", "unclear": ""}[gain.kind])
+        return MISSING
+    return number(row.value) + ("" if gain is None else {"better": "+", "worse": "−", "unclear": ""}[gain.kind])
 
 
 def _ends(gain: ResultRow | None) -> str:
     if gain is None or gain.value is None:
-        return "-"
-    return f"{gain.value:+.3f}" + ("" if gain.lo is None else f" [{gain.lo:+.3f}, {gain.hi:+.3f}]")
+        return MISSING
+    return estimate({"value": gain.value, "lo": gain.lo, "hi": gain.hi}, signed)
 
 
 def advice(contents: NewContents, metric: str = METRIC) -> list[str]:

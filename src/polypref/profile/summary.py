@@ -8,7 +8,7 @@ import numpy as np
 
 from polypref.comparisons import Comparisons
 from polypref.data.derived import Origin, origin
-from polypref.profile import words
+from polypref.profile import formatting
 from polypref.profile.consistency import Consistency, consistency
 from polypref.profile.disagreement import Disagreement, disagreement
 from polypref.profile.groups import Groups, groups
@@ -44,23 +44,23 @@ class Profile:
     def sentences(self) -> dict[str, str]:
         """One sentence for each dimension."""
         return {
-            "origin": words.of_origin(self.origin),
-            "disagreement": words.of_disagreement(self.disagreement),
-            "consistency": words.of_consistency(self.consistency),
-            "minorities": words.of_minorities(self.minorities),
-            "room": words.of_room(self.room),
-            "aggregation": words.of_social_choice(self.social_choice),
-            "groups": words.of_groups(self.groups),
+            "origin": formatting.of_origin(self.origin),
+            "disagreement": formatting.of_disagreement(self.disagreement),
+            "consistency": formatting.of_consistency(self.consistency),
+            "minorities": formatting.of_minorities(self.minorities),
+            "room": formatting.of_room(self.room),
+            "aggregation": formatting.of_social_choice(self.social_choice),
+            "groups": formatting.of_groups(self.groups),
         }
 
-    def rows(self) -> list[words.Row]:
+    def rows(self) -> list[formatting.Row]:
         """Every quantity as (dimension, name, value, interval, what it was counted over)."""
         return [
-            *words.disagreement_rows(self.disagreement),
-            *words.consistency_rows(self.consistency),
-            *words.minority_rows(self.minorities),
-            *words.room_rows(self.room),
-            *words.aggregation_rows(self.social_choice, self.groups),
+            *formatting.disagreement_rows(self.disagreement),
+            *formatting.consistency_rows(self.consistency),
+            *formatting.minority_rows(self.minorities),
+            *formatting.room_rows(self.room),
+            *formatting.aggregation_rows(self.social_choice, self.groups),
         ]
 
     def table2(self, name: str = "data", header: bool = True) -> str:
@@ -70,10 +70,10 @@ class Profile:
             markdown_text(name),
             f"{self.sizes['judgements']:,}",
             f"{self.sizes['users']:,}",
-            words.percent(self.disagreement.contested.value),
-            words.percent(self.disagreement.highly_contested.value),
-            words.UNKNOWN if low is None or high is None else f"{low:.2f}–{high:.2f}",
-            words.share(self.consistency.retest.value),
+            formatting.percent(self.disagreement.contested.value),
+            formatting.percent(self.disagreement.highly_contested.value),
+            formatting.between(low, high, 2) or formatting.UNKNOWN,
+            formatting.share(self.consistency.retest.value),
         )
         row = markdown_line(cells)
         if not header:

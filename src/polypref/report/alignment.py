@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from polypref.report.page import TEMPLATES, environment
-from polypref.wording import visible
+from polypref.wording import estimate, signed, visible
 
 POINTS = 60  # of a curve; more would only show noise
 COLOURS = ("#0b5fa5", "#c2571a", "#3f8f3f", "#8a4fa8", "#8a8a8a", "#b0802a", "#2a9a9a", "#a83a5a")
@@ -27,8 +28,7 @@ def summary(found: Mapping[str, Any]) -> str:
 def _gain(one: Mapping[str, Any]) -> str:
     if one["gain"] is None:
         return "not told: all rewards before were equal"
-    bounds = "" if one["lo"] is None else f" ({one['lo']:+.2f} to {one['hi']:+.2f})"
-    return f"{one['gain']:+.2f}{bounds}"
+    return estimate(one, partial(signed, digits=2), "gain")
 
 
 def page(found: Mapping[str, Any]) -> str:
@@ -102,6 +102,8 @@ def _figure(found: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str,
         "left": LEFT,
         "bottom": HEIGHT - BELOW,
         "lines": lines,
-        "y_ticks": [{"at": y_of(float(tick)), "text": f"{tick:+g}"} for tick in ticks],
+        "y_ticks": [
+            {"at": y_of(float(tick)), "text": signed(tick, 0 if float(tick).is_integer() else 1)} for tick in ticks
+        ],
         "x_ticks": [{"at": x_of(last * share), "text": f"{last * share:.0f}"} for share in (0, 0.25, 0.5, 0.75, 1)],
     }

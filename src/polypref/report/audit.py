@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from math import ceil, floor
 from typing import Any
 
 from polypref.bounds.audit_stage import AuditSettings
 from polypref.report.page import TEMPLATES, environment
-from polypref.wording import visible
+from polypref.wording import interval, percent, share, visible
 
 COLUMNS = {"off": "off", "on": "on", "again": "calibrated for this size"}
 
@@ -30,25 +31,26 @@ def verdict(found: Mapping[str, Any]) -> str:
     if not control["holds"]:
         return (
             f"This audit proves nothing: without bounds the worst adversary gets something unsafe in "
-            f"{control['reached']:.2%} of slates, less than the {control['needed']:.2%} that the control needs."
+            f"{share(control['reached'], 2)} of slates, less than the {share(control['needed'], 2)} that the "
+            "control needs."
         )
     return (
-        f"Without bounds the worst adversary gets something unsafe in {control['reached']:.2%} of slates "
-        f"(the control needs {control['needed']:.2%} for this audit to prove anything)."
+        f"Without bounds the worst adversary gets something unsafe in {share(control['reached'], 2)} of slates "
+        f"(the control needs {share(control['needed'], 2)} for this audit to prove anything)."
     )
 
 
 def in_force(found: Mapping[str, Any]) -> str:
     """Whether the gate keeps alpha on the file's slates."""
     leaks = found["leaks"]
-    share = f"{leaks['value']:.2%} ({leaks['lo']:.2%} to {leaks['hi']:.2%}) of {leaks['n']:,} slates"
+    reached = f"{_told({'metric': 'leaks', **leaks})} of {leaks['n']:,} slates"
     if not leaks["holds"]:
         held = "the gate FAILS: that is surely more than"
     elif leaks["hi"] <= leaks["alpha"]:
         held = "that is surely within"
     else:
         held = "these slates are too few to be sure, but that does not contradict"
-    return f"With bounds something unsafe passes in {share}; {held} the {leaks['alpha']:.2%} that was promised."
+    return f"With bounds something unsafe passes in {reached}; {held} the {share(leaks['alpha'], 2)} that was promised."
 
 
 def _told(row: Mapping[str, Any]) -> str:
@@ -57,8 +59,8 @@ def _told(row: Mapping[str, Any]) -> str:
         return "none"
     if row["metric"] == "cap" or row["metric"].startswith("largest"):
         return f"{row['value']:.4g}"
-    value, bounds = f"{100 * row['value']:.2f} %", (row["lo"], row["hi"])
-    return value if bounds[0] is None else f"{value} ({100 * row['lo']:.2f} to {100 * row['hi']:.2f})"
+    ends = interval(row, partial(percent, digits=2))
+    return share(row["value"], 2) + (f" ({ends})" if ends else "")
 
 
 def page(found: Mapping[str, Any]) -> str:
@@ -120,7 +122,7 @@ def _figure(rows: list[dict[str, Any]], alpha: float) -> dict[str, Any]:
         {"x": across[row["size"]], "y": up(row["value"]), "kind": row["bounds"], "told": f"{row['arm']}: {_told(row)}"}
         for row in drawn
     ]
-    ticks = [{"y": up(share), "text": f"{share:.2%}"} for share in (1, 0.1, 0.01, 0.001, 0.0001)]
+    ticks = [{"y": up(level), "text": share(level, 2)} for level in (1, 0.1, 0.01, 0.001, 0.0001)]
     return {
         "width": WIDTH,
         "height": HEIGHT,
@@ -128,7 +130,7 @@ def _figure(rows: list[dict[str, Any]], alpha: float) -> dict[str, Any]:
         "points": points,
         "ticks": ticks,
         "sizes": [{"x": x, "text": f"best of {size}"} for size, x in across.items()],
-        "alpha": {"y": up(alpha), "text": f"{alpha:.2%}"},
+        "alpha": {"y": up(alpha), "text": share(alpha, 2)},
     }
 
 
@@ -136,7 +138,7 @@ def _at_cap(row: Mapping[str, Any]) -> dict[str, Any]:
     """A line of the curve's table."""
     told = {"arm": row["arm"], "cap": "none" if row["cap"] is None else f"{row['cap']:.3g}", "here": row["in_force"]}
     told["what"] = ", ".join(filter(None, [row["what"], "in force" if row["in_force"] else ""]))
-    told |= {"certified": f"{100 * row['certified']:.1f} %", "shared": f"{100 * row['shared']:.1f} %"}
+    told |= {"certified": share(row["certified"], 1), "shared": share(row["shared"], 1)}
     for name in ("accuracy", "lost"):
         told[name] = _told({"metric": name, **row[name]}) if name in row else ""
     return told
@@ -153,7 +155,7 @@ def _advice(curve: list[dict[str, Any]]) -> str:
     poor = " That is little: the shared reward wants a sense of safety (safety_weight)." if best["shared"] < 0.7 else ""
     return (
         f"Least is lost at a cap of {told['cap']} ({told['lost']}), among caps that certify "
-        f"{100 * AuditSettings.keep:.0f} % of what the shared reward gets right; it certifies "
+        f"{share(AuditSettings.keep)} of what the shared reward gets right; it certifies "
         f"{told['certified']}.{poor}"
     )
 
@@ -192,6 +194,6 @@ def _trade(curve: list[dict[str, Any]]) -> dict[str, Any] | None:
         "height": HEIGHT,
         "left": LEFT,
         "lines": lines,
-        "up": [{"y": up(share), "text": f"{share:.0%}"} for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
-        "across": [{"x": across(step / 20), "text": f"{step / 20:.0%}"} for step in steps],
+        "up": [{"y": up(level), "text": share(level)} for level in (0.0, 0.25, 0.5, 0.75, 1.0)],
+        "across": [{"x": across(step / 20), "text": share(step / 20)} for step in steps],
     }

@@ -19,6 +19,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from polypref import wording
+
 HEIGHT = 1000  # of the plane, in its own units
 MEANS_FROM = 20  # users: a mean line through fewer is a line through single people
 VERDICTS = ("untested", "unclear", "worse", "better")  # drawn in this order, the few that matter on top
@@ -70,8 +72,8 @@ class Axis:
         step = nice_step((self.hi - self.lo) / 5)
         digits = next(d for d in range(9) if abs(round(step * scale, d) - step * scale) < 1e-9)
         values = np.arange(math.ceil(self.lo / step - 1e-9), math.floor(self.hi / step + 1e-9) + 1) * step
-        text = "{:+.{}f}" if signed else "{:.{}f}"
-        labels = ["0" if abs(v) < step / 2 else text.format(v * scale, digits).replace("-", "−") for v in values]
+        write = wording.signed if signed else wording.number
+        labels = ["0" if abs(v) < step / 2 else write(float(v * scale), digits) for v in values]
         return tuple(Tick(self.percent(v), label) for v, label in zip(values, labels, strict=True))
 
 
@@ -252,7 +254,7 @@ def curve(points: Sequence[Point], floor: Sequence[Point], axes: tuple[Axis, Axi
             layers.append(Layer("whisker better", whiskers(x[kept], low, high)))
             layers.append(Layer("dot better", dots(x, y_axis.height([r.value for r in rows]))))
         layers.append(Layer(kind, line(x, y_axis.height([r.value for r in rows]))))
-    said = ", ".join(f"{100 * r.value:.1f} % at {r.size:,}" for r in points)
+    said = ", ".join(f"{wording.share(r.value, 1)} at {r.size:,}" for r in points)
     return Figure(
         alt=f"Accuracy of {learner} against training size: {said}.",
         layers=tuple(layer for layer in layers if layer.path),

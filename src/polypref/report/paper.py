@@ -20,7 +20,7 @@ from polypref import wording as words
 from polypref.evaluation import collected
 from polypref.evaluation.collected import Collected
 from polypref.evaluation.rows import ResultRow
-from polypref.profile.words import UNKNOWN
+from polypref.profile.formatting import UNKNOWN
 from polypref.report.table import Cell, Column, Row, Table
 
 FEW_USERS = 12  # as many fit into one table, each with a column

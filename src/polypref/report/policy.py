@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import ceil, floor
 from typing import Any
 
-from polypref.wording import html_text, markdown_line, markdown_text
+from polypref.wording import MISSING, estimate, html_text, markdown_line, markdown_text, number, points, signed
 
 COLUMNS = ("worst_gain", "macro_gain", "final_worst_gain", "completions")
 HEAD = "| method | G | groups | rate | worst group | macro | worst group, at the end | completions |"
@@ -53,14 +53,14 @@ def _lines(rows: list[dict[str, Any]]) -> list[str]:
 def _cells(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     gains = [_gain(figures[name]) for name in COLUMNS[:-1]]
     share = figures["completions"]["value"]
-    return [*gains, "never" if share is None else f"{share:.2f}"]
+    return [*gains, "never" if share is None else number(share, 2)]
 
 
 def _gain(row: Mapping[str, Any]) -> str:
-    low, value, high = (100 * row[name] for name in ("lo", "value", "hi"))
+    low, high = row["lo"], row["hi"]
     if low == high == 0:
-        return "-"
-    text = f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+        return MISSING
+    text = estimate(row, points)
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
@@ -91,7 +91,9 @@ def chart(content: Mapping[str, Any]) -> str:
         parts.append(
             f'<line x1="{_x(tick, span)}" x2="{_x(tick, span)}" y1="{TOP - 4}" y2="{height - 8}" stroke="{colour}"/>'
         )
-        parts.append(f'<text x="{_x(tick, span)}" y="{TOP - 7}" text-anchor="middle" fill="#666">{tick:+d}</text>')
+        parts.append(
+            f'<text x="{_x(tick, span)}" y="{TOP - 7}" text-anchor="middle" fill="#666">{signed(tick, 0)}</text>'
+        )
     for at, setting in enumerate(settings):
         top = TOP + at * (LINE * len(SHOWN) + GAP) + LINE
         parts.append(f'<text x="10" y="{top + LINE}">{html_text(setting)}</text>')

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from polypref.wording import MISSING, markdown_line, visible
 from polypref.wording import html_text as escape
-from polypref.wording import markdown_line, visible
 from polypref.wording import markdown_text as _piped
 
-MISSING = "-"
 LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polypref.report.page import TEMPLATES, environment
-from polypref.wording import finite, interval, percent, points, signed, visible
+from polypref.wording import MISSING, estimate, finite, interval, number, percent, points, signed, visible
 
 Row = Mapping[str, Any]
 
@@ -89,8 +89,7 @@ def _by_part(found: Mapping[str, Any]) -> dict[tuple[str, str], Row]:
 
 
 def _told(row: Row) -> str:
-    ends = interval(row, points)
-    return points(row["value"]) + (f" ({ends})" if ends else "")
+    return estimate(row, points)
 
 
 def _least(row: Row) -> float | None:
@@ -127,9 +126,9 @@ def _people(found: Mapping[str, Any], section: str) -> list[dict[str, Any]]:
                 "user": row["user"],
                 "judgements": one["judgements"],
                 "distance": percent(one["distance"]),
-                "gain": _told(gain) if one["gain"] is not None else "–",
+                "gain": _told(gain) if one["gain"] is not None else MISSING,
                 "tax": _told({"value": row["value"], "lo": row["lo_all"], "hi": row["hi_all"]}),
-                "taxed": ", ".join(taxed) or "–",
+                "taxed": ", ".join(taxed) or MISSING,
             }
         )
     return lines
@@ -159,8 +158,8 @@ def _plot(found: Mapping[str, Any], section: str, name: str) -> dict[str, Any] |
         "title": AXES[name],
         "dots": [{"x": x_of(x), "y": y_of(y), "user": user} for user, x, y in dots],
         "zero": y_of(0.0),
-        "x_ticks": [{"at": x_of(x), "text": f"{x:.0f}"} for x in (left, (left + right) / 2, right)],
-        "y_ticks": [{"at": y_of(y), "text": f"{y:+.0f}"} for y in (low, high)],
+        "x_ticks": [{"at": x_of(x), "text": number(x, 0)} for x in (left, (left + right) / 2, right)],
+        "y_ticks": [{"at": y_of(y), "text": signed(y, 0)} for y in (low, high)],
         "rho": f"rank correlation {signed(rho['value'], 2)}"
         + (f" ({interval(rho, lambda r: signed(r, 2))})" if interval(rho) else "")
         + f", {rho['n']} users",

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from polypref import wording
 from polypref.comparisons import IntArray
 from polypref.data.linting.findings import Inspection
 
@@ -90,7 +91,7 @@ def _sign(low: float, high: float) -> str:
 
 
 def _percent(share: float, low: float, high: float) -> str:
-    return f"{share:.1%} [{low:.1%}, {high:.1%}]"
+    return f"{wording.share(share, 1)} ({wording.interval({'lo': low, 'hi': high}, wording.percent)})"
 
 
 def _haste(job: Inspection) -> None:

@@ -18,6 +18,7 @@ from polypref.data.files.sources import expand
 from polypref.data.files.textfiles import chunks
 from polypref.data.linting.problems import short
 from polypref.errors import InputError, NotEnoughData, SettingsError, unknown_name
+from polypref.wording import share
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,4 +142,4 @@ def one_of(kind: str, value: str, known: Sequence[str]) -> None:
 
 def per_cent(part: float, whole: float) -> str:
     """A share in words."""
-    return f"{100 * part / whole:.1f} %"
+    return share(part / whole, 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
+from polypref import wording
 from polypref.data.derived import Origin
 from polypref.profile.consistency import Consistency
 from polypref.profile.disagreement import Disagreement
@@ -30,24 +32,23 @@ class Row(NamedTuple):
 
 def percent(value: float | None) -> str:
     """A share in whole percent."""
-    return UNKNOWN if value is None else f"{100 * value:.0f} %"
+    return UNKNOWN if value is None else wording.share(value)
 
 
 def share(value: float | None) -> str:
     """A share to three places."""
-    return UNKNOWN if value is None else f"{value:.3f}"
+    return UNKNOWN if value is None else wording.number(value)
 
 
-def _between(lo: float | None, hi: float | None, form: str = ".3f") -> str:
-    return "" if lo is None or hi is None else f"{lo:{form}}–{hi:{form}}"
+def between(lo: float | None, hi: float | None, digits: int = 3) -> str:
+    """Two ends; empty where one is unknown."""
+    return wording.interval({"lo": lo, "hi": hi}, partial(wording.number, digits=digits))
 
 
 def _sure(estimate: Estimate) -> str:
     """A share with its interval, in percent."""
-    interval = (
-        "" if estimate.lo is None or estimate.hi is None else f" ({100 * estimate.lo:.0f}–{100 * estimate.hi:.0f})"
-    )
-    return percent(estimate.value) + interval
+    ends = wording.interval({"lo": estimate.lo, "hi": estimate.hi}, partial(wording.percent, digits=0))
+    return percent(estimate.value) + (f" ({ends})" if ends else "")
 
 
 def of_disagreement(d: Disagreement) -> str:
@@ -112,13 +113,13 @@ def of_room(r: Room) -> str:
     if r.lo is None or r.hi is None:
         return "Room is unknown: no pair has three judges, so a majority's accuracy cannot be told."
     population = (
-        f"{r.population_lo:.3f}" if r.population_lo == r.population_hi else _between(r.population_lo, r.population_hi)
+        share(r.population_lo) if r.population_lo == r.population_hi else between(r.population_lo, r.population_hi)
     )
     text = f"The best answer for everyone ({r.source}) is right in {population} of the judgements; "
     if r.measured:
-        return f"{text}with this consistency a personal one could add {_between(r.lo, r.hi)}."
+        return f"{text}with this consistency a personal one could add {between(r.lo, r.hi)}."
     given = [(c, room) for c, room in (r.at_ceiling or {}).items() if room is not None]
-    options = "; ".join(f"{_between(*room)} if people agree with themselves at {c:g}" for c, room in given)
+    options = "; ".join(f"{between(*room)} if people agree with themselves at {c:g}" for c, room in given)
     return f"{text}consistency is unknown, so a personal one could add {options}."
 
 
@@ -129,9 +130,9 @@ def of_social_choice(s: SocialChoice) -> str:
         return "Whether majorities go round in circles is unknown: no three responses were all compared by two judges."
     verdict = "more than" if triads.p is not None and triads.p <= SURE else "no more than"
     return (
-        f"Of {counted(triads.n, 'triads')} of majorities {100 * triads.value:.1f} % go round in a circle, {verdict} "
-        f"chance gives people who all agree on each response's quality ({100 * (triads.null or 0):.1f} %, "
-        f"p = {triads.p:.2f})."
+        f"Of {counted(triads.n, 'triads')} of majorities {wording.share(triads.value, 1)} go round in a circle, "
+        f"{verdict} chance gives people who all agree on each response's quality "
+        f"({wording.share(triads.null or 0.0, 1)}, p = {triads.p:.2f})."
     )
 
 
@@ -186,7 +187,7 @@ def minority_rows(m: Minorities) -> list[Row]:
     """Majority-vote accuracy and minority users."""
     facts = m.as_dict()
     low, high, n = m.mv_acc_range
-    span = Row("minorities", "MV-ACC, own vote included", _between(low, high) or UNKNOWN, "", counted(n, "users"))
+    span = Row("minorities", "MV-ACC, own vote included", between(low, high) or UNKNOWN, "", counted(n, "users"))
     found = str(facts["n_minority"]) if facts["n_testable"] else UNKNOWN
     return [
         span,
@@ -197,12 +198,12 @@ def minority_rows(m: Minorities) -> list[Row]:
 
 def room_rows(r: Room) -> list[Row]:
     """Both ends of the room, and the room."""
-    population = _between(r.population_lo, r.population_hi) or UNKNOWN
+    population = between(r.population_lo, r.population_hi) or UNKNOWN
     source = "measured" if r.measured else "assumed"
     return [
         Row("room", "population accuracy", population, "", r.source),
-        Row("room", "consistency ceiling", _between(r.ceiling_lo, r.ceiling_hi), "", source),
-        Row("room", "room", _between(r.lo, r.hi) or UNKNOWN, "", ""),
+        Row("room", "consistency ceiling", between(r.ceiling_lo, r.ceiling_hi), "", source),
+        Row("room", "room", between(r.lo, r.hi) or UNKNOWN, "", ""),
     ]
 
 
@@ -214,7 +215,7 @@ def aggregation_rows(s: SocialChoice, g: Groups) -> list[Row]:
         _tested("aggregation", "prompts with a Condorcet cycle", s.cyclic_prompts, "prompts"),
         _tested("aggregation", "Borda against the majority", s.borda_pairs, "pairs"),
         _tested("aggregation", "Borda winner not the Condorcet winner", s.borda_winners, "prompts"),
-        _tested("aggregation", "axes along which users differ", g.axes, "users", ".1f"),
+        _tested("aggregation", "axes along which users differ", g.axes, "users", 1),
         _tested("aggregation", "share of the strongest axis", g.strongest_axis, "users"),
         Row("aggregation", "groups beyond chance, at least", groups, "", counted(g.axes.n, "users")),
         _tested("aggregation", "regret of the worst-served user", g.worst_user_regret, "users"),
@@ -223,12 +224,12 @@ def aggregation_rows(s: SocialChoice, g: Groups) -> list[Row]:
 
 
 def _row(dimension: str, name: str, estimate: Estimate, unit: str) -> Row:
-    interval = _between(estimate.lo, estimate.hi)
+    interval = between(estimate.lo, estimate.hi)
     return Row(dimension, name, share(estimate.value), interval, counted(estimate.n, unit))
 
 
-def _tested(dimension: str, name: str, t: Tested, unit: str, form: str = ".3f") -> Row:
+def _tested(dimension: str, name: str, t: Tested, unit: str, digits: int = 3) -> Row:
     if t.value is None:
         return Row(dimension, name, UNKNOWN, "", counted(t.n, unit))
-    beside = f"null {_between(t.null_lo, t.null_hi, form)}, p = {t.p:.2f}"
-    return Row(dimension, name, f"{t.value:{form}}", beside, counted(t.n, unit))
+    beside = f"null {between(t.null_lo, t.null_hi, digits)}, p = {t.p:.2f}"
+    return Row(dimension, name, wording.number(float(t.value), digits), beside, counted(t.n, unit))
