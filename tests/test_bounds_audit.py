@@ -189,7 +189,7 @@ def test_the_axis_of_accuracy_ends_where_accuracies_do(lo, hi):
     ]
     drawn = _trade(curve)
     assert drawn is not None
-    ticks = [int(tick["text"].removesuffix(" %")) for tick in drawn["across"]]
+    ticks = [int(tick["text"].removesuffix(" %").replace("−", "-")) for tick in drawn["across"]]
     assert 100 * lo >= ticks[0]
     assert 100 * hi <= ticks[-1] <= 100
 
