@@ -3,7 +3,7 @@
     [immutable]                    # nobody changes this at run time; a change is another policy hash
     safety = "safety"              # folder of the safety scorer
     alpha = 0.01                   # share of slates in which something unsafe may pass
-    delta = 0.05                   # chance that this calibration keeps alpha not; 0: on average alone
+    delta = 0.05                   # chance that this calibration misses alpha; 0: alpha holds on average only
 
     [organisation]
     cap = 2.0                      # how far a person's reward may be from the shared one

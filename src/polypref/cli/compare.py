@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     ("micro", "accuracy_micro", "all"),
     ("macro", "accuracy_macro", "all"),
-    ("worst tenth", "accuracy_worst_decile", "all"),
+    ("worst decile", "accuracy_worst_decile", "all"),
     ("minority", "accuracy_macro", "minority"),
     ("log loss", "log_loss", "all"),
 )

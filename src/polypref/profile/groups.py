@@ -1,7 +1,7 @@
-"""Do people fall into groups, and whom does the aggregate fail? Both against users whose votes were dealt anew.
+"""Do people fall into groups, and whom does the aggregate fail? Both against users whose votes were shuffled.
 
 Source: SC10 (worst-user regret) and SC11 (effective number of groups) of the social-choice list.
-Null: within every pair the votes are dealt anew to the users who judged it. Panels and vote counts stay, so overall
+Null: within every pair the votes are shuffled among the users who judged it. Panels and vote counts stay, so overall
 disagreement stays; what a user's votes have in common goes.
 Covered: axes along which users differ, whatever their cause. Not covered: *why* they differ (a careless user differs
 from a careful one without any taste). A user's pairs that were derived from his ratings depend on each other, which the
@@ -57,7 +57,7 @@ class Groups:
     ``unit``     what is voted on: "pairs", or "responses" where the judgements are derived from ratings or rankings.
     ``worst_user_regret``   share of the units on which the others' majority decides against the worst-served
                  user, shrunk towards the mean for users with few of them (each counts the same: a convention).
-    ``worst_decile_regret`` the same, mean over the worst-served tenth of the users.
+    ``worst_decile_regret`` the same, mean over the worst decile of the users.
     """
 
     unit: str = "pairs"
@@ -81,7 +81,7 @@ class Groups:
 
 
 def groups(votes: Votes, *, derived: bool = False, seed: int = 0) -> Groups:
-    """Axes, groups and regret of the votes, each against ``NULL_DRAWS`` data sets with the votes dealt anew.
+    """Axes, groups and regret of the votes, each against ``NULL_DRAWS`` data sets with the votes shuffled.
 
     ``derived`` says that a user's pairs were made from his ratings or rankings.
     """
@@ -166,7 +166,7 @@ def _parts(votes: Votes, enough_U: np.ndarray) -> list[Votes]:
 
 
 def agreement_spectra(votes: Votes, rng: np.random.Generator) -> Iterator[Floats]:
-    """The spectrum of the votes as they are, then with the votes dealt anew, without end.
+    """The spectrum of the votes as they are, then with the votes shuffled, without end.
 
     Who shares how many pairs with whom is the same in all of them.
     """

@@ -113,7 +113,7 @@ class Votes:
         )
 
     def permuted(self, rng: np.random.Generator) -> Votes:
-        """The same panels and counts with the votes of each pair dealt anew to its users: users without a taste."""
+        """The same panels and counts with the votes of each pair shuffled among its users: users without a taste."""
         # pair_V is sorted, so sorting by (pair, random) keeps every pair's block of rows in place
         order = np.argsort(self.pair_V + 0.5 * rng.random(len(self.pair_V)))
         return replace(self, sign_V=self.sign_V[order])

@@ -58,7 +58,7 @@ LABELS = {  # where a key alone says too little
     "strongest axis": "share of the strongest axis",
     "groups": "groups beyond chance",
     "worst user regret": "regret of the worst-served user",
-    "worst decile regret": "regret of the worst-served tenth",
+    "worst decile regret": "regret of the worst-served decile",
 }
 # One of two or three judges is already 30 %, so there "highly contested" says nothing new; the rest is in the sentence.
 TWO_OR_THREE = {"at panel: 2: highly contested", "at panel: 3: highly contested"}

@@ -211,7 +211,7 @@ def _longer(arm: Arm) -> bool:
 
 
 def _seconds(arm: Arm) -> float:
-    """About what an arm takes, beside others: what is dear begins first, and the time left is told by it."""
+    """About how long an arm takes: the longest start first, and the estimate of the time left goes by it."""
     if arm.learner == "language model":
         return 360.0
     return 60.0 if _longer(arm) else 13.0
