@@ -121,14 +121,15 @@ def test_a_file_says_where_its_subset_is_wrong(tmp_path: Path) -> None:
 def test_other_numbers_of_rows_are_told(tmp_path: Path) -> None:
     counts = {name: count for section in V1.values() for name, count in section.items()} | {"math-prm": 447}
     rows = [
-        {"prompt": "p", "chosen": "a", "rejected": "b", "subset": name, "id": "1"}
+        {"prompt": f"p{row}", "chosen": "a", "rejected": "b", "subset": name, "id": "1"}
         for name, count in counts.items()
-        for _ in range(count)
+        for row in range(count)
     ]
     assert len(rows) == 2985
     suite = suite_of(tmp_path / "filtered.jsonl", rows)
     assert other_counts(suite, scheme_of(suite)) == []
-    raw = suite_of(tmp_path / "raw.jsonl", rows + [row for row in rows if row["subset"] == "math-prm"])
+    more = [{**row, "rejected": "c"} for row in rows if row["subset"] == "math-prm"]
+    raw = suite_of(tmp_path / "raw.jsonl", rows + more)
     assert other_counts(raw, scheme_of(raw)) == ["math-prm 894 instead of 447"]
 
 
