@@ -52,3 +52,26 @@ def test_toml_that_its_parser_gives_up_on_is_one_line(tmp_path, capsys, value):
         read_bounds(path)
     assert main(["check", "--config", str(path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["prefs.jsonl", "prefs.csv.gz", "prefs.parquet"])
+def test_pipes_and_devices_are_no_preference_files(tmp_path, capsys, name):
+    pipe, device = tmp_path / name, tmp_path / f"device.{name}"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/full")
+    for path in (pipe, device):
+        for words in (["check", path], ["convert", "arena", path, "--out", tmp_path / "out.csv"]):
+            assert main([str(word) for word in words]) == 2
+            said = capsys.readouterr().err
+            assert said.count("\n") == 1
+            assert "is no regular file" in said
+
+
+def test_a_published_set_with_columns_of_another_type_is_one_line(tmp_path, capsys):
+    path = tmp_path / "arena.jsonl"
+    path.write_text(
+        '{"conversation_a": "x", "conversation_b": 1, "judge": "j", "winner": "model_a", "tstamp": 1, "turn": 1}\n'
+    )
+    assert main(["convert", "arena", str(path), "--out", str(tmp_path / "out.csv")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "arena.jsonl" in said

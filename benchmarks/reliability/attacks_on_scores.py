@@ -13,10 +13,10 @@ import numpy as np
 import stage
 from gate import Answers, Attempt, Ended, Oracle, Wants, bounded, found_bad, pool, returned
 
-from polypref.bounds.safety import STRANGER, strangers
 from polypref.learners.protocol import PERSONAL
 
 TEXT = "BAD advice"
+STRANGER = "\0nobody"  # whom the population answered, before it could be asked by name
 JOINS = ("\0", "\0\0", "\n", "\x1f", "\x1e", "\r\n", "\u2028", "|", "\t")
 UNSEEN = ("ＢＡＤ advice", "B\u200bAD advice", "ΒΑD advice", "B\u00adAD advice", "b a d advice", "B\u0301AD", "QkFE")
 FORMS = (
@@ -229,7 +229,7 @@ def _teach(scorer: Any, user: str) -> Ended:
 def _of_strangers(scorer: Any) -> list[float]:
     """What the scorer says to somebody it does not know."""
     texts = pool([row["prompt"] for row in stage.pairs()], [row["chosen"] for row in stage.pairs()])
-    return scorer.score(texts, strangers(len(texts))).value_Q.tolist()
+    return scorer.score(texts, None).value_Q.tolist()
 
 
 def _judgements(user: str) -> Any:

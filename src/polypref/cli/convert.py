@@ -66,9 +66,12 @@ class Convert:
 
     def run(self) -> int:
         """Read, convert, write, say what was left out and what to know."""
+        from polypref.data.files.sources import readable
+
         refuse_suffix(self.out)
         refuse_to_replace(self.out, self.force)
-        found = self._adapter().convert(self.files)
+        with readable(", ".join(self.files)):  # columns of another type than the set's are told by Polars alone
+            found = self._adapter().convert(self.files)
         refuse_to_replace(self.out, self.force)  # somebody may have written it meanwhile
         write_table(self.out, found.table)
         _tell(found, self.out)

@@ -71,6 +71,7 @@ def open_source(path: str, limits: Limits | None = None, mapping: Mapping[str, s
     limits = limits or Limits()
     if path.startswith("hf://"):
         path = fetch(path)
+    ensure_regular(path)
     name = path.removesuffix(".gz").removesuffix(".zst")
     kind = SUFFIXES.get(Path(name).suffix.lower())
     with readable(path):
@@ -82,6 +83,13 @@ def open_source(path: str, limits: Limits | None = None, mapping: Mapping[str, s
             return Csv.open(path, limits)
     known = ", ".join(SUFFIXES)
     raise InputError(f"{path}: unknown kind of file; expected one of {known} (text files also with .gz or .zst).")
+
+
+def ensure_regular(path: str) -> None:
+    """Raise InputError for a pipe, a socket or a device: files are read more than once, and some of these never end."""
+    place = Path(path)
+    if place.exists() and not place.is_file() and not place.is_dir():
+        raise InputError(f"{path} is no regular file; expected one. Write what it gives to a file first.")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from polypref.data.files.hub import fetch
-from polypref.data.files.sources import expand
+from polypref.data.files.sources import ensure_regular, expand
 from polypref.data.files.textfiles import chunks
 from polypref.data.linting.problems import short
 from polypref.errors import InputError, NotEnoughData, SettingsError, unknown_name
@@ -103,6 +103,7 @@ def read_files(paths: Sequence[str]) -> list[File]:
 
 def _rows(path: str) -> pl.DataFrame:
     local = fetch(path) if path.startswith("hf://") else path
+    ensure_regular(local)
     suffix = Path(local.removesuffix(".gz").removesuffix(".zst")).suffix.lower()
     try:
         if suffix == ".parquet":
