@@ -269,7 +269,9 @@ class Comparisons:
     def _user_identities(self) -> Identities:
         """Of ids and attributes (U,)."""
         known = self.users.attributes
-        about = [None] * len(self.users) if known is None else known.write_ndjson().splitlines()
+        about = (
+            [None] * len(self.users) if known is None else known.write_ndjson().split("\n")[:-1]
+        )  # U+2028 ends no line
         return identities(b"".join(content.digest(*both) for both in zip(self.users.ids, about, strict=True)))
 
 

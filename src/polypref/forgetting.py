@@ -158,7 +158,7 @@ def _of_json(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _of_lines(path: Path) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if line.strip():
             yield from ((f"line {number}{where}", text) for where, text in _in_value(json.loads(line), ""))
 

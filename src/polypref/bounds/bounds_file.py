@@ -166,7 +166,7 @@ def read_bounds(path: Path | str) -> BoundsFile:
 def _lines(text: str) -> dict[tuple[str, str], int]:
     """(table, key) -> line; the first is 1."""
     table, found = "", {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if header := re.match(r"\s*\[\s*([^\]]+?)\s*\]", line):
             table = header[1].replace('"', "").replace("'", "")
         elif key := re.match(r"\s*([A-Za-z0-9_-]+)\s*=", line):

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -162,6 +163,9 @@ class _Unreadable(Exception):
 
 def _decoder(names: Sequence[str], raw: set[str]) -> Callable[[bytes], tuple[Any, ...]]:
     """A line to the values of ``names`` in their order; those of ``raw`` stay JSON."""
+    if any(c in '\\"' or c < " " for name in names for c in name):  # no name of a field may hold one: look them up
+        find = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+        return lambda line: tuple(map(find(line).get, names, repeat(msgspec.Raw(b"null"))))
     keys = [f"f{k}" for k in range(len(names))]
     kinds: list[tuple[Any, Any]] = [(msgspec.Raw, msgspec.Raw(b"null")) if n in raw else (Scalar, None) for n in names]
     fields = [(key, kind, absent) for key, (kind, absent) in zip(keys, kinds, strict=True)]
