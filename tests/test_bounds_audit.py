@@ -346,5 +346,7 @@ def test_another_detector_than_the_calibrated_one_is_refused(folder, tmp_path, c
     from polypref.bounds.bounds_file import load_bounds
     from polypref.bounds.detector import Detector
 
-    with pytest.raises(SettingsError, match="another one than was calibrated"):
-        load_bounds(copy / "bounds.toml").bind(Table([0.0]), Detector.load(copy / "safety"))
+    with pytest.raises(SettingsError, match="is another one than was calibrated"):
+        load_bounds(copy / "bounds.toml")
+    with pytest.raises(SettingsError, match="is another one than"):
+        load_bounds(folder / "bounds.toml").bind(Table([0.0]), Detector.load(copy / "safety"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -198,25 +199,43 @@ def test_records_without_their_rows_do_not_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 77, 10 * DIM * 4 - 1])
-def test_a_flipped_bit_is_refused_and_named(tmp_path: Path, at: int) -> None:
+def test_a_flipped_bit_is_named_and_its_row_made_again(
+    tmp_path: Path, at: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     fake = Fake(str(tmp_path))
-    fake.encode(pool(TEXTS[:10]))
+    before = fake.encode(pool(TEXTS[:10])).copy()
     path = store_of(tmp_path).folder / "rows.f32"
     content = bytearray(path.read_bytes())
     content[at] ^= 4
     path.write_bytes(content)
     cache._INDEXES.clear()  # a new process has verified nothing
-    with pytest.raises(CacheError, match=rf"row {at // (DIM * 4)} of .*rows\.f32.*damaged; remove .* to encode again"):
-        fake.encode(pool(TEXTS[:10]))
+    np.testing.assert_array_equal(fake.encode(pool(TEXTS[:10])), before)
+    said = capsys.readouterr().err
+    assert re.search(rf"row {at // (DIM * 4)} of .*rows\.f32 does not match its checksum", said)
+    assert said.count("made again") == 1
+    cache._INDEXES.clear()
+    np.testing.assert_array_equal(Fake(str(tmp_path)).encode(pool(TEXTS[:10])), before)
+    assert "made again" not in capsys.readouterr().err
+    index = store_of(tmp_path).index()
+    assert len(index.checks) == 10, "the nine other rows were kept"
 
 
-def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', "[" * 100_000, '{"dim": NaN}'])
+def test_a_broken_description_is_made_again(tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = Fake(str(tmp_path)).encode(pool(TEXTS[:10])).copy()
+    (store_of(tmp_path).folder / "meta.json").write_text(content)
+    cache._INDEXES.clear()
+    np.testing.assert_array_equal(Fake(str(tmp_path)).encode(pool(TEXTS[:10])), before)
+    assert "meta.json cannot be read" in capsys.readouterr().err
+
+
+def test_a_foreign_folder_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Fake(str(tmp_path)).encode(pool(TEXTS[:10]))
     meta = store_of(tmp_path).folder / "meta.json"
     meta.write_text(meta.read_text().replace("fake text", "another"))
     cache._INDEXES.clear()
-    with pytest.raises(CacheError, match=r"meta\.json belongs to another encoder or version; remove"):
-        Fake(str(tmp_path)).encode(pool(TEXTS[:10]))
+    Fake(str(tmp_path)).encode(pool(TEXTS[:10]))
+    assert "meta.json belongs to another encoder or version" in capsys.readouterr().err
 
 
 def test_a_model_that_changed_its_dimension_is_refused(tmp_path: Path) -> None:

@@ -8,19 +8,19 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref import artifact
 from polypref.data.split import Split, check_leaks, split
 from polypref.errors import PolyprefError
 from polypref.evaluation.budgets import Rows, training_rows
 from polypref.evaluation.placebo import shuffle_users
 from polypref.evaluation.settings import Budget
-from polypref.learners.protocol import margins
+from polypref.learners.protocol import SOURCES, Serves, margins
 from polypref.runs.stored import StoredCells
+from polypref.schema import Json, Layout, floats, indices
 
 Arm = Literal["real", "shuffled"]
 KIND = "cell"
@@ -57,9 +57,21 @@ class Outcome:
     source_T: NDArray[np.int8]
 
 
+class _Fields(TypedDict):
+    cell: dict[str, Json]
+    serves: Serves
+    selection: dict[str, Json]
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class Job(StoredCells):
     """The cells of ``compare``."""
+
+    kind: ClassVar[str] = KIND
+    layout: ClassVar[Layout] = Layout(
+        _Fields, {"margin_T": floats("T", dtype="float32"), "source_T": indices("T", len(SOURCES), dtype="int8")}
+    )
 
     @cached_property
     def _splits(self) -> dict[int, Split]:
@@ -107,12 +119,12 @@ def run(job: Job, cell: Cell) -> None:
         "seconds": time.perf_counter() - started,
     }
     arrays = {"margin_T": scores.value_Q.astype(np.float32), "source_T": scores.source_Q.astype(np.int8)}
-    artifact.save(job.path(cell), KIND, config, arrays)
+    job.save(cell, config, arrays)
 
 
 def read(job: Job, cell: Cell) -> Outcome:
     """A stored cell's outcome."""
-    config, arrays = artifact.load(job.path(cell), KIND)
+    config, arrays = job.load(cell)
     return Outcome(
         cell, config["serves"], config["selection"], config["seconds"], arrays["margin_T"], arrays["source_T"]
     )

@@ -8,35 +8,38 @@
 
 Covered: a row counts once its index record is whole, and records are written after their rows, so whatever a killed
 process, a full disk or a power cut leaves is a tail that the next writer cuts off: at most one batch is lost. One
-process fills at a time, so two never encode the same text; readers need no lock and may be many. A damaged row is
-refused. Not covered: a cache folder on a network file system that lacks locks.
+process fills at a time, so two never encode the same text; readers need no lock and may be many. Damaged rows are
+dropped, said and encoded again. Not covered: a cache folder on a network file system that lacks locks.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polypref import content
 from polypref.content import Identities
-from polypref.errors import CacheError
+from polypref.errors import ArtifactError, CacheError
 from polypref.files import write_json
+from polypref.schema import conform, parse
 from polypref.terminal import say
 
 FORMAT = 2  # is part of a folder's name: what an older version stored is made again beside it
 GATHER = 2048  # rows copied and checked together: few enough to stay in the processor's cache
 ELSEWHERE = "set POLYPREF_CACHE to another folder, and run again"
 RECORD = np.dtype([("key", f"S{content.BYTES}"), ("check", "<u8")])
+
+T = TypeVar("T")
+MOST_FEATURES = 1 << 24  # numbers in a row
 
 RowArray = NDArray[np.int64]
 Features = NDArray[np.float32]
@@ -83,6 +86,16 @@ class Index:
 _INDEXES: dict[Path, Index] = {}
 
 
+class Damaged(CacheError):
+    """What is stored is not what was written; it can be made again."""
+
+
+class _Meta(TypedDict):
+    format: int
+    identity: str
+    dim: int
+
+
 class Store:
     """The features of one encoder on disk."""
 
@@ -127,15 +140,16 @@ class Store:
     def _dim(self) -> int:
         path = self.folder / "meta.json"
         try:
-            meta = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise CacheError(f"{path} cannot be read ({error}); remove {self.folder} to encode again.") from error
-        if meta.get("format") != FORMAT or meta.get("identity") != self.identity:
-            raise CacheError(f"{path} belongs to another encoder or version; remove {self.folder} to encode again.")
-        return int(meta["dim"])
+            meta = parse(path.read_bytes(), str(path))
+            conform(meta, _Meta, str(path))
+        except (OSError, ArtifactError) as error:
+            raise Damaged(f"{path} cannot be read ({error})") from error
+        if meta["format"] != FORMAT or meta["identity"] != self.identity or not 0 < meta["dim"] <= MOST_FEATURES:
+            raise Damaged(f"{path} belongs to another encoder or version")
+        return meta["dim"]
 
     def read(self, index: Index, keys_R: Identities, rows_R: RowArray) -> Features:
-        """Features (R, D) of the rows; raises CacheError when a row does not match its checksum."""
+        """Features (R, D) of the rows; raises Damaged when a row does not match its checksum."""
         if not len(rows_R):
             return np.empty((0, index.dim), np.float32)
         shape = (len(index.checks), index.dim)
@@ -153,11 +167,42 @@ class Store:
     def _verify(self, index: Index, keys: Identities, rows: RowArray, features: Features) -> None:
         wrong = np.flatnonzero(checksums(keys, features) != index.checks[rows])
         if len(wrong):
-            raise CacheError(
-                f"row {rows[wrong[0]]} of {self.folder / 'rows.f32'} does not match its checksum: "
-                f"the file is damaged; remove {self.folder} to encode again."
-            )
+            raise Damaged(f"row {rows[wrong[0]]} of {self.folder / 'rows.f32'} does not match its checksum")
         index.verified[rows] = True
+
+    # mended
+
+    def mended(self, ask: Callable[[], T]) -> T:
+        """What ``ask`` returns of this store. Where the store is damaged, that is said, the damaged rows are dropped,
+        and ``ask``, which fills what is missing, is called once more."""
+        try:
+            return ask()
+        except Damaged as damage:
+            say(f"{damage}: what is damaged is dropped and made again")
+        self._drop_damaged()
+        return ask()
+
+    def _drop_damaged(self) -> None:
+        """Write the rows that match their checksums anew, and forget the others."""
+        with self.filling() as writer:
+            _INDEXES.pop(self.folder, None)
+            try:
+                index = self.index()
+                shape = (len(index.checks), index.dim)
+                stored = np.memmap(self.folder / "rows.f32", np.dtype("<f4"), "r", shape=shape) if shape[0] else None
+            except Damaged:
+                index, stored = Index((0, 0, 0, 0)), None
+            try:
+                for name in ("index.bin", "rows.f32", "meta.json"):  # what is mapped stays until it is let go
+                    (self.folder / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise self._cannot("write", error) from error
+            _INDEXES.pop(self.folder, None)
+            for start in range(0, 0 if stored is None else len(stored), GATHER * 32):
+                rows = index.row_of_sorted[start : start + GATHER * 32]
+                keys, features = index.sorted_keys[start : start + GATHER * 32], np.asarray(stored[rows])
+                whole = checksums(keys, features) == index.checks[rows]
+                writer.append(keys[whole], features[whole])
 
     # writing: under the lock
 

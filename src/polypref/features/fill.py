@@ -67,9 +67,13 @@ def encode_cached(encoder: Computes, text: TextMode, responses: Responses) -> Fe
     """Features (R, D) of the pool, read-only; the same array when this pool object was encoded before.
 
     ``text`` says what the encoder reads of each response: that alone, or its prompt too.
-    Raises CacheError when the cache cannot be written or is damaged, EncoderError when the encoder fails.
+    Raises CacheError when the cache cannot be written, EncoderError when the encoder fails.
     """
     store = Store(encoder.identity, encoder.cache_folder)
+    return store.mended(lambda: _encoded(store, encoder, text, responses))
+
+
+def _encoded(store: Store, encoder: Computes, text: TextMode, responses: Responses) -> Features:
     memo, at = _GATHERED.setdefault(responses, {}), (str(store.folder), encoder.identity)
     if at not in memo:
         keys_R = responses.identity_R

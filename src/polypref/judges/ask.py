@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref import content
+from polypref.content import Identities
 from polypref.features.cache import Store
 from polypref.judges.protocol import TOP, LanguageModel, Question, Reply
 from polypref.progress import Progress
@@ -60,6 +61,12 @@ def ask(
     """
     store = Store(f"{model.identity} answers={'/'.join(answers)} top={TOP}", cache_folder)
     keys_Q = content.identities(b"".join(content.digest(question.text()) for question in questions))
+    return store.mended(lambda: _odds(store, model, questions, keys_Q, answers))
+
+
+def _odds(
+    store: Store, model: LanguageModel, questions: Sequence[Question], keys_Q: Identities, answers: tuple[str, str]
+) -> NDArray[np.float64]:
     index = store.index()
     if (index.rows(keys_Q) < 0).any():
         with store.filling() as writer:

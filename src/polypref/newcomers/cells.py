@@ -9,18 +9,18 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref import artifact
 from polypref.comparisons import Comparisons
 from polypref.errors import PolyprefError
-from polypref.learners.protocol import Adapts, Scorer, margins
+from polypref.learners.protocol import Adapts, Scorer, Serves, margins
 from polypref.newcomers.active import asked_order
 from polypref.newcomers.hold_out import Newcomers, hold_out
 from polypref.runs.stored import StoredCells
+from polypref.schema import Array, Json, Layout
 
 KIND = "new-users-cell"
 FULL = "individual"  # the route that is also given all of a new user's comparisons: the upper bound
@@ -54,9 +54,21 @@ class Outcome:
     adapt_ms_S: NDArray[np.float64]
 
 
+class _Fields(TypedDict):
+    cell: dict[str, Json]
+    serves: Serves
+    selection: dict[str, Json]
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class Job(StoredCells):
     """``share`` of the users is new; ``sizes`` ascend, and None stands last where ``FULL`` takes part."""
+
+    kind: ClassVar[str] = KIND
+    layout: ClassVar[Layout] = Layout(
+        _Fields, {"margin_ST": Array(("S", "T"), "float32", finite=False), "adapt_ms_S": Array(("S",), finite=False)}
+    )
 
     share: float
     sizes: tuple[Size, ...]
@@ -97,7 +109,7 @@ def run(job: Job, cell: Cell) -> None:
         "margin_ST": np.stack([margin_T for margin_T, _ in found]).astype(np.float32),
         "adapt_ms_S": np.array([ms for _, ms in found]),
     }
-    artifact.save(job.path(cell), KIND, config, arrays)
+    job.save(cell, config, arrays)
 
 
 def _at_size(
@@ -135,5 +147,5 @@ def _at_size(
 
 def read(job: Job, cell: Cell) -> Outcome:
     """A stored cell's outcome."""
-    config, arrays = artifact.load(job.path(cell), KIND)
+    config, arrays = job.load(cell)
     return Outcome(config["serves"], config["selection"], config["seconds"], arrays["margin_ST"], arrays["adapt_ms_S"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -20,12 +21,17 @@ from functools import cached_property
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
 
 from polypref import artifact, content
 from polypref.comparisons import Comparisons
 from polypref.data.split import Rule
+from polypref.errors import ArtifactError
 from polypref.features.protocol import Encoder
+from polypref.schema import Layout
+from polypref.terminal import say
 
 
 @runtime_checkable
@@ -39,6 +45,9 @@ class HasIdentity(Protocol):
 @dataclass(frozen=True, eq=False)
 class StoredCells(ABC):
     """What all cells of a run share; travels to the workers in one file, with what was computed of it."""
+
+    kind: ClassVar[str]
+    layout: ClassVar[Layout]
 
     comparisons: Comparisons
     encoder: Encoder
@@ -71,8 +80,29 @@ class StoredCells(ABC):
         text = json.dumps(told, sort_keys=True, default=str)
         return self.folder / blake2b(text.encode(), digest_size=12).hexdigest()
 
+    def save(self, cell: Any, config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> None:
+        """Store a finished cell. Raises CacheError."""
+        artifact.save(self.path(cell), self.kind, config, arrays)
+
+    def load(self, cell: Any) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """A stored cell's settings and arrays. Raises ArtifactError where there is none, or a damaged one."""
+        path = self.path(cell)
+        config, arrays = artifact.load(path, self.kind)
+        self.layout.check(config, arrays, str(path))
+        return config, arrays
+
     def is_stored(self, cell: Any) -> bool:
-        return (self.path(cell) / "manifest.json").exists()
+        """Whether a cell is stored whole; a damaged one is removed, to be made again, and that is said."""
+        path = self.path(cell)
+        if not (path / artifact.MANIFEST).exists() and not path.is_symlink():
+            return False
+        try:
+            self.load(cell)
+        except ArtifactError as error:
+            say(f"a finished cell is made again ({cell}): {error}")
+            path.unlink() if path.is_symlink() else shutil.rmtree(path)
+            return False
+        return True
 
 
 def code_hash(module: str) -> str:

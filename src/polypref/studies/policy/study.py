@@ -28,6 +28,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from polypref.artifact import is_sealed, sealed
 from polypref.errors import ArtifactError, SettingsError
 from polypref.files import content_of, made, write_json
 from polypref.policy import advantages, drift, history
@@ -35,9 +36,11 @@ from polypref.policy.history import Floats, Ints
 from polypref.progress import Progress
 from polypref.runs.execute import run_cells
 from polypref.runs.stored import code_hash
+from polypref.schema import parse
 from polypref.stats.clusters import mean_with_half
 from polypref.studies.policy import bandit, methods
 from polypref.studies.policy import language as policy_language
+from polypref.terminal import say
 
 SCHEMA = 3
 REFERENCE = ("GRPO", 8, "true")
@@ -198,12 +201,22 @@ class Job:
         return self.folder / f"{blake2b(text.encode(), digest_size=12).hexdigest()}.json"
 
     def is_stored(self, arm: Arm) -> bool:
-        return self.path(arm).exists()
+        """Whether an arm is stored whole; a damaged one is removed, to be made again, and that is said."""
+        path = self.path(arm)
+        if not path.exists():
+            return False
+        try:
+            _stored(path)
+        except ArtifactError as error:
+            say(f"a finished arm is made again ({arm}): {error}")
+            path.unlink()
+            return False
+        return True
 
 
 def run(job: Job, arm: Arm) -> None:
     """Measure one arm and store it."""
-    write_json(job.path(arm), measure(arm, job.what.plan(arm.learner), job.what.seeds))
+    write_json(job.path(arm), sealed(measure(arm, job.what.plan(arm.learner), job.what.seeds)))
 
 
 def _longer(arm: Arm) -> bool:
@@ -244,9 +257,12 @@ def study(out: Path, what: Study, quiet: bool = False) -> dict[str, Any]:
 
 def _stored(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(content_of(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); remove it and run again: only it is redone.") from error
+        content = parse(content_of(path), str(path))
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error}).") from error
+    if not isinstance(content, dict) or not is_sealed(content):
+        raise ArtifactError(f"{path} was changed after it was written: its hash does not fit.")
+    return {name: value for name, value in content.items() if name != "sha256"}
 
 
 PACKAGES = {"bandit": ("numpy",), "language model": ("numpy", "torch", "transformers", "trl")}
