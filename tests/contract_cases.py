@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,10 @@ import pytest
 from scipy.special import ndtri
 
 from polypref.comparisons import Comparisons, Responses, Users, from_columns
-from polypref.learners import LEARNERS, margins
+from polypref.learners import LEARNERS
+from polypref.testing import Words as Words
+from polypref.testing import answers as answers
+from polypref.testing import apart as apart
 from polypref.worlds import simulate
 
 NAMES = sorted(LEARNERS)
@@ -43,24 +45,6 @@ personal = pytest.mark.parametrize("name", sorted(EACH))
 
 
 # --- what the suite runs on
-
-
-@dataclass(frozen=True)
-class Words:
-    """Counts of words, hashed into 12 numbers and divided by their root sum: an encoder without a model."""
-
-    name: str = "words"
-    identity: str = "words v1"
-
-    def encode(self, responses: Responses) -> np.ndarray:
-        table = pl.DataFrame({"row": np.arange(len(responses)), "text": responses.texts_R})
-        found = pl.col("text").str.to_lowercase().str.extract_all(r"[a-z']+|[0-9]+|!")
-        words = table.with_columns(found).explode("text")
-        # hashed by content, not by polars' own hash, which differs between versions
-        code = words["text"].fill_null("").map_elements(lambda w: sha256(w.encode()).digest()[0] % 12, pl.Int64)
-        counts_RD = np.zeros((len(responses), 12), np.float32)
-        np.add.at(counts_RD, (words["row"].to_numpy(), code.to_numpy()), 1.0)
-        return counts_RD / np.sqrt(1.0 + counts_RD.sum(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)
@@ -133,12 +117,3 @@ VARIANTS: dict[str, Callable[[Comparisons], Comparisons]] = {
 @cache
 def fitted(name: str, variant: str = "small"):
     return QUICK[name].fit(VARIANTS[variant](small()), encoder=Words(), seed=0)
-
-
-def apart(one: np.ndarray, other: np.ndarray) -> float:
-    """Largest difference of margins, over their root mean square."""
-    return float(np.abs(one - other).max() / max(np.sqrt((other**2).mean()), 1e-12))
-
-
-def answers(scorer, c: Comparisons) -> np.ndarray:
-    return margins(scorer, c).value_Q

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
 
 FLOORS: dict[int, str] = {
-    12: "cli serve",
+    12: "cli serve testing",
     11: "report studies",
     10: "align newcomers tax experiments",
     9: "evaluation bounds groups forgetting",
