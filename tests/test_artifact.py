@@ -222,7 +222,7 @@ def test_a_mutated_scorer_is_refused_in_one_line_or_answers(kind, tmp_path):
 
 def test_mutated_detectors_and_groupings_are_refused_in_one_line(tmp_path):
     config = {"encoder": "words", "identity": "words v1", "intercept": 0.0, "ridge": 1.0, "auc": 0.5, "reads": READS}
-    arrays = {"weights_D": np.ones(24), "trained_on": np.arange(3, dtype=np.uint64)}
+    arrays = {"weights_D": np.ones(24), "trained_on": np.zeros((3, 16), np.uint8)}
     artifact.save(tmp_path / "d", KIND, config, arrays)
     assert Detector.load(tmp_path / "d", Words()).state()[0] == config
     assert try_all(tmp_path / "d", Random(1), lambda path: Detector.load(path, Words()), 40) > 15

@@ -92,7 +92,7 @@ def test_no_foreign_scorer_starts_anything(tmp_path, denied, capsys, monkeypatch
 def test_no_foreign_detector_or_grouping_starts_anything(tmp_path, denied):
     for name in NAMES:
         config = {"encoder": name, "identity": "x", "intercept": 0.0, "ridge": 1.0, "auc": 0.5, "reads": READS}
-        arrays = {"weights_D": np.zeros(4), "trained_on": np.zeros(0, np.uint64)}
+        arrays = {"weights_D": np.zeros(4), "trained_on": np.zeros((0, 16), np.uint8)}
         artifact.save(tmp_path / "detector", KIND, config, arrays)
         with pytest.raises(SettingsError, match="--allow-network"):
             Detector.load(tmp_path / "detector")
@@ -103,7 +103,7 @@ def test_no_foreign_detector_or_grouping_starts_anything(tmp_path, denied):
         inputs = {"center_D": np.zeros(3), "directions_DK": np.zeros((3, 2))}
         inputs |= {"length_center": np.zeros(2), "length_scale": np.ones(2)}
         arrays |= {f"model.inputs.{key}": value for key, value in inputs.items()}
-        arrays |= {"model.weights_KP": np.zeros((4, 2)), "model.key_T": np.zeros(0, np.uint64)}
+        arrays |= {"model.weights_KP": np.zeros((4, 2)), "model.key_T": np.zeros((0, 16), np.uint8)}
         arrays |= {"model.text_TP": np.zeros((0, 2)), "model.size_P": np.full(2, 0.5)}
         artifact.save(tmp_path / "grouping", "grouping", config, arrays)
         with pytest.raises(SettingsError, match="--allow-network"):
