@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from polypref.cli.shared import AllowNetwork, Columns, EncoderName, Files, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import (
+    AllowNetwork,
+    Columns,
+    EncoderName,
+    FileLimits,
+    Files,
+    Ties,
+    cleaned,
+    ensure_files,
+    reading_of,
+)
 from polypref.newcomers.settings import NewSettings
 from polypref.terminal import out
 from polypref.wording import markdown_line, markdown_text
@@ -37,6 +47,7 @@ class Adapt(NewSettings):
     encoder: EncoderName = "minilm"
     ties: Ties = ()
     columns: Columns = ()
+    limits: FileLimits = ()
     scorer: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder that polypref fit has written: teach this scorer new people instead."""
     allow_network: AllowNetwork = False

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from polypref.cli.shared import AllowNetwork, Columns, Files, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import AllowNetwork, Columns, FileLimits, Files, Ties, cleaned, ensure_files, reading_of
 from polypref.files import write
 from polypref.terminal import block, out
 
@@ -53,6 +53,7 @@ class Align:
     allow_network: AllowNetwork = False
     ties: Ties = ()
     columns: Columns = ()
+    limits: FileLimits = ()
 
     def run(self) -> int:
         """Read, load, train, measure, write and print."""

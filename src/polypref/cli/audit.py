@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import arg
 
-from polypref.cli.shared import AllowNetwork, Columns, Ties, cleaned, reading_of
+from polypref.cli.shared import AllowNetwork, Columns, FileLimits, Ties, cleaned, reading_of
 from polypref.files import made, write, write_json
 from polypref.terminal import block, out, say
 
@@ -59,6 +59,7 @@ class Audit:
     allow_network: AllowNetwork = False
     ties: Ties = ()
     columns: Columns = ()
+    limits: FileLimits = ()
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from polypref.cli.shared import AllowNetwork, Columns, EncoderName
+from polypref.cli.shared import AllowNetwork, Columns, EncoderName, FileLimits
 from polypref.terminal import out, out_json, say
 from polypref.wording import share
 
@@ -45,6 +45,7 @@ class Bounds:
     questions: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Rows to explain: JSONL, CSV or Parquet."""
     columns: Columns = ()
+    limits: FileLimits = ()
     keep: float = 0.95
     """Share of the shared reward's safety accuracy that a cap has to certify."""
     allow_network: AllowNetwork = False

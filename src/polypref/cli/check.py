@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polypref.cli.shared import Columns, Files, MadeFromFlag, Ties
+from polypref.cli.shared import Columns, FileLimits, Files, MadeFromFlag, Ties
 from polypref.errors import NotEnoughData
 from polypref.terminal import framed, interactive, out, out_json, tabbed
 
@@ -24,6 +24,7 @@ class Check:
 
     files: Files
     columns: Columns = ()
+    limits: FileLimits = ()
     ties: Ties = ()
     rating_gap: float = 0.0
     """Ratings that differ by less than this are a tie."""
@@ -35,11 +36,13 @@ class Check:
 
     def run(self) -> int:
         """Read, lint, print."""
+        from polypref.data.files.limits import parse_limits
         from polypref.data.linting.lint import lint
         from polypref.data.read import ReadOptions, read
         from polypref.data.rows.layouts import parse_columns
 
-        options = ReadOptions(parse_columns(self.columns), self.ties, self.made_from, self.rating_gap)
+        columns, limits = parse_columns(self.columns), parse_limits(self.limits)
+        options = ReadOptions(columns, self.ties, self.made_from, self.rating_gap, limits=limits)
         reading = read(self.files, options)
         found = lint(reading, min_judgements=self.min_judgements)
         summary = summarise(reading, found)

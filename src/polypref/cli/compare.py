@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polypref.cli.shared import Columns, EncoderName, Files, MadeFromFlag, Ties, ensure_files, reading_of
+from polypref.cli.shared import Columns, EncoderName, FileLimits, Files, MadeFromFlag, Ties, ensure_files, reading_of
 from polypref.evaluation.settings import Settings
 from polypref.terminal import framed, interactive, out, tabbed
 from polypref.wording import MISSING, interval, number, signed
@@ -42,6 +42,7 @@ class Compare(Settings):
     ties: Ties = ()
     columns: Columns = ()
     made_from: MadeFromFlag = "auto"
+    limits: FileLimits = ()
 
     def run(self) -> int:
         """Read, lint, compare, write the report, print the verdict and the table."""

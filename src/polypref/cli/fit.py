@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from polypref.cli.shared import Columns, EncoderName, Files, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import Columns, EncoderName, FileLimits, Files, Ties, cleaned, ensure_files, reading_of
 from polypref.terminal import out, say
 
 
@@ -28,6 +28,7 @@ class Fit:
     """Decides the validation rows and whatever the learner draws."""
     ties: Ties = ()
     columns: Columns = ()
+    limits: FileLimits = ()
 
     def run(self) -> int:
         """Read, drop what the linter drops, fit, save."""

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from polypref.cli.shared import Columns, EncoderName, Files, MadeFromFlag, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import (
+    Columns,
+    EncoderName,
+    FileLimits,
+    Files,
+    MadeFromFlag,
+    Ties,
+    cleaned,
+    ensure_files,
+    reading_of,
+)
 from polypref.terminal import out
 
 if TYPE_CHECKING:
@@ -44,6 +54,7 @@ class Groups:
     ties: Ties = ()
     columns: Columns = ()
     made_from: MadeFromFlag = "auto"
+    limits: FileLimits = ()
 
     def run(self) -> int:
         """Read, drop what the linter drops, group, save, say what was found."""

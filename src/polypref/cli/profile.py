@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from polypref.cli.shared import Columns, Files, MadeFromFlag, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import Columns, FileLimits, Files, MadeFromFlag, Ties, cleaned, ensure_files, reading_of
 from polypref.terminal import aligned, block, framed, interactive, out, out_json
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Profile:
     ties: Ties = ()
     columns: Columns = ()
     made_from: MadeFromFlag = "auto"
+    limits: FileLimits = ()
     pairs: Literal["text", "id"] = "text"
     """What makes two judgements one pair: the same two texts, or the same pair_id."""
     raw: bool = False

@@ -33,6 +33,15 @@ Columns = Annotated[
     ),
 ]
 
+FileLimits = Annotated[
+    tuple[str, ...],
+    arg(
+        metavar="NAME=N ...",
+        help="What a file may ask of this machine: line_bytes, columns, attribute_keys, depth (see docs/data.md).",
+        help_behavior_hint="(default: more than any honest file needs)",
+    ),
+]
+
 Ties = Annotated[
     tuple[str, ...],
     arg(
@@ -77,6 +86,8 @@ class Reads(Protocol):
     def columns(self) -> tuple[str, ...]: ...
     @property
     def ties(self) -> tuple[str, ...]: ...
+    @property
+    def limits(self) -> tuple[str, ...]: ...
 
 
 def ensure_files(command: Reads, usage: str) -> None:
@@ -89,10 +100,12 @@ def ensure_files(command: Reads, usage: str) -> None:
 
 def reading_of(command: Reads, made_from: MadeFrom = "auto") -> Reading:
     """The command's files, read in the columns that it names; ``made_from`` as in ``ReadOptions``."""
+    from polypref.data.files.limits import parse_limits
     from polypref.data.read import ReadOptions, read
     from polypref.data.rows.layouts import parse_columns
 
-    return read(command.files, ReadOptions(parse_columns(command.columns), command.ties, made_from))
+    columns, limits = parse_columns(command.columns), parse_limits(command.limits)
+    return read(command.files, ReadOptions(columns, command.ties, made_from, limits=limits))
 
 
 def cleaned(reading: Reading) -> Comparisons:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from polypref.cli.shared import AllowNetwork, Columns, EncoderName, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import AllowNetwork, Columns, EncoderName, FileLimits, Ties, cleaned, ensure_files, reading_of
 from polypref.files import made, write, write_json
 from polypref.terminal import block, out
 
@@ -63,6 +63,7 @@ class Tax:
     allow_network: AllowNetwork = False
     ties: Ties = ()
     columns: Columns = ()
+    limits: FileLimits = ()
 
     @property
     def files(self) -> tuple[str, ...]:

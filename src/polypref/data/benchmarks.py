@@ -12,20 +12,20 @@ whether the subsets are those that a benchmark should have; see ``evaluation.rew
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from polypref import content
 from polypref.comparisons import BoolArray, IntArray, Responses
-from polypref.data.files.sources import Source, expand, open_source
+from polypref.data.files.sources import Source, expand, open_source, readable
 from polypref.data.linting.problems import Tally, short
 from polypref.errors import InputError
 from polypref.wording import counted, shown
@@ -93,7 +93,8 @@ def read_suite(path: str, *, profile: bool = False) -> Suite:
         raise InputError(f"{path} stands for {len(files)} files; expected one benchmark file.")
     source = open_source(files[0])
     columns = _columns(source, profile)
-    frame, line_I = _rows(source, columns)
+    with readable(path):
+        frame, line_I = _rows(source, columns)
     prompts = _prompts(frame, line_I, source, columns)
     lists = source.types[columns["chosen"]] == "list"
     sides = [_candidates(frame[side], lists, line_I, source.path) for side in ("chosen", "rejected")]
@@ -240,8 +241,8 @@ def _present(column: pl.Series, role: str, line_I: NDArray[np.int64], path: str)
 def _parsed(text: str, role: str, kind: type, line: int, path: str) -> list[Any]:
     """A list that was read as JSON text. Raises InputError for an empty one and for elements of another kind."""
     try:
-        found = json.loads(text) if text.lstrip().startswith("[") else None
-    except (ValueError, RecursionError):
+        found = msgspec.json.decode(text) if text.lstrip().startswith("[") else None
+    except (msgspec.DecodeError, RecursionError):
         found = None
     if kind is dict and isinstance(found, list) and not all(_is_message(one) for one in found):
         found = None

@@ -24,6 +24,7 @@ from polypref.data.rows.layouts import Layout, find_layout
 from polypref.errors import InputError, NotEnoughData, SettingsError
 from polypref.wording import shown
 
+HOPELESS = 1_000_000  # rows, none of which can be used, after which a file is read no further
 Int8Array = NDArray[np.int8]
 
 
@@ -116,6 +117,8 @@ class _Work:
         unparsed, unusable, rows = Tally(), Tally(), 0
         for batch in source.batches(list(layout.names.values()), unparsed):
             rows += batch.frame.height
+            if rows > HOPELESS and unusable.rows + unparsed.rows >= rows:
+                break  # endless rubbish, or of another kind altogether: refused below
             frame = canonical(batch, layout, source.path, unusable, self.options.limits)
             into = self.rated if layout.shape == "ratings" else self.judged
             into.append(self._code(frame, number, unusable))

@@ -112,7 +112,7 @@ class Csv:
         numbers: list[int] = []
         while True:
             begin = lines.next
-            lines.record = 0
+            lines.begin()
             try:
                 row = next(reader)
             except StopIteration:
@@ -167,9 +167,14 @@ class _Lines:
 
     def __init__(self, parts: Iterable[bytes], path: str, first: int, limits: Limits) -> None:
         self.next, self.last, self.ended = first, "", False
-        self.size = self.record = 0
+        self.size = self._record = 0
+        self._first = first
         self._path, self._limits = path, limits
         self._lines = self._split(parts)
+
+    def begin(self) -> None:
+        """The next line is the first of a record."""
+        self._first, self._record = self.next, 0
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -182,9 +187,9 @@ class _Lines:
             raise
         self.next += 1
         self.size += len(line)
-        self.record += len(line)
-        if self.record > self._limits.line_bytes:
-            raise too_long(self._path, self.next - 1, self.record, self._limits)
+        self._record += len(line)
+        if self._record > self._limits.line_bytes:
+            raise too_long(self._path, self._first, self._record, self._limits)
         self.last = line
         return line
 

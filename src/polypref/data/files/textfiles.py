@@ -22,7 +22,8 @@ from polypref.errors import InputError
 
 BLOCK = 16 << 20
 HEAD_LINES, HEAD_BYTES = 1000, 16 << 20
-ZSTD_PIECE = 4 << 10  # compressed bytes at a time: they cannot become more than 128 MiB
+ZSTD_PIECE = 1 << 10  # compressed bytes at a time: they cannot become more than 32 MiB
+ROWS, PIECE = 1 << 20, 1 << 20  # a block of more lines than this, which take memory each, is cut into pieces of a MiB
 ZSTD_WINDOW = 128 << 20  # what zstd itself accepts without being told to take more
 
 
@@ -128,15 +129,38 @@ def blocks(path: str, limits: Limits) -> Iterator[tuple[int, bytes]]:
             continue
         block = b"".join([*parts, chunk[:cut]])
         parts, held = [chunk[cut:]], len(chunk) - cut
-        blank = blank + len(block) if block.isspace() else 0
-        if blank > limits.line_bytes:
-            raise over(
-                f"line {line} of {short(path)} follows {blank:,} bytes of space", limits.line_bytes, "line_bytes"
-            )
-        yield line, block
-        line += block.count(b"\n")
+        if len(block) > limits.line_bytes:
+            _refuse_long(block, path, line, limits)
+        for piece in _pieces(block):
+            blank = blank + len(piece) if piece.isspace() else 0
+            if blank > limits.line_bytes:
+                what = f"line {line} of {short(path)} follows {blank:,} bytes of space"
+                raise over(what, limits.line_bytes, "line_bytes")
+            yield line, piece
+            line += piece.count(b"\n")
+    if held > limits.line_bytes:
+        raise too_long(path, line, held, limits)
     if rest := b"".join(parts):
         yield line, rest
+
+
+def _refuse_long(block: bytes, path: str, line: int, limits: Limits) -> None:
+    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+    sizes = np.diff(ends, prepend=-1)
+    if len(long := np.flatnonzero(sizes > limits.line_bytes)):
+        raise too_long(path, line + int(long[0]), int(sizes[long[0]]), limits)
+
+
+def _pieces(block: bytes) -> Iterator[bytes]:
+    """A block of whole lines as it is, or in small pieces where its lines are so short that they are very many."""
+    if block.count(b"\n") <= ROWS:
+        yield block
+        return
+    start = 0
+    while start < len(block):
+        end = block.find(b"\n", start + PIECE) + 1 or len(block)
+        yield block[start:end]
+        start = end
 
 
 def too_long(path: str, line: int, size: int, limits: Limits) -> InputError:

@@ -14,8 +14,8 @@ from pathlib import Path
 import polars as pl
 
 from polypref.data.files.hub import fetch
-from polypref.data.files.sources import ensure_regular, expand
-from polypref.data.files.textfiles import chunks
+from polypref.data.files.sources import ensure_regular, expand, readable
+from polypref.data.files.textfiles import whole
 from polypref.data.linting.problems import short
 from polypref.errors import InputError, NotEnoughData, SettingsError, unknown_name
 from polypref.wording import share
@@ -104,23 +104,29 @@ def read_files(paths: Sequence[str]) -> list[File]:
 def _rows(path: str) -> pl.DataFrame:
     local = fetch(path) if path.startswith("hf://") else path
     ensure_regular(local)
+    with readable(path):
+        frame = _frame(path, local)
+    if frame.is_empty():
+        raise InputError(f"{path} has no rows.")
+    return frame
+
+
+def _frame(path: str, local: str) -> pl.DataFrame:
     suffix = Path(local.removesuffix(".gz").removesuffix(".zst")).suffix.lower()
     try:
         if suffix == ".parquet":
             frame = pl.read_parquet(local)
         elif suffix in (".json", ".jsonl", ".ndjson"):
-            content = b"".join(chunks(local))
+            content = whole(local)
             read = pl.read_json if content.lstrip()[:1] == b"[" else pl.read_ndjson
             frame = read(io.BytesIO(content), infer_schema_length=None)
         elif suffix == ".csv":
-            frame = pl.read_csv(io.BytesIO(b"".join(chunks(local))), infer_schema_length=None)
+            frame = pl.read_csv(io.BytesIO(whole(local)), infer_schema_length=None)
         else:
             raise InputError(f"{path}: unknown kind of file; expected .json, .jsonl, .csv or .parquet.")
     except (pl.exceptions.PolarsError, OSError) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"{path} cannot be read ({first}). Download it again.") from error
-    if frame.is_empty():
-        raise InputError(f"{path} has no rows.")
     return frame
 
 

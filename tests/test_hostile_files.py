@@ -1,0 +1,145 @@
+"""Files that ask for more than a machine has end in one line, soon and in bounded memory."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from polypref.bounds.bounds_file import read_bounds
+from polypref.cli import main
+from polypref.data.files.limits import Limits, parse_limits
+from polypref.data.files.sources import readable
+from polypref.data.files.textfiles import chunks
+from polypref.data.published.rows import read_files
+from polypref.data.read import ReadOptions, read
+from polypref.errors import InputError, PolyprefError, SettingsError
+
+HEAD = b"user_id,prompt,chosen,rejected\n"
+ROW = b'{"user_id": "u", "prompt": "p", "chosen": "x", "rejected": "y"}\n'
+DEEP = b"[" * 100_000 + b"]" * 100_000
+MIB = 1 << 20
+OF_MEMORY = """
+import resource, sys
+from polypref.data.read import read
+from polypref.errors import InputError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    read([sys.argv[1]])
+except InputError as error:
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10, error)
+"""
+
+
+def refused(path: Path, content: bytes, **limits: int) -> str:
+    path.write_bytes(content)
+    with pytest.raises(PolyprefError) as caught:
+        read([path], ReadOptions(limits=Limits(**limits)))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+@pytest.mark.parametrize(("first", "piece"), [(b"", b"\0"), (ROW, b" "), (ROW, b"\n")])
+def test_what_grows_without_end(tmp_path, suffix, ending, first, piece):
+    content = (first if suffix == "jsonl" or not first else HEAD + b"u,p,x,y\n") + piece * (4 * MIB)
+    squeezed = gzip.compress(content, 1) if ending == "gz" else zstandard.compress(content)
+    assert len(squeezed) < MIB
+    assert "--limits line_bytes=NUMBER raises" in refused(tmp_path / f"p.{suffix}.{ending}", squeezed, line_bytes=MIB)
+
+
+def test_zeros_take_little_memory(tmp_path):
+    path = tmp_path / "p.jsonl.zst"
+    with zstandard.ZstdCompressor().stream_writer(path.open("wb")) as out:
+        for _ in range(32):
+            out.write(bytes(16 * MIB))
+    done = subprocess.run([sys.executable, "-c", OF_MEMORY, str(path)], capture_output=True, text=True, check=True)
+    used, _, said = done.stdout.partition(" ")
+    assert int(used) < 300 and said.startswith("line 1 of p.jsonl.zst is ")
+
+
+def test_long_lines_and_records(tmp_path):
+    long = b"x" * 5000
+    assert "line 2 of p.jsonl is" in refused(tmp_path / "p.jsonl", ROW + ROW.replace(b"x", long), line_bytes=4000)
+    assert "line 2 of p.csv is" in refused(tmp_path / "p.csv", HEAD + b"u,p,%b,y\n" % long, line_bytes=4000)
+    quote = HEAD + b'u,p,"x,y\n' + b"u,p,x,y\n" * 3000
+    assert "line 2 of p.csv" in refused(tmp_path / "p.csv", quote, line_bytes=4000)
+
+
+def test_columns_and_keys(tmp_path):
+    many = b",".join(b"c%d" % n for n in range(200))
+    assert "has 200 columns, more than 100" in refused(tmp_path / "p.csv", many + b"\n", columns=100)
+    keys = json.dumps({f"k{n}": 1 for n in range(200)}).encode()
+    assert "has 200 different keys in its first lines" in refused(tmp_path / "p.jsonl", keys, columns=100)
+
+
+def test_attributes_of_their_own(tmp_path):
+    row = json.loads(ROW)
+    facts = [row | {"user_id": f"u{n}", "attributes": {f"k{n}": n}} for n in range(300)]
+    content = "".join(json.dumps(fact) + "\n" for fact in facts).encode()
+    text = refused(tmp_path / "p.jsonl", content, attribute_keys=100)
+    assert "attributes have 300 different keys, more than 100. --columns attributes= reads" in text
+    (tmp_path / "p.jsonl").write_bytes(content)
+    assert len(read([tmp_path / "p.jsonl"], ReadOptions(columns={"attributes": ""})).comparisons) == 300
+
+
+def test_a_table_that_would_be_nearly_empty(tmp_path):
+    row = json.loads(ROW)
+    facts = [row | {"user_id": f"u{n}", "attributes": {f"k{n % 600}": n}} for n in range(9000)]
+    content = "\n".join(map(json.dumps, facts)).encode()
+    assert "would make a table of 5,400,000 cells" in refused(tmp_path / "p.jsonl", content)
+
+
+@pytest.mark.parametrize("role", ["note", "chosen", "attributes"])
+def test_nesting(tmp_path, role):
+    row = ROW[:-2] + b', "%b": %b}\n' % (role.encode(), DEEP)
+    if role == "chosen":
+        row = ROW.replace(b'"chosen": "x"', b'"chosen": %b' % DEEP)
+    (tmp_path / "p.jsonl").write_bytes(ROW * 3 + row)
+    (problem,) = read([tmp_path / "p.jsonl"]).problems
+    assert (problem.line, problem.count) == (4, 1) and "nested too deep" in problem.text
+
+
+def test_damaged_compression(tmp_path):
+    whole = zstandard.compress(ROW * 500)
+    for name, content, said in (
+        ("p.jsonl.zst", whole + b"rubbish", "cut short or damaged"),
+        ("p.jsonl.zst", whole[:4] + b"\xff" * 8 + whole[12:], "cut short or damaged"),
+        ("p.jsonl.gz", gzip.compress(ROW * 500) + b"rubbish", "cut short or damaged"),
+    ):  # fmt: skip
+        assert said in refused(tmp_path / name, content)
+    several = b"".join(zstandard.compress(ROW) for _ in range(3000))
+    (tmp_path / "p.jsonl.zst").write_bytes(several)
+    assert b"".join(chunks(str(tmp_path / "p.jsonl.zst"))) == ROW * 3000
+
+
+def test_settings_and_published_sets(tmp_path):
+    (tmp_path / "s.toml").write_bytes(b"[check]\na = " + b"[" * 100_000)
+    assert main(["check", "x.jsonl", "--config", str(tmp_path / "s.toml")]) == 2
+    with pytest.raises(PolyprefError, match="is no TOML"):
+        read_bounds(tmp_path / "s.toml")
+    (tmp_path / "set.json.gz").write_bytes(gzip.compress(bytes(2 * MIB)))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_files([str(tmp_path / "set.json.gz")])
+
+
+def test_limits_in_words():
+    assert parse_limits(["line_bytes=5", "depth=7"]) == Limits(line_bytes=5, depth=7)
+    for wrong in ("line_bytes", "lines=5", "depth=0", "depth=-1", "depth=x", "depth=" + "9" * 30):
+        with pytest.raises(SettingsError, match="limit"):
+            parse_limits([wrong])
+
+
+def test_a_panic_is_one_line_and_an_interrupt_stays_one():
+    import polars as pl
+
+    with pytest.raises(InputError, match=r"p\.parquet cannot be read"), readable("p.parquet"):
+        raise pl.exceptions.PanicException("far away")
+    with pytest.raises(KeyboardInterrupt), readable("p.parquet"):
+        raise KeyboardInterrupt
