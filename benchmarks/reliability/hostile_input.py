@@ -29,7 +29,7 @@ from polypref.cli import main
 size = int(next(l for l in open("/proc/self/statm")).split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (3 << 30),) * 2)
 code = main(sys.argv[1:])
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+print("peak", next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmHWM")), file=sys.stderr)
 sys.exit(code)
 """
 

@@ -57,6 +57,8 @@ class JsonLines:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 reason = reason or f" ({what_is_wrong(line, error)})"
                 continue
+            if len(row) > limits.columns:
+                raise over(f"{short(path)} has {len(row):,} keys in one line", limits.columns, "columns")
             for key, value in row.items():
                 kind = KINDS.get(chr(bytes(value)[0]), "number")
                 kinds.setdefault(key, set()).update({kind} if kind != "null" else ())

@@ -129,9 +129,9 @@ def blocks(path: str, limits: Limits) -> Iterator[tuple[int, bytes]]:
             continue
         block = b"".join([*parts, chunk[:cut]])
         parts, held = [chunk[cut:]], len(chunk) - cut
-        if len(block) > limits.line_bytes:
-            _refuse_long(block, path, line, limits)
         for piece in _pieces(block):
+            if len(piece) > limits.line_bytes:
+                _refuse_long(piece, path, line, limits)
             blank = blank + len(piece) if piece.isspace() else 0
             if blank > limits.line_bytes:
                 what = f"line {line} of {short(path)} follows {blank:,} bytes of space"

@@ -71,8 +71,8 @@ class Attributes:
         ).drop_nulls("value")
         facts = facts.filter(~pl.col.key.is_in(list(self._varied)))
         long = told.join(facts, on="json", maintain_order="left").select("user", "key", "value")
-        merged = pl.concat([self._facts, long]).group_by("user", "key", maintain_order=True)
-        found = merged.agg(pl.col.value.first(), varies=pl.col.value.n_unique() > 1)
+        merged = pl.concat([self._facts, long]).unique(maintain_order=True).group_by("user", "key", maintain_order=True)
+        found = merged.agg(pl.col.value.first(), varies=pl.len() > 1)
         self._varied |= set(found.filter("varies")["key"].unique())
         self._facts = found.filter(~pl.col.key.is_in(list(self._varied))).drop("varies")
 
