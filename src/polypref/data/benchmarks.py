@@ -12,6 +12,7 @@ whether the subsets are those that a benchmark should have; see ``evaluation.rew
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
