@@ -189,16 +189,18 @@ class Store:
             try:
                 index = self.index()
                 shape = (len(index.checks), index.dim)
-                stored = np.memmap(self.folder / "rows.f32", np.dtype("<f4"), "r", shape=shape) if shape[0] else None
+                stored: NDArray = np.zeros((0, index.dim), "<f4")
+                if shape[0]:
+                    stored = np.memmap(self.folder / "rows.f32", np.dtype("<f4"), "r", shape=shape)
             except Damaged:
-                index, stored = Index((0, 0, 0, 0)), None
+                index, stored = Index((0, 0, 0, 0)), np.zeros((0, 0), "<f4")
             try:
                 for name in ("index.bin", "rows.f32", "meta.json"):  # what is mapped stays until it is let go
                     (self.folder / name).unlink(missing_ok=True)
             except OSError as error:
                 raise self._cannot("write", error) from error
             _INDEXES.pop(self.folder, None)
-            for start in range(0, 0 if stored is None else len(stored), GATHER * 32):
+            for start in range(0, len(stored), GATHER * 32):
                 rows = index.row_of_sorted[start : start + GATHER * 32]
                 keys, features = index.sorted_keys[start : start + GATHER * 32], np.asarray(stored[rows])
                 whole = checksums(keys, features) == index.checks[rows]
