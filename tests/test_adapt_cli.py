@@ -51,13 +51,17 @@ def test_the_grid(fitted, tmp_path, capsys):
     arguments = ["adapt", str(fitted / "prefs.jsonl"), "--learners", "further-fine-tuning", "--sizes", "0", "3", "10"]
     arguments += ["--seeds", "1", "--workers", "1", "--quiet", "--out", str(tmp_path), "--encoder", "words"]
     assert main(arguments) == 0
-    printed = capsys.readouterr().out
+    printed, said = capsys.readouterr()
+    assert said == ""
     assert "| comparisons of the new person | 0 | 3 | 10 |" in printed
     assert "| --- | ---: | ---: | ---: |" in printed
     assert "further-fine-tuning" in printed
     assert "10 comparisons: " in printed
     content = json.loads((tmp_path / "new_users.json").read_text())
     assert [row["size"] for row in content["sizes"]] == [0, 3, 10]
+    assert content["data"]["files"] == [arguments[1]]
+    assert content["reproduce"]["command"].startswith(f"polypref adapt {arguments[1]} --quiet --workers 1")
+    assert isinstance(content["findings"], list)
     assert main(arguments) == 0
     assert json.loads((tmp_path / "new_users.json").read_text())["timing"]["cells_run"] == 0
 

@@ -18,12 +18,13 @@ import tyro
 from polypref import __version__
 from polypref.cli import COMMANDS, main, settings
 from polypref.errors import InputError, SettingsError
+from polypref.runs.settings import Quiet
 
 ENTRY = [sys.executable, "-m", "polypref"]
 
 
 @dataclass(frozen=True)
-class Fake:
+class Fake(Quiet):
     """Do nothing in particular."""
 
     files: tyro.conf.Positional[tuple[str, ...]] = ()

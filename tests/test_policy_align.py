@@ -81,13 +81,13 @@ def test_every_prompt_is_asked_for_every_known_user(comparisons: Comparisons, gr
     assert one["prompt"] == f"{one['group']}: {one['asked']}\n"
     assert questions(comparisons, group_of, Task("m"))[0].equals(asked)
     assert not questions(comparisons, group_of, Task("m", seed=1))[0].equals(asked)
-    with pytest.raises(NotEnoughData, match="no user of a known group gave 1000 judgements or more; lower least"):
-        questions(comparisons, group_of, Task("m", least=1000))
+    with pytest.raises(NotEnoughData, match="known group gave 1000 judgements or more; lower min_judgements"):
+        questions(comparisons, group_of, Task("m", min_judgements=1000))
     with pytest.raises(NotEnoughData, match="none of the users is in a known group"):
         questions(comparisons, {}, Task("m"))
     few = from_columns(*[["u0", "u1"], ["p", "p"], ["a", "a"], ["b", "b"]])
     with pytest.raises(NotEnoughData, match=r"group 'even' has 1 questions, .* expected 2 at least"):
-        questions(few, group_of, Task("m", least=1))
+        questions(few, group_of, Task("m", min_judgements=1))
 
 
 def test_a_run_is_measured_per_group_by_scorer_and_judge(ran: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_damaged_result_is_one_line(ran, comparisons, group_of, scorers, model
         ({"template": "{group} {nobody} {prompt}"}, "cannot be filled"),
         ({"template": "{group"}, "cannot be filled"),
         ({"samples": 1}, "samples is 1; expected 2 or more"),
-        ({"least": 0}, "least is 0; expected 1 or more"),
+        ({"min_judgements": 0}, "min_judgements is 0; expected 1 or more"),
         ({"seed": -1}, "seed is -1; expected 0 or more"),
         ({"template": "{group} {prompt.x}"}, "cannot be filled"),
         ({"trainer": {**RUN, "num_generations": 0}}, "the trainer's settings cannot work"),

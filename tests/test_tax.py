@@ -220,9 +220,9 @@ def test_users_are_those_with_most_judgements(suite: Suite, known: Comparisons) 
     arms = Arms(Toy(knows), Toy(knows, "population"), known)
     few = measure(suite, arms, Task(users=3, draws=100))
     assert [row["user"] for row in few["people"]] == ["u0", "u1", "u2"]
-    assert len(measure(suite, arms, Task(least=15, draws=100))["people"]) == 11, "u11 gave 12"
+    assert len(measure(suite, arms, Task(min_judgements=15, draws=100))["people"]) == 11, "u11 gave 12"
     with pytest.raises(NotEnoughData, match="no user with 50 judgements or more"):
-        measure(suite, arms, Task(least=50))
+        measure(suite, arms, Task(min_judgements=50))
 
 
 def test_what_cannot_be_measured_is_refused(suite: Suite, known: Comparisons) -> None:

@@ -299,7 +299,7 @@ SETTINGS = (
         'encoder = "endpoint:http://127.0.0.1:9"',
         "help = true",
         "config = 'x'",
-        "least = 1e400",
+        "min_judgements = 1e400",
         'model = "../x"',
     ),
 )

@@ -46,7 +46,7 @@ def readers(folder: Path, draw: Random, out: Path) -> tuple[list[stage.Row], str
         tax = ("tax", folder / "suite.jsonl", "--prefs", "FILE", "--scorer", pooled, "--pooled", own, "--out", out)
         teach = ("adapt", "FILE", "--scorer", folder / "scorer-individual", "--out", out)
         words: list[tuple[object, ...]] = [("check", "FILE"), ("check", "FILE", "--json"), ("profile", "FILE")]
-        words += [(*fit, "--out", out), group, (*tax, "--least", 1, "--draws", 50), teach]
+        words += [(*fit, "--out", out), group, (*tax, "--min-judgements", 1, "--draws", 50), teach]
         words += [("check", folder / "pairs.jsonl", "--ties", "FILE"), ("check", "FILE", "--rating-gap", 1)]
         words += [("audit", pooled, "--bounds", folder / "bounds.toml", "--slates", folder / "slates.jsonl", "--part")]
         words[-1] += ("3/3", *AUDIT, "--held-out", "FILE", "--out", out)
@@ -72,7 +72,18 @@ def readers(folder: Path, draw: Random, out: Path) -> tuple[list[stage.Row], str
         ]
         return rows, form, draw.choices(words, (4, 2, 2, 1))[0]
     if what == "suite":
-        fitted = ("--scorer", pooled, "--pooled", own, "--prefs", folder / "pairs.jsonl", "--least", 1, "--draws", 50)
+        fitted = (
+            "--scorer",
+            pooled,
+            "--pooled",
+            own,
+            "--prefs",
+            folder / "pairs.jsonl",
+            "--min-judgements",
+            1,
+            "--draws",
+            50,
+        )
         return stage.suite(), form, ("tax", "FILE", *fitted, "--out", out)
     name = draw.choice(list(stage.PUBLISHED))
     form = (

@@ -127,7 +127,7 @@ def _scorer(folder: Path, work: Path, draw: Random) -> tuple[Words, None]:
     words += [("adapt", folder / "pairs.jsonl", "--scorer", scorer, "--out", out)]
     words += [("score", scorer, folder / "questions.jsonl", "--encoder", "static"), ("fit", folder / "pairs.jsonl")]
     words[-1] += ("--learner", "length", "--encoder", "static", "--out", scorer)
-    fitted = ("--scorer", scorer, "--pooled", pooled, "--least", 1, "--draws", 50, "--out", out)
+    fitted = ("--scorer", scorer, "--pooled", pooled, "--min-judgements", 1, "--draws", 50, "--out", out)
     words += [("tax", folder / "suite.jsonl", "--prefs", folder / "pairs.jsonl", *fitted)]
     return list(map(str, draw.choices(words, (6, 2, 2, 1, 1, 1))[0])), None
 

@@ -141,7 +141,7 @@ def of_scorer(world: Path, place: Path, what: str, out: Path) -> list[Case]:
     prefs, asked, bounds = world / "pairs.jsonl", world / "questions.jsonl", world / "bounds.toml"
     pooled, static = world / "scorer-pooled", ("--encoder", "static")
     held = ("--bounds", bounds, "--slates", world / "slates.jsonl", "--part", "3/3", *QUICK, "--out", out / "audit")
-    tax = ("tax", world / "suite.jsonl", "--prefs", prefs, "--least", 1, "--draws", 50, "--out", out)
+    tax = ("tax", world / "suite.jsonl", "--prefs", prefs, "--min-judgements", 1, "--draws", 50, "--out", out)
     over = place.with_name(f"{place.name}-over")
     shutil.copytree(place, over)
     found: list[Case] = [

@@ -19,7 +19,7 @@ files = "pairs.jsonl"
 model = "model"
 scorer = "scorer"
 groups = "group"
-least = 2
+min_judgements = 2
 samples = 2
 out = "out"
 [align.trainer]

@@ -10,11 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from polypref.terminal import say
+from polypref.terminal import fail, say, silenced
 from polypref.wording import visible
 
 if TYPE_CHECKING:
@@ -22,18 +21,6 @@ if TYPE_CHECKING:
 
 BAR_AFTER_SECONDS = 1.0
 LINE_EVERY_SECONDS = 10.0
-
-_SILENT: ContextVar[bool] = ContextVar("silent", default=False)
-
-
-@contextmanager
-def silent(quiet: bool = True) -> Iterator[None]:
-    """No progress within, if ``quiet``: for callers who cannot pass that on, as through an encoder."""
-    token = _SILENT.set(quiet or _SILENT.get())
-    try:
-        yield
-    finally:
-        _SILENT.reset(token)
 
 
 def duration(seconds: float) -> str:
@@ -93,7 +80,7 @@ class Progress:
     def tell(self, what: object, error: str | None = None) -> None:
         """One more is done, or has failed: that is said, however quiet."""
         if error:
-            say(f"failed: {what}: {error}")
+            fail(f"failed: {what}: {error}")
         self.advance(1, 1.0 if self._weights is None else self._weights[what], what)
 
     def advance(self, count: int, work: float | None = None, what: object = "") -> None:
@@ -116,7 +103,7 @@ class Progress:
 
     @property
     def _silenced(self) -> bool:
-        return self._quiet or _SILENT.get()
+        return self._quiet or silenced()
 
     def _counted(self) -> str:
         return f"{self._stored + self._done:,} of {self._total:,} {self._unit}"

@@ -2,6 +2,7 @@
 
     out, block, tabbed, aligned, framed, out_json    what was asked for, on standard output
     say                                              what happens meanwhile, on standard error, after "polypref: "
+    fail                                             what failed, there too, however quiet
 
 Callers escape names with ``wording.visible`` or ``wording.shown`` where a line break in one would be taken for theirs;
 here everything is escaped once more, so that nobody can forget it. Nothing is read as rich's markup.
@@ -17,6 +18,8 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from polypref.wording import json_text, shortened, visible
+
+_quiet = 0  # how many of those that wait for their work want silence
 
 
 def out(*lines: str) -> None:
@@ -35,8 +38,30 @@ def out_json(value: Any, indent: int | None = None) -> None:
     _print(json_text(value, indent), sys.stdout)
 
 
+@contextmanager
+def silent(quiet: bool = True) -> Iterator[None]:
+    """Within, if ``quiet``, nothing is said but failures, whoever would say it and in whatever thread."""
+    global _quiet
+    _quiet += quiet
+    try:
+        yield
+    finally:
+        _quiet -= quiet
+
+
+def silenced() -> bool:
+    """Whether nothing is to be said but failures."""
+    return _quiet > 0
+
+
 def say(text: str, most: int = 2000) -> None:
-    """One line on standard error. Line breaks become spaces; a text longer than ``most`` loses its middle."""
+    """One line on standard error, unless silenced. Line breaks become spaces; beyond ``most`` it loses its middle."""
+    if not silenced():
+        fail(text, most)
+
+
+def fail(text: str, most: int = 2000) -> None:
+    """The same, said however quiet."""
     _print(f"polypref: {_line(text, most)}", sys.stderr)
 
 
@@ -100,7 +125,7 @@ def visible_warnings() -> Iterator[None]:
 def _formatted(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    return f"polypref: warning: {_line(str(message))} ({category.__name__})\n"
+    return "" if silenced() else f"polypref: warning: {_line(str(message))} ({category.__name__})\n"
 
 
 def _print(text: str, stream: TextIO | None) -> None:

@@ -76,8 +76,8 @@ def questions(comparisons: Comparisons, group_of: Mapping[str, str], task: Task)
         for table in (tables[0], measured_on):
             if (count := int((table["group"] == name).sum())) < 2:
                 raise NotEnoughData(
-                    f"group {name!r} has {count} questions, of users with {task.least} judgements or more; expected 2 "
-                    "at least. Lower least, give more data, or leave the group out."
+                    f"group {name!r} has {count} questions, of users with {task.min_judgements} judgements or more; "
+                    "expected 2 at least. Lower min_judgements, give more data, or leave the group out."
                 )
     return tables[0], measured_on
 
@@ -102,10 +102,11 @@ def _users(comparisons: Comparisons, group_of: Mapping[str, str], task: Task) ->
     known = [(*one, many) for one, many in zip(known, many_U.tolist(), strict=True) if one[1] != UNKNOWN]
     if not known:
         raise NotEnoughData("none of the users is in a known group; give the groups of these users.")
-    found = [(user, group) for user, group, many in known if many >= task.least]
+    found = [(user, group) for user, group, many in known if many >= task.min_judgements]
     if not found:
         raise NotEnoughData(
-            f"no user of a known group gave {task.least} judgements or more; lower least, or give more data."
+            f"no user of a known group gave {task.min_judgements} judgements or more; lower min_judgements, or give "
+            "more data."
         )
     return found
 

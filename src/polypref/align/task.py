@@ -15,7 +15,7 @@ class Task:
 
     ``model``     a causal language model: a folder, or a name on the hub.
     ``template``  of what the model reads, with {group}, {prompt} and, where wanted, {user}.
-    ``least``     judgements that a user must have given to be asked for.
+    ``min_judgements``  judgements that a user must have given to be asked for.
     ``samples``   answers per group before and after; where questions are fewer, they are asked again.
     ``trainer``   settings of ``PGRPOConfig`` by name.
     ``inputs``    where everything came from, for the report alone.
@@ -23,7 +23,7 @@ class Task:
 
     model: str
     template: str = "{group}: {prompt}\n"
-    least: int = 10
+    min_judgements: int = 10
     samples: int = 256
     seed: int = 0
     trainer: Mapping[str, Any] = field(default_factory=dict)
@@ -40,6 +40,6 @@ class Task:
                 f"template {self.template!r} lacks {{prompt}}, or both {{group}} and {{user}}: a model that is not "
                 "told whose turn it is can please only the mixture."
             )
-        for name, least in (("least", 1), ("samples", 2), ("seed", 0)):
+        for name, least in (("min_judgements", 1), ("samples", 2), ("seed", 0)):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} is {getattr(self, name)}; expected {least} or more.")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from polypref.errors import PolyprefError, unknown_name
 from polypref.files import FORBIDDEN, FULL, cannot_write
-from polypref.terminal import block, out, say, visible_warnings
+from polypref.terminal import block, fail, out, silent, visible_warnings
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("polypref.cli.check", "lint preference files: what is wrong with them, and what happens to such rows"),
@@ -52,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:  # closed by whoever started us: print does nothing then
             sys.stdout.flush()
     except PolyprefError as error:
-        say(f"error: {error}")
+        fail(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on where it was." if arguments[0] in GO_ON else "interrupted.")
+        fail("interrupted; the same command goes on where it was." if arguments[0] in GO_ON else "interrupted.")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output left, as `head` does; the flush at exit must not complain again
         _drop_output()
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         if error.filename is None:
             _drop_output()
-        say(f"error: {cannot_write(error.filename or 'standard output', error, 'write elsewhere')}")
+        fail(f"error: {cannot_write(error.filename or 'standard output', error, 'write elsewhere')}")
         return 2
     return code
 
@@ -95,7 +95,10 @@ def _dispatch(arguments: list[str]) -> int:
     from polypref.cli.settings import command_class, parse
 
     command = parse(command_class(name), name, rest)
-    return 0 if command is None else command.run()
+    if command is None:
+        return 0
+    with silent(command.quiet):
+        return command.run()
 
 
 def overview() -> str:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from polypref.cli.shared import (
-    AllowNetwork,
-    Columns,
-    EncoderName,
-    FileLimits,
-    Files,
-    Ties,
-    cleaned,
-    ensure_files,
-    reading_of,
-)
+from polypref.cli.grids import linted
+from polypref.cli.shared import Encodes, Loads, Reads, cleaned, ensure_files, reading_of
 from polypref.newcomers.settings import NewSettings
 from polypref.terminal import out
 from polypref.wording import markdown_line, markdown_text
@@ -29,8 +20,8 @@ if TYPE_CHECKING:
     from polypref.newcomers.new_users import NewUsers
 
 
-@dataclass(frozen=True)
-class Adapt(NewSettings):
+@dataclass(frozen=True, kw_only=True)
+class Adapt(Reads, Encodes, Loads, NewSettings):
     """New people: which method serves them best, when they have given so many answers?
 
     Holds people out whole, gives each method a few of their comparisons and measures on their others. Writes
@@ -39,18 +30,12 @@ class Adapt(NewSettings):
     With --scorer nothing is compared: the saved scorer learns the people of FILE and is saved to --out.
     """
 
-    files: Files = field(kw_only=True)
-    out: Path = field(kw_only=True)
+    out: Path
     """Folder of the results and the finished cells; with --scorer, of the new scorer."""
     learners: tuple[str, ...] = ()
     """Which learners and routes, or "all", the default: each that can take in new people."""
-    encoder: EncoderName = "minilm"
-    ties: Ties = ()
-    columns: Columns = ()
-    limits: FileLimits = ()
     scorer: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder that polypref fit has written: teach this scorer new people instead."""
-    allow_network: AllowNetwork = False
     user: Annotated[str | None, tyro.conf.arg(metavar="ID", help_behavior_hint="")] = None
     """With --scorer: whom to learn; everybody in FILE if not given."""
 
@@ -58,7 +43,7 @@ class Adapt(NewSettings):
         """Compare the routes, or teach the saved scorer."""
         from polypref.errors import SettingsError
 
-        ensure_files(self, "adapt FILE --out DIR")
+        ensure_files(self.files, "adapt FILE --out DIR")
         if self.scorer is not None:
             return self._teach(self.scorer)
         if self.user is not None:
@@ -73,8 +58,12 @@ class Adapt(NewSettings):
         named_routes(self.learners)  # misspelt names are told before a long file is read
         encode = encoder(self.encoder)
         settings = NewSettings(**{f.name: getattr(self, f.name) for f in fields(NewSettings)})
-        found = new_users(cleaned(reading_of(self)), self.learners or None, encode, out=self.out, settings=settings)
+        data = linted(self)
+        facts, learners = data.facts("adapt", self), self.learners or None
+        found = new_users(data.comparisons, learners, encode, out=self.out, facts=facts, settings=settings)
+        data.show(found.contents)
         show(found)
+        data.remark()
         out(f"results: {self.out / 'new_users.json'}")
         out(f"done in {time.perf_counter() - started:.0f} s")
         return 0
@@ -85,7 +74,7 @@ class Adapt(NewSettings):
         from polypref.scorers import load, save
 
         scorer = load(folder, allow_network=self.allow_network)
-        comparisons = cleaned(reading_of(self))
+        comparisons = cleaned(reading_of(self, self.files))
         ids = comparisons.users.ids.to_list()
         if self.user is not None and self.user not in ids:
             files = ", ".join(self.files)
@@ -121,11 +110,8 @@ def show(found: NewUsers) -> None:
     from polypref.newcomers.tables import advice, gain_lines, table_lines
 
     contents = found.contents
-    data = contents.data
-    out(
-        f"{data['n_comparisons']:,} judgements by {data['n_users']:,} users, split by {contents.split['rule']}; "
-        f"{data['new_users_per_seed'][0]} of them are new under each of {contents.settings['seeds']} seeds"
-    )
+    new, seeds = contents.data["new_users_per_seed"][0], contents.settings["seeds"]
+    out(f"{new} users are new under each of {seeds} seeds")
     for line in advice(contents):
         out(line)
     for lines in (table_lines(contents), gain_lines(contents)):

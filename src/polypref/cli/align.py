@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from polypref.cli.shared import AllowNetwork, Columns, FileLimits, Files, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import Loads, MinJudgements, Reads, Seeded, cleaned, ensure_files, reading_of
 from polypref.files import write
 from polypref.terminal import block, out
 
 
-@dataclass(frozen=True)
-class Align:
+@dataclass(frozen=True, kw_only=True)
+class Align(Reads, Loads, Seeded):
     """Train a language model for every group at once, on a saved scorer's rewards, and measure what each group gained.
 
     The prompts and users are those of the preference files. Writes the model, align.html (each group's curve, gains and
@@ -24,7 +24,6 @@ class Align:
     examples/align.toml.
     """
 
-    files: Files
     model: str
     """A causal language model: a folder, or a name on the hub."""
     scorer: Path
@@ -39,21 +38,14 @@ class Align:
         str, tyro.conf.arg(metavar="TEXT", help_behavior_hint="(default: '{group}: {prompt}' and a line break)")
     ] = "{group}: {prompt}\n"
     """What the model reads; {user} may stand in it too."""
-    least: int = 10
-    """Judgements that a user must have given for the policy to be trained for them."""
+    min_judgements: MinJudgements = 10
     samples: int = 256
     """Answers per group that are drawn before and after."""
-    seed: int = 0
-    """Decides the order of the questions, and what the trainer draws."""
     trainer: Annotated[
         tuple[str, ...],
         tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: TRL's, with num_generations=2)"),
     ] = ()
     """Settings of PGRPOConfig, which are TRL's GRPOConfig's and those of docs/pgrpo.md."""
-    allow_network: AllowNetwork = False
-    ties: Ties = ()
-    columns: Columns = ()
-    limits: FileLimits = ()
 
     def run(self) -> int:
         """Read, load, train, measure, write and print."""
@@ -62,14 +54,14 @@ class Align:
         from polypref.report.alignment import page, summary
         from polypref.scorers import load
 
-        ensure_files(self, "align FILE --model DIR --scorer DIR --groups DIR")
+        ensure_files(self.files, "align FILE --model DIR --scorer DIR --groups DIR")
         inputs = {"files": " ".join(self.files), "scorer": str(self.scorer), "judge": str(self.judge or "none")}
         inputs |= {"groups": self.groups, "columns": " ".join(self.columns), "ties": " ".join(self.ties)}
         trainer = settings_from(self.trainer)
-        task = Task(self.model, self.template, self.least, self.samples, self.seed, trainer, inputs)
+        task = Task(self.model, self.template, self.min_judgements, self.samples, self.seed, trainer, inputs)
         folders = {"reward": self.scorer} | ({"judge": self.judge} if self.judge else {})
         scorers = {name: load(folder, allow_network=self.allow_network) for name, folder in folders.items()}
-        comparisons = cleaned(reading_of(self))
+        comparisons = cleaned(reading_of(self, self.files))
         group_of = groups_from(comparisons, self.groups, self.allow_network)
         with counting("steps") as count:
 

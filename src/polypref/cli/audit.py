@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import arg
 
-from polypref.cli.shared import AllowNetwork, Columns, FileLimits, Ties, cleaned, reading_of
+from polypref.cli.shared import ReadsJudgements, Seeded, UsesSlates, cleaned, reading_of
 from polypref.files import made, write, write_json
 from polypref.terminal import block, out, say
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FAILED = 1  # exit code of an audit whose gate surely leaks more than was promised
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, kw_only=True)
+class Audit(UsesSlates, ReadsJudgements, Seeded):
     """Attack a saved scorer within its bounds, and say what the bounds cost: docs/safety.md.
 
     Adversaries: people who were taught to prefer what is unsafe, an oracle, and ten thousand optimised tastes. Writes
@@ -37,9 +37,7 @@ class Audit:
     bounds: Annotated[Path, arg(metavar="BOUNDS.TOML")]
     """Calibrated bounds."""
     slates: Annotated[str, arg(metavar="FILE")]
-    """Labelled responses, as for polypref bounds."""
-    part: Annotated[str, arg(metavar="K/N", help_behavior_hint="(default: all of it)")] = "1/1"
-    """Use part K (or K-L) of N of the slates, cut by prompt."""
+    """Labelled responses: response, unsafe, prompt, slate, category; or a benchmark of chosen and rejected ones."""
     held_out: Annotated[tuple[str, ...], arg(metavar="FILE ...", help_behavior_hint="(default: none)")] = ()
     """Benign judgements that the scorer was not fitted on: what the cap costs people."""
     aggregated: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
@@ -52,19 +50,6 @@ class Audit:
     """Calibrations of the gate that are made anew."""
     vectors: int = 10_000
     """Tastes that are drawn and climbed against the cap's certificate."""
-    seed: int = 0
-    """Decides what is drawn."""
-    pin: Annotated[str | None, arg(metavar="HASH", help_behavior_hint="")] = None
-    """Refuse bounds with another policy hash."""
-    allow_network: AllowNetwork = False
-    ties: Ties = ()
-    columns: Columns = ()
-    limits: FileLimits = ()
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """As other commands call preference files."""
-        return self.held_out
 
     def run(self) -> int:
         """Load, attack, write, print the verdict."""
@@ -103,7 +88,7 @@ class Audit:
         safety = safety_from(calibrated.file, self.allow_network)
         refuse_seen(slates, safety, calibrated)
         scorer = load(self.scorer, allow_network=self.allow_network)
-        benign = cleaned(reading_of(self)) if self.files else None
+        benign = cleaned(reading_of(self, self.held_out)) if self.held_out else None
         known = fitted_on(scorer)
         if benign is not None and known is not None and benign.content_hash in known.data:
             raise SettingsError(

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from polypref.files import write
+from polypref.runs.settings import Workers
 from polypref.terminal import block, out
 
 
-@dataclass(frozen=True)
-class BenchPolicy:
+@dataclass(frozen=True, kw_only=True)
+class BenchPolicy(Workers):
     """Compare ways to turn rewards into advantages where the truth is known: on bandits, and on a tiny language model.
 
     Writes policy.json (a row for each setting, method and figure), policy.md (gains over GRPO, the best for the
@@ -28,8 +29,6 @@ class BenchPolicy:
     """Few settings and methods, and short runs: to see that it works, not to conclude from."""
     seeds: int = 16
     """Paired seeds, of the language model at most 12; learning rates are chosen on others."""
-    workers: int = 0
-    """Worker processes; 0: one per core."""
 
     def run(self) -> int:
         """Run the arms that are not stored, write and print the tables."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from polypref.cli.shared import AllowNetwork, Columns, EncoderName, FileLimits
+from polypref.cli.shared import Encodes, NamesColumns, Seeded, UsesSlates
 from polypref.terminal import out, out_json, say
 from polypref.wording import share
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 POOR = 0.7  # area under the ROC curve, and share of safety pairs
 
 
-@dataclass(frozen=True)
-class Bounds:
+@dataclass(frozen=True, kw_only=True)
+class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
     """Check, calibrate, certify and explain an organisation's bounds, a TOML file: docs/safety.md.
 
     check      what holds, from which line, and the policy hash.
@@ -38,22 +38,12 @@ class Bounds:
     """The bounds."""
     slates: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Labelled responses: response, unsafe, prompt, slate, category; or a benchmark of chosen and rejected ones."""
-    part: Annotated[str, arg(metavar="K/N", help_behavior_hint="(default: all of it)")] = "1/1"
-    """Use part K (or K-L) of N of the slates, cut by prompt: to train, calibrate and audit on different ones."""
     scorer: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder that polypref fit has written."""
     questions: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Rows to explain: JSONL, CSV or Parquet."""
-    columns: Columns = ()
-    limits: FileLimits = ()
     keep: float = 0.95
     """Share of the shared reward's safety accuracy that a cap has to certify."""
-    allow_network: AllowNetwork = False
-    encoder: EncoderName = "minilm"
-    seed: int = 0
-    """Decides how the detector's training slates are cut for choosing its penalty."""
-    pin: Annotated[str | None, arg(metavar="HASH", help_behavior_hint="")] = None
-    """Refuse bounds with another policy hash."""
 
     def run(self) -> int:
         """Do the one thing that was asked."""

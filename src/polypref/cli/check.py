@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polypref.cli.shared import Columns, FileLimits, Files, MadeFromFlag, Ties
+from polypref.cli.shared import MinJudgements, Reads
 from polypref.errors import NotEnoughData
 from polypref.terminal import framed, interactive, out, out_json, tabbed
 
@@ -15,22 +15,16 @@ if TYPE_CHECKING:
     from polypref.data.read import Reading
 
 
-@dataclass(frozen=True)
-class Check:
+@dataclass(frozen=True, kw_only=True)
+class Check(Reads):
     """Look through preference files: what is wrong, how often, one example, and what happens to such rows.
 
     Exit code 0 when the files can be used, 2 when they cannot.
     """
 
-    files: Files
-    columns: Columns = ()
-    limits: FileLimits = ()
-    ties: Ties = ()
     rating_gap: float = 0.0
     """Ratings that differ by less than this are a tie."""
-    made_from: MadeFromFlag = "auto"
-    min_judgements: int = 0
-    """Drop users with fewer usable judgements."""
+    min_judgements: MinJudgements = 1
     json: bool = False
     """Print JSON instead of a table."""
 

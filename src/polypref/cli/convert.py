@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import arg
 
-from polypref.cli.shared import refuse_suffix, refuse_to_replace
+from polypref.cli.shared import Replaces, refuse_suffix, refuse_to_replace
 from polypref.files import write_table
 from polypref.terminal import out
 
@@ -25,11 +25,11 @@ Raw = Annotated[
         help_behavior_hint="(one or more)",
     ),
 ]
-OWN = ("data_set", "files", "out", "force")  # settings of the command; the others are the sets'
+OWN = ("data_set", "files", "out", "force", "quiet")  # settings of the command; the others are the sets'
 
 
-@dataclass(frozen=True)
-class Convert:
+@dataclass(frozen=True, kw_only=True)
+class Convert(Replaces):
     """Write a published preference set as a preference file that check, profile and compare read.
 
     Sets: psoups, tldr, personalllm, prism, arena, personal-rewardbench; docs/published.md has their files, protocols
@@ -39,8 +39,6 @@ class Convert:
     data_set: tyro.conf.Positional[str]
     """Which set."""
     files: Raw
-    out: Path
-    """File to write; its ending decides the format: .jsonl, .csv or .parquet."""
     protocol: Annotated[Literal["S", "L", "R"] | None, arg(metavar="{S,L,R}")] = None
     """tldr: real labels of the busiest workers, labels simulated from length, or all workers in both splits."""
     workers: Annotated[int | None, arg(metavar="INT")] = None
@@ -61,8 +59,6 @@ class Convert:
     """personalllm: the sign of beaver_7b's scores in the file."""
     seed: Annotated[int | None, arg(metavar="INT")] = None
     """personalllm: decides mixtures, prompts and pairs."""
-    force: bool = False
-    """Replace a file that is there."""
 
     def run(self) -> int:
         """Read, convert, write, say what was left out and what to know."""

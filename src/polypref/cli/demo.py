@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from polypref.cli.shared import EncoderName
+from polypref.cli.shared import Encodes, Seeded
+from polypref.runs.settings import Workers
 
 
-@dataclass(frozen=True)
-class Demo:
+@dataclass(frozen=True, kw_only=True)
+class Demo(Encodes, Seeded, Workers):
     """Simulate a world and compare the learners on it, with the same commands as on a file of yours.
 
     In two-tastes, three quarters of the people like one style and the others its opposite: one answer for everyone
@@ -20,13 +21,8 @@ class Demo:
     """Folder of the simulated file, the report and the results."""
     world: str = "two-tastes"
     """Which world; docs/worlds.md tells them apart."""
-    encoder: EncoderName = "minilm"
-    seed: int = 0
-    """Decides texts, people and choices."""
     seeds: int = 3
-    """Number of random splits; compare's own default is more."""
-    workers: int = 0
-    """Worker processes; 0: one per core."""
+    """Number of random splits."""
 
     def run(self) -> int:
         """Simulate, then compare."""

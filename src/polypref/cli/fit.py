@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from polypref.cli.shared import Columns, EncoderName, FileLimits, Files, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import Encodes, Reads, Seeded, cleaned, ensure_files, reading_of
 from polypref.terminal import out, say
 
 
-@dataclass(frozen=True)
-class Fit:
+@dataclass(frozen=True, kw_only=True)
+class Fit(Reads, Encodes, Seeded):
     """Fit one learner on all judgements and save the scorer.
 
     Some judgements, a tenth where there are many, choose the learner's hyper-parameters and then join the fit. They are
@@ -18,17 +18,10 @@ class Fit:
     another text.
     """
 
-    files: Files
     out: Path
     """Folder to save the scorer to; one that is there is replaced."""
     learner: str = "hierarchical"
     """Which learner; docs/learners.md lists them."""
-    encoder: EncoderName = "minilm"
-    seed: int = 0
-    """Decides the validation rows and whatever the learner draws."""
-    ties: Ties = ()
-    columns: Columns = ()
-    limits: FileLimits = ()
 
     def run(self) -> int:
         """Read, drop what the linter drops, fit, save."""
@@ -40,11 +33,11 @@ class Fit:
         from polypref.scorers import ENOUGH_VALID, KIND, cut, ensure_fittable, learner, save
         from polypref.wording import counted
 
-        ensure_files(self, "fit FILE --out DIR")
+        ensure_files(self.files, "fit FILE --out DIR")
         ensure_replaceable(self.out, KIND)
         chosen = learner(self.learner)
         encode = encoder(self.encoder)
-        reading = reading_of(self)
+        reading = reading_of(self, self.files)
         comparisons = cleaned(reading)
         ensure_fittable(comparisons)
         rule, why = choose_rule(comparisons)

@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from polypref.cli.shared import (
-    Columns,
-    EncoderName,
-    FileLimits,
-    Files,
-    MadeFromFlag,
-    Ties,
-    cleaned,
-    ensure_files,
-    reading_of,
-)
+from polypref.cli.shared import Encodes, Reads, Seeded, cleaned, ensure_files, reading_of
 from polypref.terminal import out
 
 if TYPE_CHECKING:
@@ -28,8 +18,8 @@ if TYPE_CHECKING:
 LISTED = "groups.jsonl"  # beside the saved grouping: user_id, group, share
 
 
-@dataclass(frozen=True)
-class Groups:
+@dataclass(frozen=True, kw_only=True)
+class Groups(Reads, Encodes, Seeded):
     """Say who belongs together, and save it for P-GRPO: docs/groups.md.
 
     Without --attribute, groups are discovered: people whose judgements one reward explains. How many there are is
@@ -37,7 +27,6 @@ class Groups:
     reads, with groups.jsonl in it: user_id, group, share.
     """
 
-    files: Files
     out: Path
     """Folder to save the groups to; one that is there is replaced."""
     attribute: Annotated[str | None, arg(metavar="NAME")] = None
@@ -48,13 +37,6 @@ class Groups:
     """Groups that are tried at most."""
     certainty: float = 0.6
     """Share from which a user is said to be in a group; the others are unknown."""
-    encoder: EncoderName = "minilm"
-    seed: int = 0
-    """Decides what is held out, and where the search begins."""
-    ties: Ties = ()
-    columns: Columns = ()
-    made_from: MadeFromFlag = "auto"
-    limits: FileLimits = ()
 
     def run(self) -> int:
         """Read, drop what the linter drops, group, save, say what was found."""
@@ -62,11 +44,11 @@ class Groups:
         from polypref.errors import SettingsError
         from polypref.files import write_table
 
-        ensure_files(self, "groups FILE --out DIR")
+        ensure_files(self.files, "groups FILE --out DIR")
         ensure_replaceable(self.out, "grouping")
         if self.attribute is not None and self.groups is not None:
             raise SettingsError("--groups is for groups that are discovered; leave it out, or leave out --attribute.")
-        comparisons = cleaned(reading_of(self, self.made_from))
+        comparisons = cleaned(reading_of(self, self.files))
         grouping = self._grouping(comparisons)
         grouping.save(self.out)
         write_table(self.out / LISTED, grouping.listed(comparisons.users.ids))

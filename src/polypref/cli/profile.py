@@ -6,31 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from polypref.cli.shared import Columns, FileLimits, Files, MadeFromFlag, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import Reads, Seeded, cleaned, ensure_files, reading_of
 from polypref.terminal import aligned, block, framed, interactive, out, out_json
 
 if TYPE_CHECKING:
     from polypref import profile as profiles
 
 
-@dataclass(frozen=True)
-class Profile:
+@dataclass(frozen=True, kw_only=True)
+class Profile(Reads, Seeded):
     """Say how much people disagree, how consistent each is, whom the majority fails, and what there is to gain.
 
     docs/profile.md defines every quantity.
     """
 
-    files: Files
-    ties: Ties = ()
-    columns: Columns = ()
-    made_from: MadeFromFlag = "auto"
-    limits: FileLimits = ()
     pairs: Literal["text", "id"] = "text"
     """What makes two judgements one pair: the same two texts, or the same pair_id."""
     raw: bool = False
     """Keep the rows that check would drop, such as empty responses."""
-    seed: int = 0
-    """Decides bootstrap and null draws."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -39,8 +32,8 @@ class Profile:
         from polypref.errors import NotEnoughData
         from polypref.profile import profile
 
-        ensure_files(self, "profile FILE")
-        reading = reading_of(self, self.made_from)
+        ensure_files(self.files, "profile FILE")
+        reading = reading_of(self, self.files)
         comparisons = reading.comparisons if self.raw else cleaned(reading)
         if not len(comparisons):
             raise NotEnoughData(f"none of the {reading.rows_read:,} rows can be used; polypref check FILE says why.")

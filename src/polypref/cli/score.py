@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import tyro
 
-from polypref.cli.shared import AllowNetwork
+from polypref.cli.shared import Loads, NamesColumns
 from polypref.wording import json_text
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 ROLES = ("user_id", "prompt", "response")
 
 
-@dataclass(frozen=True)
-class Score:
+@dataclass(frozen=True, kw_only=True)
+class Score(NamesColumns, Loads):
     """Score responses for users with a saved scorer.
 
     Reads rows of user_id, prompt and response; writes each, in the same order, with its score and its source: personal,
@@ -44,9 +44,6 @@ class Score:
     """JSONL file to write; standard output when not given."""
     encoder: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """What turns text into features, if not the encoder named at fit."""
-    allow_network: AllowNetwork = False
-    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE=NAME ...", help_behavior_hint="")] = ()
-    """Which column plays which role, as in user_id=annotator response=answer."""
 
     def run(self) -> int:
         """Load the scorer, then read, score and write batch by batch."""

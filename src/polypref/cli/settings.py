@@ -25,7 +25,10 @@ CONFIG_HELP = "--config FILE reads settings from the table [{name}] of a TOML fi
 
 
 class Command(Protocol):
-    """Settings of one command; ``run`` does it and returns the exit code."""
+    """Settings of one command; ``run`` does it and returns the exit code. Silence is kept for it where it is wanted."""
+
+    @property
+    def quiet(self) -> bool: ...
 
     def run(self) -> int: ...
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import arg
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from polypref.runs.settings import Quiet
 
+if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
-    from polypref.data.derived import MadeFrom
     from polypref.data.read import Reading
 
 Files = Annotated[
@@ -23,6 +24,8 @@ Files = Annotated[
         help_behavior_hint="(one or more)",
     ),
 ]
+
+MinJudgements = Annotated[int, arg(metavar="INT", help="Leave out users with fewer judgements.")]
 
 Columns = Annotated[
     tuple[str, ...],
@@ -77,35 +80,87 @@ AllowNetwork = Annotated[
 ]
 
 
-class Reads(Protocol):
-    """A command that reads preference files."""
+@dataclass(frozen=True, kw_only=True)
+class Seeded(Quiet):
+    """A command that draws."""
 
-    @property
-    def files(self) -> tuple[str, ...]: ...
-    @property
-    def columns(self) -> tuple[str, ...]: ...
-    @property
-    def ties(self) -> tuple[str, ...]: ...
-    @property
-    def limits(self) -> tuple[str, ...]: ...
+    seed: int = 0
+    """Decides all that is drawn; equal seeds give equal results."""
 
 
-def ensure_files(command: Reads, usage: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Encodes(Quiet):
+    """A command that turns text into features."""
+
+    encoder: EncoderName = "minilm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loads(Quiet):
+    """A command that loads what an artifact names."""
+
+    allow_network: AllowNetwork = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamesColumns(Quiet):
+    """A command that reads rows."""
+
+    columns: Columns = ()
+    limits: FileLimits = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadsJudgements(NamesColumns):
+    """A command that reads preference files under a name of its own; ``files`` says which."""
+
+    ties: Ties = ()
+    made_from: MadeFromFlag = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reads(ReadsJudgements):
+    """A command whose arguments are preference files."""
+
+    files: Files
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsesSlates(Loads):
+    """A command that uses labelled slates and calibrated bounds."""
+
+    part: Annotated[str, arg(metavar="K/N", help_behavior_hint="(default: all of it)")] = "1/1"
+    """Use part K (or K-L) of N of the slates, cut by prompt: to train, calibrate and audit on different ones."""
+    pin: Annotated[str | None, arg(metavar="HASH", help_behavior_hint="")] = None
+    """Refuse bounds with another policy hash."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replaces(Quiet):
+    """A command that writes one file."""
+
+    out: Path
+    """File to write; its ending decides the format: .jsonl, .csv or .parquet."""
+    force: bool = False
+    """Replace a file that is there."""
+
+
+def ensure_files(files: tuple[str, ...], usage: str) -> None:
     """Raise SettingsError, with ``usage`` (the command and what it needs), where no file is named."""
     from polypref.errors import SettingsError
 
-    if not command.files:
+    if not files:
         raise SettingsError(f"{usage.split()[0]} needs at least one preference file: polypref {usage}.")
 
 
-def reading_of(command: Reads, made_from: MadeFrom = "auto") -> Reading:
-    """The command's files, read in the columns that it names; ``made_from`` as in ``ReadOptions``."""
+def reading_of(command: ReadsJudgements, files: tuple[str, ...]) -> Reading:
+    """``files``, read in the columns and as what the command says."""
     from polypref.data.files.limits import parse_limits
     from polypref.data.read import ReadOptions, read
     from polypref.data.rows.layouts import parse_columns
 
     columns, limits = parse_columns(command.columns), parse_limits(command.limits)
-    return read(command.files, ReadOptions(columns, command.ties, made_from, limits=limits))
+    return read(files, ReadOptions(columns, command.ties, command.made_from, limits=limits))
 
 
 def cleaned(reading: Reading) -> Comparisons:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from polypref.cli.shared import refuse_suffix, refuse_to_replace
+from polypref.cli.shared import Replaces, Seeded, refuse_suffix, refuse_to_replace
 from polypref.files import write_table
 from polypref.terminal import out
 
 
-@dataclass(frozen=True)
-class Simulate:
+@dataclass(frozen=True, kw_only=True)
+class Simulate(Replaces, Seeded):
     """Write a simulated world, whose truth is known, as a preference file.
 
     Worlds: two-tastes, psoups-like, personalllm-like, tldr-like; docs/worlds.md tells them apart. The column attributes
@@ -23,17 +22,11 @@ class Simulate:
     """
 
     world: tyro.conf.Positional[str]
-    """Which world."""
-    out: Path
-    """File to write; its ending decides the format: .jsonl, .csv or .parquet."""
+    """Which world; docs/worlds.md tells them apart."""
     users: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """People; the world's own number if not given."""
     judgements: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Judgements of each person; the world's own number if not given."""
-    seed: int = 0
-    """Decides texts, people and choices."""
-    force: bool = False
-    """Replace a file that is there."""
 
     def run(self) -> int:
         """Simulate, write, say what was written."""

@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import arg
 
 from polypref.files import write
+from polypref.runs.settings import Quiet
 from polypref.terminal import block, out
 
 Folders = Annotated[
@@ -23,8 +24,8 @@ Folders = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Table:
+@dataclass(frozen=True, kw_only=True)
+class Table(Quiet):
     """Put result folders side by side in the evaluation paper's tables, its figures in grey beside ours.
 
     Writes tables.md, tables.tex and tables.html, and prints the first. A folder named psoups, tldr or personalllm, or

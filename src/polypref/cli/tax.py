@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from polypref.cli.shared import AllowNetwork, Columns, EncoderName, FileLimits, Ties, cleaned, ensure_files, reading_of
+from polypref.cli.shared import (
+    Encodes,
+    Loads,
+    MinJudgements,
+    ReadsJudgements,
+    Seeded,
+    cleaned,
+    ensure_files,
+    reading_of,
+)
 from polypref.files import made, write, write_json
 from polypref.terminal import block, out
 
@@ -20,8 +29,8 @@ if TYPE_CHECKING:
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")]
 
 
-@dataclass(frozen=True)
-class Tax:
+@dataclass(frozen=True, kw_only=True)
+class Tax(ReadsJudgements, Encodes, Loads, Seeded):
     """Measure the personalization tax on a benchmark: RewardBench, RewardBench 2, Personalized RewardBench, your own.
 
     Fits a personalized scorer, a pooled one and one on shuffled users on the same judgements (or takes saved scorers),
@@ -38,8 +47,7 @@ class Tax:
     out: Path = Path("polypref-tax")
     """Folder for tax.html and tax.json."""
     learner: str = "hierarchical"
-    """The personalized learner; docs/learners.md lists them."""
-    encoder: EncoderName = "minilm"
+    """Which learner; docs/learners.md lists them."""
     scorer: Folder = None
     """A saved personalized scorer, instead of fitting; needs --pooled."""
     pooled: Folder = None
@@ -52,23 +60,11 @@ class Tax:
     """Put the suite's column profile before each question."""
     users: int = 20
     """At most so many users, those with most judgements."""
-    least: int = 10
-    """Judgements that a user must have given, beside those that are held out."""
+    min_judgements: MinJudgements = 10
     margin: float = 0.02
     """No tax is one that is surely smaller: 0.02 are two points."""
     draws: int = 2000
     """Resamples of the benchmark's items."""
-    seed: int = 0
-    """Decides what is held out, and the draws."""
-    allow_network: AllowNetwork = False
-    ties: Ties = ()
-    columns: Columns = ()
-    limits: FileLimits = ()
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """As other commands call the preference files."""
-        return self.prefs
 
     def run(self) -> int:
         """Read, fit or load, measure, write and print."""
@@ -81,16 +77,16 @@ class Tax:
         from polypref.tax.measure import measure
         from polypref.tax.rewardbench import scheme_of
 
-        ensure_files(self, "tax SUITE --prefs FILE --out DIR")
+        ensure_files(self.prefs, "tax SUITE --prefs FILE --out DIR")
         if (self.scorer is None) != (self.pooled is None):
             raise SettingsError("--scorer and --pooled go together: a user is compared with everyone alike. Give both.")
-        task = Task(self.users, self.least, self.margin, self.draws, self.seed)
+        task = Task(self.users, self.min_judgements, self.margin, self.draws, self.seed)
         made(self.out)
         suite = read_suite(self.suite, profile=self.profile)
         scheme_of(suite)  # a misspelt subset is told before anything is fitted
         false = read_suite(self.sycophancy) if self.sycophancy else None
-        found = measure(suite, self._arms(cleaned(reading_of(self))), task, false)
-        found["inputs"] = {"suite": self.suite, "files": list(self.files), "encoder": self.encoder}
+        found = measure(suite, self._arms(cleaned(reading_of(self, self.prefs))), task, false)
+        found["inputs"] = {"suite": self.suite, "files": list(self.prefs), "encoder": self.encoder}
         found["inputs"] |= {"learner": str(self.scorer or self.learner), "pooled": str(self.pooled or "fitted here")}
         found["inputs"] |= {"base": self.base, "sycophancy": self.sycophancy, "profile": self.profile}
         found["inputs"] |= {"ties": list(self.ties), "columns": list(self.columns)}

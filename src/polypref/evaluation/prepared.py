@@ -26,8 +26,9 @@ from polypref.features.encoded import Encoded, encode_once
 from polypref.features.protocol import Encoder
 from polypref.files import made, temporary
 from polypref.learners.protocol import Learner
-from polypref.progress import Progress, silent
+from polypref.progress import Progress
 from polypref.runs.execute import run_cells
+from polypref.terminal import silent
 
 # Gains need a population learner; where texts come back in test pairs, the one that remembers them is the fair one.
 POPULATION = ("pooled", "pooled-effects")

@@ -7,12 +7,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from polypref.errors import SettingsError, unknown_name
+from polypref.runs.settings import Workers
 
 Budget = Literal["total", "per-user"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridSettings:
+class GridSettings(Workers):
     """What the grid of ``compare`` and that of new people have in common."""
 
     split: Literal["auto", "pair", "prompt", "response"] = "auto"
@@ -21,10 +22,6 @@ class GridSettings:
     """Leave out users with fewer judgements."""
     seeds: int = 5
     """Number of random splits."""
-    workers: int = 0
-    """Worker processes; 0: one per core."""
-    quiet: bool = False
-    """Nothing on standard error but failures."""
 
 
 @dataclass(frozen=True, kw_only=True)

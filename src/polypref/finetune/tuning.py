@@ -32,6 +32,7 @@ from polypref.finetune.batches import Batches
 from polypref.finetune.network import State, put
 from polypref.finetune.recipe import Recipe
 from polypref.finetune.vpl_network import ContextBatches
+from polypref.terminal import silenced
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,7 +145,7 @@ def _arguments(task: Task, folder: Path) -> TrainingArguments:
         use_cpu=_on_cpu(),
         logging_strategy="no",
         report_to="none",
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=silenced() or not sys.stderr.isatty(),
         seed=task.seed,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process never spreads over devices by itself: launch more

@@ -39,7 +39,7 @@ class Task:
 
     users: int = 20
     """At most so many users, those with most judgements."""
-    least: int = 10
+    min_judgements: int = 10
     """Judgements that a user must have given."""
     margin: float = 0.02
     """No tax is one that is surely smaller, as a share: .02 are two points."""
@@ -48,7 +48,7 @@ class Task:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, lowest in (("users", 1), ("least", 1), ("draws", 100), ("seed", 0)):
+        for name, lowest in (("users", 1), ("min_judgements", 1), ("draws", 100), ("seed", 0)):
             if getattr(self, name) < lowest:
                 raise SettingsError(f"{name} is {getattr(self, name)}; expected {lowest} or more.")
         if not 0 < self.margin < 1:
@@ -152,14 +152,14 @@ def taxed_users(arms: Arms, task: Task) -> list[str]:
     """
     count_U = np.bincount(arms.known.user_N, minlength=len(arms.known.users))
     order = np.argsort(-count_U, kind="stable")
-    ids = arms.known.users.ids.gather(order[count_U[order] >= task.least])
+    ids = arms.known.users.ids.gather(order[count_U[order] >= task.min_judgements])
     if len(ids):
         some = np.zeros(len(ids), np.int32) + arms.known.chosen_N[0]
         ids = ids.filter(pl.Series(arms.personal.score(arms.known.responses, ids, some).source_Q != POPULATION))
     if not len(ids):
         raise NotEnoughData(
-            f"no user with {task.least} judgements or more, beside those held out, is known to the scorer "
-            f"({len(arms.known.users)} users in the files). Lower --least, or give the files it was fitted on."
+            f"no user with {task.min_judgements} judgements or more, beside those held out, is known to the scorer "
+            f"({len(arms.known.users)} users in the files). Lower --min-judgements, or give the files it was fitted on."
         )
     return ids.head(task.users).to_list()
 

@@ -35,7 +35,7 @@ class Lint:
         return {"findings": [asdict(finding) for finding in self.findings], "kept": int((~self.dropped_N).sum())}
 
 
-def lint(reading: Reading, *, min_judgements: int = 0) -> Lint:
+def lint(reading: Reading, *, min_judgements: int = 1) -> Lint:
     """Look for all that is known to go wrong; users with fewer than ``min_judgements`` usable rows are dropped."""
     job = Inspection(reading)
     for problem in reading.problems:
@@ -171,17 +171,17 @@ def _pair_ids(job: Inspection) -> None:
 def _users(job: Inspection, min_judgements: int) -> None:
     d, kept_N = job.data, ~job.dropped_N
     count_U = np.bincount(d.user_N[kept_N], minlength=len(d.users))
-    least = min_judgements or FEW
+    least = min_judgements if min_judgements > 1 else FEW
     few_U = count_U < least
     few_N = few_U[d.user_N] & kept_N
     if few_N.any():
         row = int(np.argmax(few_N))
         user = int(d.user_N[row])
         example = f"user {shown(d.users.ids[user], 30)} has {count_U[user]}"
-        action = "dropped" if min_judgements else "kept"
+        action = "dropped" if min_judgements > 1 else "kept"
         text = f"fewer than {least} usable judgements"
         job.note("few judgements", (int(few_U.sum()), len(d.users), "users"), action, text, row, example)
-        if min_judgements:
+        if min_judgements > 1:
             job.dropped_N |= few_N
     alike = d.users.ids.str.strip_chars().str.to_lowercase().str.replace(r"\.0+$", "").is_duplicated().to_numpy()
     if alike.any():

@@ -1,0 +1,91 @@
+"""What ``compare`` and ``adapt`` do alike: read and lint, put the data's facts into the results, say what was used."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from polypref.cli.shared import Reads, reading_of
+from polypref.terminal import out
+
+if TYPE_CHECKING:
+    from polypref.comparisons import Comparisons
+    from polypref.data.linting.lint import Lint
+    from polypref.data.read import Reading
+    from polypref.evaluation.contents import Contents
+
+
+@dataclass(frozen=True)
+class Linted:
+    """A command's files as they were read, and what the linter found."""
+
+    reading: Reading
+    lint: Lint
+
+    @property
+    def comparisons(self) -> Comparisons:
+        """Without what the linter drops."""
+        from polypref.data.linting.lint import clean
+
+        return clean(self.reading, self.lint)
+
+    def facts(self, name: str, command: Reads) -> dict[str, Any]:
+        """For the results: the files, the findings, and how to get the same results again by command ``name``."""
+        reading = self.reading
+        data = {
+            "files": list(reading.files),
+            "rows_read": reading.rows_read,
+            "read_as": list(reading.rules),
+            "columns": [layout.as_dict() for layout in reading.layouts],
+        }
+        findings = [asdict(finding) for finding in self.lint.findings]
+        return {"data": data, "findings": findings, "reproduce": {"command": command_line(name, command)}}
+
+    def show(self, contents: Contents) -> None:
+        """Print what was compared, what was dropped, and who was left out."""
+        from polypref.wording import counted
+
+        data, split = contents.data, contents.split
+        out(
+            f"{counted(data['n_comparisons'], 'judgements')} by {counted(data['n_users'], 'users')}, features from "
+            f"{contents.encoder['name']}, split by {split['rule']}: {split['why']}"
+        )
+        for finding in self.lint.findings:
+            if finding.action == "dropped":
+                out(f"dropped: {counted(finding.count, finding.unit)} ({finding.name})")
+        if data["users_left_out"]:
+            out(
+                f"left out: {counted(data['users_left_out'], 'users')} with fewer than {data['min_judgements']} "
+                f"judgements ({counted(data['comparisons_left_out'], 'judgements')})"
+            )
+
+    def remark(self) -> None:
+        """Print what one may have meant to read and what was not."""
+        from polypref.cli.check import remarks
+
+        for line in remarks(self.reading):
+            out(line)
+
+
+def linted(command: Reads) -> Linted:
+    """Read the command's files and look through them."""
+    from polypref.data.linting.lint import lint
+
+    reading = reading_of(command, command.files)
+    return Linted(reading, lint(reading))
+
+
+def command_line(name: str, command: Reads) -> str:
+    """The command that gives the same results: every setting that is not the default, wherever it came from."""
+    words = ["polypref", name, *command.files]
+    for f in fields(command):
+        value = getattr(command, f.name)
+        if f.name == "files" or value == f.default:
+            continue
+        flag = f.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return shlex.join(words)
