@@ -34,6 +34,9 @@ ROW_WAYS = (spoil_values, spoil_values, spoil_inside, spoil_columns, spoil_count
 AUDIT = ("--tested", 100, "--recalibrations", 100, "--vectors", 100)
 
 
+FEW = ("--min-judgements", 1, "--draws", 50)
+
+
 def readers(folder: Path, draw: Random, out: Path) -> tuple[list[stage.Row], str, tuple[object, ...]]:
     """Rows, the format to write them in, and the command's words; FILE stands for the file."""
     what = draw.choices(("layouts", "questions", "slates", "suite", "published"), (60, 10, 10, 8, 12))[0]
@@ -46,7 +49,7 @@ def readers(folder: Path, draw: Random, out: Path) -> tuple[list[stage.Row], str
         tax = ("tax", folder / "suite.jsonl", "--prefs", "FILE", "--scorer", pooled, "--pooled", own, "--out", out)
         teach = ("adapt", "FILE", "--scorer", folder / "scorer-individual", "--out", out)
         words: list[tuple[object, ...]] = [("check", "FILE"), ("check", "FILE", "--json"), ("profile", "FILE")]
-        words += [(*fit, "--out", out), group, (*tax, "--min-judgements", 1, "--draws", 50), teach]
+        words += [(*fit, "--out", out), group, (*tax, *FEW), teach]
         words += [("check", folder / "pairs.jsonl", "--ties", "FILE"), ("check", "FILE", "--rating-gap", 1)]
         words += [("audit", pooled, "--bounds", folder / "bounds.toml", "--slates", folder / "slates.jsonl", "--part")]
         words[-1] += ("3/3", *AUDIT, "--held-out", "FILE", "--out", out)
@@ -72,18 +75,7 @@ def readers(folder: Path, draw: Random, out: Path) -> tuple[list[stage.Row], str
         ]
         return rows, form, draw.choices(words, (4, 2, 2, 1))[0]
     if what == "suite":
-        fitted = (
-            "--scorer",
-            pooled,
-            "--pooled",
-            own,
-            "--prefs",
-            folder / "pairs.jsonl",
-            "--min-judgements",
-            1,
-            "--draws",
-            50,
-        )
+        fitted = ("--scorer", pooled, "--pooled", own, "--prefs", folder / "pairs.jsonl", *FEW)
         return stage.suite(), form, ("tax", "FILE", *fitted, "--out", out)
     name = draw.choice(list(stage.PUBLISHED))
     form = (

@@ -90,7 +90,7 @@ class Audit(UsesSlates, ReadsJudgements, Seeded):
         scorer = load(self.scorer, allow_network=self.allow_network)
         benign = cleaned(reading_of(self, self.held_out)) if self.held_out else None
         known = fitted_on(scorer)
-        if benign is not None and known is not None and benign.content_hash in known.data:
+        if benign is not None and known is not None and known.saw(benign):
             raise SettingsError(
                 f"{self.scorer} was fitted on the judgements of --held-out; it knows them too well to tell what the "
                 "cap costs. Give judgements that it was not fitted on."

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from polypref.comparisons import Comparisons
+from polypref.data.judged import added, judged_hash
 from polypref.features.protocol import Encoder
 from polypref.schema import Json
 
@@ -25,6 +26,7 @@ class Fitted:
 
     ``learner``   its name, or that of its class; ``settings`` those it was called with.
     ``data``      content hashes of the comparisons: of all of them, or of the training and the validation rows.
+    ``judged``    hashes of the same judgements in whatever order, which add up; see ``saw``.
     ``judgements``, ``users``  how many were learnt from; ``split`` by which rule validation rows were cut.
     ``read``      what the files held: rows and judgements; empty where no files were read.
     ``adapted``   who was learnt after the fit, and from how many comparisons.
@@ -35,6 +37,7 @@ class Fitted:
     encoder: str
     encoder_identity: str
     data: list[str]
+    judged: list[str]
     judgements: int
     users: int
     seed: int
@@ -42,6 +45,15 @@ class Fitted:
     read: dict[str, int] = field(default_factory=dict)
     adapted: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in ("polypref", "numpy")})
+
+    def saw(self, comparisons: Comparisons) -> bool:
+        """Whether the fit was on just these judgements, in any order: all of them, the training or the validation ones.
+
+        Not covered: some of them, or more than these. That would take hashes of single judgements, which a scorer must
+        not keep: whoever is forgotten could be found in them. Who was learnt by ``adapt`` is not covered either.
+        """
+        parts = [*self.judged, added(self.judged)]
+        return comparisons.content_hash in self.data or judged_hash(comparisons) in parts
 
     @classmethod
     def of(cls, learner: Any, train: Comparisons, valid: Comparisons | None, encoder: Encoder, seed: int) -> Self:
@@ -53,6 +65,7 @@ class Fitted:
             encoder.name,
             encoder.identity,
             [part.content_hash for part in parts],
+            [judged_hash(part) for part in parts],
             sum(map(len, parts)),
             len(train.users),
             seed,

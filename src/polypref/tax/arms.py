@@ -117,7 +117,7 @@ def load_arms(
     folder without a scorer.
     """
     known = [facts(folder) for folder in (scorer, pooled)]
-    unseen = all(one is not None and comparisons.content_hash not in one.data for one in known)
+    unseen = all(one is not None and not one.saw(comparisons) for one in known)
     note = (
         "the judgements are not those that the saved scorers were fitted on, so gains are measured on all of them; "
         "that no single one was seen before is not known."
