@@ -169,4 +169,6 @@ def test_signatures_are_those_of_the_source():
         "called(first: str, *, rest: tuple[str, ...] | None = None) -> list[str]"
     )
     page = (ROOT / "docs" / "python.md").read_text()
-    assert "load(path: Path | str, encoder: Encoder | str | None = None, *, allow_network: bool = False) -> Scorer" in page
+    assert (
+        "load(path: Path | str, encoder: Encoder | str | None = None, *, allow_network: bool = False) -> Scorer" in page
+    )
