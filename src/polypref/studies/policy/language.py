@@ -86,7 +86,9 @@ def curve(
     reward = _Reward(tastes, seed, steps)
     with temporary() as folder:
         arguments: dict[str, Any] = {"rate": rate, "seed": seed, "steps": steps, "generations": generations}
-        _trainer(method, reward, _prompts(setting, labels, seed, steps * COMPLETIONS), str(folder), arguments).train()
+        _trainer(
+            method, reward, _prompts(setting, labels, seed, steps * COMPLETIONS), str(folder / "run"), arguments
+        ).train()
     group_B, utility_B = (np.concatenate(part) for part in zip(*reward.seen, strict=True))
     block_B = np.arange(len(group_B)) // (EVERY * COMPLETIONS) * len(setting.shares) + group_B
     cells = len(group_B) // (EVERY * COMPLETIONS) * len(setting.shares)
