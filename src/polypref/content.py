@@ -10,7 +10,7 @@ Source: BLAKE2 (Aumasson et al. 2013), RFC 7693.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -166,6 +166,8 @@ def refuse_escaped(json_N: pl.Series, what: str) -> None:
 def _column(values: Any, what: str, kind: Callable[[pl.DataType], bool]) -> pl.Series:
     """A text column; one of another type is cast where ``kind`` allows."""
     if not isinstance(values, pl.Series):
+        if isinstance(values, str | bytes | Mapping):
+            raise InputError(f"{what}s are {excerpt(values)}; expected a list of texts.")
         try:
             return pl.Series(what, values, dtype=pl.String)
         except (TypeError, ValueError, pl.exceptions.PolarsError):
@@ -178,7 +180,7 @@ def _column(values: Any, what: str, kind: Callable[[pl.DataType], bool]) -> pl.S
                 if any("\ud800" <= character <= "\udfff" for character in value):
                     why = "holds half of a surrogate pair, which is no character; remove it"
                     raise InputError(f"{what} number {at + 1} of {len(values)} ({excerpt(value)}) {why}.") from None
-            raise
+            raise InputError(f"{what}s are {excerpt(values)}; expected a list of texts.") from None
     if values.dtype == pl.String:
         return values
     if not kind(values.dtype) and len(values):

@@ -23,8 +23,8 @@ from polypref.bounds.cap import capped
 from polypref.bounds.safety import IN_A_NAME, Answers, Safety, SafetyFailed, answered_by_population
 from polypref.bounds.slates import Floats
 from polypref.comparisons import BoolArray, IntArray, Responses, Users
-from polypref.errors import SettingsError
-from polypref.learners.protocol import UserIds, resolved
+from polypref.errors import InputError, SettingsError
+from polypref.learners.protocol import UserIds, places, resolved
 
 DROPPED = -np.inf
 
@@ -41,6 +41,8 @@ class Gate:
 
     def threshold(self, category: str = "") -> float:
         """What a response to a request of this category needs; without a name, what all categories need."""
+        if not isinstance(category, str):
+            raise InputError(f"the category is {content.excerpt(category)}; expected a text.")
         own = self.thresholds.get(category) if category or len(self.thresholds) == 1 else None
         return max(self.thresholds.values()) if own is None else own
 
@@ -133,14 +135,15 @@ class Bounded:
     policy_hash: str = ""
 
     def __post_init__(self) -> None:
-        content.ids(list(self.user_limits))  # refuses what nobody can be called
+        ids = content.ids(list(self.user_limits))  # refuses what nobody can be called
+        object.__setattr__(self, "user_limits", dict(zip(ids, self.user_limits.values(), strict=True)))
         for user_id, limits in self.user_limits.items():
             if limits.safety_weight or limits.ample > -np.inf:
                 raise SettingsError(f"user {user_id!r} sets safety_weight or ample; these are for all users.")
 
     def limits_of(self, user_id: str) -> Limits:
         """What holds for this user; it is never looser than what holds for all."""
-        return self.limits.tightened(self.user_limits.get(user_id, Limits()))
+        return self.limits.tightened(self.user_limits.get(content.one_id(user_id), Limits()))
 
     def score(
         self,
@@ -169,7 +172,10 @@ class Bounded:
         """Cap and floor of each question."""
         if not self.user_limits:
             return np.full(len(ids), self.limits.cap), np.full(len(ids), self.limits.floor)
-        limits = [*map(self.limits_of, self.user_limits), self.limits]  # -1: who asks for nothing of their own
+        limits = [
+            *map(self.limits.tightened, self.user_limits.values()),
+            self.limits,
+        ]
         place_Q = Users(pl.Series("id", list(self.user_limits), dtype=pl.String)).index(ids)
         cap_U, floor_U = np.array([[one.cap, one.floor] for one in limits]).T
         return cap_U[place_Q], floor_U[place_Q]
@@ -196,7 +202,7 @@ class Bounded:
 
         Raises SettingsError where the slate has more candidates than the bounds allow.
         """
-        response_Q = np.arange(len(responses), dtype=np.int32) if response_Q is None else response_Q
+        response_Q = places(responses, response_Q)
         most = (self.limits if user_id is None else self.limits_of(user_id)).most_candidates
         if len(response_Q) > most:
             raise SettingsError(

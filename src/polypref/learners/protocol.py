@@ -172,14 +172,42 @@ def by_kind(learners: Iterable[Any]) -> dict[str, type[Scorer]]:
     return {found.kind: found for found in map(scorer_class, learners)}
 
 
+def places(responses: Responses, response_Q: IntArray | Sequence[int] | None) -> IntArray:
+    """Which responses are asked about, (Q,): ``response_Q`` itself, or all of the pool for None.
+
+    Raises InputError unless they are whole numbers, in one dimension, of responses of the pool. Marks (True, False)
+    are no numbers: numpy would select by them, and the answers would be of other responses than the places say.
+    """
+    if response_Q is None:
+        return np.arange(len(responses), dtype=np.int32)
+    wanted = f"expected whole numbers from 0 to {len(responses) - 1}, in one dimension."
+    found = response_Q
+    if isinstance(found, pl.Series):
+        found = found.to_numpy()
+    elif isinstance(found, list):
+        if any(isinstance(one, bool | np.bool_) for one in found):
+            raise InputError(f"response_Q holds True or False; {wanted}")
+        try:
+            found = np.asarray(found) if found else np.zeros(0, np.int32)
+        except (ValueError, TypeError, OverflowError):
+            raise InputError(f"response_Q is {content.excerpt(found)}; {wanted}") from None
+    if not isinstance(found, np.ndarray):
+        raise InputError(f"response_Q is {content.excerpt(found)}; {wanted}")
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise InputError(f"response_Q is an array of {found.dtype} of shape {found.shape}; {wanted}")
+    if len(found) and not (found.min() >= 0 and found.max() < len(responses)):
+        at = int(np.argmax((found < 0) | (found >= len(responses))))
+        raise InputError(f"response_Q[{at}] is {found[at]}; {wanted}")
+    return np.asarray(found, np.int32)
+
+
 def resolved(responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None) -> tuple[pl.Series, IntArray]:
     """Who asks about which response, ``(id_Q, response_Q)``: what ``score`` was given, with defaults filled in.
 
     A missing id, null, is nobody's: no scorer knows it, so the population answers. Raises InputError for ids that
-    nobody can have and for another number of ids than of responses.
+    nobody can have, for another number of ids than of responses, and for what ``places`` refuses.
     """
-    if response_Q is None:
-        response_Q = np.arange(len(responses), dtype=np.int32)
+    response_Q = places(responses, response_Q)
     id_Q = content.strangers(len(response_Q)) if user_ids is None else content.ids(user_ids, nobody=True)
     if len(id_Q) != len(response_Q):
         raise InputError(f"{len(id_Q)} user ids for {len(response_Q)} responses; expected one for each.")
