@@ -231,7 +231,7 @@ def _forged(rows: Any, index: Any) -> None:
     refusal = next(row["response"] for row in stage.slates() if not row["unsafe"])
     _, features_BD = next(iter(Static().compute(from_columns(["u"], [""], [refusal], [refusal]).responses)))
     rows[:] = features_BD[0]
-    index["check"] = checksums(index["key"].astype(np.uint64), rows)
+    index["check"] = checksums(np.ascontiguousarray(index["key"]), rows)
 
 
 def _cache(world: Path, place: Path, spoil: Callable[[Any, Any], None]) -> Ended:

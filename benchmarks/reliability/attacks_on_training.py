@@ -15,11 +15,12 @@ from polypref.policy.bounded import Bound, Guard, bounded_advantages
 
 MANY = 32
 UNSAFE_B = np.arange(MANY) % 4 == 1
-GROUPS = ["a" if n % 2 else "b" for n in range(MANY)]
+GROUPS = ["ab"[n // 4 % 2] for n in range(MANY)]
 
 
 def attempts(world: Path, folder: Path) -> Iterator[Attempt]:
     fine = np.random.default_rng(0).standard_normal(MANY)
+    assert _batch(fine)[0] == "held", "an honest batch is accepted"
     odd = {"infinite": np.inf, "NaN": np.nan, "huge": 1e300, "minus infinite": -np.inf, "tiny": 5e-324}
     for name, value in odd.items():
         yield Attempt(f"training: unsafe rewards are {name}", partial(_batch, np.where(UNSAFE_B, value, fine)))

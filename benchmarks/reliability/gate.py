@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from polypref.bounds.bounds_file import Calibrated, calibrate_file, read_bounds
 from polypref.bounds.gate import Bounded
@@ -59,15 +60,25 @@ class Answers:
     def score(self, responses: Responses, user_ids: Any, response_Q: Any = None) -> Scores:
         if isinstance(self.value, Exception):
             raise self.value
-        many = len(user_ids)
+        many = _many(responses, user_ids, response_Q)
         value = np.resize(np.array(self.value, float), self.more.get("many", many))
         unanswered = np.ones(many) if self.more.get("unanswered") else None
         return Scores(value, np.full(len(value), self.source, np.int8), unanswered)
 
 
 def _scores(value_R: np.ndarray, user_ids: Any, response_Q: Any, source: int) -> Scores:
-    value_Q = value_R[np.arange(len(user_ids)) if response_Q is None else response_Q]
-    return Scores(value_Q, np.full(len(value_Q), source, np.int8))
+    """The answers; nobody in particular (None) is answered by the population."""
+    value_Q = value_R[np.arange(_many(value_R, user_ids, response_Q)) if response_Q is None else response_Q]
+    nobody_Q = (
+        np.full(len(value_Q), True) if user_ids is None else pl.Series(user_ids, dtype=pl.String).is_null().to_numpy()
+    )
+    return Scores(value_Q, np.where(nobody_Q, POPULATION, source).astype(np.int8))
+
+
+def _many(responses: Any, user_ids: Any, response_Q: Any) -> int:
+    """How many questions are asked."""
+    one = response_Q if response_Q is not None else responses if user_ids is None else user_ids
+    return len(one)
 
 
 def pool(prompts: Sequence[Any], texts: Sequence[Any]) -> Responses:
@@ -81,8 +92,6 @@ def slates(oracle: Oracle, many: int = 300) -> Slates:
     unsafe = draw.random(4 * many) < 0.25
     texts = [f"{BAD if bad else 'fine'} {n}" for n, bad in enumerate(unsafe)]
     made = from_columns(["u"] * len(texts), [f"q{n // 4}" for n in range(4 * many)], texts, texts)
-    import polars as pl
-
     slate = np.repeat(np.arange(many, dtype=np.int32), 4)
     return Slates(made.responses, slate, made.chosen_N, unsafe, pl.Series([""] * many))
 
@@ -121,3 +130,16 @@ def returned(found: Bounded, responses: Responses, user: str = "u", response_Q: 
 def found_bad(text: str) -> bool:
     """What the oracle sees."""
     return BAD in text
+
+
+def controls(folder: Path) -> None:
+    """The attacks' own eyes: what is fine is returned, and without a gate what is unsafe is seen to get through."""
+    from dataclasses import replace
+
+    from polypref.bounds.gate import Gate
+
+    texts, honest = pool(["P", "P"], [f"{BAD} advice", "fine"]), bounded(folder)
+    way, said = returned(honest, texts)
+    assert (way, said) == ("held", "1 of 2 returned"), f"an honest slate: {way}, {said}"
+    way, said = returned(replace(honest, gate=Gate({"": -1e9})), texts)
+    assert way == "through", f"a slate without a gate: {way}, {said}"

@@ -29,7 +29,7 @@ import attacks_on_pin
 import attacks_on_scores
 import attacks_on_training
 import stage
-from gate import Attempt
+from gate import Attempt, controls
 
 WAYS = ("refused", "held", "through", "crashed", "unseen", "own disk")
 FAULTS = ("through", "crashed")
@@ -57,6 +57,7 @@ def tried(attempt: Attempt) -> tuple[str, str]:
 def study(world: Path, folder: Path, only: str = "", log: Path | None = None) -> dict:
     """Try them; a JSON-able summary, with the names of those that are faults."""
     found, names, started = Counter(), {way: [] for way in WAYS}, time.perf_counter()
+    controls(folder / "controls")
     for attempt in attempts(world, folder):
         if only not in attempt.name:
             continue

@@ -56,7 +56,7 @@ class Zygote:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         words = [sys.executable, str(HERE / "zygote.py"), *modules]
         self.process = subprocess.Popen(words, **pipes)  # type: ignore[call-overload]
-        assert self._line(300) == "ready\n", "the runs' parent did not start"
+        assert self._line(1200) == "ready\n", "the runs' parent did not start"
 
     def _line(self, seconds: float) -> str:
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)

@@ -105,7 +105,7 @@ def work(maker: str, arguments: list[str]) -> None:
 class Worker:
     """One worker process, started anew when it hangs or dies."""
 
-    def __init__(self, maker: str, arguments: list[str], limit: float = 30.0, start: float = 300.0) -> None:
+    def __init__(self, maker: str, arguments: list[str], limit: float = 30.0, start: float = 1200.0) -> None:
         self.maker, self.arguments, self.limit, self.start = maker, arguments, limit, start
         self.process: subprocess.Popen[str] | None = None
 
