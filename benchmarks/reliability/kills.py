@@ -36,7 +36,7 @@ HERE = Path(__file__).parent
 WHO = ("main", "self", "group")
 TIMES = re.compile(r"second|timing|time|cells_run|started|finished|duration|runtime|per_second")
 PROBE = re.compile(r"tmp/[a-z0-9_]{8}")  # Python's own, by which it finds out whether TMPDIR can be written
-PATIENCE = 120.0  # seconds for one run
+PATIENCE = 600.0  # seconds for one run
 
 
 @dataclass

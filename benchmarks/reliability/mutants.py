@@ -113,7 +113,7 @@ def input_case(folder: Path, scratch: Path, draw: Random) -> list[str]:
     return [str(path) if word == "FILE" else str(word) for word in words]
 
 
-def prepare(arguments: list[str]):
+def prepare(arguments: list[str], limited: bool = True):
     """What a worker runs: from a case's part and number to its outcome. See ``runner.work``."""
     folder, seed, keep = Path(arguments[0]), int(arguments[1]), arguments[2:] == ["keep"]
     stage.use_cache(folder / "cache")
@@ -123,7 +123,8 @@ def prepare(arguments: list[str]):
     import polypref.cli.profile  # noqa: F401  what is loaded before the limit does not count
 
     stage.command("score", folder / "scorer-pooled", folder / "questions.jsonl", "--out", folder / "warm.jsonl")
-    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
+    if limited:
+        resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
 
     def run(case: list) -> Outcome:
         part, number = case
@@ -150,6 +151,7 @@ def prepare(arguments: list[str]):
             found.err = found.err[:3000] if found.kinds or keep else ""
             return found
         finally:
+            os.environ["POLYPREF_CACHE"] = str(folder / "cache")
             if not keep:
                 shutil.rmtree(scratch, ignore_errors=True)
 

@@ -138,7 +138,7 @@ RUNS = {
                 "transformers",
                 "polypref.report.alignment",
             ),
-            "out/checkpoints/*",
+            "out/checkpoints/*/trainer_state.json",
         ),
     )
 }
