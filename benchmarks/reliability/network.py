@@ -15,7 +15,6 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -77,24 +76,13 @@ def _identity(name: str) -> str:
 
 def judged(target: Path, model: str, ask: bool) -> Path:
     """A saved scorer that is a model elsewhere."""
-    from polypref.learners import save
     from polypref.learners.pretrained import Pretrained, PretrainedScorer
+    from polypref.scorers import save
 
     save(PretrainedScorer(Pretrained(model, ask=ask), f"{model} label=0 sign=1", {}), target)
     return target
 
 
-def tuned(target: Path) -> Path:
-    """A tuned scorer whose backbone lies on the hub."""
-    from polypref import artifact
-    from polypref.finetune.methods import METHODS
-    from polypref.finetune.recipe import Recipe
-    from polypref.finetune.scorer import VERSION
-
-    recipe = asdict(Recipe(backbone="nobody/nothing"))
-    config = {"scorer": "tuned", "version": VERSION, "recipe": recipe, "weights": "0", "asking": {}, "users": ["u0"]}
-    artifact.save(target, "scorer", config | {"adapters": 0, "selection": {}, "methods": sorted(METHODS)}, {})
-    return target
 
 
 def scorers(world: Path, folder: Path) -> dict[str, Path]:
