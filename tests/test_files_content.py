@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import polars as pl
 import pytest
 
 from polypref.bounds.bounds_file import read_bounds
@@ -75,3 +76,11 @@ def test_a_published_set_with_columns_of_another_type_is_one_line(tmp_path, caps
     assert main(["convert", "arena", str(path), "--out", str(tmp_path / "out.csv")]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "arena.jsonl" in said
+
+
+def test_bytes_in_a_published_set_are_one_line_without_a_panic(tmp_path, capfd):
+    path = tmp_path / "prism.parquet"
+    pl.DataFrame({"user_id": ["u"], "user_prompt": [{"a": b"x"}]}).write_parquet(path)
+    assert main(["convert", "prism", str(path), "--out", str(tmp_path / "out.csv")]) == 2
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and 'column "user_prompt" holds bytes' in said

@@ -139,6 +139,22 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(ran, comparisons, group_
     assert told == [], "what is done is not done again"
 
 
+def test_a_run_that_was_stopped_after_its_last_step_takes_none_more(
+    ran, comparisons, group_of, scorers, model, tmp_path
+) -> None:
+    shutil.copytree(ran, tmp_path / "out")
+    (tmp_path / "out/align.json").unlink()
+    shutil.rmtree(tmp_path / "out/model")
+    told: list[int] = []
+    task = Task(model, samples=4, trainer=RUN)
+    align(comparisons, group_of, task, scorers, tmp_path / "out", lambda step, total, logs: told.append(step))
+    assert told == []
+    assert not (tmp_path / "out/checkpoints/checkpoint-5").exists()
+    assert json.loads((tmp_path / "out/align.json").read_text()) == json.loads((ran / "align.json").read_text())
+    weights = "model/model.safetensors"
+    assert (tmp_path / "out" / weights).read_bytes() == (ran / weights).read_bytes()
+
+
 def test_a_checkpoint_that_was_cut_short_is_passed_over(ran, comparisons, group_of, scorers, model, tmp_path) -> None:
     shutil.copytree(ran, tmp_path / "out")
     for name in ("align.json", "model"):

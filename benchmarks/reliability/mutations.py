@@ -145,7 +145,12 @@ def _parquet(rows: list[Row], draw: Random) -> bytes:
         if column.name not in [one.name for one in columns]:
             columns.append(column)
     out = io.BytesIO()
-    pl.DataFrame(columns).write_parquet(out)
+    try:
+        pl.DataFrame(columns).write_parquet(out)
+    except pl.exceptions.PolarsError:  # objects without keys cannot be written: as text
+        texts = [[_clean(str(one)) for one in column.to_list()] for column in columns]
+        out = io.BytesIO()
+        pl.DataFrame(dict(zip([column.name for column in columns], texts, strict=True))).write_parquet(out)
     return out.getvalue()
 
 

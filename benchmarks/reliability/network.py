@@ -83,8 +83,6 @@ def judged(target: Path, model: str, ask: bool) -> Path:
     return target
 
 
-
-
 def scorers(world: Path, folder: Path) -> dict[str, Path]:
     """Foreign scorers by what they name."""
     made = {f"encoder {name}": folder / f"scorer-{n}" for n, name in enumerate(NAMES)}

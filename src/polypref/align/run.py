@@ -163,7 +163,7 @@ def _run(
         if not (out / BEFORE).exists():
             write_json(out / BEFORE, answers(trainer, tokenizer, judged))
         with quiet(), writable(out):  # bars of every save
-            trainer.train(resume_from_checkpoint=_last_whole(out / "checkpoints"))
+            _train(trainer, _last_whole(out / "checkpoints"))
             trainer.save_model(str(out / "model"))
     except (TypeError, ValueError) as error:
         if trainer.state.global_step:
@@ -181,6 +181,20 @@ def _run(
         "curve": _curve(trainer.state.log_history, _names(asked)),
         "examples": _examples(judged, texts),
     }
+
+
+def _train(trainer: PGRPOTrainer, last: str | None) -> None:
+    """Train, from the checkpoint ``last`` where there is one; a run that has all its steps only gets its model back,
+    since ``Trainer.train`` would take one step more."""
+    from transformers import TrainerState
+
+    if last is not None:
+        state = TrainerState.load_from_json(str(Path(last) / "trainer_state.json"))
+        if 0 < state.max_steps <= state.global_step:
+            trainer._load_from_checkpoint(last)
+            trainer.state = state
+            return
+    trainer.train(resume_from_checkpoint=last)
 
 
 def _last_whole(folder: Path) -> str | None:
