@@ -151,8 +151,8 @@ def test_a_run_that_was_stopped_after_its_last_step_takes_none_more(
     assert told == []
     assert not (tmp_path / "out/checkpoints/checkpoint-5").exists()
     assert json.loads((tmp_path / "out/align.json").read_text()) == json.loads((ran / "align.json").read_text())
-    weights = "model/model.safetensors"
-    assert (tmp_path / "out" / weights).read_bytes() == (ran / weights).read_bytes()
+    for name in ("model.safetensors", "generation_config.json", "config.json"):
+        assert (tmp_path / "out/model" / name).read_bytes() == (ran / "model" / name).read_bytes()
 
 
 def test_a_checkpoint_that_was_cut_short_is_passed_over(ran, comparisons, group_of, scorers, model, tmp_path) -> None:

@@ -81,8 +81,14 @@ def _changed(arrays: Arrays, draw: Random) -> Arrays:
         lambda: one.reshape(-1),
         lambda: one[None],
         lambda: np.zeros(0, one.dtype),
-        lambda: np.full_like(one, np.nan) if one.dtype.kind == "f" else np.full_like(one, -1),
-        lambda: np.full_like(one, np.inf) if one.dtype.kind == "f" else np.full_like(one, np.iinfo(one.dtype).max),
+        lambda: np.full_like(one, np.nan) if one.dtype.kind == "f" else ~one,
+        lambda: (
+            np.full_like(one, np.inf)
+            if one.dtype.kind == "f"
+            else ~np.zeros_like(one)
+            if one.dtype.kind == "b"
+            else np.full_like(one, np.iinfo(one.dtype).max)
+        ),
         lambda: np.concatenate([one, one]) if one.ndim else one,
         lambda: one.astype(np.uint8) if one.dtype.kind in "iub" else one.astype(np.float16),
         lambda: one.T,

@@ -119,7 +119,7 @@ class Worker:
         if line:
             return Outcome(**json.loads(line))
         with contextlib.suppress(subprocess.TimeoutExpired):  # an end of file comes before the end of the process
-            process.wait(timeout=1)
+            process.wait(timeout=5 if time.perf_counter() - started < self.limit else 0)
         hung = process.poll() is None
         if not hung and (process.returncode or 0) > 0:
             raise RuntimeError(f"case {case}: the study itself failed, not what it studies")

@@ -186,13 +186,15 @@ def _run(
 def _train(trainer: PGRPOTrainer, last: str | None) -> None:
     """Train, from the checkpoint ``last`` where there is one; a run that has all its steps only gets its model back,
     since ``Trainer.train`` would take one step more."""
-    from transformers import TrainerState
+    from transformers import GenerationConfig, TrainerState
 
     if last is not None:
         state = TrainerState.load_from_json(str(Path(last) / "trainer_state.json"))
         if 0 < state.max_steps <= state.global_step:
             trainer._load_from_checkpoint(last)
             trainer.state = state
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            model.generation_config = GenerationConfig.from_pretrained(last)  # with the tokenizer's special tokens
             return
     trainer.train(resume_from_checkpoint=last)
 
