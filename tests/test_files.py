@@ -352,6 +352,9 @@ REASONS = {
     "finetune/tuning.py": "removes checkpoints; the trainer of transformers writes them",
     "cli/__init__.py": "the null device",
     "runs/execute.py": "into a file without a name",
+    "runs/stored.py": "removes cells that are damaged",
+    "comparisons.py": "into memory",
+    "testing.py": "the contract of learners: temporary folders of a test",
 }
 
 

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from polypref.bounds.bounds_file import read_bounds
 from polypref.cli import main
-from polypref.errors import InputError, SettingsError
+from polypref.comparisons import Responses
+from polypref.errors import CacheError, InputError, SettingsError
 from polypref.evaluation.contents import CompareContents
-from polypref.files import content_of
+from polypref.features import cache
+from polypref.features.fill import encode_cached
+from polypref.files import content_of, write
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """An encoder: the length of each text, and one."""
+
+    cache_folder: Path
+    name: str = "numbers"
+    identity: str = "numbers v1"
+
+    def compute(self, responses):
+        lengths_R = responses.lengths_R.astype(np.float32)
+        yield np.arange(len(responses)), np.stack([lengths_R, np.ones_like(lengths_R)], axis=1)
 
 
 def test_a_file_is_read_whole_also_through_a_link(tmp_path):
@@ -84,3 +103,27 @@ def test_bytes_in_a_published_set_are_one_line_without_a_panic(tmp_path, capfd):
     assert main(["convert", "prism", str(path), "--out", str(tmp_path / "out.csv")]) == 2
     said = capfd.readouterr().err
     assert said.count("\n") == 1 and 'column "user_prompt" holds bytes' in said
+
+
+def test_a_pipe_that_nobody_reads_is_no_place_to_write_to(tmp_path):
+    os.mkfifo(tmp_path / "out")
+    with pytest.raises(CacheError, match="cannot write"):
+        write(tmp_path / "out", "x")
+
+
+@pytest.mark.parametrize("name", ["index.bin", "rows.f32", "meta.json"])
+@pytest.mark.parametrize("kind", ["pipe", "zero"])
+def test_a_cache_file_that_is_a_pipe_or_has_no_end_is_made_again(tmp_path, capsys, name, kind):
+    def features():
+        texts = Responses.of(["p", "p"], ["one", "another"])[0]  # a pool remembers what it was given
+        return encode_cached(Numbers(tmp_path), "response", texts)
+
+    before = features().tolist()
+    (path,) = tmp_path.glob(f"features/*/{name}")
+    path.unlink()
+    cache._INDEXES.clear()  # as another process finds it
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    assert features().tolist() == before
+    assert "made again" in capsys.readouterr().err
+    assert features().tolist() == before
+    assert capsys.readouterr().err == ""

@@ -127,7 +127,7 @@ def writing(path: Path | str, elsewhere: str = ANOTHER) -> Iterator[Output]:
     path = Path(path)
     if _is_device(path):
         with writable(path, elsewhere):
-            device = path.open("wb", buffering=0)
+            device = open(path, "wb", buffering=0, opener=_at_once)  # noqa: SIM115
         with device:
             yield Output(device, path, elsewhere)
         return
@@ -157,6 +157,13 @@ def _is_device(path: Path) -> bool:
         mode = place.lstat().st_mode
         return stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISFIFO(mode)
     return False
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open for writing; a pipe that nobody reads is an error and no wait without an end."""
+    number = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    os.set_blocking(number, True)
+    return number
 
 
 def _begun(path: Path) -> tuple[Path, int]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from polypref import content
 from polypref.content import Identities
 from polypref.errors import ArtifactError, CacheError
-from polypref.files import write_json
+from polypref.files import content_of, write_json
 from polypref.schema import conform, parse
 from polypref.terminal import say
 
@@ -116,6 +117,9 @@ class Store:
             return Index((0, 0, 0, 0))
         except OSError as error:
             raise self._cannot("read", error) from error
+        for name, one in (("index.bin", status), ("rows.f32", rows_status)):
+            if not stat.S_ISREG(one.st_mode):
+                raise Damaged(f"{self.folder / name} is no regular file")
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns, rows_status.st_size)
         known = _INDEXES.get(self.folder)
         if known is None or known.stamp != stamp:
@@ -140,7 +144,7 @@ class Store:
     def _dim(self) -> int:
         path = self.folder / "meta.json"
         try:
-            meta = parse(path.read_bytes(), str(path))
+            meta = parse(content_of(path), str(path))
             conform(meta, _Meta, str(path))
         except (OSError, ArtifactError) as error:
             raise Damaged(f"{path} cannot be read ({error})") from error
