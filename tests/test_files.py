@@ -347,14 +347,11 @@ OF = {("os", "replace"), ("os", "rename"), ("np", "save"), ("pickle", "dump")}
 REASONS = {
     "files.py": "the one place",
     "features/cache.py": "appends to files of its own format, under a lock of its own",
-    "features/encoded.py": "large arrays, into a temporary folder",
-    "policy/state.py": "into memory",
-    "finetune/tuning.py": "removes checkpoints; the trainer of transformers writes them",
+    **dict.fromkeys(("features/encoded.py", "testing.py"), "into a temporary folder"),
+    **dict.fromkeys(("policy/state.py", "comparisons.py"), "into memory"),
+    **dict.fromkeys(("finetune/tuning.py", "runs/stored.py"), "removes what is made again"),
     "cli/__init__.py": "the null device",
     "runs/execute.py": "into a file without a name",
-    "runs/stored.py": "removes cells that are damaged",
-    "comparisons.py": "into memory",
-    "testing.py": "the contract of learners: temporary folders of a test",
 }
 
 
