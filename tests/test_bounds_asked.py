@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import time
+
+import httpx
 import numpy as np
 import polars as pl
 import pytest
 
 from bounds_cases import Table, pool
+from polypref.bounds.bounds_file import SCHEMA, _hash, _lines, load_bounds, read_bounds
 from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.safety import Safety
-from polypref.errors import InputError, SettingsError
+from polypref.errors import ArtifactError, InputError, SettingsError
+from polypref.http import _client
 from polypref.learners.protocol import resolved
 
 ODD_PLACES = [
@@ -98,3 +104,50 @@ def test_a_user_or_category_of_another_type_is_one_line(odd):
 def test_a_text_is_no_list_of_users():
     with pytest.raises(InputError, match="user ids are 'ann'; expected a list of texts"):
         resolved(pool(["0", "1", "2"]), "ann", None)
+
+
+def test_lines_of_blanks_are_read_in_linear_time():
+    text = "[" + " " * 100_000 + "x\n" + " " * 100_000 + "[ immutable ]  # ]\nsafety = 1\n" + "a" * 100_000
+    started = time.perf_counter()
+    assert _lines(text) == {("immutable", "safety"): 3}
+    assert time.perf_counter() - started < 1
+
+
+FACTS = {"value": 0.0, "slates": 9, "unsafe": 9, "lost": 0, "largest": 4, "safe_kept": None, "abstains": 0.0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"thresholds": {}},
+        {"thresholds": []},
+        {"thresholds": {"": {}}},
+        {"thresholds": {"": {**FACTS, "value": "0"}}},
+        {"thresholds": {"": {**FACTS, "largest": 0}}},
+        {"probe": None},
+        {"target": 1},
+        {"more": 1},
+    ],
+    ids=repr,
+)
+def test_a_calibration_sealed_again_with_odd_content_is_one_line(tmp_path, change):
+    path = tmp_path / "bounds.toml"
+    path.write_text('[immutable]\nsafety = "nowhere"\n')
+    file = read_bounds(path)
+    told = {"schema": SCHEMA, "bounds": file.digest, "target": {"alpha": 0.01, "delta": 0.05, "by_category": False}}
+    told |= {"thresholds": {"": FACTS}, "slates": "", "unsafe": [], "probe": [], "safety": None, "artifact": None}
+    told["versions"] = {}
+    file.calibration.write_text(json.dumps({**told, "hash": _hash(told)}))
+    assert load_bounds(path).largest == 4
+    told |= change
+    file.calibration.write_text(json.dumps({**told, "hash": _hash(told)}))
+    with pytest.raises(ArtifactError) as refused:
+        load_bounds(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_no_cookie_is_kept():
+    client = _client.__wrapped__(0)
+    answer = httpx.Response(200, headers={"Set-Cookie": "a=b"}, request=httpx.Request("GET", "http://a.example/"))
+    client.cookies.extract_cookies(answer)
+    assert not client.cookies

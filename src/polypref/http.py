@@ -161,9 +161,12 @@ class _MayPass(Exception):
 @cache
 def _client(process: int) -> httpx.Client:
     """The connections of this process (a forked one must not share its parent's); threads share them."""
+    from http.cookiejar import CookieJar, DefaultCookiePolicy
+
     import httpx
 
-    return httpx.Client(follow_redirects=False)
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # one server's would reach others on its domain
+    return httpx.Client(follow_redirects=False, cookies=no_cookies)
 
 
 def _retry_after(stated: str) -> float:

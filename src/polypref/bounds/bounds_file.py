@@ -167,8 +167,8 @@ def _lines(text: str) -> dict[tuple[str, str], int]:
     """(table, key) -> line; the first is 1."""
     table, found = "", {}
     for number, line in enumerate(text.split("\n"), 1):
-        if header := re.match(r"\s*\[\s*([^\]]+?)\s*\]", line):
-            table = header[1].replace('"', "").replace("'", "")
+        if (begun := line.lstrip()).startswith("[") and "]" in begun:
+            table = begun[1 : begun.index("]")].strip().replace('"', "").replace("'", "")
         elif key := re.match(r"\s*([A-Za-z0-9_-]+)\s*=", line):
             found.setdefault((table, key[1]), number)
     return found
@@ -352,6 +352,8 @@ def load_bounds(path: Path | str, pinned: str | None = None) -> Calibrated:
     if said != _hash(content):
         raise ArtifactError(f"{file.calibration} was changed after it was written (its hash does not fit); {again}.")
     conform(content, _Content, str(file.calibration))
+    if not content["thresholds"] or any(one["largest"] < 1 for one in content["thresholds"].values()):
+        raise ArtifactError(f"{file.calibration} holds no thresholds of slates with candidates; {again}.")
     there = artifact_in(file.safety)
     if None not in (there, content["artifact"]) and there != content["artifact"]:
         raise SettingsError(
