@@ -2,13 +2,17 @@
 
 What RFC 4180 allows is parsed by Polars in blocks. A file that bends it (a quote in the middle of a text, as in 5"
 pipe) goes through Python's parser in its strict mode: a record that it could only guess at is left out and told.
+
+What spreadsheets add is no data: rows of separators only are empty lines, a first line ``sep=;`` names the separator.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import dropwhile
 
 import numpy as np
 import polars as pl
@@ -21,23 +25,32 @@ from polypref.data.linting.problems import Tally, short
 from polypref.errors import InputError
 from polypref.wording import shown
 
+DECLARED = re.compile(rb'"?sep=([!-/:-@[-`{-~ \t])"?\s*', re.IGNORECASE)  # what Excel writes in front of the header
+SEPARATORS = b",\t; \r\n"
 QUOTE, NEWLINE, RETURN = ord('"'), ord("\n"), ord("\r")
 SLOW_ROWS, SLOW_BYTES = 100_000, 64 << 20  # rows and bytes of a batch from Python's parser
 
 
 @dataclass(frozen=True, eq=False)
 class Csv:
-    """A CSV (comma, semicolon or tab) file with a header record; every column is text."""
+    """A CSV (comma, semicolon or tab) file with a header record; every column is text.
+
+    ``declared``: the separator stands in a line of its own in front of the header.
+    """
 
     path: str
     separator: str
     columns: tuple[str, ...]
     limits: Limits = field(default_factory=Limits)
+    declared: bool = False
 
     @classmethod
     def open(cls, path: str, limits: Limits) -> Csv:
         """Read the header. Raises InputError when there is none or it is not UTF-8."""
         lines = [line for _, line in first_lines(path, limits)]
+        declared = DECLARED.fullmatch(lines[0]) if lines else None
+        given = declared[1].decode() if declared and declared[1] != b'"' else ""
+        lines = list(dropwhile(lambda line: not line.strip(SEPARATORS + given.encode()), lines[bool(given) :]))
         if not lines:
             raise InputError(f"{path} holds only empty lines; expected a header line and rows.")
         try:
@@ -46,7 +59,7 @@ class Csv:
             raise InputError(
                 f"{path}: the header line is not UTF-8: {shown(lines[0])}. Convert it with iconv."
             ) from error
-        separator = max(",\t;", key=first.count)
+        separator = given or max(",\t;", key=first.count)
         if first.count(separator) >= limits.columns:
             raise over(f"{short(path)} has {first.count(separator) + 1:,} columns", limits.columns, "columns")
         _allow(limits)
@@ -57,7 +70,7 @@ class Csv:
             raise InputError(
                 f"{path}: the header line {shown(first)} is not CSV ({error}); mend its quotes."
             ) from error
-        return cls(path, separator, tuple(header), limits)
+        return cls(path, separator, tuple(header), limits, bool(given))
 
     @property
     def types(self) -> dict[str, str]:
@@ -67,7 +80,7 @@ class Csv:
     def batches(self, names: Sequence[str], tally: Tally) -> Iterator[Batch]:
         """The columns ``names``; a record may span lines inside quotes and is known by its first line."""
         line, carry, header = 1, b"", True
-        stream = blocks(self.path, self.limits)
+        stream = self._blocks()
         most = min(2 * textfiles.BLOCK, self.limits.line_bytes)
         for _, block in stream:
             carry = carry + block if carry else block
@@ -87,6 +100,15 @@ class Csv:
         if carry.strip():
             yield from self._slow(_Lines([carry], self.path, line, self.limits), header, names, tally)
 
+    def _blocks(self) -> Iterator[tuple[int, bytes]]:
+        """The file's blocks, a line that only declares the separator blanked."""
+        declared = self.declared
+        for line, block in blocks(self.path, self.limits):
+            if declared and (text := block.lstrip()):
+                end = block.find(b"\n", len(block) - len(text))
+                block, declared = b"\n" * block.count(b"\n", 0, end + 1) + block[end + 1 :], False
+            yield line, block
+
     def _parse(self, block: bytes, starts: NDArray, line_B: NDArray, header: bool) -> Batch | None:
         try:
             block.decode()
@@ -99,7 +121,8 @@ class Csv:
         if frame.height != len(starts) or frame.width != len(self.columns):
             return None
         sizes = np.diff(np.append(starts, len(block)))
-        keep = sizes > 2  # not an empty line
+        filled = frame.select(pl.any_horizontal(pl.all().is_not_null())).to_series()
+        keep = (sizes > 2) & filled.to_numpy()  # not an empty line, nor one of separators only
         if header:
             keep[np.argmax(keep)] = False
         return Batch(frame.filter(pl.Series(keep)), line_B[keep])
@@ -120,8 +143,8 @@ class Csv:
             except csv.Error as error:
                 self._tell_broken(error, begin, lines, tally)
                 continue
-            if not row or header:
-                header = header and not row
+            if header or not any(row):
+                header = header and not any(row)
                 continue
             if self._is_whole(row, begin, tally):
                 rows.append(row)

@@ -219,7 +219,7 @@ def _missing(
         started = [r for needed in NEEDS.values() if any(r in names for r in needed) for r in needed if r not in names]
         lacking = started[0] if started else "chosen"
     lacking = lacking or "user_id"
-    example = next((f for f in found if f not in names.values()), "NAME")
+    example = next((f for f in found if f.strip() and f not in names.values()), "NAME")
     return (
         f'{short(path)}: column "{lacking}" is missing; found: {listed(found)}. '
         f"Use --columns to map yours, as in --columns {lacking}={_quoted(example)}."
