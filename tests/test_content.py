@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import chain
@@ -150,6 +151,29 @@ def test_the_hash_of_judgements_covers_what_is_known_of_people_and_not_their_num
     turned = Users(pl.Series("id", ["v", "u"]))
     again = _with(rows, turned, user_N=np.array([1, 0], np.int32))
     assert again.content_hash == rows.content_hash
+
+
+def test_each_value_known_of_people_has_a_hash_and_equal_data_have_one():
+    rows = judged()
+    odd = [None, math.nan, math.inf, -math.inf, 0.0, 1.0, 1e300]
+    about = [pl.DataFrame({"age": pl.Series([value, 2.0], dtype=pl.Float64)}) for value in odd]
+    about += [pl.DataFrame({"age": [text, "2"]}) for text in (None, "nan", "float nan", "inf", "1.0", "")]
+    about += [pl.DataFrame({"age": [[1.0, value], [2.0]]}) for value in odd[:4]]
+    names = [_with(rows, Users(rows.users.ids, one)).content_hash for one in about]
+    none = next(at for at, one in enumerate(about) if one.schema["age"] == pl.String)
+    assert names[none] == names[0], "a missing value has no type"
+    assert len(set(names)) == len(names) - 1
+    assert _with(rows, Users(rows.users.ids, pl.DataFrame())).content_hash == rows.content_hash
+    two = pl.DataFrame({"age": [0.0, 2.0], "place": ["x", "y"]})
+    other = pl.DataFrame({"place": ["x", "y"], "age": [-0.0, 2.0]})
+    assert (
+        _with(rows, Users(rows.users.ids, two)).content_hash == _with(rows, Users(rows.users.ids, other)).content_hash
+    )
+    for name in ("weight_N", "time_N"):
+        zeros = [judged(**{name: np.array([zero, 1.0])}).content_hash for zero in (0.0, -0.0)]
+        assert zeros[0] == zeros[1]
+    unknown = np.array([0x7FF8000000000000, 0xFFF8000000000001], np.uint64).view(np.float64)
+    assert judged(time_N=unknown).content_hash == judged(time_N=np.full(2, np.nan)).content_hash
 
 
 def _with(rows, users, **changed):

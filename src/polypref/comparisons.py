@@ -251,6 +251,10 @@ class Comparisons:
             taken.__dict__["pair_key_N"] = self.pair_key_N[rows]
         return taken
 
+    def weighing(self) -> Comparisons:
+        """The judgements that weigh something: one of weight 0 decides no figure. The same object where all do."""
+        return self if self.weight_N is None or (self.weights_N > 0).all() else self.take(self.weights_N > 0)
+
     @cached_property
     def content_hash(self) -> str:
         """Hash of all that decides a figure (32 hex digits): the data's name in caches and reports.
@@ -263,16 +267,21 @@ class Comparisons:
         for name, missing, kind in OPTIONAL:
             column = getattr(self, name)
             column_N = np.full(len(self), missing, kind) if column is None else np.asarray(column, kind)
+            if kind == "<f8":  # one zero and one NaN: neither has a sign that says anything
+                column_N = np.where(np.isnan(column_N), np.nan, column_N + 0.0)
             columns.append(_first_places(column_N) if name == "pair_N" and column is not None else column_N)
         return content.hexdigest(*columns)
 
     def _user_identities(self) -> Identities:
-        """Of ids and attributes (U,)."""
+        """Of ids and attributes (U,); the order of the attributes' columns says nothing."""
         known = self.users.attributes
-        about = (
-            [None] * len(self.users) if known is None else known.write_ndjson().split("\n")[:-1]
-        )  # U+2028 ends no line
-        return identities(b"".join(content.digest(*both) for both in zip(self.users.ids, about, strict=True)))
+        names = [] if known is None else sorted(known.columns)
+        column_AU = [self.users.ids.to_list(), *(map(_value, known[name].to_list()) for name in names)]  # type: ignore[index]
+        told = (
+            [user, *(part for both in zip(names, about, strict=True) for part in both)]
+            for user, *about in zip(*column_AU, strict=True)
+        )
+        return identities(b"".join(content.digest(*parts) for parts in told))
 
 
 OPTIONAL: tuple[tuple[str, float, str], ...] = (  # column, what its absence means, and its type
@@ -281,6 +290,13 @@ OPTIONAL: tuple[tuple[str, float, str], ...] = (  # column, what its absence mea
     ("time_N", np.nan, "<f8"),
     ("pair_N", -1, "<i8"),
 )
+
+
+def _value(value: object) -> str | None:
+    """An attribute's value as a text that no other value has; missing stays missing, and zero has no sign."""
+    if isinstance(value, float):
+        value += 0.0
+    return None if value is None else f"{type(value).__name__} {value!r}"
 
 
 def _first_places(code_N: NDArray[np.integer]) -> NDArray[np.int64]:

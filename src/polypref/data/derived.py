@@ -85,6 +85,7 @@ class Graph:
 
     @classmethod
     def of(cls, comparisons: Comparisons) -> Graph:
+        comparisons = comparisons.weighing()
         decided = slice(None) if comparisons.tie_N is None else ~comparisons.tie_N
         many = max(len(comparisons.responses), 1)
         users = np.asarray(comparisons.user_N, np.int64)[decided] * many
@@ -106,6 +107,7 @@ class Graph:
 
 def origin(comparisons: Comparisons) -> Origin:
     """What the pairs were made from: as the file or the user says, else by the module's test."""
+    comparisons = comparisons.weighing()
     graph = Graph.of(comparisons)
     rank = graph.rank()
     loops = len(graph.tail_M) - rank

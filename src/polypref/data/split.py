@@ -135,6 +135,7 @@ def choose_rule(comparisons: Comparisons) -> tuple[Rule, str]:
     each other), or when so few texts are judged so often that remembering each text answers every pair. Otherwise
     ``pair``.
     """
+    comparisons = comparisons.weighing()
     made = origin(comparisons)
     used = np.unique(np.concatenate([comparisons.chosen_N, comparisons.rejected_N]))
     texts = comparisons.responses.texts_R.gather(used).n_unique()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from polypref.comparisons import BoolArray, Comparisons
-from polypref.data.linting.lint import compact
+from polypref.data.counted import compact
 from polypref.data.split import Split
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.profile.minorities import minority_users

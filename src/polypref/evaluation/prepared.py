@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from polypref.comparisons import Comparisons
+from polypref.data.counted import counted
 from polypref.data.linting.lint import ensure_learnable
 from polypref.data.split import RULES, TEST_SHARE, VALID_SHARE, Rule, choose_rule
 from polypref.errors import unknown_name
@@ -81,7 +82,7 @@ def prepare(comparisons: Comparisons, encoder: str | Encoder, settings: GridSett
     Raises NotEnoughData where nothing can be learned, SettingsError for an unknown rule or encoder.
     """
     started = time.perf_counter()
-    kept = keep_users(comparisons, settings.min_judgements)
+    kept = keep_users(counted(comparisons), settings.min_judgements)
     ensure_learnable(kept.comparisons)
     if settings.split == "auto":
         rule, why = choose_rule(kept.comparisons)

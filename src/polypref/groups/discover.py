@@ -50,7 +50,7 @@ def discover(
     Groups are called "group 1", "group 2", ... in the order of their sizes. Equal data and seed give equal groups, in
     whatever order the rows come. Raises NotEnoughData without comparisons, SettingsError for too many groups.
     """
-    how = how or Discovery()
+    how, comparisons = how or Discovery(), comparisons.weighing()
     if not len(comparisons):
         raise NotEnoughData("no comparisons to find groups in: 0 rows. Give more data.")
     crowd, inputs, ids = numbered(comparisons, encoder, how.directions)

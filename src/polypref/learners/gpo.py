@@ -357,7 +357,7 @@ class GPOScorer:
         weigh anything stays a stranger.
         """
         user_id = content.one_id(user_id)
-        few = validation.weighing(few)
+        few = few.weighing()
         few = replace(few, users=Users(pl.Series("id", [user_id])), user_N=np.zeros(len(few), np.int32))
         others, users = self.users.with_last(user_id)
         known = self.known.only(others)

@@ -19,20 +19,13 @@ def cut(train: Comparisons, valid: Comparisons | None, seed: int) -> tuple[Compa
     Every learner starts here, so a judgement of weight 0 moves nobody's scores: it is left out, and who has no other is
     a stranger. Raises NotEnoughData when there is nothing to learn from.
     """
-    train, valid = weighing(train), None if valid is None else weighing(valid)
+    train, valid = train.weighing(), None if valid is None else valid.weighing()
     if len(train) == 0:
         raise NotEnoughData("no comparisons to learn from: 0 training rows; lower --min-judgements or add data.")
     if valid is None:
         kept_rows, held_rows = holdout(train, "pair", seed, 0.1)
         train, valid = train.take(kept_rows), train.take(held_rows)
     return train, valid
-
-
-def weighing(rows: Comparisons) -> Comparisons:
-    """The rows that weigh something; the same object where all do."""
-    if rows.weight_N is None or (rows.weights_N > 0).all():
-        return rows
-    return rows.take(rows.weights_N > 0)
 
 
 def measure(margin_N: NDArray, rows: Comparisons) -> dict[str, float]:

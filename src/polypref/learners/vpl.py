@@ -305,7 +305,7 @@ class VPLScorer:
         Nobody else moves. Somebody without comparisons that weigh anything stays a stranger.
         """
         user_id = content.one_id(user_id)
-        few = validation.weighing(few)
+        few = few.weighing()
         few = replace(few, users=Users(pl.Series("id", [user_id])), user_N=np.zeros(len(few), np.int32))
         others, users = self.users.with_last(user_id)
         if not len(few):

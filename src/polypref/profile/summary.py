@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from polypref.comparisons import Comparisons
+from polypref.data.counted import counted
 from polypref.data.derived import Origin, origin
 from polypref.profile import formatting
 from polypref.profile.consistency import Consistency, consistency
@@ -92,7 +93,7 @@ def profile(comparisons: Comparisons, *, seed: int = 0, pairs: PairKey = "text")
 
     # thousands of small matrices: BLAS threads cost more than they give, fifty times more on a busy machine
     with threadpool_limits(1, user_api="blas"):
-        return _profile(comparisons, seed, pairs)
+        return _profile(counted(comparisons), seed, pairs)
 
 
 def _profile(comparisons: Comparisons, seed: int, pairs: PairKey) -> Profile:

@@ -125,6 +125,7 @@ def votes(comparisons: Comparisons, pairs: PairKey = "text") -> Votes:
     ``pairs`` "text": the same two texts under one prompt are one pair, whatever their pair id (the default); "id": the
     data's own pair ids (a judgement without one falls back on its texts).
     """
+    comparisons = comparisons.weighing()
     keys_R = comparisons.responses.keys_R
     a_J, b_J = keys_R[comparisons.chosen_N], keys_R[comparisons.rejected_N]
     differ_J = a_J != b_J

@@ -155,6 +155,8 @@ def measure(suite: Suite, arms: Arms, task: Task, sycophancy: Suite | None = Non
 
     Raises InputError for a benchmark whose subsets are not those it should have, NotEnoughData without users.
     """
+    held_out = None if arms.held_out is None else arms.held_out.weighing()
+    arms = replace(arms, known=arms.known.weighing(), held_out=held_out)
     users = taxed_users(arms, task)
     scheme = scheme_of(suite)
     board = _board(suite, Benchmark(suite, scheme), (arms, users, task), harm_is_loss=True)

@@ -7,12 +7,13 @@ dropping one kind would bias it.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import polars as pl
 
 from polypref.comparisons import BoolArray, Comparisons, IntArray
+from polypref.data.counted import compact
 from polypref.data.linting import bias as lint_bias
 from polypref.data.linting import prompts as lint_prompts
 from polypref.data.linting.findings import Finding, Inspection
@@ -68,25 +69,6 @@ def ensure_learnable(comparisons: Comparisons) -> None:
     """Raise NotEnoughData for data that no learner can personalise: one user, one judgement each, only ties."""
     for _, text in _lacks(comparisons, np.ones(len(comparisons), bool)):
         raise NotEnoughData(f"{text}, so there is nothing to personalise.")
-
-
-def compact(comparisons: Comparisons) -> Comparisons:
-    """The same judgements over only those users and responses that occur in them."""
-    used_R = np.zeros(len(comparisons.responses), bool)
-    used_R[comparisons.chosen_N] = used_R[comparisons.rejected_N] = True
-    used_U = np.zeros(len(comparisons.users), bool)
-    used_U[comparisons.user_N] = True
-    new_R, new_U = np.cumsum(used_R, dtype=np.int32) - 1, np.cumsum(used_U, dtype=np.int32) - 1
-    users, mask_U = comparisons.users, pl.Series(used_U)
-    facts = None if users.attributes is None else users.attributes.filter(mask_U)
-    return replace(
-        comparisons,
-        responses=comparisons.responses.take(np.flatnonzero(used_R).astype(np.int32)),
-        users=replace(users, ids=users.ids.filter(mask_U), attributes=facts),
-        user_N=new_U[comparisons.user_N],
-        chosen_N=new_R[comparisons.chosen_N],
-        rejected_N=new_R[comparisons.rejected_N],
-    )
 
 
 def _texts(job: Inspection) -> None:
