@@ -238,7 +238,7 @@ ODD = {
     "equal texts": [("u", "p", "a", "a"), ("v", "p", "a", "a")],
     "one contradicting himself": [("u", "p", "a", "b"), ("u", "p", "b", "a")],
     "unanimous": [(f"u{u}", f"p{q}", "a", "b") for u in range(6) for q in range(20)],
-    "a user called __proto__": [("__proto__", "p", "a", "b"), ("1", "p", "b", "a"), ("", "p", "a", "b")],
+    "a user called __proto__": [("__proto__", "p", "a", "b"), ("1", "p", "b", "a"), (" ", "p", "a", "b")],
     "emoji and right-to-left": [(f"u{u}", "שלום", "👍🏽" * 50, "مرحبا") for u in range(4)],
 }
 

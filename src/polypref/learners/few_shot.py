@@ -215,6 +215,7 @@ class SimilarUserScorer(LinearScorer):
         },
     )
     serves: ClassVar[Serves] = "any_user"
+    forget: ClassVar[None] = None  # type: ignore[assignment]  # newcomers answer with another person's vector
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> Self:
