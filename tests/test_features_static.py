@@ -81,9 +81,8 @@ def test_static_is_distilled_once_and_kept(
     distilled_from_tiny: list[int], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     first = encoder("static").encode(pool_of(["yes the answer"]))
-    assert capfd.readouterr().err.splitlines() == [
-        "distilling MiniLM into static token embeddings: once, about a minute"
-    ]
+    told = [line for line in capfd.readouterr().err.splitlines() if "encoding with static" not in line]  # if it is slow
+    assert told == ["polypref: distilling MiniLM into static token embeddings: once, about a minute"]
     static.load.cache_clear()  # another process
     joint = encoder("static", text="joint").encode(pool_of(["yes the answer"], ["no prompt"]))
     assert capfd.readouterr().err == ""

@@ -348,7 +348,7 @@ REASONS = {
     "files.py": "the one place",
     "features/cache.py": "appends to files of its own format, under a lock of its own",
     **dict.fromkeys(("features/encoded.py", "testing.py"), "into a temporary folder"),
-    **dict.fromkeys(("policy/state.py", "comparisons.py"), "into memory"),
+    "policy/state.py": "into memory",
     **dict.fromkeys(("finetune/tuning.py", "runs/stored.py"), "removes what is made again"),
     "cli/__init__.py": "the null device",
     "runs/execute.py": "into a file without a name",

@@ -134,6 +134,10 @@ def test_a_loss_that_is_no_number_stops_with_step_and_batch(tmp_path):
         fitted("pooled", backbone)
 
 
+def _saved(state):
+    return {"scorer": "finetune", "state": state, "encoder": None, "fitted": None}
+
+
 def test_a_scorer_of_another_version_or_on_other_weights(backbone, tmp_path):
     scorer = fitted("pooled", backbone, steps=1, looks=1)
     config, arrays = scorer.state()
@@ -141,11 +145,11 @@ def test_a_scorer_of_another_version_or_on_other_weights(backbone, tmp_path):
         ({"version": 0}, "of version 0; this polypref reads 1"),
         ({"weights": "other"}, "tuned on the backbone with weights other"),
     ):
-        artifact.save(tmp_path / "scorer", "scorer", {"scorer": "finetune", **config, **change}, arrays)
+        artifact.save(tmp_path / "scorer", "scorer", _saved({**config, **change}), arrays)
         with pytest.raises(ArtifactError, match=message):
             load(tmp_path / "scorer", None)  # type: ignore[arg-type]
     fewer = {name: array for name, array in arrays.items() if "reward_head" not in name}
-    artifact.save(tmp_path / "scorer", "scorer", {"scorer": "finetune", **config}, fewer)
+    artifact.save(tmp_path / "scorer", "scorer", _saved(config), fewer)
     with pytest.raises(ArtifactError, match=r"another network: .*reward_head.* differs"):
         margins(load(tmp_path / "scorer", None), judgements())  # type: ignore[arg-type]
     save(scorer, tmp_path / "scorer")

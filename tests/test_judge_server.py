@@ -192,6 +192,6 @@ def test_a_key_is_sent_and_never_told(server, monkeypatch):
 def test_pretrained_asks_the_same_server(server):
     server.plan({"always": {"listed": [["Yes", -0.5], ["No", -2.0]]}})
     scorer = Pretrained(f"{server.url}#tiny", ask=True, sign=-1).fit(C, encoder=Words(), seed=0)
-    scores = scorer.score(QUERIES.responses, [""] * len(QUERIES.responses))
+    scores = scorer.score(QUERIES.responses, None)
     assert scores.value_Q == pytest.approx([-1.5] * len(QUERIES.responses))
     assert "Answer with one word, Yes or No." in server.seen()[0]["body"]["messages"][0]["content"]

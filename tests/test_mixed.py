@@ -268,8 +268,10 @@ def test_views_carry_over_in_linear_time_where_prompts_are_many():
     r = len(panel.responses_R)
     judged = np.unique(np.concatenate([panel.user_N * r + panel.chosen_N, panel.user_N * r + panel.rejected_N]))
     assert len(scorer.effects.user_E) > len(judged)  # views carried over to texts that were not judged
-    entry = np.flatnonzero(~np.isin(scorer.effects.user_E * r + scorer.effects.response_E, judged))[0]
-    user, text = scorer.effects.user_E[entry], scorer.effects.response_E[entry]
+    ascending = np.argsort(c.responses.identity_R[panel.responses_R], kind="stable")  # effects stand by identity
+    response_E = ascending[scorer.effects.response_E]
+    entry = np.flatnonzero(~np.isin(scorer.effects.user_E * r + response_E, judged))[0]
+    user, text = scorer.effects.user_E[entry], response_E[entry]
     views = {}
     for bucket, alpha_BS in zip(task.buckets, effects.alpha, strict=True):
         for cluster in np.flatnonzero(bucket.user_B == user):

@@ -32,12 +32,13 @@ LARGEST_REFUSAL = 64 << 10  # of a refusal only the beginning is shown
 
 def check_url(url: str, what: str, key_variable: str) -> None:
     """Raises SettingsError unless ``url`` is a plain web address without password, key or query."""
+    parts = None
     try:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a bracket without its other, a port that is none
         known = False
-    if not known or visible(url) != url or " " in url:
+    if parts is None or not known or visible(url) != url or " " in url:
         raise SettingsError(f"{what}: expected an http:// or https:// address behind it, as in {what}:<url>.")
     if parts.username or parts.password or parts.query:
         raise SettingsError(

@@ -36,7 +36,7 @@ FEW_CONTAINERS = 200  # however nested, no danger to the parser
 SHOWN = 60  # characters of a wrong value
 
 Ids = Annotated[list[str], "distinct"]
-"""Different texts, none with the character NUL."""
+"""Different texts, none empty or with the character NUL."""
 Selection = dict[str, float | str]
 """What validation rows chose."""
 Json = Any
@@ -118,8 +118,9 @@ def conform(value: Any, hint: Any, where: str) -> None:
         assert rule == "distinct", rule
         if len(set(value)) < len(value):
             raise _wrong(where, _repeated(value), "different texts")
-        if odd := next((one for one in value if "\0" in one), None):
-            raise _wrong(where, odd, "texts without the character NUL")
+        odd = next((one for one in value if not one or "\0" in one), None)
+        if odd is not None:
+            raise _wrong(where, odd, "texts that are not empty and have no character NUL")
     elif origin in (Union, UnionType):
         if not any(_fits(value, one, where) for one in get_args(hint)):
             raise _wrong(where, value, _named(hint))

@@ -239,7 +239,7 @@ def _components(tail_M: Ints, head_M: Ints, nodes: int, kind: str) -> tuple[int,
 
 def _unit(key_M: NDArray[np.uint64], draw: int) -> NDArray[np.float64]:
     """A number between 0 and 1 for each key and draw."""
-    return ((_mix(key_M ^ _mix(np.array([draw], np.uint64))) >> np.uint64(12)) + 0.5) / 2.0**52
+    return ((_mix(key_M ^ _mix(np.array([draw], np.uint64))) >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
 
 
 def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -13,7 +13,7 @@ from polypref import content
 from polypref.comparisons import Responses
 from polypref.content import Identities
 from polypref.features.protocol import Encoder
-from polypref.files import TMPDIR, writable
+from polypref.files import TMPDIR, writing
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,10 @@ def encode_once(encoder: Encoder, responses: Responses, folder: Path) -> Encoded
     Raises CacheError when they cannot be written, and what the encoder raises.
     """
     features = encoder.encode(responses)
-    with writable(folder, TMPDIR):
-        np.save(folder / "keys.npy", responses.identity_R)
-        np.save(folder / "features.npy", np.ascontiguousarray(features, np.float32))
+    for name, array in (
+        ("keys.npy", responses.identity_R),
+        ("features.npy", np.ascontiguousarray(features, np.float32)),
+    ):
+        with writing(folder / name, TMPDIR) as output:
+            np.save(output, array)  # type: ignore[arg-type]  # anything with ``write`` will do
     return Encoded(encoder, folder)

@@ -234,7 +234,7 @@ def _arrays(config: Mapping[str, Any]) -> Arrays:
         one |= {"one_M": indices(pairs, texts), "other_M": indices(pairs, texts)}
         one["start_U"] = Array((starts,), "int64", span=pairs)
         found |= {f"{name}.{key}": array for key, array in one.items()}
-    return found | Inputs.layout("inputs.") | Inputs.layout("prompts.", size="J")
+    return {**found, **Inputs.layout("inputs."), **Inputs.layout("prompts.", size="J")}
 
 
 def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:

@@ -125,8 +125,8 @@ def load_arms(
         else "the saved scorers were fitted on these judgements, or do not say on which, so gains are not told."
     )
     held_out = comparisons if unseen else None
-    loaded = [load(folder, allow_network=allow_network) for folder in (scorer, pooled)]
-    return Arms(*loaded, comparisons, held_out, base=base, notes=(note,))
+    personal, shared = (load(folder, allow_network=allow_network) for folder in (scorer, pooled))
+    return Arms(personal, shared, comparisons, held_out, base=base, notes=(note,))
 
 
 def base_scorer(name: str, allow_network: bool = False) -> Scorer:
