@@ -10,7 +10,7 @@ import pytest
 
 from polypref import features
 from polypref.cli import main
-from polypref.scorers import facts, load
+from polypref.scorers import load, metadata
 from test_fit_score import Words, preferences, write_rows
 
 
@@ -83,7 +83,7 @@ def test_a_saved_scorer_learns_one_new_person(fitted, tmp_path, capsys):
     scored = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [row["source"] for row in scored] == ["personal"] * 2 + ["population"] * 2 + ["personal"] * 2
     assert scored[1]["score"] > scored[0]["score"]  # bob likes "now"
-    assert facts(out).adapted == {"bob": 40}
+    assert metadata(out).adapted == {"bob": 40}
     assert before.kind == after.kind
     assert np.isfinite([row["score"] for row in scored]).all()
 
@@ -93,7 +93,7 @@ def test_everybody_in_the_file_and_then_once_more(fitted, tmp_path, capsys):
     assert main(["adapt", new, "--scorer", str(fitted / "hierarchical"), "--out", str(out)]) == 0
     assert "learnt 2 people from 80 comparisons" in capsys.readouterr().out
     assert main(["adapt", new, "--scorer", str(out), "--user", "ann", "--out", str(out)]) == 0
-    assert facts(out).adapted == {"ann": 40, "bob": 40}
+    assert metadata(out).adapted == {"ann": 40, "bob": 40}
 
 
 def test_what_a_user_can_mend_is_one_line(fitted, tmp_path, capsys):

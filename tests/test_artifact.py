@@ -23,7 +23,7 @@ from polypref.groups.grouping import Grouping, from_mapping
 from polypref.learners import SCORERS
 from polypref.learners.few_shot import ROUTES
 from polypref.learners.protocol import by_kind, scorer_class
-from polypref.scorers import facts, load, save
+from polypref.scorers import load, metadata, save
 
 ONE_OF_EACH = {
     kind: name for kind in SCORERS for name in NAMES if scorer_class(LEARNERS[name]).kind == kind
@@ -262,17 +262,17 @@ def test_swapped_users_and_bytes_are_seen_without_a_new_hash(tmp_path):
 
 def test_a_scorer_knows_its_data_wherever_it_is_saved_from(tmp_path):
     save(fitted("hierarchical"), tmp_path / "s")
-    known = facts(tmp_path / "s")
+    known = metadata(tmp_path / "s")
     assert known is not None
     assert known.data == [small().content_hash]
     assert (known.learner, known.encoder_identity, known.seed) == ("Hierarchical", "words v1", 0)
     again = load(tmp_path / "s", Words())
     taught = again.adapt("eve", small().take(np.arange(12)))
     save(taught, tmp_path / "t")
-    assert facts(tmp_path / "t").adapted == {"eve": 12}
-    assert facts(tmp_path / "t").data == known.data
+    assert metadata(tmp_path / "t").adapted == {"eve": 12}
+    assert metadata(tmp_path / "t").data == known.data
     save(load(tmp_path / "t", Words()).forget("eve"), tmp_path / "t")
-    assert facts(tmp_path / "t").adapted == {}
+    assert metadata(tmp_path / "t").adapted == {}
 
 
 def test_another_encoder_is_refused_after_save_in_python(tmp_path):

@@ -103,7 +103,7 @@ def test_texts_in_passing_are_encoded_once_and_not_stored(tmp_path: Path, stored
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     fake.seen.clear()
     shuffled = np.random.default_rng(1).permutation(np.repeat(TEXTS, 2)).tolist()
-    with fill.passing():
+    with fill.no_store():
         np.testing.assert_array_equal(fake.encode(pool(shuffled)), truth(shuffled))
         assert sorted(fake.seen) == sorted(TEXTS[stored:])
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -122,7 +122,7 @@ class Wider(Fake):
 @pytest.mark.parametrize("some", [0, 5])
 def test_in_passing_a_changed_encoder_is_refused_too(tmp_path: Path, some: int) -> None:
     Fake(str(tmp_path)).encode(pool(TEXTS[:10]))
-    with fill.passing(), pytest.raises(CacheError, match="holds features of 5 numbers and the encoder now gives 10"):
+    with fill.no_store(), pytest.raises(CacheError, match="holds features of 5 numbers and the encoder now gives 10"):
         Wider(str(tmp_path)).encode(pool(TEXTS[10 - some : 20]))
 
 

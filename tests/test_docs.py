@@ -14,7 +14,7 @@ import pytest
 
 import polypref
 from polypref.cli import COMMANDS, main
-from polypref.scorers import facts
+from polypref.scorers import metadata
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -158,7 +158,7 @@ def test_the_settings_file_of_the_page_runs(tmp_path, monkeypatch, capsys):
     assert (settings["seeds"], settings["placebo"]) == (1, False), "the flag wins over the file, the file over defaults"
     assert set(settings["learners"]) == {"pooled", "pooled-effects", "individual"}
     assert main(["fit", "--config", "settings.toml"]) == 0
-    assert facts("scorer-of-settings").learner == "individual"
+    assert metadata("scorer-of-settings").learner == "individual"
 
 
 def test_signatures_are_those_of_the_source():

@@ -19,7 +19,7 @@ from polypref.comparisons import Responses, from_columns
 from polypref.data.linting.lint import clean
 from polypref.data.split import holdout
 from polypref.errors import PolyprefError
-from polypref.scorers import facts
+from polypref.scorers import metadata
 
 PROMPT = "How do I boil an egg?"
 
@@ -96,7 +96,7 @@ def test_scores_are_the_scorers_own(fitted, tmp_path):
     assert [{k: a[k] for k in ("user_id", "prompt", "response")} for a in answers] == QUESTIONS
 
     comparisons = polypref.read([fitted / "prefs.jsonl"]).comparisons
-    kept, held = holdout(comparisons, facts(fitted / "scorer").split, 0, 0.1)
+    kept, held = holdout(comparisons, metadata(fitted / "scorer").split, 0, 0.1)
     scorer = polypref.LEARNERS["individual"].fit(
         comparisons.take(kept), encoder=Words(), seed=0, valid=comparisons.take(held)
     )
@@ -132,7 +132,7 @@ def test_fit_says_what_it_did(fitted, tmp_path, capsys):
     assert main(["fit", prefs, "--learner", "pooled", "--encoder", "words", "--out", str(tmp_path / "s")]) == 0
     out = capsys.readouterr().out
     assert "of 361 judgements by 9 users" in out  # the empty response is dropped
-    known = facts(tmp_path / "s")
+    known = metadata(tmp_path / "s")
     assert (known.learner, known.encoder, known.read) == ("pooled", "words", {"judgements": 361, "rows": 361})
     assert known.judgements <= 360
     reading = polypref.read([prefs])

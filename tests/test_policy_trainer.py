@@ -327,7 +327,7 @@ def test_a_plain_config_is_refused(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_trl_that_has_moved_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    module.check_seams()
+    module.check_trl()
     monkeypatch.setattr(module.GRPOTrainer, "_calculate_rewards", lambda self, inputs, batch: None)
     with pytest.raises(PolyprefError, match=r"_calculate_rewards of trl .* takes .* pip install 'trl==1\.16"):
         module.PGRPOTrainer()

@@ -1,4 +1,4 @@
-"""Token-level advantages for verl; with verl installed, its trainer's seams and one step of its own code."""
+"""Token-level advantages for verl; with verl installed, its trainer's signatures and one step of its own code."""
 
 from __future__ import annotations
 
@@ -113,18 +113,18 @@ def step(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> tuple[Any, Store, An
     OmegaConf.set_struct(config, True)
     monkeypatch.setattr(trainer_base, "tq", store)
     monkeypatch.setattr(trainer_sync.PPOTrainerSync, "__init__", lambda self, config: setattr(self, "config", config))
-    monkeypatch.setattr(module, "check_seams", lambda: None)
+    monkeypatch.setattr(module, "check_verl", lambda: None)
     tags = [{"is_padding": bool(filler)} for filler in FILLER]
     store.batch = KVBatchMeta(partition_id="train", keys=NAMES, tags=tags)
     return module.PGRPOTrainerSync(config), store, store.batch
 
 
 @with_verl
-def test_the_seams_are_there() -> None:
+def test_the_extended_methods_are_there() -> None:
     from verl.trainer.ppo.v1 import get_trainer_cls  # type: ignore
 
     module = importlib.import_module("polypref.policy.verl")
-    module.check_seams()
+    module.check_verl()
     assert get_trainer_cls("pgrpo_sync") is module.PGRPOTrainerSync
 
 

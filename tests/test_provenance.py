@@ -15,7 +15,7 @@ from contract_cases import Words, small
 from polypref.cli import main
 from polypref.data.judged import added, judged_hash
 from polypref.learners.provenance import fitted_on
-from polypref.scorers import facts
+from polypref.scorers import metadata
 from test_bounds_audit import folder  # noqa: F401  # a fixture
 
 
@@ -44,7 +44,7 @@ def test_a_saved_scorer_knows_its_judgements_whatever_their_order(tmp_path):
     train, valid, others = c.take(np.arange(60)), c.take(np.arange(60, 80)), c.take(np.arange(80, 120))
     scorer = polypref.LEARNERS["pooled"].fit(train, encoder=Words(), seed=0, valid=valid)
     polypref.save(scorer, tmp_path / "s")
-    for known in (fitted_on(scorer), facts(tmp_path / "s")):
+    for known in (fitted_on(scorer), metadata(tmp_path / "s")):
         assert known is not None
         for seen in (train, valid, c.take(np.arange(80)), c.take(np.arange(80)[::-1])):
             assert known.saw(seen)

@@ -254,7 +254,7 @@ def test_a_real_comparison_leaves_nothing_unsaid(tmp_path: Path) -> None:
     """The evaluation and the profile write the keys that the report reads."""
     learners = {"pooled": Length(), "own": OwnLength()}
     settings = {"seeds": 2, "workers": 1, "sizes": (100,), "quiet": True}
-    results = compare(people(), learners, LengthEncoder(), out=tmp_path, facts={"findings": []}, **settings)
+    results = compare(people(), learners, LengthEncoder(), out=tmp_path, metadata={"findings": []}, **settings)
     page = report.write(tmp_path, results.content, results.users).read_text()
     assert 'class="absent"' not in page
     assert results.verdict["text"].split(".")[0] in page

@@ -132,14 +132,14 @@ def test_choosing_a_learner_shows_its_panel_without_a_script(browser: Any, writt
 
 
 def names(page: Any) -> list[str]:
-    return page.locator("table.standing tbody th bdi").all_inner_texts()
+    return page.locator("table.leaderboard tbody th bdi").all_inner_texts()
 
 
 def test_a_heading_sorts_by_pointer_and_keyboard(browser: Any, written: Path) -> None:
     by_accuracy = sorted(LEARNERS, key=lambda name: -LEARNERS[name][0])
     with Visit(browser, written) as page:
         assert names(page) == list(LEARNERS)
-        head = page.locator("table.standing thead th").nth(1)
+        head = page.locator("table.leaderboard thead th").nth(1)
         head.locator("button").click()
         assert names(page) == by_accuracy
         assert head.get_attribute("aria-sort") == "descending"
@@ -147,7 +147,7 @@ def test_a_heading_sorts_by_pointer_and_keyboard(browser: Any, written: Path) ->
         page.keyboard.press("Enter")
         assert names(page) == by_accuracy[::-1]
         assert head.get_attribute("aria-sort") == "ascending"
-        page.locator("table.standing thead th button").first.click()
+        page.locator("table.leaderboard thead th button").first.click()
         assert names(page) == sorted(LEARNERS)
         assert head.get_attribute("aria-sort") == "none"
 
@@ -159,7 +159,7 @@ def test_what_is_missing_sorts_last_both_ways(browser: Any, tmp_path: Path) -> N
         if row["learner"] == "length" and row["metric"] == "log_loss":
             row["value"] = row["lo"] = row["hi"] = None
     with Visit(browser, report.write(tmp_path, results, users)) as page:
-        button = page.locator("table.standing thead th button", has_text="Log loss")
+        button = page.locator("table.leaderboard thead th button", has_text="Log loss")
         for _ in range(2):
             button.click()
             assert names(page)[-1] == "length"
@@ -168,7 +168,7 @@ def test_what_is_missing_sorts_last_both_ways(browser: Any, tmp_path: Path) -> N
 
 def test_on_a_phone_the_gain_is_seen_without_scrolling(browser: Any, written: Path) -> None:
     with Visit(browser, written, viewport={"width": 390, "height": 844}) as page:
-        box = page.locator("table.standing td.gain").last.bounding_box()
+        box = page.locator("table.leaderboard td.gain").last.bounding_box()
         assert box["x"] + box["width"] <= 390
         assert page.locator(".lead .narrow").is_visible()
     with Visit(browser, written) as page:
@@ -190,7 +190,7 @@ def test_a_narrow_screen_does_not_scroll_sideways(browser: Any, written: Path, w
 def test_dark_and_light_are_both_readable(browser: Any, written: Path) -> None:
     for scheme in ("light", "dark"):
         with Visit(browser, written, color_scheme=scheme) as page:
-            for selector in ("h1", ".lead", ".ci", ".standing td.better", ".standing td.worse", "td.missing"):
+            for selector in ("h1", ".lead", ".ci", ".leaderboard td.better", ".leaderboard td.worse", "td.missing"):
                 ratio = page.locator(selector).first.evaluate(CONTRAST)
                 assert ratio >= 4.5, f"{selector} in {scheme}: {ratio:.2f}"
 

@@ -104,10 +104,10 @@ def test_an_old_schema_and_a_file_that_is_none_are_refused(tmp_path):
 
 
 def test_facts_join_what_was_measured_and_a_key_that_is_none_is_told():
-    found = CompareContents(data={"n_users": 3}).with_facts({"data": {"files": ["a"]}, "findings": []})
+    found = CompareContents(data={"n_users": 3}).with_metadata({"data": {"files": ["a"]}, "findings": []})
     assert (found.data, found.findings) == ({"n_users": 3, "files": ["a"]}, [])
     with pytest.raises(SettingsError, match=r"unknown key of the results 'finding'\. Did you mean 'findings'"):
-        found.with_facts({"finding": []})
+        found.with_metadata({"finding": []})
 
 
 def test_every_key_is_in_the_protocol():

@@ -145,7 +145,7 @@ def encoder_of(scorer: Scorer) -> Encoder | None:
     return getattr(scorer, "encoder", None)
 
 
-def facts(path: Path | str) -> Fitted | None:
+def metadata(path: Path | str) -> Fitted | None:
     """What a saved scorer was fitted on; None where that was not known when it was saved. Raises ArtifactError."""
     saved = _read(Path(path))[0]["fitted"]
     return None if saved is None else Fitted(**cast(Mapping, saved))

@@ -19,7 +19,7 @@ from typing import Any
 
 from polypref.comparisons import Responses
 from polypref.errors import InputError
-from polypref.features.fill import passing
+from polypref.features.fill import no_store
 from polypref.learners.protocol import Scorer
 
 Text = str | Sequence[Mapping[str, Any]]
@@ -56,7 +56,7 @@ class ScorerReward:
             prompts = _column(columns, "prompt_column", self.prompt_column, *why)
         texts = [text_of(completion) for completion in completions]
         responses, response_Q = Responses.of(prompts, texts)
-        with passing():
+        with no_store():
             return self.scorer.score(responses, users, response_Q).value_Q.tolist()
 
 

@@ -126,23 +126,23 @@ def align(
     """
     asked, judged = questions(comparisons, group_of, task)
     args = arguments(task, out / "checkpoints")
-    facts = _facts(comparisons, pl.concat([asked, judged]), task, scorers)
-    if len(set(facts["scorers"].values())) < len(scorers):
+    metadata = _metadata(comparisons, pl.concat([asked, judged]), task, scorers)
+    if len(set(metadata["scorers"].values())) < len(scorers):
         raise SettingsError(
             "judge is the scorer itself; give one of other features, another method or other judgements."
         )
-    _ensure_same(out, facts)
+    _ensure_same(out, metadata)
     if (out / RESULT).exists():
         return _read(out / RESULT)
     model, tokenizer = load_model(task.model)
     made(out)
     with alone(out, f"another run is writing {out}; wait for it, or choose another folder."):
-        _ensure_same(out, facts)  # another run may have begun meanwhile, or ended
+        _ensure_same(out, metadata)  # another run may have begun meanwhile, or ended
         if (out / RESULT).exists():
             return _read(out / RESULT)
         reward = ScorerReward(scorers["reward"], prompt_column="asked")
         trainer = trainer_for(model, tokenizer, reward, args, asked, tell)
-        found = _run(trainer, tokenizer, (asked, judged), facts, scorers, out)
+        found = _run(trainer, tokenizer, (asked, judged), metadata, scorers, out)
         found = {**found, "inputs": dict(task.inputs)}
         write_json(out / RESULT, found)
     return found
@@ -152,13 +152,13 @@ def _run(
     trainer: PGRPOTrainer,
     tokenizer: Any,
     questions: tuple[pl.DataFrame, pl.DataFrame],
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
     scorers: Mapping[str, Scorer],
     out: Path,
 ) -> dict[str, Any]:
     """Answer, train, answer again; what was found."""
     asked, judged = questions
-    write_json(out / RUN, facts)
+    write_json(out / RUN, metadata)
     try:
         if not (out / BEFORE).exists():
             write_json(out / BEFORE, answers(trainer, tokenizer, judged))
@@ -175,7 +175,7 @@ def _run(
     with writable(out / "model"):
         tokenizer.save_pretrained(out / "model")
     return {
-        **facts,
+        **metadata,
         "held_out": sorted(set(judged["asked"]) - set(asked["asked"])),
         "groups": measured(judged, texts, scorers),
         "curve": _curve(trainer.state.log_history, _names(asked)),
@@ -277,7 +277,9 @@ def _curve(log: list[dict[str, float]], names: list[str]) -> list[dict[str, Any]
 # --- the folder
 
 
-def _facts(comparisons: Comparisons, asked: pl.DataFrame, task: Task, scorers: Mapping[str, Scorer]) -> dict[str, Any]:
+def _metadata(
+    comparisons: Comparisons, asked: pl.DataFrame, task: Task, scorers: Mapping[str, Scorer]
+) -> dict[str, Any]:
     """What decides the run: all of it has to be the same for a run to go on."""
     import transformers
     import trl
@@ -296,16 +298,16 @@ def _digest(scorer: Scorer) -> str:
     return content.hexdigest(json.dumps(config, sort_keys=True, default=str), *named)
 
 
-def _ensure_same(out: Path, facts: dict[str, Any]) -> None:
-    """Raise SettingsError where ``out`` holds a run of other ``facts``, which are in parts."""
+def _ensure_same(out: Path, metadata: dict[str, Any]) -> None:
+    """Raise SettingsError where ``out`` holds a run with other ``metadata``."""
     if not (out / RUN).exists():
         return
     had = _read(out / RUN)
-    told = json.loads(json.dumps(facts))
+    wanted = json.loads(json.dumps(metadata))
     pairs = [
-        (name, had.get(part, {}).get(name), told[part].get(name))
-        for part in told
-        for name in {**had.get(part, {}), **told[part]}
+        (name, had.get(part, {}).get(name), wanted[part].get(name))
+        for part in wanted
+        for name in {**had.get(part, {}), **wanted[part]}
     ]
     differs = [f"{name} was {was!r}, now {now!r}" for name, was, now in pairs if was != now]
     if differs:

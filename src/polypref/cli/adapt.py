@@ -59,8 +59,8 @@ class Adapt(Reads, Encodes, Loads, NewSettings):
         encode = encoder(self.encoder)
         settings = NewSettings(**{f.name: getattr(self, f.name) for f in fields(NewSettings)})
         data = linted(self)
-        facts, learners = data.facts("adapt", self), self.learners or None
-        found = new_users(data.comparisons, learners, encode, out=self.out, facts=facts, settings=settings)
+        metadata, learners = data.metadata("adapt", self), self.learners or None
+        found = new_users(data.comparisons, learners, encode, out=self.out, metadata=metadata, settings=settings)
         data.show(found.contents)
         show(found)
         data.remark()

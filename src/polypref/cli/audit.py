@@ -60,10 +60,10 @@ class Audit(UsesSlates, ReadsJudgements, Seeded):
 
         started = time.perf_counter()
         made(self.out)
-        case, facts = self._case()
+        case, details = self._case()
         found = audit(case, say)
-        facts |= {"seconds": round(time.perf_counter() - started, 1), "versions": {"polypref": version("polypref")}}
-        found = {"schema": 1, **found, **facts}
+        details |= {"seconds": round(time.perf_counter() - started, 1), "versions": {"polypref": version("polypref")}}
+        found = {"schema": 1, **found, **details}
         write(self.out / "audit.html", page(found))
         write_json(self.out / "audit.json", found)
         block(summary(found))
@@ -108,12 +108,12 @@ class Audit(UsesSlates, ReadsJudgements, Seeded):
                 tested=self.tested, recalibrations=self.recalibrations, vectors=self.vectors, seed=self.seed
             ),
         )
-        facts = {
+        details = {
             "inputs": {"scorer": str(self.scorer), "bounds": str(self.bounds), "slates": f"{self.slates} {self.part}"},
             "data": {"slates_hash": slates.content_hash, "benign": None if benign is None else benign.content_hash},
             "settings": {"alpha": case.alpha, "delta": case.delta, "seed": self.seed, "cap": _number(case)},
         }
-        return case, facts
+        return case, details
 
 
 def _known(scorer: Any, benign: Comparisons) -> tuple[str, ...]:

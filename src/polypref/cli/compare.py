@@ -50,10 +50,10 @@ class Compare(Reads, Encodes, Settings):
         named_learners(self.learners)  # misspelt names are told before a long file is read
         encode = encoder(self.encoder)
         data = linted(self)
-        facts = data.facts("compare", self)
+        metadata = data.metadata("compare", self)
         settings = Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
         learners = self.learners or None
-        results = compare(data.comparisons, learners, encode, out=self.out, facts=facts, settings=settings)
+        results = compare(data.comparisons, learners, encode, out=self.out, metadata=metadata, settings=settings)
         page = write(self.out, results.content, results.users)
         out(results.verdict["text"])
         data.show(results.contents)

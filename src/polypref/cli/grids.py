@@ -1,4 +1,4 @@
-"""What ``compare`` and ``adapt`` do alike: read and lint, put the data's facts into the results, say what was used."""
+"""What ``compare`` and ``adapt`` share: read and lint, add the data's metadata to the results, say what was used."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Linted:
 
         return clean(self.reading, self.lint)
 
-    def facts(self, name: str, command: Reads) -> dict[str, Any]:
+    def metadata(self, name: str, command: Reads) -> dict[str, Any]:
         """For the results: the files, the findings, and how to get the same results again by command ``name``."""
         reading = self.reading
         data = {

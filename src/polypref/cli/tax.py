@@ -72,7 +72,7 @@ class Tax(ReadsJudgements, Encodes, Loads, Seeded):
         from polypref.data.benchmarks import read_suite
         from polypref.errors import SettingsError
         from polypref.report.tax import page, summary
-        from polypref.scorers import facts
+        from polypref.scorers import metadata
         from polypref.tax.arms import Task
         from polypref.tax.measure import measure
         from polypref.tax.rewardbench import scheme_of
@@ -91,7 +91,7 @@ class Tax(ReadsJudgements, Encodes, Loads, Seeded):
         found["inputs"] |= {"base": self.base, "sycophancy": self.sycophancy, "profile": self.profile}
         found["inputs"] |= {"ties": list(self.ties), "columns": list(self.columns)}
         if self.scorer is not None:
-            known = facts(self.scorer)
+            known = metadata(self.scorer)
             found["inputs"]["encoder"] = None if known is None else known.encoder
         found["seconds"] = round(time.perf_counter() - started, 1)
         write(self.out / "tax.html", page(found))

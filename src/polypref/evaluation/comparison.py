@@ -28,7 +28,7 @@ def compare(
     encoder: str | Encoder = "minilm",
     *,
     out: Path | str | None = None,
-    facts: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
     **overrides: Any,
 ) -> Results:
@@ -37,7 +37,7 @@ def compare(
     ``learners``   names, or your own learners by name; default: STANDARD. When names are given, the population learners
                    of POPULATION take part anyway: gains are measured against the better of them.
     ``out``        folder of results.json, results.parquet, users.parquet and the stored cells; a second run goes on.
-    ``facts``      more to put into the results (files, findings, reproduce).
+    ``metadata``      more to put into the results (files, findings, reproduce).
     ``overrides``  single settings by name: ``compare(comparisons, seeds=3)``.
 
     Raises SettingsError, NotEnoughData, CacheError, what an encoder raises, and PolyprefError when cells failed.
@@ -50,8 +50,10 @@ def compare(
         job = Job(prepared.comparisons, encoded, chosen, prepared.rule, folder)
         arms = run_arms(job, settings)
         figures, users = measure(job, settings, arms)
-    contents = CompareContents(**figures, **prepared.facts(chosen, _sides(job, settings.seeds), timing | arms.timing))
-    results = Results(contents.with_facts(facts or {}), users)
+    contents = CompareContents(
+        **figures, **prepared.metadata(chosen, _sides(job, settings.seeds), timing | arms.timing)
+    )
+    results = Results(contents.with_metadata(metadata or {}), users)
     if out is not None:
         results.write(Path(out))
     return results

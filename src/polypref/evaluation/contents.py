@@ -98,13 +98,13 @@ class Contents:
                 found[key.name] = found[key.name].as_dicts(key.metadata["columns"])
         return plain(found | {"baseline": self.baseline if self.floor else None})
 
-    def with_facts(self, facts: Mapping[str, Any]) -> Self:
+    def with_metadata(self, added: Mapping[str, Any]) -> Self:
         """With more keys, or more entries of sections. Raises SettingsError for a key that there is none of."""
         known = [key.name for key in fields(self)]
-        for name in facts:
+        for name in added:
             if name not in known:
                 raise unknown_name("key of the results", name, known)
-        merged = {k: {**getattr(self, k), **v} if isinstance(v, Mapping) else v for k, v in facts.items()}
+        merged = {k: {**getattr(self, k), **v} if isinstance(v, Mapping) else v for k, v in added.items()}
         return replace(self, **merged)
 
     @property

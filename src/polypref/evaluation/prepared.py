@@ -58,7 +58,7 @@ class Prepared:
             folder = made((own if out is None else Path(out)) / "cells", ELSEWHERE)
             yield encode_once(self.encoder, self.comparisons.responses, own), folder
 
-    def facts(
+    def metadata(
         self, learners: Mapping[str, Learner], rows: Mapping[str, Sequence[int]], timing: Mapping[str, Any]
     ) -> dict[str, Any]:
         """The keys of the results that are not measured; ``rows`` says how many each side has under each seed."""

@@ -47,20 +47,20 @@ class Computes(Protocol):
 _GATHERED: WeakKeyDictionary[Responses, dict[tuple[str, str], Features]] = WeakKeyDictionary()
 
 
-_PASSING: ContextVar[bool] = ContextVar("passing", default=False)
+_NO_STORE: ContextVar[bool] = ContextVar("no_store", default=False)
 
 
 @contextmanager
-def passing(through: bool = True) -> Iterator[None]:
-    """Within, texts that the cache lacks are encoded and not stored: a policy's completions hardly ever come again.
+def no_store(on: bool = True) -> Iterator[None]:
+    """Within this context, new texts are encoded but not stored: a policy's completions hardly ever recur.
 
-    ``through=False``  within that, for what does come again, such as its prompts: stored as ever.
+    ``on=False``  inside it, for texts that do recur, such as prompts: they are stored as usual.
     """
-    before = _PASSING.set(through)
+    before = _NO_STORE.set(on)
     try:
         yield
     finally:
-        _PASSING.reset(before)
+        _NO_STORE.reset(before)
 
 
 def encode_cached(encoder: Computes, text: TextMode, responses: Responses) -> Features:
@@ -79,7 +79,7 @@ def _encoded(store: Store, encoder: Computes, text: TextMode, responses: Respons
         keys_R = responses.identity_R
         index = store.index()
         rows_R = index.rows(keys_R)
-        if (rows_R < 0).any() and not _PASSING.get():
+        if (rows_R < 0).any() and not _NO_STORE.get():
             with store.filling() as writer:
                 missing = np.flatnonzero(store.index().rows(keys_R) < 0)  # another process may have filled meanwhile
                 _fill(encoder, text, responses.take(missing.astype(np.int32)), writer)
@@ -87,7 +87,7 @@ def _encoded(store: Store, encoder: Computes, text: TextMode, responses: Respons
             rows_R = index.rows(keys_R)
             assert (rows_R >= 0).all(), "every response was computed"
         if (rows_R < 0).any():
-            features_RD = _with_passing(encoder, text, responses, (store, index, rows_R))
+            features_RD = _with_unstored(encoder, text, responses, (store, index, rows_R))
         else:
             features_RD = store.read(index, keys_R, rows_R)
         features_RD.flags.writeable = False  # shared between callers
@@ -119,7 +119,7 @@ class _Memory:
         return features[order[content.places(keys[order], keys_R)]]
 
 
-def _with_passing(
+def _with_unstored(
     encoder: Computes, text: TextMode, responses: Responses, stored: tuple[Store, Index, RowArray]
 ) -> Features:
     """Features of the pool; what the store lacks is encoded beside it."""

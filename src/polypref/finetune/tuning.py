@@ -78,10 +78,10 @@ def tune(task: Task) -> Tuned:
                 _train(task, folder, done)
         for checkpoint in folder.glob("checkpoint-*"):  # also those of a fit that was killed before it removed them
             shutil.rmtree(checkpoint, ignore_errors=True)
-        facts = json.loads((done / "tuned.json").read_text())
+        finished = json.loads((done / "tuned.json").read_text())
         from safetensors.numpy import load_file
 
-        return Tuned(load_file(done / "adapter_model.safetensors"), facts["steps"])
+        return Tuned(load_file(done / "adapter_model.safetensors"), finished["steps"])
 
 
 def _train(task: Task, folder: Path, done: Path) -> None:

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray, Responses, Users
-from polypref.features.fill import passing
+from polypref.features.fill import no_store
 from polypref.features.protocol import Encoder
 from polypref.learners.inputs import Inputs
 
@@ -36,12 +36,12 @@ def fit(encoder: Encoder, rows: Comparisons, directions: int) -> Inputs:
 def inputs_of(prompts: Inputs, responses: Responses) -> tuple[NDArray[np.float64], IntArray]:
     """Inputs ``z_PJ`` of the prompts that ``responses`` answer, and the number of each response's prompt, (R,)."""
     texts, at_R = prompt_texts(responses)
-    with passing(False):
+    with no_store(False):
         return prompts(texts), at_R
 
 
 def encoded(encoder: Encoder, responses: Responses) -> tuple[NDArray[np.float32], IntArray]:
     """Features (P, D) of the prompts that ``responses`` answer, and the number of each response's prompt, (R,)."""
     texts, at_R = prompt_texts(responses)
-    with passing(False):
+    with no_store(False):
         return encoder.encode(texts), at_R

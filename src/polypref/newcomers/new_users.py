@@ -55,14 +55,14 @@ def new_users(
     encoder: str | Encoder = "minilm",
     *,
     out: Path | str | None = None,
-    facts: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     settings: NewSettings | None = None,
     **overrides: Any,
 ) -> NewUsers:
     """Compare the ways to serve new people on ``comparisons``; with ``out``, results and finished cells are kept there.
 
     ``learners``   names as in ``named_routes``, or learners by name.
-    ``facts``      more to put into the results (files, findings, reproduce).
+    ``metadata``      more to put into the results (files, findings, reproduce).
     ``overrides``  single settings by name: ``new_users(comparisons, sizes=(3, 30))``.
 
     Raises SettingsError, NotEnoughData, CacheError, what an encoder raises, and PolyprefError when cells failed.
@@ -81,9 +81,9 @@ def new_users(
         timing |= {"cells_seconds": time.perf_counter() - began, "cells_run": ran}
         measured = figures(job, settings.seeds, found(job, cells))
     rows = {side: [len(getattr(cut, f"{side}_rows")) for cut in cuts] for side in ("train", "valid", "test")}
-    contents = NewContents(**measured, **prepared.facts(routes, rows, timing))
-    contents = contents.with_facts({"data": {"new_users_per_seed": [cut.held_out for cut in cuts]}})
-    contents = contents.with_facts(facts or {})
+    contents = NewContents(**measured, **prepared.metadata(routes, rows, timing))
+    contents = contents.with_metadata({"data": {"new_users_per_seed": [cut.held_out for cut in cuts]}})
+    contents = contents.with_metadata(metadata or {})
     result = NewUsers(contents)
     if out is not None:
         result.write(Path(out))

@@ -1,4 +1,4 @@
-"""Methods of another library that ours extend: whether they still take what they took when this was written."""
+"""Do methods of another library that ours extend still have the signatures they had when this was written?"""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from inspect import signature
 
 from polypref.errors import PolyprefError
 
-Seams = Mapping[str, tuple[str, ...]]
+Signatures = Mapping[str, tuple[str, ...]]
 
 
-def check_seams(extended: type, seams: Seams, where: str, remedy: str) -> None:
-    """Raise PolyprefError where a method of ``extended`` no longer takes the parameters that ``seams`` names.
+def check_signatures(extended: type, signatures: Signatures, where: str, remedy: str) -> None:
+    """Raise PolyprefError where a method of ``extended`` no longer takes the parameters that ``signatures`` names.
 
     ``where`` is what the library calls the class, with {name} for the method; ``remedy`` says what to do.
     """
-    for name, expected in seams.items():
+    for name, expected in signatures.items():
         method = getattr(extended, name, None)
         found = tuple(signature(method).parameters) if method else None
         if found != expected:

@@ -57,16 +57,16 @@ def digest(normalizers: list[Normalizer]) -> str:
     return whole.hexdigest()
 
 
-def save(path: Path, normalizers: list[Normalizer], **facts: Any) -> None:
-    """Write the histories and ``facts`` (JSON). Raises CacheError when that cannot be."""
-    about = {"version": VERSION, "settings": [settings_of(n) for n in normalizers], **facts}
+def save(path: Path, normalizers: list[Normalizer], **config: Any) -> None:
+    """Write the histories and ``config`` (JSON). Raises CacheError when that cannot be."""
+    about = {"version": VERSION, "settings": [settings_of(n) for n in normalizers], **config}
     content = BytesIO()
     np.savez(content, allow_pickle=False, about=_text(about), **arrays(normalizers))
     write(path, content.getvalue())
 
 
-def load(path: Path, like: list[Normalizer], **facts: Any) -> tuple[list[Normalizer], dict[str, Any]]:
-    """The histories in ``path``, gathered under the settings of ``like`` and equal ``facts``; and all facts.
+def load(path: Path, like: list[Normalizer], **config: Any) -> tuple[list[Normalizer], dict[str, Any]]:
+    """The histories in ``path``, gathered under the settings of ``like`` and equal ``config``; and all that was saved.
 
     Raises ArtifactError when there is no such file, or it is damaged, of another version or of other settings.
     """
@@ -85,8 +85,8 @@ def load(path: Path, like: list[Normalizer], **facts: Any) -> tuple[list[Normali
             f"{path} is of version {about.get('version')}, this polypref reads version {VERSION}; resume with the "
             "polypref that wrote it, or start a new run."
         )
-    asked = [{**settings_of(normalizer), **facts} for normalizer in like]
-    had = [{**settings, **{name: about.get(name) for name in facts}} for settings in about.get("settings", [])]
+    asked = [{**settings_of(normalizer), **config} for normalizer in like]
+    had = [{**settings, **{name: about.get(name) for name in config}} for settings in about.get("settings", [])]
     if had != asked:
         raise ArtifactError(f"{path} was gathered under other settings: {_difference(had, asked)}.")
     try:

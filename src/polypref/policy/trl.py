@@ -27,8 +27,7 @@ import numpy as np
 
 from polypref import files
 from polypref.errors import InputError, MissingExtra, PolyprefError, SettingsError
-from polypref.policy import compat as seams
-from polypref.policy import state
+from polypref.policy import compat, state
 from polypref.policy.advantages import PAPER, Advantages, Key, Normalization, Normalizer, check_keys
 
 try:
@@ -41,7 +40,7 @@ except ImportError as error:
     raise MissingExtra("P-GRPO's trainer", "policy") from error
 
 TESTED = "1.16"
-SEAMS = {
+EXTENDED = {
     "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
     "_generate_and_score_completions": ("self", "inputs"),
     "_save_checkpoint": ("self", "model", "trial"),
@@ -98,11 +97,11 @@ class PGRPOConfig(GRPOConfig):
         )
 
 
-def check_seams() -> None:
+def check_trl() -> None:
     """Refuse a TRL whose methods are no longer those that ``PGRPOTrainer`` extends."""
     remedy = f"Install the version that was tested: pip install 'trl=={TESTED}.*'"
     where = f"GRPOTrainer.{{name}} of trl {trl_version}"
-    seams.check_seams(GRPOTrainer, SEAMS, where, f"TRL has changed what P-GRPO extends. {remedy}")
+    compat.check_signatures(GRPOTrainer, EXTENDED, where, f"TRL has changed what P-GRPO extends. {remedy}")
 
 
 class PGRPOTrainer(GRPOTrainer):
@@ -111,7 +110,7 @@ class PGRPOTrainer(GRPOTrainer):
     args: PGRPOConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        check_seams()
+        check_trl()
         super().__init__(*args, **kwargs)
         if not isinstance(self.args, PGRPOConfig):
             raise SettingsError(f"args is a {type(self.args).__name__}; expected a PGRPOConfig.")

@@ -37,7 +37,7 @@ from polypref.policy.trl import (
     GRPOTrainer,
     PGRPOConfig,
     PGRPOTrainer,
-    check_seams,
+    check_trl,
     gather_object,
 )
 
@@ -97,7 +97,7 @@ class _Judged(GRPOTrainer):
     settings: ClassVar[type] = BoundedGRPOConfig
 
     def __init__(self, *args: Any, safety_func: Any, safety_processing_class: Any = None, **kwargs: Any) -> None:
-        check_seams()
+        check_trl()
         named = signature(GRPOTrainer.__init__).bind_partial(self, *args, **kwargs).arguments
         named.pop("self")
         settings: Any = named.get("args")

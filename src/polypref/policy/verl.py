@@ -1,4 +1,4 @@
-"""P-GRPO on verl's synchronous trainer. Experimental: its seams are checked against verl, it never ran on GPUs.
+"""P-GRPO on verl's synchronous trainer. Experimental: checked against verl's method signatures, never run on GPUs.
 
     VERL_USE_EXTERNAL_MODULES=polypref.policy.verl python -m verl.trainer.main_ppo algorithm.adv_estimator=grpo \
         trainer.v1.trainer_mode=pgrpo_sync +trainer.v1.pgrpo.group_column=persona ...
@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 
 from polypref.errors import InputError, PolyprefError, SettingsError
-from polypref.policy import compat as seams
-from polypref.policy import state
+from polypref.policy import compat, state
 from polypref.policy.advantages import check_keys, normalizer_of
 from polypref.policy.trajectories import token_advantages
 
@@ -38,7 +37,7 @@ except ImportError as error:
     ) from error
 
 TESTED = "0.9.1"
-SEAMS = {
+EXTENDED = {
     "__init__": ("self", "config"),
     "_compute_advantage": ("self", "batch", "metrics"),
     "_save_checkpoint": ("self",),
@@ -46,11 +45,11 @@ SEAMS = {
 }
 
 
-def check_seams() -> None:
+def check_verl() -> None:
     """Refuse a verl whose methods are no longer those that the trainer extends."""
     remedy = f"Install the version that was looked at: pip install 'verl=={TESTED}'"
     where = "verl's PPOTrainerSync.{name}"
-    seams.check_seams(PPOTrainerSync, SEAMS, where, f"verl has changed what P-GRPO extends. {remedy}")
+    compat.check_signatures(PPOTrainerSync, EXTENDED, where, f"verl has changed what P-GRPO extends. {remedy}")
 
 
 @register_trainer("pgrpo_sync")
@@ -58,7 +57,7 @@ class PGRPOTrainerSync(PPOTrainerSync):
     """``PPOTrainerSync`` whose advantages compare each reward with what its preference group is used to."""
 
     def __init__(self, config: Any) -> None:
-        check_seams()
+        check_verl()
         if config.algorithm.adv_estimator != "grpo":
             raise SettingsError(
                 f"algorithm.adv_estimator is {config.algorithm.adv_estimator!r}; pgrpo_sync replaces grpo's advantages."

@@ -91,19 +91,19 @@ def of_consistency(c: Consistency) -> str:
 
 def of_minorities(m: Minorities) -> str:
     """How many users the majority does not speak for."""
-    facts = m.as_dict()
-    if not facts["n_users"]:
+    figures = m.as_dict()
+    if not figures["n_users"]:
         return "Minorities are unknown: no user's vote can be held against a majority of others."
-    testable, found = facts["n_testable"], facts["n_minority"]
+    testable, found = figures["n_testable"], figures["n_minority"]
     if not testable:
         return "Minorities are unknown: no user shares enough pairs with others for a bound at 95 %."
     side = "sides" if found == 1 else "side"
     text = f"{found:,} of {counted(testable, 'users')} with enough shared pairs {side} with the others' majority less "
     text += "than half of the time, at 95 % confidence"
-    text += f" (by chance alone: at most {facts['at_most_by_chance']:.0f})."
+    text += f" (by chance alone: at most {figures['at_most_by_chance']:.0f})."
     # each of six people in two balanced camps faces three of the other five
     balanced = (
-        f" So many are outvoted where opposed camps balance; {facts['n_below_half']:,} are with the own vote counted."
+        f" So many are outvoted where opposed camps balance; {figures['n_below_half']:,} are with the own vote counted."
     )
     return text + balanced if 2 * found > testable else text
 
@@ -185,14 +185,14 @@ def consistency_rows(c: Consistency) -> list[Row]:
 
 def minority_rows(m: Minorities) -> list[Row]:
     """Majority-vote accuracy and minority users."""
-    facts = m.as_dict()
+    figures = m.as_dict()
     low, high, n = m.mv_acc_range
     span = Row("minorities", "MV-ACC, own vote included", between(low, high) or UNKNOWN, "", counted(n, "users"))
-    found = str(facts["n_minority"]) if facts["n_testable"] else UNKNOWN
+    found = str(figures["n_minority"]) if figures["n_testable"] else UNKNOWN
     return [
         span,
         _row("minorities", "agrees with the others' majority", m.others, "judgements"),
-        Row("minorities", "minority users, 95 % sure", found, "", counted(facts["n_testable"], "users")),
+        Row("minorities", "minority users, 95 % sure", found, "", counted(figures["n_testable"], "users")),
     ]
 
 

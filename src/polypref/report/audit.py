@@ -68,7 +68,7 @@ def page(found: Mapping[str, Any]) -> str:
     parts: dict[str, list[dict[str, Any]]] = {}
     for row in found["rows"]:
         parts.setdefault(row["part"], []).append({**row, "told": _told(row)})
-    facts = {**found["inputs"], **found["data"], **found["settings"], **found["versions"]}
+    metadata = {**found["inputs"], **found["data"], **found["settings"], **found["versions"]}
     return (
         environment()
         .get_template("audit.html.j2")
@@ -84,7 +84,7 @@ def page(found: Mapping[str, Any]) -> str:
             advice=_advice(found["curve"]),
             parts={name: rows for name, rows in parts.items() if name not in ("best of N", "taught")},
             taught=parts.get("taught", []),
-            facts=facts,
+            metadata=metadata,
             seconds=found["seconds"],
         )
     )

@@ -109,7 +109,7 @@ def heading(column: Column, rows: ResultTable) -> dict[str, Any]:
     return {"title": column.title, "note": column.note if n is None else f"{column.note}, n = {words.number(n)}"}
 
 
-def standing_section(contents: CompareContents, learners: Sequence[str]) -> dict[str, Any] | None:
+def leaderboard_section(contents: CompareContents, learners: Sequence[str]) -> dict[str, Any] | None:
     """The table: one row per learner, with COLUMNS, the gain, and users better and worse off; None without rows."""
     rows = contents.rows.at_full()
     if not rows:

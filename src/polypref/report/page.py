@@ -14,9 +14,7 @@ import polars as pl
 
 from polypref import wording as words
 from polypref.evaluation.contents import CompareContents
-from polypref.report import arms, described, people
-from polypref.report import leaderboard as standing
-from polypref.report import metadata as facts
+from polypref.report import arms, described, leaderboard, metadata, people
 
 TEMPLATES = resources.files("polypref.report") / "templates"
 
@@ -48,7 +46,7 @@ def render(results: Mapping[str, Any], users: pl.DataFrame) -> str:
     """The whole page as HTML. A section is None, and its place says so, where ``results`` do not hold it."""
     contents = CompareContents.of(results)
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    learners = standing.learner_names(contents)
+    learners = leaderboard.learner_names(contents)
     # The content security policy names the one script by its hash: nothing else runs, whatever the data hold.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = (
@@ -58,16 +56,16 @@ def render(results: Mapping[str, Any], users: pl.DataFrame) -> str:
             style=style,
             script=script,
             script_hash=f"sha256-{digest}",
-            head=facts.head(contents),
+            head=metadata.head(contents),
             verdict=contents.verdict,
-            baseline=standing.baseline_name(contents),
-            standing=standing.standing_section(contents, learners),
+            baseline=leaderboard.baseline_name(contents),
+            leaderboard=leaderboard.leaderboard_section(contents, learners),
             people=people.people_section(contents, users, learners),
             sizes=arms.sizes_section(contents, learners),
             placebo=arms.placebo_section(contents, learners),
             profile=described.profile_section(contents),
-            findings=facts.findings_section(contents),
-            reproduce=facts.reproduce_section(contents),
+            findings=metadata.findings_section(contents),
+            reproduce=metadata.reproduce_section(contents),
         )
     )
     return page.lstrip()

@@ -72,12 +72,12 @@ def page(found: Mapping[str, Any]) -> str:
             sycophancy=found["sycophancy"] and _table(found["sycophancy"]["tax"], "part", PARTS, points),
             false_sections=list(dict.fromkeys(row["section"] for row in (found["sycophancy"] or {"tax": []})["tax"])),
             notes=found["notes"],
-            facts=_facts(found),
+            metadata=_metadata(found),
         )
     )
 
 
-def _facts(found: Mapping[str, Any]) -> list[tuple[str, object]]:
+def _metadata(found: Mapping[str, Any]) -> list[tuple[str, object]]:
     """What is needed to run it again: inputs that were given, settings, versions."""
     given = [(name, value) for name, value in found.get("inputs", {}).items() if value is not None]
     told = [(name, " ".join(value) if isinstance(value, list) else value) for name, value in given]

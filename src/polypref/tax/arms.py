@@ -23,8 +23,8 @@ from polypref.features.protocol import Encoder
 from polypref.finetune import PREFIX
 from polypref.learners.pretrained import Pretrained, PretrainedScorer
 from polypref.learners.protocol import POPULATION, Scorer
-from polypref.scorers import facts, load
 from polypref.scorers import learner as learner_by_name
+from polypref.scorers import load, metadata
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -116,7 +116,7 @@ def load_arms(
     Gains are told only where the folders say that they were fitted on other judgements. Raises ArtifactError for a
     folder without a scorer.
     """
-    known = [facts(folder) for folder in (scorer, pooled)]
+    known = [metadata(folder) for folder in (scorer, pooled)]
     unseen = all(one is not None and not one.saw(comparisons) for one in known)
     note = (
         "the judgements are not those that the saved scorers were fitted on, so gains are measured on all of them; "

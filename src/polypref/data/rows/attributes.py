@@ -1,4 +1,4 @@
-"""Facts about users, from a JSON column: what is the same on all rows of a user is a fact about the user."""
+"""Users' attributes from a JSON column: the keys that have the same value on all rows of a user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from polypref.data.files.limits import Limits, over
 from polypref.data.rows.messages import NUL, depth_of, holds_nul, written
 from polypref.errors import InputError
 
-SPARSE = 20  # cells of the table of users and facts for each fact that is known
+SPARSE = 20  # cells of the table of users and attributes for each known value
 CELLS = 5_000_000  # cells that a table may have in any case
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -29,7 +29,7 @@ class Attributes:
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         columns = {"user": pl.Int32, "key": pl.String, "value": pl.String}
-        self._facts = pl.DataFrame(schema=columns)
+        self._values = pl.DataFrame(schema=columns)
         self._keys: set[str] = set()
         self._varied: set[str] = set()
 
@@ -39,11 +39,11 @@ class Attributes:
         Raises InputError when there are more keys than any table of users has.
         """
         rows = pl.DataFrame({"user": user_N, "json": json_N})
-        told = rows.drop_nulls("json").unique(maintain_order=True)
-        texts = told["json"].unique(maintain_order=True)
+        known = rows.drop_nulls("json").unique(maintain_order=True)
+        texts = known["json"].unique(maintain_order=True)
         objects = [self._object(text) for text in texts]
         bad = pl.Series([found is None for found in objects], dtype=pl.Boolean)
-        self._add_facts(told, texts, [found or {} for found in objects])
+        self._merge(known, texts, [found or {} for found in objects])
         if not bad.any():
             return np.zeros(len(rows), bool)
         return rows["json"].is_in(texts.filter(bad).implode()).fill_null(False).to_numpy()
@@ -56,44 +56,46 @@ class Attributes:
         deep = text.count("[") + text.count("{") > self._limits.depth and depth_of(found) > self._limits.depth
         return None if deep or (NUL in text and holds_nul(found)) else found
 
-    def _add_facts(self, told: pl.DataFrame, texts: pl.Series, objects: list[dict[str, Any]]) -> None:
+    def _merge(self, known: pl.DataFrame, texts: pl.Series, objects: list[dict[str, Any]]) -> None:
         self._keys.update(*objects)
         if len(self._keys) > self._limits.attribute_keys:
             raise over(f"attributes have {len(self._keys):,} different keys", self._limits.attribute_keys,
                 "attribute_keys", "--columns attributes= reads the file without them.")  # fmt: skip
         values = chain.from_iterable(found.values() for found in objects)
-        facts = pl.DataFrame(
+        parsed = pl.DataFrame(
             {
                 "json": texts.gather(np.repeat(np.arange(len(objects)), [len(found) for found in objects])),
                 "key": pl.Series(list(chain.from_iterable(objects)), dtype=pl.String),
                 "value": pl.Series([v if v.__class__ is str else _text(v) for v in values], dtype=pl.String),
             }
         ).drop_nulls("value")
-        facts = facts.filter(~pl.col.key.is_in(list(self._varied)))
-        long = told.join(facts, on="json", maintain_order="left").select("user", "key", "value")
-        merged = pl.concat([self._facts, long]).unique(maintain_order=True).group_by("user", "key", maintain_order=True)
+        parsed = parsed.filter(~pl.col.key.is_in(list(self._varied)))
+        long = known.join(parsed, on="json", maintain_order="left").select("user", "key", "value")
+        merged = (
+            pl.concat([self._values, long]).unique(maintain_order=True).group_by("user", "key", maintain_order=True)
+        )
         found = merged.agg(pl.col.value.first(), varies=pl.len() > 1)
         self._varied |= set(found.filter("varies")["key"].unique())
-        self._facts = found.filter(~pl.col.key.is_in(list(self._varied))).drop("varies")
+        self._values = found.filter(~pl.col.key.is_in(list(self._varied))).drop("varies")
 
     def table(self, n_users: int) -> pl.DataFrame | None:
-        """One row per user, one text column per fact that at least one user has; null where unknown.
+        """One row per user, one text column per attribute that at least one user has; null where unknown.
 
         Raises InputError where nearly every cell would be empty, so that the table would be far larger than the file.
         """
-        if self._facts.is_empty():
+        if self._values.is_empty():
             return None
-        cells = n_users * self._facts["key"].n_unique()
-        if cells > max(CELLS, SPARSE * self._facts.height):
+        cells = n_users * self._values["key"].n_unique()
+        if cells > max(CELLS, SPARSE * self._values.height):
             raise InputError(
-                f"attributes: {self._facts.height:,} facts about {n_users:,} users would make a table of {cells:,} "
+                f"attributes: {self._values.height:,} values of {n_users:,} users would make a table of {cells:,} "
                 "cells, nearly all empty. Keep the keys that most users have, or read without: --columns attributes=."
             )
-        names = {key: f"fact {k}" for k, key in enumerate(self._facts["key"].unique(maintain_order=True))}
-        wide = self._facts.with_columns(pl.col.key.replace_strict(names)).pivot(on="key", index="user", values="value")
+        names = {key: f"attribute {k}" for k, key in enumerate(self._values["key"].unique(maintain_order=True))}
+        wide = self._values.with_columns(pl.col.key.replace_strict(names)).pivot(on="key", index="user", values="value")
         users = pl.DataFrame({"user": np.arange(n_users, dtype=np.int32)})
         table = users.join(wide, on="user", how="left", maintain_order="left").drop("user")
-        return table.rename({name: key for key, name in names.items()})  # last: a fact may be called "user" too
+        return table.rename({name: key for key, name in names.items()})  # last: an attribute may be called "user" too
 
 
 def _text(value: Any) -> str | None:
