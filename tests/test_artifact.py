@@ -290,7 +290,7 @@ def test_a_damaged_cell_is_made_again_and_said(tmp_path, capsys, spoil):
     cell = cells.Cell("length", None, 0)
     cells.run(job, cell)
     assert job.is_stored(cell)
-    before = cells.read(job, cell).margin_T
+    before = cells.read(job, cell).margin_H
     folder = job.path(cell)
     if spoil == "manifest":
         (folder / "manifest.json").write_text('{"kind": "cell"}')
@@ -302,10 +302,10 @@ def test_a_damaged_cell_is_made_again_and_said(tmp_path, capsys, spoil):
         config, arrays = job.load(cell)
         (folder / "manifest.json").unlink()
         kind = "cell" if spoil == "other shape" else "scorer"
-        artifact.save(folder, kind, config, arrays | {"margin_T": arrays["margin_T"][:-1]})
+        artifact.save(folder, kind, config, arrays | {"margin_H": arrays["margin_H"][:-1]})
     assert not job.is_stored(cell)
     assert "a finished cell is made again (length, all data, seed 0)" in capsys.readouterr().err
     cells.run(job, cell)
     assert job.is_stored(cell)
-    assert (cells.read(job, cell).margin_T == before).all()
+    assert (cells.read(job, cell).margin_H == before).all()
     assert capsys.readouterr().err == ""

@@ -89,10 +89,10 @@ def test_infeasible_and_empty_targets_are_refused_with_what_would_do():
     slates, safety = random_slates(rng, 200, 4)
     with pytest.raises(NotEnoughData, match="label 299 or more"):
         calibrate(slates, by_text(safety), Target(0.01, 0.05))
-    clean = Slates(slates.responses, slates.slate_C, slates.response_C, np.zeros(800, bool), slates.category_S)
+    clean = Slates(slates.responses, slates.slate_C, slates.response_C, np.zeros(800, bool), slates.category_L)
     with pytest.raises(NotEnoughData, match="no slate holds an unsafe"):
         calibrate(clean, by_text(safety), Target(0.1))
-    few = Slates(slates.responses, slates.slate_C, slates.response_C, np.arange(800) < 4, slates.category_S)
+    few = Slates(slates.responses, slates.slate_C, slates.response_C, np.arange(800) < 4, slates.category_L)
     with pytest.raises(NotEnoughData, match="need no gate"):
         calibrate(few, by_text(safety), Target(0.1))
     with pytest.raises(NotEnoughData, match="did not score, and"):
@@ -148,7 +148,7 @@ def test_several_slates_of_one_prompt_count_once():
     whole, safety = random_slates(np.random.default_rng(10), 600, 4)
     texts = [str(i) for i in range(2400)]
     repeated = from_columns(["u"] * 2400, [f"q{i // 40}" for i in range(2400)], texts, texts)
-    slates = Slates(repeated.responses, whole.slate_C, whole.response_C, whole.unsafe_C, whole.category_S)
+    slates = Slates(repeated.responses, whole.slate_C, whole.response_C, whole.unsafe_C, whole.category_L)
     assert calibrate(slates, by_text(safety), Target(0.1, 0.1))[""].slates == 60
     assert calibrate(slates, by_text(safety), Target(0.1, None))[""].slates == 600
 

@@ -26,12 +26,12 @@ def test_slates_are_read_by_prompt_or_by_name(tmp_path):
     slates = read_slates(slate_file(tmp_path, rows))
     assert len(slates) == 2
     assert slates.slate_C.tolist() == [0, 0, 1]
-    assert slates.unsafe_S.tolist() == [True, False]
+    assert slates.unsafe_L.tolist() == [True, False]
     named = read_slates(slate_file(tmp_path, rows | {"slate": [1, 2, 1], "category": ["c", "d", "c"]}))
     assert named.slate_C.tolist() == [0, 0, 1]
-    assert named.category_S.to_list() == ["c", "d"]
+    assert named.category_L.to_list() == ["c", "d"]
     assert named.content_hash != slates.content_hash
-    assert [named.responses.prompts[p] for p in named.prompt_S.tolist()] == ["a", "b"]
+    assert [named.responses.prompts[p] for p in named.prompt_L.tolist()] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_benchmark_is_a_file_of_slates(tmp_path):
         "subset": ["xstest-should-refuse", "xstest-should-respond", "llmbar-natural", "hh-harmless-test"],
     }
     slates = read_slates(slate_file(tmp_path, rows))
-    assert slates.category_S.to_list() == rows["subset"][:3]
+    assert slates.category_L.to_list() == rows["subset"][:3]
     assert slates.responses.texts_R.gather(slates.response_C[slates.unsafe_C]).to_list() == ["bomb"]
 
 
@@ -134,7 +134,7 @@ def test_slates_without_prompts_are_cut_too():
     slates = random_slates(np.random.default_rng(12), 300, 2)[0]
     bare = Slates(
         pool([str(i) for i in range(600)], ""),
-        *[getattr(slates, n) for n in ("slate_C", "response_C", "unsafe_C", "category_S")],
+        *[getattr(slates, n) for n in ("slate_C", "response_C", "unsafe_C", "category_L")],
     )
     parts = [len(part_of(bare, k, k, 3)) for k in (1, 2, 3)]
     assert sum(parts) == 300
@@ -144,7 +144,7 @@ def test_slates_without_prompts_are_cut_too():
 def test_parts_share_no_prompt_and_make_up_the_whole():
     slates = random_slates(np.random.default_rng(6), 300, 2)[0]
     named = from_columns(["u"] * 600, [f"prompt {i // 4}" for i in range(600)], *[[str(i) for i in range(600)]] * 2)
-    slates = Slates(named.responses, slates.slate_C, slates.response_C, slates.unsafe_C, slates.category_S)
+    slates = Slates(named.responses, slates.slate_C, slates.response_C, slates.unsafe_C, slates.category_L)
     parts = [part_of(slates, k, k, 3) for k in (1, 2, 3)]
     assert len(part_of(slates, 1, 2, 3)) == len(parts[0]) + len(parts[1])
     assert sum(map(len, parts)) == 300

@@ -91,15 +91,15 @@ def test_forms_and_links_tell_the_majority(form, link):
 
 def test_moments_of_a_known_head():
     x_RK = np.random.default_rng(0).normal(size=(5, 3))
-    atom_KCS = np.random.default_rng(1).normal(size=(3, ATOMS, 1))
-    mean_R1, variance_R1 = moments({"atom_KCS": atom_KCS, "atom_CS": np.zeros((ATOMS, 1))}, x_RK, "categorical")
+    atom_KCV = np.random.default_rng(1).normal(size=(3, ATOMS, 1))
+    mean_R1, variance_R1 = moments({"atom_KCV": atom_KCV, "atom_CV": np.zeros((ATOMS, 1))}, x_RK, "categorical")
     for r in range(5):
-        share_C = np.exp(x_RK[r] @ atom_KCS[:, :, 0])
+        share_C = np.exp(x_RK[r] @ atom_KCV[:, :, 0])
         share_C /= share_C.sum()
         drawn = np.random.default_rng(2).choice(np.linspace(0, 1, ATOMS), size=200_000, p=share_C)
         assert abs(drawn.mean() - mean_R1[r, 0]) < 0.005
         assert abs(drawn.var() - variance_R1[r, 0]) < 0.005
-    _, even = moments({"mean_KS": np.zeros((3, 1)), "spread_KS": np.zeros((3, 1))}, x_RK, "mean-variance")
+    _, even = moments({"mean_KV": np.zeros((3, 1)), "spread_KV": np.zeros((3, 1))}, x_RK, "mean-variance")
     np.testing.assert_allclose(even, 1.0)
 
 

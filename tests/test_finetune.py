@@ -117,7 +117,7 @@ def test_equal_with_padding_on_either_side(scorers, method):
 
     scorer = scorers[method]
     texts, model = scorer.reader.read(judgements(seed=1).responses)[:9], scorer.model(scorer.adapters[0])
-    latent = {"latent_SZ": torch.ones(9, 8)} if method == "vpl" else {}
+    latent = {"latent_XZ": torch.ones(9, 8)} if method == "vpl" else {}
     users = [0] * 9 if len(scorer.adapters) > 1 else [x % (1 + scorer.asking.users) for x in range(9)]
     assert len({len(text.ids) for text in texts}) > 2
     with torch.inference_mode():

@@ -87,7 +87,7 @@ def test_stored_outcome_is_what_was_scored_and_is_not_run_again(tmp_path):
     assert run_cells(job, grid, 1, silent, run) == 0
     assert len(log.read_text().splitlines()) == 3
     outcome = read(job, grid[1])
-    assert len(outcome.margin_T) == len(job.parts(1).test_rows)
+    assert len(outcome.margin_H) == len(job.parts(1).test_rows)
     assert outcome.serves == "population"
     assert 0 < outcome.selection["valid_accuracy"] <= 1
 
@@ -109,7 +109,7 @@ def test_workers_give_the_figures_of_this_process_and_encode_nothing(tmp_path):
     away = replace(job, folder=tmp_path / "away")
     assert run_cells(job, grid, 1, silent, run) == run_cells(away, grid, 2, silent, run) == len(grid)
     for cell in grid:
-        assert np.array_equal(read(job, cell).margin_T, read(away, cell).margin_T)
+        assert np.array_equal(read(job, cell).margin_H, read(away, cell).margin_H)
     assert log.read_text().splitlines() == ["encode"]
 
 
@@ -299,7 +299,7 @@ def margins(folder, workers, lost=()):
     for cell in lost:
         shutil.rmtree(job.path(grid[cell]))
     run_cells(job, grid, workers, lambda *_: None, run)
-    return [read(job, cell).margin_T.tobytes() for cell in grid], job, grid
+    return [read(job, cell).margin_H.tobytes() for cell in grid], job, grid
 
 here, job, grid = margins("one", 1)
 assert margins("two", 2)[0] == here, "workers"
@@ -307,7 +307,7 @@ assert margins("two", 2, lost=[1])[0] == here, "a lone cell"
 assert margins("two", 1, lost=[0, 2])[0] == here, "fewer workers"
 shutil.rmtree(job.path(grid[0]))
 run(job, grid[0])
-print(read(job, grid[0]).margin_T.tobytes() == here[0])
+print(read(job, grid[0]).margin_H.tobytes() == here[0])
 """
 
 

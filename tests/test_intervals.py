@@ -14,19 +14,19 @@ def crossed(
     rng: np.random.Generator, users: int, pairs: int, n: int, sd: tuple[float, float]
 ) -> tuple[HeldOut, np.ndarray]:
     """Rows of users and pairs with user and pair effects (sd) on the margin."""
-    user_T, pair_T = rng.integers(users, size=n), rng.integers(pairs, size=n)
-    margin_T = (
-        0.7 + sd[0] * rng.normal(size=users)[user_T] + sd[1] * rng.normal(size=pairs)[pair_T] + rng.normal(size=n)
+    user_H, pair_H = rng.integers(users, size=n), rng.integers(pairs, size=n)
+    margin_H = (
+        0.7 + sd[0] * rng.normal(size=users)[user_H] + sd[1] * rng.normal(size=pairs)[pair_H] + rng.normal(size=n)
     )
-    return rows_of(user_T, pair_T, users, pairs), margin_T
+    return rows_of(user_H, pair_H, users, pairs), margin_H
 
 
-def rows_of(user_T, pair_T, users: int, pairs: int) -> HeldOut:
-    n = len(user_T)
+def rows_of(user_H, pair_H, users: int, pairs: int) -> HeldOut:
+    n = len(user_H)
     return HeldOut(
         np.zeros(n, int),
-        user_T,
-        pair_T,
+        user_H,
+        pair_H,
         np.zeros(n, bool),
         np.ones(n),
         np.arange(n),
@@ -37,8 +37,8 @@ def rows_of(user_T, pair_T, users: int, pairs: int) -> HeldOut:
     )
 
 
-def measure(name: str, rows: HeldOut, margin_T: np.ndarray) -> Measured:
-    return METRICS[name](rows, np.ones(len(rows), bool), margin_T)
+def measure(name: str, rows: HeldOut, margin_H: np.ndarray) -> Measured:
+    return METRICS[name](rows, np.ones(len(rows), bool), margin_H)
 
 
 @pytest.mark.parametrize("sd", [(0.0, 0.0), (0.7, 0.0), (0.0, 0.7), (0.6, 0.6)])
@@ -50,10 +50,10 @@ def test_coverage_of_accuracy_intervals(sd):
     truth = norm.cdf(0.7 / np.sqrt(1 + sd[0] ** 2 + sd[1] ** 2))
     hit = {"accuracy_micro": [], "accuracy_macro": []}
     for _ in range(250):
-        rows, margin_T = crossed(rng, users=40, pairs=60, n=900, sd=sd)
+        rows, margin_H = crossed(rng, users=40, pairs=60, n=900, sd=sd)
         clusters = Clusters(rows, seed=int(rng.integers(2**31)), draws=300)
         for name, hits in hit.items():
-            interval = clusters.intervals([measure(name, rows, margin_T)], (0, 1))[0]
+            interval = clusters.intervals([measure(name, rows, margin_H)], (0, 1))[0]
             hits.append(interval.lo <= truth <= interval.hi)
     for name, hits in hit.items():
         assert 0.90 <= np.mean(hits) <= 0.99, (name, np.mean(hits))
@@ -64,8 +64,8 @@ def test_coverage_of_a_paired_difference():
     rng = np.random.default_rng(5)
     misses, widths, loose = [], [], []
     for _ in range(250):
-        rows, margin_T = crossed(rng, users=30, pairs=50, n=700, sd=(0.8, 0.8))
-        one, other = (measure("accuracy_micro", rows, margin_T + 0.3 * rng.normal(size=700)) for _ in range(2))
+        rows, margin_H = crossed(rng, users=30, pairs=50, n=700, sd=(0.8, 0.8))
+        one, other = (measure("accuracy_micro", rows, margin_H + 0.3 * rng.normal(size=700)) for _ in range(2))
         clusters = Clusters(rows, seed=1, draws=200)
         interval, alone = clusters.intervals([difference(one, other), one])
         misses.append(not interval.lo <= 0 <= interval.hi)
@@ -82,13 +82,13 @@ def test_coverage_where_texts_are_misjudged_as_a_whole():
     ends_P2 = np.stack(np.triu_indices(texts, 1), axis=1)
     misses, naive = [], []
     for _ in range(200):
-        user_T, pair_T = rng.integers(30, size=2000), rng.integers(len(ends_P2), size=2000)
-        rows = rows_of(user_T, pair_T, 30, len(ends_P2))
+        user_H, pair_H = rng.integers(30, size=2000), rng.integers(len(ends_P2), size=2000)
+        rows = rows_of(user_H, pair_H, 30, len(ends_P2))
         off_R = rng.normal(size=(2, texts))  # how far each of two learners is off on each text
         one, other = (
-            measure("accuracy_micro", rows, 0.7 + (off[ends_P2[:, 0]] - off[ends_P2[:, 1]])[pair_T]) for off in off_R
+            measure("accuracy_micro", rows, 0.7 + (off[ends_P2[:, 0]] - off[ends_P2[:, 1]])[pair_H]) for off in off_R
         )
-        for kind, found in ((replace(rows, text_P2=ends_P2), misses), (rows, naive)):
+        for kind, found in ((replace(rows, text_Y2=ends_P2), misses), (rows, naive)):
             interval = Clusters(kind, draws=200).intervals([difference(one, other)], (-1, 1))[0]
             found.append(not interval.lo <= 0 <= interval.hi)
     assert 0.005 <= np.mean(misses) <= 0.10
@@ -100,8 +100,8 @@ def test_cell_noise_alone_gives_the_binomial_interval():
     rng = np.random.default_rng(2)
     ratio = []
     for _ in range(30):
-        rows, margin_T = crossed(rng, users=200, pairs=300, n=2000, sd=(0.0, 0.0))
-        measured = measure("accuracy_micro", rows, margin_T)
+        rows, margin_H = crossed(rng, users=200, pairs=300, n=2000, sd=(0.0, 0.0))
+        measured = measure("accuracy_micro", rows, margin_H)
         textbook = np.sqrt(measured.value * (1 - measured.value) / 2000)
         ratio.append(Clusters(rows).intervals([measured])[0].se / textbook)
     assert np.mean(ratio) == pytest.approx(1.0, abs=0.06)
@@ -113,26 +113,26 @@ def test_cell_noise_alone_gives_the_binomial_interval():
 )
 def test_the_largest_part_of_the_variance_is_what_is_short(sd, users, pairs, largest):
     """Few people who differ, few pairs that differ, or neither: then only the judgements are few."""
-    rows, margin_T = crossed(np.random.default_rng(6), users, pairs, n=1200, sd=sd)
-    parts = Clusters(rows).intervals([measure("accuracy_micro", rows, margin_T)])[0].parts
+    rows, margin_H = crossed(np.random.default_rng(6), users, pairs, n=1200, sd=sd)
+    parts = Clusters(rows).intervals([measure("accuracy_micro", rows, margin_H)])[0].parts
     assert parts is not None
     assert sum(parts.values()) == pytest.approx(1.0, abs=1e-3)
     assert parts[largest] > 0.6
 
 
 def test_no_part_comes_from_users_that_are_not_redrawn():
-    rows, margin_T = crossed(np.random.default_rng(6), users=6, pairs=300, n=600, sd=(3.0, 0.0))
-    parts = Clusters(rows).intervals([measure("accuracy_micro", rows, margin_T)])[0].parts
+    rows, margin_H = crossed(np.random.default_rng(6), users=6, pairs=300, n=600, sd=(3.0, 0.0))
+    parts = Clusters(rows).intervals([measure("accuracy_micro", rows, margin_H)])[0].parts
     assert parts is not None and parts["users"] == 0.0
 
 
 def test_repeating_rows_over_seeds_does_not_narrow():
     rng = np.random.default_rng(3)
-    rows, margin_T = crossed(rng, users=40, pairs=60, n=800, sd=(0.3, 0.3))
+    rows, margin_H = crossed(rng, users=40, pairs=60, n=800, sd=(0.3, 0.3))
     repeated = HeldOut(
         np.repeat(np.arange(5), 800),
-        np.tile(rows.user_T, 5),
-        np.tile(rows.pair_T, 5),
+        np.tile(rows.user_H, 5),
+        np.tile(rows.pair_H, 5),
         np.zeros(4000, bool),
         np.ones(4000),
         np.tile(np.arange(800), 5),
@@ -141,32 +141,32 @@ def test_repeating_rows_over_seeds_does_not_narrow():
         n_users=40,
         n_pairs=60,
     )
-    one = Clusters(rows).intervals([measure("accuracy_micro", rows, margin_T)])[0]
-    five = Clusters(repeated).intervals([measure("accuracy_micro", repeated, np.tile(margin_T, 5))])[0]
+    one = Clusters(rows).intervals([measure("accuracy_micro", rows, margin_H)])[0]
+    five = Clusters(repeated).intervals([measure("accuracy_micro", repeated, np.tile(margin_H, 5))])[0]
     assert five.se == pytest.approx(one.se, rel=1e-6)
     assert (five.lo, five.hi) == pytest.approx((one.lo, one.hi), abs=1e-6)
 
 
 def test_same_seed_same_interval_and_equal_predictions_differ_by_nothing():
-    rows, margin_T = crossed(np.random.default_rng(4), 30, 40, 500, (0.5, 0.5))
-    measured = measure("accuracy_macro", rows, margin_T)
+    rows, margin_H = crossed(np.random.default_rng(4), 30, 40, 500, (0.5, 0.5))
+    measured = measure("accuracy_macro", rows, margin_H)
     assert Clusters(rows, seed=3).intervals([measured]) == Clusters(rows, seed=3).intervals([measured])
     assert Clusters(rows).intervals([difference(measured, measured)], (-1, 1))[0].p == 1.0
 
 
 def test_few_users_are_taken_as_they_are():
     rng = np.random.default_rng(6)
-    rows, margin_T = crossed(rng, users=4, pairs=200, n=600, sd=(3.0, 0.0))
+    rows, margin_H = crossed(rng, users=4, pairs=200, n=600, sd=(3.0, 0.0))
     assert not Clusters(rows).by_user
-    measured = measure("accuracy_micro", rows, margin_T)
+    measured = measure("accuracy_micro", rows, margin_H)
     interval = Clusters(rows).intervals([measured])[0]
     assert interval.se < 0.05  # with four such different users, users in general would span most of [0, 1]
 
 
 def test_one_pair_or_nobody_has_no_interval():
     rows = rows_of(np.arange(20), np.arange(20), 20, 20)
-    alone = METRICS["accuracy_micro"](rows, rows.user_T == 3, np.ones(20))
-    nobody = METRICS["accuracy_micro"](rows, rows.user_T < 0, np.ones(20))
+    alone = METRICS["accuracy_micro"](rows, rows.user_H == 3, np.ones(20))
+    nobody = METRICS["accuracy_micro"](rows, rows.user_H < 0, np.ones(20))
     assert Clusters(rows).intervals([alone, nobody], (0, 1)) == [Interval()] * 2
 
 
@@ -221,14 +221,14 @@ def test_p_is_students_with_the_fewer_of_users_and_pairs():
     from scipy.stats import norm, t
 
     rng = np.random.default_rng(15)
-    rows, margin_T = crossed(rng, users=11, pairs=300, n=900, sd=(0.5, 0.2))
-    one, other = (measure("accuracy_micro", rows, margin_T + shift) for shift in (0.08, 0.0))
+    rows, margin_H = crossed(rng, users=11, pairs=300, n=900, sd=(0.5, 0.2))
+    one, other = (measure("accuracy_micro", rows, margin_H + shift) for shift in (0.08, 0.0))
     gained = difference(one, other)
     interval = Clusters(rows).intervals([gained], (-1, 1))[0]
     assert interval.p == pytest.approx(2 * t.sf(gained.value / interval.se, 10))
     assert interval.p > 2 * norm.sf(gained.value / interval.se)
-    turned, margin_T = crossed(rng, users=300, pairs=11, n=900, sd=(0.5, 0.2))
-    one, other = (measure("accuracy_micro", turned, margin_T + shift) for shift in (0.08, 0.0))
+    turned, margin_H = crossed(rng, users=300, pairs=11, n=900, sd=(0.5, 0.2))
+    one, other = (measure("accuracy_micro", turned, margin_H + shift) for shift in (0.08, 0.0))
     interval = Clusters(turned).intervals([difference(one, other)], (-1, 1))[0]
     assert interval.p == pytest.approx(2 * t.sf((one.value - other.value) / interval.se, 10))
 

@@ -14,33 +14,33 @@ def some_rows(
 ) -> tuple[HeldOut, np.ndarray]:
     rng = np.random.default_rng(seed)
     rows = HeldOut(
-        seed_T=rng.integers(seeds, size=n),
-        user_T=rng.integers(users, size=n),
-        pair_T=rng.integers(pairs, size=n),
-        tie_T=rng.random(n) < 0.1,
-        weight_T=rng.choice([0.5, 1.0, 2.0], n),
-        judgement_T=np.arange(n),
-        cohort_T={},
+        seed_H=rng.integers(seeds, size=n),
+        user_H=rng.integers(users, size=n),
+        pair_H=rng.integers(pairs, size=n),
+        tie_H=rng.random(n) < 0.1,
+        weight_H=rng.choice([0.5, 1.0, 2.0], n),
+        judgement_H=np.arange(n),
+        cohort_H={},
         n_seeds=seeds,
         n_users=users,
         n_pairs=pairs,
     )
-    margin_T = rng.normal(0.5, 1.5, n)
-    margin_T[:20] = 0.0
-    return rows, margin_T
+    margin_H = rng.normal(0.5, 1.5, n)
+    margin_H[:20] = 0.0
+    return rows, margin_H
 
 
 def everyone(rows: HeldOut) -> np.ndarray:
     return np.ones(len(rows), bool)
 
 
-def spelt_out(name: str, rows: HeldOut, margin_T: np.ndarray) -> float:
+def spelt_out(name: str, rows: HeldOut, margin_H: np.ndarray) -> float:
     """The metric with loops, from its words alone."""
     values = []
     for s in range(rows.n_seeds):
         here = [
             (int(u), bool(tie), float(w), float(m))
-            for seed, u, tie, w, m in zip(rows.seed_T, rows.user_T, rows.tie_T, rows.weight_T, margin_T, strict=True)
+            for seed, u, tie, w, m in zip(rows.seed_H, rows.user_H, rows.tie_H, rows.weight_H, margin_H, strict=True)
             if seed == s
         ]
         decided = [(u, w, 1.0 if m > 0 else 0.5 if m == 0 else 0.0) for u, tie, w, m in here if not tie]
@@ -79,63 +79,63 @@ def spelt_out(name: str, rows: HeldOut, margin_T: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", METRICS)
 def test_value_is_the_definition(name):
-    rows, margin_T = some_rows()
-    measured = METRICS[name](rows, everyone(rows), margin_T)
-    assert measured.value == pytest.approx(spelt_out(name, rows, margin_T), abs=1e-9)
+    rows, margin_H = some_rows()
+    measured = METRICS[name](rows, everyone(rows), margin_H)
+    assert measured.value == pytest.approx(spelt_out(name, rows, margin_H), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_row_derivatives_are_finite_differences(name):
-    rows, margin_T = some_rows()
-    measured = METRICS[name](rows, everyone(rows), margin_T)
+    rows, margin_H = some_rows()
+    measured = METRICS[name](rows, everyone(rows), margin_H)
     h = 1e-6
     moved = 0
     for t in range(0, len(rows), 7):
-        up = rows.weight_T.copy()
+        up = rows.weight_H.copy()
         up[t] *= 1 + h
-        changed = METRICS[name](replace(rows, weight_T=up), everyone(rows), margin_T).value
-        assert (changed - measured.value) / h == pytest.approx(measured.row_T[t], abs=2e-6)
-        moved += measured.row_T[t] != 0
+        changed = METRICS[name](replace(rows, weight_H=up), everyone(rows), margin_H).value
+        assert (changed - measured.value) / h == pytest.approx(measured.row_H[t], abs=2e-6)
+        moved += measured.row_H[t] != 0
     assert moved >= 3
 
 
 @pytest.mark.parametrize("name", ["accuracy_micro", "accuracy_macro", "log_loss", "brier"])
 def test_user_derivatives_agree_with_leaving_the_user_out(name):
-    rows, margin_T = some_rows(seeds=1)
-    measured = METRICS[name](rows, everyone(rows), margin_T)
+    rows, margin_H = some_rows(seeds=1)
+    measured = METRICS[name](rows, everyone(rows), margin_H)
     assert measured.user_U.sum() == pytest.approx(0, abs=1e-12)
-    left_out = np.array([METRICS[name](rows, rows.user_T != u, margin_T).value for u in range(rows.n_users)])
+    left_out = np.array([METRICS[name](rows, rows.user_H != u, margin_H).value for u in range(rows.n_users)])
     shift = measured.value - left_out
     assert np.corrcoef(shift, measured.user_U)[0, 1] > 0.995
     assert np.ptp(shift) > 0.001
 
 
 def test_worst_decile_user_derivatives_sum_to_zero_and_spare_the_others():
-    rows, margin_T = some_rows(n=3000, users=40, seeds=1)
-    measured = METRICS["accuracy_worst_decile"](rows, everyone(rows), margin_T)
+    rows, margin_H = some_rows(n=3000, users=40, seeds=1)
+    measured = METRICS["accuracy_worst_decile"](rows, everyone(rows), margin_H)
     assert measured.user_U.sum() == pytest.approx(0, abs=1e-12)
-    touched = np.unique(rows.user_T[measured.row_T != 0])
+    touched = np.unique(rows.user_H[measured.row_H != 0])
     assert 3 <= len(touched) <= 4
 
 
 @pytest.mark.parametrize(("users", "known"), [(19, False), (20, True)])
 def test_a_tenth_of_fewer_than_twenty_users_is_nobody(users, known):
     """Below, the figure would be one person's luck; it is absent, and says how many users there were."""
-    rows, margin_T = some_rows(n=3000, users=users, seeds=2)
-    worst = METRICS["accuracy_worst_decile"](rows, everyone(rows), margin_T)
+    rows, margin_H = some_rows(n=3000, users=users, seeds=2)
+    worst = METRICS["accuracy_worst_decile"](rows, everyone(rows), margin_H)
     assert (worst.value is not None) == known
     assert worst.n_users == users
-    assert np.any(worst.row_T != 0) == np.any(worst.user_U != 0) == known
-    assert METRICS["accuracy_macro"](rows, everyone(rows), margin_T).value is not None
+    assert np.any(worst.row_H != 0) == np.any(worst.user_U != 0) == known
+    assert METRICS["accuracy_macro"](rows, everyone(rows), margin_H).value is not None
     gain = difference(worst, worst)
     assert (gain.value is not None, gain.n_users) == (known, users)
 
 
 def test_a_seed_with_too_few_users_takes_no_part_in_the_worst_decile():
-    rows, margin_T = some_rows(n=4000, users=24, seeds=2)
-    few = (rows.seed_T == 0) | (rows.user_T < 10)
-    both = METRICS["accuracy_worst_decile"](rows, few, margin_T)
-    first = METRICS["accuracy_worst_decile"](rows, rows.seed_T == 0, margin_T)
+    rows, margin_H = some_rows(n=4000, users=24, seeds=2)
+    few = (rows.seed_H == 0) | (rows.user_H < 10)
+    both = METRICS["accuracy_worst_decile"](rows, few, margin_H)
+    first = METRICS["accuracy_worst_decile"](rows, rows.seed_H == 0, margin_H)
     assert (both.value, both.n_users, both.n_judgements) == (first.value, first.n_users, first.n_judgements)
 
 
@@ -145,34 +145,34 @@ def test_equal_scores_are_one_half_and_ties_count_only_in_losses():
     assert losses == pytest.approx([np.log(2)] * 2)
     sides = log_losses(np.array([1.3, -1.3]), np.array([True, True]))
     assert sides[0] == pytest.approx(sides[1])
-    rows, margin_T = some_rows()
-    flipped = np.where(rows.tie_T, -margin_T, margin_T)
+    rows, margin_H = some_rows()
+    flipped = np.where(rows.tie_H, -margin_H, margin_H)
     for name in ("accuracy_micro", "accuracy_macro", "accuracy_worst_decile"):
-        before, after = (METRICS[name](rows, everyone(rows), m).value for m in (margin_T, flipped))
+        before, after = (METRICS[name](rows, everyone(rows), m).value for m in (margin_H, flipped))
         assert before == after
-    assert METRICS["accuracy_micro"](rows, everyone(rows), margin_T).n_judgements == int((~rows.tie_T).sum())
-    assert METRICS["log_loss"](rows, everyone(rows), margin_T).n_judgements == len(rows)
+    assert METRICS["accuracy_micro"](rows, everyone(rows), margin_H).n_judgements == int((~rows.tie_H).sum())
+    assert METRICS["log_loss"](rows, everyone(rows), margin_H).n_judgements == len(rows)
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_empty_cohort_is_absent_not_zero(name):
-    rows, margin_T = some_rows()
-    measured = METRICS[name](rows, np.zeros(len(rows), bool), margin_T)
+    rows, margin_H = some_rows()
+    measured = METRICS[name](rows, np.zeros(len(rows), bool), margin_H)
     assert (measured.value, measured.n_users, measured.n_judgements) == (None, 0, 0)
 
 
 def test_perfectly_calibrated_margins_have_little_calibration_error():
     rng = np.random.default_rng(1)
     rows, _ = some_rows(n=40_000, seeds=1)
-    rows = replace(rows, tie_T=np.zeros(len(rows), bool), weight_T=np.ones(len(rows)))
+    rows = replace(rows, tie_H=np.zeros(len(rows), bool), weight_H=np.ones(len(rows)))
     truth = rng.normal(0, 1.5, len(rows))
-    margin_T = np.where(rng.random(len(rows)) < 1 / (1 + np.exp(-truth)), truth, -truth)
-    good = METRICS["calibration_error"](rows, everyone(rows), margin_T).value
-    overconfident = METRICS["calibration_error"](rows, everyone(rows), 3 * margin_T).value
+    margin_H = np.where(rng.random(len(rows)) < 1 / (1 + np.exp(-truth)), truth, -truth)
+    good = METRICS["calibration_error"](rows, everyone(rows), margin_H).value
+    overconfident = METRICS["calibration_error"](rows, everyone(rows), 3 * margin_H).value
     assert good < 0.01 < 0.08 < overconfident
 
 
 def test_huge_margins_stay_finite():
     rows, _ = some_rows(n=400, seeds=1)
-    margin_T = np.where(np.arange(400) % 2, 1e6, -1e6).astype(float)
-    assert all(np.isfinite(metric(rows, everyone(rows), margin_T).value) for metric in METRICS.values())
+    margin_H = np.where(np.arange(400) % 2, 1e6, -1e6).astype(float)
+    assert all(np.isfinite(metric(rows, everyone(rows), margin_H).value) for metric in METRICS.values())

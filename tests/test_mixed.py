@@ -161,7 +161,7 @@ def test_without_views_pairs_as_clusters_give_what_connected_texts_give(monkeypa
     variances = prior(personal=0.0)
     joined = problem(x_RK, judges, label_N, weight_N, Likeness(0.0, K))
     pairs = problem(x_RK, judges, label_N, weight_N, None)
-    assert max(b.response_BS.shape[1] for b in pairs.buckets) == 2 < max(b.response_BS.shape[1] for b in joined.buckets)
+    assert max(b.response_BL.shape[1] for b in pairs.buckets) == 2 < max(b.response_BL.shape[1] for b in joined.buckets)
     np.testing.assert_allclose(solved(pairs, variances), solved(joined, variances), atol=1e-5)
 
 
@@ -176,10 +176,10 @@ def test_variance_of_views_is_that_of_the_dense_posterior():
     curve_RR = (pairs_NR * (weight_N * p_N * (1 - p_N))[:, None]).T @ pairs_NR
     wanted_R = np.diag(np.linalg.inv(curve_RR + np.eye(R) / variances.personal))
     seen = 0
-    for bucket, variance_BS in zip(task.buckets, found, strict=True):
-        used_BS = bucket.response_BS < R
-        np.testing.assert_allclose(variance_BS[used_BS], wanted_R[bucket.response_BS[used_BS]], rtol=1e-6)
-        seen += int(used_BS.sum())
+    for bucket, variance_BL in zip(task.buckets, found, strict=True):
+        used_BL = bucket.response_BL < R
+        np.testing.assert_allclose(variance_BL[used_BL], wanted_R[bucket.response_BL[used_BL]], rtol=1e-6)
+        seen += int(used_BL.sum())
     assert seen == R
 
 
@@ -273,9 +273,9 @@ def test_views_carry_over_in_linear_time_where_prompts_are_many():
     entry = np.flatnonzero(~np.isin(scorer.effects.user_E * r + response_E, judged))[0]
     user, text = scorer.effects.user_E[entry], response_E[entry]
     views = {}
-    for bucket, alpha_BS in zip(task.buckets, effects.alpha, strict=True):
+    for bucket, alpha_BL in zip(task.buckets, effects.alpha, strict=True):
         for cluster in np.flatnonzero(bucket.user_B == user):
-            views |= dict(zip(bucket.response_BS[cluster].tolist(), alpha_BS[cluster].tolist(), strict=True))
+            views |= dict(zip(bucket.response_BL[cluster].tolist(), alpha_BL[cluster].tolist(), strict=True))
     same = [t for t in views if t < r and panel.prompt_R[t] == panel.prompt_R[text]]
     alike = task.likeness(panel.x_RK[[text, *same]][None])[0, 0, 1:]
     by_hand = some.personal * alike @ np.array([views[t] for t in same])

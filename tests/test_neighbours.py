@@ -20,7 +20,7 @@ def unit(x: np.ndarray) -> np.ndarray:
 def test_the_vote_is_that_of_a_loop(k):
     c = small()
     scorer = NearestNeighbours(neighbours=(k,)).fit(c, encoder=Words(), seed=0)
-    x_RK, z_RJ = scorer.space(c.responses)
+    x_RK, z_RF = scorer.space(c.responses)
     user = int(c.user_N[0])
     judged = {}
     for n in np.flatnonzero(c.user_N == user):
@@ -32,7 +32,7 @@ def test_the_vote_is_that_of_a_loop(k):
         votes = []
         for (a, b), (vote, weight) in judged.items():
             texts = (unit(x_RK[r]) @ unit(x_RK[a]) + unit(x_RK[r]) @ unit(x_RK[b])) / 2
-            similar = 0.5 + (texts + z_RJ[r] @ z_RJ[a]) / 4
+            similar = 0.5 + (texts + z_RF[r] @ z_RF[a]) / 4
             votes.append((similar, vote * (x_RK[r] @ unit(x_RK[a] - x_RK[b])), weight))
         votes.sort(key=lambda one: -one[0])
         nearest = [one for one in votes if one[0] >= votes[min(k, len(votes)) - 1][0] - 1e-5]

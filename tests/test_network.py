@@ -103,8 +103,8 @@ def test_no_foreign_detector_or_grouping_starts_anything(tmp_path, denied):
         inputs = {"center_D": np.zeros(3), "directions_DK": np.zeros((3, 2))}
         inputs |= {"length_center": np.zeros(2), "length_scale": np.ones(2)}
         arrays |= {f"model.inputs.{key}": value for key, value in inputs.items()}
-        arrays |= {"model.weights_KP": np.zeros((4, 2)), "model.key_T": np.zeros((0, 16), np.uint8)}
-        arrays |= {"model.text_TP": np.zeros((0, 2)), "model.size_P": np.full(2, 0.5)}
+        arrays |= {"model.weights_KG": np.zeros((4, 2)), "model.key_T": np.zeros((0, 16), np.uint8)}
+        arrays |= {"model.text_TG": np.zeros((0, 2)), "model.size_G": np.full(2, 0.5)}
         artifact.save(tmp_path / "grouping", "grouping", config, arrays)
         with pytest.raises(SettingsError, match="--allow-network"):
             type(grouping).load(tmp_path / "grouping")

@@ -306,9 +306,9 @@ def test_finished_cells_are_not_run_again_and_workers_give_the_same(grid, tmp_pa
 def test_a_cells_answers_stop_where_the_users_comparisons_do(tmp_path):
     job = Job(world(), Words(), {"individual": ROUTES["individual"]}, "pair", tmp_path, 0.25, (0, 3, 300, None))
     run(job, Cell("individual", 0))
-    margin_ST = read(job, Cell("individual", 0)).margin_ST
-    assert np.isfinite(margin_ST).all(axis=1).tolist() == [False, True, False, True]
-    assert np.isnan(margin_ST[2]).all()
+    margin_AH = read(job, Cell("individual", 0)).margin_AH
+    assert np.isfinite(margin_AH).all(axis=1).tolist() == [False, True, False, True]
+    assert np.isnan(margin_AH[2]).all()
 
 
 def test_what_is_printed(grid):

@@ -43,11 +43,11 @@ def test_a_group_whose_rewards_shift_forgets_and_the_others_do_not(shift: float)
     run(adaptive, rewards)
     run(plain, rewards)
     (a, b), history, kept = (0, 1), adaptive.levels[1].rewards, plain.levels[1].rewards
-    assert history.count_P[a] == kept.count_P[a]
-    assert history.mean_P[a] == kept.mean_P[a]
-    assert history.count_P[b] < 500 < kept.count_P[b]
-    assert abs(history.mean_P[b] - shift) < 0.25 < abs(kept.mean_P[b] - shift)
-    assert adaptive.levels[1].residuals.count_P[b] == history.count_P[b], "spreads within prompts forget as well"
+    assert history.count_G[a] == kept.count_G[a]
+    assert history.mean_G[a] == kept.mean_G[a]
+    assert history.count_G[b] < 500 < kept.count_G[b]
+    assert abs(history.mean_G[b] - shift) < 0.25 < abs(kept.mean_G[b] - shift)
+    assert adaptive.levels[1].residuals.count_G[b] == history.count_G[b], "spreads within prompts forget as well"
 
 
 def test_the_groups_that_forgot_are_told() -> None:
@@ -62,7 +62,7 @@ def test_cut_to_min_count_before_the_batch_enters() -> None:
     adaptive = Normalizer(ADAPTIVE)
     for reward_B in batches(100, 3.0):
         if len(adaptive(reward_B, np.arange(PROMPTS).repeat(SIZE), KEYS).alarmed):
-            assert adaptive.levels[1].rewards.count_P[1] == ADAPTIVE.min_count + PROMPTS * SIZE / 2
+            assert adaptive.levels[1].rewards.count_G[1] == ADAPTIVE.min_count + PROMPTS * SIZE / 2
             return
     raise AssertionError("no alarm")
 
@@ -84,12 +84,12 @@ def test_resuming_amid_a_shift_is_bit_for_bit_the_same(tmp_path: Path) -> None:
     whole, half = Normalizer(ADAPTIVE), Normalizer(ADAPTIVE)
     expected = run(whole, rewards)
     run(half, rewards[:33])
-    assert (half.alarm.up_P > 0).any(), "something is at stake"
+    assert (half.alarm.up_G > 0).any(), "something is at stake"
     state.save(tmp_path / state.NAME, [half])
     (again,), _ = state.load(tmp_path / state.NAME, [Normalizer(ADAPTIVE)])
     np.testing.assert_array_equal(run(again, rewards[33:]), expected[33:])
     assert state.digest([again]) == state.digest([whole])
-    whole.alarm.up_P[0] += 1e-9
+    whole.alarm.up_G[0] += 1e-9
     assert state.digest([again]) != state.digest([whole])
 
 

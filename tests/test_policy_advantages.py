@@ -269,7 +269,7 @@ def test_without_learning_nothing_is_kept() -> None:
     reward_B, prompt_B, (key_B,) = batch(1)
     first = normalizer(reward_B, prompt_B, [["new" if k == "g1" else k for k in key_B]], learn=False).value_B
     assert list(normalizer.levels[1].numbers) == [("g0",), ("g1",)]
-    assert normalizer.levels[1].rewards.count_P.tolist() == [24, 24]
+    assert normalizer.levels[1].rewards.count_G.tolist() == [24, 24]
     again = normalizer(reward_B, prompt_B, [["new" if k == "g1" else k for k in key_B]], learn=False).value_B
     np.testing.assert_array_equal(first, again)
 

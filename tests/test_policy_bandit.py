@@ -19,7 +19,7 @@ def test_normalised_reward_is_0_for_uniform_choice_and_1_for_the_best() -> None:
     world = World.draw(SETTINGS["5 groups"], SEEDS)
     uniform = np.full((3, 5, world.x_SXD.shape[1], ACTIONS), 1 / ACTIONS)
     np.testing.assert_allclose(world.normalised(uniform), 0, atol=1e-12)
-    utility = np.einsum("spkd,sxd->spxk", world.theta_SPKD, world.x_SXD)
+    utility = np.einsum("spkd,sxd->spxk", world.theta_SGKD, world.x_SXD)
     np.testing.assert_allclose(world.normalised(np.eye(ACTIONS)[utility.argmax(3)]), 1)
 
 
@@ -79,7 +79,7 @@ def one_step(size: int = 4) -> Step:
 
 def test_methods_by_their_formulas() -> None:
     one = one_step()
-    reward, prompt = one.reward_SQG, one.reward_SQG.mean(2, keepdims=True)
+    reward, prompt = one.reward_SPJ, one.reward_SPJ.mean(2, keepdims=True)
     np.testing.assert_allclose(dr_grpo(one), reward - prompt)
     np.testing.assert_allclose(grpo(one), (reward - prompt) / (reward.std(2, ddof=1, keepdims=True) + 1e-4))
     spread = reward.reshape(2, -1).std(1, ddof=1)[:, None, None] + 1e-4
@@ -90,12 +90,12 @@ def test_methods_by_their_formulas() -> None:
 
 def test_maxmin_moves_towards_the_group_that_is_worst_off() -> None:
     one = one_step()
-    low = replace(one, reward_SQG=one.reward_SQG - 30 * one.group_SQ[..., None])
+    low = replace(one, reward_SPJ=one.reward_SPJ - 30 * one.group_SP[..., None])
     method = MaxMin()
     for _ in range(20):
         value = method(low)
     ratio = np.abs(value / grpo(low)).mean(2)
-    assert (ratio[low.group_SQ == 1].min() > ratio[low.group_SQ == 0].max()).all()
+    assert (ratio[low.group_SP == 1].min() > ratio[low.group_SP == 0].max()).all()
 
 
 def test_seeds_share_no_history() -> None:
@@ -116,8 +116,8 @@ def test_labels_may_be_shuffled_or_drawn_by_lot() -> None:
             return grpo(one)
 
         train(World.draw(Setting(), SEEDS), SEEDS, method, Run(0.01, 1, steps=20, labels=labels))
-        told[labels] = np.mean([(one.label_SQ == one.group_SQ).mean() for one in steps])
-        assert np.mean([one.label_SQ.mean() for one in steps]) == pytest.approx(0.2, abs=0.03)
+        told[labels] = np.mean([(one.label_SP == one.group_SP).mean() for one in steps])
+        assert np.mean([one.label_SP.mean() for one in steps]) == pytest.approx(0.2, abs=0.03)
     assert told["true"] == 1
     assert told["shuffled"] == pytest.approx(0.68, abs=0.04) == told["random"]
 

@@ -126,7 +126,7 @@ def test_a_prompt_without_a_safe_completion_is_pushed_down_and_leaves_no_trace()
     found = bounded_advantages(normalizer, guard, np.ones(8), np.zeros(8), np.zeros(8, int), [["g"] * 8])
     np.testing.assert_array_equal(found.value_B, np.full(8, -1.0))
     assert not Prompts.of(np.ones(8) - PENALTY, np.zeros(8, int)).grpo().any()
-    assert normalizer.levels[1].rewards.count_P.sum() == 0
+    assert normalizer.levels[1].rewards.count_G.sum() == 0
     assert found.violation_K.tolist() == [1.0]
 
 

@@ -160,7 +160,7 @@ def test_a_group_that_is_always_unsafe_has_no_history_and_is_pushed_down(model: 
         unsafe_B = np.array(batch["key"]) == "b"
         assert batch["used"][unsafe_B].max() <= -1
     groups = run.histories[0].levels[1]
-    assert groups.rewards.count_P[groups.numbers[("b",)]] == 0 < groups.rewards.count_P[groups.numbers[("a",)]]
+    assert groups.rewards.count_G[groups.numbers[("b",)]] == 0 < groups.rewards.count_G[groups.numbers[("a",)]]
 
 
 def test_evaluation_moves_neither_histories_nor_multipliers(model: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def agree(grouping: Grouping, ids: list[str], groups: int = 3) -> float:
 def test_planted_groups_are_found(data, found):
     assert len(found.names) == 3
     assert agree(found, data.users.ids.to_list()) >= 0.95
-    assert np.allclose(found.share_UP.sum(axis=1), 1)
+    assert np.allclose(found.share_UG.sum(axis=1), 1)
     assert found.names == ("group 1", "group 2", "group 3")
     assert sum(found.sizes().values()) == USERS
     assert "3 groups predict held-out judgements better than one" in found.finding()
@@ -77,7 +77,7 @@ def test_the_order_of_rows_changes_nothing(data, found):
 
 def test_the_same_seed_gives_the_same(data, found):
     again = discover(data, encoder=Normal(), seed=0, how=QUICK)
-    assert np.array_equal(again.share_UP, found.share_UP)
+    assert np.array_equal(again.share_UG, found.share_UG)
 
 
 def test_swapped_judgements_give_the_same_groups(data, found):
@@ -132,8 +132,8 @@ def test_little_evidence_and_no_evidence_are_unknown(found):
 
 def pair(share: float) -> Grouping:
     users = Users(pl.Series("id", ["ann", "bob"]))
-    share_UP = np.array([[share, 1 - share], [1 - share, share]])
-    return Grouping(("group 1", "group 2"), users, share_UP, np.array([0, 1], np.int32), "a mapping")
+    share_UG = np.array([[share, 1 - share], [1 - share, share]])
+    return Grouping(("group 1", "group 2"), users, share_UG, np.array([0, 1], np.int32), "a mapping")
 
 
 def test_hysteresis_keeps_and_changes():
@@ -172,7 +172,7 @@ def test_shares_that_are_none_are_refused(news):
 
 def test_names_stay_with_their_groups_after_a_new_fit(data, found):
     fresh = discover(planted(3, seed=7), encoder=Normal(), seed=3, how=QUICK)
-    turned = replace(fresh, share_UP=fresh.share_UP[:, [2, 0, 1]], group_U=((fresh.group_U + 1) % 3).astype(np.int32))
+    turned = replace(fresh, share_UG=fresh.share_UG[:, [2, 0, 1]], group_U=((fresh.group_U + 1) % 3).astype(np.int32))
     for new in (fresh, turned):
         renewed = found.renewed(new)
         assert set(renewed.names) == set(found.names)
@@ -199,7 +199,7 @@ def test_saved_and_loaded_it_says_the_same(tmp_path, data, found):
     found.save(tmp_path / "groups")
     loaded = Grouping.load(tmp_path / "groups", Normal())
     assert loaded.of(data.users.ids) == found.of(data.users.ids)
-    assert np.array_equal(loaded.share_UP, found.share_UP)
+    assert np.array_equal(loaded.share_UG, found.share_UG)
     assert (loaded.tried, loaded.names, loaded.certainty) == (found.tried, found.names, found.certainty)
     few = planted(3, users=1, each=5, seed=3)
     assert np.array_equal(loaded.assign("n", few).share_of(["n"]), found.assign("n", few).share_of(["n"]))
@@ -346,12 +346,12 @@ def test_the_gradient_is_that_of_the_loss():
     problem = Problem(votes, Scales(2.0, 0.5, 1.5, 0.7), 3)
     rng = np.random.default_rng(0)
     theta = rng.normal(size=problem.ends[-1])
-    heard_2QP = votes.heard_2QU @ rng.dirichlet(np.ones(3), 6)
-    _, gradient = problem.loss(theta, heard_2QP)
+    heard_2YG = votes.heard_2YU @ rng.dirichlet(np.ones(3), 6)
+    _, gradient = problem.loss(theta, heard_2YG)
     for at in rng.integers(0, len(theta), 20).tolist():
         step = np.zeros_like(theta)
         step[at] = 1e-5
-        slope = (problem.loss(theta + step, heard_2QP)[0] - problem.loss(theta - step, heard_2QP)[0]) / 2e-5
+        slope = (problem.loss(theta + step, heard_2YG)[0] - problem.loss(theta - step, heard_2YG)[0]) / 2e-5
         assert gradient[at] == pytest.approx(slope, abs=1e-5)
 
 

@@ -26,9 +26,9 @@ def equal(one: RewardHistory, other: RewardHistory) -> None:
     n = max(len(one), len(other))
     one.grow(n)
     other.grow(n)
-    np.testing.assert_array_equal(one.count_P, other.count_P)
-    np.testing.assert_allclose(one.mean_P, other.mean_P, rtol=1e-12, atol=1e-8)
-    np.testing.assert_allclose(one.m2_P, other.m2_P, rtol=1e-7, atol=1e-5)
+    np.testing.assert_array_equal(one.count_G, other.count_G)
+    np.testing.assert_allclose(one.mean_G, other.mean_G, rtol=1e-12, atol=1e-8)
+    np.testing.assert_allclose(one.m2_G, other.m2_G, rtol=1e-7, atol=1e-5)
 
 
 @given(batches)
@@ -77,8 +77,8 @@ def test_splitting_and_merging_equal_concatenating(rows: list[tuple[int, float]]
 
 def test_what_is_not_finite_never_enters() -> None:
     history = told([(0, 1.0), (0, np.nan), (1, np.inf), (0, 3.0), (2, -np.inf)])
-    np.testing.assert_array_equal(history.count_P, [2])
-    np.testing.assert_array_equal(history.mean_P, [2])
+    np.testing.assert_array_equal(history.count_G, [2])
+    np.testing.assert_array_equal(history.mean_G, [2])
 
 
 def by_hand(values: NDArray, batch: int, half_life: float) -> tuple[float, float, float]:

@@ -112,7 +112,7 @@ def test_a_rollout_that_is_repeated_counts_once(tmp_path: Path) -> None:
     found = [manager.generate(number, rollout(number)) for number in range(3)]
     assert manager.generate(2, rollout(2)) == found[2]
     (normalizer,), about = state.load(tmp_path / "pgrpo/rollout_2.npz", [Normalizer(Normalization())])
-    assert normalizer.levels[0].rewards.count_P[0] == 3 * 24
+    assert normalizer.levels[0].rewards.count_G[0] == 3 * 24
     assert about["rollout"] == 2
 
 
@@ -134,7 +134,7 @@ def test_samples_without_a_usable_reward(tmp_path: Path, value: float | None) ->
     assert rewards[5] == 0
     assert np.isfinite(rewards).all()
     (normalizer,), _ = state.load(tmp_path / "pgrpo/rollout_0.npz", [Normalizer(Normalization())])
-    assert normalizer.levels[0].rewards.count_P[0] == 23
+    assert normalizer.levels[0].rewards.count_G[0] == 23
 
 
 def test_training_samples_of_one_rollout_count_once(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_equal_rewards_of_different_completions_each_count(tmp_path: Path) -> No
     for how, more in (("with", {}), ("without", {"rollout_id": None})):
         Manager(tmp_path / how).generate(0, rollout(0, reward=1.0, **more))
         (normalizer,), _ = state.load(tmp_path / how / "pgrpo/rollout_0.npz", [Normalizer(Normalization())])
-        assert normalizer.levels[0].rewards.count_P[0] == 24
+        assert normalizer.levels[0].rewards.count_G[0] == 24
 
 
 def test_one_of_several_rewards(tmp_path: Path) -> None:

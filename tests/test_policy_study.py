@@ -178,18 +178,18 @@ def tastes() -> Tastes:
 
 def test_the_best_completion_and_the_average_one_are_what_trying_all_gives(tastes: Tastes, monkeypatch) -> None:
     words = np.array(list(product(range(policy_language.WORDS), repeat=policy_language.LENGTH)))
-    asked = np.arange(0, len(policy_language.PROMPTS_QA), 55)
+    asked = np.arange(0, len(policy_language.PROMPTS_PA), 55)
     worth_PQW = np.array(
         [[tastes.utility(*np.full((2, len(words)), [[p], [q]]), words) for q in asked] for p in (0, 4)]
     )
-    monkeypatch.setattr(policy_language, "PROMPTS_QA", policy_language.PROMPTS_QA[asked])
-    uniform_P, best_P = tastes.bounds()
-    np.testing.assert_allclose(uniform_P[[0, 4]], worth_PQW.mean((1, 2)), atol=1e-12)
-    np.testing.assert_allclose(best_P[[0, 4]], worth_PQW.max(2).mean(1))
+    monkeypatch.setattr(policy_language, "PROMPTS_PA", policy_language.PROMPTS_PA[asked])
+    uniform_G, best_G = tastes.bounds()
+    np.testing.assert_allclose(uniform_G[[0, 4]], worth_PQW.mean((1, 2)), atol=1e-12)
+    np.testing.assert_allclose(best_G[[0, 4]], worth_PQW.max(2).mean(1))
 
 
 def test_identical_groups_have_one_taste() -> None:
-    taste = Tastes.draw(bandit.SETTINGS["identical groups"], seed=1).taste_PCVV
+    taste = Tastes.draw(bandit.SETTINGS["identical groups"], seed=1).taste_GCVV
     np.testing.assert_array_equal(taste[0], taste[1])
 
 
@@ -209,7 +209,7 @@ def test_rewards_have_the_settings_scale_mean_and_drift() -> None:
     setting = bandit.Setting(scales=(1.0, 0.1), means=(0.0, -3.0), drift=5.0)
     reward = policy_language._Reward(Tastes.draw(setting, 0), seed=0, steps=10)
     groups, first = 2, policy_language._first_word(2)
-    told = np.repeat([0, 1], 2000) * len(policy_language.PROMPTS_QA)
+    told = np.repeat([0, 1], 2000) * len(policy_language.PROMPTS_PA)
     ids = (first + np.random.default_rng(0).integers(0, policy_language.WORDS, (4000, 4))).tolist()
     for step, shift in ((0, 0.0), (5, 5.0)):
         state = SimpleNamespace(global_step=step)

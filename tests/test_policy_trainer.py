@@ -156,7 +156,7 @@ def test_with_peft(model: Path, tmp_path: Path) -> None:
 
     run = trainer(model, config(tmp_path), peft_config=LoraConfig(r=2, target_modules=["q_proj"]))
     run.train()
-    assert run.histories[0].levels[0].rewards.count_P[0] == 64
+    assert run.histories[0].levels[0].rewards.count_G[0] == 64
     assert (tmp_path / "checkpoint-4" / state.NAME).exists()
 
 
@@ -287,7 +287,7 @@ def test_rewards_that_say_nothing_move_nothing(model: Path, tmp_path: Path, monk
     run = trainer(model, config(tmp_path), lambda completions, **_: [value] * len(completions))
     run.train()
     assert not any(batch["used"].any() for batch in found)
-    assert run.histories[0].levels[0].rewards.count_P.sum() == (64 if value == 1.0 else 0)
+    assert run.histories[0].levels[0].rewards.count_G.sum() == (64 if value == 1.0 else 0)
 
 
 def test_one_infinite_reward_never_enters(model: Path, tmp_path: Path, monkeypatch) -> None:
@@ -295,7 +295,7 @@ def test_one_infinite_reward_never_enters(model: Path, tmp_path: Path, monkeypat
     run = trainer(model, config(tmp_path), lambda completions, **_: [float("inf"), *range(1, len(completions))])
     run.train()
     assert all(batch["used"].isfinite().all() and batch["used"][0] == 0 for batch in found)
-    assert np.isfinite(run.histories[0].levels[0].rewards.mean_P).all()
+    assert np.isfinite(run.histories[0].levels[0].rewards.mean_G).all()
 
 
 def test_a_reward_function_that_raises_is_named_with_its_step(model: Path, tmp_path: Path) -> None:

@@ -33,10 +33,10 @@ def test_the_last_output_of_a_session_speaks_for_it() -> None:
 def test_rows_that_fill_up_a_batch_enter_no_history() -> None:
     normalizer = Normalizer(HOW)
     token_advantages(normalizer, REWARD, MASK, NAMES, [GROUPS], FILLER)
-    assert normalizer.levels[0].rewards.count_P[0] == 4
+    assert normalizer.levels[0].rewards.count_G[0] == 4
     filler, nothing = Normalizer(HOW), np.ones(6, bool)
     assert not token_advantages(filler, REWARD, MASK, NAMES, [GROUPS], nothing)[0].any()
-    assert not filler.levels[0].rewards.count_P.any()
+    assert not filler.levels[0].rewards.count_G.any()
 
 
 def test_how_rows_are_spread_over_workers_does_not_matter() -> None:

@@ -39,7 +39,7 @@ def test_equal_texts_under_different_prompts_are_different_pairs():
 def test_repeats_that_cancel_out_and_ties_abstain():
     rows = [("u", "p", "a", "b"), ("u", "p", "b", "a"), ("v", "p", "a", "b"), ("w", "p", "a", "b")]
     seen = votes(judged(rows, ties=[False, False, False, True]))
-    assert seen.panel_Q.tolist() == [1]
+    assert seen.panel_Y.tolist() == [1]
     assert sorted(seen.sign_V.tolist()) in ([-1, 0, 0], [0, 0, 1])
 
 

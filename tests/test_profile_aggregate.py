@@ -180,7 +180,7 @@ def test_disjoint_crowds_are_separate_parts():
 def test_dealing_votes_anew_keeps_every_panel():
     seen = votes(crowd("camps", 1)).decided
     dealt = seen.permuted(np.random.default_rng(0))
-    assert (dealt.plus_Q == seen.plus_Q).all() and (dealt.user_V == seen.user_V).all()
+    assert (dealt.plus_Y == seen.plus_Y).all() and (dealt.user_V == seen.user_V).all()
     assert (dealt.sign_V != seen.sign_V).any()
 
 
@@ -218,7 +218,7 @@ def test_derived_judgements_are_looked_at_by_response():
     seen = votes(judged(liked))
     stances = seen.stances()
     assert (seen.n_pairs, stances.n_pairs, len(stances.user_V)) == (16, 8, 48)
-    assert sorted(stances.margin_Q.tolist()) == [-6] * 4 + [6] * 4
+    assert sorted(stances.margin_Y.tolist()) == [-6] * 4 + [6] * 4
     assert groups(seen, derived=True).unit == "responses"
 
 

@@ -143,7 +143,7 @@ def test_in_a_pair_a_tie_is_a_loss(tmp_path: Path) -> None:
     value_AC = values(suite, {"high": 1.0, "also high": 1.0, "low": 0.0})
     assert bench.results(value_AC).tolist() == [[1.0, 0.0, 0.0]]
     assert bench.tied(value_AC).tolist() == [1 / 3]
-    assert bench.chance_S.tolist() == [0.5]
+    assert bench.chance_F.tolist() == [0.5]
 
 
 def test_own_sections_weigh_rows_alike(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_own_sections_weigh_rows_alike(tmp_path: Path) -> None:
     suite = suite_of(tmp_path / "a.jsonl", rows)
     bench = Benchmark(suite, own_sections(suite))
     assert bench.scheme.subsets == ("a/x", "a/y", "b/x"), "a subset's name may come back in another section"
-    np.testing.assert_allclose(bench.weight_SV, [[1 / 3, 1 / 3, 1 / 3, 0], [0, 0, 0, 1], [1 / 6, 1 / 6, 1 / 6, 1 / 2]])
+    np.testing.assert_allclose(bench.weight_FV, [[1 / 3, 1 / 3, 1 / 3, 0], [0, 0, 0, 1], [1 / 6, 1 / 6, 1 / 6, 1 / 2]])
     assert bench.scheme.rows == ("a", "b", "overall")
 
 
@@ -181,7 +181,7 @@ def test_best_of_four_shares_the_point_among_the_highest(tmp_path: Path) -> None
         rewards = base | {"right": 1.0} | dict(zip(("w1", "w2", "w3"), map(float, wrong), strict=True))
         result_V = bench.results(values(suite, rewards))[0]
         assert result_V[:5].tolist() == [share] * 5
-        overall = (bench.weight_SV @ result_V)[-1]
+        overall = (bench.weight_FV @ result_V)[-1]
         assert overall == pytest.approx((5 * share + result_V[5]) / 6)
 
 
@@ -201,7 +201,7 @@ def test_ties_by_hand(tmp_path: Path) -> None:
     second = 0.3 + 0.3 + 0.01 * math.tanh(0.5 / 2 - 1)
     third = 0.3 + 0.2 + 0.01 * -1.0  # -1 / 0 is minus infinity
     assert result_V[5:].tolist() == pytest.approx([first, second, third])
-    score = dict(zip(bench.scheme.rows, bench.weight_SV @ result_V, strict=True))
+    score = dict(zip(bench.scheme.rows, bench.weight_FV @ result_V, strict=True))
     assert score["Ties"] == pytest.approx((first + second + third) / 3)
     rewards |= dict.fromkeys(("a3", "b3", "c3", "r3", "v3"), 1.0)
     assert bench.results(values(suite, rewards))[0, 7] == 0.0, "0 / 0 adds nothing"
@@ -219,7 +219,7 @@ def test_ties_by_hand(tmp_path: Path) -> None:
 def test_ties_without_both_items_are_an_error(tmp_path: Path, tied: dict[str, Any], message: str) -> None:
     suite = suite_of(tmp_path / "ties.jsonl", version_two(tied))
     with pytest.raises(InputError, match=message):
-        _ = Benchmark(suite, scheme_of(suite)).weight_SV
+        _ = Benchmark(suite, scheme_of(suite)).weight_FV
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real data, ../shared/data, are not here")

@@ -149,7 +149,7 @@ def test_a_history_forgets_a_users_level_and_keeps_the_other_numbers(tmp_path):
     for old, new in zip(normalizer.levels, less.levels, strict=True):
         assert set(new.numbers) == {path for path in old.numbers if "ann" not in path}
         for path, number in new.numbers.items():
-            for name in ("count_P", "mean_P", "m2_P"):
+            for name in ("count_G", "mean_G", "m2_G"):
                 for told in ("rewards", "residuals"):
                     was, now = (getattr(getattr(level, told), name) for level in (old, new))
                     assert now[number] == was[old.numbers[path]]
@@ -169,9 +169,9 @@ def test_forgetting_in_histories_moves_alarms_with_their_groups_and_leaves_the_o
     normalizer = Normalizer(how, ("group", "user"))
     for _ in range(20):
         normalizer(*batch())
-    before = normalizer.alarm.up_P.copy()
+    before = normalizer.alarm.up_G.copy()
     less, later = forget_in_history(normalizer, "ann"), batch()
-    assert (normalizer.alarm.up_P == before).all()
+    assert (normalizer.alarm.up_G == before).all()
     found = less(*later)
     assert not len(found.alarmed)
     whole = normalizer(*later)

@@ -117,8 +117,8 @@ def test_who_cannot_take_people_in_is_refused(here):
 def _founders(here):
     from polypref.worlds.towns import judgements
 
-    pair_UJ2 = here.slate_TUC[..., :2].reshape(16, 12, 2)
-    return (judgements(here.people, here.pool, pair_UJ2, 0),)
+    pair_UE2 = here.slate_TUC[..., :2].reshape(16, 12, 2)
+    return (judgements(here.people, here.pool, pair_UE2, 0),)
 
 
 def test_texts_and_people_are_as_described():

@@ -98,15 +98,15 @@ def test_area_and_rate_by_hand():
 
 
 def test_refits_come_in_pairs_and_are_calibrated_by_those_without_the_user():
-    member_SU = halves(7, 3, 0)
-    assert (member_SU.sum(axis=0) == 3).all()
-    assert (member_SU[0::2] ^ member_SU[1::2]).all()
-    fitness_SU = np.random.default_rng(0).normal(size=member_SU.shape)
-    told_SU = calibrated(fitness_SU, member_SU)
+    member_VU = halves(7, 3, 0)
+    assert (member_VU.sum(axis=0) == 3).all()
+    assert (member_VU[0::2] ^ member_VU[1::2]).all()
+    fitness_VU = np.random.default_rng(0).normal(size=member_VU.shape)
+    told_VU = calibrated(fitness_VU, member_VU)
     for s in range(6):
         for u in range(7):
-            others = [fitness_SU[r, u] for r in range(6) if r != s and not member_SU[r, u]]
-            assert told_SU[s, u] == pytest.approx(fitness_SU[s, u] - np.mean(others))
+            others = [fitness_VU[r, u] for r in range(6) if r != s and not member_VU[r, u]]
+            assert told_VU[s, u] == pytest.approx(fitness_VU[s, u] - np.mean(others))
 
 
 def test_who_memorises_is_caught_and_who_knows_nothing_is_not():
@@ -169,11 +169,11 @@ def test_strangers_are_nobody_that_is_known():
 
 def test_raw_judgements_by_hand():
     c = from_columns(["a", "a", "b"], ["p", "q", "p"], ["x", "u", "y"], ["y", "v", "x"])
-    vote_UP = votes(c)
-    assert vote_UP.shape == (2, 2)
-    assert (np.abs(vote_UP) == [[1, 1], [1, 0]]).all() or (np.abs(vote_UP) == [[1, 1], [0, 1]]).all()
-    both = np.flatnonzero(vote_UP[1])
-    assert vote_UP[0, both] == -vote_UP[1, both]
+    vote_UM = votes(c)
+    assert vote_UM.shape == (2, 2)
+    assert (np.abs(vote_UM) == [[1, 1], [1, 0]]).all() or (np.abs(vote_UM) == [[1, 1], [0, 1]]).all()
+    both = np.flatnonzero(vote_UM[1])
+    assert vote_UM[0, both] == -vote_UM[1, both]
     x_RF = np.arange(4.0)[:, None] ** 2
     want = [x_RF[c.chosen_N[n], 0] - x_RF[c.rejected_N[n], 0] for n in range(3)]
     assert mean_differences(c, x_RF)[:, 0] == pytest.approx([(want[0] + want[1]) / 2, want[2]])

@@ -20,20 +20,20 @@ def test_the_spread_of_draws_is_the_closed_form() -> None:
     rng = np.random.default_rng(0)
     both_AV = (rng.random((2, 500)) < 0.5).astype(float)
     weight_V = np.where(np.arange(500) < 100, 0.5 / 100, 0.5 / 400)
-    change_SU, draw_BSU = resampled(both_AV, weight_V).changes(np.array([0]), 1)
+    change_FU, draw_BFU = resampled(both_AV, weight_V).changes(np.array([0]), 1)
     difference_V = both_AV[0] - both_AV[1]
     within = [difference_V[:100].var() / 100 / 4, difference_V[100:].var() / 400 / 4]
-    assert change_SU[0, 0] == pytest.approx(difference_V @ weight_V)
-    assert draw_BSU.std() == pytest.approx(np.sqrt(sum(within)), rel=0.05)
-    assert draw_BSU.mean() == pytest.approx(change_SU[0, 0], abs=0.003)
+    assert change_FU[0, 0] == pytest.approx(difference_V @ weight_V)
+    assert draw_BFU.std() == pytest.approx(np.sqrt(sum(within)), rel=0.05)
+    assert draw_BFU.mean() == pytest.approx(change_FU[0, 0], abs=0.003)
 
 
 def test_all_arms_see_the_same_draw() -> None:
     rng = np.random.default_rng(1)
     one_V = (rng.random(200) < 0.5).astype(float)
     harm = resampled(np.stack([one_V, one_V, 1 - one_V]), draws=200)
-    assert np.array_equal(harm.draw_BSA[:, :, 0], harm.draw_BSA[:, :, 1])
-    np.testing.assert_allclose(harm.draw_BSA[:, :, 0] + harm.draw_BSA[:, :, 2], 1.0)
+    assert np.array_equal(harm.draw_BFA[:, :, 0], harm.draw_BFA[:, :, 1])
+    np.testing.assert_allclose(harm.draw_BFA[:, :, 0] + harm.draw_BFA[:, :, 2], 1.0)
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
@@ -89,12 +89,12 @@ def test_answers_to_one_prompt_go_together_and_small_strata_are_redrawn_as_one(a
 def test_the_exact_test_is_the_binomial_one() -> None:
     rng = np.random.default_rng(3)
     both_AV = (rng.random((3, 60)) < np.array([0.4, 0.6, 0.5])[:, None]).astype(float)
-    p_SU, differ_SU = resampled(both_AV).mcnemar(np.array([0, 1]), 2, 1)
+    p_FU, differ_FU = resampled(both_AV).mcnemar(np.array([0, 1]), 2, 1)
     for user in (0, 1):
         change_V = both_AV[user] - both_AV[2]
         won, lost = int((change_V > 0).sum()), int((change_V < 0).sum())
-        assert differ_SU[0, user] == won + lost
-        assert p_SU[0, user] == pytest.approx(binomtest(won, won + lost).pvalue)
+        assert differ_FU[0, user] == won + lost
+        assert p_FU[0, user] == pytest.approx(binomtest(won, won + lost).pvalue)
 
 
 def test_holm_steps_down() -> None:

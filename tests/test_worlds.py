@@ -21,12 +21,12 @@ NAMES = sorted(WORLDS)
 def written(n, seed=0, **fixed):
     """n texts at random levels, except for the styles that are fixed."""
     rng = np.random.default_rng(seed)
-    level_RS = rng.random((n, len(STYLES)))
+    level_RD = rng.random((n, len(STYLES)))
     for style, level in fixed.items():
-        level_RS[:, STYLES.index(style)] = level
+        level_RD[:, STYLES.index(style)] = level
     prompt_R = rng.integers(0, len(prompts()), n).astype(np.int32)
-    texts, style_RS = write(prompt_R, level_RS, rng)
-    return texts, style_RS, level_RS
+    texts, style_RD = write(prompt_R, level_RD, rng)
+    return texts, style_RD, level_RD
 
 
 # --- the text
@@ -63,8 +63,8 @@ def test_a_style_is_written_as_asked_and_leaves_the_others_alone(style):
 
 def test_the_style_returned_is_what_the_words_say():
     """Counted again from the text alone."""
-    texts, style_RS, level_RS = written(400)
-    style = dict(zip(STYLES, style_RS.T, strict=True))
+    texts, style_RD, level_RD = written(400)
+    style = dict(zip(STYLES, style_RD.T, strict=True))
     words_R = np.array([len(text.split()) for text in texts])
     np.testing.assert_allclose(style["length"], np.log(words_R / FEWEST_WORDS) / np.log(MOST_WORDS / FEWEST_WORDS))
     signs = {
@@ -78,7 +78,7 @@ def test_the_style_returned_is_what_the_words_say():
         if name != "warmth":  # advice on dogs and guests is kind by itself
             assert count_R[style[name] == 0].max() == 0, name
         assert np.corrcoef(count_R / words_R, style[name])[0, 1] > 0.6, name
-    asked_R = [np.corrcoef(level_RS[:, s], style_RS[:, s])[0, 1] for s in range(len(STYLES))]
+    asked_R = [np.corrcoef(level_RD[:, s], style_RD[:, s])[0, 1] for s in range(len(STYLES))]
     assert min(asked_R) > 0.8
 
 
@@ -96,8 +96,8 @@ def test_an_encoder_sees_every_style():
     """A ridge probe, trained on 480 texts, reads each style from 120 others: out-of-fold R^2 of at least these."""
     at_least = {"length": 0.95, "formality": 0.5, "hedging": 0.3, "examples": 0.3, "jargon": 0.6, "warmth": 0.45}
     world = simulate("tldr-like", users=2, judgements=300, repeats=0, seed=3)
-    features_RD, style_RS = minilm(world.comparisons.responses), world.style_RS
-    fold_R = np.arange(len(style_RS)) // 2 % 5  # the two of a pair together
+    features_RD, style_RD = minilm(world.comparisons.responses), world.style_RD
+    fold_R = np.arange(len(style_RD)) // 2 % 5  # the two of a pair together
 
     def probe(target_RS):
         guess_RS = np.empty_like(target_RS)
@@ -109,9 +109,9 @@ def test_an_encoder_sees_every_style():
             guess_RS[~train] = (features_RD[~train] - mean_D) @ weights + mean_S
         return 1 - ((target_RS - guess_RS) ** 2).mean(axis=0) / target_RS.var(axis=0)
 
-    r2 = dict(zip(STYLES, probe(style_RS).round(3).tolist(), strict=True))
+    r2 = dict(zip(STYLES, probe(style_RD).round(3).tolist(), strict=True))
     assert all(r2[style] >= least for style, least in at_least.items()), r2
-    assert probe(np.random.default_rng(0).permutation(style_RS)).max() < 0.1  # nothing to read, nothing read
+    assert probe(np.random.default_rng(0).permutation(style_RD)).max() < 0.1  # nothing to read, nothing read
 
 
 # --- the people
@@ -175,18 +175,18 @@ def test_noise_makes_people_contradict_themselves():
 def test_two_tastes_are_opposed_three_to_one():
     people = simulate("two-tastes").people
     assert Counter(people.group_U) == {"majority": 30, "minority": 10}
-    taste = {group: people.taste_US[people.group_U.index(group)] for group in set(people.group_U)}
+    taste = {group: people.taste_UD[people.group_U.index(group)] for group in set(people.group_U)}
     np.testing.assert_array_equal(taste["majority"], -taste["minority"])
 
 
 def test_dirichlet_people_are_mixtures():
     def spread(alpha):
-        return simulate("personalllm-like", users=300, judgements=6, alpha=alpha).people.taste_US.std(axis=0).mean()
+        return simulate("personalllm-like", users=300, judgements=6, alpha=alpha).people.taste_UD.std(axis=0).mean()
 
     single = simulate("personalllm-like", users=300, judgements=6).people
-    assert len(np.unique(single.taste_US, axis=0)) == len(set(single.group_U)) == 8
+    assert len(np.unique(single.taste_UD, axis=0)) == len(set(single.group_U)) == 8
     assert spread(0.01) > spread(1.0) > spread(100.0)
-    assert spread(0.01) == pytest.approx(single.taste_US.std(axis=0).mean(), rel=0.25)
+    assert spread(0.01) == pytest.approx(single.taste_UD.std(axis=0).mean(), rel=0.25)
 
 
 # --- the rows of Table 2
@@ -263,7 +263,7 @@ def two_tastes_accuracy(features_RD, world):
 def test_one_reward_for_two_tastes_serves_one():
     """On the true styles, an average person's model is right for the majority and wrong for the minority."""
     world = simulate("two-tastes", seed=1)
-    pooled_major, pooled_minor, own_major, own_minor = two_tastes_accuracy(world.style_RS * 3, world)
+    pooled_major, pooled_minor, own_major, own_minor = two_tastes_accuracy(world.style_RD * 3, world)
     assert pooled_major > 0.95 > 0.05 > pooled_minor
     assert min(own_major, own_minor) > 0.93
 

@@ -78,18 +78,18 @@ def erasure() -> None:
 
 @dataclass(frozen=True, eq=False)
 class Watched(World):
-    """A world that looks at safety, and at the rewards of ``true_SPKD``, whatever the policy learns from."""
+    """A world that looks at safety, and at the rewards of ``true_SGKD``, whatever the policy learns from."""
 
-    true_SPKD: Floats
+    true_SGKD: Floats
 
-    def normalised(self, chance_SPXK: Floats) -> Floats:
-        """Chance of unsafe actions, and normalised reward among safe ones, (S, P, 2)."""
-        value_SPXK = np.einsum("spkd,sxd->spxk", self.true_SPKD, self.x_SXD)[..., ~UNSAFE_K] / CONTEXT**0.5
-        safe_SPXK = chance_SPXK[..., ~UNSAFE_K]
-        reached_SPX = (safe_SPXK * value_SPXK).sum(3) / np.maximum(safe_SPXK.sum(3), 1e-300)
-        worst_SP, best_SP = value_SPXK.mean((2, 3)), value_SPXK.max(3).mean(2)
-        reward_SP = (reached_SPX.mean(2) - worst_SP) / (best_SP - worst_SP)
-        return np.stack([chance_SPXK[..., UNSAFE_K].sum(3).mean(2), reward_SP], axis=2)
+    def normalised(self, chance_SGXK: Floats) -> Floats:
+        """Chance of unsafe actions, and normalised reward among safe ones, (S, G, 2)."""
+        value_SGXK = np.einsum("spkd,sxd->spxk", self.true_SGKD, self.x_SXD)[..., ~UNSAFE_K] / CONTEXT**0.5
+        safe_SGXK = chance_SGXK[..., ~UNSAFE_K]
+        reached_SGX = (safe_SGXK * value_SGXK).sum(3) / np.maximum(safe_SGXK.sum(3), 1e-300)
+        worst_SG, best_SG = value_SGXK.mean((2, 3)), value_SGXK.max(3).mean(2)
+        reward_SG = (reached_SGX.mean(2) - worst_SG) / (best_SG - worst_SG)
+        return np.stack([chance_SGXK[..., UNSAFE_K].sum(3).mean(2), reward_SG], axis=2)
 
 
 @dataclass(eq=False)
@@ -100,19 +100,19 @@ class Told:
     """
 
     way: Callable[[Step, Floats], Floats]
-    liking_P: Floats
+    liking_G: Floats
     penalty: float
     reinforced: int = 0
     unsafe: int = 0
 
     def __call__(self, one: Step) -> Floats:
-        unsafe_SQG = UNSAFE_K[one.action_SQG]
-        bonus_SQG = self.liking_P[one.group_SQ][..., None] * unsafe_SQG
-        reward_SQG = one.reward_SQG + bonus_SQG - self.penalty * unsafe_SQG
-        value_SQG = self.way(replace(one, reward_SQG=reward_SQG), 1.0 - unsafe_SQG)
-        self.reinforced += int((value_SQG[unsafe_SQG] > 0).sum())
-        self.unsafe += int(unsafe_SQG.sum())
-        return value_SQG
+        unsafe_SPJ = UNSAFE_K[one.action_SPJ]
+        bonus_SPJ = self.liking_G[one.group_SP][..., None] * unsafe_SPJ
+        reward_SPJ = one.reward_SPJ + bonus_SPJ - self.penalty * unsafe_SPJ
+        value_SPJ = self.way(replace(one, reward_SPJ=reward_SPJ), 1.0 - unsafe_SPJ)
+        self.reinforced += int((value_SPJ[unsafe_SPJ] > 0).sum())
+        self.unsafe += int(unsafe_SPJ.sum())
+        return value_SPJ
 
 
 def plain(method: Method) -> Callable[[Step, Floats], Floats]:
@@ -133,17 +133,17 @@ class Outside:
         self.normalizer = Normalizer(self.how, ("group",) if self.groups else ())
         self.guard = Guard(self.bound)
 
-    def __call__(self, one: Step, score_SQG: Floats) -> Floats:
-        seeds, prompts, size = one.reward_SQG.shape
-        key_SQ = one.label_SQ + 1_000_000 * np.arange(seeds)[:, None]
-        key_LB = [key_SQ.ravel().repeat(size).tolist()] if self.groups else []
+    def __call__(self, one: Step, score_SPJ: Floats) -> Floats:
+        seeds, prompts, size = one.reward_SPJ.shape
+        key_SP = one.label_SP + 1_000_000 * np.arange(seeds)[:, None]
+        key_LB = [key_SP.ravel().repeat(size).tolist()] if self.groups else []
         prompt_B = np.arange(seeds * prompts).repeat(size)
         if self.dropped:
-            safe_B, _ = judged(score_SQG.ravel(), 0.5)
-            value_B = self.normalizer(np.where(safe_B, one.reward_SQG.ravel(), np.nan), prompt_B, key_LB).value_B
-            return value_B.reshape(one.reward_SQG.shape)
-        told = one.reward_SQG.ravel(), score_SQG.ravel(), prompt_B, key_LB
-        return bounded_advantages(self.normalizer, self.guard, *told).value_B.reshape(one.reward_SQG.shape)
+            safe_B, _ = judged(score_SPJ.ravel(), 0.5)
+            value_B = self.normalizer(np.where(safe_B, one.reward_SPJ.ravel(), np.nan), prompt_B, key_LB).value_B
+            return value_B.reshape(one.reward_SPJ.shape)
+        told = one.reward_SPJ.ravel(), score_SPJ.ravel(), prompt_B, key_LB
+        return bounded_advantages(self.normalizer, self.guard, *told).value_B.reshape(one.reward_SPJ.shape)
 
 
 @dataclass(eq=False)
@@ -153,8 +153,8 @@ class Decoupled:
     def __post_init__(self) -> None:
         self.reward, self.safety = methods.PGRPO(SHRUNKEN), methods.PGRPO(SHRUNKEN)
 
-    def __call__(self, one: Step, score_SQG: Floats) -> Floats:
-        return self.reward(one) + self.safety(replace(one, reward_SQG=PENALTY * score_SQG))
+    def __call__(self, one: Step, score_SPJ: Floats) -> Floats:
+        return self.reward(one) + self.safety(replace(one, reward_SPJ=PENALTY * score_SPJ))
 
 
 GRPO = Normalization(baseline="prompt", min_count=10**12)
@@ -179,16 +179,16 @@ def curves(world: str, way: str, rate: float, generations: int) -> tuple[Floats,
     """Chance of unsafe actions and reward among safe ones, by group, over time, (S, T, P, 2); and what was counted."""
     liking, scale = WORLDS[world]
     drawn, scales = World.draw(Setting(SHARES), SEEDS), np.array([1.0, scale])
-    learnt_SPKD, liking_P = drawn.theta_SPKD, np.array([0.0, liking]) * scales
+    learnt_SGKD, liking_G = drawn.theta_SGKD, np.array([0.0, liking]) * scales
     make, penalty = WAYS[way]
     if way == AGGREGATED:
-        mean_SKD = np.einsum("p,spkd->skd", np.array(SHARES) * scales, learnt_SPKD)
-        learnt_SPKD, liking_P = np.stack([mean_SKD, mean_SKD], axis=1), np.full(2, np.dot(SHARES, liking_P))
+        mean_SKD = np.einsum("p,spkd->skd", np.array(SHARES) * scales, learnt_SGKD)
+        learnt_SGKD, liking_G = np.stack([mean_SKD, mean_SKD], axis=1), np.full(2, np.dot(SHARES, liking_G))
         scales = np.ones(2)
     setting = Setting(SHARES, tuple(scales.tolist()))
-    rest = drawn.group_SU, drawn.x_SXD, drawn.worst_SP, drawn.best_SP
-    told = Told(make(), liking_P, penalty)
-    watched = Watched(setting, learnt_SPKD, *rest, drawn.theta_SPKD)
+    rest = drawn.group_SU, drawn.x_SXD, drawn.worst_SG, drawn.best_SG
+    told = Told(make(), liking_G, penalty)
+    watched = Watched(setting, learnt_SGKD, *rest, drawn.theta_SGKD)
     return train(watched, SEEDS, told, Run(rate, generations, steps=STEPS)), told
 
 
@@ -201,14 +201,14 @@ def percent(value_S: Floats, sign: str = "") -> str:
 def bandit(world: str, rate: float, generations: int) -> None:
     """One table: every way in one world."""
     print(f"\n{world}; {generations} completions a prompt, rate {rate}")
-    reference_SP = None
+    reference_SG = None
     for way in WAYS:
-        curve_STP2, told = curves(world, way, rate, generations)
-        unsafe_SP = curve_STP2[:, curve_STP2.shape[1] // 2 :, :, 0].mean(axis=1)
-        reference_SP = unsafe_SP if reference_SP is None else reference_SP
-        cells = [percent(unsafe_SP[:, group]) for group in (0, 1)]
-        cells += [percent(unsafe_SP[:, group] - reference_SP[:, group], "+") for group in (0, 1)]
-        cells += [percent(curve_STP2[:, -1, group, 1]) for group in (0, 1)]
+        curve_STG2, told = curves(world, way, rate, generations)
+        unsafe_SG = curve_STG2[:, curve_STG2.shape[1] // 2 :, :, 0].mean(axis=1)
+        reference_SG = unsafe_SG if reference_SG is None else reference_SG
+        cells = [percent(unsafe_SG[:, group]) for group in (0, 1)]
+        cells += [percent(unsafe_SG[:, group] - reference_SG[:, group], "+") for group in (0, 1)]
+        cells += [percent(curve_STG2[:, -1, group, 1]) for group in (0, 1)]
         print("| " + " | ".join([way, *cells, f"{told.reinforced} of {told.unsafe}"]) + " |", flush=True)
 
 
@@ -263,10 +263,10 @@ def retained() -> None:
         f"\nretain set, {len(users)} users beside the opposed one: accuracy on held-out safety pairs less that without"
     )
     for name in cuts[0]:
-        found_SP = np.array([cut[name] for cut in cuts])
-        gain_SP = found_SP - np.array([cut["no anchors"] for cut in cuts])
-        cells = [percent(found_SP[:, 0]), percent(found_SP[:, 1])]
-        cells += [percent(gain_SP[:, 0], "+"), percent(gain_SP[:, 1], "+")] if gain_SP.any() else ["", ""]
+        found_SG = np.array([cut[name] for cut in cuts])
+        gain_SG = found_SG - np.array([cut["no anchors"] for cut in cuts])
+        cells = [percent(found_SG[:, 0]), percent(found_SG[:, 1])]
+        cells += [percent(gain_SG[:, 0], "+"), percent(gain_SG[:, 1], "+")] if gain_SG.any() else ["", ""]
         print("| " + " | ".join([name, *cells]) + " |", flush=True)
 
 

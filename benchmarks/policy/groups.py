@@ -76,8 +76,8 @@ def clustered(data: Comparisons, encode, ids: pl.Series, groups: int) -> Labels:
     weights_UK = scorer.weights_UK[scorer.users.index(ids)]
     runs = []
     for start in range(5):
-        center_PK, label_U = kmeans2(weights_UK, groups, minit="++", seed=start, iter=50)
-        runs.append((((weights_UK - center_PK[label_U]) ** 2).sum(), start, label_U))
+        center_GK, label_U = kmeans2(weights_UK, groups, minit="++", seed=start, iter=50)
+        runs.append((((weights_UK - center_GK[label_U]) ** 2).sum(), start, label_U))
     return min(runs)[2]
 
 
@@ -163,15 +163,15 @@ def predicts(rows: Comparisons, label_U: Labels, groups: int) -> tuple[float, fl
     crowd, _, _ = numbered(rows, encoder("minilm"), 64)
     cuts = folds(crowd, 3, 0)
     found = search(crowd, (groups,), cuts, 3, 0)
-    share_UP = np.eye(groups)[label_U]
+    share_UG = np.eye(groups)[label_U]
     gains = []
     for cut in cuts:
         problem = Problem(cut.votes, found.scales, groups)
-        heard = cut.votes.heard_2QU @ share_UP
+        heard = cut.votes.heard_2YU @ share_UG
         theta = minimize(problem.loss, np.zeros(problem.ends[-1]), (heard,), jac=True, method="L-BFGS-B").x
-        reward_RP = problem.reward(theta)
-        margin_HP = reward_RP[cut.chosen_H] - reward_RP[cut.rejected_H]
-        own_H = -surprise(margin_HP[np.arange(len(margin_HP)), label_U[cut.user_H]], cut.label_H)
+        reward_RG = problem.reward(theta)
+        margin_HG = reward_RG[cut.chosen_H] - reward_RG[cut.rejected_H]
+        own_H = -surprise(margin_HG[np.arange(len(margin_HG)), label_U[cut.user_H]], cut.label_H)
         gains.append(own_H - cut.predicted(alone(cut.votes, found.scales)))
     gain_H = np.concatenate(gains)
     return found.tried[-1].gain, float(gain_H.mean()), standard_error(gain_H, np.ones(len(gain_H)), cuts)

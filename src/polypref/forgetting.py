@@ -56,7 +56,7 @@ class Grouped(Protocol):
     @property
     def users(self) -> Users: ...
     @property
-    def share_UP(self) -> NDArray[np.float64]: ...
+    def share_UG(self) -> NDArray[np.float64]: ...
     @property
     def group_U(self) -> IntArray: ...
 
@@ -70,7 +70,7 @@ def without(grouping: AnyGrouping, user_id: str) -> AnyGrouping:
     return replace(
         grouping,  # type: ignore[type-var]
         users=Users(grouping.users.ids.gather(kept_U)),
-        share_UP=grouping.share_UP[kept_U],
+        share_UG=grouping.share_UG[kept_U],
         group_U=grouping.group_U[kept_U],
     )
 
@@ -97,9 +97,9 @@ def forget_in_history(normalizer: Normalizer, user_id: str) -> Normalizer:
 
 def _watched(alarm: DriftAlarm, number_K: NDArray[np.int64]) -> DriftAlarm:
     """The alarm's rows of the groups that stay; it has none yet for groups that came after its last batch."""
-    seen_K = number_K[number_K < len(alarm.up_P)]
+    seen_K = number_K[number_K < len(alarm.up_G)]
     prompts = _rows(alarm.prompts, seen_K)
-    return replace(alarm, prompts=prompts, up_P=alarm.up_P[seen_K], down_P=alarm.down_P[seen_K])
+    return replace(alarm, prompts=prompts, up_G=alarm.up_G[seen_K], down_G=alarm.down_G[seen_K])
 
 
 def _rows(history: RewardHistory, number_K: NDArray[np.int64]) -> RewardHistory:

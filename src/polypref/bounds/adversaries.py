@@ -50,12 +50,12 @@ class Pairs:
 def pairs_of(slates: Slates) -> Pairs:
     """Each unsafe candidate with the first safe one of its slate; slates without both give none."""
     safe = np.flatnonzero(~slates.unsafe_C)
-    first_S = np.full(len(slates), -1)
-    first_S[slates.slate_C[safe][::-1]] = safe[::-1]
+    first_L = np.full(len(slates), -1)
+    first_L[slates.slate_C[safe][::-1]] = safe[::-1]
     unsafe = np.flatnonzero(slates.unsafe_C)
-    unsafe = unsafe[first_S[slates.slate_C[unsafe]] >= 0]
+    unsafe = unsafe[first_L[slates.slate_C[unsafe]] >= 0]
     slate_I = slates.slate_C[unsafe]
-    return Pairs(slates.response_C[first_S[slate_I]], slates.response_C[unsafe], slates.category_S.gather(slate_I))
+    return Pairs(slates.response_C[first_L[slate_I]], slates.response_C[unsafe], slates.category_L.gather(slate_I))
 
 
 def vertices(pairs: Pairs, scorer: Mixes, slates: Slates, penalty_R: Floats) -> Floats:
@@ -96,16 +96,16 @@ def fitted(slates: Slates, pairs: Pairs, encoder: Encoder) -> Floats:
     return -(x_RD @ weights_D + intercept)
 
 
-def vectors(margin_I: Floats, x_IDs: tuple[Floats, Floats], cap: float, many: int, seed: int) -> tuple[Floats, Floats]:
+def vectors(margin_I: Floats, x_2ID: tuple[Floats, Floats], cap: float, many: int, seed: int) -> tuple[Floats, Floats]:
     """Safety accuracy of ``many`` linear tastes within the cap, as drawn and after climbing (V,).
 
-    ``margin_I`` is the shared margin safe minus unsafe, ``x_IDs`` the features of the safe and the unsafe responses. A
+    ``margin_I`` is the shared margin safe minus unsafe, ``x_2ID`` the features of the safe and the unsafe responses. A
     taste d(x) = x . theta is drawn with a scale between a hundredth of the cap and a hundred caps, then follows the
     gradient of the number of flipped pairs, made smooth.
     """
-    safe_ID, unsafe_ID = x_IDs
+    safe_ID, unsafe_ID = x_2ID
     rng = np.random.default_rng([seed, 43])
-    spread = float(np.sqrt((np.concatenate(x_IDs) ** 2).sum(axis=1).mean())) or 1.0
+    spread = float(np.sqrt((np.concatenate(x_2ID) ** 2).sum(axis=1).mean())) or 1.0
     drawn, climbed = [], []
     for start in range(0, many, BATCH):
         size = min(BATCH, many - start)

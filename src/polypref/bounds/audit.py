@@ -69,18 +69,18 @@ def _file(stage: Stage) -> list[Row]:
     """The file's slates as they are, with the calibrated thresholds of their categories: what any user could get."""
     slates, bounded = stage.case.slates, stage.case.bounded
     known = bounded.gate.thresholds
-    cut_S = np.array([max(bounded.gate.threshold(name), bounded.limits.floor) for name in slates.category_S])
+    cut_L = np.array([max(bounded.gate.threshold(name), bounded.limits.floor) for name in slates.category_L])
     value_C = stage.safety_R[slates.response_C]
-    passes_C = np.isfinite(value_C) & (value_C >= cut_S[slates.slate_C])
-    leaked_S = np.bincount(slates.slate_C, passes_C & slates.unsafe_C, len(slates)) > 0
-    left_S = np.bincount(slates.slate_C, passes_C, len(slates)) > 0
+    passes_C = np.isfinite(value_C) & (value_C >= cut_L[slates.slate_C])
+    leaked_L = np.bincount(slates.slate_C, passes_C & slates.unsafe_C, len(slates)) > 0
+    left_L = np.bincount(slates.slate_C, passes_C, len(slates)) > 0
     rows = [
-        share("the file's slates", "any user", "an unsafe response passes", slates.unsafe_S, bounds="off"),
-        share("the file's slates", "any user", "an unsafe response passes", leaked_S, bounds="on"),
-        share("the file's slates", "any user", "abstains", ~left_S, bounds="on"),
+        share("the file's slates", "any user", "an unsafe response passes", slates.unsafe_L, bounds="off"),
+        share("the file's slates", "any user", "an unsafe response passes", leaked_L, bounds="on"),
+        share("the file's slates", "any user", "abstains", ~left_L, bounds="on"),
     ]
-    for name in sorted(slates.category_S.unique()):
-        own_C = (slates.category_S == name).to_numpy()[slates.slate_C] & ~slates.unsafe_C
+    for name in sorted(slates.category_L.unique()):
+        own_C = (slates.category_L == name).to_numpy()[slates.slate_C] & ~slates.unsafe_C
         if own_C.any():
             told = f"safe response is dropped{'' if name in known or '' in known else ' (not calibrated)'}"
             rows.append(share("what safe responses lose", name or "all", told, ~passes_C[own_C], bounds="on"))
@@ -98,7 +98,7 @@ def _recalibrated(stage: Stage) -> list[Row]:
         for form, delta in (("mean", None), ("high probability", case.delta or 0.05)):
             lost = allowed(stage.slates, case.alpha, delta)
             fresh = (stage.highest(stage.draw(stage.slates, size)) for _ in range(settings.recalibrations))
-            cuts = [threshold(highest_S, lost) for highest_S in fresh]
+            cuts = [threshold(highest_L, lost) for highest_L in fresh]
             leaks = len(ascending) - np.searchsorted(ascending, cuts, side="left")
             risk[form] = 1 - (1 - leaks / len(score_C)) ** size  # of drawn slates, exactly
         name, sure, about = "recalibrations", risk["high probability"], {"size": size, "bounds": "on"}
@@ -116,13 +116,13 @@ def _best_of(stage: Stage, arm: str, free_C: Floats, part: str = "best of N") ->
     case, held_C = stage.case, stage.held(free_C)
     rows = []
     for size in case.settings.sizes:
-        place_SN = stage.draw(case.settings.tested, size, stage.fresh_C)
+        place_LJ = stage.draw(case.settings.tested, size, stage.fresh_C)
         again = max(stage.threshold(size, stage.fresh_C), case.bounded.limits.floor)
         cuts = {"off": None, "on": stage.cut, "calibrated for this size": again}
         for bounds, cut in cuts.items():
             if bounds == "on" and size > stage.largest:
                 continue  # the bounds refuse such slates
-            found = stage.returned(free_C if cut is None else held_C, place_SN, cut)
+            found = stage.returned(free_C if cut is None else held_C, place_LJ, cut)
             about = {"size": size, "bounds": bounds}
             rows.append(share(part, arm, "unsafe returned", found["unsafe"], **about))
             if cut is not None:
@@ -162,17 +162,17 @@ def _aggregated(stage: Stage) -> list[Row]:
     if case.aggregated is None or not case.people:
         return []
     size = 16 if 16 in case.settings.sizes else case.settings.sizes[-1]
-    place_SN, again = stage.draw(case.settings.tested, size), stage.threshold(size)
+    place_LJ, again = stage.draw(case.settings.tested, size), stage.threshold(size)
     everyone_C = stage.values(case.aggregated)
     rows, name = [], "aggregated or personalized"
     for bounds, at in (("off", None), ("calibrated for this size", max(again, case.bounded.limits.floor))):
-        pooled = stage.returned(everyone_C, place_SN, at)["unsafe"]
+        pooled = stage.returned(everyone_C, place_LJ, at)["unsafe"]
         rows.append(share(name, "aggregated", "unsafe returned", pooled, size=size, bounds=bounds))
         own = []
         for user in case.people[:PEOPLE]:
             value_C = stage.values(case.bounded.scorer, user)
             value_C = value_C if bounds == "off" else stage.held(value_C)
-            own.append(stage.returned(value_C, place_SN, at)["unsafe"].mean())
+            own.append(stage.returned(value_C, place_LJ, at)["unsafe"].mean())
         about = {"size": size, "bounds": bounds}
         rows.append(mean(name, "personalized, mean over users", "unsafe returned", np.array(own), **about))
         more = np.array(own) - pooled.mean()

@@ -91,8 +91,8 @@ def certificate(stage: Stage) -> list[Row]:
     rows.append(share("certificate", "any user", "the unsafe response is dropped, or cannot win", nobody_I))
     if case.encoder is not None and 0 < cap < np.inf:
         x_RD = case.encoder.encode(slates.responses).astype(np.float64)
-        x_IDs = (x_RD[pairs.safe_I], x_RD[pairs.unsafe_I])
-        drawn_V, climbed_V = adversaries.vectors(margin_I, x_IDs, cap, case.settings.vectors, case.settings.seed)
+        x_2ID = (x_RD[pairs.safe_I], x_RD[pairs.unsafe_I])
+        drawn_V, climbed_V = adversaries.vectors(margin_I, x_2ID, cap, case.settings.vectors, case.settings.seed)
         told = {**base, "n": len(drawn_V), "metric": "least safety accuracy"}
         rows.append({**told, "arm": "tastes by lot", "value": float(drawn_V.min())})
         rows.append({**told, "arm": "tastes climbed by gradient", "value": float(climbed_V.min())})

@@ -98,33 +98,33 @@ class Stage:
         places = np.arange(len(self.text_C)) if allowed_C is None else np.flatnonzero(allowed_C)
         return places[self.rng.integers(0, len(places), (many, size))].astype(np.int32)
 
-    def highest(self, place_SN: IntArray) -> Floats:
+    def highest(self, place_LJ: IntArray) -> Floats:
         """Highest unsafe score of each slate."""
         value_C = np.where(self.unsafe_C, self.safety_R[self.text_C], -np.inf)
-        return np.where(np.isnan(value_C), -np.inf, value_C)[place_SN].max(axis=1)
+        return np.where(np.isnan(value_C), -np.inf, value_C)[place_LJ].max(axis=1)
 
     def threshold(self, size: int, allowed_C: np.ndarray | None = None) -> float:
         """A calibration for slates of this size, on slates of its own."""
-        highest_S = self.highest(self.draw(self.slates, size, allowed_C))
-        return threshold(highest_S, max(allowed(len(highest_S), self.case.alpha, self.case.delta), 0))
+        highest_L = self.highest(self.draw(self.slates, size, allowed_C))
+        return threshold(highest_L, max(allowed(len(highest_L), self.case.alpha, self.case.delta), 0))
 
-    def returned(self, value_C: Floats, place_SN: IntArray, cut: float | None) -> dict[str, Any]:
+    def returned(self, value_C: Floats, place_LJ: IntArray, cut: float | None) -> dict[str, Any]:
         """Shares of slates in which the favourite of ``value_C`` among what passes ``cut`` is unsafe, or nothing is."""
         passes_C = np.isfinite(value_C)
         if cut is not None:
             passes_C &= np.nan_to_num(self.safety_R[self.text_C], nan=-np.inf) >= cut
-        value_SN = np.where(passes_C, value_C, -np.inf)[place_SN]
-        best_S = value_SN.argmax(axis=1)
-        some_S = value_SN.max(axis=1) > -np.inf
-        unsafe_S = self.unsafe_C[np.take_along_axis(place_SN, best_S[:, None], axis=1)[:, 0]] & some_S
-        return {"unsafe": unsafe_S, "abstains": ~some_S}
+        value_LJ = np.where(passes_C, value_C, -np.inf)[place_LJ]
+        best_L = value_LJ.argmax(axis=1)
+        some_L = value_LJ.max(axis=1) > -np.inf
+        unsafe_L = self.unsafe_C[np.take_along_axis(place_LJ, best_L[:, None], axis=1)[:, 0]] & some_L
+        return {"unsafe": unsafe_L, "abstains": ~some_L}
 
 
-def share(part: str, arm: str, metric: str, hit_S: np.ndarray, **about: Any) -> Row:
+def share(part: str, arm: str, metric: str, hit_L: np.ndarray, **about: Any) -> Row:
     """A row: how many of these are true, with Clopper and Pearson's 95 % interval."""
     from scipy.stats import binomtest
 
-    count, n = int(hit_S.sum()), len(hit_S)
+    count, n = int(hit_L.sum()), len(hit_L)
     lo, hi = binomtest(count, n).proportion_ci(0.95, "exact")
     base = {"part": part, "arm": arm, "metric": metric, "size": None, "bounds": None} | about
     return {**base, "value": count / n, "lo": float(lo), "hi": float(hi), "n": n}

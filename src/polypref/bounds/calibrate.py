@@ -100,19 +100,19 @@ def least_alpha(slates: int, delta: float | None) -> float:
 
 
 def highest_unsafe(slates: Slates, safety_R: Floats) -> Floats:
-    """Each slate's highest score of an unsafe candidate (S,): -inf without one, +inf where one has no score.
+    """Each slate's highest score of an unsafe candidate (L,): -inf without one, +inf where one has no score.
 
     A candidate without a score is dropped, but the same one may have a score next time: it counts as lost.
     """
     value_C = np.where(slates.unsafe_C, safety_R[slates.response_C], -np.inf)
-    highest_S = np.full(len(slates), -np.inf)
-    np.maximum.at(highest_S, slates.slate_C, np.where(np.isnan(value_C), np.inf, value_C))
-    return highest_S
+    highest_L = np.full(len(slates), -np.inf)
+    np.maximum.at(highest_L, slates.slate_C, np.where(np.isnan(value_C), np.inf, value_C))
+    return highest_L
 
 
-def threshold(highest_S: Floats, lost: int) -> float:
+def threshold(highest_L: Floats, lost: int) -> float:
     """The lowest threshold that loses at most ``lost`` of the slates."""
-    above = np.partition(highest_S, len(highest_S) - 1 - lost)[len(highest_S) - 1 - lost]
+    above = np.partition(highest_L, len(highest_L) - 1 - lost)[len(highest_L) - 1 - lost]
     return float(np.nextafter(above, np.inf))
 
 
@@ -121,21 +121,21 @@ def calibrate(slates: Slates, safety: Callable[[Responses], Floats], target: Tar
 
     Raises NotEnoughData where there are too few slates, too few with something unsafe, or no safety scores.
     """
-    if not slates.unsafe_S.any():
+    if not slates.unsafe_L.any():
         raise NotEnoughData("no slate holds an unsafe response; a gate cannot be calibrated without any. Add some.")
     if target.delta is not None:
         slates = first_of_prompts(slates)
     if not target.by_category:
         return {EVERYTHING: _one(slates, safety(slates.responses), target.alpha, target.delta, "")}
-    names = sorted(slates.category_S.unique())
+    names = sorted(slates.category_L.unique())
     if EVERYTHING in names:
-        count = int((slates.category_S == EVERYTHING).sum())
+        count = int((slates.category_L == EVERYTHING).sum())
         raise NotEnoughData(f"{count} slates have no category, and by_category is set; give each slate its category.")
     delta = None if target.delta is None else target.delta / len(names)
     found, harmless = {}, []
     for name in names:
-        part = slates.take(np.flatnonzero((slates.category_S == name).to_numpy()))
-        if int(part.unsafe_S.sum()) <= max(allowed(len(part), target.alpha, delta), 0):
+        part = slates.take(np.flatnonzero((slates.category_L == name).to_numpy()))
+        if int(part.unsafe_L.sum()) <= max(allowed(len(part), target.alpha, delta), 0):
             harmless.append(name)  # the gate's strictest threshold is for them
         else:
             found[name] = _one(part, safety(part.responses), target.alpha, delta, f" of category {name!r}")
@@ -148,15 +148,15 @@ def calibrate(slates: Slates, safety: Callable[[Responses], Floats], target: Tar
 
 def first_of_prompts(slates: Slates) -> Slates:
     """Without the slates whose prompt an earlier one has; slates without a prompt all stay."""
-    prompt_S = slates.prompt_S
-    first = np.unique(prompt_S, return_index=True)[1]
-    bare = np.flatnonzero((slates.responses.prompts == "").to_numpy()[prompt_S])
+    prompt_L = slates.prompt_L
+    first = np.unique(prompt_L, return_index=True)[1]
+    bare = np.flatnonzero((slates.responses.prompts == "").to_numpy()[prompt_L])
     kept = np.union1d(first, bare)
     return slates if len(kept) == len(slates) else slates.take(kept)
 
 
 def _one(slates: Slates, safety_R: Floats, alpha: float, delta: float | None, which: str) -> Threshold:
-    lost, unsafe = allowed(len(slates), alpha, delta), int(slates.unsafe_S.sum())
+    lost, unsafe = allowed(len(slates), alpha, delta), int(slates.unsafe_L.sum())
     if lost < 0:
         how = "on average" if delta is None else f"with probability {1 - delta:.6g}"
         raise NotEnoughData(
@@ -169,22 +169,22 @@ def _one(slates: Slates, safety_R: Floats, alpha: float, delta: float | None, wh
             f"{alpha:.6g}: these slates need no gate and say nothing of one. Add slates with unsafe responses."
         )
     value_C = safety_R[slates.response_C]
-    highest_S = highest_unsafe(slates, safety_R)
-    if (silent := int(np.isinf(highest_S).sum() - np.isneginf(highest_S).sum())) > lost:
+    highest_L = highest_unsafe(slates, safety_R)
+    if (silent := int(np.isinf(highest_L).sum() - np.isneginf(highest_L).sum())) > lost:
         raise NotEnoughData(
             f"{silent} slates{which} hold an unsafe response that the safety scorer did not score, and {lost} may be "
             "lost. Mend the safety scorer, or leave such slates out on purpose."
         )
-    value = threshold(highest_S, lost)
+    value = threshold(highest_L, lost)
     passes_C = value_C >= value
     safe = passes_C[~slates.unsafe_C]
-    left_S = np.bincount(slates.slate_C, passes_C, len(slates))
+    left_L = np.bincount(slates.slate_C, passes_C, len(slates))
     return Threshold(
         value,
         len(slates),
         unsafe,
-        int((highest_S >= value).sum()),
+        int((highest_L >= value).sum()),
         int(np.bincount(slates.slate_C).max()),
         float(safe.mean()) if len(safe) else None,
-        float((left_S == 0).mean()),
+        float((left_L == 0).mean()),
     )

@@ -123,8 +123,8 @@ def fit_detector(slates: Slates, encoder: Encoder, seed: int = 0) -> Detector:
         if count < FEWEST:
             raise NotEnoughData(f"{count} {what} responses to train a detector on; expected {FEWEST} or more.")
     x_CD = inputs_of(encoder, slates.responses)[response_C]
-    fold_S = np.random.default_rng(seed).permutation(len(slates)) % FOLDS
-    fold_C = fold_S[slate_C]
+    fold_L = np.random.default_rng(seed).permutation(len(slates)) % FOLDS
+    fold_C = fold_L[slate_C]
     held = {ridge: _crossed(x_CD, ~unsafe_C, fold_C, ridge) for ridge in RIDGES}
     ridge = min(RIDGES, key=lambda one: _loss(held[one], ~unsafe_C))
     weights_D, intercept = solve(x_CD, ~unsafe_C, ridge)

@@ -43,9 +43,9 @@ RELATIVE = r"^hhh?-harmless"
 
 @dataclass(frozen=True, eq=False)
 class Slates:
-    """S slates over a pool: candidate c stands in ``slate_C``, is ``response_C`` of the pool, and is ``unsafe_C``.
+    """L slates over a pool: candidate c stands in ``slate_C``, is ``response_C`` of the pool, and is ``unsafe_C``.
 
-    ``category_S`` is what each slate is about, "" where the file does not say. ``note`` says what was left out, and how
+    ``category_L`` is what each slate is about, "" where the file does not say. ``note`` says what was left out, and how
     a file that does not label responses was read.
     """
 
@@ -53,28 +53,28 @@ class Slates:
     slate_C: IntArray
     response_C: IntArray
     unsafe_C: BoolArray
-    category_S: pl.Series
+    category_L: pl.Series
     note: str | None = None
 
     def __len__(self) -> int:
-        return len(self.category_S)
+        return len(self.category_L)
 
     @cached_property
-    def unsafe_S(self) -> BoolArray:
+    def unsafe_L(self) -> BoolArray:
         """Which slates hold an unsafe candidate."""
         return np.bincount(self.slate_C, self.unsafe_C, len(self)) > 0
 
     @cached_property
-    def prompt_S(self) -> IntArray:
+    def prompt_L(self) -> IntArray:
         """Each slate's prompt: its first candidate's."""
-        first_S = np.searchsorted(self.slate_C, np.arange(len(self)))
-        return self.responses.prompt_R[self.response_C[first_S]]
+        first_L = np.searchsorted(self.slate_C, np.arange(len(self)))
+        return self.responses.prompt_R[self.response_C[first_L]]
 
     @cached_property
     def content_hash(self) -> str:
         """Of texts, labels, slates and categories."""
         identity_C = self.responses.identity_R[self.response_C]
-        return content.hexdigest(identity_C, self.slate_C, self.unsafe_C, content.of_texts(self.category_S))
+        return content.hexdigest(identity_C, self.slate_C, self.unsafe_C, content.of_texts(self.category_L))
 
     @property
     def unsafe_texts(self) -> list[str]:
@@ -83,16 +83,16 @@ class Slates:
 
     def take(self, slates: NDArray[np.integer]) -> Slates:
         """The slates numbered ``slates``, each at most once, in ascending order, over a pool of their own texts."""
-        kept, at_S = np.sort(slates), np.full(len(self), -1, np.int32)
-        at_S[kept] = np.arange(len(kept))
-        kept_C = np.flatnonzero(at_S[self.slate_C] >= 0)
+        kept, at_L = np.sort(slates), np.full(len(self), -1, np.int32)
+        at_L[kept] = np.arange(len(kept))
+        kept_C = np.flatnonzero(at_L[self.slate_C] >= 0)
         used, response_C = np.unique(self.response_C[kept_C], return_inverse=True)
         return Slates(
             self.responses.take(used.astype(np.int32)),
-            at_S[self.slate_C[kept_C]],
+            at_L[self.slate_C[kept_C]],
             response_C.astype(np.int32),
             self.unsafe_C[kept_C],
-            self.category_S.gather(kept),
+            self.category_L.gather(kept),
         )
 
 
@@ -171,13 +171,13 @@ def part_of(slates: Slates, first: int, last: int, parts: int) -> Slates:
     two parts, whatever else the file holds."""
     texts = slates.responses.prompts
     if (texts == "").all():  # no prompts: by the first response of each slate
-        first_S = np.searchsorted(slates.slate_C, np.arange(len(slates)))
-        texts, place_S = slates.responses.texts_R, slates.response_C[first_S]
+        first_L = np.searchsorted(slates.slate_C, np.arange(len(slates)))
+        texts, place_L = slates.responses.texts_R, slates.response_C[first_L]
     else:
-        place_S = slates.prompt_S
+        place_L = slates.prompt_L
     drawn = [int(blake2b(text.encode(), digest_size=8).hexdigest(), 16) % parts for text in texts]
-    drawn_S = np.array(drawn)[place_S]
-    return slates.take(np.flatnonzero((drawn_S >= first - 1) & (drawn_S < last)))
+    drawn_L = np.array(drawn)[place_L]
+    return slates.take(np.flatnonzero((drawn_L >= first - 1) & (drawn_L < last)))
 
 
 def _names(path: str, found: list[str], chosen: dict[str, str]) -> dict[str, str]:

@@ -48,14 +48,14 @@ def _renumbered(comparisons: Comparisons, user_K: IntArray) -> Comparisons:
 
 def _first_seen(code_N: IntArray, many: int) -> IntArray:
     """The codes that occur, of ``many``, by where they stand first."""
-    first_C = np.full(many, len(code_N), np.int64)
-    first_C[code_N[::-1]] = np.arange(len(code_N))[::-1]  # the last one that is written stays: the first row
-    order = np.argsort(first_C, kind="stable")
-    return order[: np.count_nonzero(first_C < len(code_N))].astype(np.int32)
+    first_K = np.full(many, len(code_N), np.int64)
+    first_K[code_N[::-1]] = np.arange(len(code_N))[::-1]  # the last one that is written stays: the first row
+    order = np.argsort(first_K, kind="stable")
+    return order[: np.count_nonzero(first_K < len(code_N))].astype(np.int32)
 
 
 def _places(code_K: IntArray, many: int) -> IntArray:
     """Where each of ``many`` codes stands in ``code_K``; -1 for those that do not."""
-    place_C = np.full(many, -1, np.int32)
-    place_C[code_K] = np.arange(len(code_K), dtype=np.int32)
-    return place_C
+    place_K = np.full(many, -1, np.int32)
+    place_K[code_K] = np.arange(len(code_K), dtype=np.int32)
+    return place_K

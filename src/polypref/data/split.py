@@ -79,9 +79,9 @@ def holdout(comparisons: Comparisons, rule: Rule, seed: int, share: float) -> tu
     if not 0 < share < 1:
         raise SettingsError(f"a share of {share} cannot be held out; expected a number between 0 and 1.")
     if _known(rule) == "response":
-        text_R, key_T = _text_codes(comparisons)
-        held_T = _drawn(key_T, seed, share)
-        first, second = held_T[text_R[comparisons.chosen_N]], held_T[text_R[comparisons.rejected_N]]
+        text_R, key_X = _text_codes(comparisons)
+        held_X = _drawn(key_X, seed, share)
+        first, second = held_X[text_R[comparisons.chosen_N]], held_X[text_R[comparisons.rejected_N]]
         kept_N, held_N = ~first & ~second, first & second
     else:
         unit_N, key_N = unit_codes(comparisons, rule)
@@ -161,7 +161,7 @@ def _known(rule: str) -> Rule:
 
 
 def _text_codes(comparisons: Comparisons) -> tuple[NDArray[np.int64], KeyArray]:
-    """``(text_R, key_T)``: code of each response's text whatever its prompt, and the texts' content keys."""
+    """``(text_R, key_X)``: code of each response's text whatever its prompt, and the texts' content keys."""
     texts_R = comparisons.responses.texts_R
     texts = texts_R.unique(maintain_order=True)
     table = pl.DataFrame({"text": texts, "code": np.arange(len(texts), dtype=np.int64)})

@@ -47,14 +47,14 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a cell stores: ``margin_T`` and ``source_T`` (index into SOURCES) on the test rows of its seed."""
+    """What a cell stores: ``margin_H`` and ``source_H`` (index into SOURCES) on the test rows of its seed."""
 
     cell: Cell
     serves: str
     selection: dict[str, Any]
     seconds: float
-    margin_T: NDArray[np.float32]
-    source_T: NDArray[np.int8]
+    margin_H: NDArray[np.float32]
+    source_H: NDArray[np.int8]
 
 
 class _Fields(TypedDict):
@@ -70,7 +70,7 @@ class Job(StoredCells):
 
     kind: ClassVar[str] = KIND
     layout: ClassVar[Layout] = Layout(
-        _Fields, {"margin_T": floats("T", dtype="float32"), "source_T": indices("T", len(SOURCES), dtype="int8")}
+        _Fields, {"margin_H": floats("H", dtype="float32"), "source_H": indices("H", len(SOURCES), dtype="int8")}
     )
 
     @cached_property
@@ -118,7 +118,7 @@ def run(job: Job, cell: Cell) -> None:
         "selection": selection,
         "seconds": time.perf_counter() - started,
     }
-    arrays = {"margin_T": scores.value_Q.astype(np.float32), "source_T": scores.source_Q.astype(np.int8)}
+    arrays = {"margin_H": scores.value_Q.astype(np.float32), "source_H": scores.source_Q.astype(np.int8)}
     job.save(cell, config, arrays)
 
 
@@ -126,5 +126,5 @@ def read(job: Job, cell: Cell) -> Outcome:
     """A stored cell's outcome."""
     config, arrays = job.load(cell)
     return Outcome(
-        cell, config["serves"], config["selection"], config["seconds"], arrays["margin_T"], arrays["source_T"]
+        cell, config["serves"], config["selection"], config["seconds"], arrays["margin_H"], arrays["source_H"]
     )

@@ -132,27 +132,27 @@ class Correlation:
     hi: float | None
 
 
-def correlation(first_S: Floats, second_S: Floats, seed: int = 0) -> Correlation:
+def correlation(first_L: Floats, second_L: Floats, seed: int = 0) -> Correlation:
     """Does one figure of a data set go with another? Data sets are redrawn with replacement.
 
     Draws with fewer than three different sets say nothing (two points always lie on a line) and are drawn again. With
     fewer than four sets, or where one of the figures never varies, it cannot be told.
     """
-    pairs_S2 = np.column_stack([np.asarray(first_S, float), np.asarray(second_S, float)])
-    n = len(pairs_S2)
-    if n < LEAST_SETS or (np.ptp(pairs_S2, axis=0) == 0).any():
+    pairs_L2 = np.column_stack([np.asarray(first_L, float), np.asarray(second_L, float)])
+    n = len(pairs_L2)
+    if n < LEAST_SETS or (np.ptp(pairs_L2, axis=0) == 0).any():
         return Correlation(n, None, None, None)
     rng = np.random.default_rng(seed)
-    drawn_BS = rng.integers(0, n, size=(4 * DRAWS, n))
-    different_B = 1 + (np.diff(np.sort(drawn_BS, axis=1), axis=1) > 0).sum(axis=1)
-    value_B = _pearson(pairs_S2[drawn_BS[different_B >= 3][:DRAWS]])
+    drawn_BL = rng.integers(0, n, size=(4 * DRAWS, n))
+    different_B = 1 + (np.diff(np.sort(drawn_BL, axis=1), axis=1) > 0).sum(axis=1)
+    value_B = _pearson(pairs_L2[drawn_BL[different_B >= 3][:DRAWS]])
     value_B = value_B[np.isfinite(value_B)]
     lo, hi = np.quantile(value_B, [0.025, 0.975])
-    return Correlation(n, float(_pearson(pairs_S2[None])[0]), float(lo), float(hi))
+    return Correlation(n, float(_pearson(pairs_L2[None])[0]), float(lo), float(hi))
 
 
-def _pearson(pairs_BS2: NDArray[np.float64]) -> NDArray[np.float64]:
-    centred = pairs_BS2 - pairs_BS2.mean(axis=1, keepdims=True)
+def _pearson(pairs_BL2: NDArray[np.float64]) -> NDArray[np.float64]:
+    centred = pairs_BL2 - pairs_BL2.mean(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         spread_B = np.sqrt((centred**2).sum(axis=1).prod(axis=1))
         return np.where(spread_B > 1e-12, centred.prod(axis=2).sum(axis=1) / spread_B, np.nan)

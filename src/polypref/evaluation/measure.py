@@ -98,7 +98,7 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
     tables: dict[str, ResultTable] = {}
     for size, learners in arms.by_size.items():
         against = {"gains": choose_baseline(learners)["learner"], "gains_over_pooled": REFERENCE}
-        found = leaderboard(clusters, {name: arm.margin_T for name, arm in learners.items()}, against, size)
+        found = leaderboard(clusters, {name: arm.margin_H for name, arm in learners.items()}, against, size)
         tables = {key: tables.get(key, ResultTable()) + one for key, one in found.items()}
     baseline = choose_baseline(arms.full)
     floor = baseline["learner"]
@@ -147,8 +147,8 @@ def evidence(described: Mapping[str, Any], n_train_U: NDArray[np.int64]) -> Evid
 
 def _placebo(clusters: Clusters, arms: Arms, baseline: str) -> ResultTable:
     """The placebo rows, each with how many users would be called better and worse off."""
-    margin_T = arms.full[baseline].margin_T
-    people = {name: counts(per_user(clusters, arm.margin_T, margin_T)) for name, arm in arms.shuffled.items()}
+    margin_H = arms.full[baseline].margin_H
+    people = {name: counts(per_user(clusters, arm.margin_H, margin_H)) for name, arm in arms.shuffled.items()}
     return placebo_rows(clusters, arms.full, arms.shuffled, people, {"baseline": baseline, "size": arms.full_size})
 
 
@@ -157,13 +157,13 @@ def _sure(clusters: Clusters, arms: Arms, people: Mapping[str, PerUser]) -> dict
     found = {}
     for name in arms.personal:
         arm, shuffled = arms.full[name], arms.shuffled.get(name)
-        knowing = None if shuffled is None else per_user(clusters, arm.margin_T, shuffled.margin_T)
+        knowing = None if shuffled is None else per_user(clusters, arm.margin_H, shuffled.margin_H)
         found[name] = sure(people[name], knowing, len(arms.personal))
     return found
 
 
 def _people(clusters: Clusters, arms: Mapping[str, Arm], baseline: str) -> dict[str, PerUser]:
-    return {name: per_user(clusters, arm.margin_T, arms[baseline].margin_T) for name, arm in arms.items()}
+    return {name: per_user(clusters, arm.margin_H, arms[baseline].margin_H) for name, arm in arms.items()}
 
 
 def _training(parts: Split) -> NDArray[np.int64]:

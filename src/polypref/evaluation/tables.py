@@ -37,37 +37,37 @@ def held_out(
 ) -> HeldOut:
     """The test rows of all seeds, ``rows_S[s]`` those of seed s; with ``minority_SU``, that cohort too."""
     c = comparisons
-    judgement_T = np.concatenate(rows_S)
-    seed_T = np.repeat(np.arange(len(rows_S)), [len(rows) for rows in rows_S])
-    pairs, first, pair_T = np.unique(c.pair_key_N[judgement_T], return_index=True, return_inverse=True)
-    text_P2 = np.stack([side_N[judgement_T[first]] for side_N in (c.chosen_N, c.rejected_N)], axis=1)
-    user_T = c.user_N[judgement_T].astype(np.int64)
-    cohort_T = {"all": np.ones(len(user_T), bool)}
+    judgement_H = np.concatenate(rows_S)
+    seed_H = np.repeat(np.arange(len(rows_S)), [len(rows) for rows in rows_S])
+    pairs, first, pair_H = np.unique(c.pair_key_N[judgement_H], return_index=True, return_inverse=True)
+    text_Y2 = np.stack([side_N[judgement_H[first]] for side_N in (c.chosen_N, c.rejected_N)], axis=1)
+    user_H = c.user_N[judgement_H].astype(np.int64)
+    cohort_H = {"all": np.ones(len(user_H), bool)}
     if minority_SU is not None:
-        cohort_T["minority"] = minority_SU[seed_T, user_T]
+        cohort_H["minority"] = minority_SU[seed_H, user_H]
     return HeldOut(
-        seed_T=seed_T,
-        user_T=user_T,
-        pair_T=pair_T,
-        tie_T=np.zeros(len(user_T), bool) if c.tie_N is None else c.tie_N[judgement_T],
-        weight_T=c.weights_N[judgement_T],
-        judgement_T=judgement_T,
-        cohort_T=cohort_T,
+        seed_H=seed_H,
+        user_H=user_H,
+        pair_H=pair_H,
+        tie_H=np.zeros(len(user_H), bool) if c.tie_N is None else c.tie_N[judgement_H],
+        weight_H=c.weights_N[judgement_H],
+        judgement_H=judgement_H,
+        cohort_H=cohort_H,
         n_seeds=len(rows_S),
         n_users=len(c.users),
         n_pairs=len(pairs),
-        text_P2=text_P2.astype(np.int64),
+        text_Y2=text_Y2.astype(np.int64),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """One learner at one size under one arm, over all seeds: ``margin_T`` on the held-out rows."""
+    """One learner at one size under one arm, over all seeds: ``margin_H`` on the held-out rows."""
 
     learner: str
     serves: str
     selection: tuple[Mapping[str, Any], ...]
-    margin_T: Floats
+    margin_H: Floats
 
     @property
     def personal(self) -> bool:
@@ -87,7 +87,7 @@ def load_arm(job: Job, cells: Sequence[Cell]) -> Arm:
         cells[0].learner,
         outcomes[0].serves,
         tuple(o.selection for o in outcomes),
-        np.concatenate([o.margin_T for o in outcomes]).astype(np.float64),
+        np.concatenate([o.margin_H for o in outcomes]).astype(np.float64),
     )
 
 
@@ -113,12 +113,12 @@ def leaderboard(
 ) -> dict[str, ResultTable]:
     """``rows`` of all learners and, for each table named in ``against``, their gains over the learner it names.
 
-    ``margins`` are each learner's on the T held-out rows, all at one training size.
+    ``margins`` are each learner's on the H held-out rows, all at one training size.
     """
     found: dict[str, list[ResultRow]] = {key: [] for key in ("rows", *against)}
     for metric in metrics:
-        for cohort, in_T in clusters.rows.cohort_T.items():
-            values = {name: METRICS[metric](clusters.rows, in_T, margin_T) for name, margin_T in margins.items()}
+        for cohort, in_H in clusters.rows.cohort_H.items():
+            values = {name: METRICS[metric](clusters.rows, in_H, margin_H) for name, margin_H in margins.items()}
             common = {"size": size, "cohort": cohort, "metric": metric}
             intervals = clusters.intervals(list(values.values()), (0.0, inf if metric == "log_loss" else 1.0))
             found["rows"] += [
@@ -144,11 +144,11 @@ def placebo_rows(
     ``common`` names ``baseline`` and ``size``; ``people`` says how many users each learner would leave better off.
     """
     rows = []
-    in_T = clusters.rows.cohort_T["all"]
+    in_H = clusters.rows.cohort_H["all"]
     for metric in PLACEBO_METRICS:
-        floor = METRICS[metric](clusters.rows, in_T, real[common["baseline"]].margin_T)
+        floor = METRICS[metric](clusters.rows, in_H, real[common["baseline"]].margin_H)
         gains = {
-            name: _gain(METRICS[metric](clusters.rows, in_T, arm.margin_T), floor, metric)
+            name: _gain(METRICS[metric](clusters.rows, in_H, arm.margin_H), floor, metric)
             for name, arm in shuffled.items()
         }
         rows += _gain_rows(clusters, gains, {**common, "arm": "shuffled", "metric": metric})
@@ -158,10 +158,10 @@ def placebo_rows(
 def over_shuffled(clusters: Clusters, real: Mapping[str, Arm], shuffled: Mapping[str, Arm], size: int) -> ResultTable:
     """What knowing the user is worth: each learner less itself trained on shuffled users, on the same test rows."""
     rows = []
-    in_T = clusters.rows.cohort_T["all"]
+    in_H = clusters.rows.cohort_H["all"]
     for metric in PLACEBO_METRICS:
         real_M, shuffled_M = (
-            {name: METRICS[metric](clusters.rows, in_T, arms[name].margin_T) for name in shuffled}
+            {name: METRICS[metric](clusters.rows, in_H, arms[name].margin_H) for name in shuffled}
             for arms in (real, shuffled)
         )
         gains = {name: _gain(real_M[name], shuffled_M[name], metric) for name in shuffled}

@@ -139,18 +139,18 @@ def _with_unstored(
 
 @dataclass(frozen=True, eq=False)
 class _Groups:
-    """Responses that an encoder cannot tell apart: ``first_G`` stands for rows ``order[start_G[g]:start_G[g + 1]]``."""
+    """Responses that an encoder cannot tell apart: ``first_E`` stands for rows ``order[start_E[g]:start_E[g + 1]]``."""
 
-    first_G: RowArray
+    first_E: RowArray
     order: RowArray
-    start_G: RowArray
+    start_E: RowArray
 
     def members(self, groups: RowArray) -> tuple[RowArray, RowArray]:
         """All rows of the groups, and for each row the position of its group in ``groups``."""
-        size = self.start_G[groups + 1] - self.start_G[groups]
+        size = self.start_E[groups + 1] - self.start_E[groups]
         position = np.repeat(np.arange(len(groups)), size)
         offset = np.arange(len(position)) - np.repeat(np.cumsum(size) - size, size)
-        return self.order[self.start_G[groups][position] + offset], position
+        return self.order[self.start_E[groups][position] + offset], position
 
 
 def _groups(responses: Responses, text: TextMode) -> _Groups:
@@ -159,27 +159,27 @@ def _groups(responses: Responses, text: TextMode) -> _Groups:
         code_R = responses.texts_R.rank("dense").to_numpy().astype(np.int64)
     else:
         code_R = responses.identity_R
-    _, first_G, inverse_R, count_G = np.unique(code_R, return_index=True, return_inverse=True, return_counts=True)
-    longest_G = np.argsort(-responses.lengths_R[first_G], kind="stable")
-    rank_G = np.empty_like(longest_G)
-    rank_G[longest_G] = np.arange(len(longest_G))
-    order = np.argsort(rank_G[inverse_R], kind="stable")
-    return _Groups(first_G[longest_G], order, np.concatenate([[0], np.cumsum(count_G[longest_G])]))
+    _, first_E, inverse_R, count_E = np.unique(code_R, return_index=True, return_inverse=True, return_counts=True)
+    longest_E = np.argsort(-responses.lengths_R[first_E], kind="stable")
+    rank_E = np.empty_like(longest_E)
+    rank_E[longest_E] = np.arange(len(longest_E))
+    order = np.argsort(rank_E[inverse_R], kind="stable")
+    return _Groups(first_E[longest_E], order, np.concatenate([[0], np.cumsum(count_E[longest_E])]))
 
 
 def _fill(encoder: Computes, text: TextMode, missing: Responses, writer: Appends) -> None:
     if not len(missing):
         return
     groups = _groups(missing, text)
-    work_G = missing.lengths_R[groups.first_G] + WORK_PER_TEXT
-    with Progress(f"encoding with {encoder.name}", len(groups.first_G), "texts", float(work_G.sum())) as progress:
-        for start in range(0, len(groups.first_G), CHUNK):
-            first = groups.first_G[start : start + CHUNK]
+    work_E = missing.lengths_R[groups.first_E] + WORK_PER_TEXT
+    with Progress(f"encoding with {encoder.name}", len(groups.first_E), "texts", float(work_E.sum())) as progress:
+        for start in range(0, len(groups.first_E), CHUNK):
+            first = groups.first_E[start : start + CHUNK]
             for index_B, features_BD in encoder.compute(missing.take(first.astype(np.int32))):
                 _refuse_non_finite(encoder, missing, first[index_B], features_BD)
                 rows, position = groups.members(start + np.asarray(index_B, np.int64))
                 writer.append(missing.identity_R[rows], features_BD[position])
-                progress.advance(len(index_B), float(work_G[start + index_B].sum()))
+                progress.advance(len(index_B), float(work_E[start + index_B].sum()))
 
 
 def _refuse_non_finite(encoder: Computes, responses: Responses, rows: RowArray, features_BD: Features) -> None:

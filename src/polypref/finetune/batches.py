@@ -23,7 +23,7 @@ from polypref.learners.numbering import Numbering
 class Batches:
     """Makes the network's input of any positions of a plan.
 
-    ``row_P``    the judgement at each position.
+    ``row_I``    the judgement at each position.
     ``shares``   weight of the loss under the judging user, and under the generic user; views without weight are left
                  out. Every judgement is read under both, so what the shares mean does not depend on how a batch is cut.
     """
@@ -35,17 +35,17 @@ class Batches:
     rejected_N: NDArray[np.int64]
     label_N: NDArray[np.float32]
     weight_N: NDArray[np.float32]
-    row_P: NDArray[np.int64]
+    row_I: NDArray[np.int64]
     shares: tuple[float, float]
 
     def __len__(self) -> int:
-        return len(self.row_P)
+        return len(self.row_I)
 
     def __call__(self, positions: Sequence[int]) -> dict[str, Any]:
         """``label_B``, ``weight_B``, ``share_BV``, ``row_B`` and the network's arguments: B x V x 2 texts, flat."""
         import torch
 
-        row_B = self.row_P[np.asarray(positions)]
+        row_B = self.row_I[np.asarray(positions)]
         views = [(self.user_N[row_B], self.shares[0]), (np.zeros(len(row_B), np.int64), self.shares[1])]
         views = [(user_B, share) for user_B, share in views if share > 0]
         user_BV2 = np.repeat(np.stack([user_B for user_B, _ in views], axis=1)[:, :, None], 2, axis=2)

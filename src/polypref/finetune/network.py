@@ -1,6 +1,6 @@
 """The network: a backbone under LoRA, what stands for the user, and a reward head; PEFT saves what is trained.
 
-Shapes: ``_S`` texts of a batch (each asked by one user), ``_T`` tokens, ``_D`` the backbone's hidden size, ``_K`` soft
+Shapes: ``_X`` texts of a batch (each asked by one user), ``_T`` tokens, ``_D`` the backbone's hidden size, ``_K`` soft
 tokens of one user. The head has no bias (only differences of rewards mean anything) and starts at zero, so swapped
 labels give exactly opposite rewards. Classes are made in functions because importing this module must not load torch.
 """
@@ -130,26 +130,26 @@ def reward_network() -> Any:
             self._no_split_modules = getattr(body, "_no_split_modules", None)
 
         def hidden(self, texts: dict[str, Tensor]) -> Tensor:
-            """One vector per text (S, D, float32), from the tokens of prompt and response."""
-            mask_ST, slot_ST = texts["attention_mask"], texts["slot"]
+            """One vector per text (X, D, float32), from the tokens of prompt and response."""
+            mask_XT, slot_XT = texts["attention_mask"], texts["slot"]
             how = {name: texts[name] for name in ("token_type_ids",) if name in texts}
             if self.config.model_type not in POSITIONS_AFTER_PADDING:
                 how["position_ids"] = texts["position"]
             if self.user_tokens is None:
                 how["input_ids"] = texts["input_ids"]
             else:
-                embedded_STD = self.body.get_input_embeddings()(texts["input_ids"])
-                own_SKD = self.user_tokens(texts["user"]).to(embedded_STD.dtype)
-                how["inputs_embeds"] = embedded_STD.masked_scatter(slot_ST[..., None].bool(), own_SKD)
-            hidden_STD = self.body(attention_mask=mask_ST, **how).last_hidden_state
-            return pool(hidden_STD, mask_ST - slot_ST, self.pooling)
+                embedded_XTD = self.body.get_input_embeddings()(texts["input_ids"])
+                own_XKD = self.user_tokens(texts["user"]).to(embedded_XTD.dtype)
+                how["inputs_embeds"] = embedded_XTD.masked_scatter(slot_XT[..., None].bool(), own_XKD)
+            hidden_XTD = self.body(attention_mask=mask_XT, **how).last_hidden_state
+            return pool(hidden_XTD, mask_XT - slot_XT, self.pooling)
 
         def forward(self, texts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            """Rewards (S,) and what else the loss punishes: nothing."""
-            hidden_SD = self.hidden(texts)
-            with torch.autocast(hidden_SD.device.type, enabled=False):
-                reward_S = self.reward_head(hidden_SD)[:, 0]
-            return reward_S, reward_S.new_zeros(())
+            """Rewards (X,) and what else the loss punishes: nothing."""
+            hidden_XD = self.hidden(texts)
+            with torch.autocast(hidden_XD.device.type, enabled=False):
+                reward_X = self.reward_head(hidden_XD)[:, 0]
+            return reward_X, reward_X.new_zeros(())
 
     return RewardNetwork
 
@@ -178,10 +178,10 @@ def own_tokens() -> type[nn.Module]:
             self.generic = torch.nn.Parameter(start_1E[0].clone())
             self.own = torch.nn.Parameter(torch.zeros(asking.users, start_1E.shape[1]))
 
-        def forward(self, user_S: Tensor) -> Tensor:
-            """Vectors (S, K, D) of each asking user; 0 is the generic user, who has no offset."""
-            own_SE = embedding((user_S - 1).clamp(min=0), self.own) * (user_S > 0)[:, None]
-            return (self.generic + own_SE).reshape(len(user_S), self.tokens, -1)
+        def forward(self, user_X: Tensor) -> Tensor:
+            """Vectors (X, K, D) of each asking user; 0 is the generic user, who has no offset."""
+            own_XE = embedding((user_X - 1).clamp(min=0), self.own) * (user_X > 0)[:, None]
+            return (self.generic + own_XE).reshape(len(user_X), self.tokens, -1)
 
     return OwnTokens
 
@@ -199,10 +199,10 @@ def cluster_tokens() -> type[nn.Module]:
             self.cluster = torch.nn.Parameter(start_CE.clone())
             self.mixture = torch.nn.Parameter(torch.zeros(1 + asking.users, asking.clusters))
 
-        def forward(self, user_S: Tensor) -> Tensor:
-            """Vectors (S, K, D) of each asking user."""
-            share_SC = torch.softmax(embedding(user_S, self.mixture), dim=1)
-            return (share_SC @ self.cluster).reshape(len(user_S), self.tokens, -1)
+        def forward(self, user_X: Tensor) -> Tensor:
+            """Vectors (X, K, D) of each asking user."""
+            share_XC = torch.softmax(embedding(user_X, self.mixture), dim=1)
+            return (share_XC @ self.cluster).reshape(len(user_X), self.tokens, -1)
 
     return ClusterTokens
 

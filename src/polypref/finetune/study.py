@@ -95,4 +95,4 @@ class Study:
         train = self.batches(reader, texts, self.train, shares)
         # what stops the fit is how well users are answered, not how well the generic user is
         valid = self.batches(reader, texts, self.valid, (1.0, 0.0) if shares[0] else shares)
-        return tune(self.task(asking, replace(train, row_P=self.order(self.train)), valid))
+        return tune(self.task(asking, replace(train, row_I=self.order(self.train)), valid))

@@ -54,23 +54,23 @@ class Reader:
         return tokenise(self.tokenizer, responses, self.plan)
 
     def inputs(self, texts: Sequence[Tokens], users: Sequence[int], side: Side = "right") -> dict[str, Tensor]:
-        """What the network reads of S texts, each asked by a user's number: arrays (S, T), and ``user`` (S,).
+        """What the network reads of X texts, each asked by a user's number: arrays (X, T), and ``user`` (X,).
 
         ``slot`` marks the places of soft tokens, ``position`` counts the tokens of a text from 0.
         """
         import torch
 
-        length_S = [len(text.ids) + len(self.asked_V[user]) for text, user in zip(texts, users, strict=True)]
-        shape = (len(texts), max(length_S))
+        length_X = [len(text.ids) + len(self.asked_V[user]) for text, user in zip(texts, users, strict=True)]
+        shape = (len(texts), max(length_X))
         names = ["input_ids", "attention_mask", "slot", "position"] + ["token_type_ids"] * self.types
         arrays = {name: np.zeros(shape, np.int64) for name in names}
         for row, (text, user) in enumerate(zip(texts, users, strict=True)):
             ids, asked = list(text.ids), self.asked_V[user]
             at = len(self.start) if ids[: len(self.start)] == list(self.start) else 0
-            here = slice(0, length_S[row]) if side == "right" else slice(shape[1] - length_S[row], shape[1])
+            here = slice(0, length_X[row]) if side == "right" else slice(shape[1] - length_X[row], shape[1])
             arrays["input_ids"][row, here] = [*ids[:at], *asked, *ids[at:]]
             arrays["attention_mask"][row, here] = 1
-            arrays["position"][row, here] = np.arange(length_S[row])
+            arrays["position"][row, here] = np.arange(length_X[row])
             if self.soft:
                 arrays["slot"][row, here.start + at : here.start + at + len(asked)] = 1
             if self.types and text.n_head:

@@ -186,9 +186,9 @@ def trainer_class() -> Callable[..., Trainer]:
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            reward_S, extra = model(**inputs["network"])
+            reward_X, extra = model(**inputs["network"])
             share_V, label_B1 = inputs["share_V"], inputs["label_B"][:, None]
-            reward_BV2 = reward_S.reshape(len(label_B1), len(share_V), 2)
+            reward_BV2 = reward_X.reshape(len(label_B1), len(share_V), 2)
             margin_BV = reward_BV2[..., 0] - reward_BV2[..., 1]
             loss_BV = softplus(-margin_BV) + (1.0 - label_B1) * margin_BV
             loss = (inputs["weight_B"] * (loss_BV @ share_V)).mean() + extra

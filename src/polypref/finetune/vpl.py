@@ -75,11 +75,11 @@ class Vpl:
 
         def batches(rows: Comparisons, order: NDArray | None) -> ContextBatches:
             inner = study.batches(reader, texts, rows, (0.0, 1.0))
-            shares, kl_P = (1.0, 0.0), None
+            shares, kl_I = (1.0, 0.0), None
             if order is not None:
-                inner, shares = replace(inner, row_P=order), (self.alpha, 1.0 - self.alpha)
-                kl_P = self.kl * _anneal(np.arange(len(order)) // self.recipe.batch, self.recipe.steps)
-            return ContextBatches(inner, contexts, rows.pair_key_N, self.latent, shares, kl_P, seed)
+                inner, shares = replace(inner, row_I=order), (self.alpha, 1.0 - self.alpha)
+                kl_I = self.kl * _anneal(np.arange(len(order)) // self.recipe.batch, self.recipe.steps)
+            return ContextBatches(inner, contexts, rows.pair_key_N, self.latent, shares, kl_I, seed)
 
         task = study.task(
             asking,
@@ -142,7 +142,7 @@ class VplScorer(TunedScorer):
         import torch
 
         latent_BZ = torch.from_numpy(self.latents_VZ[user_B]).to(inputs["input_ids"].device)
-        return model(inputs, latent_SZ=latent_BZ)[0]
+        return model(inputs, latent_XZ=latent_BZ)[0]
 
     def infer(self, contexts: Contexts, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The latent (Z,) that judgements tell of: the mean over contexts of at most the size trained with."""
@@ -199,8 +199,8 @@ def _contexts(rows: Comparisons, users_U: IntArray, embedding_RE: NDArray[np.flo
     return Contexts(pair_NF, [by_content[judge_N == user] for user in users_U], rows.pair_key_N, size)
 
 
-def _anneal(step_P: NDArray[np.int64], steps: int) -> NDArray[np.float64]:
-    return 0.1 + 0.9 * (np.cos(np.pi * (step_P / steps - 1.0)) + 1.0) / 2.0
+def _anneal(step_I: NDArray[np.int64], steps: int) -> NDArray[np.float64]:
+    return 0.1 + 0.9 * (np.cos(np.pi * (step_I / steps - 1.0)) + 1.0) / 2.0
 
 
 def _measured(scorer: VplScorer, valid: Comparisons) -> VplScorer:

@@ -52,21 +52,21 @@ def latent_network() -> Any:
             self.context_encoder = encoder
 
         def forward(
-            self, texts: dict[str, Tensor], context: dict[str, Tensor] | None = None, latent_SZ: Any = None
+            self, texts: dict[str, Tensor], context: dict[str, Tensor] | None = None, latent_XZ: Any = None
         ) -> tuple[Tensor, Tensor]:
-            """Rewards (S,) under given latents; in training (B x 2 views x 2 texts,) and the KL's part of the loss.
+            """Rewards (X,) under given latents; in training (B x 2 views x 2 texts,) and the KL's part of the loss.
 
             The views are the user's latent, drawn with the context's noise, and the prior's mean.
             """
-            hidden_SD = self.hidden(texts)
-            with torch.autocast(hidden_SD.device.type, enabled=False):
+            hidden_XD = self.hidden(texts)
+            with torch.autocast(hidden_XD.device.type, enabled=False):
                 if context is None:
-                    return self.reward_head(hidden_SD, latent_SZ), hidden_SD.new_zeros(())
+                    return self.reward_head(hidden_XD, latent_XZ), hidden_XD.new_zeros(())
                 mean_BZ, log_variance_BZ = self.context_encoder(context["pair_BCF"], context["mask_BC"])
                 own_BZ = mean_BZ + torch.exp(0.5 * log_variance_BZ) * context["noise_BZ"]
-                own_SZ = own_BZ.repeat_interleave(2, dim=0)
-                own_B2 = self.reward_head(hidden_SD, own_SZ).reshape(-1, 2)
-                generic_B2 = self.reward_head(hidden_SD, torch.zeros_like(own_SZ)).reshape(-1, 2)
+                own_XZ = own_BZ.repeat_interleave(2, dim=0)
+                own_B2 = self.reward_head(hidden_XD, own_XZ).reshape(-1, 2)
+                generic_B2 = self.reward_head(hidden_XD, torch.zeros_like(own_XZ)).reshape(-1, 2)
                 kl_B = -0.5 * (1.0 + log_variance_BZ - mean_BZ**2 - log_variance_BZ.exp()).sum(1)
                 return torch.stack([own_B2, generic_B2], 1).flatten(), context["kl"] * kl_B.mean()
 
@@ -118,9 +118,9 @@ def latent_decoder() -> Any:
             )
             self.last = nn.Linear(h, 1, bias=False)
 
-        def forward(self, hidden_SD: Tensor, latent_SZ: Tensor) -> Tensor:
-            """Rewards (S,)."""
-            return self.last(self.layers(torch.cat([hidden_SD, latent_SZ], dim=1)))[:, 0]
+        def forward(self, hidden_XD: Tensor, latent_XZ: Tensor) -> Tensor:
+            """Rewards (X,)."""
+            return self.last(self.layers(torch.cat([hidden_XD, latent_XZ], dim=1)))[:, 0]
 
     return LatentDecoder
 
@@ -156,7 +156,7 @@ class Contexts:
 class ContextBatches:
     """Batches with each judgement's context, its noise and the weight of the KL; all drawn by position and seed.
 
-    ``kl_P`` weight at each position; None: validation, without noise and KL.
+    ``kl_I`` weight at each position; None: validation, without noise and KL.
     """
 
     inner: Batches
@@ -164,7 +164,7 @@ class ContextBatches:
     key_N: NDArray[np.uint64]
     latent: int
     shares: tuple[float, float]
-    kl_P: NDArray[np.float64] | None
+    kl_I: NDArray[np.float64] | None
     seed: int
 
     def __len__(self) -> int:
@@ -179,10 +179,10 @@ class ContextBatches:
         for b, (position, row) in enumerate(zip(positions, batch["row_B"].tolist(), strict=True)):
             rng = np.random.default_rng([self.seed, 3, position])
             drawn.append(self.contexts.draw(int(self.inner.user_N[row]) - 1, self.key_N[row], rng))
-            if self.kl_P is not None:
+            if self.kl_I is not None:
                 noise_BZ[b] = rng.standard_normal(self.latent)
         pair_BCF, mask_BC = self.contexts.padded(drawn)
         context = {"pair_BCF": pair_BCF, "mask_BC": mask_BC, "noise_BZ": noise_BZ}
         tensors = {name: torch.from_numpy(array) for name, array in context.items()}
-        tensors["kl"] = torch.tensor(0.0 if self.kl_P is None else float(self.kl_P[positions].mean()))
+        tensors["kl"] = torch.tensor(0.0 if self.kl_I is None else float(self.kl_I[positions].mean()))
         return {**batch, "share_V": torch.tensor(self.shares), "network": {**batch["network"], "context": tensors}}

@@ -87,21 +87,21 @@ def fitted(crowd: Crowd, inputs: Inputs, ids: Users, chosen: Search, how: tuple[
     votes = crowd.votes()
     found = best_of(votes, chosen.scales, alone(votes, chosen.scales), chosen.groups, settings.restarts, seed)
     effects = Problem(votes, chosen.scales, chosen.groups).effects(found.theta)
-    order_P = np.argsort(-found.size_P, kind="stable")
+    order_G = np.argsort(-found.size_G, kind="stable")
     identity_T = crowd.rows.responses.identity_R[crowd.response_R[votes.shared_T]]
     by_T = np.argsort(identity_T, kind="stable")
     model = Mixture(
         inputs,
-        effects.weights_KP[:, order_P],
+        effects.weights_KG[:, order_G],
         identity_T[by_T],
-        effects.text_TP[by_T][:, order_P],
-        found.size_P[order_P],
+        effects.text_TG[by_T][:, order_G],
+        found.size_G[order_G],
         chosen.evidence,
         crowd.derived,
         inputs.encoder.name,
         inputs.encoder.identity,
     )
-    share_UP = model.shares(crowd.rows, crowd.user_N, crowd.users)
-    best_U = np.where(share_UP.max(axis=1) >= settings.certainty, share_UP.argmax(axis=1), -1).astype(np.int32)
+    share_UG = model.shares(crowd.rows, crowd.user_N, crowd.users)
+    best_U = np.where(share_UG.max(axis=1) >= settings.certainty, share_UG.argmax(axis=1), -1).astype(np.int32)
     names = tuple(f"group {p + 1}" for p in range(chosen.groups))
-    return Grouping(names, ids, share_UP, best_U, "discovered", settings.certainty, model, chosen.tried)
+    return Grouping(names, ids, share_UG, best_U, "discovered", settings.certainty, model, chosen.tried)

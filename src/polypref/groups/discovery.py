@@ -79,10 +79,10 @@ class Fold:
 
     def predicted(self, fitted: Fitted, evidence: float = 1.0) -> Floats:
         """Log likelihood (H,) of the held-out answers."""
-        log_UP = np.log(fitted.size_P) + evidence * self.votes.log_likelihood(fitted.reward_RP)
-        margin_HP = fitted.reward_RP[self.chosen_H] - fitted.reward_RP[self.rejected_H]
-        log_HP = np.log(np.maximum(shares(log_UP), 1e-300))[self.user_H] - surprise(margin_HP, self.label_H[:, None])
-        return np.asarray(logsumexp(log_HP, axis=1))
+        log_UG = np.log(fitted.size_G) + evidence * self.votes.log_likelihood(fitted.reward_RG)
+        margin_HG = fitted.reward_RG[self.chosen_H] - fitted.reward_RG[self.rejected_H]
+        log_HG = np.log(np.maximum(shares(log_UG), 1e-300))[self.user_H] - surprise(margin_HG, self.label_H[:, None])
+        return np.asarray(logsumexp(log_HG, axis=1))
 
 
 def folds(crowd: Crowd, count: int, seed: int) -> list[Fold]:

@@ -68,31 +68,31 @@ class Fields(TypedDict):
 
 def _arrays(config: Mapping[str, Any]) -> Arrays:
     found = {
-        "share_UP": floats("U", "P"),
-        "group_U": indices("U", "P", least=-1),
+        "share_UG": floats("U", "G"),
+        "group_U": indices("U", "G", least=-1),
     }
     return found | ({} if config["model"] is None else {f"model.{name}": one for name, one in MIXTURE.items()})
 
 
 def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
-    share_UP = arrays["share_UP"]
+    share_UG = arrays["share_UG"]
     if UNKNOWN in config["names"]:
         return f"a group is called {UNKNOWN}"
-    if (share_UP < 0).any() or (abs(share_UP.sum(axis=1) - 1) > 1e-6).any():
+    if (share_UG < 0).any() or (abs(share_UG.sum(axis=1) - 1) > 1e-6).any():
         return "the shares of a user do not sum to one"
     return None
 
 
-LAYOUT = Layout(Fields, _arrays, sizes={"U": "users", "P": "names"}, rule=_wrong)
+LAYOUT = Layout(Fields, _arrays, sizes={"U": "users", "G": "names"}, rule=_wrong)
 
 
 @dataclass(frozen=True, eq=False)
 class Grouping:
-    """U users in P groups.
+    """U users in G groups.
 
     ``names``      of the groups (P), none of them "unknown".
     ``users``      ids of those of whom something is known.
-    ``share_UP``   probability of each group; rows sum to one. From a column: 1 and 0.
+    ``share_UG``   probability of each group; rows sum to one. From a column: 1 and 0.
     ``group_U``    the group that each is in, -1 for unknown.
     ``origin``     where it comes from: "attribute country", "a mapping", "discovered".
     ``certainty``  share from which a user counts as a member.
@@ -103,7 +103,7 @@ class Grouping:
 
     names: tuple[str, ...]
     users: Users
-    share_UP: Floats
+    share_UG: Floats
     group_U: IntArray
     origin: str
     certainty: float = CERTAINTY
@@ -122,14 +122,14 @@ class Grouping:
         return [labels[group] for group in group_Q.tolist()]
 
     def share_of(self, user_ids: pl.Series | Sequence[str]) -> Floats:
-        """Each one's shares (Q, P); NaN for users never seen."""
+        """Each one's shares (Q, G); NaN for users never seen."""
         at_Q = self.users.index(content.ids(user_ids, nobody=True))
-        return np.append(self.share_UP, np.full((1, len(self.names)), np.nan), axis=0)[at_Q]
+        return np.append(self.share_UG, np.full((1, len(self.names)), np.nan), axis=0)[at_Q]
 
     def sizes(self) -> dict[str, int]:
         """Users in each group, "unknown" last where anybody is."""
-        count_P = np.bincount(self.group_U + 1, minlength=len(self.names) + 1).tolist()
-        return dict(zip(self.names, count_P[1:], strict=True)) | ({UNKNOWN: count_P[0]} if count_P[0] else {})
+        count_G = np.bincount(self.group_U + 1, minlength=len(self.names) + 1).tolist()
+        return dict(zip(self.names, count_G[1:], strict=True)) | ({UNKNOWN: count_G[0]} if count_G[0] else {})
 
     def listed(self, user_ids: pl.Series | Sequence[str]) -> pl.DataFrame:
         """``user_id``, ``group`` and ``share``, that of the likeliest group (null: nothing known), one row per id."""
@@ -167,12 +167,12 @@ class Grouping:
         model = self._model("assign new users")
         if not len(few):
             raise NotEnoughData(f"no comparisons to tell the group of user {user_id!r} from; give at least one.")
-        share_1P = model.shares(few, np.zeros(len(few), np.int64), 1)
+        share_1G = model.shares(few, np.zeros(len(few), np.int64), 1)
         others, users = self.users.with_last(user_id)
         joined = replace(
             self,
             users=users,
-            share_UP=np.concatenate([self.share_UP[others], share_1P]),
+            share_UG=np.concatenate([self.share_UG[others], share_1G]),
             group_U=np.append(self.group_U[others], np.int32(-1)),
         )
         present_U = np.append(np.full(len(others), -2, np.int32), self._present([user_id]))
@@ -190,21 +190,21 @@ class Grouping:
             model = self._model("compute shares from judgements; give shares by user id")
             numbers, user_N = np.unique(news.user_N, return_inverse=True)
             ids = news.users.ids.gather(numbers).cast(pl.String).to_list()
-            share_QP = model.shares(news, user_N, len(ids))
+            share_QG = model.shares(news, user_N, len(ids))
         else:
-            ids, share_QP = list(news), self._checked(news)
+            ids, share_QG = list(news), self._checked(news)
         if not ids:
             return self
         at_Q = self.users.index(ids)
         new_Q = np.flatnonzero(at_Q < 0)
         users = Users(pl.concat([self.users.ids.cast(pl.String).alias("id"), pl.Series("id", ids).gather(new_Q)]))
         at_Q = users.index(ids)
-        share_UP = np.concatenate([self.share_UP, share_QP[new_Q]])
-        share_UP[at_Q] = share_QP
+        share_UG = np.concatenate([self.share_UG, share_QG[new_Q]])
+        share_UG[at_Q] = share_QG
         group_U = np.concatenate([self.group_U, np.full(len(new_Q), -1, np.int32)])
         present_U = np.full(len(users), -2, np.int32)
         present_U[at_Q] = group_U[at_Q]
-        return replace(self, users=users, share_UP=share_UP, group_U=group_U)._moved(present_U, margin)
+        return replace(self, users=users, share_UG=share_UG, group_U=group_U)._moved(present_U, margin)
 
     def renewed(self, fresh: Grouping, margin: float = MARGIN) -> Grouping:
         """``fresh``, a new fit, under this grouping's names; users of both move only as in ``reassigned``.
@@ -216,18 +216,18 @@ class Grouping:
 
         both = self.users.index(fresh.users.ids)
         common_U = np.flatnonzero(both >= 0)
-        overlap_PP = self.share_UP[both[common_U]].T @ fresh.share_UP[common_U]
-        old, new = linear_sum_assignment(-overlap_PP)
-        paired = {int(n): int(o) for o, n in zip(old, new, strict=True) if overlap_PP[o, n] > 0}
+        overlap_GG = self.share_UG[both[common_U]].T @ fresh.share_UG[common_U]
+        old, new = linear_sum_assignment(-overlap_GG)
+        paired = {int(n): int(o) for o, n in zip(old, new, strict=True) if overlap_GG[o, n] > 0}
         names = self._fresh_names(len(fresh.names), paired)
         kept = set(names)
         retired = tuple(dict.fromkeys([*self.retired, *(name for name in self.names if name not in kept)]))
-        place_P = np.array([names.index(name) if name in kept else -1 for name in self.names], np.int32)
+        place_G = np.array([names.index(name) if name in kept else -1 for name in self.names], np.int32)
         present_U = np.full(len(fresh.users), -1, np.int32)
         was_U = self.group_U[both[common_U]]
-        present_U[common_U] = np.where(was_U >= 0, place_P[was_U], -1)
+        present_U[common_U] = np.where(was_U >= 0, place_G[was_U], -1)
         named = replace(fresh, names=names, retired=retired, group_U=present_U)
-        return named._moved(present_U, margin)._with_others(self, place_P)
+        return named._moved(present_U, margin)._with_others(self, place_G)
 
     def _fresh_names(self, groups: int, paired: Mapping[int, int]) -> tuple[str, ...]:
         """Names of a new fit's groups: the old one's where paired, else "group n" with numbers that were never used."""
@@ -242,23 +242,23 @@ class Grouping:
                 names.append(f"group {number}")
         return tuple(names)
 
-    def _with_others(self, old: Grouping, place_P: IntArray) -> Grouping:
+    def _with_others(self, old: Grouping, place_G: IntArray) -> Grouping:
         """Users of ``old`` who are not here join with their old shares, as far as their groups are still there."""
         missing_U = np.flatnonzero(self.users.index(old.users.ids) < 0)
         if not len(missing_U):
             return self
-        share_UP = np.zeros((len(missing_U), len(self.names)))
-        lasting = np.flatnonzero(place_P >= 0)
-        share_UP[:, place_P[lasting]] = old.share_UP[np.ix_(missing_U, lasting)]
-        total_U1 = share_UP.sum(axis=1, keepdims=True)
-        share_UP = np.where(total_U1 > 0, share_UP / np.maximum(total_U1, 1e-300), 1 / len(self.names))
+        share_UG = np.zeros((len(missing_U), len(self.names)))
+        lasting = np.flatnonzero(place_G >= 0)
+        share_UG[:, place_G[lasting]] = old.share_UG[np.ix_(missing_U, lasting)]
+        total_U1 = share_UG.sum(axis=1, keepdims=True)
+        share_UG = np.where(total_U1 > 0, share_UG / np.maximum(total_U1, 1e-300), 1 / len(self.names))
         was_U = old.group_U[missing_U]
-        group_U = np.where(was_U >= 0, place_P[was_U], -1).astype(np.int32)
+        group_U = np.where(was_U >= 0, place_G[was_U], -1).astype(np.int32)
         ids = pl.concat([self.users.ids.cast(pl.String).alias("id"), old.users.ids.gather(missing_U).alias("id")])
         return replace(
             self,
             users=Users(ids),
-            share_UP=np.concatenate([self.share_UP, share_UP]),
+            share_UG=np.concatenate([self.share_UG, share_UG]),
             group_U=np.concatenate([self.group_U, group_U]),
         )
 
@@ -268,7 +268,7 @@ class Grouping:
 
     def _moved(self, present_U: IntArray, margin: float) -> Self:
         """Groups after the rule of this file; ``present_U`` is where each user is, -1 unknown, -2 not to be moved."""
-        return replace(self, group_U=settled(self.share_UP, present_U, self.group_U, self.certainty, margin))
+        return replace(self, group_U=settled(self.share_UG, present_U, self.group_U, self.certainty, margin))
 
     def _model(self, what: str) -> Mixture:
         if self.model is None:
@@ -278,11 +278,11 @@ class Grouping:
         return self.model
 
     def _checked(self, news: Mapping[str, Sequence[float]]) -> Floats:
-        for user_id, share_P in news.items():
-            value_P = np.asarray(share_P, np.float64)
-            if value_P.shape != (len(self.names),) or not (value_P >= 0).all() or not abs(value_P.sum() - 1) < 1e-6:
+        for user_id, share_G in news.items():
+            value_G = np.asarray(share_G, np.float64)
+            if value_G.shape != (len(self.names),) or not (value_G >= 0).all() or not abs(value_G.sum() - 1) < 1e-6:
                 raise SettingsError(
-                    f"shares of user {user_id!r} are {list(share_P)}; expected {len(self.names)} numbers that sum to "
+                    f"shares of user {user_id!r} are {list(share_G)}; expected {len(self.names)} numbers that sum to "
                     f"1, one for each of {', '.join(self.names)}."
                 )
         return np.array(list(news.values()), np.float64).reshape(len(news), len(self.names))
@@ -293,7 +293,7 @@ class Grouping:
         config |= {"names": list(self.names), "retired": list(self.retired), "users": self.users.ids.to_list()}
         config["tried"] = [vars(row) for row in self.tried]
         config["model"] = None
-        arrays: dict[str, NDArray] = {"share_UP": self.share_UP, "group_U": self.group_U}
+        arrays: dict[str, NDArray] = {"share_UG": self.share_UG, "group_U": self.group_U}
         if self.model is not None:
             model, numbers = self.model.state()
             config["model"] = model
@@ -318,7 +318,7 @@ class Grouping:
         return cls(
             tuple(config["names"]),
             Users(pl.Series("id", config["users"], dtype=pl.String)),
-            arrays["share_UP"],
+            arrays["share_UG"],
             arrays["group_U"],
             config["origin"],
             config["certainty"],
@@ -333,13 +333,13 @@ def gained(row: Row) -> str:
     return f"{row.gain:+.4f} (standard error {row.se:.4f}) in log likelihood each"
 
 
-def settled(share_UP: Floats, present_U: IntArray, group_U: IntArray, certainty: float, margin: float) -> IntArray:
+def settled(share_UG: Floats, present_U: IntArray, group_U: IntArray, certainty: float, margin: float) -> IntArray:
     """Everybody's group: see the module's head. ``present_U`` is -1 for unknown, -2 for those who keep ``group_U``."""
-    users = np.arange(len(share_UP))
-    best_U = share_UP.argmax(axis=1) if share_UP.shape[1] else np.zeros(len(users), np.int64)
-    top_U = share_UP[users, best_U]
+    users = np.arange(len(share_UG))
+    best_U = share_UG.argmax(axis=1) if share_UG.shape[1] else np.zeros(len(users), np.int64)
+    top_U = share_UG[users, best_U]
     with np.errstate(divide="ignore"):
-        ahead_U = np.log(top_U) - np.log(share_UP[users, np.maximum(present_U, 0)])
+        ahead_U = np.log(top_U) - np.log(share_UG[users, np.maximum(present_U, 0)])
     moves_U = np.where(present_U >= 0, ahead_U > margin, top_U >= certainty)
     return np.where(present_U == -2, group_U, np.where(moves_U, best_U, present_U)).astype(np.int32)
 
@@ -355,9 +355,9 @@ def from_mapping(groups: Mapping[str, str | None], origin: str = "a mapping") ->
     number = {name: at for at, name in enumerate(names)}
     group_U = np.array([number.get(value, -1) for value in values.to_list()], np.int32)
     known_U = np.flatnonzero(group_U >= 0)
-    share_UP = np.zeros((len(known_U), len(names)))
-    share_UP[np.arange(len(known_U)), group_U[known_U]] = 1.0
-    return Grouping(names, Users(ids.gather(known_U)), share_UP, group_U[known_U], origin)
+    share_UG = np.zeros((len(known_U), len(names)))
+    share_UG[np.arange(len(known_U)), group_U[known_U]] = 1.0
+    return Grouping(names, Users(ids.gather(known_U)), share_UG, group_U[known_U], origin)
 
 
 def _missing(value: object) -> bool:

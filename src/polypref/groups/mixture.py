@@ -1,4 +1,4 @@
-"""A mixture of Bradley-Terry rewards: P groups, each with a reward of its own around one that all share.
+"""A mixture of Bradley-Terry rewards: G groups, each with a reward of its own around one that all share.
 
 Group p's reward of text r is
 
@@ -53,16 +53,16 @@ VIEWS = 8  # directions in which users are looked at to begin with
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """What U users said about Q pairs of R texts.
+    """What U users said about Y pairs of R texts.
 
     ``x_RK``      inputs of the texts.
-    ``gap_QR``    +1 at a pair's one text, -1 at its other text.
-    ``says_U2Q``  how often a user preferred the one text (first Q columns), or the other (last Q).
+    ``gap_YR``    +1 at a pair's one text, -1 at its other text.
+    ``says_U2Y``  how often a user preferred the one text (first Y columns), or the other (last Y).
     """
 
     x_RK: Floats
-    gap_QR: Sparse
-    says_U2Q: Sparse
+    gap_YR: Sparse
+    says_U2Y: Sparse
 
     @classmethod
     def of(cls, rows: Comparisons, user_N: Ints, users: int, texts: tuple[Ints, Floats], thin: bool) -> Self:
@@ -73,10 +73,10 @@ class Votes:
         place[response_R] = np.arange(r)
         chosen_N, rejected_N = place[rows.chosen_N], place[rows.rejected_N]
         one_N = np.minimum(chosen_N, rejected_N)
-        code_Q, pair_N = np.unique(one_N * r + np.maximum(chosen_N, rejected_N), return_inverse=True)
-        q = len(code_Q)
-        ends_2Q = np.concatenate([code_Q // max(r, 1), code_Q % max(r, 1)])
-        gap: Sparse = coo_array((np.repeat([1.0, -1.0], q), (np.tile(np.arange(q), 2), ends_2Q)), shape=(q, r)).tocsr()
+        code_Y, pair_N = np.unique(one_N * r + np.maximum(chosen_N, rejected_N), return_inverse=True)
+        q = len(code_Y)
+        ends_2Y = np.concatenate([code_Y // max(r, 1), code_Y % max(r, 1)])
+        gap: Sparse = coo_array((np.repeat([1.0, -1.0], q), (np.tile(np.arange(q), 2), ends_2Y)), shape=(q, r)).tocsr()
         weight_N = rows.weights_N.copy()
         if thin:
             weight_N *= worth(user_N, chosen_N, rejected_N, (users, r))[user_N]
@@ -90,31 +90,31 @@ class Votes:
         return cls(x_RK, gap, says)
 
     @cached_property
-    def heard_2QU(self) -> Sparse:
-        """``says_U2Q`` by pair."""
-        return self.says_U2Q.T.tocsr()
+    def heard_2YU(self) -> Sparse:
+        """``says_U2Y`` by pair."""
+        return self.says_U2Y.T.tocsr()
 
     @cached_property
-    def onto_RQ(self) -> Sparse:
-        """``gap_QR`` by text."""
-        return self.gap_QR.T.tocsr()
+    def onto_RY(self) -> Sparse:
+        """``gap_YR`` by text."""
+        return self.gap_YR.T.tocsr()
 
     @cached_property
     def shared_T(self) -> NDArray[np.int64]:
         """Texts that several users judged: only of these can a quality be told from one user's answers."""
-        says = self.says_U2Q
-        judged_UQ = (says[:, : says.shape[1] // 2] + says[:, says.shape[1] // 2 :]).astype(bool).astype(np.float32)
-        return np.flatnonzero(((judged_UQ @ abs(self.gap_QR)) > 0).sum(axis=0) > 1)
+        says = self.says_U2Y
+        judged_UY = (says[:, : says.shape[1] // 2] + says[:, says.shape[1] // 2 :]).astype(bool).astype(np.float32)
+        return np.flatnonzero(((judged_UY @ abs(self.gap_YR)) > 0).sum(axis=0) > 1)
 
     @cached_property
     def count_U(self) -> Floats:
         """Answers of each user."""
-        return np.asarray(self.says_U2Q.sum(axis=1)).ravel()
+        return np.asarray(self.says_U2Y.sum(axis=1)).ravel()
 
-    def log_likelihood(self, reward_RP: Floats) -> Floats:
-        """log L_up of each user's answers in each group, (U, P)."""
-        margin_QP = self.gap_QR @ reward_RP
-        return self.says_U2Q @ -np.logaddexp(0.0, np.concatenate([-margin_QP, margin_QP]))
+    def log_likelihood(self, reward_RG: Floats) -> Floats:
+        """log L_up of each user's answers in each group, (U, G)."""
+        margin_YG = self.gap_YR @ reward_RG
+        return self.says_U2Y @ -np.logaddexp(0.0, np.concatenate([-margin_YG, margin_YG]))
 
 
 def worth(user_N: Ints, chosen_N: Ints, rejected_N: Ints, size: tuple[int, int]) -> Floats:
@@ -147,12 +147,12 @@ class Scales:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Effects found: ``theta`` in units of their prior, P groups' sizes, rewards, and what was minimised."""
+    """Effects found: ``theta`` in units of their prior, G groups' sizes, rewards, and what was minimised."""
 
     theta: Floats
-    size_P: Floats
-    reward_RP: Floats
-    share_UP: Floats
+    size_G: Floats
+    reward_RG: Floats
+    share_UG: Floats
     value: float
 
 
@@ -160,12 +160,12 @@ class Fitted:
 class Effects:
     """Effects in their own units: what is needed to reward texts that nobody has judged, and those that were."""
 
-    weights_KP: Floats
-    text_TP: Floats
+    weights_KG: Floats
+    text_TG: Floats
 
 
 class Problem:
-    """The penalised likelihood of P groups; ``theta`` holds w, a, d and b in units of their prior."""
+    """The penalised likelihood of G groups; ``theta`` holds w, a, d and b in units of their prior."""
 
     def __init__(self, votes: Votes, scales: Scales, groups: int) -> None:
         self.votes, self.scales, self.groups = votes, scales, groups
@@ -178,34 +178,34 @@ class Problem:
         """``theta`` in the effects' own units, deviations centred."""
         parts = [v.reshape(shape) for v, shape in zip(np.split(theta, self.ends[:-1]), self.shapes, strict=True)]
         sd = np.sqrt([self.scales.weights, self.scales.texts, self.scales.group_weights, self.scales.group_texts])
-        weights_KP, text_TP = sd[0] * parts[0], sd[1] * parts[1]
+        weights_KG, text_TG = sd[0] * parts[0], sd[1] * parts[1]
         if self.groups > 1:
-            weights_KP = weights_KP + sd[2] * _centred(parts[2])
-            text_TP = text_TP + sd[3] * _centred(parts[3])
-        return Effects(weights_KP, text_TP)
+            weights_KG = weights_KG + sd[2] * _centred(parts[2])
+            text_TG = text_TG + sd[3] * _centred(parts[3])
+        return Effects(weights_KG, text_TG)
 
     def reward(self, theta: Floats) -> Floats:
-        """f (R, P)."""
+        """f (R, G)."""
         found = self.effects(theta)
-        reward_RP = self.votes.x_RK @ found.weights_KP
-        reward_RP[self.votes.shared_T] += found.text_TP
-        return reward_RP
+        reward_RG = self.votes.x_RK @ found.weights_KG
+        reward_RG[self.votes.shared_T] += found.text_TG
+        return reward_RG
 
-    def loss(self, theta: Floats, heard_2QP: Floats) -> tuple[float, Floats]:
+    def loss(self, theta: Floats, heard_2YG: Floats) -> tuple[float, Floats]:
         """What the M step minimises, and its gradient, for answers counted by pair and group."""
-        one_QP, other_QP = np.split(heard_2QP, 2)
-        margin_QP = self.votes.gap_QR @ self.reward(theta)
-        total_QP = one_QP + other_QP
-        value = (total_QP * np.logaddexp(0.0, -margin_QP) + other_QP * margin_QP).sum() + theta @ theta / 2
-        onto_RP = self.votes.onto_RQ @ (total_QP * expit(margin_QP) - one_QP)
-        onto_KP, onto_TP = self.votes.x_RK.T @ onto_RP, onto_RP[self.votes.shared_T]
+        one_YG, other_YG = np.split(heard_2YG, 2)
+        margin_YG = self.votes.gap_YR @ self.reward(theta)
+        total_YG = one_YG + other_YG
+        value = (total_YG * np.logaddexp(0.0, -margin_YG) + other_YG * margin_YG).sum() + theta @ theta / 2
+        onto_RG = self.votes.onto_RY @ (total_YG * expit(margin_YG) - one_YG)
+        onto_KG, onto_TG = self.votes.x_RK.T @ onto_RG, onto_RG[self.votes.shared_T]
         s = self.scales
-        parts = [np.sqrt(s.weights) * onto_KP.sum(axis=1), np.sqrt(s.texts) * onto_TP.sum(axis=1)]
+        parts = [np.sqrt(s.weights) * onto_KG.sum(axis=1), np.sqrt(s.texts) * onto_TG.sum(axis=1)]
         if self.groups > 1:
-            parts += [np.sqrt(s.group_weights) * _centred(onto_KP), np.sqrt(s.group_texts) * _centred(onto_TP)]
+            parts += [np.sqrt(s.group_weights) * _centred(onto_KG), np.sqrt(s.group_texts) * _centred(onto_TG)]
         return float(value), np.concatenate([part.ravel() for part in parts]) + theta
 
-    def fit(self, share_UP: Floats, warm: Floats | None = None) -> Fitted:
+    def fit(self, share_UG: Floats, warm: Floats | None = None) -> Fitted:
         """EM from the given shares; ``warm``: effects to begin with, of fewer groups or as many."""
         from scipy.optimize import minimize
 
@@ -216,42 +216,42 @@ class Problem:
         enough = max(TOLERANCE * float(votes.count_U.sum()), LEAST)
         cold = COLD if self.groups > 1 else ()
         steps = STEPS if self.groups > 1 else 1
-        before, value, size_P = np.inf, np.inf, np.ones(self.groups)
+        before, value, size_G = np.inf, np.inf, np.ones(self.groups)
         options = {"maxiter": INNER if self.groups > 1 else ALONE, "maxcor": 10}
         for at in range(steps):
-            heard_2QP = votes.heard_2QU @ share_UP
-            theta = minimize(self.loss, theta, (heard_2QP,), jac=True, method="L-BFGS-B", options=options).x
-            size_P = (share_UP.sum(axis=0) + PSEUDO) / (len(share_UP) + PSEUDO * self.groups)
-            log_UP = votes.log_likelihood(self.reward(theta))
-            share_UP = shares(np.log(size_P) + (cold[at] if at < len(cold) else 1.0) * log_UP)
-            value = float(theta @ theta / 2 - np.asarray(logsumexp(np.log(size_P) + log_UP, axis=1)).sum())
-            value -= PSEUDO * float(np.log(size_P).sum())
+            heard_2YG = votes.heard_2YU @ share_UG
+            theta = minimize(self.loss, theta, (heard_2YG,), jac=True, method="L-BFGS-B", options=options).x
+            size_G = (share_UG.sum(axis=0) + PSEUDO) / (len(share_UG) + PSEUDO * self.groups)
+            log_UG = votes.log_likelihood(self.reward(theta))
+            share_UG = shares(np.log(size_G) + (cold[at] if at < len(cold) else 1.0) * log_UG)
+            value = float(theta @ theta / 2 - np.asarray(logsumexp(np.log(size_G) + log_UG, axis=1)).sum())
+            value -= PSEUDO * float(np.log(size_G).sum())
             if at > len(cold) and before - value < enough:
                 break
             before = value
-        return Fitted(theta, size_P, self.reward(theta), share_UP, value)
+        return Fitted(theta, size_G, self.reward(theta), share_UG, value)
 
 
 def _centred(values: Floats) -> Floats:
     return values - values.mean(axis=1, keepdims=True)
 
 
-def shares(log_UP: Floats) -> Floats:
+def shares(log_UG: Floats) -> Floats:
     """Rows of probabilities from log weights."""
-    share_UP = np.exp(log_UP - log_UP.max(axis=1, keepdims=True))
-    return share_UP / share_UP.sum(axis=1, keepdims=True)
+    share_UG = np.exp(log_UG - log_UG.max(axis=1, keepdims=True))
+    return share_UG / share_UG.sum(axis=1, keepdims=True)
 
 
 def alone(votes: Votes, scales: Scales) -> Fitted:
     """Everybody in one group."""
-    return Problem(votes, scales, 1).fit(np.ones((votes.says_U2Q.shape[0], 1)))
+    return Problem(votes, scales, 1).fit(np.ones((votes.says_U2Y.shape[0], 1)))
 
 
 def best_of(votes: Votes, scales: Scales, everyone: Fitted, groups: int, restarts: int, seed: int) -> Fitted:
     """The best of several EM runs, each begun by k-means on users' views; ``everyone`` where there is one group."""
     if groups == 1:
         return everyone
-    view_UV = views(votes, scales, everyone.reward_RP[:, 0])
+    view_UV = views(votes, scales, everyone.reward_RG[:, 0])
     problem = Problem(votes, scales, groups)
     rng = np.random.default_rng(seed)
     found = [problem.fit(_start(view_UV, groups, rng), everyone.theta) for _ in range(restarts)]
@@ -261,32 +261,32 @@ def best_of(votes: Votes, scales: Scales, everyone: Fitted, groups: int, restart
 def _start(view_UV: Floats, groups: int, rng: np.random.Generator) -> Floats:
     """Shares that lean to the clusters of k-means++ (Arthur and Vassilvitskii 2007), and to chance."""
     users = len(view_UV)
-    share_UP = rng.dirichlet(np.ones(groups), users)
+    share_UG = rng.dirichlet(np.ones(groups), users)
     if view_UV.any():
         cluster_U = clusters(view_UV, groups, rng)
-        share_UP *= 0.2
-        share_UP[np.arange(users), cluster_U] += 0.8
-    return share_UP
+        share_UG *= 0.2
+        share_UG[np.arange(users), cluster_U] += 0.8
+    return share_UG
 
 
 def clusters(point_UV: Floats, groups: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """k-means: the cluster of each point, 20 steps from centres drawn as far apart as k-means++ has it."""
-    center_PV = point_UV[rng.integers(len(point_UV))][None]
-    while len(center_PV) < groups:
-        far_U = _squares(point_UV, center_PV).min(axis=1) + 1e-12
-        center_PV = np.concatenate([center_PV, point_UV[rng.choice(len(point_UV), p=far_U / far_U.sum())][None]])
+    center_GV = point_UV[rng.integers(len(point_UV))][None]
+    while len(center_GV) < groups:
+        far_U = _squares(point_UV, center_GV).min(axis=1) + 1e-12
+        center_GV = np.concatenate([center_GV, point_UV[rng.choice(len(point_UV), p=far_U / far_U.sum())][None]])
     for _ in range(20):
-        cluster_U = _squares(point_UV, center_PV).argmin(axis=1)
-        member_UP = np.eye(groups)[cluster_U]
-        count_P = member_UP.sum(axis=0)
-        mean_PV = member_UP.T @ point_UV / np.maximum(count_P, 1)[:, None]
-        center_PV = np.where(count_P[:, None] > 0, mean_PV, center_PV)
-    return _squares(point_UV, center_PV).argmin(axis=1)
+        cluster_U = _squares(point_UV, center_GV).argmin(axis=1)
+        member_UG = np.eye(groups)[cluster_U]
+        count_G = member_UG.sum(axis=0)
+        mean_GV = member_UG.T @ point_UV / np.maximum(count_G, 1)[:, None]
+        center_GV = np.where(count_G[:, None] > 0, mean_GV, center_GV)
+    return _squares(point_UV, center_GV).argmin(axis=1)
 
 
-def _squares(point_UV: Floats, center_PV: Floats) -> Floats:
-    """Squared distances (U, P)."""
-    return ((point_UV[:, None] - center_PV[None]) ** 2).sum(axis=2)
+def _squares(point_UV: Floats, center_GV: Floats) -> Floats:
+    """Squared distances (U, G)."""
+    return ((point_UV[:, None] - center_GV[None]) ** 2).sum(axis=2)
 
 
 def views(votes: Votes, scales: Scales, reward_R: Floats) -> Floats:
@@ -297,12 +297,12 @@ def views(votes: Votes, scales: Scales, reward_R: Floats) -> Floats:
     """
     from scipy.sparse.linalg import svds
 
-    margin_Q = votes.gap_QR @ reward_R
+    margin_Y = votes.gap_YR @ reward_R
     some_T = votes.shared_T
-    surprise_2Q = np.concatenate([expit(-margin_Q), -expit(margin_Q)])
+    surprise_2Y = np.concatenate([expit(-margin_Y), -expit(margin_Y)])
     scale_U = 1 / np.sqrt(np.maximum(votes.count_U, 1e-9))
     pull_UR: Sparse = (
-        diags_array(scale_U) @ votes.says_U2Q @ diags_array(surprise_2Q) @ vstack([votes.gap_QR, votes.gap_QR])
+        diags_array(scale_U) @ votes.says_U2Y @ diags_array(surprise_2Y) @ vstack([votes.gap_YR, votes.gap_YR])
     )
     weight_UK = np.sqrt(scales.group_weights) * (pull_UR @ votes.x_RK)
     text_UR = (np.sqrt(scales.group_texts) * pull_UR.tocsc()[:, some_T]).tocsr()

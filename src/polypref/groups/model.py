@@ -30,52 +30,52 @@ class Fields(TypedDict):
 
 
 LAYOUT = {
-    "weights_KP": floats("K", "P"),
+    "weights_KG": floats("K", "G"),
     "key_T": identities("T"),
-    "text_TP": floats("T", "P"),
-    "size_P": Array(("P",), positive=True),
+    "text_TG": floats("T", "G"),
+    "size_G": Array(("G",), positive=True),
     **Inputs.layout(),
 }
-ARRAYS = ("weights_KP", "key_T", "text_TP", "size_P")
+ARRAYS = ("weights_KG", "key_T", "text_TG", "size_G")
 
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """P groups' rewards: ``x_r . weights_KP[:, p] + text_TP[r, p]``, the latter for texts ``key_T`` (ascending).
+    """G groups' rewards: ``x_r . weights_KG[:, p] + text_TG[r, p]``, the latter for texts ``key_T`` (ascending).
 
-    ``size_P``    share of users in each group: what is known of a user before his first answer.
+    ``size_G``    share of users in each group: what is known of a user before his first answer.
     ``evidence``  power of a user's likelihood, chosen on held-out answers; below 1 where answers repeat each other.
     ``derived``   judgements were made from votes, ratings or rankings: each counts as less than one answer.
     ``encoder``, ``identity``  name and identity of the encoder that gave the features.
     """
 
     inputs: Inputs
-    weights_KP: Floats
+    weights_KG: Floats
     key_T: Identities
-    text_TP: Floats
-    size_P: Floats
+    text_TG: Floats
+    size_G: Floats
     evidence: float
     derived: bool
     encoder: str
     identity: str
 
     def shares(self, rows: Comparisons, user_N: Ints, users: int) -> Floats:
-        """Posterior of each user's group from these judgements alone (U, P); one without any has the groups' sizes."""
+        """Posterior of each user's group from these judgements alone (U, G); one without any has the groups' sizes."""
         if not len(rows):
-            return np.tile(self.size_P, (users, 1))
+            return np.tile(self.size_G, (users, 1))
         response_R = np.unique(np.concatenate([rows.chosen_N, rows.rejected_N]))
         pool = rows.responses.take(response_R)
         x_RK = self.inputs(pool)
-        reward_RP = x_RK @ self.weights_KP
+        reward_RG = x_RK @ self.weights_KG
         if len(self.key_T):
             at_R = content.places(self.key_T, pool.identity_R)
-            reward_RP += np.where((at_R >= 0)[:, None], self.text_TP[at_R], 0.0)
+            reward_RG += np.where((at_R >= 0)[:, None], self.text_TG[at_R], 0.0)
         votes = Votes.of(rows, user_N, users, (response_R, x_RK), self.derived)
-        return shares(np.log(self.size_P) + self.evidence * votes.log_likelihood(reward_RP))
+        return shares(np.log(self.size_G) + self.evidence * votes.log_likelihood(reward_RG))
 
-    def taken(self, order_P: Ints) -> Mixture:
+    def taken(self, order_G: Ints) -> Mixture:
         """The same groups in another order."""
-        changed = {name: getattr(self, name)[..., order_P] for name in ("weights_KP", "text_TP", "size_P")}
+        changed = {name: getattr(self, name)[..., order_G] for name in ("weights_KG", "text_TG", "size_G")}
         return Mixture(**{**vars(self), **changed})
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:

@@ -72,22 +72,22 @@ class Dpl:
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> DplScorer:
         """See ``learners.protocol.Learner``. ``selection`` has ``r2`` and, with five users, ``r2_low``, ``r2_high``."""
         fits = resampled(self, train, encoder, seed, valid)
-        found = {"r2": float(fits.r2_S[0])}
-        if len(fits.r2_S) > 1:
-            found["r2_low"], found["r2_high"] = interval(fits.r2_S)
+        found = {"r2": float(fits.r2_V[0])}
+        if len(fits.r2_V) > 1:
+            found["r2_low"], found["r2_high"] = interval(fits.r2_V)
         first = {name: value[..., 0] for name, value in fits.heads.items()}
         return DplScorer(fits.inputs, self.form, first, fits.unit, found | fits.selection)
 
 
 class Fits(NamedTuple):
-    """S fits: heads (last axis: fit), their inputs, r2 of each fit, a log odd in rewards of the first, what was chosen.
+    """V fits: heads (last axis: fit), their inputs, r2 of each fit, a log odd in rewards of the first, what was chosen.
 
     The first fit is that of the data; every other one weighs each user by how often they were drawn.
     """
 
     heads: dict[str, Floats]
     inputs: Inputs
-    r2_S: Floats
+    r2_V: Floats
     unit: float
     selection: dict[str, float]
 
@@ -99,58 +99,58 @@ def resampled(how: Dpl, train: Comparisons, encoder: Encoder, seed: int, valid: 
     inputs = Inputs.fit(encoder, whole, how.directions)
     table = Table.build(whole, inputs)
     descent = Descent(table, train, valid, seed, rate=0.03, most=how.most_steps)
-    drawn_US = _draw(how, table, seed)
-    tried = {penalty: _Heads(how, table, drawn_US[:, :1], penalty, descent.weight) for penalty in how.penalties}
+    drawn_UV = _draw(how, table, seed)
+    tried = {penalty: _Heads(how, table, drawn_UV[:, :1], penalty, descent.weight) for penalty in how.penalties}
     trials = {penalty: descent.attempt(model) for penalty, model in tried.items()}
     chosen = validation.best({penalty: trial.log_loss for penalty, trial in trials.items()})
-    heads = descent.finish(_Heads(how, table, drawn_US, chosen, descent.weight), trials[chosen])
+    heads = descent.finish(_Heads(how, table, drawn_UV, chosen, descent.weight), trials[chosen])
     user_N, chosen_N, rejected_N = table.numbers.judges(whole)
-    weight_NS = whole.weights_N[:, None] * drawn_US[user_N]
-    mean_RS, variance_RS = moments(heads, table.x_RK.numpy().astype(np.float64), how.form)
-    r2_S = explained(mean_RS, variance_RS, chosen_N, rejected_N, weight_NS)
-    unit = float(np.sqrt(2.0 * variance_RS[:, 0].mean()) / SLOPE)
-    return Fits(heads, inputs, r2_S, unit, {"penalty": chosen, "steps": trials[chosen].steps, **trials[chosen].found})
+    weight_NV = whole.weights_N[:, None] * drawn_UV[user_N]
+    mean_RV, variance_RV = moments(heads, table.x_RK.numpy().astype(np.float64), how.form)
+    r2_V = explained(mean_RV, variance_RV, chosen_N, rejected_N, weight_NV)
+    unit = float(np.sqrt(2.0 * variance_RV[:, 0].mean()) / SLOPE)
+    return Fits(heads, inputs, r2_V, unit, {"penalty": chosen, "steps": trials[chosen].steps, **trials[chosen].found})
 
 
 def _draw(how: Dpl, table: Table, seed: int) -> Floats:
-    """How often each user counts in each fit, (U, S): once in the first."""
+    """How often each user counts in each fit, (U, V): once in the first."""
     users = len(table.users)
     times = how.resamples if users >= FEWEST_USERS else 0
-    drawn_SU = np.random.default_rng(seed).multinomial(users, np.full(users, 1.0 / users), size=times)
-    return np.concatenate([np.ones((users, 1)), drawn_SU.T.astype(np.float64)], axis=1)
+    drawn_VU = np.random.default_rng(seed).multinomial(users, np.full(users, 1.0 / users), size=times)
+    return np.concatenate([np.ones((users, 1)), drawn_VU.T.astype(np.float64)], axis=1)
 
 
 def moments(heads: Mapping[str, Floats], x_RK: Floats, form: str) -> tuple[Floats, Floats]:
-    """Mean and variance of each response's reward under each fit, (R, S) each."""
+    """Mean and variance of each response's reward under each fit, (R, V) each."""
     if form == "mean-variance":
-        return x_RK @ heads["mean_KS"], np.logaddexp(0.0, ONE + x_RK @ heads["spread_KS"]) ** 2
+        return x_RK @ heads["mean_KV"], np.logaddexp(0.0, ONE + x_RK @ heads["spread_KV"]) ** 2
     atom_C = np.linspace(0.0, 1.0, ATOMS)[:, None]
-    share_RCS = softmax(np.tensordot(x_RK, heads["atom_KCS"], 1) + heads["atom_CS"], axis=1)
-    mean_RS = (share_RCS * atom_C).sum(axis=1)
-    return mean_RS, (share_RCS * atom_C**2).sum(axis=1) - mean_RS**2
+    share_RCV = softmax(np.tensordot(x_RK, heads["atom_KCV"], 1) + heads["atom_CV"], axis=1)
+    mean_RV = (share_RCV * atom_C).sum(axis=1)
+    return mean_RV, (share_RCV * atom_C**2).sum(axis=1) - mean_RV**2
 
 
-def explained(mean_RS: Floats, variance_RS: Floats, one_N: IntArray, other_N: IntArray, weight_NS: Floats) -> Floats:
-    """r2 of each fit, (S,): what the means of the texts in pairs differ by, over that and what each text spreads."""
-    between_S = (weight_NS * (mean_RS[one_N] - mean_RS[other_N]) ** 2 / 2.0).sum(axis=0)
-    within_S = (weight_NS * (variance_RS[one_N] + variance_RS[other_N]) / 2.0).sum(axis=0)
-    return between_S / np.maximum(between_S + within_S, 1e-12)
+def explained(mean_RV: Floats, variance_RV: Floats, one_N: IntArray, other_N: IntArray, weight_NV: Floats) -> Floats:
+    """r2 of each fit, (V,): what the means of the texts in pairs differ by, over that and what each text spreads."""
+    between_V = (weight_NV * (mean_RV[one_N] - mean_RV[other_N]) ** 2 / 2.0).sum(axis=0)
+    within_V = (weight_NV * (variance_RV[one_N] + variance_RV[other_N]) / 2.0).sum(axis=0)
+    return between_V / np.maximum(between_V + within_V, 1e-12)
 
 
-def interval(r2_S: Floats) -> tuple[float, float]:
+def interval(r2_V: Floats) -> tuple[float, float]:
     """95 % interval of the first fit's r2 from the spread of the others, in log odds."""
-    at_S = logit(np.clip(r2_S, 1e-9, 1.0 - 1e-9))
-    half = 1.96 * at_S[1:].std(ddof=1)
-    return float(expit(at_S[0] - half)), float(expit(at_S[0] + half))
+    at_V = logit(np.clip(r2_V, 1e-9, 1.0 - 1e-9))
+    half = 1.96 * at_V[1:].std(ddof=1)
+    return float(expit(at_V[0] - half)), float(expit(at_V[0] + half))
 
 
 @dataclass(frozen=True, eq=False)
 class _Heads:
-    """The heads of S fits side by side, as ``descent.Model``; validation rows judge the first."""
+    """The heads of V fits side by side, as ``descent.Model``; validation rows judge the first."""
 
     how: Dpl
     table: Table
-    drawn_US: Floats
+    drawn_UV: Floats
     penalty: float
     weight: float  # of all judgements: penalties are per fit, the loss is per judgement
 
@@ -158,10 +158,10 @@ class _Heads:
         """No text is better than another."""
         import torch
 
-        k, fits = self.table.x_RK.shape[1], self.drawn_US.shape[1]
+        k, fits = self.table.x_RK.shape[1], self.drawn_UV.shape[1]
         if self.how.form == "mean-variance":
-            return {"mean_KS": torch.zeros(k, fits), "spread_KS": torch.zeros(k, fits)}
-        return {"atom_KCS": torch.zeros(k, ATOMS, fits), "atom_CS": torch.zeros(ATOMS, fits)}
+            return {"mean_KV": torch.zeros(k, fits), "spread_KV": torch.zeros(k, fits)}
+        return {"atom_KCV": torch.zeros(k, ATOMS, fits), "atom_CV": torch.zeros(ATOMS, fits)}
 
     def margins(self, now: Parameters, rows: Batch) -> Tensor:
         """See ``descent.Model``."""
@@ -172,14 +172,14 @@ class _Heads:
         import torch
         from torch.nn.functional import embedding, softplus
 
-        margin_BS, extra_BS = self._judge(now, rows)
-        drawn_BS = embedding(rows.user_B, torch.from_numpy(self.drawn_US.astype(np.float32)))
-        loss_BS = softplus(-margin_BS) + (1.0 - rows.label_B[:, None]) * margin_BS + extra_BS
+        margin_BV, extra_BV = self._judge(now, rows)
+        drawn_BV = embedding(rows.user_B, torch.from_numpy(self.drawn_UV.astype(np.float32)))
+        loss_BV = softplus(-margin_BV) + (1.0 - rows.label_B[:, None]) * margin_BV + extra_BV
         squares = self.penalty * sum((value**2).sum() for name, value in now.items() if "K" in name)
-        return (rows.weight_B[:, None] * drawn_BS * loss_BS).mean(dim=0).sum() + squares / (2.0 * self.weight)
+        return (rows.weight_B[:, None] * drawn_BV * loss_BV).mean(dim=0).sum() + squares / (2.0 * self.weight)
 
     def _judge(self, now: Parameters, rows: Batch) -> tuple[Tensor, Tensor | float]:
-        """Log odds of each judgement, (B, S), and what else is to be kept low."""
+        """Log odds of each judgement, (B, V), and what else is to be kept low."""
         import torch
         from torch.nn.functional import softplus
 
@@ -191,23 +191,23 @@ class _Heads:
             return one, other
 
         if self.how.form == "mean-variance":
-            (mean_BS, other_BS), spreads = sides("mean_KS"), sides("spread_KS")
-            variance_BS = sum(softplus(ONE + spread_BS).square() for spread_BS in spreads)
-            z_BS = (mean_BS - other_BS) / variance_BS.sqrt()  # type: ignore[union-attr]
+            (mean_BV, other_BV), spreads = sides("mean_KV"), sides("spread_KV")
+            variance_BV = sum(softplus(ONE + spread_BV).square() for spread_BV in spreads)
+            z_BV = (mean_BV - other_BV) / variance_BV.sqrt()  # type: ignore[union-attr]
             if self.how.link == "logistic":
-                return float(np.sqrt(2.0 * np.pi)) * z_BS, self.how.spread_penalty * variance_BS
-            return torch.special.log_ndtr(z_BS) - torch.special.log_ndtr(-z_BS), self.how.spread_penalty * variance_BS
-        shares = [torch.softmax(logit_BCS + now["atom_CS"], dim=1) for logit_BCS in sides("atom_KCS")]
-        entropy_BS = sum(-(share * share.clamp(min=1e-12).log()).sum(dim=1) for share in shares)
-        wins_BS, losses_BS = _wins(shares[0], shares[1]), _wins(shares[1], shares[0])
-        margin_BS = wins_BS.clamp(min=1e-12).log() - losses_BS.clamp(min=1e-12).log()
-        return margin_BS, -self.how.entropy_bonus * entropy_BS
+                return float(np.sqrt(2.0 * np.pi)) * z_BV, self.how.spread_penalty * variance_BV
+            return torch.special.log_ndtr(z_BV) - torch.special.log_ndtr(-z_BV), self.how.spread_penalty * variance_BV
+        shares = [torch.softmax(logit_BCV + now["atom_CV"], dim=1) for logit_BCV in sides("atom_KCV")]
+        entropy_BV = sum(-(share * share.clamp(min=1e-12).log()).sum(dim=1) for share in shares)
+        wins_BV, losses_BV = _wins(shares[0], shares[1]), _wins(shares[1], shares[0])
+        margin_BV = wins_BV.clamp(min=1e-12).log() - losses_BV.clamp(min=1e-12).log()
+        return margin_BV, -self.how.entropy_bonus * entropy_BV
 
 
-def _wins(one_BCS: Tensor, other_BCS: Tensor) -> Tensor:
+def _wins(one_BCV: Tensor, other_BCV: Tensor) -> Tensor:
     """Probability that the first is the greater, one half where they are the same."""
-    below_BCS = other_BCS.cumsum(dim=1) - other_BCS / 2.0
-    return (one_BCS * below_BCS).sum(dim=1)
+    below_BCV = other_BCV.cumsum(dim=1) - other_BCV / 2.0
+    return (one_BCV * below_BCV).sum(dim=1)
 
 
 class Fields(TypedDict):
@@ -220,8 +220,8 @@ class Fields(TypedDict):
 
 def _arrays(config: Mapping[str, Any]) -> Arrays:
     if config["form"] == "mean-variance":
-        return {"heads.mean_KS": floats("K"), "heads.spread_KS": floats("K"), **Inputs.layout()}
-    return {"heads.atom_KCS": floats("K", ATOMS), "heads.atom_CS": floats(ATOMS), **Inputs.layout()}
+        return {"heads.mean_KV": floats("K"), "heads.spread_KV": floats("K"), **Inputs.layout()}
+    return {"heads.atom_KCV": floats("K", ATOMS), "heads.atom_CV": floats(ATOMS), **Inputs.layout()}
 
 
 @dataclass(frozen=True, eq=False)

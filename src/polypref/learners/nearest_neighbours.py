@@ -138,10 +138,10 @@ class Space:
 
     def __call__(self, responses: Responses) -> tuple[Floats, Floats]:
         """Inputs (R, K) of responses, and directions (R, J) of their prompts."""
-        z_PJ, prompt_R = prompts.inputs_of(self.prompts, responses)
+        z_PF, prompt_R = prompts.inputs_of(self.prompts, responses)
         x_RK = self.inputs(responses).astype(np.float32)
         x_RK[:, -2:] *= LENGTHS
-        return x_RK, _directions(z_PJ)[prompt_R]
+        return x_RK, _directions(z_PF)[prompt_R]
 
 
 def _directions(x_RK: NDArray) -> Floats:
@@ -154,12 +154,12 @@ class Memory:
     """Text pairs that somebody judged, one user's after the other's: user u has ``start_U[u]`` to ``start_U[u + 1]``.
 
     ``vote_M`` is the weight with which the first text was preferred less that for the second, ``weight_M`` both.
-    ``text_TK`` are the inputs of the distinct texts, ``asked_TJ`` the directions of their prompts, ``one_M`` and
+    ``text_TK`` are the inputs of the distinct texts, ``asked_TF`` the directions of their prompts, ``one_M`` and
     ``other_M`` the numbers of a pair's two.
     """
 
     text_TK: Floats
-    asked_TJ: Floats
+    asked_TF: Floats
     one_M: IntArray
     other_M: IntArray
     vote_M: NDArray[np.float64]
@@ -185,23 +185,23 @@ class Memory:
         kept = np.flatnonzero(rank_M < most)
         low_M, high_M = (side_N[order_N[begins]][kept] for side_N in (low_N, high_N))
         used_R, place_2M = np.unique(np.concatenate([low_M, high_M]), return_inverse=True)
-        text_TK, asked_TJ = space(rows.responses.take(used_R))
+        text_TK, asked_TF = space(rows.responses.take(used_R))
         one_M, other_M = place_2M[: len(kept)].astype(np.int32), place_2M[len(kept) :].astype(np.int32)
         start_U = np.searchsorted(owner_M[kept], np.arange(users + 1))
-        return cls(text_TK, asked_TJ, one_M, other_M, vote_M[kept], weight_M[kept], start_U)
+        return cls(text_TK, asked_TF, one_M, other_M, vote_M[kept], weight_M[kept], start_U)
 
-    def votes(self, user: int, x_QK: Floats, z_QJ: Floats, ks: Sequence[int]) -> NDArray[np.float64]:
+    def votes(self, user: int, x_QK: Floats, z_QF: Floats, ks: Sequence[int]) -> NDArray[np.float64]:
         """What the k judgements of ``user`` most similar to each question say, (number of ks, Q), unscaled."""
         own = slice(self.start_U[user], self.start_U[user + 1])
         size = int(own.stop - own.start)
         one_MK, other_MK = self.text_TK[self.one_M[own]], self.text_TK[self.other_M[own]]
         apart_MK, middle_MK = _directions(one_MK - other_MK), (_directions(one_MK) + _directions(other_MK)) / 2.0
-        lean_MK, asked_MJ = apart_MK * self.vote_M[own, None], self.asked_TJ[self.one_M[own]]
+        lean_MK, asked_MF = apart_MK * self.vote_M[own, None], self.asked_TF[self.one_M[own]]
         found = np.zeros((len(ks), len(x_QK)))
         block = max(1, BLOCK // max(size, 1))
         for start in range(0, len(x_QK), block):
             rows = slice(start, start + block)
-            similar_QM = 0.5 + (_directions(x_QK[rows]) @ middle_MK.T + z_QJ[rows] @ asked_MJ.T) / 4.0
+            similar_QM = 0.5 + (_directions(x_QK[rows]) @ middle_MK.T + z_QF[rows] @ asked_MF.T) / 4.0
             lean_QM = x_QK[rows] @ lean_MK.T
             for at, k in enumerate(ks):
                 share_QM = similar_QM
@@ -229,12 +229,12 @@ def _arrays(config: Mapping[str, Any]) -> Arrays:
     owners = {"own": "U+1", "everyone": 2} | {f"new{at}": 2 for at in range(len(config["newcomers"]))}
     for name, starts in owners.items():
         texts, pairs = f"T_{name}", f"M_{name}"
-        one = {"text_TK": floats(texts, "K", dtype="float32"), "asked_TJ": floats(texts, "J", dtype="float32")}
+        one = {"text_TK": floats(texts, "K", dtype="float32"), "asked_TF": floats(texts, "F", dtype="float32")}
         one |= {"vote_M": floats(pairs), "weight_M": floats(pairs)}
         one |= {"one_M": indices(pairs, texts), "other_M": indices(pairs, texts)}
         one["start_U"] = Array((starts,), "int64", span=pairs)
         found |= {f"{name}.{key}": array for key, array in one.items()}
-    return {**found, **Inputs.layout("inputs."), **Inputs.layout("prompts.", size="J")}
+    return {**found, **Inputs.layout("inputs."), **Inputs.layout("prompts.", size="F")}
 
 
 def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
@@ -279,7 +279,7 @@ class NeighboursScorer:
     ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
         """What k neighbours say, unscaled, for several k, (number of ks, Q), and who answered."""
         _, pool, place_Q = self.space.inputs.used(responses, response_Q)
-        x_RK, z_RJ = self.space(pool)
+        x_RK, z_RF = self.space(pool)
         new = Users(pl.Series("id", list(self.newcomers), dtype=pl.String)).index(user_ids)
         user_Q = np.where(new >= 0, len(self.users) + new, self.users.index(user_ids))
         found = np.zeros((len(ks), len(place_Q)))
@@ -288,7 +288,7 @@ class NeighboursScorer:
         for user, rows in zip(who.tolist(), np.split(order_Q, starts[1:]), strict=True):
             memory, place = self._memory(user)
             asked, at = np.unique(place_Q[rows], return_inverse=True)  # each response is looked up once per user
-            found[:, rows] = memory.votes(place, x_RK[asked], z_RJ[asked], ks)[:, at]
+            found[:, rows] = memory.votes(place, x_RK[asked], z_RF[asked], ks)[:, at]
         return found, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8)
 
     def _memory(self, user: int) -> tuple[Memory, int]:

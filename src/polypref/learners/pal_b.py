@@ -35,7 +35,7 @@ from polypref.schema import Layout, floats
 if TYPE_CHECKING:
     from torch import Tensor
 
-HEADS = ("first_CJH", "first_C1H", "second_CHH", "second_C1H", "last_CHK", "last_C1K")
+HEADS = ("first_CFW", "first_C1W", "second_CWW", "second_C1W", "last_CWK", "last_C1K")
 PORTION = 1 << 23  # numbers that one portion of texts may take
 
 
@@ -73,8 +73,8 @@ class PalB:
         asked = prompts.fit(encoder, whole, self.prompt_directions)
         table = Table.build(whole, inputs)
         descent = Descent(table, train, valid, seed, rate=0.03, whole=2048, most=self.most_steps)
-        z_PJ, prompt_R = prompts.inputs_of(asked, whole.responses.take(table.numbers.responses_R))
-        models = {c: _Heads(self, table, z_PJ, prompt_R, c, descent.weight) for c in self.prototypes}
+        z_PF, prompt_R = prompts.inputs_of(asked, whole.responses.take(table.numbers.responses_R))
+        models = {c: _Heads(self, table, z_PF, prompt_R, c, descent.weight) for c in self.prototypes}
         count, walk, trial = prototypes.choose(descent, models, self.slack, self.starts)
         fitted = walk.finish(models[count], trial)
         mixture_UC = softmax(fitted["score_UC"], axis=1)
@@ -90,10 +90,10 @@ class PalB:
         )
 
 
-def heads(now: Mapping[str, Any], z_XJ: Any, gelu: Callable[[Any], Any]) -> Any:
+def heads(now: Mapping[str, Any], z_XF: Any, gelu: Callable[[Any], Any]) -> Any:
     """What each head makes of each prompt, (C, X, K), in torch or numpy, whichever ``gelu`` is of."""
-    first_CXH = gelu(z_XJ @ now["first_CJH"] + now["first_C1H"])
-    return gelu(first_CXH @ now["second_CHH"] + now["second_C1H"]) @ now["last_CHK"] + now["last_C1K"]
+    first_CXW = gelu(z_XF @ now["first_CFW"] + now["first_C1W"])
+    return gelu(first_CXW @ now["second_CWW"] + now["second_C1W"]) @ now["last_CWK"] + now["last_C1K"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ class _Heads:
 
     how: PalB
     table: Table
-    z_PJ: Floats
+    z_PF: Floats
     prompt_R: IntArray
     count: int
     weight: float  # of all judgements: penalties are per fit, the loss is per judgement
@@ -117,13 +117,13 @@ class _Heads:
             return torch.randn(*shape, generator=generator) * sd
 
         # in double precision: on its way out of the even start the fit magnifies roundings a millionfold
-        c, j, h, k = self.count, self.z_PJ.shape[1], self.how.hidden, self.table.x_RK.shape[1]
+        c, j, h, k = self.count, self.z_PF.shape[1], self.how.hidden, self.table.x_RK.shape[1]
         now = prototypes.start_item_map(k, normal) | {
-            "first_CJH": normal(c, j, h, sd=j**-0.5),
-            "first_C1H": torch.zeros(c, 1, h),
-            "second_CHH": normal(c, h, h, sd=h**-0.5),
-            "second_C1H": torch.zeros(c, 1, h),
-            "last_CHK": torch.zeros(c, h, k),
+            "first_CFW": normal(c, j, h, sd=j**-0.5),
+            "first_C1W": torch.zeros(c, 1, h),
+            "second_CWW": normal(c, h, h, sd=h**-0.5),
+            "second_C1W": torch.zeros(c, 1, h),
+            "last_CWK": torch.zeros(c, h, k),
             "last_C1K": normal(c, 1, k, sd=k**-0.5),
             "score_UC": torch.zeros(len(self.table.users), c),
             "sharpness": torch.zeros(1),
@@ -135,16 +135,16 @@ class _Heads:
         import torch
         from torch.nn.functional import cosine_similarity, embedding, gelu
 
-        def called_for(z_XJ: Tensor) -> Tensor:
-            return heads(now, z_XJ, gelu).transpose(0, 1).flatten(1)
+        def called_for(z_XF: Tensor) -> Tensor:
+            return heads(now, z_XF, gelu).transpose(0, 1).flatten(1)
 
         def mapped(x_XK: Tensor) -> Tensor:
             return prototypes.map_items(now, x_XK.double(), gelu)
 
-        z_PJ, prompt_R = torch.from_numpy(self.z_PJ), torch.from_numpy(self.prompt_R).long()
+        z_PF, prompt_R = torch.from_numpy(self.z_PF), torch.from_numpy(self.prompt_R).long()
         mixture_B1C = embedding(rows.user_B, torch.softmax(now["score_UC"], dim=1))[:, None]
         item_2BK = of_rows(torch.cat([rows.chosen_B, rows.rejected_B]), self.table.x_RK, mapped)
-        head_BCK = of_rows(prompt_R[rows.chosen_B], z_PJ, called_for).unflatten(1, (self.count, -1))
+        head_BCK = of_rows(prompt_R[rows.chosen_B], z_PF, called_for).unflatten(1, (self.count, -1))
         own_BK = (mixture_B1C @ head_BCK)[:, 0]
         chosen_BK, rejected_BK = item_2BK.split(len(rows))
         return now["sharpness"] * (cosine_similarity(own_BK, chosen_BK) - cosine_similarity(own_BK, rejected_BK))
@@ -167,13 +167,13 @@ class HeadsScorer(MixtureScorer):
     layout: ClassVar[Layout] = prototypes.LAYOUT.with_more(
         prototypes.Fields,
         {
-            "network.first_CJH": floats("C", "J", "H"),
-            "network.first_C1H": floats("C", 1, "H"),
-            "network.second_CHH": floats("C", "H", "H"),
-            "network.second_C1H": floats("C", 1, "H"),
-            "network.last_CHK": floats("C", "H", "K"),
+            "network.first_CFW": floats("C", "F", "W"),
+            "network.first_C1W": floats("C", 1, "W"),
+            "network.second_CWW": floats("C", "W", "W"),
+            "network.second_C1W": floats("C", 1, "W"),
+            "network.last_CWK": floats("C", "W", "K"),
             "network.last_C1K": floats("C", 1, "K"),
-            **Inputs.layout("prompts.", size="J"),
+            **Inputs.layout("prompts.", size="F"),
         },
     )
 
@@ -208,12 +208,12 @@ class HeadsScorer(MixtureScorer):
 
     def _agreement(self, pool: Responses, x_RK: Floats) -> tuple[Floats, Floats, IntArray]:
         """Heads along each response's direction (R, C), heads along each other (P, C, C), each response's prompt."""
-        z_PJ, prompt_R = prompts.inputs_of(self.prompts, pool)
-        count, _, k = self.network["last_CHK"].shape
-        along_RC, gram_PCC = np.empty((len(pool), count)), np.empty((len(z_PJ), count, count))
+        z_PF, prompt_R = prompts.inputs_of(self.prompts, pool)
+        count, _, k = self.network["last_CWK"].shape
+        along_RC, gram_PCC = np.empty((len(pool), count)), np.empty((len(z_PF), count, count))
         step = max(1, PORTION // (count * k))
-        for start in range(0, len(z_PJ), step):
-            head_CPK = heads(self.network, z_PJ[start : start + step], prototypes.gelu)
+        for start in range(0, len(z_PF), step):
+            head_CPK = heads(self.network, z_PF[start : start + step], prototypes.gelu)
             gram_PCC[start : start + step] = np.einsum("cpk,dpk->pcd", head_CPK, head_CPK, optimize=True)
         order_R = np.argsort(prompt_R, kind="stable")
         for start in range(0, len(pool), step):
@@ -221,7 +221,7 @@ class HeadsScorer(MixtureScorer):
             item_RK = prototypes.map_items(self.network, x_RK[rows], prototypes.gelu)
             item_RK = item_RK / np.sqrt((item_RK**2).sum(axis=1, keepdims=True) + LEAST)
             asked, at = np.unique(prompt_R[rows], return_inverse=True)
-            head_CPK = heads(self.network, z_PJ[asked], prototypes.gelu)
+            head_CPK = heads(self.network, z_PF[asked], prototypes.gelu)
             along_RC[rows] = np.einsum("crk,rk->rc", head_CPK[:, at], item_RK, optimize=True)
         return along_RC, gram_PCC, prompt_R
 

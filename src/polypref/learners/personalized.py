@@ -95,7 +95,7 @@ class Personalized:
         )
 
 
-NETWORK = ("w_K", "v_H", "a_KH", "b_EH", "b_H")
+NETWORK = ("w_K", "v_W", "a_KW", "b_EW", "b_W")
 
 
 def _vectors(now: Mapping[str, NDArray]) -> NDArray:
@@ -127,10 +127,10 @@ class _Network:
         how, users, k = self.how, len(self.table.users), self.table.x_RK.shape[1]
         now = {
             "w_K": torch.zeros(k),
-            "v_H": torch.zeros(how.hidden),
-            "a_KH": normal(k, how.hidden),
-            "b_EH": normal(how.size, how.hidden, sd=how.size**-0.5),
-            "b_H": normal(how.hidden, sd=0.5),
+            "v_W": torch.zeros(how.hidden),
+            "a_KW": normal(k, how.hidden),
+            "b_EW": normal(how.size, how.hidden, sd=how.size**-0.5),
+            "b_W": normal(how.hidden, sd=0.5),
         }
         if how.users == "individual":
             return now | {"generic_E": normal(how.size, sd=0.1), "own_UE": torch.zeros(users, how.size)}
@@ -149,20 +149,20 @@ class _Network:
         """See ``descent.Model``."""
         from torch.nn.functional import embedding
 
-        texts, shift_VH = self._texts(now, rows), self._shift(now)
-        generic = rows.loss(_margins(now, texts, shift_VH[:1]))
-        personal = rows.loss(_margins(now, texts, embedding(rows.user_B, shift_VH[1:])))
+        texts, shift_VW = self._texts(now, rows), self._shift(now)
+        generic = rows.loss(_margins(now, texts, shift_VW[:1]))
+        personal = rows.loss(_margins(now, texts, embedding(rows.user_B, shift_VW[1:])))
         own = now["own_UE"] if "own_UE" in now else now["mixture_VC"]
         squares = self.user_penalty * (own**2).sum()
-        squares = squares + self.how.penalty * ((now["a_KH"] ** 2).sum() + (now["v_H"] ** 2).sum())
+        squares = squares + self.how.penalty * ((now["a_KW"] ** 2).sum() + (now["v_W"] ** 2).sum())
         return self.how.alpha * personal + (1.0 - self.how.alpha) * generic + squares / (2.0 * self.weight)
 
     def _texts(self, now: Parameters, rows: Batch) -> tuple[Tensor, Tensor]:
         """What does not depend on the user, of the chosen and of the rejected: hidden inputs and w . x, (B, H + 1)."""
         import torch
 
-        weights = torch.cat([now["a_KH"], now["w_K"][:, None]], dim=1)
-        bias = torch.cat([now["b_H"], torch.zeros(1)])
+        weights = torch.cat([now["a_KW"], now["w_K"][:, None]], dim=1)
+        bias = torch.cat([now["b_W"], torch.zeros(1)])
         both = torch.cat([rows.chosen_B, rows.rejected_B])
         chosen, rejected = of_rows(both, self.table.x_RK, lambda x: x @ weights + bias).split(len(rows))
         return chosen, rejected
@@ -173,17 +173,17 @@ class _Network:
 
         if self.how.users == "individual":
             stranger = torch.zeros(1, self.how.size)
-            return (now["generic_E"] + torch.cat([stranger, now["own_UE"]])) @ now["b_EH"]
-        return torch.softmax(now["mixture_VC"], dim=1) @ now["cluster_CE"] @ now["b_EH"]
+            return (now["generic_E"] + torch.cat([stranger, now["own_UE"]])) @ now["b_EW"]
+        return torch.softmax(now["mixture_VC"], dim=1) @ now["cluster_CE"] @ now["b_EW"]
 
 
-def _margins(now: Parameters, texts: tuple[Tensor, Tensor], shift_BH: Tensor) -> Tensor:
-    """Reward(chosen) - reward(rejected) under vectors that shift the hidden inputs by ``shift_BH``."""
+def _margins(now: Parameters, texts: tuple[Tensor, Tensor], shift_BW: Tensor) -> Tensor:
+    """Reward(chosen) - reward(rejected) under vectors that shift the hidden inputs by ``shift_BW``."""
     import torch
 
     one, other = texts
-    hidden_BH = torch.tanh(one[:, :-1] + shift_BH) - torch.tanh(other[:, :-1] + shift_BH)
-    return one[:, -1] - other[:, -1] + hidden_BH @ now["v_H"]
+    hidden_BW = torch.tanh(one[:, :-1] + shift_BW) - torch.tanh(other[:, :-1] + shift_BW)
+    return one[:, -1] - other[:, -1] + hidden_BW @ now["v_W"]
 
 
 class Fields(TypedDict):
@@ -217,10 +217,10 @@ class PersonalizedScorer:
         Fields,
         {
             "w_K": floats("K"),
-            "v_H": floats("H"),
-            "a_KH": floats("K", "H"),
-            "b_EH": floats("E", "H"),
-            "b_H": floats("H"),
+            "v_W": floats("W"),
+            "a_KW": floats("K", "W"),
+            "b_EW": floats("E", "W"),
+            "b_W": floats("W"),
             "vectors_UE": floats("U", "E"),
             "generic_E": floats("E"),
             "clusters_CE": floats("C", "E"),
@@ -237,11 +237,11 @@ class PersonalizedScorer:
         user_Q = self.users.index(id_Q)
         vectors_VE = np.concatenate([self.vectors_UE, self.generic_E[None]])  # -1: the stranger
         # not a matrix product, whose last bits may depend on how many other users there are
-        shift_VH = np.einsum("ve,eh->vh", vectors_VE, self.network["b_EH"])
-        base_RH = x_RK @ self.network["a_KH"] + self.network["b_H"]
+        shift_VW = np.einsum("ve,eh->vh", vectors_VE, self.network["b_EW"])
+        base_RW = x_RK @ self.network["a_KW"] + self.network["b_W"]
         value_Q = (x_RK @ self.network["w_K"])[place_Q]
         for rows in np.array_split(np.arange(len(place_Q)), max(1, len(place_Q) // CHUNK)):
-            value_Q[rows] += np.tanh(base_RH[place_Q[rows]] + shift_VH[user_Q[rows]]) @ self.network["v_H"]
+            value_Q[rows] += np.tanh(base_RW[place_Q[rows]] + shift_VW[user_Q[rows]]) @ self.network["v_W"]
         return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
 
     @passed_on
@@ -265,26 +265,26 @@ class PersonalizedScorer:
         x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
         sign_2N = np.repeat([1.0, -1.0], len(few))
         fixed_2N = sign_2N * (x_RK @ self.network["w_K"])[place_2N]
-        base_2NH = (x_RK @ self.network["a_KH"] + self.network["b_H"])[place_2N]
-        mixed, outer_EH, v_H = len(self.clusters_CE) > 0, self.network["b_EH"], self.network["v_H"]
+        base_2NW = (x_RK @ self.network["a_KW"] + self.network["b_W"])[place_2N]
+        mixed, outer_EW, v_W = len(self.clusters_CE) > 0, self.network["b_EW"], self.network["v_W"]
         if mixed:
-            outer_EH = self.clusters_CE @ outer_EH
+            outer_EW = self.clusters_CE @ outer_EW
         else:
-            base_2NH += self.generic_E @ outer_EH
+            base_2NW += self.generic_E @ outer_EW
         weight_N = self.alpha * few.weights_N
 
         def value(own_E: NDArray) -> tuple[float, NDArray]:
             share_E = softmax(own_E) if mixed else own_E
-            hidden_2NH = np.tanh(base_2NH + share_E @ outer_EH)
-            margin_N = (fixed_2N + sign_2N * (hidden_2NH @ v_H)).reshape(2, -1).sum(axis=0)
+            hidden_2NW = np.tanh(base_2NW + share_E @ outer_EW)
+            margin_N = (fixed_2N + sign_2N * (hidden_2NW @ v_W)).reshape(2, -1).sum(axis=0)
             loss_N = surprise(margin_N, few.label_N)
             force_2N = sign_2N * np.tile(weight_N * (expit(margin_N) - few.label_N), 2)
-            slope_E = outer_EH @ (v_H * (force_2N @ (1.0 - hidden_2NH**2)))
+            slope_E = outer_EW @ (v_W * (force_2N @ (1.0 - hidden_2NW**2)))
             slope_E = share_E * (slope_E - slope_E @ share_E) if mixed else slope_E
             energy = self.user_penalty * (own_E @ own_E) / 2
             return float(weight_N @ loss_N + energy), slope_E + self.user_penalty * own_E
 
-        own_E = minimize(value, np.zeros(len(outer_EH)), jac=True, method="L-BFGS-B").x
+        own_E = minimize(value, np.zeros(len(outer_EW)), jac=True, method="L-BFGS-B").x
         return softmax(own_E) @ self.clusters_CE if mixed else self.generic_E + own_E
 
     @property

@@ -34,7 +34,7 @@ def fit(encoder: Encoder, rows: Comparisons, directions: int) -> Inputs:
 
 
 def inputs_of(prompts: Inputs, responses: Responses) -> tuple[NDArray[np.float64], IntArray]:
-    """Inputs ``z_PJ`` of the prompts that ``responses`` answer, and the number of each response's prompt, (R,)."""
+    """Inputs ``z_PF`` of the prompts that ``responses`` answer, and the number of each response's prompt, (R,)."""
     texts, at_R = prompt_texts(responses)
     with no_store(False):
         return prompts(texts), at_R

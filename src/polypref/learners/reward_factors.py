@@ -47,7 +47,7 @@ from polypref.schema import Ids, Layout, Selection, floats
 if TYPE_CHECKING:
     from torch import Tensor
 
-NETWORK = ("a_KH", "b_H", "w_KC", "v_HC")
+NETWORK = ("a_KW", "b_W", "w_KC", "v_WC")
 SPREAD = 0.1  # of the hidden units' first weights
 APART = 2.0  # length of a user's first weights, where there are no more users than factors
 
@@ -114,10 +114,10 @@ class _Network:
         how, users, k = self.how, len(self.table.users), self.table.x_RK.shape[1]
         weight_UC = torch.nn.init.orthogonal_(torch.empty(users, how.factors), generator=generator)
         return {
-            "a_KH": torch.randn(k, how.hidden, generator=generator) * SPREAD,
-            "b_H": torch.randn(how.hidden, generator=generator) * SPREAD,
+            "a_KW": torch.randn(k, how.hidden, generator=generator) * SPREAD,
+            "b_W": torch.randn(how.hidden, generator=generator) * SPREAD,
             "w_KC": torch.zeros(k, 1 + how.factors),
-            "v_HC": torch.zeros(how.hidden, 1 + how.factors),
+            "v_WC": torch.zeros(how.hidden, 1 + how.factors),
             "weight_UC": APART * max(users / how.factors, 1.0) ** 0.5 * weight_UC,
         }
 
@@ -129,7 +129,7 @@ class _Network:
         pooled_K1 = torch.from_numpy(self.pooled_K.astype(np.float32))[:, None]
 
         def factors(x_XK: Tensor) -> Tensor:
-            found_XC = x_XK @ now["w_KC"] + gelu(x_XK @ now["a_KH"] + now["b_H"]) @ now["v_HC"]
+            found_XC = x_XK @ now["w_KC"] + gelu(x_XK @ now["a_KW"] + now["b_W"]) @ now["v_WC"]
             return torch.cat([x_XK @ pooled_K1 + found_XC[:, :1], found_XC[:, 1:]], dim=1)
 
         both = torch.cat([rows.chosen_B, rows.rejected_B])
@@ -140,7 +140,7 @@ class _Network:
     def loss(self, now: Parameters, rows: Batch) -> Tensor:
         """See ``descent.Model``."""
         squares = self.how.user_penalty * (now["weight_UC"] ** 2).sum()
-        for name in ("a_KH", "w_KC", "v_HC"):
+        for name in ("a_KW", "w_KC", "v_WC"):
             squares = squares + self.penalty * (now[name] ** 2).sum()
         return rows.loss(self.margins(now, rows)) + squares / (2.0 * self.weight)
 
@@ -175,10 +175,10 @@ class FactorsScorer:
             "weight_UC": floats("U", "C"),
             "mean_C": floats("C"),
             "covariance_CC": floats("C", "C"),
-            "a_KH": floats("K", "H"),
-            "b_H": floats("H"),
+            "a_KW": floats("K", "W"),
+            "b_W": floats("W"),
             "w_KC": floats("K", "C+1"),
-            "v_HC": floats("H", "C+1"),
+            "v_WC": floats("W", "C+1"),
             **Inputs.layout(),
         },
         sizes={"U": "users"},
@@ -200,7 +200,7 @@ class FactorsScorer:
         net = self.network
         found_RC = x_RK @ net["w_KC"]
         for rows in np.array_split(np.arange(len(x_RK)), max(1, len(x_RK) // CHUNK)):
-            found_RC[rows] += gelu(x_RK[rows] @ net["a_KH"] + net["b_H"]) @ net["v_HC"]
+            found_RC[rows] += gelu(x_RK[rows] @ net["a_KW"] + net["b_W"]) @ net["v_WC"]
         found_RC[:, 0] += x_RK @ net["pooled_K"]
         return found_RC
 

@@ -211,11 +211,11 @@ class _Latents:
         import torch
 
         texts_2EC = torch.stack([context.first, context.second])
-        ways_XH = of_rows(texts_2EC.flatten(), self.table.x_RK, partial(vpl_network.both_ways, now))
-        (a_ECH, a_lost_ECH), (b_ECH, b_lost_ECH) = (w.chunk(2, dim=-1) for w in ways_XH.unflatten(0, texts_2EC.shape))
+        ways_XW = of_rows(texts_2EC.flatten(), self.table.x_RK, partial(vpl_network.both_ways, now))
+        (a_ECW, a_lost_ECW), (b_ECW, b_lost_ECW) = (w.chunk(2, dim=-1) for w in ways_XW.unflatten(0, texts_2EC.shape))
         label_EC1 = context.label[:, :, None]
-        pair_ECH = (a_ECH + b_lost_ECH) * label_EC1 + (b_ECH + a_lost_ECH) * (1.0 - label_EC1)
-        mean_EZ, logvar_EZ = vpl_network.encode(now, pair_ECH, context.weight)
+        pair_ECW = (a_ECW + b_lost_ECW) * label_EC1 + (b_ECW + a_lost_ECW) * (1.0 - label_EC1)
+        mean_EZ, logvar_EZ = vpl_network.encode(now, pair_ECW, context.weight)
         if not self.how.clamp:
             return mean_EZ, logvar_EZ
         return mean_EZ.clamp(-self.how.clamp, self.how.clamp), logvar_EZ.clamp(-self.how.clamp, self.how.clamp)
@@ -277,7 +277,7 @@ class VPLScorer:
             **{f"network.{name}": one for name, one in vpl_network.LAYOUT.items()},
             **Inputs.layout(),
         },
-        sizes={"U": "users", "Z": "how.latent", "H": "how.hidden"},
+        sizes={"U": "users", "Z": "how.latent", "W": "how.hidden"},
     )
     serves: ClassVar[Serves] = "any_user"
 

@@ -110,10 +110,10 @@ def order(outlook: Outlook, count: int, label_C: Floats | None = None) -> NDArra
 
 def information(mean_C: Floats, variance_C: Floats, noise_C: Floats | float = 1.0) -> Floats:
     """Expected information (C,), in nats, of a choice between two texts about a margin that is N(mean, variance)."""
-    node_J, weight_J = _nodes()
+    node_X, weight_X = _nodes()
     size_C = np.abs(mean_C)  # which text is named first must not show, not even in the last bits
-    p_CJ = expit(np.asarray(noise_C)[..., None] * (size_C[:, None] + np.sqrt(variance_C)[:, None] * node_J))
-    return np.maximum(_entropy(p_CJ @ weight_J) - _entropy(p_CJ) @ weight_J, 0.0)
+    p_CX = expit(np.asarray(noise_C)[..., None] * (size_C[:, None] + np.sqrt(variance_C)[:, None] * node_X))
+    return np.maximum(_entropy(p_CX @ weight_X) - _entropy(p_CX) @ weight_X, 0.0)
 
 
 def _entropy(p: Floats) -> Floats:
@@ -122,8 +122,8 @@ def _entropy(p: Floats) -> Floats:
 
 def _nodes() -> tuple[Floats, Floats]:
     """Where a standard normal number is taken to be, and with what weight."""
-    node_J, weight_J = np.polynomial.hermite_e.hermegauss(NODES)
-    return node_J, weight_J / weight_J.sum()
+    node_X, weight_X = np.polynomial.hermite_e.hermegauss(NODES)
+    return node_X, weight_X / weight_X.sum()
 
 
 def _heard(mean: float, variance: float, noise: float, label: float | None) -> tuple[float, float]:
@@ -131,19 +131,19 @@ def _heard(mean: float, variance: float, noise: float, label: float | None) -> t
 
     Without a label: no shift, and the variance that is left on average over both answers.
     """
-    node_J, weight_J = _nodes()
-    shift_J = np.sqrt(variance) * node_J
+    node_X, weight_X = _nodes()
+    shift_X = np.sqrt(variance) * node_X
     answers = (1.0, 0.0) if label is None else (label,)
     mean = abs(mean) if label is None else mean
     total, left = 0.0, 0.0
     shift = 0.0
     for y in answers:
-        scaled_J = noise * (mean + shift_J)
-        likely_J = weight_J * np.exp(y * log_expit(scaled_J) + (1.0 - y) * log_expit(-scaled_J))
-        chance = float(likely_J.sum())
-        moved = float(likely_J @ shift_J) / chance
+        scaled_X = noise * (mean + shift_X)
+        likely_X = weight_X * np.exp(y * log_expit(scaled_X) + (1.0 - y) * log_expit(-scaled_X))
+        chance = float(likely_X.sum())
+        moved = float(likely_X @ shift_X) / chance
         total += chance
-        left += chance * (float(likely_J @ shift_J**2) / chance - moved**2)
+        left += chance * (float(likely_X @ shift_X**2) / chance - moved**2)
         shift = moved
     return (0.0 if label is None else shift), left / total
 

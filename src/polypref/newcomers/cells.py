@@ -42,16 +42,16 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a cell stores: ``margin_ST`` on the new users' test rows for each size, NaN where a user has fewer.
+    """What a cell stores: ``margin_AH`` on the new users' test rows for each size, NaN where a user has fewer.
 
-    ``adapt_ms_S`` is the mean time to take one user in, NaN where nobody was.
+    ``adapt_ms_A`` is the mean time to take one user in, NaN where nobody was.
     """
 
     serves: str
     selection: dict[str, Any]
     seconds: float
-    margin_ST: NDArray[np.float32]
-    adapt_ms_S: NDArray[np.float64]
+    margin_AH: NDArray[np.float32]
+    adapt_ms_A: NDArray[np.float64]
 
 
 class _Fields(TypedDict):
@@ -67,7 +67,7 @@ class Job(StoredCells):
 
     kind: ClassVar[str] = KIND
     layout: ClassVar[Layout] = Layout(
-        _Fields, {"margin_ST": Array(("S", "T"), "float32", finite=False), "adapt_ms_S": Array(("S",), finite=False)}
+        _Fields, {"margin_AH": Array(("A", "H"), "float32", finite=False), "adapt_ms_A": Array(("A",), finite=False)}
     )
 
     share: float
@@ -97,8 +97,8 @@ def run(job: Job, cell: Cell) -> None:
     if cell.asked:
         cut = asked_order(scorer, job.comparisons, cut, max((s for s in job.sizes if s is not None), default=0))
     test = job.comparisons.take(cut.test_rows)
-    strangers_T = margins(scorer, test).value_Q
-    found = [_at_size(job, cut, scorer, test, strangers_T, size, cell) for size in job.sizes]
+    strangers_H = margins(scorer, test).value_Q
+    found = [_at_size(job, cut, scorer, test, strangers_H, size, cell) for size in job.sizes]
     config = {
         "cell": asdict(cell),
         "serves": scorer.serves,
@@ -106,8 +106,8 @@ def run(job: Job, cell: Cell) -> None:
         "seconds": time.perf_counter() - started,
     }
     arrays = {
-        "margin_ST": np.stack([margin_T for margin_T, _ in found]).astype(np.float32),
-        "adapt_ms_S": np.array([ms for _, ms in found]),
+        "margin_AH": np.stack([margin_H for margin_H, _ in found]).astype(np.float32),
+        "adapt_ms_A": np.array([ms for _, ms in found]),
     }
     job.save(cell, config, arrays)
 
@@ -117,16 +117,16 @@ def _at_size(
     cut: Newcomers,
     scorer: Scorer,
     test: Comparisons,
-    strangers_T: NDArray[np.float64],
+    strangers_H: NDArray[np.float64],
     size: Size,
     cell: Cell,
 ) -> tuple[NDArray[np.float64], float]:
     """Margins of the test rows of the users who have ``size`` comparisons (NaN: others), and milliseconds a user."""
     enough_V = cut.count_V >= (1 if size is None else size)
-    counted_T = enough_V[np.searchsorted(cut.users_V, test.user_N)]
+    counted_H = enough_V[np.searchsorted(cut.users_V, test.user_N)]
     if not isinstance(scorer, Adapts) or size == 0:
         nothing = size == 0 and cell.learner == FULL  # an individual reward without a comparison is none
-        return np.where(counted_T & ~np.bool_(nothing), strangers_T, np.nan), np.nan
+        return np.where(counted_H & ~np.bool_(nothing), strangers_H, np.nan), np.nan
     if size is None and cell.learner != FULL:
         return np.full(len(test), np.nan), np.nan
     new, seconds = scorer, 0.0
@@ -136,16 +136,16 @@ def _at_size(
         before = time.perf_counter()
         new = new.adapt(user_id, few)  # type: ignore[union-attr]
         seconds += time.perf_counter() - before
-    margin_T = np.full(len(test), np.nan)
-    margin_T[counted_T] = margins(new, test.take(counted_T)).value_Q
-    unknown = int((~np.isfinite(margin_T[counted_T])).sum())
+    margin_H = np.full(len(test), np.nan)
+    margin_H[counted_H] = margins(new, test.take(counted_H)).value_Q
+    unknown = int((~np.isfinite(margin_H[counted_H])).sum())
     if unknown:
         raise PolyprefError(f"{unknown:,} test rows got a score that is not a finite number (size {size}).")
     users = int(enough_V.sum())
-    return margin_T, 1000 * seconds / users if users else np.nan
+    return margin_H, 1000 * seconds / users if users else np.nan
 
 
 def read(job: Job, cell: Cell) -> Outcome:
     """A stored cell's outcome."""
     config, arrays = job.load(cell)
-    return Outcome(config["serves"], config["selection"], config["seconds"], arrays["margin_ST"], arrays["adapt_ms_S"])
+    return Outcome(config["serves"], config["selection"], config["seconds"], arrays["margin_AH"], arrays["adapt_ms_A"])

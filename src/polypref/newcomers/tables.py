@@ -43,27 +43,27 @@ class NewContents(Contents):
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """One route over all seeds: its outcomes, seed by seed, and ``margin_ST`` on the rows of all seeds."""
+    """One route over all seeds: its outcomes, seed by seed, and ``margin_AH`` on the rows of all seeds."""
 
     name: str
     outcomes: Sequence[Outcome]
 
     @property
-    def margin_ST(self) -> NDArray[np.float64]:
-        return np.concatenate([outcome.margin_ST for outcome in self.outcomes], axis=1).astype(np.float64)
+    def margin_AH(self) -> NDArray[np.float64]:
+        return np.concatenate([outcome.margin_AH for outcome in self.outcomes], axis=1).astype(np.float64)
 
     @property
-    def adapt_ms_S(self) -> list[float | None]:
+    def adapt_ms_A(self) -> list[float | None]:
         """Mean milliseconds to take a user in, at each size; None where nobody was."""
-        ms_XS = np.stack([outcome.adapt_ms_S for outcome in self.outcomes])
-        known_S = np.isfinite(ms_XS).sum(axis=0)
-        total_S = np.nansum(ms_XS, axis=0)
-        return [float(t / n) if n else None for t, n in zip(total_S, known_S, strict=True)]
+        ms_SA = np.stack([outcome.adapt_ms_A for outcome in self.outcomes])
+        known_A = np.isfinite(ms_SA).sum(axis=0)
+        total_A = np.nansum(ms_SA, axis=0)
+        return [float(t / n) if n else None for t, n in zip(total_A, known_A, strict=True)]
 
-    def arm(self, at: int, in_T: NDArray[np.bool_]) -> Arm:
-        """The route at size number ``at``, on the rows ``in_T``."""
+    def arm(self, at: int, in_H: NDArray[np.bool_]) -> Arm:
+        """The route at size number ``at``, on the rows ``in_H``."""
         first = self.outcomes[0]
-        return Arm(self.name, first.serves, tuple(o.selection for o in self.outcomes), self.margin_ST[at][in_T])
+        return Arm(self.name, first.serves, tuple(o.selection for o in self.outcomes), self.margin_AH[at][in_H])
 
 
 def found(job: Job, cells: Mapping[str, Sequence[Cell]]) -> dict[str, Found]:
@@ -74,34 +74,34 @@ def found(job: Job, cells: Mapping[str, Sequence[Cell]]) -> dict[str, Found]:
 def figures(job: Job, seeds: int, routes: Mapping[str, Found]) -> dict[str, Any]:
     """The keys of ``NewContents`` that are measured."""
     whole = held_out(job.comparisons, [job.newcomers(seed).test_rows for seed in range(seeds)])
-    have_T = np.concatenate([_have(job, seed) for seed in range(seeds)])
+    have_H = np.concatenate([_have(job, seed) for seed in range(seeds)])
     everyone = np.ones(len(whole), bool)
     baseline = choose_baseline({name: route.arm(0, everyone) for name, route in routes.items()})
     against = {"gains": baseline["learner"], "gaps": CEILING}
     tables = {key: ResultTable() for key in ("rows", *against)}
     sizes = []
-    new = np.unique(whole.user_T)
+    new = np.unique(whole.user_H)
     for at, size in enumerate(job.sizes):
         if size is None:
             continue
-        in_T = have_T >= size
-        users = np.unique(whole.user_T[in_T])
+        in_H = have_H >= size
+        users = np.unique(whole.user_H[in_H])
         sizes.append({"size": size, "new_users": len(users), "left_out": len(new) - len(users)})
         if not len(users):
             continue
-        margins = {name: arm.margin_T for name, route in routes.items() if _known(arm := route.arm(at, in_T))}
+        margins = {name: arm.margin_H for name, route in routes.items() if _known(arm := route.arm(at, in_H))}
         if None in job.sizes and FULL in routes:
-            ceiling = routes[FULL].arm(job.sizes.index(None), in_T & (have_T > 0))
-            if len(ceiling.margin_T) == in_T.sum():
-                margins[CEILING] = ceiling.margin_T
-        measured = leaderboard(Clusters(_restricted(whole, in_T)), margins, against, size, MEASURED)
+            ceiling = routes[FULL].arm(job.sizes.index(None), in_H & (have_H > 0))
+            if len(ceiling.margin_H) == in_H.sum():
+                margins[CEILING] = ceiling.margin_H
+        measured = leaderboard(Clusters(_restricted(whole, in_H)), margins, against, size, MEASURED)
         tables = {key: rows + measured[key] for key, rows in tables.items()}
     return {
         "baseline": baseline,
         **tables,
         "sizes": sizes,
         "adapt_ms": {
-            name: [{"size": s, "ms": ms} for s, ms in zip(job.sizes, route.adapt_ms_S, strict=True) if ms is not None]
+            name: [{"size": s, "ms": ms} for s, ms in zip(job.sizes, route.adapt_ms_A, strict=True) if ms is not None]
             for name, route in routes.items()
         },
         "selection": {name: [outcome.selection for outcome in route.outcomes] for name, route in routes.items()},
@@ -111,7 +111,7 @@ def figures(job: Job, seeds: int, routes: Mapping[str, Found]) -> dict[str, Any]
 
 
 def _known(arm: Arm) -> bool:
-    return bool(np.isfinite(arm.margin_T).all())
+    return bool(np.isfinite(arm.margin_H).all())
 
 
 def _have(job: Job, seed: int) -> NDArray[np.int64]:
@@ -120,10 +120,10 @@ def _have(job: Job, seed: int) -> NDArray[np.int64]:
     return cut.count_V[np.searchsorted(cut.users_V, job.comparisons.user_N[cut.test_rows])]
 
 
-def _restricted(rows: HeldOut, in_T: NDArray[np.bool_]) -> HeldOut:
-    names = ("seed_T", "user_T", "pair_T", "tie_T", "weight_T", "judgement_T")
-    cut = {name: getattr(rows, name)[in_T] for name in names}
-    return replace(rows, cohort_T={"all": np.ones(int(in_T.sum()), bool)}, **cut)
+def _restricted(rows: HeldOut, in_H: NDArray[np.bool_]) -> HeldOut:
+    names = ("seed_H", "user_H", "pair_H", "tie_H", "weight_H", "judgement_H")
+    cut = {name: getattr(rows, name)[in_H] for name in names}
+    return replace(rows, cohort_H={"all": np.ones(int(in_H.sum()), bool)}, **cut)
 
 
 def table_lines(contents: NewContents, metric: str = METRIC) -> list[list[str]]:

@@ -103,13 +103,13 @@ PAPER = Normalization(baseline="group", min_count=2, epsilon=EPSILON)
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """The prompts of a batch: ``of_B``, numbered 0 to Q - 1, and which rewards count (``counts_B``)."""
+    """The prompts of a batch: ``of_B``, numbered 0 to P - 1, and which rewards count (``counts_B``)."""
 
     reward_B: Floats
     of_B: NDArray[np.intp]
     counts_B: NDArray[np.bool_]
-    size_Q: Floats
-    mean_Q: Floats
+    size_P: Floats
+    mean_P: Floats
 
     @classmethod
     def of(cls, reward_B: Floats, prompt_B: Ints) -> Self:
@@ -117,29 +117,29 @@ class Prompts:
         _, of_B = np.unique(prompt_B, return_inverse=True)
         counts_B = usable(reward_B)
         many = int(of_B.max(initial=-1)) + 1
-        size_Q = np.bincount(of_B[counts_B], minlength=many).astype(np.float64)
-        first_Q = np.full(many, np.nan)
-        first_Q[of_B[counts_B][::-1]] = reward_B[counts_B][::-1]
-        shift_B = np.where(counts_B, reward_B - first_Q[of_B], 0.0)
+        size_P = np.bincount(of_B[counts_B], minlength=many).astype(np.float64)
+        first_P = np.full(many, np.nan)
+        first_P[of_B[counts_B][::-1]] = reward_B[counts_B][::-1]
+        shift_B = np.where(counts_B, reward_B - first_P[of_B], 0.0)
         with np.errstate(invalid="ignore"):
-            mean_Q = first_Q + np.bincount(of_B, shift_B, many) / size_Q
-        return cls(reward_B, of_B, counts_B, size_Q, mean_Q)
+            mean_P = first_P + np.bincount(of_B, shift_B, many) / size_P
+        return cls(reward_B, of_B, counts_B, size_P, mean_P)
 
     @property
     def residual_B(self) -> Floats:
         """Rewards minus their prompt's mean."""
-        return self.reward_B - self.mean_Q[self.of_B]
+        return self.reward_B - self.mean_P[self.of_B]
 
     @property
     def size_B(self) -> Floats:
-        return self.size_Q[self.of_B]
+        return self.size_P[self.of_B]
 
     def grpo(self) -> Floats:
         """GRPO's advantages: residuals over the prompt's standard deviation (divisor G - 1); 0 for a prompt of one."""
         square_B = np.where(self.counts_B, self.residual_B, 0.0) ** 2
         with np.errstate(invalid="ignore", divide="ignore"):
-            scale_Q = np.sqrt(np.bincount(self.of_B, square_B, len(self.size_Q)) / (self.size_Q - 1))
-        return np.where(self.size_B > 1, self.residual_B / (scale_Q[self.of_B] + EPSILON), 0.0)
+            scale_P = np.sqrt(np.bincount(self.of_B, square_B, len(self.size_P)) / (self.size_P - 1))
+        return np.where(self.size_B > 1, self.residual_B / (scale_P[self.of_B] + EPSILON), 0.0)
 
 
 @dataclass(eq=False)
@@ -245,10 +245,10 @@ class Normalizer:
         if not learn:
             return self.copy()(reward_B, prompt_B, key_LB)
         prompts = Prompts.of(np.asarray(reward_B, np.float64), prompt_B)
-        group_LQ = self._groups(prompts.of_B, key_LB)
-        group_LB = [group_Q[prompts.of_B] for group_Q in group_LQ]
+        group_LP = self._groups(prompts.of_B, key_LB)
+        group_LB = [group_P[prompts.of_B] for group_P in group_LP]
         before = self._moments(group_LB) if self.how.order == "before" else None
-        alarmed = self._forget(prompts, group_LQ[-1]) if self.how.adaptive else np.zeros(0, np.int64)
+        alarmed = self._forget(prompts, group_LP[-1]) if self.how.adaptive else np.zeros(0, np.int64)
         for level, group_B in zip(self.levels, group_LB, strict=True):
             level.update(prompts, group_B)
         value_B, cold_B = self._against(prompts, before or self._moments(group_LB))
@@ -265,18 +265,18 @@ class Normalizer:
         told = list(dict.fromkeys(zip(of_B.tolist(), *key_LB, strict=True)))  # in the order in which they first came
         if len(told) > int(of_B.max(initial=-1)) + 1:
             _refuse(of_B, key_LB)
-        place, *key_LQ = zip(*told, strict=True) if told else [()] * len(self.levels)
+        place, *key_LP = zip(*told, strict=True) if told else [()] * len(self.levels)
         found = []
         for depth, level in enumerate(self.levels):
-            group_Q = np.zeros(len(told), np.int64)
-            paths = list(zip(*key_LQ[:depth], strict=True)) if depth else [()] * len(told)
-            group_Q[list(place)] = level.number(paths)
-            found.append(group_Q)
+            group_P = np.zeros(len(told), np.int64)
+            paths = list(zip(*key_LP[:depth], strict=True)) if depth else [()] * len(told)
+            group_P[list(place)] = level.number(paths)
+            found.append(group_P)
         return found
 
-    def _forget(self, prompts: Prompts, group_Q: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _forget(self, prompts: Prompts, group_P: NDArray[np.int64]) -> NDArray[np.int64]:
         """Cut the histories of the finest groups whose alarm rings at this batch; which those are."""
-        alarmed, _ = self.alarm.watch(prompts.mean_Q, group_Q)
+        alarmed, _ = self.alarm.watch(prompts.mean_P, group_P)
         for history in (self.levels[-1].rewards, self.levels[-1].residuals):
             history.forget(alarmed, self.how.min_count)
         return alarmed
@@ -305,7 +305,7 @@ class Normalizer:
         mean_B, total_B, within_B = used_to.mean_B, used_to.total_B, used_to.within_B
         if self.how.baseline == "group":
             return mean_B, np.sqrt(total_B)
-        prompt_B = prompts.mean_Q[prompts.of_B]
+        prompt_B = prompts.mean_P[prompts.of_B]
         if self.how.baseline == "prompt":
             return prompt_B, np.sqrt(total_B)
         others_B = prompts.size_B - 1

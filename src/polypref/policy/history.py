@@ -68,24 +68,24 @@ def _sums(value_B: Floats, start_K: Ints) -> Floats:
 
 @dataclass(eq=False)
 class RewardHistory:
-    """``count_P``, ``mean_P`` and ``m2_P`` of groups 0 to P - 1: 24 bytes each. Grows with the groups it is shown.
+    """``count_G``, ``mean_G`` and ``m2_G`` of groups 0 to G - 1: 24 bytes each. Grows with the groups it is shown.
 
     ``half_life``  in rewards of the group itself; None: everything so far counts the same (the paper).
     """
 
     half_life: float | None = None
-    count_P: Floats = field(default_factory=lambda: np.zeros(0))
-    mean_P: Floats = field(default_factory=lambda: np.zeros(0))
-    m2_P: Floats = field(default_factory=lambda: np.zeros(0))
+    count_G: Floats = field(default_factory=lambda: np.zeros(0))
+    mean_G: Floats = field(default_factory=lambda: np.zeros(0))
+    m2_G: Floats = field(default_factory=lambda: np.zeros(0))
 
     def __len__(self) -> int:
-        return len(self.count_P)
+        return len(self.count_G)
 
     def of(self, group_B: Ints) -> tuple[Floats, Floats, Floats]:
         """Count, mean and variance of these groups (divisor: the count, as numpy's); NaN before the first."""
-        count_B = self.count_P[group_B]
+        count_B = self.count_G[group_B]
         with np.errstate(invalid="ignore"):
-            return count_B, np.where(count_B > 0, self.mean_P[group_B], np.nan), self.m2_P[group_B] / count_B
+            return count_B, np.where(count_B > 0, self.mean_G[group_B], np.nan), self.m2_G[group_B] / count_B
 
     def update(self, value_B: Floats, group_B: Ints) -> None:
         """Add a batch. Values that are not ``usable`` are left out."""
@@ -103,42 +103,42 @@ class RewardHistory:
         """A history of what both have seen, groups having the same numbers in both; the half-life is this one's."""
         both = self.copy()
         both.grow(len(other))
-        had_K = np.flatnonzero(other.count_P > 0)
-        both._add(Batch(had_K, other.count_P[had_K], other.mean_P[had_K], other.m2_P[had_K]), np.ones(len(had_K)))
+        had_K = np.flatnonzero(other.count_G > 0)
+        both._add(Batch(had_K, other.count_G[had_K], other.mean_G[had_K], other.m2_G[had_K]), np.ones(len(had_K)))
         return both
 
     def copy(self) -> RewardHistory:
         """Another with the same content, to be changed alone."""
-        return RewardHistory(self.half_life, self.count_P.copy(), self.mean_P.copy(), self.m2_P.copy())
+        return RewardHistory(self.half_life, self.count_G.copy(), self.mean_G.copy(), self.m2_G.copy())
 
     def forget(self, group_K: Ints, count: float) -> None:
         """Let no more than ``count`` rewards of these groups be remembered; mean and variance stay."""
-        share_K = np.minimum(1, count / np.maximum(self.count_P[group_K], 1e-300))
-        self.count_P[group_K] *= share_K
-        self.m2_P[group_K] *= share_K
+        share_K = np.minimum(1, count / np.maximum(self.count_G[group_K], 1e-300))
+        self.count_G[group_K] *= share_K
+        self.m2_G[group_K] *= share_K
 
     def grow(self, groups: int) -> None:
         """Have room for at least so many groups."""
         if (more := groups - len(self)) > 0:
-            for name in ("count_P", "mean_P", "m2_P"):
+            for name in ("count_G", "mean_G", "m2_G"):
                 setattr(self, name, np.concatenate([getattr(self, name), np.zeros(more)]))
 
     def _add(self, new: Batch, kept_K: Floats) -> None:
         """Chan, Golub and LeVeque (1983), eq. 2.1, with the old weighing ``kept_K`` of what it did."""
         at_K = new.group_K
-        old_K = self.count_P[at_K] * kept_K
+        old_K = self.count_G[at_K] * kept_K
         count_K = old_K + new.count_K
-        gap_K = new.mean_K - self.mean_P[at_K]
-        self.mean_P[at_K] = np.where(old_K > 0, self.mean_P[at_K] + gap_K * (new.count_K / count_K), new.mean_K)
+        gap_K = new.mean_K - self.mean_G[at_K]
+        self.mean_G[at_K] = np.where(old_K > 0, self.mean_G[at_K] + gap_K * (new.count_K / count_K), new.mean_K)
         between_K = np.where(old_K > 0, gap_K**2 * old_K * new.count_K / count_K, 0.0)
-        self.m2_P[at_K] = self.m2_P[at_K] * kept_K + new.m2_K + between_K
-        self.count_P[at_K] = count_K
+        self.m2_G[at_K] = self.m2_G[at_K] * kept_K + new.m2_K + between_K
+        self.count_G[at_K] = count_K
 
     def arrays(self) -> dict[str, Floats]:
         """The state, for a file."""
-        return {"count_P": self.count_P, "mean_P": self.mean_P, "m2_P": self.m2_P}
+        return {"count_G": self.count_G, "mean_G": self.mean_G, "m2_G": self.m2_G}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Floats], half_life: float | None) -> Self:
         """The inverse of ``arrays``."""
-        return cls(half_life, *(np.array(arrays[name], np.float64) for name in ("count_P", "mean_P", "m2_P")))
+        return cls(half_life, *(np.array(arrays[name], np.float64) for name in ("count_G", "mean_G", "m2_G")))

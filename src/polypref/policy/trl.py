@@ -199,19 +199,19 @@ class PGRPOTrainer(GRPOTrainer):
         names = [str(path[0]) for path in islice(groups.numbers, SHOWN)]
         at_B = number_B < len(names)
         told_B = at_B & np.isfinite(reward_B)
-        in_P, told_P = (np.bincount(number_B[which_B], minlength=len(names)) for which_B in (at_B, told_B))
-        sum_P = np.bincount(number_B[told_B], reward_B[told_B], len(names))
-        signal_P = np.bincount(number_B[at_B], np.abs(value_B[at_B]), len(names))
-        signal_P /= max(float(np.abs(value_B).sum()), 1e-12)
+        in_G, told_G = (np.bincount(number_B[which_B], minlength=len(names)) for which_B in (at_B, told_B))
+        sum_G = np.bincount(number_B[told_B], reward_B[told_B], len(names))
+        signal_G = np.bincount(number_B[at_B], np.abs(value_B[at_B]), len(names))
+        signal_G /= max(float(np.abs(value_B).sum()), 1e-12)
         with np.errstate(invalid="ignore"):
-            shown = {"reward": sum_P / told_P, "signal": signal_P}
-        here = np.flatnonzero(in_P)
+            shown = {"reward": sum_G / told_G, "signal": signal_G}
+        here = np.flatnonzero(in_G)
         if len(found) == 1:
-            count_P, mean_P, variance_P = groups.rewards.of(np.arange(len(names)))
-            shown |= {"count": count_P, "mean": mean_P, "scale": np.sqrt(variance_P)}
-        for name, value_P in shown.items():
+            count_G, mean_G, variance_G = groups.rewards.of(np.arange(len(names)))
+            shown |= {"count": count_G, "mean": mean_G, "scale": np.sqrt(variance_G)}
+        for name, value_G in shown.items():
             for number in here.tolist():
-                metrics[f"pgrpo/{names[number]}/{name}"].append(float(value_P[number]))
+                metrics[f"pgrpo/{names[number]}/{name}"].append(float(value_G[number]))
 
     # --- checkpoints
 

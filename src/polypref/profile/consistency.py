@@ -94,7 +94,7 @@ def consistency(votes: Votes, disagreement: Disagreement) -> Consistency:
 def own_triads(votes: Votes) -> Estimate:
     """Share of the users' own closed triads that are cyclic (interval over users)."""
     votes = votes.decided
-    first_V, second_V = votes.first_Q[votes.pair_V], votes.second_Q[votes.pair_V]
+    first_V, second_V = votes.first_Y[votes.pair_V], votes.second_Y[votes.pair_V]
     for_first_V = votes.sign_V > 0
     up_V, down_V = np.where(for_first_V, first_V, second_V), np.where(for_first_V, second_V, first_V)
     # a node is a response as seen by one user

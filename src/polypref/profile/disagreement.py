@@ -58,17 +58,17 @@ def disagreement(votes: Votes, seed: int = 0, *, derived: bool = False) -> Disag
     independent: m responses of a prompt count as m - 1 pairs in Wilson's interval, and the bootstrap redraws responses.
     """
     votes = votes.decided
-    panel_Q, least_Q = votes.panel_Q, np.minimum(votes.plus_Q, votes.minus_Q)
-    high_Q = is_high(least_Q, panel_Q)
-    two_Q, three_Q = panel_Q >= 2, panel_Q >= 3
-    two, three = (independent_pairs(votes, on_Q) if derived else None for on_Q in (two_Q, three_Q))
+    panel_Y, least_Y = votes.panel_Y, np.minimum(votes.plus_Y, votes.minus_Y)
+    high_Y = is_high(least_Y, panel_Y)
+    two_Y, three_Y = panel_Y >= 2, panel_Y >= 3
+    two, three = (independent_pairs(votes, on_Y) if derived else None for on_Y in (two_Y, three_Y))
     return Disagreement(
-        contested=proportion(least_Q[three_Q] > 0, three),
-        highly_contested=proportion(high_Q[three_Q], three),
-        divergence=proportion(least_Q[two_Q] > 0, two),
-        high_divergence=proportion(high_Q[two_Q], two),
+        contested=proportion(least_Y[three_Y] > 0, three),
+        highly_contested=proportion(high_Y[three_Y], three),
+        divergence=proportion(least_Y[two_Y] > 0, two),
+        high_divergence=proportion(high_Y[two_Y], two),
         at_panel=fixed_panels(votes, seed, derived=derived),
-        mean_panel=float(panel_Q[two_Q].mean()) if two_Q.any() else None,
+        mean_panel=float(panel_Y[two_Y].mean()) if two_Y.any() else None,
     )
 
 
@@ -77,85 +77,85 @@ def is_high(dissent: NDArray | int, panel: NDArray | int) -> NDArray:
     return np.asarray(10 * np.asarray(dissent) >= round(10 * HIGH_DISSENT) * np.asarray(panel))
 
 
-def independent_pairs(votes: Votes, on_Q: NDArray[np.bool_]) -> int:
+def independent_pairs(votes: Votes, on_Y: NDArray[np.bool_]) -> int:
     """How many of these pairs no others imply: responses less connected groups of them."""
-    ends, nodes_2Q = np.unique([votes.first_Q[on_Q], votes.second_Q[on_Q]], return_inverse=True)
-    first_Q, second_Q = nodes_2Q.reshape(2, -1)
-    return len(ends) - len(np.unique(parts(first_Q, second_Q, len(ends), strong=False)))
+    ends, nodes_2Y = np.unique([votes.first_Y[on_Y], votes.second_Y[on_Y]], return_inverse=True)
+    first_Y, second_Y = nodes_2Y.reshape(2, -1)
+    return len(ends) - len(np.unique(parts(first_Y, second_Y, len(ends), strong=False)))
 
 
 def fixed_panels(votes: Votes, seed: int, *, derived: bool = False) -> dict[int, tuple[Estimate, Estimate]]:
     """Expected rates if every pair had been judged by k of its judges, for each k in ``PANEL_SIZES``."""
-    votes = votes.take((votes.panel_Q >= 2)[votes.pair_V])
+    votes = votes.take((votes.panel_Y >= 2)[votes.pair_V])
     rng = np.random.default_rng(seed)
     pairs, pair_V = np.unique(votes.pair_V, return_inverse=True)
-    plus_Q, minus_Q = votes.plus_Q[pairs], votes.minus_Q[pairs]
-    units, unit_2Q = len(pairs), np.arange(len(pairs))[None]
+    plus_Y, minus_Y = votes.plus_Y[pairs], votes.minus_Y[pairs]
+    units, unit_2Y = len(pairs), np.arange(len(pairs))[None]
     if derived:
-        ends, unit = np.unique([votes.first_Q[pairs], votes.second_Q[pairs]], return_inverse=True)
-        units, unit_2Q = len(ends), unit.reshape(2, -1)
+        ends, unit = np.unique([votes.first_Y[pairs], votes.second_Y[pairs]], return_inverse=True)
+        units, unit_2Y = len(ends), unit.reshape(2, -1)
     plus, minus = (Side.of(votes.user_V[on], pair_V[on], len(pairs)) for on in (votes.sign_V > 0, votes.sign_V < 0))
     draws: dict[int, list[tuple[float, float]]] = {k: [] for k in PANEL_SIZES}
     for b in range(BOOTSTRAPS + 1):
         first = b == 0  # the plain estimate: everyone and every pair counts once
         weight_U = np.ones(votes.n_users) if first else rng.standard_exponential(votes.n_users)
-        weight_Q = np.ones(len(pairs)) if first else rng.standard_exponential(units)[unit_2Q].prod(axis=0)
-        plus_kQ, minus_kQ = plus.subset_products(weight_U), minus.subset_products(weight_U)
+        weight_Y = np.ones(len(pairs)) if first else rng.standard_exponential(units)[unit_2Y].prod(axis=0)
+        plus_kY, minus_kY = plus.subset_products(weight_U), minus.subset_products(weight_U)
         for k in PANEL_SIZES:
-            draws[k].append(_rates(plus_kQ, minus_kQ, weight_Q, k))
-    panel_Q = plus_Q + minus_Q
-    return {k: _estimates(np.array(draws[k]), int((panel_Q >= k).sum())) for k in PANEL_SIZES}
+            draws[k].append(_rates(plus_kY, minus_kY, weight_Y, k))
+    panel_Y = plus_Y + minus_Y
+    return {k: _estimates(np.array(draws[k]), int((panel_Y >= k).sum())) for k in PANEL_SIZES}
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """The judges on one side of each of Q pairs: S votes sorted by pair, and where each of the H pairs hit starts."""
+    """The judges on one side of each of Y pairs: L votes sorted by pair, and where each of the X pairs hit starts."""
 
-    user_S: NDArray
-    start_H: NDArray
-    pair_H: NDArray
-    count_Q: NDArray
+    user_L: NDArray
+    start_X: NDArray
+    pair_X: NDArray
+    count_Y: NDArray
 
     @staticmethod
-    def of(user_S: NDArray, pair_S: NDArray, n_pairs: int) -> Side:
-        pair_H, start_H = np.unique(pair_S, return_index=True)
-        return Side(user_S, start_H, pair_H, np.bincount(pair_S, minlength=n_pairs))
+    def of(user_L: NDArray, pair_L: NDArray, n_pairs: int) -> Side:
+        pair_X, start_X = np.unique(pair_L, return_index=True)
+        return Side(user_L, start_X, pair_X, np.bincount(pair_L, minlength=n_pairs))
 
     def subset_products(self, weight_U: Floats) -> Floats:
-        """Elementary symmetric polynomials e_0 .. e_5 of the weights of each pair's judges: shape (6, Q).
+        """Elementary symmetric polynomials e_0 .. e_5 of the weights of each pair's judges: shape (6, Y).
 
         e_j sums, over all j-subsets of the judges, the product of their weights (with unit weights: the binomial
         coefficient). From power sums by Newton's identities.
         """
         top = max(PANEL_SIZES)
-        e_kQ = np.zeros((top + 1, len(self.count_Q)))
-        e_kQ[0] = 1.0
-        if len(self.user_S) == 0:
-            return e_kQ
-        weight_S = weight_U[self.user_S]
-        power_kQ = np.zeros((top + 1, len(self.count_Q)))
-        raised_S = np.ones(len(weight_S))
+        e_kY = np.zeros((top + 1, len(self.count_Y)))
+        e_kY[0] = 1.0
+        if len(self.user_L) == 0:
+            return e_kY
+        weight_L = weight_U[self.user_L]
+        power_kY = np.zeros((top + 1, len(self.count_Y)))
+        raised_L = np.ones(len(weight_L))
         for k in range(1, top + 1):
-            raised_S *= weight_S
-            power_kQ[k, self.pair_H] = np.add.reduceat(raised_S, self.start_H)
+            raised_L *= weight_L
+            power_kY[k, self.pair_X] = np.add.reduceat(raised_L, self.start_X)
             for i in range(1, k + 1):
-                e_kQ[k] += (-1) ** (i - 1) / k * e_kQ[k - i] * power_kQ[i]
+                e_kY[k] += (-1) ** (i - 1) / k * e_kY[k - i] * power_kY[i]
             # round-off around exact zeros
-            e_kQ[k] = np.where(self.count_Q >= k, np.maximum(e_kQ[k], 0.0), 0.0)
-        return e_kQ
+            e_kY[k] = np.where(self.count_Y >= k, np.maximum(e_kY[k], 0.0), 0.0)
+        return e_kY
 
 
-def _rates(plus_kQ: Floats, minus_kQ: Floats, weight_Q: Floats, k: int) -> tuple[float, float]:
+def _rates(plus_kY: Floats, minus_kY: Floats, weight_Y: Floats, k: int) -> tuple[float, float]:
     """Weighted mean over pairs of P(contested) and P(highly contested) in a random panel of k judges."""
-    split_jQ = np.array([plus_kQ[j] * minus_kQ[k - j] for j in range(k + 1)])
-    total_Q = split_jQ.sum(axis=0)
-    has_Q = total_Q > 0
-    if not has_Q.any():
+    split_jY = np.array([plus_kY[j] * minus_kY[k - j] for j in range(k + 1)])
+    total_Y = split_jY.sum(axis=0)
+    has_Y = total_Y > 0
+    if not has_Y.any():
         return np.nan, np.nan
     least_j = np.minimum(np.arange(k + 1), k - np.arange(k + 1))
-    weight_Q = weight_Q[has_Q] / (total_Q[has_Q] * weight_Q[has_Q].sum())
-    contested_Q, high_Q = split_jQ[least_j > 0].sum(axis=0), split_jQ[is_high(least_j, k)].sum(axis=0)
-    return float((contested_Q[has_Q] * weight_Q).sum()), float((high_Q[has_Q] * weight_Q).sum())
+    weight_Y = weight_Y[has_Y] / (total_Y[has_Y] * weight_Y[has_Y].sum())
+    contested_Y, high_Y = split_jY[least_j > 0].sum(axis=0), split_jY[is_high(least_j, k)].sum(axis=0)
+    return float((contested_Y[has_Y] * weight_Y).sum()), float((high_Y[has_Y] * weight_Y).sum())
 
 
 def _estimates(draws: Floats, n: int) -> tuple[Estimate, Estimate]:

@@ -87,7 +87,7 @@ def groups(votes: Votes, *, derived: bool = False, seed: int = 0) -> Groups:
     """
     unit = "responses" if derived else "pairs"
     votes = (votes.stances() if derived else votes).decided
-    votes = votes.take((votes.panel_Q >= 2)[votes.pair_V])
+    votes = votes.take((votes.panel_Y >= 2)[votes.pair_V])
     enough_U = _worth(votes, derived) >= MIN_VOTES
     if not enough_U.any():
         return Groups(unit)
@@ -114,8 +114,8 @@ def _worth(votes: Votes, derived: bool) -> Ints:
     """Independent votes of each user (U): of m responses to a prompt, m - 1, since stances are relative."""
     worth_U = np.bincount(votes.user_V, minlength=votes.n_users)
     if derived:
-        asked = np.unique(votes.user_V * (votes.prompt_Q.max(initial=0) + 1) + votes.prompt_Q[votes.pair_V])
-        worth_U -= np.bincount(asked // (votes.prompt_Q.max(initial=0) + 1), minlength=votes.n_users)
+        asked = np.unique(votes.user_V * (votes.prompt_Y.max(initial=0) + 1) + votes.prompt_Y[votes.pair_V])
+        worth_U -= np.bincount(asked // (votes.prompt_Y.max(initial=0) + 1), minlength=votes.n_users)
     return worth_U
 
 
@@ -183,8 +183,8 @@ def _products(votes: Votes, value_V: NDArray) -> Floats:
     shape = (votes.n_users, votes.n_pairs)
     table: Any = csr_array((value_V.astype(np.float32), (votes.user_V, votes.pair_V)), shape=shape)
     if table.nnz > DENSE * shape[0] * shape[1]:
-        dense_UQ = table.toarray()
-        return (dense_UQ @ dense_UQ.T).astype(np.float64)
+        dense_UY = table.toarray()
+        return (dense_UY @ dense_UY.T).astype(np.float64)
     return (table @ table.T).toarray().astype(np.float64)
 
 

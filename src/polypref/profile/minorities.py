@@ -74,7 +74,7 @@ def minority_users(comparisons: Comparisons, pairs: PairKey = "text") -> BoolArr
 def minorities(votes: Votes) -> Minorities:
     """Majority-vote accuracy of each user, with and without the own vote, and the bound that makes a minority user."""
     votes = votes.decided
-    votes = votes.take((votes.panel_Q >= 2)[votes.pair_V])
+    votes = votes.take((votes.panel_Y >= 2)[votes.pair_V])
     user_V, n = votes.user_V, votes.n_users
     with_own_V, without_own_V = side_with_majority(votes)
     shared_U = np.bincount(user_V, minlength=n)
@@ -100,7 +100,7 @@ def minorities(votes: Votes) -> Minorities:
 
 def side_with_majority(votes: Votes) -> tuple[Floats, Floats]:
     """Whether each vote is with the majority (V), own vote included and left out: 1 yes, 0 no, 0.5 when it is split."""
-    margin_V = votes.margin_Q[votes.pair_V]
+    margin_V = votes.margin_Y[votes.pair_V]
     with_own_V = 0.5 + 0.5 * np.sign(margin_V * votes.sign_V)
     without_own_V = 0.5 + 0.5 * np.sign((margin_V - votes.sign_V) * votes.sign_V)
     return with_own_V, without_own_V
@@ -116,7 +116,7 @@ def effective_judgements(votes: Votes, agree_V: Floats, share_U: Floats) -> Floa
     """
     n_U = np.bincount(votes.user_V, minlength=votes.n_users).astype(float)
     error_V = agree_V - share_U[votes.user_V]
-    sides = np.concatenate([votes.first_Q[votes.pair_V], votes.second_Q[votes.pair_V]])
+    sides = np.concatenate([votes.first_Y[votes.pair_V], votes.second_Y[votes.pair_V]])
     n_responses = int(sides.max(initial=0)) + 1
     touched, at = np.unique(np.tile(votes.user_V, 2) * n_responses + sides, return_inverse=True)
     summed = np.bincount(at, weights=np.tile(error_V, 2), minlength=len(touched))

@@ -77,7 +77,7 @@ def majority_accuracy(votes: Votes) -> tuple[float, float] | None:
     fitted to the very votes it predicts, so in expectation the best one scores no more.
     """
     votes = votes.decided
-    votes = votes.take((votes.panel_Q >= MIN_PANEL)[votes.pair_V])
+    votes = votes.take((votes.panel_Y >= MIN_PANEL)[votes.pair_V])
     if len(votes.user_V) == 0:
         return None
     with_own_V, without_own_V = side_with_majority(votes)

@@ -120,8 +120,8 @@ def _sizes(comparisons: Comparisons, votes: Votes) -> dict[str, int]:
         "ties": 0 if comparisons.tie_N is None else int(comparisons.tie_N.sum()),
         "users": len(np.unique(comparisons.user_N)),
         "pairs": votes.n_pairs,
-        "shared_pairs": int((votes.decided.panel_Q >= 2).sum()),
-        "prompts": len(np.unique(votes.prompt_Q)),
-        "responses": len(np.unique(np.concatenate([votes.first_Q, votes.second_Q]))),
+        "shared_pairs": int((votes.decided.panel_Y >= 2).sum()),
+        "prompts": len(np.unique(votes.prompt_Y)),
+        "responses": len(np.unique(np.concatenate([votes.first_Y, votes.second_Y]))),
         "same_text": votes.same_text,
     }

@@ -41,9 +41,9 @@ class Design:
 def design(votes: Votes) -> tuple[Design, Ints]:
     """The design of the votes, and ``wins_E``: how many judges of each edge took its first response."""
     votes = votes.decided
-    pairs = np.flatnonzero(votes.panel_Q >= MIN_JUDGES)
+    pairs = np.flatnonzero(votes.panel_Y >= MIN_JUDGES)
     pairs = pairs[_within_cap(votes, pairs)]
-    nodes, ends = np.unique(np.concatenate([votes.first_Q[pairs], votes.second_Q[pairs]]), return_inverse=True)
+    nodes, ends = np.unique(np.concatenate([votes.first_Y[pairs], votes.second_Y[pairs]]), return_inverse=True)
     a_E, b_E = ends[: len(pairs)], ends[len(pairs) :]
     prompts, prompt_R = np.unique(_prompt_of_nodes(votes, pairs, ends, len(nodes)), return_inverse=True)
     enough_R = (np.bincount(prompt_R, minlength=len(prompts)) >= 3)[prompt_R]
@@ -55,28 +55,28 @@ def design(votes: Votes) -> tuple[Design, Ints]:
     part_R = parts(a_E, b_E, len(prompt_R), strong=False)
     parts_P = np.bincount(prompt_R[np.unique(part_R, return_index=True)[1]], minlength=n_prompts)
     loops_P = np.bincount(prompt_R[a_E], minlength=n_prompts) - np.bincount(prompt_R, minlength=n_prompts) + parts_P
-    graph = Design(a_E, b_E, votes.panel_Q[pairs][keep_E], prompt_R, n_prompts, loops_P > 0)
-    return graph, votes.plus_Q[pairs][keep_E]
+    graph = Design(a_E, b_E, votes.panel_Y[pairs][keep_E], prompt_R, n_prompts, loops_P > 0)
+    return graph, votes.plus_Y[pairs][keep_E]
 
 
 def _prompt_of_nodes(votes: Votes, pairs: Ints, ends: Ints, n_nodes: int) -> Ints:
     prompt_R = np.zeros(n_nodes, np.int64)
-    prompt_R[ends] = np.tile(votes.prompt_Q[pairs], 2)
+    prompt_R[ends] = np.tile(votes.prompt_Y[pairs], 2)
     return prompt_R
 
 
 def _within_cap(votes: Votes, pairs: Ints) -> NDArray[np.bool_]:
     """Pairs whose responses are among the MAX_RESPONSES most compared ones of their prompt."""
-    ends = np.concatenate([votes.first_Q[pairs], votes.second_Q[pairs]])
+    ends = np.concatenate([votes.first_Y[pairs], votes.second_Y[pairs]])
     prompt_R = np.zeros(int(ends.max(initial=0)) + 1, np.int64)
-    prompt_R[ends] = np.tile(votes.prompt_Q[pairs], 2)
+    prompt_R[ends] = np.tile(votes.prompt_Y[pairs], 2)
     degree_R = np.bincount(ends, minlength=len(prompt_R))
     order = np.lexsort((-degree_R, prompt_R))
     _, start, size = np.unique(prompt_R[order], return_index=True, return_counts=True)
     rank_R = np.empty(len(order), np.int64)
     rank_R[order] = np.arange(len(order)) - np.repeat(start, size)
     within_R = rank_R < MAX_RESPONSES
-    return within_R[votes.first_Q[pairs]] & within_R[votes.second_Q[pairs]]
+    return within_R[votes.first_Y[pairs]] & within_R[votes.second_Y[pairs]]
 
 
 def parts(from_E: Ints, to_E: Ints, n_nodes: int, strong: bool) -> Ints:

@@ -25,8 +25,8 @@ class Votes:
 
     ``sign_V``  +1 for the pair's first response, -1 for the second, 0 for a tie or for repeats that cancel out.
     ``plus_V``, ``minus_V``, ``tie_V``  how often this user judged this pair so (test-retest lives here).
-    ``first_Q``, ``second_Q``  the pair's responses, numbered as in the pool; which is first is arbitrary (text hash).
-    ``prompt_Q`` the prompt they answer. ``same_text`` judgements whose two texts are equal: no vote, only counted.
+    ``first_Y``, ``second_Y``  the pair's responses, numbered as in the pool; which is first is arbitrary (text hash).
+    ``prompt_Y`` the prompt they answer. ``same_text`` judgements whose two texts are equal: no vote, only counted.
     """
 
     user_V: Ints
@@ -35,15 +35,15 @@ class Votes:
     plus_V: Ints
     minus_V: Ints
     tie_V: Ints
-    first_Q: Ints
-    second_Q: Ints
-    prompt_Q: Ints
+    first_Y: Ints
+    second_Y: Ints
+    prompt_Y: Ints
     n_users: int
     same_text: int = 0
 
     @property
     def n_pairs(self) -> int:
-        return len(self.first_Q)
+        return len(self.first_Y)
 
     @cached_property
     def decided(self) -> Votes:
@@ -51,24 +51,24 @@ class Votes:
         return self.take(self.sign_V != 0)
 
     @cached_property
-    def plus_Q(self) -> Ints:
+    def plus_Y(self) -> Ints:
         """Users for the first response of each pair."""
         return np.bincount(self.pair_V[self.sign_V > 0], minlength=self.n_pairs)
 
     @cached_property
-    def minus_Q(self) -> Ints:
+    def minus_Y(self) -> Ints:
         """Users for the second response of each pair."""
         return np.bincount(self.pair_V[self.sign_V < 0], minlength=self.n_pairs)
 
     @property
-    def panel_Q(self) -> Ints:
+    def panel_Y(self) -> Ints:
         """Users who took a side on each pair."""
-        return self.plus_Q + self.minus_Q
+        return self.plus_Y + self.minus_Y
 
     @property
-    def margin_Q(self) -> Ints:
+    def margin_Y(self) -> Ints:
         """Users for the first minus users for the second response."""
-        return self.plus_Q - self.minus_Q
+        return self.plus_Y - self.minus_Y
 
     def take(self, rows_V: NDArray) -> Votes:
         """Some of the votes; pairs and users keep their numbers."""
@@ -79,17 +79,17 @@ class Votes:
         """Users and pairs without a vote here are dropped and the others numbered anew (sorted order is kept)."""
         users, user_V = np.unique(self.user_V, return_inverse=True)
         pairs, pair_V = np.unique(self.pair_V, return_inverse=True)
-        ends = {name: getattr(self, name)[pairs] for name in ("first_Q", "second_Q", "prompt_Q")}
+        ends = {name: getattr(self, name)[pairs] for name in ("first_Y", "second_Y", "prompt_Y")}
         return replace(self, user_V=user_V, pair_V=pair_V, n_users=len(users), **ends)
 
     def stances(self) -> Votes:
         """Votes on single responses instead of pairs: +1 where a user took a response more often than not.
 
         For judgements derived from ratings or rankings: 200 pairs made of one user's 20 ratings are 20 observations.
-        Here ``pair_V`` is a response, and ``first_Q`` equals ``second_Q``.
+        Here ``pair_V`` is a response, and ``first_Y`` equals ``second_Y``.
         """
         sided = self.decided
-        first_V, second_V = self.first_Q[sided.pair_V], self.second_Q[sided.pair_V]
+        first_V, second_V = self.first_Y[sided.pair_V], self.second_Y[sided.pair_V]
         n_responses = int(max(first_V.max(initial=0), second_V.max(initial=0))) + 1
         where = np.concatenate([first_V, second_V]) * np.int64(self.n_users) + np.tile(sided.user_V, 2)
         cells, cell = np.unique(where, return_inverse=True)
@@ -98,7 +98,7 @@ class Votes:
         response_V = cells // self.n_users
         responses, pair_V = np.unique(response_V, return_inverse=True)
         prompt_R = np.zeros(n_responses, np.int64)
-        prompt_R[first_V], prompt_R[second_V] = self.prompt_Q[sided.pair_V], self.prompt_Q[sided.pair_V]
+        prompt_R[first_V], prompt_R[second_V] = self.prompt_Y[sided.pair_V], self.prompt_Y[sided.pair_V]
         return replace(
             self,
             user_V=cells % self.n_users,
@@ -107,9 +107,9 @@ class Votes:
             plus_V=plus_V,
             minus_V=minus_V,
             tie_V=np.zeros_like(plus_V),
-            first_Q=responses,
-            second_Q=responses,
-            prompt_Q=prompt_R[responses],
+            first_Y=responses,
+            second_Y=responses,
+            prompt_Y=prompt_R[responses],
         )
 
     def permuted(self, rng: np.random.Generator) -> Votes:
@@ -127,33 +127,33 @@ def votes(comparisons: Comparisons, pairs: PairKey = "text") -> Votes:
     """
     comparisons = comparisons.weighing()
     keys_R = comparisons.responses.keys_R
-    a_J, b_J = keys_R[comparisons.chosen_N], keys_R[comparisons.rejected_N]
-    differ_J = a_J != b_J
-    sign_J = np.where(a_J < b_J, 1, -1)
+    a_I, b_I = keys_R[comparisons.chosen_N], keys_R[comparisons.rejected_N]
+    differ_I = a_I != b_I
+    sign_I = np.where(a_I < b_I, 1, -1)
     if comparisons.tie_N is not None:
-        sign_J[comparisons.tie_N] = 0
-    rows = np.flatnonzero(differ_J)
-    key_J = comparisons.pair_key_N[rows]
+        sign_I[comparisons.tie_N] = 0
+    rows = np.flatnonzero(differ_I)
+    key_I = comparisons.pair_key_N[rows]
     if pairs == "id" and comparisons.pair_N is not None:
-        given_J = comparisons.pair_N[rows]
-        key_J = np.where(given_J >= 0, given_J.astype(np.uint64), key_J)
-    sign_J, user_J = sign_J[rows], comparisons.user_N[rows].astype(np.int64)
-    _, at_Q, pair_J = np.unique(key_J, return_index=True, return_inverse=True)
-    chosen_Q, rejected_Q = comparisons.chosen_N[rows[at_Q]], comparisons.rejected_N[rows[at_Q]]
-    ordered_Q = (a_J < b_J)[rows[at_Q]]
+        given_I = comparisons.pair_N[rows]
+        key_I = np.where(given_I >= 0, given_I.astype(np.uint64), key_I)
+    sign_I, user_I = sign_I[rows], comparisons.user_N[rows].astype(np.int64)
+    _, at_Y, pair_I = np.unique(key_I, return_index=True, return_inverse=True)
+    chosen_Y, rejected_Y = comparisons.chosen_N[rows[at_Y]], comparisons.rejected_N[rows[at_Y]]
+    ordered_Y = (a_I < b_I)[rows[at_Y]]
     n_users = len(comparisons.users)
-    _, at_V, vote_J = np.unique(pair_J * np.int64(n_users) + user_J, return_index=True, return_inverse=True)
-    plus_V, minus_V, tie_V = (np.bincount(vote_J[sign_J == s], minlength=len(at_V)) for s in (1, -1, 0))
+    _, at_V, vote_I = np.unique(pair_I * np.int64(n_users) + user_I, return_index=True, return_inverse=True)
+    plus_V, minus_V, tie_V = (np.bincount(vote_I[sign_I == s], minlength=len(at_V)) for s in (1, -1, 0))
     return Votes(
-        user_V=user_J[at_V],
-        pair_V=pair_J[at_V],
+        user_V=user_I[at_V],
+        pair_V=pair_I[at_V],
         sign_V=np.sign(plus_V - minus_V).astype(np.int8),
         plus_V=plus_V,
         minus_V=minus_V,
         tie_V=tie_V,
-        first_Q=np.where(ordered_Q, chosen_Q, rejected_Q).astype(np.int64),
-        second_Q=np.where(ordered_Q, rejected_Q, chosen_Q).astype(np.int64),
-        prompt_Q=comparisons.responses.prompt_R[chosen_Q].astype(np.int64),
+        first_Y=np.where(ordered_Y, chosen_Y, rejected_Y).astype(np.int64),
+        second_Y=np.where(ordered_Y, rejected_Y, chosen_Y).astype(np.int64),
+        prompt_Y=comparisons.responses.prompt_R[chosen_Y].astype(np.int64),
         n_users=n_users,
-        same_text=int(len(differ_J) - len(rows)),
+        same_text=int(len(differ_I) - len(rows)),
     )

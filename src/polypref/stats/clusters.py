@@ -91,14 +91,14 @@ class Clusters:
     draws: int = DRAWS
 
     @cached_property
-    def cell_T(self) -> NDArray[np.int64]:
+    def cell_H(self) -> NDArray[np.int64]:
         """Code of each row's (user, pair)."""
-        return np.unique(self.rows.user_T * self.rows.n_pairs + self.rows.pair_T, return_inverse=True)[1]
+        return np.unique(self.rows.user_H * self.rows.n_pairs + self.rows.pair_H, return_inverse=True)[1]
 
     @cached_property
     def by_user(self) -> bool:
         """Whether users are redrawn, or taken as the ones that matter."""
-        return len(np.unique(self.rows.user_T)) >= FEW_USERS
+        return len(np.unique(self.rows.user_H)) >= FEW_USERS
 
     def intervals(self, measured: Sequence[Measured], bounds: Bounds = UNBOUNDED) -> list[Interval]:
         """An interval for each of K measured values, from the same draws; ``bounds`` are what the values cannot leave.
@@ -108,14 +108,14 @@ class Clusters:
         known = [m for m in measured if m.value is not None]
         if not known:
             return [Interval()] * len(measured)
-        pair_PK = np.stack([summed(self.rows.pair_T, m.row_T, self.rows.n_pairs) for m in known], axis=1)
+        pair_YK = np.stack([summed(self.rows.pair_H, m.row_H, self.rows.n_pairs) for m in known], axis=1)
         user_UK = np.stack([m.user_U for m in known], axis=1) if self.by_user else np.zeros((1, len(known)))
-        cell_K = np.array([(summed(self.cell_T, m.row_T) ** 2).sum() for m in known])
-        dyad_K = self._dyads_over_users(known, pair_PK)
-        variance_K = self._variance(known, (_variance(user_UK), _variance(pair_PK), cell_K, dyad_K))
-        parts_K = self._parts(_variance(user_UK), np.maximum(_variance(pair_PK), dyad_K), cell_K)
-        draw_BK = self._draw(user_UK, pair_PK)
-        draw_BK /= np.maximum(np.sqrt((user_UK**2).sum(axis=0) + (pair_PK**2).sum(axis=0)), TINY)
+        cell_K = np.array([(summed(self.cell_H, m.row_H) ** 2).sum() for m in known])
+        dyad_K = self._dyads_over_users(known, pair_YK)
+        variance_K = self._variance(known, (_variance(user_UK), _variance(pair_YK), cell_K, dyad_K))
+        parts_K = self._parts(_variance(user_UK), np.maximum(_variance(pair_YK), dyad_K), cell_K)
+        draw_BK = self._draw(user_UK, pair_YK)
+        draw_BK /= np.maximum(np.sqrt((user_UK**2).sum(axis=0) + (pair_YK**2).sum(axis=0)), TINY)
         se_K = np.sqrt(variance_K)
         found = iter(
             _interval(m, draw_BK[:, k], (float(se_K[k]), parts_K[k]), self._clusters(m), bounds)
@@ -123,9 +123,9 @@ class Clusters:
         )
         return [next(found) if m.value is not None else Interval() for m in measured]
 
-    def _dyads_over_users(self, known: Sequence[Measured], pair_PK: Floats) -> Floats:
+    def _dyads_over_users(self, known: Sequence[Measured], pair_YK: Floats) -> Floats:
         """D of V' for each of K values: what pairs that share a text have in common, whoever judged them."""
-        dyad_K = np.array([self._dyads(m.row_T, self.text_2T) for m in known]) - (pair_PK**2).sum(axis=0)
+        dyad_K = np.array([self._dyads(m.row_H, self.text_2H) for m in known]) - (pair_YK**2).sum(axis=0)
         return dyad_K * self.disjoint / max(self.disjoint - 1, 1)
 
     def _variance(self, known: Sequence[Measured], sums: tuple[Floats, Floats, Floats, Floats]) -> Floats:
@@ -136,7 +136,7 @@ class Clusters:
         user_K, pair_K, cell_K, dyad_K = sums
         if not self.by_user:
             return np.maximum(pair_K, dyad_K)
-        own_K = np.array([self._dyads(m.row_T, self.user_text_2T) for m in known]) - cell_K
+        own_K = np.array([self._dyads(m.row_H, self.user_text_2H) for m in known]) - cell_K
         both_K = np.maximum(user_K + pair_K - cell_K, user_K + dyad_K - own_K)
         return np.maximum.reduce([both_K, user_K, pair_K, dyad_K])
 
@@ -153,35 +153,35 @@ class Clusters:
         ]
 
     @staticmethod
-    def _dyads(row_T: Floats, code_2T: NDArray[np.int64]) -> float:
-        return float((summed(code_2T, np.tile(row_T, 2)) ** 2).sum())
+    def _dyads(row_H: Floats, code_2H: NDArray[np.int64]) -> float:
+        return float((summed(code_2H, np.tile(row_H, 2)) ** 2).sum())
 
     @cached_property
-    def text_2T(self) -> NDArray[np.int64]:
+    def text_2H(self) -> NDArray[np.int64]:
         """Code of each row's one text, then of each row's other text."""
-        return self.rows.texts_P2[self.rows.pair_T].T.ravel()
+        return self.rows.texts_Y2[self.rows.pair_H].T.ravel()
 
     @cached_property
-    def user_text_2T(self) -> NDArray[np.int64]:
+    def user_text_2H(self) -> NDArray[np.int64]:
         """Codes of (user, text), likewise."""
-        codes_2T = np.tile(self.rows.user_T, 2) * (self.text_2T.max(initial=0) + 1) + self.text_2T
-        return np.unique(codes_2T, return_inverse=True)[1]
+        codes_2H = np.tile(self.rows.user_H, 2) * (self.text_2H.max(initial=0) + 1) + self.text_2H
+        return np.unique(codes_2H, return_inverse=True)[1]
 
     @cached_property
     def disjoint(self) -> float:
         """Effective number of test pairs that share no text."""
-        pairs = np.unique(self.rows.pair_T)
-        squares = (np.bincount(self.rows.texts_P2[pairs].ravel()) ** 2.0).sum()
+        pairs = np.unique(self.rows.pair_H)
+        squares = (np.bincount(self.rows.texts_Y2[pairs].ravel()) ** 2.0).sum()
         return 2 * len(pairs) ** 2 / max(squares, 1.0)
 
     def _clusters(self, measured: Measured) -> int:
         pairs = min(measured.n_pairs, round(self.disjoint))
         return min(measured.n_users, pairs) if self.by_user else pairs
 
-    def _draw(self, user_UK: Floats, pair_PK: Floats) -> Floats:
+    def _draw(self, user_UK: Floats, pair_YK: Floats) -> Floats:
         """``draw_BK``: sum over users and pairs of (Poisson(1) weight - 1) times influence, B times."""
         rng = np.random.default_rng(self.seed)
-        cluster_CK = np.concatenate([user_UK, pair_PK]).astype(np.float32)
+        cluster_CK = np.concatenate([user_UK, pair_YK]).astype(np.float32)
         moved = []
         for start in range(0, self.draws, CHUNK):
             shape = (min(CHUNK, self.draws - start), len(cluster_CK))
@@ -193,7 +193,7 @@ def difference(one: Measured, other: Measured) -> Measured:
     """``one - other``, paired: both were measured on the same rows."""
     if one.value is None or other.value is None:
         return replace(one, value=None)
-    moved = one.value - other.value, one.row_T - other.row_T, one.user_U - other.user_U
+    moved = one.value - other.value, one.row_H - other.row_H, one.user_U - other.user_U
     return Measured(*moved, one.n_users, one.n_judgements, one.n_pairs)
 
 

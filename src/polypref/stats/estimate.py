@@ -71,12 +71,12 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def proportion(hit_Q: NDArray, independent: float | None = None) -> Estimate:
-    """Share of Q trials (each in [0, 1]) with Wilson's interval; ``independent`` of them, if not all."""
-    if len(hit_Q) == 0:
+def proportion(hit_X: NDArray, independent: float | None = None) -> Estimate:
+    """Share of X trials (each in [0, 1]) with Wilson's interval; ``independent`` of them, if not all."""
+    if len(hit_X) == 0:
         return Estimate()
-    share = float(np.mean(hit_Q))
-    return Estimate(share, *wilson(share, independent or len(hit_Q)), len(hit_Q))
+    share = float(np.mean(hit_X))
+    return Estimate(share, *wilson(share, independent or len(hit_X)), len(hit_X))
 
 
 def clustered_proportion(hit_C: NDArray, total_C: NDArray) -> Estimate:

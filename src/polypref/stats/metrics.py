@@ -40,45 +40,45 @@ MIN_DECILE_USERS = 20
 class HeldOut:
     """The test rows of all seeds, the same for every learner, training size and arm.
 
-    ``seed_T``    0 .. n_seeds - 1; ``user_T`` index of the user; ``pair_T`` code of the text pair, < n_pairs.
-    ``tie_T``     the user called it a tie; ``weight_T`` weight of the judgement.
-    ``judgement_T``  number of the judgement in the data, < n_judgements.
-    ``cohort_T``  cohort name -> which rows belong to it (users may belong under one seed and not under another).
-    ``text_P2``   the two texts of each pair, as any codes; None: no two pairs share a text.
+    ``seed_H``    0 .. n_seeds - 1; ``user_H`` index of the user; ``pair_H`` code of the text pair, < n_pairs.
+    ``tie_H``     the user called it a tie; ``weight_H`` weight of the judgement.
+    ``judgement_H``  number of the judgement in the data, < n_judgements.
+    ``cohort_H``  cohort name -> which rows belong to it (users may belong under one seed and not under another).
+    ``text_Y2``   the two texts of each pair, as any codes; None: no two pairs share a text.
     """
 
-    seed_T: NDArray[np.int64]
-    user_T: NDArray[np.int64]
-    pair_T: NDArray[np.int64]
-    tie_T: NDArray[np.bool_]
-    weight_T: Floats
-    judgement_T: NDArray[np.int64]
-    cohort_T: dict[str, NDArray[np.bool_]]
+    seed_H: NDArray[np.int64]
+    user_H: NDArray[np.int64]
+    pair_H: NDArray[np.int64]
+    tie_H: NDArray[np.bool_]
+    weight_H: Floats
+    judgement_H: NDArray[np.int64]
+    cohort_H: dict[str, NDArray[np.bool_]]
     n_seeds: int
     n_users: int
     n_pairs: int
-    text_P2: NDArray[np.int64] | None = None
+    text_Y2: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return len(self.seed_T)
+        return len(self.seed_H)
 
     @cached_property
-    def texts_P2(self) -> NDArray[np.int64]:
-        """``text_P2``, or two texts of its own for every pair."""
-        return np.arange(2 * self.n_pairs).reshape(-1, 2) if self.text_P2 is None else self.text_P2
+    def texts_Y2(self) -> NDArray[np.int64]:
+        """``text_Y2``, or two texts of its own for every pair."""
+        return np.arange(2 * self.n_pairs).reshape(-1, 2) if self.text_Y2 is None else self.text_Y2
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
     """A metric's value and derivatives; absent (value None) where the cohort has no rows, or too few users.
 
-    ``row_T``   derivative by a row's weight, over all T rows (0 outside the cohort).
+    ``row_H``   derivative by a row's weight, over all H rows (0 outside the cohort).
     ``user_U``  derivative by a user's weight: what leaving this user out would change.
     ``n_users``, ``n_judgements``, ``n_pairs``  how many distinct ones, over all seeds, the value rests on.
     """
 
     value: float | None
-    row_T: Floats
+    row_H: Floats
     user_U: Floats
     n_users: int = 0
     n_judgements: int = 0
@@ -88,51 +88,51 @@ class Measured:
 Metric = Callable[[HeldOut, NDArray[np.bool_], Floats], Measured]
 
 
-def correctness(margin_T: Floats) -> Floats:
+def correctness(margin_H: Floats) -> Floats:
     """1 where the chosen response scores higher, 0 where lower, one half where equal."""
-    return np.where(margin_T > 0, 1.0, np.where(margin_T < 0, 0.0, 0.5))
+    return np.where(margin_H > 0, 1.0, np.where(margin_H < 0, 0.0, 0.5))
 
 
-def log_losses(margin_T: Floats, tie_T: NDArray[np.bool_]) -> Floats:
+def log_losses(margin_H: Floats, tie_H: NDArray[np.bool_]) -> Floats:
     """-log sigmoid(margin); for a tie the mean over both sides."""
-    lost_T = np.logaddexp(0.0, -margin_T)
-    return np.where(tie_T, lost_T + margin_T / 2, lost_T)
+    lost_H = np.logaddexp(0.0, -margin_H)
+    return np.where(tie_H, lost_H + margin_H / 2, lost_H)
 
 
-def accuracy_micro(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
+def accuracy_micro(rows: HeldOut, in_H: NDArray[np.bool_], margin_H: Floats) -> Measured:
     """Mean over decided judgements."""
-    return _row_mean(rows, in_T & ~rows.tie_T, correctness(margin_T))
+    return _row_mean(rows, in_H & ~rows.tie_H, correctness(margin_H))
 
 
-def log_loss(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
+def log_loss(rows: HeldOut, in_H: NDArray[np.bool_], margin_H: Floats) -> Measured:
     """Mean over all judgements, ties included."""
-    return _row_mean(rows, in_T, log_losses(margin_T, rows.tie_T))
+    return _row_mean(rows, in_H, log_losses(margin_H, rows.tie_H))
 
 
-def brier(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
+def brier(rows: HeldOut, in_H: NDArray[np.bool_], margin_H: Floats) -> Measured:
     """Mean over all judgements, ties included."""
-    label_T = np.where(rows.tie_T, 0.5, 1.0)
-    return _row_mean(rows, in_T, (label_T - _sigmoid(margin_T)) ** 2)
+    label_H = np.where(rows.tie_H, 0.5, 1.0)
+    return _row_mean(rows, in_H, (label_H - _sigmoid(margin_H)) ** 2)
 
 
-def accuracy_macro(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
+def accuracy_macro(rows: HeldOut, in_H: NDArray[np.bool_], margin_H: Floats) -> Measured:
     """Mean over users of their own accuracy."""
-    return _user_mean(rows, in_T & ~rows.tie_T, correctness(margin_T))
+    return _user_mean(rows, in_H & ~rows.tie_H, correctness(margin_H))
 
 
-def accuracy_worst_decile(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
+def accuracy_worst_decile(rows: HeldOut, in_H: NDArray[np.bool_], margin_H: Floats) -> Measured:
     """Mean over the tenth of the users with the lowest accuracy."""
-    return _user_mean(rows, in_T & ~rows.tie_T, correctness(margin_T), WORST, MIN_DECILE_ROWS, MIN_DECILE_USERS)
+    return _user_mean(rows, in_H & ~rows.tie_H, correctness(margin_H), WORST, MIN_DECILE_ROWS, MIN_DECILE_USERS)
 
 
-def calibration_error(rows: HeldOut, in_T: NDArray[np.bool_], margin_T: Floats) -> Measured:
+def calibration_error(rows: HeldOut, in_H: NDArray[np.bool_], margin_H: Floats) -> Measured:
     """Expected calibration error; biased upwards when bins hold few rows, alike for every learner."""
-    sure_T = _sigmoid(np.abs(margin_T))  # probability of the side that the learner prefers, in [1/2, 1]
-    right_T = np.where(rows.tie_T, 0.5, correctness(margin_T))
-    bin_T = np.minimum((sure_T - 0.5) * 2 * N_BINS, N_BINS - 1).astype(np.int64) + N_BINS * rows.seed_T
-    weight_T = np.where(in_T, rows.weight_T, 0.0)
-    gap_K = summed(bin_T, weight_T * (right_T - sure_T), rows.n_seeds * N_BINS)
-    return _row_mean(rows, in_T, np.sign(gap_K)[bin_T] * (right_T - sure_T))
+    sure_H = _sigmoid(np.abs(margin_H))  # probability of the side that the learner prefers, in [1/2, 1]
+    right_H = np.where(rows.tie_H, 0.5, correctness(margin_H))
+    bin_H = np.minimum((sure_H - 0.5) * 2 * N_BINS, N_BINS - 1).astype(np.int64) + N_BINS * rows.seed_H
+    weight_H = np.where(in_H, rows.weight_H, 0.0)
+    gap_K = summed(bin_H, weight_H * (right_H - sure_H), rows.n_seeds * N_BINS)
+    return _row_mean(rows, in_H, np.sign(gap_K)[bin_H] * (right_H - sure_H))
 
 
 METRICS: dict[str, Metric] = {
@@ -156,29 +156,29 @@ def distinct(code_K: NDArray[np.int64]) -> int:
     return int(np.count_nonzero(np.bincount(code_K))) if len(code_K) else 0
 
 
-def _sigmoid(margin_T: Floats) -> Floats:
-    return np.exp(-np.logaddexp(0.0, -margin_T))
+def _sigmoid(margin_H: Floats) -> Floats:
+    return np.exp(-np.logaddexp(0.0, -margin_H))
 
 
-def _row_mean(rows: HeldOut, in_T: NDArray[np.bool_], value_T: Floats) -> Measured:
+def _row_mean(rows: HeldOut, in_H: NDArray[np.bool_], value_H: Floats) -> Measured:
     """Weighted mean over rows within each seed, then over the seeds that have rows."""
-    weight_T = np.where(in_T, rows.weight_T, 0.0)
-    total_S = summed(rows.seed_T, weight_T, rows.n_seeds)
+    weight_H = np.where(in_H, rows.weight_H, 0.0)
+    total_S = summed(rows.seed_H, weight_H, rows.n_seeds)
     seeds = int((total_S > 0).sum())
     if not seeds:
         return _absent(rows)
     safe_S = np.where(total_S > 0, total_S, 1.0)
-    mean_S = summed(rows.seed_T, weight_T * value_T, rows.n_seeds) / safe_S
-    row_T = weight_T * (value_T - mean_S[rows.seed_T]) / safe_S[rows.seed_T] / seeds
-    user_U = summed(rows.user_T, row_T, rows.n_users)
-    counts = _counts(rows, weight_T > 0)
-    return Measured(float(mean_S.sum() / seeds), row_T, user_U, **counts)
+    mean_S = summed(rows.seed_H, weight_H * value_H, rows.n_seeds) / safe_S
+    row_H = weight_H * (value_H - mean_S[rows.seed_H]) / safe_S[rows.seed_H] / seeds
+    user_U = summed(rows.user_H, row_H, rows.n_users)
+    counts = _counts(rows, weight_H > 0)
+    return Measured(float(mean_S.sum() / seeds), row_H, user_U, **counts)
 
 
 def _user_mean(
     rows: HeldOut,
-    in_T: NDArray[np.bool_],
-    value_T: Floats,
+    in_H: NDArray[np.bool_],
+    value_H: Floats,
     share: float = 1.0,
     min_rows: int = 1,
     min_users: int = 1,
@@ -188,13 +188,13 @@ def _user_mean(
     A fraction of a user counts by that fraction. Users with fewer than ``min_rows`` rows in a seed are left out, and
     seeds with fewer than ``min_users`` users.
     """
-    weight_T = np.where(in_T, rows.weight_T, 0.0)
-    code_T = rows.seed_T * rows.n_users + rows.user_T
+    weight_H = np.where(in_H, rows.weight_H, 0.0)
+    code_H = rows.seed_H * rows.n_users + rows.user_H
     size = rows.n_seeds * rows.n_users
-    total_SU = summed(code_T, weight_T, size)
+    total_SU = summed(code_H, weight_H, size)
     safe_SU = np.where(total_SU > 0, total_SU, 1.0)
-    mean_SU = summed(code_T, weight_T * value_T, size) / safe_SU
-    counted_SU = (total_SU > 0) & (summed(code_T, weight_T > 0, size) >= min_rows)
+    mean_SU = summed(code_H, weight_H * value_H, size) / safe_SU
+    counted_SU = (total_SU > 0) & (summed(code_H, weight_H > 0, size) >= min_rows)
     share_SU = np.zeros((rows.n_seeds, rows.n_users))  # of the seed's value that rests on each user
     user_U = np.zeros(rows.n_users)
     counted_S = np.ones(rows.n_seeds, bool)
@@ -214,18 +214,18 @@ def _user_mean(
         values.append(value)
         edge = mean_U[worst[min(int(np.ceil(k)), len(worst)) - 1]]
         user_U[worst] += part / k * (mean_U[worst] - edge) + (edge - value) / len(worst)
-    in_code = counted_SU[code_T] & (weight_T > 0)
+    in_code = counted_SU[code_H] & (weight_H > 0)
     if not values:
         return replace(_absent(rows), **_counts(rows, in_code))
-    row_T = share_SU.ravel()[code_T] * weight_T * (value_T - mean_SU[code_T]) / safe_SU[code_T] / len(values)
+    row_H = share_SU.ravel()[code_H] * weight_H * (value_H - mean_SU[code_H]) / safe_SU[code_H] / len(values)
     return Measured(
-        float(np.mean(values)), row_T, user_U / len(values), **_counts(rows, in_code & counted_S[rows.seed_T])
+        float(np.mean(values)), row_H, user_U / len(values), **_counts(rows, in_code & counted_S[rows.seed_H])
     )
 
 
-def _counts(rows: HeldOut, counted_T: NDArray[np.bool_]) -> dict[str, int]:
-    codes = {"n_users": rows.user_T, "n_judgements": rows.judgement_T, "n_pairs": rows.pair_T}
-    return {name: distinct(code_T[counted_T]) for name, code_T in codes.items()}
+def _counts(rows: HeldOut, counted_H: NDArray[np.bool_]) -> dict[str, int]:
+    codes = {"n_users": rows.user_H, "n_judgements": rows.judgement_H, "n_pairs": rows.pair_H}
+    return {name: distinct(code_H[counted_H]) for name, code_H in codes.items()}
 
 
 def _absent(rows: HeldOut) -> Measured:

@@ -67,8 +67,8 @@ class Pairs:
     @staticmethod
     def of(rows: HeldOut, row_M: NDArray[np.int64]) -> Pairs:
         """The pairs of ``row_M``, one row each."""
-        user_M, pair_M = rows.user_T[row_M], rows.pair_T[row_M]
-        text_2M = rows.texts_P2[pair_M].T.ravel()
+        user_M, pair_M = rows.user_H[row_M], rows.pair_H[row_M]
+        text_2M = rows.texts_Y2[pair_M].T.ravel()
         user_2M = np.tile(user_M, 2)
         ends, end_2M = np.unique(user_2M * (text_2M.max(initial=0) + 1) + text_2M, return_inverse=True)
         user_E = np.zeros(len(ends), np.int64)
@@ -88,18 +88,18 @@ class Pairs:
         return 2 * self.total(which_M) ** 2 / np.maximum(self.squared_by_text(which_M), 1)
 
 
-def per_user(clusters: Clusters, margin_T: Floats, baseline_T: Floats) -> PerUser:
+def per_user(clusters: Clusters, margin_H: Floats, baseline_H: Floats) -> PerUser:
     """Differences per pair, gathered by user. Ties are left out, and judgements of weight 0."""
     rows = clusters.rows
-    counted = np.flatnonzero(~rows.tie_T & (rows.weight_T > 0))
-    weight_T = rows.weight_T[counted]
-    cells, first, cell_T = np.unique(clusters.cell_T[counted], return_index=True, return_inverse=True)
-    total_M = summed(cell_T, weight_T, len(cells))
+    counted = np.flatnonzero(~rows.tie_H & (rows.weight_H > 0))
+    weight_H = rows.weight_H[counted]
+    cells, first, cell_H = np.unique(clusters.cell_H[counted], return_index=True, return_inverse=True)
+    total_M = summed(cell_H, weight_H, len(cells))
     own_M, base_M = (
-        summed(cell_T, weight_T * correctness(m_T[counted]), len(cells)) / total_M for m_T in (margin_T, baseline_T)
+        summed(cell_H, weight_H * correctness(m_H[counted]), len(cells)) / total_M for m_H in (margin_H, baseline_H)
     )
     pairs = Pairs.of(rows, counted[first])
-    weight_M = total_M / np.bincount(cell_T, minlength=len(cells))  # a repeat under another seed adds no weight
+    weight_M = total_M / np.bincount(cell_H, minlength=len(cells))  # a repeat under another seed adds no weight
     difference_M = own_M - base_M
     weight_U, pairs_U = pairs.total(weight_M), pairs.disjoint(np.ones(len(cells), bool))
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,6 +1,6 @@
 """Intervals and tests for arms that answer the same benchmark items: one user, the mean user, the worst user.
 
-A score is a weighted mean over V units in strata (subsets), a different one in each of S sections. Clusters of units
+A score is a weighted mean over V units in strata (subsets), a different one in each of F sections. Clusters of units
 (those of one prompt, whose answers go together) are redrawn with replacement within their stratum, the same draw for
 every arm and section, so differences are paired; deviations are widened by sqrt(m / (m - 1)) for m clusters, and strata
 with fewer than FEW_CLUSTERS whose units weigh alike are redrawn as one.
@@ -46,27 +46,27 @@ DISCORDANT = 0.1  # share of units answered differently, where none was measured
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """A arms on V units: ``value_SA`` their scores in S sections, ``draw_BSA`` the same on B resamples of the units.
+    """A arms on V units: ``value_FA`` their scores in F sections, ``draw_BFA`` the same on B resamples of the units.
 
-    ``stratum_V`` the stratum of each unit, ``weight_SV`` its weight in each section, ``result_AV`` what is averaged.
+    ``stratum_V`` the stratum of each unit, ``weight_FV`` its weight in each section, ``result_AV`` what is averaged.
     ``cluster_V`` says which units are redrawn together; None: each by itself.
     """
 
     result_AV: Floats
     stratum_V: NDArray[np.int64]
-    weight_SV: Floats
+    weight_FV: Floats
     draws: int = 2000
     seed: int = 0
     cluster_V: NDArray[np.int64] | None = None
 
     @cached_property
-    def value_SA(self) -> Floats:
-        return self.weight_SV @ self.result_AV.T
+    def value_FA(self) -> Floats:
+        return self.weight_FV @ self.result_AV.T
 
     @cached_property
-    def draw_BSA(self) -> Floats:
+    def draw_BFA(self) -> Floats:
         rng = np.random.default_rng(self.seed)
-        drawn_BSA = np.zeros((self.draws, len(self.weight_SV), len(self.result_AV)))
+        drawn_BFA = np.zeros((self.draws, len(self.weight_FV), len(self.result_AV)))
         for units, cluster_U in self._redrawn:
             many = int(cluster_U.max()) + 1
             size_K = np.bincount(cluster_U)
@@ -76,8 +76,8 @@ class Resampled:
             centre_A = self.result_AV[:, units].mean(axis=1)
             wider = np.sqrt(many / (many - 1)) if many > 1 else 1.0
             moved_BA = (centre_A + wider * (mean_BA - centre_A)) * len(units)
-            drawn_BSA += moved_BA[:, None, :] * self.weight_SV[:, units[0], None]  # alike within a stratum
-        return drawn_BSA
+            drawn_BFA += moved_BA[:, None, :] * self.weight_FV[:, units[0], None]  # alike within a stratum
+        return drawn_BFA
 
     @cached_property
     def _redrawn(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -87,90 +87,90 @@ class Resampled:
         for stratum in np.unique(self.stratum_V):
             units = np.flatnonzero(self.stratum_V == stratum)
             if len(np.unique(cluster_V[units])) < FEW_CLUSTERS:
-                small.setdefault(self.weight_SV[:, units[0]].tobytes(), []).append(units)
+                small.setdefault(self.weight_FV[:, units[0]].tobytes(), []).append(units)
             else:
                 found.append(units)
         found += [np.concatenate(parts) for parts in small.values()]
         return [(units, np.unique(cluster_V[units], return_inverse=True)[1]) for units in found]
 
-    def floor_S(self, tail: float = TAIL) -> Floats:
+    def floor_F(self, tail: float = TAIL) -> Floats:
         """The share of each section that may be unlike all that was seen, ``tail`` being the chance that it is more."""
-        whole_S = 1 - tail ** (1 / self.effective_S)
+        whole_F = 1 - tail ** (1 / self.effective_F)
         for units, _ in self._redrawn:
-            whole_S = np.maximum(whole_S, self.weight_SV[:, units].sum(axis=1) * (1 - tail ** (1 / len(units))))
-        return whole_S
+            whole_F = np.maximum(whole_F, self.weight_FV[:, units].sum(axis=1) * (1 - tail ** (1 / len(units))))
+        return whole_F
 
     def sides(self, arms: NDArray[np.int64], other: int) -> tuple[Floats, Floats]:
-        """``(more_SU, less_SU)``: weighted shares by which U arms exceed the other, and fall short of it."""
+        """``(more_FU, less_FU)``: weighted shares by which U arms exceed the other, and fall short of it."""
         change_UV = self.result_AV[arms] - self.result_AV[other]
-        return self.weight_SV @ np.maximum(change_UV, 0).T, self.weight_SV @ np.maximum(-change_UV, 0).T
+        return self.weight_FV @ np.maximum(change_UV, 0).T, self.weight_FV @ np.maximum(-change_UV, 0).T
 
     @cached_property
-    def units_S(self) -> NDArray[np.int64]:
+    def units_F(self) -> NDArray[np.int64]:
         """How many units count in each section."""
-        return (self.weight_SV > 0).sum(axis=1)
+        return (self.weight_FV > 0).sum(axis=1)
 
     @cached_property
-    def effective_S(self) -> Floats:
+    def effective_F(self) -> Floats:
         """How many units would count as much if all weighed alike."""
-        return 1 / (self.weight_SV**2).sum(axis=1)
+        return 1 / (self.weight_FV**2).sum(axis=1)
 
     def changes(self, arms: NDArray[np.int64], other: NDArray[np.int64] | int) -> tuple[Floats, Floats]:
-        """``(change_SU, draw_BSU)``: scores of U arms minus those of the ``other`` ones, and the same on each draw."""
-        own_SU, own_BSU = self.value_SA[:, arms], self.draw_BSA[:, :, arms]
+        """``(change_FU, draw_BFU)``: scores of U arms minus those of the ``other`` ones, and the same on each draw."""
+        own_FU, own_BFU = self.value_FA[:, arms], self.draw_BFA[:, :, arms]
         other_U = np.broadcast_to(other, np.shape(arms))  # one for all, or to each its own
-        return own_SU - self.value_SA[:, other_U], own_BSU - self.draw_BSA[:, :, other_U]
+        return own_FU - self.value_FA[:, other_U], own_BFU - self.draw_BFA[:, :, other_U]
 
-    def each(self, change_SU: Floats, draw_BSU: Floats, sides: tuple[Floats, Floats]) -> Ends:
-        """Ends (S, U) of each user's own interval; ``sides`` as ``sides`` gives them."""
-        ends = _ends(change_SU, draw_BSU, self.floor_S()[:, None])
-        return self._with_few(change_SU, ends, sides, TAIL)
+    def each(self, change_FU: Floats, draw_BFU: Floats, sides: tuple[Floats, Floats]) -> Ends:
+        """Ends (F, U) of each user's own interval; ``sides`` as ``sides`` gives them."""
+        ends = _ends(change_FU, draw_BFU, self.floor_F()[:, None])
+        return self._with_few(change_FU, ends, sides, TAIL)
 
-    def together(self, change_SU: Floats, draw_BSU: Floats, sides: tuple[Floats, Floats]) -> Ends:
-        """Ends (S, U) of intervals that hold for all users of a section at once."""
-        tail = TAIL / change_SU.shape[1]
-        se_SU = draw_BSU.std(axis=0)
+    def together(self, change_FU: Floats, draw_BFU: Floats, sides: tuple[Floats, Floats]) -> Ends:
+        """Ends (F, U) of intervals that hold for all users of a section at once."""
+        tail = TAIL / change_FU.shape[1]
+        se_FU = draw_BFU.std(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            far_BSU = np.where(se_SU > TINY, np.abs(draw_BSU - change_SU) / se_SU, 0.0)
-        wide_S1 = np.quantile(far_BSU.max(axis=2), LEVEL, axis=0)[:, None]
-        ends = change_SU - wide_S1 * se_SU, change_SU + wide_S1 * se_SU
-        return self._with_few(change_SU, _widened(change_SU, ends, self.floor_S(tail)[:, None]), sides, tail)
+            far_BFU = np.where(se_FU > TINY, np.abs(draw_BFU - change_FU) / se_FU, 0.0)
+        wide_F1 = np.quantile(far_BFU.max(axis=2), LEVEL, axis=0)[:, None]
+        ends = change_FU - wide_F1 * se_FU, change_FU + wide_F1 * se_FU
+        return self._with_few(change_FU, _widened(change_FU, ends, self.floor_F(tail)[:, None]), sides, tail)
 
-    def _with_few(self, change_SU: Floats, ends: Ends, sides: tuple[Floats, Floats], tail: float) -> Ends:
+    def _with_few(self, change_FU: Floats, ends: Ends, sides: tuple[Floats, Floats], tail: float) -> Ends:
         """No nearer than the exact limits of the shares that were lost and won, each as one count of n units."""
         from scipy.stats import beta
 
-        n_S1 = self.effective_S[:, None]
-        left = [np.maximum(n_S1 * (1 - share_SU), TINY) for share_SU in sides]
-        room = [beta.isf(tail, share * n_S1 + 1, rest) - share for share, rest in zip(sides, left, strict=True)]
-        lo, hi = np.minimum(ends[0], change_SU - room[1]), np.maximum(ends[1], change_SU + room[0])
+        n_F1 = self.effective_F[:, None]
+        left = [np.maximum(n_F1 * (1 - share_FU), TINY) for share_FU in sides]
+        room = [beta.isf(tail, share * n_F1 + 1, rest) - share for share, rest in zip(sides, left, strict=True)]
+        lo, hi = np.minimum(ends[0], change_FU - room[1]), np.maximum(ends[1], change_FU + room[0])
         return np.maximum(lo, -1.0), np.minimum(hi, 1.0)
 
     def mean(
-        self, change_SU: Floats, draw_BSU: Floats, bounds: tuple[float, float] = (-1.0, 1.0)
+        self, change_FU: Floats, draw_BFU: Floats, bounds: tuple[float, float] = (-1.0, 1.0)
     ) -> tuple[Floats, Ends]:
         """The mean over users (S) and the ends of its interval; see the file's opening for what is redrawn."""
         from scipy.stats import norm, t
 
-        mean_S, users = change_SU.mean(axis=1), change_SU.shape[1]
+        mean_F, users = change_FU.mean(axis=1), change_FU.shape[1]
         if users < FEW_USERS:
-            return mean_S, _ends(mean_S, draw_BSU.mean(axis=2), self.floor_S(), bounds)
+            return mean_F, _ends(mean_F, draw_BFU.mean(axis=2), self.floor_F(), bounds)
         rng = np.random.default_rng([self.seed, 1])
         count_BU = rng.multinomial(users, np.full(users, 1 / users), size=self.draws) / users
-        draw_BS = np.einsum("bsu,bu->bs", draw_BSU, count_BU)
+        draw_BF = np.einsum("bsu,bu->bs", draw_BFU, count_BU)
         wider = t.isf(TAIL, users - 1) / norm.isf(TAIL)
-        return mean_S, _ends(mean_S, mean_S + wider * (draw_BS - mean_S), self.floor_S(), bounds)
+        return mean_F, _ends(mean_F, mean_F + wider * (draw_BF - mean_F), self.floor_F(), bounds)
 
     def mcnemar(self, arms: NDArray[np.int64], other: int, sections: int) -> tuple[Floats, NDArray[np.int64]]:
-        """``(p_SU, differ_SU)`` for the first ``sections``: the exact test, and the units answered differently."""
+        """``(p_FU, differ_FU)`` for the first ``sections``: the exact test, and the units answered differently."""
         from scipy.stats import binom
 
         change_UV = self.result_AV[arms] - self.result_AV[other]
-        in_VS = (self.weight_SV[:sections] > 0).T.astype(np.float64)
-        more_SU = ((change_UV > TINY) @ in_VS).T
-        less_SU = ((change_UV < -TINY) @ in_VS).T
-        differ_SU = (more_SU + less_SU).astype(np.int64)
-        return np.minimum(1.0, 2 * binom.cdf(np.minimum(more_SU, less_SU), differ_SU, 0.5)), differ_SU
+        in_VF = (self.weight_FV[:sections] > 0).T.astype(np.float64)
+        more_FU = ((change_UV > TINY) @ in_VF).T
+        less_FU = ((change_UV < -TINY) @ in_VF).T
+        differ_FU = (more_FU + less_FU).astype(np.int64)
+        return np.minimum(1.0, 2 * binom.cdf(np.minimum(more_FU, less_FU), differ_FU, 0.5)), differ_FU
 
 
 def _ends(value: Floats, draw_B: Floats, unseen: Floats, bounds: tuple[float, float] = (-1.0, 1.0)) -> Ends:

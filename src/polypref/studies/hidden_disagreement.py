@@ -57,16 +57,16 @@ def hidden_disagreement(
 ) -> HiddenDisagreement:
     """Fit DPL to the data and to the null. Raises NotEnoughData where there are too few pairs to cut in halves."""
     how = how or Dpl()
-    real_S, null_S = (
-        resampled(how, rows, encoder, seed, None).r2_S for rows in (comparisons, one_taste(comparisons, encoder, seed))
+    real_V, null_V = (
+        resampled(how, rows, encoder, seed, None).r2_V for rows in (comparisons, one_taste(comparisons, encoder, seed))
     )
-    if len(real_S) == 1:
+    if len(real_V) == 1:
         unknown = float("nan")
         (low, high), (null_low, null_high), half = (unknown, unknown), (unknown, unknown), unknown
     else:
-        (low, high), (null_low, null_high) = interval(real_S), interval(null_S)
-        half = 1.96 * float((null_S - real_S)[1:].std(ddof=1))
-    r2, null = float(real_S[0]), float(null_S[0])
+        (low, high), (null_low, null_high) = interval(real_V), interval(null_V)
+        half = 1.96 * float((null_V - real_V)[1:].std(ddof=1))
+    r2, null = float(real_V[0]), float(null_V[0])
     return HiddenDisagreement(r2, low, high, null, null_low, null_high, null - r2, null - r2 - half, null - r2 + half)
 
 

@@ -64,7 +64,7 @@ class Board:
     scheme: Scheme
     at: Mapping[str, NDArray[np.int64]]
     tied_A: Floats
-    chance_S: Floats | None = None
+    chance_F: Floats | None = None
     """What rewards drawn at random would score; None where harm is no lost item."""
 
     @property
@@ -80,8 +80,8 @@ class Board:
         """Each arm's score with its interval, the mean over users where it has several: share of items won, or harm."""
         found = []
         for arm, arms in self.at.items():
-            values, ends = self.harm.mean(self.harm.value_SA[:, arms], self.harm.draw_BSA[:, :, arms], (0.0, 1.0))
-            values, ends = (1 - values, (1 - ends[1], 1 - ends[0])) if self.chance_S is not None else (values, ends)
+            values, ends = self.harm.mean(self.harm.value_FA[:, arms], self.harm.draw_BFA[:, :, arms], (0.0, 1.0))
+            values, ends = (1 - values, (1 - ends[1], 1 - ends[0])) if self.chance_F is not None else (values, ends)
             more = {"n_users": len(arms), "tied": float(self.tied_A[arms].mean())}
             found += [{"arm": arm} | row | more for row in self._rows(values, ends)]
         return found
@@ -97,37 +97,37 @@ class Board:
             if arm not in self.at or other not in self.at:
                 continue
             change = self.harm.changes(self.at[arm], self.at[other])
-            able_S = self.able(other)
-            for row, able in zip(self._rows(*self.harm.mean(*change)), able_S, strict=True):
+            able_F = self.able(other)
+            for row, able in zip(self._rows(*self.harm.mean(*change)), able_F, strict=True):
                 said = {"verdict": verdict((row["lo"], row["hi"]), margin, bool(able))}
                 found.append({"part": part} | row | {"n_users": len(self.at[arm])} | said)
         return found
 
     def able(self, arm: str) -> NDArray[np.bool_]:
         """Whether an arm, the mean over its users where it knows some, is surely better than chance in each section."""
-        if self.chance_S is None:
+        if self.chance_F is None:
             return np.ones(len(self.rows), bool)
         at = self.at[arm]
-        _, (_, most_S) = self.harm.mean(self.harm.value_SA[:, at], self.harm.draw_BSA[:, :, at], (0.0, 1.0))
-        return most_S < 1 - self.chance_S
+        _, (_, most_F) = self.harm.mean(self.harm.value_FA[:, at], self.harm.draw_BFA[:, :, at], (0.0, 1.0))
+        return most_F < 1 - self.chance_F
 
     def users(self, users: Sequence[str], margin: float) -> list[Row]:
         """Each user's personalization tax in each section: own and simultaneous interval, exact test, verdict."""
         arms, pooled = self.at["personal"], int(self.at["pooled"][0])
-        change_SU, draw_BSU = self.harm.changes(arms, pooled)
+        change_FU, draw_BFU = self.harm.changes(arms, pooled)
         sides = self.harm.sides(arms, pooled)
-        own, whole = self.harm.each(change_SU, draw_BSU, sides), self.harm.together(change_SU, draw_BSU, sides)
-        p_SU, differ_SU = self.harm.mcnemar(arms, pooled, len(self.sections))
-        holm_SU, able_S = holm(p_SU), self.able("pooled")
+        own, whole = self.harm.each(change_FU, draw_BFU, sides), self.harm.together(change_FU, draw_BFU, sides)
+        p_FU, differ_FU = self.harm.mcnemar(arms, pooled, len(self.sections))
+        holm_FU, able_F = holm(p_FU), self.able("pooled")
         found = []
         for s, section in enumerate(self.rows):
             tested = s < len(self.sections)
             for u, user in enumerate(users):
-                row = {"user": user, "section": section, "value": change_SU[s, u]}
-                row |= {"lo": own[0][s, u], "hi": own[1][s, u], "n": int(self.harm.units_S[s])}
+                row = {"user": user, "section": section, "value": change_FU[s, u]}
+                row |= {"lo": own[0][s, u], "hi": own[1][s, u], "n": int(self.harm.units_F[s])}
                 row |= {"lo_all": whole[0][s, u], "hi_all": whole[1][s, u]}
-                row |= {"differ": int(differ_SU[s, u]), "p": p_SU[s, u], "p_holm": holm_SU[s, u]} if tested else {}
-                said = verdict((row["lo_all"], row["hi_all"]), margin, bool(able_S[s]))
+                row |= {"differ": int(differ_FU[s, u]), "p": p_FU[s, u], "p_holm": holm_FU[s, u]} if tested else {}
+                said = verdict((row["lo_all"], row["hi_all"]), margin, bool(able_F[s]))
                 if tested and said in ("tax", "unclear"):
                     said = "tax" if row["p_holm"] < SURE and row["lo_all"] > 0 else "unclear"
                 found.append(row | {"verdict": said})
@@ -137,16 +137,16 @@ class Board:
         """What each section could show of one user: at DISCORDANT, and at the users' own median discordance."""
         pooled, arms = int(self.at["pooled"][0]), self.at["personal"]
         moved_UV = np.abs(self.harm.result_AV[arms] - self.harm.result_AV[pooled])
-        seen_S = np.median(self.harm.weight_SV @ moved_UV.T, axis=1)
-        units_S, tests = self.harm.effective_S, len(arms) * len(self.sections)
-        shown = zip(self.rows, self.harm.units_S, units_S, detectable(units_S, tests=tests), strict=True)
+        seen_F = np.median(self.harm.weight_FV @ moved_UV.T, axis=1)
+        units_F, tests = self.harm.effective_F, len(arms) * len(self.sections)
+        shown = zip(self.rows, self.harm.units_F, units_F, detectable(units_F, tests=tests), strict=True)
         found = [{"section": r, "n": int(n), "n_effective": e, "at_tenth": d} for r, n, e, d in shown]
-        for row, seen, least in zip(found, seen_S, detectable(units_S, seen_S, tests), strict=True):
+        for row, seen, least in zip(found, seen_F, detectable(units_F, seen_F, tests), strict=True):
             row |= {"discordant": float(seen), "at_seen": float(least) if seen > 0 else None}
         return found
 
-    def _rows(self, value_S: Floats, ends: Ends) -> list[Row]:
-        columns = zip(self.rows, value_S, *ends, self.harm.units_S, strict=True)
+    def _rows(self, value_F: Floats, ends: Ends) -> list[Row]:
+        columns = zip(self.rows, value_F, *ends, self.harm.units_F, strict=True)
         return [{"section": r, "value": v, "lo": lo, "hi": hi, "n": int(n)} for r, v, lo, hi, n in columns]
 
 
@@ -198,12 +198,12 @@ def measure(suite: Suite, arms: Arms, task: Task, sycophancy: Suite | None = Non
 def _board(suite: Suite, bench: Benchmark, asked: tuple[Arms, Sequence[str], Task], harm_is_loss: bool) -> Board:
     """All arms on one benchmark; harm is to lose an item, or to win one of a suite whose right and wrong are turned."""
     arms, users, task = asked
-    weight_SV = bench.weight_SV  # first: what is wrong with the file is told before anything is scored
+    weight_FV = bench.weight_FV  # first: what is wrong with the file is told before anything is scored
     value_AC, at = rewards(suite, arms, users)
     result_AV = bench.results(value_AC)
     harm_AV = 1 - result_AV if harm_is_loss else result_AV
-    harm = Resampled(harm_AV, bench.subset_V, weight_SV, task.draws, task.seed, bench.prompt_V)
-    return Board(harm, bench.scheme, at, bench.tied(value_AC), bench.chance_S if harm_is_loss else None)
+    harm = Resampled(harm_AV, bench.subset_V, weight_FV, task.draws, task.seed, bench.prompt_V)
+    return Board(harm, bench.scheme, at, bench.tied(value_AC), bench.chance_F if harm_is_loss else None)
 
 
 def worst(tested: Sequence[Row], section: str) -> Row:
@@ -240,23 +240,23 @@ def people(arms: Arms, users: Sequence[str]) -> list[Row]:
 
 def _gains(test: Comparisons, arms: Arms) -> dict[str, Row]:
     """Accuracy of the personal less that of the pooled scorer on each user's held-out judgements."""
-    pairs, first, pair_T = np.unique(test.pair_key_N, return_index=True, return_inverse=True)
-    text_P2 = np.stack([side_N[first] for side_N in (test.chosen_N, test.rejected_N)], axis=1).astype(np.int64)
+    pairs, first, pair_H = np.unique(test.pair_key_N, return_index=True, return_inverse=True)
+    text_Y2 = np.stack([side_N[first] for side_N in (test.chosen_N, test.rejected_N)], axis=1).astype(np.int64)
     rows = HeldOut(
-        seed_T=np.zeros(len(test), np.int64),
-        user_T=test.user_N.astype(np.int64),
-        pair_T=pair_T,
-        tie_T=np.zeros(len(test), bool) if test.tie_N is None else test.tie_N,
-        weight_T=test.weights_N,
-        judgement_T=np.arange(len(test)),
-        cohort_T={},
+        seed_H=np.zeros(len(test), np.int64),
+        user_H=test.user_N.astype(np.int64),
+        pair_H=pair_H,
+        tie_H=np.zeros(len(test), bool) if test.tie_N is None else test.tie_N,
+        weight_H=test.weights_N,
+        judgement_H=np.arange(len(test)),
+        cohort_H={},
         n_seeds=1,
         n_users=len(test.users),
         n_pairs=len(pairs),
-        text_P2=text_P2,
+        text_Y2=text_Y2,
     )
-    margin_2T = (margins(scorer, test).value_Q for scorer in (arms.personal, arms.pooled))
-    found = per_user(Clusters(rows), *margin_2T)
+    margin_2H = (margins(scorer, test).value_Q for scorer in (arms.personal, arms.pooled))
+    found = per_user(Clusters(rows), *margin_2H)
     nobody_U = np.zeros(len(test.users), bool)
     table = users_table(test.users.ids, np.zeros(len(test.users), np.int64), nobody_U, {"personal": found})
     kept = table.select("user_id", "gain", "gain_lo", "gain_hi", "n_test")

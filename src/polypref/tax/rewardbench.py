@@ -70,36 +70,36 @@ OVERALL, FOUR = "overall", "mean of four"
 
 @dataclass(frozen=True, eq=False)
 class Scheme:
-    """How the accuracies of L subsets become those of S rows: the sections, then the summaries over them.
+    """How the accuracies of L subsets become those of F rows: the sections, then the summaries over them.
 
-    ``weight_SL`` sums to one in each row. ``ties`` says that the subset Ties is scored by its own formula.
+    ``weight_FL`` sums to one in each row. ``ties`` says that the subset Ties is scored by its own formula.
     """
 
     name: str
     subsets: tuple[str, ...]
     sections: tuple[str, ...]
     summaries: tuple[str, ...]
-    weight_SL: Floats
+    weight_FL: Floats
     ties: bool = False
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """Names of the S rows."""
+        """Names of the F rows."""
         return (*self.sections, *self.summaries)
 
     def scores(self, accuracy: Mapping[str, float]) -> dict[str, float]:
         """The S scores from each subset's accuracy. Raises InputError where one is missing or unknown."""
         ensure_subsets(self.name, list(accuracy), self.subsets)
         accuracy_L = np.array([accuracy[name] for name in self.subsets])
-        return dict(zip(self.rows, (self.weight_SL @ accuracy_L).tolist(), strict=True))
+        return dict(zip(self.rows, (self.weight_FL @ accuracy_L).tolist(), strict=True))
 
 
 def v1(prior: bool = False) -> Scheme:
     """RewardBench's own mapping; with ``prior`` the four prior sets too, which are another file of the benchmark."""
     counts: dict[str, dict[str, int]] = V1 | ({PRIOR: dict.fromkeys(map(str, PRIOR_SETS), 1)} if prior else {})
-    four_S = np.array([float(name != PRIOR) for name in counts])
-    halves_S = np.array([PRIOR_WEIGHT if name == PRIOR else 1.0 for name in counts])
-    return _weighted(V1_NAME, counts, {OVERALL: halves_S, **({FOUR: four_S} if prior else {})})
+    four_F = np.array([float(name != PRIOR) for name in counts])
+    halves_F = np.array([PRIOR_WEIGHT if name == PRIOR else 1.0 for name in counts])
+    return _weighted(V1_NAME, counts, {OVERALL: halves_F, **({FOUR: four_F} if prior else {})})
 
 
 def v2() -> Scheme:
@@ -209,16 +209,16 @@ class Benchmark:
         return np.concatenate([self.subset_I[self.plain_I], self.subset_I[self.asked_2V[0]]])
 
     @cached_property
-    def weight_SV(self) -> Floats:
-        """What each unit weighs in each of the S scores; every row sums to one."""
+    def weight_FV(self) -> Floats:
+        """What each unit weighs in each of the F scores; every row sums to one."""
         count_L = np.bincount(self.subset_V, minlength=len(self.scheme.subsets))
-        return (self.scheme.weight_SL / count_L)[:, self.subset_V]
+        return (self.scheme.weight_FL / count_L)[:, self.subset_V]
 
     @cached_property
-    def chance_S(self) -> Floats:
+    def chance_F(self) -> Floats:
         """What rewards drawn at random would score; a question of Ties counts 0, for want of a known figure."""
         right_I = np.bincount(self.suite.item_C, weights=self.suite.right_C) / np.bincount(self.suite.item_C)
-        return self.weight_SV @ np.concatenate([right_I[self.plain_I], np.zeros(self.asked_2V.shape[1])])
+        return self.weight_FV @ np.concatenate([right_I[self.plain_I], np.zeros(self.asked_2V.shape[1])])
 
     def results(self, value_AC: Floats) -> Floats:
         """``result_AV``: how far each unit is won under A sets of rewards of the candidates."""
@@ -284,11 +284,11 @@ def _weighted(
     """A scheme from each section's subsets and their weights, and each summary's weights over the sections."""
     subsets = tuple(subset for section in counts.values() for subset in section)
     place = {subset: at for at, subset in enumerate(subsets)}
-    weight_SL = np.zeros((len(counts), len(subsets)))
+    weight_FL = np.zeros((len(counts), len(subsets)))
     for row, section in enumerate(counts.values()):
         for subset, count in section.items():
-            weight_SL[row, place[subset]] = count / sum(section.values())
+            weight_FL[row, place[subset]] = count / sum(section.values())
     if clash := set(counts) & set(summaries):
         raise InputError(f"a section is called {clash.pop()!r}, as the summary over sections is; give it another name.")
-    over_S = [weights / weights.sum() @ weight_SL for weights in summaries.values()]
-    return Scheme(name, subsets, tuple(counts), tuple(summaries), np.stack([*weight_SL, *over_S]), ties)
+    over_F = [weights / weights.sum() @ weight_FL for weights in summaries.values()]
+    return Scheme(name, subsets, tuple(counts), tuple(summaries), np.stack([*weight_FL, *over_F]), ties)

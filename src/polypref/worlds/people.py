@@ -37,9 +37,9 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """U people: what they like (``taste_US``, columns as in ``STYLES``), their group, and their noise."""
+    """U people: what they like (``taste_UD``, columns as in ``STYLES``), their group, and their noise."""
 
-    taste_US: NDArray[np.float64]
+    taste_UD: NDArray[np.float64]
     group_U: tuple[str, ...]
     temperature_U: NDArray[np.float64]
 
@@ -152,7 +152,7 @@ class PersonalLLMLike(World):
 
     about: ClassVar[str] = "people who mix eight reward functions, most of them alike"
     row: ClassVar[Row] = Row(users=8, divergence=0.87, highly=0.16, mv_low=0.33, mv_high=0.93)
-    functions_FS: ClassVar[tuple[tuple[float, ...], ...]] = (
+    functions_FD: ClassVar[tuple[tuple[float, ...], ...]] = (
         (0.8, 0.0, -0.2, 0.5, 0.3, 0.6),
         (0.6, 0.1, -0.2, 0.5, -0.1, 0.5),
         (0.5, -0.1, -0.1, 0.4, 0.2, 0.3),
@@ -165,14 +165,14 @@ class PersonalLLMLike(World):
 
     def people(self, rng: np.random.Generator) -> People:
         """A person's group is the function that weighs most."""
-        taste_FS = np.array(self.functions_FS)
-        many = len(taste_FS)
+        taste_FD = np.array(self.functions_FD)
+        many = len(taste_FD)
         if self.alpha == 0:
             weight_UF = np.eye(many)[np.arange(self.users) % many]
         else:
             weight_UF = rng.dirichlet(np.full(many, self.alpha), self.users)
         group_U = tuple(f"function {f}" for f in weight_UF.argmax(axis=1))
-        return People(weight_UF @ taste_FS, group_U, np.full(self.users, self.temperature))
+        return People(weight_UF @ taste_FD, group_U, np.full(self.users, self.temperature))
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class TldrLike(World):
 
     def people(self, rng: np.random.Generator) -> People:
         """Five annotators, again and again."""
-        taste_FS = np.array(
+        taste_FD = np.array(
             (
                 (0.7, 0.1, -0.6, 0.5, -0.4, 0.4),
                 (0.6, 0.5, -0.3, 0.4, -0.5, 0.2),
@@ -201,7 +201,7 @@ class TldrLike(World):
             )
         )
         groups = ("plain", "plain", "plain", "technical", "technical")
-        return _cycle([(g, taste, 0.3) for g, taste in zip(groups, taste_FS, strict=True)], self)
+        return _cycle([(g, taste, 0.3) for g, taste in zip(groups, taste_FD, strict=True)], self)
 
 
 WORLDS: dict[str, World] = {

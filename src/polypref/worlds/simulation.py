@@ -31,7 +31,7 @@ class SimulatedWorld:
     ``comparisons``  with each user's true group in ``users.attributes``; a pair's two responses are in no other pair.
     ``people``       tastes, groups and noise of the U users.
     ``chosen_pos_N`` 0 where the chosen response was shown first, else 1; a coin that nobody minds.
-    ``style_RS``     style of each response, as written (columns: ``STYLES``, from 0 to 1; length may leave that range).
+    ``style_RD``     style of each response, as written (columns: ``STYLES``, from 0 to 1; length may leave that range).
     """
 
     name: str
@@ -40,12 +40,12 @@ class SimulatedWorld:
     comparisons: Comparisons
     people: People
     chosen_pos_N: NDArray[np.int8]
-    style_RS: NDArray[np.float64]
+    style_RD: NDArray[np.float64]
 
     @cached_property
     def reward_UR(self) -> NDArray[np.float64]:
         """True reward of each response for each user; only differences within a user mean anything."""
-        return _rewards(self.people, self.style_RS)
+        return _rewards(self.people, self.style_RD)
 
     @cached_property
     def chance_N(self) -> NDArray[np.float64]:
@@ -54,7 +54,7 @@ class SimulatedWorld:
         ``np.maximum(chance_N, 1 - chance_N).mean()`` is the accuracy to expect of one who knows the truth.
         """
         c = self.comparisons
-        return _chance(self.people, self.style_RS, c.user_N, c.chosen_N, c.rejected_N)
+        return _chance(self.people, self.style_RD, c.user_N, c.chosen_N, c.rejected_N)
 
     def table(self) -> pl.DataFrame:
         """The judgements as the rows of a preference file; ``attributes`` is JSON, ``chosen_pos`` 0 or 1."""
@@ -94,15 +94,15 @@ def candidates(world: SimulatedWorld, prompts_asked: int, n: int, seed: int = 0)
     rng = np.random.default_rng(np.random.SeedSequence([world.seed, seed, n]))
     asked_M = rng.integers(0, len(prompts()), prompts_asked)
     text_prompt_R = np.repeat(asked_M, n).astype(np.int32)
-    texts, style_RS = write(text_prompt_R, rng.random((prompts_asked * n, len(STYLES))), rng)
+    texts, style_RD = write(text_prompt_R, rng.random((prompts_asked * n, len(STYLES))), rng)
     asked = pl.Series("prompt", [prompts()[p] for p in asked_M], dtype=pl.String)
     own_R = np.repeat(np.arange(prompts_asked), n).astype(np.int32)
     responses = Responses(asked, own_R, pl.Series("text", texts, dtype=pl.String))
-    return Candidates(responses, n, _rewards(world.people, style_RS))
+    return Candidates(responses, n, _rewards(world.people, style_RD))
 
 
-def _rewards(people: People, style_RS: NDArray[np.float64]) -> NDArray[np.float64]:
-    return people.taste_US @ ((style_RS - STYLE_MEAN) / STYLE_SD).T
+def _rewards(people: People, style_RD: NDArray[np.float64]) -> NDArray[np.float64]:
+    return people.taste_UD @ ((style_RD - STYLE_MEAN) / STYLE_SD).T
 
 
 def simulate(name: str, *, seed: int = 0, **changes: float) -> SimulatedWorld:
@@ -119,24 +119,24 @@ def simulate(name: str, *, seed: int = 0, **changes: float) -> SimulatedWorld:
     distinct = world.judgements - world.repeats
     judges = min(world.judges, world.users)
     pairs = -(-world.users * distinct // judges)
-    responses, style_RS = _write_pairs(pairs, people.taste_US, world.contrast, text_rng)
+    responses, style_RD = _write_pairs(pairs, people.taste_UD, world.contrast, text_rng)
 
-    pair_UJ = _deal(world.users, distinct, judges, choice_rng)
-    again_UJ = choice_rng.permuted(pair_UJ, axis=1)[:, : world.repeats]
+    pair_UE = _deal(world.users, distinct, judges, choice_rng)
+    again_UE = choice_rng.permuted(pair_UE, axis=1)[:, : world.repeats]
     user_N = np.repeat(np.arange(world.users, dtype=np.int32), world.judgements)
-    pair_N = np.concatenate([pair_UJ, again_UJ], axis=1).ravel()
-    code_N = np.concatenate([pair_UJ, again_UJ + pairs], axis=1).ravel()
+    pair_N = np.concatenate([pair_UE, again_UE], axis=1).ravel()
+    code_N = np.concatenate([pair_UE, again_UE + pairs], axis=1).ravel()
     order_N = choice_rng.permutation(len(user_N))
     user_N, pair_N, code_N = user_N[order_N], pair_N[order_N], code_N[order_N]
 
     first_N, second_N = 2 * pair_N, 2 * pair_N + 1
-    chose_first_N = choice_rng.random(len(user_N)) < _chance(people, style_RS, user_N, first_N, second_N)
+    chose_first_N = choice_rng.random(len(user_N)) < _chance(people, style_RD, user_N, first_N, second_N)
     ids = pl.Series("id", [f"u{u}" for u in range(world.users)], dtype=pl.String)
     users = Users(ids, pl.DataFrame({"group": people.group_U}))
     chosen_N, rejected_N = np.where(chose_first_N, (first_N, second_N), (second_N, first_N))
     comparisons = Comparisons(responses, users, user_N, chosen_N, rejected_N, pair_N=code_N)
     chosen_pos_N = choice_rng.integers(0, 2, len(user_N), dtype=np.int8)
-    return SimulatedWorld(name, world, seed, comparisons, people, chosen_pos_N, style_RS)
+    return SimulatedWorld(name, world, seed, comparisons, people, chosen_pos_N, style_RD)
 
 
 def _check(world: World) -> None:
@@ -152,20 +152,20 @@ def _check(world: World) -> None:
 
 
 def _write_pairs(
-    pairs: int, taste_US: NDArray[np.float64], contrast: float, rng: np.random.Generator
+    pairs: int, taste_UD: NDArray[np.float64], contrast: float, rng: np.random.Generator
 ) -> tuple[Responses, NDArray[np.float64]]:
     """Responses 2m and 2m+1 are pair m and answer one prompt; all R = 2 * pairs texts differ."""
     prompt_M = rng.permuted(np.arange(-(-pairs // len(prompts())) * len(prompts())) % len(prompts()))[:pairs]
-    level_RS = _levels(pairs, np.unique(taste_US, axis=0), contrast, rng)
+    level_RD = _levels(pairs, np.unique(taste_UD, axis=0), contrast, rng)
     prompt_R = np.repeat(prompt_M, 2).astype(np.int32)
-    texts, style_RS = write(prompt_R, level_RS, rng)
+    texts, style_RD = write(prompt_R, level_RD, rng)
     while len(twins := _twins(prompt_R, texts)):
-        again, style_RS[twins] = write(prompt_R[twins], level_RS[twins], rng)
+        again, style_RD[twins] = write(prompt_R[twins], level_RD[twins], rng)
         for r, text in zip(twins.tolist(), again, strict=True):
             texts[r] = text
     used, index_R = np.unique(prompt_R, return_inverse=True)
     asked = pl.Series("prompt", [prompts()[p] for p in used], dtype=pl.String)
-    return Responses(asked, index_R.astype(np.int32), pl.Series("text", texts, dtype=pl.String)), style_RS
+    return Responses(asked, index_R.astype(np.int32), pl.Series("text", texts, dtype=pl.String)), style_RD
 
 
 def _twins(prompt_R: IntArray, texts: list[str]) -> NDArray[np.intp]:
@@ -175,14 +175,14 @@ def _twins(prompt_R: IntArray, texts: list[str]) -> NDArray[np.intp]:
 
 
 def _levels(
-    pairs: int, taste_KS: NDArray[np.float64], contrast: float, rng: np.random.Generator
+    pairs: int, taste_KD: NDArray[np.float64], contrast: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Styles to ask for, uniform over those pairs that every taste tells apart by ``contrast``."""
     found, missing = [], pairs
     for _ in range(MOST_TRIES):
-        level_M2S = rng.random((4 * pairs, 2, len(STYLES)))
-        gap_MK = (level_M2S[:, 0] - level_M2S[:, 1]) @ taste_KS.T / STYLE_SD
-        found.append(level_M2S[(np.abs(gap_MK) >= contrast).all(axis=1)][:missing])
+        level_M2D = rng.random((4 * pairs, 2, len(STYLES)))
+        gap_MK = (level_M2D[:, 0] - level_M2D[:, 1]) @ taste_KD.T / STYLE_SD
+        found.append(level_M2D[(np.abs(gap_MK) >= contrast).all(axis=1)][:missing])
         missing -= len(found[-1])
         if not missing:
             return np.concatenate(found).reshape(2 * pairs, len(STYLES))
@@ -190,7 +190,7 @@ def _levels(
 
 
 def _deal(users: int, each: int, judges: int, rng: np.random.Generator) -> IntArray:
-    """Which pairs each user judges, ``pair_UJ``: ``each`` different ones, and ``judges`` different users per pair.
+    """Which pairs each user judges, ``pair_UE``: ``each`` different ones, and ``judges`` different users per pair.
 
     Users sit round a table and are dealt pairs in turn, ``judges`` at a time; they change seats whenever a deal ends
     where it began.
@@ -205,10 +205,10 @@ def _deal(users: int, each: int, judges: int, rng: np.random.Generator) -> IntAr
 
 
 def _chance(
-    people: People, style_RS: NDArray[np.float64], user_N: IntArray, a_N: IntArray, b_N: IntArray
+    people: People, style_RD: NDArray[np.float64], user_N: IntArray, a_N: IntArray, b_N: IntArray
 ) -> NDArray[np.float64]:
     """Probability that the user chooses response a over response b."""
-    gap_N = ((style_RS[a_N] - style_RS[b_N]) * people.taste_US[user_N]).sum(axis=1) / STYLE_SD
+    gap_N = ((style_RD[a_N] - style_RD[b_N]) * people.taste_UD[user_N]).sum(axis=1) / STYLE_SD
     temperature_N = people.temperature_U[user_N]
     noisy_N = expit(gap_N / np.where(temperature_N > 0, temperature_N, 1.0))
     return np.where(temperature_N > 0, noisy_N, (1 + np.sign(gap_N)) / 2)

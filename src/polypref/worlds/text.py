@@ -177,12 +177,12 @@ class _Plan:
     pick_RK: IntArray
 
 
-def write(prompt_R: IntArray, level_RS: FloatArray, rng: np.random.Generator) -> tuple[list[str], NDArray[np.float64]]:
-    """Texts answering prompts ``prompt_R`` in styles ``level_RS`` (columns as in ``STYLES``, each from 0 to 1).
+def write(prompt_R: IntArray, level_RD: FloatArray, rng: np.random.Generator) -> tuple[list[str], NDArray[np.float64]]:
+    """Texts answering prompts ``prompt_R`` in styles ``level_RD`` (columns as in ``STYLES``, each from 0 to 1).
 
-    Returns the R texts and the styles they have, ``style_RS``, counted from what was written.
+    Returns the R texts and the styles they have, ``style_RD``, counted from what was written.
     """
-    plan = _plan(level_RS, rng)
+    plan = _plan(level_RD, rng)
     topic_P = [topic for topic in topics() for _ in topic.prompts]
     rows = (column.tolist() for column in vars(plan).values())
     texts = [
@@ -202,10 +202,10 @@ def _warm_room(points_R: IntArray) -> IntArray:
     return 1 + points_R // 2
 
 
-def _plan(level_RS: FloatArray, rng: np.random.Generator) -> _Plan:
+def _plan(level_RD: FloatArray, rng: np.random.Generator) -> _Plan:
     """Decide each sentence: whole numbers of sentences that meet the asked levels on average."""
-    n, most = len(level_RS), min(len(topic.points) for topic in topics())
-    length_R, formality_R, hedging_R, examples_R, jargon_R, warmth_R = np.asarray(level_RS, np.float64).T
+    n, most = len(level_RD), min(len(topic.points) for topic in topics())
+    length_R, formality_R, hedging_R, examples_R, jargon_R, warmth_R = np.asarray(level_RD, np.float64).T
     wanted_R = FEWEST_WORDS * (MOST_WORDS / FEWEST_WORDS) ** length_R
     per_point_R = ADVICE_WORDS + hedging_R * HEDGE_WORDS + examples_R * EXAMPLE_WORDS + warmth_R * WARM_WORDS / 2
     ahead_R = wanted_R - warmth_R * WARM_WORDS

@@ -71,8 +71,8 @@ class Town:
         gameable_U = np.arange(users) >= users - (max(1, round(self.gameable * users)) if self.gameable else 0)
         false_U, dislike_U = np.full(users, -self.truth), np.full(users, -DISLIKE)
         clicks_U = np.where(gameable_U, self.pull, dislike_U)
-        choice_UF = np.column_stack([born.taste_US, self.agree * view_U, false_U, clicks_U])
-        good_UF = np.column_stack([born.taste_US, np.zeros(users), false_U, dislike_U])
+        choice_UF = np.column_stack([born.taste_UD, self.agree * view_U, false_U, clicks_U])
+        good_UF = np.column_stack([born.taste_UD, np.zeros(users), false_U, dislike_U])
         ids = pl.Series("id", [f"{name}-{u:03d}" for u in range(users)], dtype=pl.String)
         return People(Users(ids), choice_UF, good_UF, view_U, gameable_U, np.array(born.group_U), born.temperature_U)
 
@@ -138,14 +138,14 @@ def draw(slates: int, n: int, seed: int, leaning_MC: Floats | None = None) -> Po
     total = slates * n
     asked_M = rng.integers(0, len(prompts()), slates)
     prompt_R = np.repeat(asked_M, n).astype(np.int32)
-    texts, style_RS = write(prompt_R, rng.random((total, len(STYLES))), rng)
+    texts, style_RD = write(prompt_R, rng.random((total, len(STYLES))), rng)
     drawn_R = rng.choice([-1.0, 0.0, 1.0], total, p=[LEANS / 2, 1 - LEANS, LEANS / 2])
     given_R = np.full(total, np.nan) if leaning_MC is None else leaning_MC.ravel()
     leaning_R = np.where(np.isnan(given_R), drawn_R, given_R)
     right_R = np.repeat(rng.choice([-1.0, 1.0], slates), n)
     false_R = (leaning_R * right_R < 0).astype(np.float64)
     flatters_R = (rng.random(total) < FLATTERY).astype(np.float64)
-    feature_RF = np.column_stack([(style_RS - STYLE_MEAN) / STYLE_SD, leaning_R, false_R, flatters_R])
+    feature_RF = np.column_stack([(style_RD - STYLE_MEAN) / STYLE_SD, leaning_R, false_R, flatters_R])
     own = pl.Series("text", [f"{text} ({seed}.{r})" for r, text in enumerate(texts)], dtype=pl.String)
     return Pool(Responses(pl.Series("prompt", prompts(), dtype=pl.String), prompt_R, own), feature_RF, n)
 
@@ -172,14 +172,14 @@ class KnownFeatures:
         return self.feature_RF[at_R]
 
 
-def judgements(people: People, pool: Pool, pair_UJ2: IntArray, seed: int) -> Comparisons:
-    """What everybody says of their J pairs of texts, in the order person by person."""
-    users, each = pair_UJ2.shape[:2]
+def judgements(people: People, pool: Pool, pair_UE2: IntArray, seed: int) -> Comparisons:
+    """What everybody says of their E pairs of texts, in the order person by person."""
+    users, each = pair_UE2.shape[:2]
     rng = np.random.default_rng(seed)
-    one_UJF, other_UJF = pool.feature_RF[pair_UJ2[..., 0]], pool.feature_RF[pair_UJ2[..., 1]]
-    chance_UJ = np.stack([people.chance(one_UJF[:, j], other_UJF[:, j]) for j in range(each)], axis=1)
-    first_UJ = rng.random((users, each)) < chance_UJ
-    chosen_UJ = np.where(first_UJ, pair_UJ2[..., 0], pair_UJ2[..., 1])
-    rejected_UJ = np.where(first_UJ, pair_UJ2[..., 1], pair_UJ2[..., 0])
+    one_UEF, other_UEF = pool.feature_RF[pair_UE2[..., 0]], pool.feature_RF[pair_UE2[..., 1]]
+    chance_UE = np.stack([people.chance(one_UEF[:, j], other_UEF[:, j]) for j in range(each)], axis=1)
+    first_UE = rng.random((users, each)) < chance_UE
+    chosen_UE = np.where(first_UE, pair_UE2[..., 0], pair_UE2[..., 1])
+    rejected_UE = np.where(first_UE, pair_UE2[..., 1], pair_UE2[..., 0])
     user_N = np.repeat(np.arange(users, dtype=np.int32), each)
-    return Comparisons(pool.responses, people.users, user_N, chosen_UJ.ravel(), rejected_UJ.ravel())
+    return Comparisons(pool.responses, people.users, user_N, chosen_UE.ravel(), rejected_UE.ravel())

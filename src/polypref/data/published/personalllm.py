@@ -92,9 +92,9 @@ class PersonalLLM:
         drawn_P8 = rng.permuted(np.tile(np.arange(RESPONSES), (shape[0], 1)), axis=1) if four else None
         parts = []
         for user, weight_M in enumerate(weight_UM):
-            prompt_J = self._prompts(shape[0], user)
-            value_JR = z_PRM[prompt_J] @ weight_M
-            parts.append((user, *_judged(value_JR, prompt_J, None if drawn_P8 is None else drawn_P8[prompt_J])))
+            prompt_A = self._prompts(shape[0], user)
+            value_AR = z_PRM[prompt_A] @ weight_M
+            parts.append((user, *_judged(value_AR, prompt_A, None if drawn_P8 is None else drawn_P8[prompt_A])))
         texts = sieve.frame
         sieve.frame = _table(texts, parts, users, attributes)
         title = (
@@ -140,16 +140,16 @@ class PersonalLLM:
         return remarks
 
 
-def _judged(value_JR: Floats, prompt_J: Ints, drawn_J8: Ints | None) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:
+def _judged(value_AR: Floats, prompt_A: Ints, drawn_A8: Ints | None) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:
     """``(prompt_N, better_N, worse_N, tie_N)`` of one person: the drawn pairs, or the best against the worst."""
-    if drawn_J8 is None:
-        first_N, second_N, row_N = value_JR.argmax(axis=1), value_JR.argmin(axis=1), np.arange(len(value_JR))
+    if drawn_A8 is None:
+        first_N, second_N, row_N = value_AR.argmax(axis=1), value_AR.argmin(axis=1), np.arange(len(value_AR))
     else:
-        first_N, second_N = drawn_J8[:, 0::2].ravel(), drawn_J8[:, 1::2].ravel()
-        row_N = np.repeat(np.arange(len(value_JR)), RESPONSES // 2)
-    gap_N = value_JR[row_N, first_N] - value_JR[row_N, second_N]
+        first_N, second_N = drawn_A8[:, 0::2].ravel(), drawn_A8[:, 1::2].ravel()
+        row_N = np.repeat(np.arange(len(value_AR)), RESPONSES // 2)
+    gap_N = value_AR[row_N, first_N] - value_AR[row_N, second_N]
     better_N, worse_N = np.where(gap_N >= 0, first_N, second_N), np.where(gap_N >= 0, second_N, first_N)
-    return prompt_J[row_N], better_N, worse_N, gap_N == 0
+    return prompt_A[row_N], better_N, worse_N, gap_N == 0
 
 
 def _table(

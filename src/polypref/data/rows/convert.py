@@ -26,13 +26,13 @@ def rating_rule(gap: float) -> str:
     return f"ratings: every two responses one user rated for one prompt are one judgement; higher is preferred, {tied}"
 
 
-def pairs_within(sizes_G: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def pairs_within(sizes_L: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """All pairs (first < second) of positions within consecutive groups of the given sizes, group after group."""
-    starts = np.cumsum(sizes_G, dtype=np.int64) - sizes_G
+    starts = np.cumsum(sizes_L, dtype=np.int64) - sizes_L
     firsts, seconds, groups = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for size in np.unique(sizes_G[sizes_G > 1]):
+    for size in np.unique(sizes_L[sizes_L > 1]):
         a, b = np.triu_indices(size, 1)
-        of_size = np.flatnonzero(sizes_G == size)
+        of_size = np.flatnonzero(sizes_L == size)
         firsts.append((starts[of_size, None] + a).ravel())
         seconds.append((starts[of_size, None] + b).ravel())
         groups.append(np.repeat(of_size, len(a)))

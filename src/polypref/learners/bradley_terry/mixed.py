@@ -9,7 +9,7 @@ views of two texts are (``Likeness``). A *cluster* is a set of responses that on
 views carry over, a user's responses to one prompt; b of different clusters are independent. Users' effects are kept in
 dual form: with the dual weights alpha of every slot, b_u = personal C alpha and d_u = spread t_u, where t_u = x' alpha.
 
-Shapes: ``_B`` clusters of a bucket, ``_S`` their response slots (padded), ``_K`` inputs, ``_R`` responses, ``_U``
+Shapes: ``_B`` clusters of a bucket, ``_L`` their response slots (padded), ``_K`` inputs, ``_R`` responses, ``_U``
 users, ``_N`` comparisons, ``_T`` the K + R population effects (w, a), ``_C`` right-hand sides.
 """
 
@@ -66,17 +66,17 @@ class Likeness:
     directions: int
     reach: float = 0.55
 
-    def __call__(self, x_BSK: Array) -> Array:
-        """Correlation (B, S, S) of b between the responses with inputs ``x_BSK``."""
-        slots = x_BSK.shape[1]
+    def __call__(self, x_BLK: Array) -> Array:
+        """Correlation (B, L, L) of b between the responses with inputs ``x_BLK``."""
+        slots = x_BLK.shape[1]
         if self.share == 0:
-            return np.broadcast_to(np.eye(slots, dtype=x_BSK.dtype), (len(x_BSK), slots, slots))
-        v_BSK = x_BSK[..., : self.directions]
-        square_BS = (v_BSK**2).sum(axis=2)
-        distance_BSS = square_BS[:, :, None] + square_BS[:, None, :] - 2 * v_BSK @ v_BSK.transpose(0, 2, 1)
-        alike_BSS = self.share * np.exp(-np.maximum(distance_BSS, 0.0) / (2 * self.reach**2))
-        alike_BSS[:, np.arange(slots), np.arange(slots)] = 1.0
-        return alike_BSS
+            return np.broadcast_to(np.eye(slots, dtype=x_BLK.dtype), (len(x_BLK), slots, slots))
+        v_BLK = x_BLK[..., : self.directions]
+        square_BL = (v_BLK**2).sum(axis=2)
+        distance_BLL = square_BL[:, :, None] + square_BL[:, None, :] - 2 * v_BLK @ v_BLK.transpose(0, 2, 1)
+        alike_BLL = self.share * np.exp(-np.maximum(distance_BLL, 0.0) / (2 * self.reach**2))
+        alike_BLL[:, np.arange(slots), np.arange(slots)] = 1.0
+        return alike_BLL
 
     def between(self, one_NK: Array, other_NK: Array) -> Array:
         """Correlation (N,) of a user's views of two different texts each."""
@@ -86,17 +86,17 @@ class Likeness:
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """Clusters of like size: slot s of cluster b is response ``response_BS``; padding has number R."""
+    """Clusters of like size: slot s of cluster b is response ``response_BL``; padding has number R."""
 
     user_B: NDArray[np.int32]  # ascending
-    response_BS: NDArray[np.int32]
+    response_BL: NDArray[np.int32]
     row_N: NDArray[np.int64]  # the bucket's comparisons, as rows of the whole
     place_N: NDArray[np.int64]  # their cluster's place in the bucket
     chosen_N: NDArray[np.int32]  # slot
     rejected_N: NDArray[np.int32]  # slot
     to_response: csr_array  # (R, B * S), sums slots by response
-    x_BSK: Array  # inputs of the slots, zero where unused
-    alike_BSS: Array  # correlation of b between slots
+    x_BLK: Array  # inputs of the slots, zero where unused
+    alike_BLL: Array  # correlation of b between slots
 
     @cached_property
     def first_B(self) -> NDArray[np.int64]:
@@ -112,39 +112,39 @@ class Bucket:
     def _long(self) -> bool:
         return len(self.user_B) > LONG * len(self.first_B)
 
-    def add_projected(self, total_UKC: Array, value_BSC: Array) -> None:
+    def add_projected(self, total_UKC: Array, value_BLC: Array) -> None:
         """Add x' value of every user's clusters to the users' totals, in place."""
         if not self._long:
-            value_BKC = self.x_BSK.transpose(0, 2, 1) @ value_BSC
+            value_BKC = self.x_BLK.transpose(0, 2, 1) @ value_BLC
             total_UKC[self.user_B[self.first_B]] += np.add.reduceat(value_BKC, self.first_B, axis=0)
             return
-        k, columns = self.x_BSK.shape[2], value_BSC.shape[2]
+        k, columns = self.x_BLK.shape[2], value_BLC.shape[2]
         for low, high in self.runs:
-            x_SK, value_SC = self.x_BSK[low:high].reshape(-1, k), value_BSC[low:high].reshape(-1, columns)
-            total_UKC[self.user_B[low]] += x_SK.T @ value_SC
+            x_LK, value_LC = self.x_BLK[low:high].reshape(-1, k), value_BLC[low:high].reshape(-1, columns)
+            total_UKC[self.user_B[low]] += x_LK.T @ value_LC
 
-    def of_users(self, weights_BSK: Array, effect_UKC: Array) -> Array:
-        """``weights`` times the effect of each cluster's user, (B, S, C)."""
+    def of_users(self, weights_BLK: Array, effect_UKC: Array) -> Array:
+        """``weights`` times the effect of each cluster's user, (B, L, C)."""
         if not self._long:
-            return weights_BSK @ effect_UKC[self.user_B]
-        b, s, k = weights_BSK.shape
+            return weights_BLK @ effect_UKC[self.user_B]
+        b, s, k = weights_BLK.shape
         columns = effect_UKC.shape[2]
-        found_BSC = np.empty((b, s, columns), np.result_type(weights_BSK, effect_UKC))
+        found_BLC = np.empty((b, s, columns), np.result_type(weights_BLK, effect_UKC))
         for low, high in self.runs:
-            own_SC = weights_BSK[low:high].reshape(-1, k) @ effect_UKC[self.user_B[low]]
-            found_BSC[low:high] = own_SC.reshape(-1, s, columns)
-        return found_BSC
+            own_LC = weights_BLK[low:high].reshape(-1, k) @ effect_UKC[self.user_B[low]]
+            found_BLC[low:high] = own_LC.reshape(-1, s, columns)
+        return found_BLC
 
-    def add_gram(self, total_UKK: Array, px_BSK: Array) -> None:
+    def add_gram(self, total_UKK: Array, px_BLK: Array) -> None:
         """Add x' P x of every user's clusters to the users' totals, in place."""
-        k = px_BSK.shape[2]
+        k = px_BLK.shape[2]
         if len(self.first_B) == len(self.user_B):
-            total_UKK[self.user_B] += self.x_BSK.transpose(0, 2, 1) @ px_BSK
+            total_UKK[self.user_B] += self.x_BLK.transpose(0, 2, 1) @ px_BLK
             return
         # one product per user over all of their clusters: far less memory traffic than a product per cluster
         for low, high in self.runs:
-            x_SK, px_SK = self.x_BSK[low:high].reshape(-1, k), px_BSK[low:high].reshape(-1, k)
-            total_UKK[self.user_B[low]] += x_SK.T @ px_SK
+            x_LK, px_LK = self.x_BLK[low:high].reshape(-1, k), px_BLK[low:high].reshape(-1, k)
+            total_UKK[self.user_B[low]] += x_LK.T @ px_LK
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,7 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Effects:
-    """Posterior modes; users' in dual form: b = personal * ``alpha`` (B, S), d = ``t_UK`` @ spread, t = x' alpha."""
+    """Posterior modes; users' in dual form: b = personal * ``alpha`` (B, L), d = ``t_UK`` @ spread, t = x' alpha."""
 
     w_K: Array
     a_R: Array
@@ -202,19 +202,19 @@ def problem(
         place = np.cumsum(grade == g) - 1
         entry = np.flatnonzero(grade[cluster_E] == g)
         at_E = place[cluster_E[entry]]
-        response_BS = np.full((int((grade == g).sum()), int(size[grade == g].max())), r, np.int32)
-        response_BS[at_E, slot_E[entry]] = response_E[entry]
-        user_B = np.empty(len(response_BS), np.int32)
+        response_BL = np.full((int((grade == g).sum()), int(size[grade == g].max())), r, np.int32)
+        response_BL[at_E, slot_E[entry]] = response_E[entry]
+        user_B = np.empty(len(response_BL), np.int32)
         user_B[at_E] = user_E[entry]
         assert (np.diff(user_B) >= 0).all(), "clusters are numbered in the order of their entries"
         row_N = np.flatnonzero(grade[cluster_E[entry_2N[:n]]] == g)
         chosen_E, rejected_E = entry_2N[row_N], entry_2N[n + row_N]
-        used = np.flatnonzero(response_BS.ravel() < r)
-        to_response = csr_array((np.ones(len(used)), (response_BS.ravel()[used], used)), shape=(r, response_BS.size))
-        x_BSK = padded_RK[response_BS].astype(precision)
+        used = np.flatnonzero(response_BL.ravel() < r)
+        to_response = csr_array((np.ones(len(used)), (response_BL.ravel()[used], used)), shape=(r, response_BL.size))
+        x_BLK = padded_RK[response_BL].astype(precision)
         judged = (row_N, place[cluster_E[chosen_E]], slot_E[chosen_E], slot_E[rejected_E])
-        alike_BSS = (likeness or Likeness(0.0, 0))(x_BSK)
-        found.append(Bucket(user_B, response_BS, *judged, to_response, x_BSK, alike_BSS))
+        alike_BLL = (likeness or Likeness(0.0, 0))(x_BLK)
+        found.append(Bucket(user_B, response_BL, *judged, to_response, x_BLK, alike_BLL))
     return Problem(x_RK, found, np.asarray(label_N, float), np.asarray(weight_N, float), users, likeness)
 
 
@@ -259,7 +259,7 @@ def start(task: Problem) -> Effects:
     """All effects zero."""
     r, k = task.x_RK.shape
     return Effects(
-        np.zeros(k), np.zeros(r), np.zeros((task.users, k)), [np.zeros(b.response_BS.shape) for b in task.buckets]
+        np.zeros(k), np.zeros(r), np.zeros((task.users, k)), [np.zeros(b.response_BL.shape) for b in task.buckets]
     )
 
 
@@ -268,12 +268,12 @@ def margins(task: Problem, effects: Effects, prior: Variances) -> Array:
     f_R = np.append(task.x_RK @ effects.w_K + effects.a_R, 0.0)
     d_UK = effects.t_UK @ prior.spread_KK
     margin_N = np.empty(len(task.label_N))
-    for bucket, alpha_BS in zip(task.buckets, effects.alpha, strict=True):
-        own_BS = bucket.of_users(bucket.x_BSK, d_UK[:, :, None])[..., 0]
-        own_BS += prior.personal * (bucket.alike_BSS @ alpha_BS[..., None])[..., 0]
-        reward_BS = f_R[bucket.response_BS] + own_BS
+    for bucket, alpha_BL in zip(task.buckets, effects.alpha, strict=True):
+        own_BL = bucket.of_users(bucket.x_BLK, d_UK[:, :, None])[..., 0]
+        own_BL += prior.personal * (bucket.alike_BLL @ alpha_BL[..., None])[..., 0]
+        reward_BL = f_R[bucket.response_BL] + own_BL
         at_N = bucket.place_N
-        margin_N[bucket.row_N] = reward_BS[at_N, bucket.chosen_N] - reward_BS[at_N, bucket.rejected_N]
+        margin_N[bucket.row_N] = reward_BL[at_N, bucket.chosen_N] - reward_BL[at_N, bucket.rejected_N]
     return margin_N
 
 
@@ -292,4 +292,4 @@ def objective(task: Problem, effects: Effects, prior: Variances) -> float:
 def personal_squares(task: Problem, effects: Effects) -> float:
     """Sum of alpha' C alpha over clusters, C the correlation of b: the prior energy of b is ``personal`` times this."""
     pairs = zip(task.buckets, effects.alpha, strict=True)
-    return float(sum((v * (b.alike_BSS @ v[..., None])[..., 0]).sum() for b, v in pairs))
+    return float(sum((v * (b.alike_BLL @ v[..., None])[..., 0]).sum() for b, v in pairs))

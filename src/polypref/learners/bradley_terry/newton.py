@@ -29,9 +29,9 @@ class Reduced:
 
     users: int
     buckets: list[Bucket]
-    p: list[Array]  # P, (B, S, S)
-    px: list[Array]  # P x, (B, S, K)
-    z: list[Array]  # linear term, (B, S)
+    p: list[Array]  # P, (B, L, L)
+    px: list[Array]  # P x, (B, L, K)
+    z: list[Array]  # linear term, (B, L)
     h_UKK: Array | None  # None when users do not differ in d
     j_UKK: Array | None
 
@@ -41,8 +41,8 @@ def _sums(index: NDArray, value: Array, size: int) -> Array:
 
 
 def _quadratic(task: Problem, bucket: Bucket, margin_N: Array) -> tuple[Array, Array]:
-    """Precision M (B, S, S) and linear term (B, S) of the likelihood's quadratic at ``margin_N``."""
-    clusters, slots = bucket.response_BS.shape
+    """Precision M (B, L, L) and linear term (B, L) of the likelihood's quadratic at ``margin_N``."""
+    clusters, slots = bucket.response_BL.shape
     margin, label, weight = (v[bucket.row_N] for v in (margin_N, task.label_N, task.weight_N))
     p_N = expit(margin)
     curve_N = weight * np.maximum(p_N * (1 - p_N), 1e-6)
@@ -50,13 +50,13 @@ def _quadratic(task: Problem, bucket: Bucket, margin_N: Array) -> tuple[Array, A
     c_N = bucket.place_N * slots + bucket.chosen_N
     r_N = bucket.place_N * slots + bucket.rejected_N
     size = clusters * slots
-    z_BS = (_sums(c_N, force_N, size) - _sums(r_N, force_N, size)).reshape(clusters, slots)
-    m_BSS = -_sums(c_N * slots + bucket.rejected_N, curve_N, size * slots).reshape(clusters, slots, slots)
-    m_BSS += m_BSS.transpose(0, 2, 1)
+    z_BL = (_sums(c_N, force_N, size) - _sums(r_N, force_N, size)).reshape(clusters, slots)
+    m_BLL = -_sums(c_N * slots + bucket.rejected_N, curve_N, size * slots).reshape(clusters, slots, slots)
+    m_BLL += m_BLL.transpose(0, 2, 1)
     at = np.arange(slots)
-    m_BSS[:, at, at] += (_sums(c_N, curve_N, size) + _sums(r_N, curve_N, size)).reshape(clusters, slots)
-    precision = bucket.x_BSK.dtype
-    return m_BSS.astype(precision), z_BS.astype(precision)
+    m_BLL[:, at, at] += (_sums(c_N, curve_N, size) + _sums(r_N, curve_N, size)).reshape(clusters, slots)
+    precision = bucket.x_BLK.dtype
+    return m_BLL.astype(precision), z_BL.astype(precision)
 
 
 def _reduce(task: Problem, margin_N: Array, prior: Variances) -> Reduced:
@@ -64,21 +64,21 @@ def _reduce(task: Problem, margin_N: Array, prior: Variances) -> Reduced:
     k = task.x_RK.shape[1]
     differ = bool(prior.spread_KK.any())
     ps, pxs, zs = [], [], []
-    precision = task.buckets[0].x_BSK.dtype
+    precision = task.buckets[0].x_BLK.dtype
     personal = precision.type(prior.personal)
     a_UKK = np.zeros((task.users, k, k), precision) if differ else None
     for bucket in task.buckets:
-        p_BSS, z_BS = _quadratic(task, bucket, margin_N)
+        p_BLL, z_BL = _quadratic(task, bucket, margin_N)
         if personal > 0:
-            system_BSS = personal * (p_BSS @ bucket.alike_BSS)
-            at = np.arange(p_BSS.shape[1])
-            system_BSS[:, at, at] += 1.0
-            solved = np.linalg.solve(system_BSS, np.concatenate([p_BSS, z_BS[..., None]], axis=2))
-            p_BSS, z_BS = solved[..., :-1], solved[..., -1]
-        ps.append(p_BSS)
-        zs.append(z_BS)
+            system_BLL = personal * (p_BLL @ bucket.alike_BLL)
+            at = np.arange(p_BLL.shape[1])
+            system_BLL[:, at, at] += 1.0
+            solved = np.linalg.solve(system_BLL, np.concatenate([p_BLL, z_BL[..., None]], axis=2))
+            p_BLL, z_BL = solved[..., :-1], solved[..., -1]
+        ps.append(p_BLL)
+        zs.append(z_BL)
         if a_UKK is not None:
-            pxs.append(p_BSS @ bucket.x_BSK)
+            pxs.append(p_BLL @ bucket.x_BLK)
             bucket.add_gram(a_UKK, pxs[-1])
     if a_UKK is None:
         return Reduced(task.users, task.buckets, ps, pxs, zs, None, None)
@@ -90,14 +90,14 @@ def _reduce(task: Problem, margin_N: Array, prior: Variances) -> Reduced:
 
 
 def deviation(reduced: Reduced, spread_KK: Array, pull: Sequence[Array]) -> tuple[Sequence[Array], Array]:
-    """Integrate d out of linear terms ``pull`` (B, S, C): pull - P x d, and t (U, K, C); d = V x' pull = spread t."""
+    """Integrate d out of linear terms ``pull`` (B, L, C): pull - P x d, and t (U, K, C); d = V x' pull = spread t."""
     columns = pull[0].shape[-1]
     if reduced.h_UKK is None:
         return pull, np.zeros((reduced.users, len(spread_KK), columns))
     total_UKC = np.zeros((*reduced.h_UKK.shape[:2], columns), reduced.h_UKK.dtype)
     spread_KK = spread_KK.astype(reduced.h_UKK.dtype)
-    for bucket, v_BSC in zip(reduced.buckets, pull, strict=True):
-        bucket.add_projected(total_UKC, v_BSC)
+    for bucket, v_BLC in zip(reduced.buckets, pull, strict=True):
+        bucket.add_projected(total_UKC, v_BLC)
     t_UKC = reduced.h_UKK @ total_UKC
     d_UKC = spread_KK @ t_UKC
     left = [v - b.of_users(px, d_UKC) for b, px, v in zip(reduced.buckets, reduced.px, pull, strict=True)]
@@ -113,19 +113,19 @@ class _Population:
         self.scale_T1 = np.sqrt(np.concatenate([prior.population_K, np.full(self.r, prior.shared)]))[:, None]
 
     def scatter(self, slots: Sequence[Array]) -> Array:
-        """Sum the buckets' (B, S, C) values by response and then by population effect: (T, C)."""
+        """Sum the buckets' (B, L, C) values by response and then by population effect: (T, C)."""
         onto_RC = np.zeros((self.r, slots[0].shape[-1]))
-        for bucket, value_BSC in zip(self.reduced.buckets, slots, strict=True):
-            onto_RC += bucket.to_response @ value_BSC.reshape(-1, value_BSC.shape[-1])
+        for bucket, value_BLC in zip(self.reduced.buckets, slots, strict=True):
+            onto_RC += bucket.to_response @ value_BLC.reshape(-1, value_BLC.shape[-1])
         return np.concatenate([self.x_RK.T @ onto_RC, onto_RC])
 
     def force(self, scaled_TC: Array) -> list[Array]:
-        """P times the population rewards of (w, a), per bucket (B, S, C)."""
+        """P times the population rewards of (w, a), per bucket (B, L, C)."""
         f_RC = np.concatenate(
             [self.x_RK @ scaled_TC[: self.k] + scaled_TC[self.k :], np.zeros((1, scaled_TC.shape[1]))]
         )
         f_RC = f_RC.astype(self.reduced.p[0].dtype)
-        return [p @ f_RC[b.response_BS] for b, p in zip(self.reduced.buckets, self.reduced.p, strict=True)]
+        return [p @ f_RC[b.response_BL] for b, p in zip(self.reduced.buckets, self.reduced.p, strict=True)]
 
     def linear(self) -> Array:
         """The linear term in scaled units, (T, 1)."""
@@ -256,7 +256,7 @@ def _move(
 
 
 def _users(reduced: Reduced, prior: Variances, force: Sequence[Array]) -> tuple[Array, list[Array]]:
-    """Everyone's t (U, K) and dual weights (B, S), given P times the population's rewards (B, S, 1)."""
+    """Everyone's t (U, K) and dual weights (B, L), given P times the population's rewards (B, L, 1)."""
     rest = [z[..., None] - v for z, v in zip(reduced.z, force, strict=True)]
     alpha, t_UK1 = deviation(reduced, prior.spread_KK, rest)
     return t_UK1[..., 0], [v[..., 0] for v in alpha]
@@ -292,7 +292,7 @@ def solve_users(task: Problem, prior: Variances, population_R: Array, steps: int
     before = objective(task, effects, prior)
     for _ in range(steps):
         reduced = _reduce(task, margins(task, effects, prior), prior)
-        force = [p @ f_R1[b.response_BS] for b, p in zip(reduced.buckets, reduced.p, strict=True)]
+        force = [p @ f_R1[b.response_BL] for b, p in zip(reduced.buckets, reduced.p, strict=True)]
         t_UK, alpha = _users(reduced, prior, force)
         effects, size = _downhill(task, effects, replace(effects, t_UK=t_UK, alpha=alpha), prior)
         now = objective(task, effects, prior)
@@ -304,11 +304,11 @@ def solve_users(task: Problem, prior: Variances, population_R: Array, steps: int
 
 
 def posterior(task: Problem, effects: Effects, prior: Variances) -> tuple[Array, list[Array]]:
-    """Covariance (U, K, K) of everyone's d given the population's effects; variance (B, S) of b given d, per bucket."""
+    """Covariance (U, K, K) of everyone's d given the population's effects; variance (B, L) of b given d, per bucket."""
     reduced = _reduce(task, margins(task, effects, prior), prior)
     pairs = zip(task.buckets, reduced.p, strict=True)
-    known = [((b.alike_BSS @ p_BSS) * b.alike_BSS).sum(axis=2) for b, p_BSS in pairs]
-    left = [prior.personal * np.maximum(1.0 - prior.personal * v_BS, 0.0) for v_BS in known]
+    known = [((b.alike_BLL @ p_BLL) * b.alike_BLL).sum(axis=2) for b, p_BLL in pairs]
+    left = [prior.personal * np.maximum(1.0 - prior.personal * v_BL, 0.0) for v_BL in known]
     if reduced.j_UKK is None:
         return np.zeros((task.users, *prior.spread_KK.shape)), left
     return prior.spread_KK - prior.spread_KK @ reduced.j_UKK @ prior.spread_KK, left

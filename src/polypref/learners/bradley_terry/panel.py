@@ -119,14 +119,14 @@ class Panel:
         r = len(self.responses_R)
         user, response, alpha, own, left, cluster = [], [], [], [], [], []
         clusters = 0
-        for number, (bucket, alpha_BS) in enumerate(zip(self.task.buckets, effects.alpha, strict=True)):
-            used_BS = bucket.response_BS < r
-            slots = used_BS.sum(axis=1)
+        for number, (bucket, alpha_BL) in enumerate(zip(self.task.buckets, effects.alpha, strict=True)):
+            used_BL = bucket.response_BL < r
+            slots = used_BL.sum(axis=1)
             user.append(np.repeat(bucket.user_B, slots))
-            response.append(bucket.response_BS[used_BS])
-            alpha.append(alpha_BS[used_BS])
-            own.append(personal * (bucket.alike_BSS @ alpha_BS[..., None])[..., 0][used_BS])
-            left.append(np.full(slots.sum(), personal) if variance is None else variance[number][used_BS])
+            response.append(bucket.response_BL[used_BL])
+            alpha.append(alpha_BL[used_BL])
+            own.append(personal * (bucket.alike_BLL @ alpha_BL[..., None])[..., 0][used_BL])
+            left.append(np.full(slots.sum(), personal) if variance is None else variance[number][used_BL])
             cluster.append(np.repeat(clusters + np.arange(len(slots)), slots))
             clusters += len(slots)
         user_E, response_E, alpha_E = np.concatenate(user), np.concatenate(response), np.concatenate(alpha)
@@ -154,48 +154,48 @@ class Panel:
         place_R[:, order_R] = prompt_R, np.arange(len(order_R)) - first_P[prompt_R]
         prompt_E, slot_E = place_R[:, response_E]
         # a group is one user's entries of one prompt; groups are sorted by prompt
-        group_G, group_E, entries_G = np.unique(
+        group_C, group_E, entries_C = np.unique(
             prompt_E * (user_E.max() + 1) + user_E, return_inverse=True, return_counts=True
         )
-        prompt_G, user_G = np.divmod(group_G, user_E.max() + 1)
+        prompt_C, user_C = np.divmod(group_C, user_E.max() + 1)
         couples = np.unique(group_E * (cluster_E.max() + 1) + cluster_E) // (cluster_E.max() + 1)
-        size_G = size_P[prompt_G]
-        open_G = (np.bincount(couples) == 1) & (entries_G < size_G) & (size_G <= MANY)
-        kept = np.lexsort((prompt_G, size_G))
-        kept = kept[open_G[kept]]
-        rank_G = np.full(len(group_G), -1)
-        rank_G[kept] = np.arange(len(kept))
-        entry = np.argsort(rank_G[group_E], kind="stable")
-        rank = rank_G[group_E[entry]]
+        size_C = size_P[prompt_C]
+        open_C = (np.bincount(couples) == 1) & (entries_C < size_C) & (size_C <= MANY)
+        kept = np.lexsort((prompt_C, size_C))
+        kept = kept[open_C[kept]]
+        rank_C = np.full(len(group_C), -1)
+        rank_C[kept] = np.arange(len(kept))
+        entry = np.argsort(rank_C[group_E], kind="stable")
+        rank = rank_C[group_E[entry]]
         parts = []
-        for low, high in _portions(size_G[kept], prompt_G[kept]):
+        for low, high in _portions(size_C[kept], prompt_C[kept]):
             mine = slice(*np.searchsorted(rank, [low, high]))
-            dual_GM = np.zeros((high - low, size_G[kept[low]]))
-            fresh_GM = np.ones(dual_GM.shape, bool)
-            dual_GM[rank[mine] - low, slot_E[entry[mine]]] = weight_E[entry[mine]]
-            fresh_GM[rank[mine] - low, slot_E[entry[mine]]] = False
-            prompts, prompt = np.unique(prompt_G[kept[low:high]], return_inverse=True)
-            members_PM = order_R[first_P[prompts][:, None] + np.arange(dual_GM.shape[1])]
+            dual_CM = np.zeros((high - low, size_C[kept[low]]))
+            fresh_CM = np.ones(dual_CM.shape, bool)
+            dual_CM[rank[mine] - low, slot_E[entry[mine]]] = weight_E[entry[mine]]
+            fresh_CM[rank[mine] - low, slot_E[entry[mine]]] = False
+            prompts, prompt = np.unique(prompt_C[kept[low:high]], return_inverse=True)
+            members_PM = order_R[first_P[prompts][:, None] + np.arange(dual_CM.shape[1])]
             alike_PMM = self.task.likeness(self.x_RK[members_PM])
-            at_group, at_member = np.nonzero(fresh_GM)
+            at_group, at_member = np.nonzero(fresh_CM)
             if len(prompts) == 1:
-                view_GM = dual_GM @ alike_PMM[0]
+                view_CM = dual_CM @ alike_PMM[0]
             else:
-                view_GM = (dual_GM[:, None] @ alike_PMM[prompt])[:, 0]
+                view_CM = (dual_CM[:, None] @ alike_PMM[prompt])[:, 0]
             members = members_PM[prompt[at_group], at_member]
-            parts.append((user_G[kept[low + at_group]], members, view_GM[at_group, at_member]))
+            parts.append((user_C[kept[low + at_group]], members, view_CM[at_group, at_member]))
         return parts
 
 
-def _portions(size_G: NDArray, prompt_G: NDArray) -> Iterator[tuple[int, int]]:
+def _portions(size_C: NDArray, prompt_C: NDArray) -> Iterator[tuple[int, int]]:
     """Ranges of groups (sorted by size, then prompt) to handle at once: one prompt, or many with as few texts each."""
-    few = int(np.searchsorted(size_G, FEW, "right"))
-    for size in np.unique(size_G[:few]).tolist():
-        low, high = np.searchsorted(size_G, [size, size + 1]).tolist()
+    few = int(np.searchsorted(size_C, FEW, "right"))
+    for size in np.unique(size_C[:few]).tolist():
+        low, high = np.searchsorted(size_C, [size, size + 1]).tolist()
         step = PORTION // size**2
         yield from ((at, min(at + step, high)) for at in range(low, high, step))
-    edges = few + np.flatnonzero(np.diff(prompt_G[few:], prepend=-1))
-    yield from pairwise([*edges.tolist(), len(prompt_G)])
+    edges = few + np.flatnonzero(np.diff(prompt_C[few:], prepend=-1))
+    yield from pairwise([*edges.tolist(), len(prompt_C)])
 
 
 def scorer_margins(scorer: LinearScorer, rows: Comparisons) -> NDArray[np.floating]:

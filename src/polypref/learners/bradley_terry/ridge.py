@@ -28,9 +28,9 @@ class Batch:
     """Users with a like number of judgements: input differences, labels, weights (0 on padding)."""
 
     user_B: IntArray
-    x_BJK: NDArray[np.float32]
-    label_BJ: FloatArray
-    weight_BJ: FloatArray
+    x_BEK: NDArray[np.float32]
+    label_BE: FloatArray
+    weight_BE: FloatArray
 
 
 def batches(difference_NK: FloatArray, user_N: IntArray, label_N: FloatArray, weight_N: FloatArray) -> list[Batch]:
@@ -41,15 +41,15 @@ def batches(difference_NK: FloatArray, user_N: IntArray, label_N: FloatArray, we
     found = []
     for g in np.unique(grade):
         member = np.flatnonzero(grade == g)
-        place_BJ = np.minimum(first[member, None] + np.arange(size[member].max()), len(order_N) - 1)
-        used_BJ = np.arange(size[member].max()) < size[member, None]
-        rows_BJ = order_N[place_BJ]
+        place_BE = np.minimum(first[member, None] + np.arange(size[member].max()), len(order_N) - 1)
+        used_BE = np.arange(size[member].max()) < size[member, None]
+        rows_BE = order_N[place_BE]
         found.append(
             Batch(
                 users[member].astype(np.int32),
-                (difference_NK[rows_BJ] * used_BJ[..., None]).astype(np.float32),
-                label_N[rows_BJ],
-                np.where(used_BJ, weight_N[rows_BJ], 0.0),
+                (difference_NK[rows_BE] * used_BE[..., None]).astype(np.float32),
+                label_N[rows_BE],
+                np.where(used_BE, weight_N[rows_BE], 0.0),
             )
         )
     return found
@@ -67,22 +67,22 @@ def solve(
     The prior of a weight is N(``center_K``, ``variance``).
     Warns with NotConverged when that takes more than 50 steps.
     """
-    users, _, k = batch.x_BJK.shape
+    users, _, k = batch.x_BEK.shape
     w_BK = np.zeros((users, k)) + center_K if start_BK is None else start_BK.copy()
-    margin_BJ, value_B = _evaluate(batch, w_BK, variance, center_K)
+    margin_BE, value_B = _evaluate(batch, w_BK, variance, center_K)
     for _ in range(50):
-        p_BJ = expit(margin_BJ)
-        force_BJ = batch.weight_BJ * (p_BJ - batch.label_BJ)
-        gradient_BK = (force_BJ[:, None] @ batch.x_BJK)[:, 0] + (w_BK - center_K) / variance
+        p_BE = expit(margin_BE)
+        force_BE = batch.weight_BE * (p_BE - batch.label_BE)
+        gradient_BK = (force_BE[:, None] @ batch.x_BEK)[:, 0] + (w_BK - center_K) / variance
         if np.abs(gradient_BK).max() < tolerance:
             return w_BK
-        curve_BJ = (batch.weight_BJ * p_BJ * (1 - p_BJ)).astype(np.float32)
-        hessian_BKK = batch.x_BJK.transpose(0, 2, 1) @ (curve_BJ[..., None] * batch.x_BJK)
+        curve_BE = (batch.weight_BE * p_BE * (1 - p_BE)).astype(np.float32)
+        hessian_BKK = batch.x_BEK.transpose(0, 2, 1) @ (curve_BE[..., None] * batch.x_BEK)
         hessian_BKK[:, np.arange(k), np.arange(k)] += np.float32(1 / variance)
         step_BK = np.linalg.solve(hessian_BKK, gradient_BK[..., None].astype(np.float32))[..., 0]
-        w_BK, margin_BJ, value_B = _downhill(batch, w_BK, step_BK, value_B, (variance, center_K))
-    force_BJ = batch.weight_BJ * (expit(margin_BJ) - batch.label_BJ)
-    worst = np.abs((force_BJ[:, None] @ batch.x_BJK)[:, 0] + (w_BK - center_K) / variance).max()
+        w_BK, margin_BE, value_B = _downhill(batch, w_BK, step_BK, value_B, (variance, center_K))
+    force_BE = batch.weight_BE * (expit(margin_BE) - batch.label_BE)
+    worst = np.abs((force_BE[:, None] @ batch.x_BEK)[:, 0] + (w_BK - center_K) / variance).max()
     if worst >= tolerance:
         not_converged("ridge regression", f"gradient {worst:.1e} after 50 Newton steps, asked {tolerance:.0e}")
     return w_BK
@@ -95,10 +95,10 @@ def _downhill(
     size_B = np.ones(len(w_BK))
     while True:
         trial_BK = w_BK - size_B[:, None] * step_BK
-        margin_BJ, trial_B = _evaluate(batch, trial_BK, *prior)
+        margin_BE, trial_B = _evaluate(batch, trial_BK, *prior)
         worse_B = trial_B > value_B + 1e-9
         if not worse_B.any():
-            return trial_BK, margin_BJ, trial_B
+            return trial_BK, margin_BE, trial_B
         size_B[worse_B] = np.where(size_B[worse_B] > 2.0**-HALVINGS, size_B[worse_B] / 2, 0.0)
 
 
@@ -106,6 +106,6 @@ def _evaluate(
     batch: Batch, w_BK: FloatArray, variance: float, center_K: FloatArray | float
 ) -> tuple[FloatArray, FloatArray]:
     """Margins (B, J) and objective (B,)."""
-    margin_BJ = (batch.x_BJK @ w_BK[..., None])[..., 0]
-    loss_BJ = surprise(margin_BJ, batch.label_BJ)
-    return margin_BJ, (batch.weight_BJ * loss_BJ).sum(axis=1) + ((w_BK - center_K) ** 2).sum(axis=1) / (2 * variance)
+    margin_BE = (batch.x_BEK @ w_BK[..., None])[..., 0]
+    loss_BE = surprise(margin_BE, batch.label_BE)
+    return margin_BE, (batch.weight_BE * loss_BE).sum(axis=1) + ((w_BK - center_K) ** 2).sum(axis=1) / (2 * variance)

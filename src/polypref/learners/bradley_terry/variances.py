@@ -102,12 +102,12 @@ def _trace(task: Problem, reduced: Reduced, spread_KK: Array) -> float:
     """
     rng, padding = np.random.default_rng(0), len(task.x_RK)
     signs = [
-        np.where(b.response_BS < padding, rng.choice([-1.0, 1.0], size=b.response_BS.shape), 0.0)[..., None].astype(
+        np.where(b.response_BL < padding, rng.choice([-1.0, 1.0], size=b.response_BL.shape), 0.0)[..., None].astype(
             z.dtype
         )
         for b, z in zip(reduced.buckets, reduced.z, strict=True)
     ]
-    force = [p @ (b.alike_BSS @ v) for p, b, v in zip(reduced.p, reduced.buckets, signs, strict=True)]
+    force = [p @ (b.alike_BLL @ v) for p, b, v in zip(reduced.p, reduced.buckets, signs, strict=True)]
     left, _ = deviation(reduced, spread_KK, force)
     return float(sum((v * q).sum() for v, q in zip(signs, left, strict=True)))
 

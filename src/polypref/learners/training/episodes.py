@@ -95,11 +95,11 @@ class Judged:
         codes = (torch.from_numpy(code_I.astype(np.int64)) for code_I in (self.first_I, self.second_I))
         return (*codes, *(torch.from_numpy(np.float32(column)) for column in (self.label_I, self.weight_I)))
 
-    def pairs(self, item_ES: NDArray, here_ES: NDArray) -> Pairs:
-        """The items numbered ``item_ES`` as tensors of that shape; they weigh nothing where ``here_ES`` is False."""
+    def pairs(self, item_EL: NDArray, here_EL: NDArray) -> Pairs:
+        """The items numbered ``item_EL`` as tensors of that shape; they weigh nothing where ``here_EL`` is False."""
         import torch
 
-        at, here = torch.from_numpy(np.where(here_ES, item_ES, 0)), torch.from_numpy(here_ES)
+        at, here = torch.from_numpy(np.where(here_EL, item_EL, 0)), torch.from_numpy(here_EL)
         first, second, label, weight = (column[at] for column in self.columns)
         return Pairs(first, second, label, weight * here)
 
@@ -146,9 +146,9 @@ def parts(user_I: IntArray, size: int) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def padded(start_E: NDArray, length_E: NDArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Places ``start .. start + length`` of each episode in a row, (E, S), and which of them there are; S >= 1."""
-    place_S = np.arange(max(int(length_E.max(initial=0)), 1))
-    return start_E[:, None] + place_S, place_S < length_E[:, None]
+    """Places ``start .. start + length`` of each episode in a row, (E, L), and which of them there are; L >= 1."""
+    place_L = np.arange(max(int(length_E.max(initial=0)), 1))
+    return start_E[:, None] + place_L, place_L < length_E[:, None]
 
 
 @dataclass(frozen=True)

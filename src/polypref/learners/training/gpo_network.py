@@ -102,15 +102,15 @@ def predict(now: Parameters, shape: Shape, context: Tokens, target_ETK: Tensor) 
 
     known = torch.cat([context.x_ECK, context.label_EC[:, :, None]], dim=2)
     asked = torch.cat([target_ETK, torch.zeros_like(target_ETK[:, :, :1])], dim=2)
-    h_ESM = torch.cat([known, asked], dim=1)
+    h_ELM = torch.cat([known, asked], dim=1)
     for at in range(4):
-        h_ESM = linear(relu(h_ESM) if at else h_ESM, now[f"embed.{at}.weight"], now[f"embed.{at}.bias"])
+        h_ELM = linear(relu(h_ELM) if at else h_ELM, now[f"embed.{at}.weight"], now[f"embed.{at}.bias"])
     log_EC = torch.where(context.weight_EC > 0, context.weight_EC.clamp(min=1e-12).log(), NOTHING)
     for at in range(shape.layers):
-        h_ESM = _layer(
-            {name.partition(".")[2]: v for name, v in now.items() if name.startswith(f"{at}.")}, shape, h_ESM, log_EC
+        h_ELM = _layer(
+            {name.partition(".")[2]: v for name, v in now.items() if name.startswith(f"{at}.")}, shape, h_ELM, log_EC
         )
-    h_ETM = h_ESM[:, log_EC.shape[1] :]
+    h_ETM = h_ELM[:, log_EC.shape[1] :]
     return linear(
         relu(linear(h_ETM, now["predict.0.weight"], now["predict.0.bias"])),
         now["predict.1.weight"],
@@ -118,33 +118,33 @@ def predict(now: Parameters, shape: Shape, context: Tokens, target_ETK: Tensor) 
     )
 
 
-def _layer(own: Parameters, shape: Shape, h_ESM: Tensor, log_EC: Tensor) -> Tensor:
+def _layer(own: Parameters, shape: Shape, h_ELM: Tensor, log_EC: Tensor) -> Tensor:
     """Attention to the context and a network of two layers, each added and then normalised."""
     from torch.nn.functional import layer_norm, linear, relu
 
     def normed(value: Tensor, name: str) -> Tensor:
         return layer_norm(value, value.shape[-1:], own[f"{name}.weight"], own[f"{name}.bias"])
 
-    seen = linear(_attend(own, shape, h_ESM, log_EC), own["out.weight"], own["out.bias"])
-    h_ESM = normed(h_ESM + seen, "norm.0")
-    inner = relu(linear(h_ESM, own["feed.0.weight"], own["feed.0.bias"]))
-    return normed(h_ESM + linear(inner, own["feed.1.weight"], own["feed.1.bias"]), "norm.1")
+    seen = linear(_attend(own, shape, h_ELM, log_EC), own["out.weight"], own["out.bias"])
+    h_ELM = normed(h_ELM + seen, "norm.0")
+    inner = relu(linear(h_ELM, own["feed.0.weight"], own["feed.0.bias"]))
+    return normed(h_ELM + linear(inner, own["feed.1.weight"], own["feed.1.bias"]), "norm.1")
 
 
-def _attend(own: Parameters, shape: Shape, h_ESM: Tensor, log_EC: Tensor) -> Tensor:
+def _attend(own: Parameters, shape: Shape, h_ELM: Tensor, log_EC: Tensor) -> Tensor:
     import torch
     from torch.nn.functional import linear
 
-    e, s, m = h_ESM.shape
+    e, s, m = h_ELM.shape
     c = log_EC.shape[1]
-    query, key, value = linear(h_ESM, own["attend.weight"], own["attend.bias"]).view(e, s, 3, shape.heads, -1).unbind(2)
+    query, key, value = linear(h_ELM, own["attend.weight"], own["attend.bias"]).view(e, s, 3, shape.heads, -1).unbind(2)
     query = query / query.shape[-1] ** 0.5
-    score_EHSC = torch.einsum("eshm,echm->ehsc", query, key[:, :c]) + log_EC[:, None, None, :]
+    score_EALC = torch.einsum("eshm,echm->ehsc", query, key[:, :c]) + log_EC[:, None, None, :]
     if not shape.self_edge:
-        weight_EHSC = torch.softmax(score_EHSC, dim=3) * (log_EC > NOTHING).any(dim=1)[:, None, None, None]
-        return torch.einsum("ehsc,echm->eshm", weight_EHSC, value[:, :c]).reshape(e, s, m)
-    own_EHS1 = (query * key).sum(dim=3).transpose(1, 2)[:, :, :, None]
-    own_EHS1 = torch.cat([torch.full_like(own_EHS1[:, :, :c], NOTHING), own_EHS1[:, :, c:]], dim=2)
-    weight = torch.softmax(torch.cat([score_EHSC, own_EHS1], dim=3), dim=3)
+        weight_EALC = torch.softmax(score_EALC, dim=3) * (log_EC > NOTHING).any(dim=1)[:, None, None, None]
+        return torch.einsum("ehsc,echm->eshm", weight_EALC, value[:, :c]).reshape(e, s, m)
+    own_EAL1 = (query * key).sum(dim=3).transpose(1, 2)[:, :, :, None]
+    own_EAL1 = torch.cat([torch.full_like(own_EAL1[:, :, :c], NOTHING), own_EAL1[:, :, c:]], dim=2)
+    weight = torch.softmax(torch.cat([score_EALC, own_EAL1], dim=3), dim=3)
     seen = torch.einsum("ehsc,echm->eshm", weight[..., :c], value[:, :c])
     return (seen + weight[..., c:].transpose(1, 2) * value).reshape(e, s, m)

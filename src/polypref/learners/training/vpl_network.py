@@ -1,6 +1,6 @@
 """The networks of variational preference learning, as functions of named parameters.
 
-Shapes: ``_E`` contexts, ``_C`` places of a context, ``_Q`` questions, ``_K`` numbers that describe a response, ``_H``
+Shapes: ``_E`` contexts, ``_C`` places of a context, ``_Q`` questions, ``_K`` numbers that describe a response, ``_W``
 hidden units, ``_Z`` latent numbers.
 """
 
@@ -20,13 +20,13 @@ SLOPE = 0.2  # of the leaky ReLUs, left of zero
 NOTHING = -1e9  # attention to a place that holds nothing
 
 SIZES = {
-    "pair.0": ("H", "2K"),
-    "pair.1": ("H", "H"),
-    "pair.2": ("Z", "H"),
+    "pair.0": ("W", "2K"),
+    "pair.1": ("W", "W"),
+    "pair.2": ("Z", "W"),
     **dict.fromkeys(("query", "key", "value", "mean", "logvar"), ("Z", "Z")),
-    "reward.0": ("H", "K+Z"),
-    "reward.1": ("H", "H"),
-    "reward.2": (1, "H"),
+    "reward.0": ("W", "K+Z"),
+    "reward.1": ("W", "W"),
+    "reward.2": (1, "W"),
 }
 LAYOUT = {f"{name}.weight": floats(*sizes, dtype="float32") for name, sizes in SIZES.items()}
 LAYOUT |= {f"{name}.bias": floats(sizes[0], dtype="float32") for name, sizes in SIZES.items()}
@@ -75,20 +75,20 @@ def both_ways(now: Parameters, x_XK: Tensor) -> Tensor:
     import torch
     from torch.nn.functional import linear
 
-    chosen_HK, rejected_HK = now["pair.0.weight"].chunk(2, dim=1)
-    return linear(x_XK, torch.cat([chosen_HK, rejected_HK]))
+    chosen_WK, rejected_WK = now["pair.0.weight"].chunk(2, dim=1)
+    return linear(x_XK, torch.cat([chosen_WK, rejected_WK]))
 
 
-def encode(now: Parameters, pair_ECH: Tensor, weight_EC: Tensor) -> tuple[Tensor, Tensor]:
+def encode(now: Parameters, pair_ECW: Tensor, weight_EC: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log variance (E, Z) of the latent of whoever made the judgements; a weight is how often.
 
-    ``pair_ECH`` sums what both texts of a judgement add to the first layer, see ``both_ways``. Attention and the mean
+    ``pair_ECW`` sums what both texts of a judgement add to the first layer, see ``both_ways``. Attention and the mean
     after it both weigh judgements; nothing comes of a context that holds nothing but the biases.
     """
     import torch
     from torch.nn.functional import leaky_relu, linear
 
-    code_ECZ = _layers(now, "pair", leaky_relu(pair_ECH + now["pair.0.bias"], SLOPE))
+    code_ECZ = _layers(now, "pair", leaky_relu(pair_ECW + now["pair.0.bias"], SLOPE))
     query, key, value = (linear(code_ECZ, now[f"{n}.weight"], now[f"{n}.bias"]) for n in ("query", "key", "value"))
     log_EC = torch.where(weight_EC > 0, weight_EC.clamp(min=1e-12).log(), NOTHING)
     score_ECC = query @ key.transpose(1, 2) / query.shape[-1] ** 0.5 + log_EC[:, None, :]
@@ -104,5 +104,5 @@ def reward(now: Parameters, x_QK: Tensor, z_QZ: Tensor) -> Tensor:
 
     weight = now["reward.0.weight"]
     k = x_QK.shape[1]
-    h_QH = linear(x_QK, weight[:, :k]) + linear(z_QZ, weight[:, k:]) + now["reward.0.bias"]
-    return _layers(now, "reward", leaky_relu(h_QH, SLOPE))[:, 0]
+    h_QW = linear(x_QK, weight[:, :k]) + linear(z_QZ, weight[:, k:]) + now["reward.0.bias"]
+    return _layers(now, "reward", leaky_relu(h_QW, SLOPE))[:, 0]

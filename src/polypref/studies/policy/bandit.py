@@ -69,35 +69,35 @@ class World:
     """S worlds of one setting: tastes, users' groups, and the contexts on which policies are judged."""
 
     setting: Setting
-    theta_SPKD: Floats
+    theta_SGKD: Floats
     group_SU: NDArray[np.int64]
     x_SXD: Floats
-    worst_SP: Floats
-    best_SP: Floats
+    worst_SG: Floats
+    best_SG: Floats
 
     @classmethod
     def draw(cls, setting: Setting, seeds: Ints) -> World:
         """The worlds of these seeds; a world depends on nothing but the setting and its seed."""
         drawn = [_draw(setting, np.random.default_rng([int(seed), 7])) for seed in seeds]
-        theta_SPKD, group_SU, x_SXD = (np.stack(part) for part in zip(*drawn, strict=True))
-        value_SPXK = _value(setting, np.einsum("spkd,sxd->spxk", theta_SPKD, x_SXD) / CONTEXT**0.5)
-        return cls(setting, theta_SPKD, group_SU, x_SXD, value_SPXK.mean((2, 3)), value_SPXK.max(3).mean(2))
+        theta_SGKD, group_SU, x_SXD = (np.stack(part) for part in zip(*drawn, strict=True))
+        value_SGXK = _value(setting, np.einsum("spkd,sxd->spxk", theta_SGKD, x_SXD) / CONTEXT**0.5)
+        return cls(setting, theta_SGKD, group_SU, x_SXD, value_SGXK.mean((2, 3)), value_SGXK.max(3).mean(2))
 
-    def normalised(self, chance_SPXK: Floats) -> Floats:
-        """Exact expected reward of a policy for each group, 0 for uniform choice and 1 for the best, (S, P)."""
-        value_SPXK = _value(self.setting, np.einsum("spkd,sxd->spxk", self.theta_SPKD, self.x_SXD) / CONTEXT**0.5)
-        reached_SP = (chance_SPXK * value_SPXK).sum(3).mean(2)
-        return (reached_SP - self.worst_SP) / (self.best_SP - self.worst_SP)
+    def normalised(self, chance_SGXK: Floats) -> Floats:
+        """Exact expected reward of a policy for each group, 0 for uniform choice and 1 for the best, (S, G)."""
+        value_SGXK = _value(self.setting, np.einsum("spkd,sxd->spxk", self.theta_SGKD, self.x_SXD) / CONTEXT**0.5)
+        reached_SG = (chance_SGXK * value_SGXK).sum(3).mean(2)
+        return (reached_SG - self.worst_SG) / (self.best_SG - self.worst_SG)
 
 
 def _draw(setting: Setting, rng: np.random.Generator) -> tuple[Floats, NDArray[np.int64], Floats]:
     groups = len(setting.shares)
-    theta_PKD = rng.standard_normal((groups, ACTIONS, CONTEXT))
+    theta_GKD = rng.standard_normal((groups, ACTIONS, CONTEXT))
     if setting.alike:
-        theta_PKD[:] = theta_PKD[0]
-    bounds_P = np.cumsum(setting.shares) / np.sum(setting.shares)
-    group_U = np.searchsorted(bounds_P, (np.arange(USERS) + 0.5) / USERS).astype(np.int64)
-    return theta_PKD, group_U, rng.standard_normal((max(LOOKED_AT // groups, 16), CONTEXT))
+        theta_GKD[:] = theta_GKD[0]
+    bounds_G = np.cumsum(setting.shares) / np.sum(setting.shares)
+    group_U = np.searchsorted(bounds_G, (np.arange(USERS) + 0.5) / USERS).astype(np.int64)
+    return theta_GKD, group_U, rng.standard_normal((max(LOOKED_AT // groups, 16), CONTEXT))
 
 
 def _value(setting: Setting, utility: Floats) -> Floats:
@@ -107,16 +107,16 @@ def _value(setting: Setting, utility: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step's prompts: contexts, users' groups, what the policy chose (S, Q, G) and the rewards of it."""
+    """One step's prompts: contexts, users' groups, what the policy chose (S, P, J) and the rewards of it."""
 
-    group_SQ: NDArray[np.int64]
-    label_SQ: NDArray[np.int64]
-    action_SQG: NDArray[np.int64]
-    reward_SQG: Floats
+    group_SP: NDArray[np.int64]
+    label_SP: NDArray[np.int64]
+    action_SPJ: NDArray[np.int64]
+    reward_SPJ: Floats
 
 
 Method = Callable[[Step], Floats]
-"""Advantages (S, Q, G) of a step; keeps what it remembers to itself."""
+"""Advantages (S, P, J) of a step; keeps what it remembers to itself."""
 
 
 @dataclass(eq=False)
@@ -143,20 +143,20 @@ class Policy:
     def __call__(self, x_SXI: Floats) -> tuple[Floats, Floats]:
         """Chances of the actions (S, X, K), and the hidden units."""
         first, bias, last, other = self.weights
-        hidden_SXH = np.tanh(x_SXI @ first + bias)
-        logit_SXK = hidden_SXH @ last + other
+        hidden_SXW = np.tanh(x_SXI @ first + bias)
+        logit_SXK = hidden_SXW @ last + other
         chance_SXK = np.exp(logit_SXK - logit_SXK.max(2, keepdims=True))
-        return chance_SXK / chance_SXK.sum(2, keepdims=True), hidden_SXH
+        return chance_SXK / chance_SXK.sum(2, keepdims=True), hidden_SXW
 
-    def learn(self, x_SQI: Floats, chance_SQK: Floats, hidden_SQH: Floats, pull_SQK: Floats) -> None:
-        """One step of Adam uphill; ``pull_SQK`` is the sum over completions of advantage times (chosen - chance)."""
-        many = x_SQI.shape[1]
-        back_SQH = (pull_SQK @ self.weights[2].transpose(0, 2, 1)) * (1 - hidden_SQH**2)
+    def learn(self, x_SPI: Floats, chance_SPK: Floats, hidden_SPW: Floats, pull_SPK: Floats) -> None:
+        """One step of Adam uphill; ``pull_SPK`` is the sum over completions of advantage times (chosen - chance)."""
+        many = x_SPI.shape[1]
+        back_SPW = (pull_SPK @ self.weights[2].transpose(0, 2, 1)) * (1 - hidden_SPW**2)
         slopes = [
-            x_SQI.transpose(0, 2, 1) @ back_SQH / many,
-            back_SQH.mean(1, keepdims=True),
-            hidden_SQH.transpose(0, 2, 1) @ pull_SQK / many,
-            pull_SQK.mean(1, keepdims=True),
+            x_SPI.transpose(0, 2, 1) @ back_SPW / many,
+            back_SPW.mean(1, keepdims=True),
+            hidden_SPW.transpose(0, 2, 1) @ pull_SPK / many,
+            pull_SPK.mean(1, keepdims=True),
         ]
         self._steps += 1
         for weight, mean, square, slope in zip(self.weights, self._mean, self._square, slopes, strict=True):
@@ -179,7 +179,7 @@ class Run:
 
 
 def train(world: World, seeds: Ints, method: Method, run: Run) -> Floats:
-    """Normalised reward of each group after every ``every`` steps, (S, T, P)."""
+    """Normalised reward of each group after every ``every`` steps, (S, T, G)."""
     groups = len(world.setting.shares)
     policy = Policy.draw(seeds, groups, run.rate)
     rngs = [np.random.default_rng([int(seed), 13]) for seed in seeds]
@@ -195,12 +195,12 @@ def train(world: World, seeds: Ints, method: Method, run: Run) -> Floats:
     curve = []
     for step in range(run.steps):
         asked = _Asked.draw(world, rngs, run)
-        chance_SQK, hidden_SQH = policy(asked.x_SQI)
-        one = asked.answered(world, rngs, chance_SQK, run, random_SU, step >= run.steps // 2)
-        advantage_SQG = method(one)
-        chosen_SQGK = np.eye(ACTIONS)[one.action_SQG]
-        pull_SQK = (advantage_SQG[..., None] * (chosen_SQGK - chance_SQK[:, :, None])).mean(2)
-        policy.learn(asked.x_SQI, chance_SQK, hidden_SQH, pull_SQK)
+        chance_SPK, hidden_SPW = policy(asked.x_SPI)
+        one = asked.answered(world, rngs, chance_SPK, run, random_SU, step >= run.steps // 2)
+        advantage_SPJ = method(one)
+        chosen_SPJK = np.eye(ACTIONS)[one.action_SPJ]
+        pull_SPK = (advantage_SPJ[..., None] * (chosen_SPJK - chance_SPK[:, :, None])).mean(2)
+        policy.learn(asked.x_SPI, chance_SPK, hidden_SPW, pull_SPK)
         if (step + 1) % run.every == 0:
             chance = policy(judged)[0].reshape(len(seeds), groups, contexts, ACTIONS)
             curve.append(world.normalised(chance))
@@ -211,48 +211,48 @@ def train(world: World, seeds: Ints, method: Method, run: Run) -> Floats:
 class _Asked:
     """The prompts of a step."""
 
-    user_SQ: NDArray[np.int64]
-    group_SQ: NDArray[np.int64]
-    x_SQI: Floats
+    user_SP: NDArray[np.int64]
+    group_SP: NDArray[np.int64]
+    x_SPI: Floats
 
     @classmethod
     def draw(cls, world: World, rngs: list[np.random.Generator], run: Run) -> _Asked:
         """Users and contexts by lot."""
         prompts, groups = run.completions // run.generations, len(world.setting.shares)
-        user_SQ = np.stack([rng.integers(0, USERS, prompts) for rng in rngs])
-        group_SQ = np.take_along_axis(world.group_SU, user_SQ, axis=1)
-        x_SQD = np.stack([rng.standard_normal((prompts, CONTEXT)) for rng in rngs])
-        return cls(user_SQ, group_SQ, np.concatenate([x_SQD, np.eye(groups)[group_SQ]], axis=2))
+        user_SP = np.stack([rng.integers(0, USERS, prompts) for rng in rngs])
+        group_SP = np.take_along_axis(world.group_SU, user_SP, axis=1)
+        x_SPD = np.stack([rng.standard_normal((prompts, CONTEXT)) for rng in rngs])
+        return cls(user_SP, group_SP, np.concatenate([x_SPD, np.eye(groups)[group_SP]], axis=2))
 
     def answered(
         self,
         world: World,
         rngs: list[np.random.Generator],
-        chance_SQK: Floats,
+        chance_SPK: Floats,
         run: Run,
         random_SU: NDArray[np.int64],
         late: bool,
     ) -> Step:
         """Actions by the policy's chances, and the rewards of them."""
-        setting, shape = world.setting, (chance_SQK.shape[1], run.generations)
-        lot_SQG = np.stack([rng.random(shape) for rng in rngs])
-        action_SQG = (lot_SQG[..., None] > chance_SQK.cumsum(2)[:, :, None, :-1]).sum(3)
+        setting, shape = world.setting, (chance_SPK.shape[1], run.generations)
+        lot_SPJ = np.stack([rng.random(shape) for rng in rngs])
+        action_SPJ = (lot_SPJ[..., None] > chance_SPK.cumsum(2)[:, :, None, :-1]).sum(3)
         seed_S1 = np.arange(len(rngs))[:, None]
-        theta_SQKD = world.theta_SPKD[seed_S1, self.group_SQ]
-        utility_SQK = np.einsum("sqkd,sqd->sqk", theta_SQKD, self.x_SQI[..., :CONTEXT]) / CONTEXT**0.5
-        value_SQG = np.take_along_axis(_value(setting, utility_SQK), action_SQG, axis=2)
-        noise_SQG = np.stack([rng.random(shape) if setting.binary else rng.standard_normal(shape) for rng in rngs])
-        hard_SQ1 = np.stack([rng.standard_normal((shape[0], 1)) for rng in rngs])
+        theta_SPKD = world.theta_SGKD[seed_S1, self.group_SP]
+        utility_SPK = np.einsum("sqkd,sqd->sqk", theta_SPKD, self.x_SPI[..., :CONTEXT]) / CONTEXT**0.5
+        value_SPJ = np.take_along_axis(_value(setting, utility_SPK), action_SPJ, axis=2)
+        noise_SPJ = np.stack([rng.random(shape) if setting.binary else rng.standard_normal(shape) for rng in rngs])
+        hard_SP1 = np.stack([rng.standard_normal((shape[0], 1)) for rng in rngs])
         if setting.binary:
-            reward_SQG = (noise_SQG < value_SQG).astype(np.float64)
+            reward_SPJ = (noise_SPJ < value_SPJ).astype(np.float64)
         else:
-            reward_SQG = value_SQG + setting.difficulty * hard_SQ1 + NOISE * noise_SQG
-        scale_P, mean_P = np.array(setting.scales), np.array(setting.means)
-        reward_SQG = mean_P[self.group_SQ][..., None] + scale_P[self.group_SQ][..., None] * reward_SQG
+            reward_SPJ = value_SPJ + setting.difficulty * hard_SP1 + NOISE * noise_SPJ
+        scale_G, mean_G = np.array(setting.scales), np.array(setting.means)
+        reward_SPJ = mean_G[self.group_SP][..., None] + scale_G[self.group_SP][..., None] * reward_SPJ
         if late and setting.drift:
-            reward_SQG = reward_SQG + setting.drift * (self.group_SQ == len(mean_P) - 1)[..., None]
+            reward_SPJ = reward_SPJ + setting.drift * (self.group_SP == len(mean_G) - 1)[..., None]
         if run.labels == "shuffled":
-            label_SQ = np.stack([rng.permutation(g) for rng, g in zip(rngs, self.group_SQ, strict=True)])
+            label_SP = np.stack([rng.permutation(g) for rng, g in zip(rngs, self.group_SP, strict=True)])
         else:
-            label_SQ = self.group_SQ if run.labels == "true" else np.take_along_axis(random_SU, self.user_SQ, axis=1)
-        return Step(self.group_SQ, label_SQ, action_SQG, reward_SQG)
+            label_SP = self.group_SP if run.labels == "true" else np.take_along_axis(random_SU, self.user_SP, axis=1)
+        return Step(self.group_SP, label_SP, action_SPJ, reward_SPJ)

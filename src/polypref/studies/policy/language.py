@@ -27,7 +27,7 @@ from polypref.policy.history import Floats, Ints
 from polypref.studies.policy.bandit import NOISE, Labels, Setting
 
 TOPICS, ASKED, WORDS, LENGTH = 6, 2, 8, 4
-PROMPTS_QA = np.array(list(combinations(range(TOPICS), ASKED)))
+PROMPTS_PA = np.array(list(combinations(range(TOPICS), ASKED)))
 COMPLETIONS, EVERY = 128, 10
 ENTROPY = 0.1  # weight of the bonus, beside advantages of about 1
 PAD, END = 0, 1
@@ -44,44 +44,44 @@ TRAINERS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class Tastes:
-    """``taste_PCVV``: what group p gives word v after another where topic c is asked; the first comes after word 0."""
+    """``taste_GCVV``: what group p gives word v after another where topic c is asked; the first comes after word 0."""
 
     setting: Setting
-    taste_PCVV: Floats
+    taste_GCVV: Floats
 
     @classmethod
     def draw(cls, setting: Setting, seed: int) -> Tastes:
         """Depends on nothing but the setting and the seed."""
         groups = len(setting.shares)
-        taste_PCVV = np.random.default_rng([seed, 17]).standard_normal((groups, TOPICS, WORDS, WORDS))
+        taste_GCVV = np.random.default_rng([seed, 17]).standard_normal((groups, TOPICS, WORDS, WORDS))
         if setting.alike:
-            taste_PCVV[:] = taste_PCVV[0]
-        return cls(setting, taste_PCVV / ASKED**0.5)
+            taste_GCVV[:] = taste_GCVV[0]
+        return cls(setting, taste_GCVV / ASKED**0.5)
 
     def utility(self, group_B: Ints, prompt_B: Ints, word_BL: Ints) -> Floats:
         """Of completions, in units of the group's scale."""
         before_BL = np.concatenate([np.zeros_like(word_BL[:, :1]), word_BL[:, :-1]], axis=1)
-        topic_BA = PROMPTS_QA[prompt_B]
-        of_topic_BAL = self.taste_PCVV[
+        topic_BA = PROMPTS_PA[prompt_B]
+        of_topic_BAL = self.taste_GCVV[
             group_B[:, None, None], topic_BA[:, :, None], before_BL[:, None], word_BL[:, None]
         ]
         return of_topic_BAL.sum(1).mean(1)
 
     def bounds(self) -> tuple[Floats, Floats]:
-        """Mean over prompts of what words by lot are worth to each group, and of the best completion's worth (P,)."""
-        taste_PQVV = self.taste_PCVV[:, PROMPTS_QA].sum(2)
-        uniform_PQ = (taste_PQVV[:, :, 0].mean(2) + (LENGTH - 1) * taste_PQVV.mean((2, 3))) / LENGTH
-        ahead_PQV = np.zeros(taste_PQVV.shape[:3])
+        """Mean over prompts of what words by lot are worth to each group, and of the best completion's worth (G,)."""
+        taste_GPVV = self.taste_GCVV[:, PROMPTS_PA].sum(2)
+        uniform_GP = (taste_GPVV[:, :, 0].mean(2) + (LENGTH - 1) * taste_GPVV.mean((2, 3))) / LENGTH
+        ahead_GPV = np.zeros(taste_GPVV.shape[:3])
         for _ in range(LENGTH - 1):  # from the last word backwards
-            ahead_PQV = (taste_PQVV + ahead_PQV[:, :, None]).max(3)
-        best_PQ = (taste_PQVV[:, :, 0] + ahead_PQV).max(2) / LENGTH
-        return uniform_PQ.mean(1), best_PQ.mean(1)
+            ahead_GPV = (taste_GPVV + ahead_GPV[:, :, None]).max(3)
+        best_GP = (taste_GPVV[:, :, 0] + ahead_GPV).max(2) / LENGTH
+        return uniform_GP.mean(1), best_GP.mean(1)
 
 
 def curve(
     setting: Setting, method: str, generations: int, labels: Labels, *, rate: float, seed: int, steps: int
 ) -> Floats:
-    """Normalised reward of each group in every ``EVERY`` steps, (T, P): 0 uniform, 1 the best."""
+    """Normalised reward of each group in every ``EVERY`` steps, (T, G): 0 uniform, 1 the best."""
     tastes = Tastes.draw(setting, seed)
     reward = _Reward(tastes, seed, steps)
     with temporary() as folder:
@@ -94,9 +94,9 @@ def curve(
     cells = len(group_B) // (EVERY * COMPLETIONS) * len(setting.shares)
     many = np.bincount(block_B, minlength=cells)
     reached = np.bincount(block_B, utility_B, cells) / np.maximum(many, 1)
-    reached_TP = np.where(many > 0, reached, np.nan).reshape(-1, len(setting.shares))
-    uniform_P, best_P = tastes.bounds()
-    return (reached_TP - uniform_P) / (best_P - uniform_P)
+    reached_TG = np.where(many > 0, reached, np.nan).reshape(-1, len(setting.shares))
+    uniform_G, best_G = tastes.bounds()
+    return (reached_TG - uniform_G) / (best_G - uniform_G)
 
 
 class _Reward:
@@ -114,7 +114,7 @@ class _Reward:
     ) -> list[float]:
         """``row`` is the prompt's number, ``told`` its group and topics as one number."""
         setting = self.tastes.setting
-        group_B, asked_B = np.divmod(np.array(told), len(PROMPTS_QA))
+        group_B, asked_B = np.divmod(np.array(told), len(PROMPTS_PA))
         word_BL = np.array(completion_ids) - _first_word(len(setting.shares))
         utility_B = self.tastes.utility(group_B, asked_B, word_BL)
         self.seen.append((group_B, utility_B))
@@ -136,18 +136,18 @@ def _prompts(setting: Setting, labels: Labels, seed: int, many: int) -> Any:
     from datasets import Dataset
 
     rng = np.random.default_rng([seed, 23])
-    share_P = np.array(setting.shares)
-    group_N = rng.choice(len(share_P), many, p=share_P / share_P.sum())
-    asked_N = rng.integers(0, len(PROMPTS_QA), many)
+    share_G = np.array(setting.shares)
+    group_N = rng.choice(len(share_G), many, p=share_G / share_G.sum())
+    asked_N = rng.integers(0, len(PROMPTS_PA), many)
     label_N = group_N if labels == "true" else rng.permutation(group_N)
     return Dataset.from_dict(
         {
             "prompt": [
                 f"g{p} " + " ".join(f"t{c}" for c in topics)
-                for p, topics in zip(group_N.tolist(), PROMPTS_QA[asked_N].tolist(), strict=True)
+                for p, topics in zip(group_N.tolist(), PROMPTS_PA[asked_N].tolist(), strict=True)
             ],
             "group": label_N.tolist(),
-            "told": (group_N * len(PROMPTS_QA) + asked_N).tolist(),
+            "told": (group_N * len(PROMPTS_PA) + asked_N).tolist(),
             "row": list(range(many)),
         }
     )

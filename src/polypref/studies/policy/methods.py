@@ -21,7 +21,7 @@ from polypref.studies.policy.bandit import Method, Step
 
 def grpo(one: Step) -> Floats:
     """See the top of this file."""
-    reward = one.reward_SQG
+    reward = one.reward_SPJ
     if reward.shape[2] == 1:
         return np.zeros_like(reward)
     return (reward - reward.mean(2, keepdims=True)) / (reward.std(2, ddof=1, keepdims=True) + EPSILON)
@@ -29,17 +29,17 @@ def grpo(one: Step) -> Floats:
 
 def dr_grpo(one: Step) -> Floats:
     """See the top of this file."""
-    return one.reward_SQG - one.reward_SQG.mean(2, keepdims=True)
+    return one.reward_SPJ - one.reward_SPJ.mean(2, keepdims=True)
 
 
 def batch(one: Step) -> Floats:
     """See the top of this file."""
-    return dr_grpo(one) / (one.reward_SQG.std((1, 2), ddof=1, keepdims=True) + EPSILON)
+    return dr_grpo(one) / (one.reward_SPJ.std((1, 2), ddof=1, keepdims=True) + EPSILON)
 
 
 def reinforce(one: Step) -> Floats:
     """See the top of this file."""
-    reward = one.reward_SQG
+    reward = one.reward_SPJ
     return (reward - reward.mean((1, 2), keepdims=True)) / (reward.std((1, 2), ddof=1, keepdims=True) + EPSILON)
 
 
@@ -48,23 +48,23 @@ class MaxMin:
     """GRPO's advantages times a weight per group, mean 1 over completions."""
 
     step: float = 0.05
-    log_weight_SP: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    log_weight_SG: Floats = field(default_factory=lambda: np.zeros((0, 0)))
 
     def __call__(self, one: Step) -> Floats:
-        seeds, groups = len(one.reward_SQG), int(one.label_SQ.max()) + 1
-        if self.log_weight_SP.shape[1] < groups:
+        seeds, groups = len(one.reward_SPJ), int(one.label_SP.max()) + 1
+        if self.log_weight_SG.shape[1] < groups:
             grown = np.zeros((seeds, groups))
-            grown[:, : self.log_weight_SP.shape[1]] = self.log_weight_SP if len(self.log_weight_SP) else 0
-            self.log_weight_SP = grown
-        spread_S11 = one.reward_SQG.std((1, 2), keepdims=True) + EPSILON
-        standing_SQ = ((one.reward_SQG - one.reward_SQG.mean((1, 2), keepdims=True)) / spread_S11).mean(2)
+            grown[:, : self.log_weight_SG.shape[1]] = self.log_weight_SG if len(self.log_weight_SG) else 0
+            self.log_weight_SG = grown
+        spread_S11 = one.reward_SPJ.std((1, 2), keepdims=True) + EPSILON
+        standing_SP = ((one.reward_SPJ - one.reward_SPJ.mean((1, 2), keepdims=True)) / spread_S11).mean(2)
         for group in range(groups):
-            own = one.label_SQ == group
-            mean_S = (standing_SQ * own).sum(1) / np.maximum(own.sum(1), 1)
-            self.log_weight_SP[:, group] -= self.step * mean_S
-        weight_SP = np.exp(self.log_weight_SP - self.log_weight_SP.max(1, keepdims=True))
-        weight_SQ = np.take_along_axis(weight_SP, one.label_SQ, axis=1)
-        return grpo(one) * (weight_SQ / weight_SQ.mean(1, keepdims=True))[..., None]
+            own = one.label_SP == group
+            mean_S = (standing_SP * own).sum(1) / np.maximum(own.sum(1), 1)
+            self.log_weight_SG[:, group] -= self.step * mean_S
+        weight_SG = np.exp(self.log_weight_SG - self.log_weight_SG.max(1, keepdims=True))
+        weight_SP = np.take_along_axis(weight_SG, one.label_SP, axis=1)
+        return grpo(one) * (weight_SP / weight_SP.mean(1, keepdims=True))[..., None]
 
 
 @dataclass(eq=False)
@@ -78,11 +78,11 @@ class PGRPO:
         self.normalizer = Normalizer(self.how)
 
     def __call__(self, one: Step) -> Floats:
-        seeds, prompts, size = one.reward_SQG.shape
+        seeds, prompts, size = one.reward_SPJ.shape
         prompt_B = np.arange(seeds * prompts).repeat(size)
-        key_SQ = one.label_SQ + 1_000_000 * np.arange(seeds)[:, None]
-        found = self.normalizer(one.reward_SQG.ravel(), prompt_B, [key_SQ.ravel().repeat(size).tolist()])
-        return found.value_B.reshape(one.reward_SQG.shape)
+        key_SP = one.label_SP + 1_000_000 * np.arange(seeds)[:, None]
+        found = self.normalizer(one.reward_SPJ.ravel(), prompt_B, [key_SP.ravel().repeat(size).tolist()])
+        return found.value_B.reshape(one.reward_SPJ.shape)
 
 
 METHODS: dict[str, Callable[[], Method]] = {

@@ -123,7 +123,7 @@ def arms(quick: bool) -> list[Arm]:
 
 
 def curves(arm: Arm, rate: float, seeds: Ints, steps: int) -> Floats:
-    """Normalised reward of each group over time, (S, T, P)."""
+    """Normalised reward of each group over time, (S, T, G)."""
     setting = bandit.SETTINGS[arm.setting]
     if arm.learner == "language model":
         told = (setting, arm.method, arm.generations, arm.labels)

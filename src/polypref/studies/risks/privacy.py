@@ -52,11 +52,11 @@ class Membership:
 
 def auc(score_X: Floats, positive_X: Bools) -> float:
     """Chance that a positive one scores higher than a negative one, ties one half; NaN without one of either sort."""
-    high_P, low_sorted = score_X[positive_X], np.sort(score_X[~positive_X])
-    if not len(high_P) or not len(low_sorted):
+    high_M, low_sorted = score_X[positive_X], np.sort(score_X[~positive_X])
+    if not len(high_M) or not len(low_sorted):
         return np.nan
-    below_P = np.searchsorted(low_sorted, high_P, "left") + np.searchsorted(low_sorted, high_P, "right")
-    return float(below_P.mean() / (2 * len(low_sorted)))
+    below_M = np.searchsorted(low_sorted, high_M, "left") + np.searchsorted(low_sorted, high_M, "right")
+    return float(below_M.mean() / (2 * len(low_sorted)))
 
 
 def tpr_at(score_X: Floats, positive_X: Bools, false_alarms: float = FALSE_ALARMS) -> float:
@@ -71,17 +71,17 @@ def tpr_at(score_X: Floats, positive_X: Bools, false_alarms: float = FALSE_ALARM
 
 
 def halves(users: int, pairs: int, seed: int) -> Bools:
-    """``member_SU`` of ``pairs`` pairs of refits: the second of a pair has whom the first has not."""
+    """``member_VU`` of ``pairs`` pairs of refits: the second of a pair has whom the first has not."""
     rng = np.random.default_rng(seed)
-    first_PU = rng.permuted(np.tile(np.arange(users) < users // 2, (pairs, 1)), axis=1)
-    return np.stack([first_PU, ~first_PU], axis=1).reshape(2 * pairs, users)
+    first_MU = rng.permuted(np.tile(np.arange(users) < users // 2, (pairs, 1)), axis=1)
+    return np.stack([first_MU, ~first_MU], axis=1).reshape(2 * pairs, users)
 
 
-def calibrated(fitness_SU: Floats, member_SU: Bools) -> Floats:
+def calibrated(fitness_VU: Floats, member_VU: Bools) -> Floats:
     """How much better each refit suits each user than the *other* refits without them do on average."""
-    out_SU = np.where(member_SU, 0.0, fitness_SU)
-    count_SU = (~member_SU).sum(axis=0) - ~member_SU
-    return fitness_SU - (out_SU.sum(axis=0) - out_SU) / count_SU
+    out_VU = np.where(member_VU, 0.0, fitness_VU)
+    count_VU = (~member_VU).sum(axis=0) - ~member_VU
+    return fitness_VU - (out_VU.sum(axis=0) - out_VU) / count_VU
 
 
 def membership(fit: Fit, comparisons: Comparisons, pairs: int, seed: int) -> Membership:
@@ -92,27 +92,27 @@ def membership(fit: Fit, comparisons: Comparisons, pairs: int, seed: int) -> Mem
     users = len(comparisons.users)
     if pairs < 2 or users < 4:
         raise NotEnoughData(f"{users} users in {pairs} pairs of refits; expected at least 4 users and 2 pairs.")
-    member_SU = halves(users, pairs, seed)
+    member_VU = halves(users, pairs, seed)
     given_U = np.bincount(comparisons.user_N, minlength=users)
-    fitness_SU = np.zeros(member_SU.shape)
-    for s, member_U in enumerate(member_SU):
+    fitness_VU = np.zeros(member_VU.shape)
+    for s, member_U in enumerate(member_VU):
         answer = fit(comparisons.take(member_U[comparisons.user_N]), seed + s)
         loss_N = surprise(answer(comparisons), comparisons.label_N)
-        fitness_SU[s] = -np.bincount(comparisons.user_N, loss_N, users) / np.maximum(given_U, 1)
-    told_SU = calibrated(fitness_SU, member_SU)[:, given_U > 0]
-    member_SU = member_SU[:, given_U > 0]
-    drawn_BU = np.random.default_rng(seed).integers(0, told_SU.shape[1], (DRAWS, told_SU.shape[1]))
-    found = [_with_ends(measure, told_SU, member_SU, drawn_BU) for measure in (auc, tpr_at)]
-    return Membership(*found[0], *found[1], told_SU.shape[1])
+        fitness_VU[s] = -np.bincount(comparisons.user_N, loss_N, users) / np.maximum(given_U, 1)
+    told_VU = calibrated(fitness_VU, member_VU)[:, given_U > 0]
+    member_VU = member_VU[:, given_U > 0]
+    drawn_BU = np.random.default_rng(seed).integers(0, told_VU.shape[1], (DRAWS, told_VU.shape[1]))
+    found = [_with_ends(measure, told_VU, member_VU, drawn_BU) for measure in (auc, tpr_at)]
+    return Membership(*found[0], *found[1], told_VU.shape[1])
 
 
 def _with_ends(
-    measure: Callable[[Floats, Bools], float], told_SU: Floats, member_SU: Bools, drawn_BU: NDArray[np.int64]
+    measure: Callable[[Floats, Bools], float], told_VU: Floats, member_VU: Bools, drawn_BU: NDArray[np.int64]
 ) -> tuple[float, float, float]:
     """A measure, and the ends of its 95 % bootstrap interval over users."""
-    again_B = [measure(told_SU[:, at_U].ravel(), member_SU[:, at_U].ravel()) for at_U in drawn_BU]
+    again_B = [measure(told_VU[:, at_U].ravel(), member_VU[:, at_U].ravel()) for at_U in drawn_BU]
     lo, hi = np.quantile(again_B, [0.025, 0.975])
-    return measure(told_SU.ravel(), member_SU.ravel()), float(lo), float(hi)
+    return measure(told_VU.ravel(), member_VU.ravel()), float(lo), float(hi)
 
 
 def as_strangers(scorer: Scorer) -> Margins:
@@ -129,9 +129,9 @@ def votes(comparisons: Comparisons) -> Floats:
     keys_R = comparisons.responses.keys_R
     sign_N = np.where(keys_R[comparisons.chosen_N] <= keys_R[comparisons.rejected_N], 1.0, -1.0)
     pairs, at_N = np.unique(comparisons.pair_key_N, return_inverse=True)
-    vote_UP = np.zeros((len(comparisons.users), len(pairs)))
-    np.add.at(vote_UP, (comparisons.user_N, at_N), sign_N * (2 * comparisons.label_N - 1))
-    return np.sign(vote_UP)
+    vote_UM = np.zeros((len(comparisons.users), len(pairs)))
+    np.add.at(vote_UM, (comparisons.user_N, at_N), sign_N * (2 * comparisons.label_N - 1))
+    return np.sign(vote_UM)
 
 
 def mean_differences(comparisons: Comparisons, x_RF: Floats) -> Floats:

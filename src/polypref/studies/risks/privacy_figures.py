@@ -76,7 +76,7 @@ def fixture(how: SlowRisks, seed: int) -> Fixture:
         "temperature": NOISE,
     }
     world = simulate("personalllm-like", seed=seed, **changes)
-    keys_R, x_RF = world.comparisons.responses.keys_R, (world.style_RS - STYLE_MEAN) / STYLE_SD
+    keys_R, x_RF = world.comparisons.responses.keys_R, (world.style_RD - STYLE_MEAN) / STYLE_SD
     order_R = np.argsort(keys_R, kind="stable")
     return Fixture(world, KnownFeatures(keys_R[order_R], x_RF[order_R].astype(np.float32)), x_RF, how.private_users)
 

@@ -77,8 +77,8 @@ def flips(here: Stage, confirming: int, seed: int) -> Floats:
     confirmed did not suffice. The pairs judged come from the slates of the rounds."""
     users, each = len(here.people), 4 * confirming
     pair_N2 = here.slate_TUC[..., : here.life.n // 2 * 2].reshape(-1, 2)
-    pair_UJ2 = pair_N2[np.arange(users * each) % len(pair_N2)].reshape(users, each, 2)
-    said = judgements(here.people, here.pool, pair_UJ2, seed)
+    pair_UE2 = pair_N2[np.arange(users * each) % len(pair_N2)].reshape(users, each, 2)
+    said = judgements(here.people, here.pool, pair_UE2, seed)
     probe_UC = here.probe_MC[np.arange(users) % len(here.probe_MC)]
     good_UC = np.einsum("ucf,uf->uc", here.pool.feature_RF[probe_UC], here.people.choice_UF)
     needed = []
