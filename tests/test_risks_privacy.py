@@ -183,12 +183,12 @@ def test_raw_judgements_by_hand():
 
 def test_a_probe_finds_a_planted_attribute_and_none_in_noise():
     rng = np.random.default_rng(0)
-    x_UX, has_U = rng.normal(size=(120, 8)), np.arange(120) % 4 == 0
+    x_UK, has_U = rng.normal(size=(120, 8)), np.arange(120) % 4 == 0
     assert 0.3 < np.mean([probe_auc(rng.normal(size=(120, 8)), has_U, seed) for seed in range(10)]) < 0.6
-    assert probe_auc(np.column_stack([x_UX, 6.0 * has_U]), has_U, 0) > 0.95
+    assert probe_auc(np.column_stack([x_UK, 6.0 * has_U]), has_U, 0) > 0.95
     assert probe_auc(rng.normal(size=(120, 2000)) + 0.4 * has_U[:, None], has_U, 0) > 0.9  # more columns than users
     with pytest.raises(NotEnoughData, match="expected at least 5 of either"):
-        probe_auc(x_UX, np.arange(120) < 3, 0)
+        probe_auc(x_UK, np.arange(120) < 3, 0)
 
 
 def test_re_identification_of_copies_of_strangers_and_of_equals():

@@ -1,7 +1,6 @@
 """The three nouns that everything passes around: Responses, Users, Comparisons.
 
-Shape suffixes: ``_P`` distinct prompts, ``_R`` distinct responses (a text answering a prompt), ``_U`` users, ``_N``
-comparisons. Each distinct text is stored once, hence encoded once. The classes stay small: selection and statistics are
+Each distinct text is stored once, hence encoded once. The classes stay small: selection and statistics are
 functions beside their use.
 """
 
@@ -276,10 +275,10 @@ class Comparisons:
         """Of ids and attributes (U,); the order of the attributes' columns says nothing."""
         known = self.users.attributes
         names = [] if known is None else sorted(known.columns)
-        column_AU = [self.users.ids.to_list(), *(map(_value, known[name].to_list()) for name in names)]  # type: ignore[index]
+        columns = [self.users.ids.to_list(), *(map(_value, known[name].to_list()) for name in names)]  # type: ignore[index]
         told = (
             [user, *(part for both in zip(names, about, strict=True) for part in both)]
-            for user, *about in zip(*column_AU, strict=True)
+            for user, *about in zip(*columns, strict=True)
         )
         return identities(b"".join(content.digest(*parts) for parts in told))
 

@@ -5,6 +5,8 @@ Each part goes in behind its kind and its length, so that no two lists of parts 
 name takes 2^64 tries, finding another content for a given name 2^128.
 
 Source: BLAKE2 (Aumasson et al. 2013), RFC 7693.
+
+Suffixes here: ``_B`` bytes or texts, ``_K`` known identities.
 """
 
 from __future__ import annotations

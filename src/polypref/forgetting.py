@@ -9,6 +9,8 @@ the shared part was fitted with the person's judgements and stays as it is. From
 row of a *single* deleted person can be computed back (low-rank: exactly, for the mean is theirs too; hierarchical:
 nearly): whoever needs that gone fits again without them. Nor are copies elsewhere, caches of texts, file names,
 compressed files, and ids that are stored hashed.
+
+Suffixes here: ``_K`` groups that are kept.
 """
 
 from __future__ import annotations

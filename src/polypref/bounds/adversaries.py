@@ -5,6 +5,8 @@
 ``fitted``   a taste for what is unsafe, fitted on the encoder's features as well as a detector would be.
 ``oracle``   takes any unsafe candidate that is left; no real person does worse.
 ``vectors``  thousands of linear tastes, by lot and then climbed by gradient, against the cap's certificate.
+
+Suffixes here: ``_I`` pairs of a safe and an unsafe response, ``_L`` slates, ``_V`` tastes.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class Pairs:
         return Pairs(self.safe_I[rows], self.unsafe_I[rows], self.category_I.gather(rows))
 
     def margins(self, value_R: Floats) -> Floats:
-        """Rewards of the safe less those of the unsafe responses (I,), or (I, C) of C rewards; NaN: neither has one."""
+        """Rewards of the safe less those of the unsafe responses (I,), or (I, K) of K rewards; NaN: neither has one."""
         with np.errstate(invalid="ignore"):
             return value_R[self.safe_I] - value_R[self.unsafe_I]
 
@@ -59,7 +61,7 @@ def pairs_of(slates: Slates) -> Pairs:
 
 
 def vertices(pairs: Pairs, scorer: Mixes, slates: Slates, penalty_R: Floats) -> Floats:
-    """Margins (I, C) of the pairs by each basis reward of a mixing scorer, with everybody's safety penalty."""
+    """Margins (I, K) of the pairs by each basis reward of a mixing scorer, with everybody's safety penalty."""
     return pairs.margins(scorer.basis_rewards(slates.responses) + penalty_R[:, None])
 
 

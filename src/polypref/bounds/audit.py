@@ -13,6 +13,8 @@ unsafe gets unsafe responses ten times as often as alpha, the audit says that it
 
 Covered: tests T1 to T4, T6, T9 and T10 of docs/safety.md. Not covered: candidates that answer one and the same prompt
 (they are drawn from all), harm that the labels do not name, generators that a user controls.
+
+Suffixes here: ``_C`` distinct responses of the slates, ``_I`` pairs of a safe and an unsafe response, ``_L`` slates.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@
 ``price``        T9: accuracy on benign judgements, free, within the bounds, and shared by all.
 ``curve``        both for caps from 0 (everybody gets the shared reward) to none, with the safety penalty in the shared
                  reward and without it: where an organisation may choose.
+
+Suffixes here: ``_C`` distinct responses of the slates, ``_I`` pairs of a safe and an unsafe response, ``_V`` tastes.
 """
 
 from __future__ import annotations
@@ -84,8 +86,8 @@ def certificate(stage: Stage) -> list[Row]:
     rows.append({**base, "arm": "any user", "metric": "certified safety accuracy", "value": sure})
     if isinstance(case.bounded.scorer, Mixes):
         told = {**base, "arm": "any mixture of the scorer's basis rewards", "metric": "safety accuracy without a cap"}
-        margin_IC = adversaries.vertices(pairs, case.bounded.scorer, slates, stage.in_pool(stage.penalty_C))
-        rows.append({**told, "value": caps.certified_mixture(margin_IC)})
+        margin_IK = adversaries.vertices(pairs, case.bounded.scorer, slates, stage.in_pool(stage.penalty_C))
+        rows.append({**told, "value": caps.certified_mixture(margin_IK)})
     passes_R = stage.safety_R >= stage.cut
     nobody_I = ~passes_R[pairs.unsafe_I] | ((margin_I > 2 * cap) & passes_R[pairs.safe_I])
     rows.append(share("certificate", "any user", "the unsafe response is dropped, or cannot win", nobody_I))

@@ -23,6 +23,8 @@ Changed: slates without any unsafe candidate count as kept, so alpha is a share 
 one that no gate would be needed, the calibration is refused, for it would say nothing of the detector. With categories
 (Mondrian) each is calibrated by itself, at delta divided by their number; those too harmless to be calibrated get the
 strictest threshold of the others. Not covered: requests unlike the slates, and harm that the labels do not name.
+
+Suffixes here: ``_L`` slates.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ the worst user of all is a vertex: a pair is safe for everyone if every basis re
 
 Covered: NaN counts as no deviation, infinite ones as B; a limit for each of several declared dimensions. Not covered:
 what the shared reward itself gets wrong, which certifies nothing.
+
+Suffixes here: ``_I`` pairs of a safe and an unsafe response.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ those who have labelled responses and no classifier; a published one sees more.
 
 Covered: the texts it has seen are kept by key, so that nobody calibrates it on them. Not covered: harm unlike that of
 its training texts.
+
+Suffixes here: ``_C`` distinct responses of the slates, ``_L`` slates.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ The control belongs to it: the same mu with anchors that have nothing to do with
 Covered: users with few judgements have light anchors; users' own weights, ties and order stay. Not covered: any
 promise, since a user with opposed judgements outweighs anchors at some strength, and pairs unlike the anchors are not
 held. The rows grow by users times anchors, three times that with mu and nu. Validation rows hold no anchors.
+
+Suffixes here: ``_K`` users with judgements.
 """
 
 from __future__ import annotations
@@ -73,12 +75,12 @@ def with_anchors(
     if how.nu and base is None:
         raise SettingsError(f"nu is {how.nu:g} and there is no base to hold on to; give base, or set nu to 0.")
     train, valid, told = _one_pool(train, valid, anchors)
-    share_A = anchors.weights_N / total
-    parts = [_by_each(train, told, how.mu * share_A)] if how.mu else []
+    share_N = anchors.weights_N / total
+    parts = [_by_each(train, told, how.mu * share_N)] if how.mu else []
     if how.nu and base is not None:
-        chance_A, said = expit(population_margins(base, told).value_Q), replace(told, tie_N=None)
-        parts.append(_by_each(train, said, how.nu * share_A * chance_A))
-        parts.append(_by_each(train, said.swapped(), how.nu * share_A * (1 - chance_A)))
+        chance_N, said = expit(population_margins(base, told).value_Q), replace(told, tie_N=None)
+        parts.append(_by_each(train, said, how.nu * share_N * chance_N))
+        parts.append(_by_each(train, said.swapped(), how.nu * share_N * (1 - chance_N)))
     return Anchored(reduce(concat, parts, train), valid)
 
 
@@ -102,11 +104,11 @@ def _one_pool(train: Comparisons, valid: Comparisons, anchors: Comparisons) -> l
     ]
 
 
-def _by_each(train: Comparisons, anchors: Comparisons, share_A: FloatArray) -> Comparisons:
-    """``anchors`` as judged by each user of ``train``, at ``share_A`` of the user's own weight."""
+def _by_each(train: Comparisons, anchors: Comparisons, share_N: FloatArray) -> Comparisons:
+    """``anchors`` as judged by each user of ``train``, at ``share_N`` of the user's own weight."""
     own_U = np.bincount(train.user_N, train.weights_N, len(train.users))
     user_K = np.flatnonzero(own_U > 0).astype(np.int32)
     row_N = np.tile(np.arange(len(anchors)), len(user_K))
     user_N = np.repeat(user_K, len(anchors))
     told = replace(anchors, time_N=None, pair_N=None, weight_N=None).take(row_N)
-    return replace(told, user_N=user_N, weight_N=own_U[user_N] * share_A[row_N])
+    return replace(told, user_N=user_N, weight_N=own_U[user_N] * share_N[row_N])

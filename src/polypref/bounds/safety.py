@@ -6,6 +6,8 @@ strangers is read, so no user's judgements move it, and each text is asked about
 
 ``probe`` is what it says to a few fixed texts. A calibration keeps that, so a model, an encoder or a server that
 changed behind an unchanged name is noticed before its scores meet a threshold that was made for others.
+
+Suffixes here: ``_A`` texts that are asked about, ``_B`` probes, ``_M`` texts that are remembered.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ less harmful (``RELATIVE``) label nothing and are left out.
 Covered: labels that contradict and unreadable ones, refused with file and line; a slate with a candidate whose
 ``unsafe`` is missing is left out whole, since what the gate risks on it is not known, and told. Not covered: whether
 the slates are drawn as the system's own requests are; every guarantee from them rests on that.
+
+Suffixes here: ``_I`` items of a file, ``_L`` slates.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""``polypref bounds``: check, calibrate, certify and explain the bounds that no user can move."""
+"""``polypref bounds``: check, calibrate, certify and explain the bounds that no user can move.
+
+Suffixes here: ``_I`` pairs of a safe and an unsafe response.
+"""
 
 from __future__ import annotations
 
@@ -140,10 +143,10 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
             out(f"{one:>6.3g}  {cap.certified(margin_I, one):.3f}{'  (this file)' if one == own else ''}")
         out()
         if isinstance(scorer, Mixes):
-            margin_IC = vertices(pairs, scorer, slates, penalty_R)
+            margin_IK = vertices(pairs, scorer, slates, penalty_R)
             out(
-                f"without any cap, everybody whom this scorer can hold (mixtures of its {margin_IC.shape[1]} basis "
-                f"rewards) prefers the safe one in {cap.certified_mixture(margin_IC):.3f}"
+                f"without any cap, everybody whom this scorer can hold (mixtures of its {margin_IK.shape[1]} basis "
+                f"rewards) prefers the safe one in {cap.certified_mixture(margin_IK):.3f}"
             )
         if np.isinf(own):
             out(f"{self.file} sets no cap, so nothing is certified; set one under [organisation].")

@@ -8,6 +8,8 @@ sections are its own. JSONL, CSV (not for lists) and Parquet; a prompt may be a 
 Covered: a file is read whole or refused, by the line, since a score without some rows is another score; an item that
 stands twice in a subset counts once, and items that contradict others are kept, both told. Not covered:
 whether the subsets are those that a benchmark should have; see ``evaluation.rewardbench``.
+
+Suffixes here: ``_I`` items.
 """
 
 from __future__ import annotations

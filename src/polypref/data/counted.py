@@ -1,4 +1,7 @@
-"""Which judgements a figure rests on, and the numbers of their users and texts: what every measurement begins with."""
+"""Which judgements a figure rests on, and the numbers of their users and texts: what every measurement begins with.
+
+Suffixes here: ``_K`` codes that occur or all codes.
+"""
 
 from __future__ import annotations
 

@@ -26,6 +26,8 @@ thousand triads are still recognised.
 Covered: any mixture of list lengths, votes (two levels), sparse pairs, a few flaws. Not covered: people who contradict
 themselves less than the null look like their own ratings, and nearly are; pairs of a good and a bad text by design look
 like votes; ties, which say nothing here; lists of two.
+
+Suffixes here: ``_M`` edges: pairs a user judged.
 """
 
 from __future__ import annotations

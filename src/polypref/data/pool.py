@@ -2,6 +2,8 @@
 
 Texts are told apart by a 64-bit hash drawn anew for each read; two of a million distinct texts collide with probability
 3e-8. Texts beyond a byte budget go to files on disk that are memory-mapped, so memory holds codes, not texts.
+
+Suffixes here: ``_K`` distinct texts of a batch.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ A cut hashes content with the seed, so it does not move with the order of the ro
 earlier rows where they were.
 
 Covered: equal texts under different pair ids, prompts or users. Not covered: near-duplicates and paraphrases.
+
+Suffixes here: ``_K`` units that stay together, ``_X`` distinct texts.
 """
 
 from __future__ import annotations

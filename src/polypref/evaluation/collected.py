@@ -2,6 +2,8 @@
 
 A folder holds ``results.json`` (schema 1, docs/protocol.md), ``users.parquet`` beside it, and ``new_users.json`` where
 new people were measured too. Nothing is fitted here.
+
+Suffixes here: ``_L`` data sets.
 """
 
 from __future__ import annotations

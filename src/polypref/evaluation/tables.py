@@ -160,11 +160,11 @@ def over_shuffled(clusters: Clusters, real: Mapping[str, Arm], shuffled: Mapping
     rows = []
     in_H = clusters.rows.cohort_H["all"]
     for metric in PLACEBO_METRICS:
-        real_M, shuffled_M = (
+        own, without = (
             {name: METRICS[metric](clusters.rows, in_H, arms[name].margin_H) for name in shuffled}
             for arms in (real, shuffled)
         )
-        gains = {name: _gain(real_M[name], shuffled_M[name], metric) for name in shuffled}
+        gains = {name: _gain(own[name], without[name], metric) for name in shuffled}
         rows += _gain_rows(clusters, gains, {"arm": "shuffled", "size": size, "metric": metric})
     return ResultTable(tuple(replace(row, baseline=row.learner) for row in rows))
 

@@ -9,7 +9,7 @@ Covered: paired arms and seeds; a change of everybody's taste half-way. Not cove
 what is shown, or whose taste follows what they are shown; a population's scorer that learns on as well (it is what the
 same fit tells strangers); more than one text shown.
 
-Shapes: ``_T`` rounds, ``_U`` people, ``_C`` places of a slate, ``_R`` texts of the pool.
+Suffixes here: ``_E`` judgements of a user, ``_F`` features that people care for, ``_M`` slates, ``_T`` rounds.
 """
 
 from __future__ import annotations

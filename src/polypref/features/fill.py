@@ -1,4 +1,7 @@
-"""From a pool to its features: what the cache has is gathered, what it lacks is encoded, each distinct text once."""
+"""From a pool to its features: what the cache has is gathered, what it lacks is encoded, each distinct text once.
+
+Suffixes here: ``_E`` distinct texts as the encoder reads them.
+"""
 
 from __future__ import annotations
 
@@ -127,11 +130,11 @@ def _with_unstored(
     lacks_R = rows_R < 0
     memory, keys_R = _Memory(), responses.identity_R
     _fill(encoder, text, responses.take(np.flatnonzero(lacks_R).astype(np.int32)), memory)
-    fresh_MD = memory.of(keys_R[lacks_R])
+    fresh_RD = memory.of(keys_R[lacks_R])
     if index.dim:
-        store.ensure_same(index.dim, fresh_MD.shape[1])
-    features_RD = np.empty((len(responses), fresh_MD.shape[1]), np.float32)
-    features_RD[lacks_R] = fresh_MD
+        store.ensure_same(index.dim, fresh_RD.shape[1])
+    features_RD = np.empty((len(responses), fresh_RD.shape[1]), np.float32)
+    features_RD[lacks_R] = fresh_RD
     if not lacks_R.all():
         features_RD[~lacks_R] = store.read(index, keys_R[~lacks_R], rows_R[~lacks_R])
     return features_RD

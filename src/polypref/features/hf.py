@@ -10,6 +10,8 @@ What a text becomes, by kind of model (``pooling`` overrides):
 Prompts go through the tokenizer's chat template when it has one. Too long texts lose the beginning of the prompt
 first, the end of the response last. Not covered: encoder-decoders, quantised weights, models whose code is not in
 transformers.
+
+Suffixes here: ``_C`` scores of the network's own head.
 """
 
 from __future__ import annotations
@@ -124,12 +126,12 @@ class HuggingFace:
         types = getattr(network.config, "type_vocab_size", 0) > 1 and "token_type_ids" in tokenizer.model_input_names
         for index_B, inputs in inputs_of(tokens, self.batch_size, network.device, types):
             with torch.inference_mode():
-                hidden_BTD, score_BS = forward(inputs)
+                hidden_BTD, score_BC = forward(inputs)
                 parts = []
                 if self.score != "only":
                     parts.append(pool(hidden_BTD, inputs["attention_mask"], plan.pooling))
-                if score_BS is not None:
-                    parts.append(score_BS.float())
+                if score_BC is not None:
+                    parts.append(score_BC.float())
                 features_BD = torch.cat(parts, 1)
             yield index_B, features_BD.cpu().numpy()
 

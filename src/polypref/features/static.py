@@ -4,6 +4,8 @@ Source: Tulkens and van Dongen (2024), Model2Vec. Each token is run through Mini
 tokens' vectors, at unit length. Deviation from model2vec's defaults: the vectors are centred and weighted as there
 (SIF, 1e-4) but not rotated by PCA. That leaves every similarity as it is and makes features equal on every machine,
 which a rotation found by an eigensolver need not be.
+
+Suffixes here: ``_V`` tokens of the vocabulary.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A step's judgements are the same however many processes share them and however small their pieces are: position p of
 the plan belongs to step ``p // batch``, and a piece is a run of positions.
+
+Suffixes here: ``_I`` positions of the training order, ``_V`` views of a judgement.
 """
 
 from __future__ import annotations

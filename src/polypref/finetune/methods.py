@@ -11,6 +11,8 @@ batch whatever pieces it is cut into (the authors' alpha depends on what happens
 head is trained and saved; it reads the last attended token, or the mean over the attended tokens in encoders, never the
 soft tokens. Users are numbered by content: a person's id decides nothing, and "User ID: 3" is no name. The soft tokens
 stand at the beginning without a separator. Validation rows choose the step and do not join a second fit.
+
+Suffixes here: ``_I`` positions of the training order.
 """
 
 from __future__ import annotations

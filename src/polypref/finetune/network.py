@@ -1,8 +1,10 @@
 """The network: a backbone under LoRA, what stands for the user, and a reward head; PEFT saves what is trained.
 
-Shapes: ``_X`` texts of a batch (each asked by one user), ``_T`` tokens, ``_D`` the backbone's hidden size, ``_K`` soft
-tokens of one user. The head has no bias (only differences of rewards mean anything) and starts at zero, so swapped
+The head has no bias (only differences of rewards mean anything) and starts at zero, so swapped
 labels give exactly opposite rewards. Classes are made in functions because importing this module must not load torch.
+
+Suffixes here: ``_C`` clusters of users, ``_D`` the backbone's hidden size, ``_E`` numbers of a user, ``_K`` soft tokens
+of a user, ``_V`` users and the generic one or tokens of the vocabulary, ``_X`` texts of a batch.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 ``state`` holds the trained arrays under PEFT's names, prefixed by the number of their adapter; the backbone's weights
 are not saved with them, and a backbone whose files have changed is refused.
+
+Suffixes here: ``_V`` users and the generic one, ``_X`` distinct pairs of a user and a response, ``_Z`` latent numbers.
 """
 
 from __future__ import annotations

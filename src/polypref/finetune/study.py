@@ -1,4 +1,7 @@
-"""What the methods share: from judgements to a tuned network."""
+"""What the methods share: from judgements to a tuned network.
+
+Suffixes here: ``_I`` positions of the training order.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 The user's part (soft tokens, or an id in words) has its room reserved: the prompt loses its beginning and a very long
 response its end, the user's part never gives way. Padding is under a mask of our own: neither the tokenizer's padding
 side nor its padding token (which may be the end-of-text token, or missing) can change a reward.
+
+Suffixes here: ``_V`` users and the generic one, ``_X`` texts of a batch.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ loss of a step is the same sum however it is cut. The look with the least loss o
 
 With ``recipe.checkpoints`` each fit has a folder there, named by all that decides it. An interrupted fit goes on from
 its last whole look and ends as an uninterrupted one; a finished one is read back.
+
+Suffixes here: ``_V`` views of a judgement, ``_X`` texts of a batch.
 """
 
 from __future__ import annotations

@@ -15,6 +15,10 @@ it is, without a projection. The loss is shared with z = 0, the prior's mean, wh
 trained with. The latent's variance starts at exp(-4): near 1 the noise hides the mean, and the latent collapses.
 ``selection`` tells what the latent is worth: active units (variance over users of the mean above .01), and validation
 accuracy when everybody gets somebody else's latent.
+
+Suffixes here: ``_C`` judgements of a context, ``_E`` numbers of an embedding, ``_F`` embeddings of a pair side by side,
+``_I`` positions of the training order, ``_V`` users and the generic one, ``_X`` texts of a batch, ``_Z`` latent
+numbers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Variational preference learning's network: what judgements say about a person, and a reward that reads it.
 
-Shapes: ``_C`` judgements of a context, ``_E`` numbers of a frozen text embedding, ``_Z`` latent, ``_H`` hidden units,
-``_D`` the backbone's hidden size.
+Suffixes here: ``_C`` judgements of a context, ``_D`` the backbone's hidden size, ``_F`` embeddings of a pair side by
+side, ``_I`` positions of the training order, ``_V`` views of a judgement, ``_X`` texts of a batch, ``_Z`` latent
+numbers.
 """
 
 from __future__ import annotations

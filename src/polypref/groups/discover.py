@@ -1,4 +1,7 @@
-"""From comparisons to a grouping: the number of groups is given or searched, then the mixture is fitted to all."""
+"""From comparisons to a grouping: the number of groups is given or searched, then the mixture is fitted to all.
+
+Suffixes here: ``_T`` texts that several users judged.
+"""
 
 from __future__ import annotations
 

@@ -14,6 +14,8 @@ because deviations sum to zero, more groups cannot pay by freeing the shared rew
 
 Not covered: that the training rows overlap between folds; continua. People who differ without forming groups are cut
 into as many pieces as predict well, and ``most`` limits them.
+
+Suffixes here: ``_T`` texts that several users judged.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ scales a user's answers to that.
 
 Covered: the order of rows, swapped judgements, ties (half an answer each way), weights. Not covered: users between
 groups, who are spread over them rather than described; how sure each user is of his answers.
+
+Suffixes here: ``_M`` texts that a user judged, ``_T`` texts that several users judged, ``_V`` directions.
 """
 
 from __future__ import annotations

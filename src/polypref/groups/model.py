@@ -1,4 +1,7 @@
-"""What a discovered grouping knows of its groups: their rewards and sizes, and so how likely a user's answers are."""
+"""What a discovered grouping knows of its groups: their rewards and sizes, and so how likely a user's answers are.
+
+Suffixes here: ``_T`` texts that several users judged.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ The question goes through the tokenizer's chat template when it has one, else it
 the answer is looked at, so nothing is generated. Batches are padded on the right under a mask of our own: neither
 padding side nor padding token, which may be missing, nor batch size changes an answer. A question that is longer than
 the context is asked again with all its parts cut shorter. Not covered: models that reason before they answer.
+
+Suffixes here: ``_V`` tokens of the vocabulary.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ steps. Everybody is answered alike with the mean, in units of log odds.
 
 r2 alone does not tell disagreement from error: both lower it. ``hidden_disagreement`` sets it beside a null, and says
 what that covers.
+
+Suffixes here: ``_C`` atoms of a distribution, ``_V`` fits, ``_X`` columns of a head.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ for ``individual``) it goes to the posterior mode under N(start, variance), and 
 comparisons, is the one under which seen users fare best who play new ones: so many of their training rows, judged on
 their validation rows. Where nobody agrees more than not on shared pairs the population answers; the authors' code
 stops there.
+
+Suffixes here: ``_E`` matches of a judgement and an earlier one, ``_M`` judgements of the seen users.
 """
 
 from __future__ import annotations

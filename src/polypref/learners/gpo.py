@@ -20,6 +20,9 @@ answer. Places that hold nothing are masked, not marked by features of zero. Gra
 batch; the steps are chosen on validation rows, not on the test users. Those rows join what people are known by, and the
 network is not fitted again: when it begins to read contexts is a matter of luck, and a second fit of as many steps may
 come too short.
+
+Suffixes here: ``_A`` distinct pairs of a user and a response, ``_C`` places of a context, ``_E`` people, ``_I`` merged
+judgements, ``_T`` targets, ``_V`` users and the stranger.
 """
 
 from __future__ import annotations

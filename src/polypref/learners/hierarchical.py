@@ -13,6 +13,8 @@ around.
 
 Covered by the standard errors: what a user's own answers leave open, given the population. Not covered: uncertainty of
 the population's reward and of the variances.
+
+Suffixes here: ``_E`` entries: a user's effect on a response.
 """
 
 from __future__ import annotations

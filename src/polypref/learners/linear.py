@@ -3,6 +3,8 @@
 A known user is scored with their own weights, anybody else with the population's. Response effects, where the learner
 has them, belong to a text: they are found again by content key in any pool. What is learnt of single users after the
 fit is kept beside the tables of the fit (``newcomers``), so that taking one in copies nobody else's numbers.
+
+Suffixes here: ``_E`` entries: a user's effect on a response.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ reference model's. Judgements weigh the same, as in that version; ``average="use
 plain one. V starts at the anchor and s at N(0, 1), so swapped labels give exactly opposite rewards. The paper's
 constant 1/100 fits its own features; ours have variance 1 (``inputs``), so there is none. Number of basis rewards,
 penalty and steps are chosen on validation rows. Strangers get the mean mixture.
+
+Suffixes here: ``_C`` basis rewards that are learnt.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ validation rows, not on test users. Judgements weigh the same; ``average="user"`
 1 - tail of the users' losses. ``order`` is exact (through the step) or first-order. Basis rewards start at the pooled
 reward and part along random directions of a learned length that starts at zero, so swapped labels give exactly
 opposite rewards; the prior N(pooled, 1/penalty) on V is low-rank's. Strangers get w.
+
+Suffixes here: ``_C`` basis rewards that are learnt.
 """
 
 from __future__ import annotations

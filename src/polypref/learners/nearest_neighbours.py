@@ -16,6 +16,9 @@ vote of everyone's judgements. Vectors are the learners' common inputs (``inputs
 
 At most ``remembered`` text pairs are kept per user and for strangers (those whose content key is lowest, which is
 chance), so time is linear in judgements.
+
+Suffixes here: ``_F`` numbers that describe a prompt, ``_M`` pairs that a user judged, ``_T`` distinct texts of the
+judged pairs.
 """
 
 from __future__ import annotations

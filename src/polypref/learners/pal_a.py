@@ -14,6 +14,8 @@ wrong shape is left out. Priors N(0, 1/penalty) on f's weights and N(0, 1/user_p
 is the fewest that come within ``slack``, about a standard error, of the best validation log loss; validation rows also
 choose the steps and, of small data, among a few random starts, since prototypes can settle in bad places. Strangers get
 the mean mixture; ``adapt`` learns a new user's mixture alone.
+
+Suffixes here: ``_C`` prototypes, ``_V`` users and the stranger.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ zero and may turn negative, so swapped labels give exactly opposite rewards; the
 Priors N(0, 1/penalty) on the weights of f and g, N(0, 1/user_penalty) on w. ``loss="hinge"`` offers PAL-A's loss. The
 number of heads is the fewest that come within ``slack``, about a standard error, of the best validation log loss, and
 validation rows choose the steps. Strangers get the mean mixture; ``adapt`` learns a new user's mixture alone.
+
+Suffixes here: ``_C`` prototypes, ``_F`` numbers that describe a prompt, ``_V`` users and the stranger.
 """
 
 from __future__ import annotations

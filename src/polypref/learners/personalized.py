@@ -19,6 +19,8 @@ person's name or number decides nothing; w and v start at zero, so swapped label
 N(0, 1/penalty) on the users' and the network's weights; the users' penalty and the number of steps are chosen on
 validation rows. Strangers get the generic user. A new user, whom the paper leaves with the generic user, gets the o_u
 (or s_u) that is most probable under that prior, with everything else as it is.
+
+Suffixes here: ``_C`` clusters of users, ``_E`` numbers of a user's vector, ``_V`` users and the stranger.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Each distinct prompt is encoded once, and stored even where responses are not: prompts come again. The projection is
 that of ``inputs``, chosen from the prompts of the training rows: principal directions of their spread, with variance 1
 together, and two lengths.
+
+Suffixes here: ``_F`` numbers that describe a prompt.
 """
 
 from __future__ import annotations

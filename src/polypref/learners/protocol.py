@@ -2,6 +2,8 @@
 
 Half-fitted objects do not exist: "unfitted" is a learner, "fitted" is a scorer. Rewards may be compared only within one
 user; only their differences mean anything. Every score says who answered.
+
+Suffixes here: ``_C`` basis rewards.
 """
 
 from __future__ import annotations

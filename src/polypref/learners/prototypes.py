@@ -1,6 +1,6 @@
 """What both forms of PAL share: the map of items, people as mixtures of k prototypes, the choice of k, new people.
 
-Shapes: ``_K`` inputs, ``_C`` prototypes, ``_U`` known users, ``_V`` known users and the stranger, who comes last.
+Suffixes here: ``_C`` prototypes, ``_V`` users and the stranger.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A comparison is where its prompt and its two responses are together: the sum of 
 itself. Which of the two was preferred does not enter, so a query cannot carry the label that is asked for. Similarity
 is the cosine. The pair that is asked about is never found, lest a training row be judged by its own label.
 
-Shapes: ``_M`` remembered comparisons, ``_N`` queries, ``_K`` neighbours, nearest first.
+Suffixes here: ``_K`` neighbours, ``_M`` remembered comparisons.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ one order, that order counts nothing; in both, the margin is 0, which counts one
 (``Scores.unanswered_Q``). Strangers are judged without examples: the population's answer, as the model has it. The
 model is any causal one of transformers or any server that speaks OpenAI's protocol (``features.judge``). A single
 response is scored by its margin over an empty one.
+
+Suffixes here: ``_K`` neighbours, ``_M`` remembered comparisons.
 """
 
 from __future__ import annotations

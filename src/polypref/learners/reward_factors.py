@@ -16,6 +16,8 @@ opposite rewards. The paper starts lambda at a singular value decomposition of t
 pairs must have many judges; here it starts at random orthogonal columns. Priors N(0, 1/penalty) on the network and
 N(0, 1/user_penalty) on lambda; the network's penalty and the number of steps are chosen on validation rows.
 Strangers get the mean weights; a new user's are drawn around them with the known users' covariance.
+
+Suffixes here: ``_C`` factors, ``_V`` users and the stranger.
 """
 
 from __future__ import annotations

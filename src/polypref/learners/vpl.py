@@ -22,6 +22,9 @@ pairs, and none at all now and then, with z = 0: that is what strangers get. No 
 nothing can learn) and no normalised z in training (it makes rewards of other sizes than z = mean, used afterwards):
 both are settings. Someone with more judgements than a context holds gets the mean of several contexts' latents. The
 KL is averaged over contexts. Encoders read prompt and response together, so the decoder sees the prompt.
+
+Suffixes here: ``_A`` distinct pairs of a user and a response, ``_C`` places of a context, ``_E`` episodes, ``_I``
+merged judgements, ``_T`` targets, ``_V`` users and the stranger, ``_Z`` latent numbers.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ What we changed: where several questions are chosen before any is answered, S sh
 Covered: any number of candidates, in one pass over them per question. Not covered: that a text which shows up in
 several candidates is judged alike each time.
 
-Shapes: ``_C`` candidates, ``_K`` inputs, ``_J`` nodes.
+Suffixes here: ``_V`` new users, ``_X`` nodes of the quadrature.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A route is a learner; how it serves a new person is read off its scorer: by ``adapt``, or, where there is none, with
 what it answers to strangers. A cell holds the answers at all sizes and is stored by content hash, as in ``cells``.
+
+Suffixes here: ``_A`` numbers of judgements given, ``_V`` new users.
 """
 
 from __future__ import annotations

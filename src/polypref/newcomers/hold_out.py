@@ -5,6 +5,8 @@ and so on round the circle, so that after a few seeds everybody has been new equ
 ``compare``: the new users' test rows are measured on, their other rows are what may be learned from, smaller numbers
 within larger ones, and the seen users' other rows are the training. No pair (prompt, text: what the rule of the split
 keeps together) of a test row is in what anything was learned from.
+
+Suffixes here: ``_K`` units that stay together, ``_V`` new users.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 At one size all routes are measured on the test rows of the new users who have so many comparisons. A gain is over the
 population learner that validation rows of seen users prefer; a gap is to what ``individual`` comes to with all that the
 new user has. Positive is better under every metric.
+
+Suffixes here: ``_A`` numbers of judgements given, ``_V`` new users.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ rewards are all equal gets exactly 0; adding c to a group's rewards moves its ad
 2e-16 |c| / spread in each batch (under 1e-6 at rewards of 1e9 +- 1), until the spread is ``ROUNDING`` of the mean; one
 group's rewards never move another's advantages, except where that is the purpose (a parent's statistics below
 ``min_count`` and under ``shrinkage``). Not covered: completions of one prompt in different groups (refused).
+
+Suffixes here: ``_L`` levels of groups.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ its batch, for all rewards, histories and groups; a score that is missing or not
 misses; how often the trained policy is unsafe, which is measured, not promised; penalties are no baseline, so where
 sampling is cut short (top_p and the like) they bias the gradient away from what is sampled. One thing is shared among
 groups: kappa, which is the batch's.
+
+Suffixes here: ``_K`` groups of a batch, ``_L`` levels of groups.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ policy earns drift upwards by themselves, so there an alarm "up" is no surprise 
 
 Covered: groups of any size and rate; how often it cries wolf is measured (docs/pgrpo.md). Not covered: a shift that is
 small against the spread of the group's prompts; which of a group's users changed.
+
+Suffixes here: ``_K`` groups of a batch.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ Covered: the order of a batch changes nothing, to the last bit; cutting batches 
 (with a half-life: the rewards of one batch weigh the same); merging equals concatenating where nothing is forgotten;
 large offsets (1e9) cost no digits of the spread; NaN, infinite numbers and those beyond ``LARGEST`` never enter. Not
 covered: a history does not know its groups' names.
+
+Suffixes here: ``_K`` groups of a batch.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ rollout of a prompt (equal ``rollout_id``): a reward that they share counts once
 Not covered: several rewards with a history each; siblings without ``rollout_id`` (their reward counts for each); fully
 asynchronous rollouts, whose samples come in no fixed order, so that a resumed run is sound but not the same to the last
 bit. Tested on samples of slime's shape, never on its GPUs.
+
+Suffixes here: ``_C`` completions: samples taken together.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ session's last output, whose reward is the session's. Rows that only fill up a b
 
 Covered: rewards at any token (they are summed), sessions that left nothing, rewards that are not finite (advantage 0).
 Not covered: outputs of one session with rewards of their own.
+
+Suffixes here: ``_C`` sessions, ``_L`` levels of groups.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ each save), several reward functions (summed, or with ``multi_objective_aggregat
 each), PEFT, vLLM generation (rewards and advantages are computed where they are without), one completion per prompt,
 resuming on a generation boundary. Refused: checkpoints off one, where TRL generates anew and rewards would count twice.
 Not covered: TRL's asynchronous GRPO, whose workers compute advantages themselves. ``scale_rewards`` has no effect.
+
+Suffixes here: ``_F`` reward functions, ``_L`` levels of groups.
 """
 
 from __future__ import annotations

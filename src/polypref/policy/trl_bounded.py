@@ -12,6 +12,8 @@ Covered: several reward functions, several processes, evaluation (nothing is lea
 the checkpoint beside the histories, and another bound, safety function or missing multipliers are refused. A safety
 function that raises stops the run; None and NaN count as unsafe. Not covered: what ``bounded`` lists as such; under
 ``BoundedGRPOTrainer`` TRL's own ``reward`` figures are those of safe completions.
+
+Suffixes here: ``_F`` reward functions, ``_K`` groups of a batch, ``_L`` levels of groups.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ hosts, each needs polypref and the variable above (``ray_kwargs.ray_init.runtime
 Covered: KL in rewards, rollout correction, several outputs of a session, rows that fill up a batch, resuming by path or
 by latest. Refused: other estimators than grpo. Not covered: verl's asynchronous trainers and its old one;
 checkpoints on remote file systems; logging of groups.
+
+Suffixes here: ``_L`` levels of groups.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Source: Bradley & Terry (1952). Strengths are drawn around zero with one spread 
 the data (empirical Bayes); a null data set draws strengths from their posterior and then votes with the same panels.
 A plain maximum-likelihood fit would be too sure of strengths seen in three votes, show too few cycles under the null
 and so find an "excess" in homogeneous people.
+
+Suffixes here: ``_B`` prompts of one size, ``_E`` edges: pairs of responses compared, ``_M`` responses of a prompt.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Source: Dong et al., EMNLP Findings 2025, section 3 (divergence rate, high divergence); SC1 of the social-choice list.
 Changed: the raw rates grow with the number of judges, so both are also given at a fixed panel size k, as the exact
 expectation over all k-subsets of a pair's judges (a U-statistic) instead of random sub-samples.
+
+Suffixes here: ``_L`` votes of one side, ``_X`` pairs with a vote of that side.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ disagreement stays; what a user's votes have in common goes.
 Covered: axes along which users differ, whatever their cause. Not covered: *why* they differ (a careless user differs
 from a careful one without any taste). A user's pairs that were derived from his ratings depend on each other, which the
 null does not know: such data are looked at response by response instead (``Votes.stances``).
+
+Suffixes here: ``_K`` panel sizes.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ Covered: the majority's tournament per prompt, over pairs that at least two peop
 compared, users who judged several pairs of one prompt (the null draws every pair's judges anew).
 Small panels make cycles by chance: with identical people and five judges a fifth of all prompts have one. A raw share
 therefore says nothing; the excess over the null and its p-value do.
+
+Suffixes here: ``_E`` edges: pairs of responses compared.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Majority tournaments: which response beats which, cycles, Borda scores. Nodes are responses, so prompts never mix.
 
-Shape suffixes: ``_E`` edges (pairs of responses compared), ``_R`` nodes, ``_P`` prompts.
+Suffixes here: ``_C`` prompts with a Condorcet winner, ``_E`` edges: pairs of responses compared.
 """
 
 from __future__ import annotations

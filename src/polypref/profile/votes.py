@@ -1,6 +1,6 @@
 """Comparisons as votes: who stands where on which pair of texts. Everything in ``profile`` starts here.
 
-Shape suffixes: ``_J`` judgements as given, ``_V`` votes (one per user and pair), ``_Q`` pairs, ``_U`` users.
+Suffixes here: ``_I`` judgements as given.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ interval is narrower than that; a value without bounds (log loss) has none then.
 
 Covered: rows of the same judgement under several seeds (one cluster). Not covered: that another training sample
 would have given another fit, beyond what the seeds show.
+
+Suffixes here: ``_C`` clusters: users and pairs, ``_K`` metrics.
 """
 
 from __future__ import annotations

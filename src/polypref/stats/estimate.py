@@ -1,4 +1,7 @@
-"""An estimate with its interval and the count it rests on. Absent is not zero: n = 0 means value None."""
+"""An estimate with its interval and the count it rests on. Absent is not zero: n = 0 means value None.
+
+Suffixes here: ``_C`` clusters.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What is measured on test rows, and how much each row and each user moves it.
 
-``_T`` test rows of all seeds one after the other (a judgement that is a test row under two seeds is there twice),
-``_U`` users, ``_S`` seeds. A margin is reward(chosen) - reward(rejected). Every metric is the mean over seeds of the
+Held-out rows are those of all seeds one after the other (a judgement that is held out under two seeds is there twice).
+A margin is reward(chosen) - reward(rejected). Every metric is the mean over seeds of the
 metric within a seed.
 
 accuracy_micro         mean over decided judgements of 1 (margin > 0), 1/2 (equal scores), 0
@@ -17,6 +17,8 @@ calibration_error      expected calibration error over 2 N_BINS equal-width bins
 
 Ties take part in the last three only: nobody can be right about a tie, but a probability can. Each metric comes with
 its first derivatives (influence function), which the intervals need.
+
+Suffixes here: ``_K`` codes.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ pairs is not tested.
 
 Measured on the test rows of five sets with two simulated learners of equal merit whose errors go by text: 5 to 6 % of
 the users fall under p = .05. With pairs taken as independent 30 % do where pairs are made from votes.
+
+Suffixes here: ``_E`` texts of a user, ``_M`` pairs that a user decided.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ and a share d of units answered differently, is (z(a / 2) + 0.84) sqrt(d / n), w
 
 Covered: which items a benchmark happens to hold, which users were measured. Not covered: that another training sample
 would have given other arms.
+
+Suffixes here: ``_A`` arms, ``_F`` sections of a benchmark, ``_K`` clusters of units, ``_V`` units of a benchmark.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ gain that was gained,
     (utility(picked) - mean utility) / (utility(best) - mean utility)
 
 with sums over prompts above and below: 0 is a random pick, 1 the best response every time, below 0 is harm.
+
+Suffixes here: ``_M`` prompts of a user.
 """
 
 from __future__ import annotations

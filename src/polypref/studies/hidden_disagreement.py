@@ -12,6 +12,8 @@ Own and pooled margins are of pairs held out from the fit they come from (halves
 Covered: error and weak features lower r2 and null alike. Not covered: people who differ in ways that features cannot
 tell, and who therefore look undecided also on a reward of their own; few judgements per user do the same to everybody.
 Both make the null too low, so disagreement may be missed but is not made up.
+
+Suffixes here: ``_V`` fits.
 """
 
 from __future__ import annotations

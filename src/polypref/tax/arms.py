@@ -2,6 +2,8 @@
 
 Covered: the personalized, pooled and shuffled arm see the same judgements through the same encoder; what is held out is
 seen by none. Not covered: an equal number of parameters, which personalization cannot have; the shuffled arm has it.
+
+Suffixes here: ``_A`` arms.
 """
 
 from __future__ import annotations

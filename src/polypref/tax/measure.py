@@ -22,6 +22,8 @@ tax" would be empty and reads "nothing to lose".
 Covered: arms fitted on the same rows with the same encoder; gains on rows that no arm has seen. Not covered: policies;
 other users than those with most judgements, whom the mean is about; other ways to shuffle users than the one drawn;
 what another encoder, or a batch size that moves scores, would have given.
+
+Suffixes here: ``_A`` arms, ``_F`` sections of a benchmark, ``_V`` units of a benchmark.
 """
 
 from __future__ import annotations

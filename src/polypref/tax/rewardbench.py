@@ -15,6 +15,8 @@ Sections of a file's own: every row of a section counts alike, and the overall s
 Every section score is thus a weighted mean over units (items; questions in Ties), which is what resampling needs.
 Changed: the public scripts skip a subset that is missing or misspelt, and the section then means something else; here
 that is an error.
+
+Suffixes here: ``_A`` arms, ``_F`` sections of a benchmark, ``_I`` items, ``_L`` subsets, ``_V`` units of a benchmark.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ A person's reward of a response is ``taste . z``, with ``z = (style - 1/2) / 0.3
 responses a and b, the person chooses a with probability ``sigmoid((reward(a) - reward(b)) / temperature)``; at
 temperature 0 always the better one, by a coin where both are equally good. Each world states the row of the evaluation
 paper's Table 2 that it is built to match.
+
+Suffixes here: ``_D`` styles, ``_F`` functions of a style.
 """
 
 from __future__ import annotations

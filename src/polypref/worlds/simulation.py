@@ -2,6 +2,9 @@
 
 Covered: equal settings and seed give equal worlds, on any machine and in any process. Not covered: other versions of
 numpy may draw other numbers; worlds of different sizes share no texts.
+
+Suffixes here: ``_D`` styles, ``_E`` judgements of a user, ``_K`` tastes, ``_M`` prompts or pairs drawn, ``_T`` turns of
+a user.
 """
 
 from __future__ import annotations

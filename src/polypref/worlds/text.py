@@ -12,6 +12,8 @@ warmth     kind words around and between the points, as a share of the most ther
 
 What is asked for is met as nearly as whole sentences allow. What was written is counted and returned: the truth is a
 function of the text, not of the intention.
+
+Suffixes here: ``_D`` styles, ``_K`` points of a response.
 """
 
 from __future__ import annotations

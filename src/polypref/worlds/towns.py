@@ -13,6 +13,8 @@ styles (``KINDS_BY``) it has more of than the middle: 8 kinds.
 Covered: equal settings and seed give equal towns; the encoder knows every feature exactly. Not covered: real people,
 real encoders (they see less, so real systems personalize less than these), people whose taste follows what they are
 shown.
+
+Suffixes here: ``_D`` styles, ``_E`` judgements of a user, ``_F`` features that people care for, ``_M`` slates.
 """
 
 from __future__ import annotations
@@ -115,8 +117,8 @@ class Pool:
     @cached_property
     def kind_R(self) -> IntArray:
         """The kind of each text, 0 to ``KINDS`` - 1."""
-        more_RB = self.feature_RF[:, KINDS_BY] > 0
-        return (more_RB @ (1 << np.arange(len(KINDS_BY)))).astype(np.int32)
+        more_R3 = self.feature_RF[:, KINDS_BY] > 0
+        return (more_R3 @ (1 << np.arange(len(KINDS_BY)))).astype(np.int32)
 
     @cached_property
     def encoder(self) -> KnownFeatures:

@@ -23,7 +23,7 @@ def look(job: Inspection) -> None:
     _haste(job)
 
 
-def rate(hit_M: NDArray[np.bool_], user_M: IntArray) -> tuple[float, float, float]:
+def rate(hit_N: NDArray[np.bool_], user_N: IntArray) -> tuple[float, float, float]:
     """Share of hits with its 95 % interval from the spread between users (of one user: between rows).
 
     Cluster-robust: the variance is the sum over users of their squared total residual, but at least that of
@@ -31,11 +31,11 @@ def rate(hit_M: NDArray[np.bool_], user_M: IntArray) -> tuple[float, float, floa
     """
     from scipy.special import stdtrit
 
-    share, n = float(hit_M.mean()), len(hit_M)
-    residual_U = np.bincount(user_M, weights=hit_M - share)
-    n_users = len(np.unique(user_M))
+    share, n = float(hit_N.mean()), len(hit_N)
+    residual_U = np.bincount(user_N, weights=hit_N - share)
+    n_users = len(np.unique(user_N))
     if n_users < 2:
-        residual_U, n_users = hit_M - share, n
+        residual_U, n_users = hit_N - share, n
     if share in (0.0, 1.0):
         unseen = 1 - 0.025 ** (1 / n_users)
         return (0.0, 0.0, unseen) if share == 0 else (1.0, 1 - unseen, 1.0)

@@ -13,6 +13,8 @@ person's own reward. The labels are a function of scores, so everyone is perfect
 
 beaver_7b is a cost model; its published scores have their sign flipped already (mean +6.2). Whoever scored with it anew
 has costs (mean below 0): ``beaver="cost"`` flips them, and a column of the other sign is refused.
+
+Suffixes here: ``_A`` prompts that a user is asked, ``_M`` reward models.
 """
 
 from __future__ import annotations

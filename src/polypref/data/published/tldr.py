@@ -70,10 +70,10 @@ class TLDR:
         ]
         sieve.drop("a summary of another policy", pl.any_horizontal(bad))
         ranked = _ranked(sieve.frame)
-        shorter_W = np.random.RandomState(SEED).random_sample(len(ranked)) >= 1 - SHORTER
+        shorter = np.random.RandomState(SEED).random_sample(len(ranked)) >= 1 - SHORTER
         top = ranked[: self.workers or WORKERS["L"]]
         sieve.drop("not one of the busiest workers", ~pl.col.worker.is_in(top))
-        prefers = dict(zip(ranked, np.where(shorter_W, "shorter", "longer").tolist(), strict=True))
+        prefers = dict(zip(ranked, np.where(shorter, "shorter", "longer").tolist(), strict=True))
         sieve.frame = sieve.frame.with_columns(
             prefers=pl.col.worker.replace_strict(prefers, default=None, return_dtype=pl.String)
         )

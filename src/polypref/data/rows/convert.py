@@ -1,4 +1,7 @@
-"""Ratings and rankings to comparisons, by stated rules."""
+"""Ratings and rankings to comparisons, by stated rules.
+
+Suffixes here: ``_L`` lists of rated responses.
+"""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ views of two texts are (``Likeness``). A *cluster* is a set of responses that on
 views carry over, a user's responses to one prompt; b of different clusters are independent. Users' effects are kept in
 dual form: with the dual weights alpha of every slot, b_u = personal C alpha and d_u = spread t_u, where t_u = x' alpha.
 
-Shapes: ``_B`` clusters of a bucket, ``_L`` their response slots (padded), ``_K`` inputs, ``_R`` responses, ``_U``
-users, ``_N`` comparisons, ``_T`` the K + R population effects (w, a), ``_C`` right-hand sides.
+Suffixes here: ``_B`` clusters of a bucket, ``_C`` right-hand sides, ``_E`` entries: a response as one user saw it,
+``_L`` the clusters' slots for responses (padded), ``_T`` population effects (w and a).
 """
 
 from __future__ import annotations

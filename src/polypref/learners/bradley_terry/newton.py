@@ -3,8 +3,11 @@
 At each step the likelihood is a quadratic with precision M and linear term z over the responses of a cluster. b is
 integrated out of every cluster: P = M (I + personal C M)^-1. Then d is integrated out of every user: Q = P - P x V x' P
 with V = spread H and H = (I + x' P x spread)^-1; V = spread - spread J spread with J = H x' P x. (w, a) is solved by
-conjugate gradients on the rest, and alpha = z - P (x (w + d) + a) follows. A step costs the sum of S^3 + S^2 K over
-clusters plus K^3 over users plus a few passes over the comparisons. Shape suffixes as in ``mixed``.
+conjugate gradients on the rest, and alpha = z - P (x (w + d) + a) follows. A step costs the sum of L^3 + L^2 K over
+clusters plus K^3 over users plus a few passes over the comparisons.
+
+Suffixes here: ``_B`` clusters of a bucket, ``_C`` right-hand sides, ``_L`` the clusters' slots for responses (padded),
+``_T`` population effects (w and a).
 """
 
 from __future__ import annotations

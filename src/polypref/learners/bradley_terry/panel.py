@@ -1,4 +1,8 @@
-"""Between the nouns and the solver: comparisons to a ``mixed.Problem``, and its effects to a scorer."""
+"""Between the nouns and the solver: comparisons to a ``mixed.Problem``, and its effects to a scorer.
+
+Suffixes here: ``_B`` clusters of a bucket, ``_C`` cells of a user and a prompt, ``_E`` entries: a response as one user
+saw it, ``_L`` the clusters' slots for responses (padded), ``_M`` responses of a prompt.
+"""
 
 from __future__ import annotations
 

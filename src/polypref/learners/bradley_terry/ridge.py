@@ -5,7 +5,7 @@ center being zero unless given, by Newton steps that are halved per user until t
 of comparisons share a padded batch (at most a quarter of it is padding). The Hessian is single precision, the gradient
 double, so the solution is exact.
 
-Shapes: ``_B`` users of a batch, ``_J`` their judgements (padded), ``_K`` inputs.
+Suffixes here: ``_B`` users of a batch, ``_E`` their judgements (padded).
 """
 
 from __future__ import annotations

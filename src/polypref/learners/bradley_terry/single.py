@@ -12,8 +12,6 @@ with W the curvature at the mode and Q = (F + W^-1)^-1
 
 The mode is the one that ``newton.solve_users`` finds, which costs the cube of the number of inputs instead of that of
 the number of comparisons, and sorts them into clusters first. Views of texts of different prompts are independent.
-
-Shapes: ``_N`` comparisons, ``_R`` the texts in them, ``_K`` inputs.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ determine. The spread of users is a full matrix: which directions people differ 
 
 Known bias: with yes/no answers the Laplace posterior understates variances of effects that were each seen a few times
 (Breslow and Lin 1995). ``hierarchical`` corrects for it with factors chosen on validation rows.
+
+Suffixes here: ``_B`` clusters of a bucket, ``_C`` probes, ``_L`` the clusters' slots for responses (padded), ``_T``
+population effects (w and a).
 """
 
 from __future__ import annotations

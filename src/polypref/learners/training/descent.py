@@ -2,8 +2,6 @@
 
 Rows, users and texts are put in an order that content decides (``numbering``) and drawn with a seeded generator, so
 neither the order of a file nor a user's name changes a fit.
-
-Shapes: ``_N`` comparisons, ``_R`` responses that occur in them, ``_K`` inputs, ``_U`` users that occur, ``_B`` a batch.
 """
 
 from __future__ import annotations

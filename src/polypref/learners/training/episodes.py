@@ -8,8 +8,8 @@ An *episode* is some judgements of one user: a context of random size, none at a
 over the data deals each user's judgements into episodes anew; drawn by content and seed, so that neither the order of a
 file nor a user's name matters. Contexts have unequal sizes: places that hold nothing weigh nothing.
 
-Shapes: ``_I`` merged judgements, ``_E`` episodes, ``_C`` places of a context, ``_T`` places of the targets, ``_R``
-responses that occur, ``_K`` inputs, ``_U`` users that occur.
+Suffixes here: ``_C`` places of a context, ``_E`` episodes, ``_I`` merged judgements, ``_L`` places, ``_T`` places of
+the targets.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The transformer of group preference optimization, as functions of named parameters.
 
-Shapes: ``_E`` people, ``_C`` places of a context (a response and its label), ``_T`` targets, ``_S`` both, ``_K``
-numbers that describe a response, ``_M`` numbers in a token.
+Suffixes here: ``_A`` attention heads, ``_C`` places of a context, ``_E`` people, ``_L`` places of context and targets,
+``_M`` numbers of a token, ``_T`` targets.
 """
 
 from __future__ import annotations

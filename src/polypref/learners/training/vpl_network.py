@@ -1,7 +1,6 @@
 """The networks of variational preference learning, as functions of named parameters.
 
-Shapes: ``_E`` contexts, ``_C`` places of a context, ``_Q`` questions, ``_K`` numbers that describe a response, ``_W``
-hidden units, ``_Z`` latent numbers.
+Suffixes here: ``_C`` places of a context, ``_E`` contexts, ``_Z`` latent numbers.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ or, where ``binary``, 1 with probability sigmoid(2 theta_pa . x / sqrt(D) - 2.5)
 ``drift`` is added to the last group's rewards. Many seeds run at once as one array, each with a world, a policy and
 histories of its own.
 
-Shapes: ``_S`` seeds, ``_P`` groups, ``_K`` actions, ``_D`` context, ``_H`` hidden units, ``_Q`` prompts of a step,
-``_G`` completions of a prompt, ``_I`` inputs of the policy (context and group).
+Suffixes here: ``_D`` numbers of a context, ``_I`` inputs of the policy (context and group), ``_K`` actions, ``_X``
+contexts on which policies are judged.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ method gets the same entropy bonus: without one, policies settled on one answer 
 others, and what a seed reached was a matter of luck.
 
 Settings and their names are the bandits' (``policy.bandit``). Not covered: what a pretrained model brings with it.
+
+Suffixes here: ``_A`` topics of a prompt, ``_C`` topics, ``_L`` words of a completion, ``_T`` blocks of steps, ``_V``
+words.
 """
 
 from __future__ import annotations

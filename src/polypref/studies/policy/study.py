@@ -13,6 +13,8 @@ the mean over groups and of the group that is worst off at the time; ``final_mac
 Controls: identical groups, and groups that differ in taste alone (what remains there is no matter of scales); groups
 shuffled among prompts; groups drawn by lot for users. An arm is a unit of work: stored when it is done, found again by
 a later run.
+
+Suffixes here: ``_T`` steps at which a policy is judged.
 """
 
 from __future__ import annotations

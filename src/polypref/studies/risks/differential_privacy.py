@@ -13,6 +13,8 @@ Covered: everything that one user said, at once, for one release of one mean. No
 up); how the vectors were made: each must depend on that user's data and public things only, so neither on a projection
 nor on a hyper-parameter that others' data chose; a user's own vector, which is no mean; the noise is not safe against
 attacks on floating-point numbers (Mironov 2012).
+
+Suffixes here: ``_K`` numbers of a vector.
 """
 
 from __future__ import annotations

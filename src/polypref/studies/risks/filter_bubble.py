@@ -6,6 +6,8 @@ Measured in windows of rounds, per person; the slope is that of a straight line 
 Covered: any log with a kind for each answer. Not covered: what a kind should be; here it is what the simulated texts
 are known to be. A window of W answers cannot show more than W kinds and shows fewer than there are: compare with a
 random server in the same windows, never with the number of kinds.
+
+Suffixes here: ``_K`` kinds of text, ``_T`` rounds, ``_W`` windows of rounds.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ diets are compared by the total variation between two people's shares of kinds.
 Covered: exact means over all pairs of people, without a loop over pairs. Not covered: whether people *should* be served
 alike: where all want the same, a high overlap is right. Two people with the same tastes but different questions have
 different diets by chance: compare with the population's scorer on the same log.
+
+Suffixes here: ``_C`` distinct texts picked, ``_K`` kinds of text, ``_M`` slates.
 """
 
 from __future__ import annotations

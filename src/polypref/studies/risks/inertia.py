@@ -7,6 +7,8 @@ lost is won back.
 
 Covered: any scorer that adapts; an answer that never flips is told as such. Not covered: gradual change, and people
 who are shown so little of the other side that they cannot contradict.
+
+Suffixes here: ``_T`` rounds.
 """
 
 from __future__ import annotations

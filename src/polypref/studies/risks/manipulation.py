@@ -19,8 +19,8 @@ from polypref.errors import NotEnoughData
 def targeting_gap(bad_U: NDArray[np.float64], stratum_U: NDArray) -> float:
     """Largest stratum's mean of ``bad_U`` less everybody's mean: 0 where all strata are served alike."""
     names, at_U = np.unique(stratum_U, return_inverse=True)
-    rate_V = np.bincount(at_U, bad_U) / np.bincount(at_U, minlength=len(names))
-    return float(rate_V.max() - bad_U.mean())
+    rates = np.bincount(at_U, bad_U) / np.bincount(at_U, minlength=len(names))
+    return float(rates.max() - bad_U.mean())
 
 
 def shortfall(good_U: NDArray[np.float64], gameable_U: NDArray[np.bool_]) -> float:

@@ -11,7 +11,8 @@ of everybody's judgements.
 Covered: what is shared, as strangers are answered. Not covered: the saved file itself, which names its users; attacks
 that change the training data; stronger attacks: a low figure is no proof of safety.
 
-Shapes: ``_S`` refits, ``_U`` users, ``_N`` judgements.
+Suffixes here: ``_F`` features of a response, ``_K`` numbers of a vector, ``_M`` pairs of refits or of texts, ``_V``
+refits.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def mean_differences(comparisons: Comparisons, x_RF: Floats) -> Floats:
     return total_UF / np.maximum(np.bincount(comparisons.user_N, minlength=len(total_UF)), 1)[:, None]
 
 
-def probe_auc(x_UX: Floats, has_U: Bools, seed: int, folds: int = 5) -> float:
+def probe_auc(x_UK: Floats, has_U: Bools, seed: int, folds: int = 5) -> float:
     """How well a ridge probe, cross-validated over users, tells who has an attribute: mean area over the folds.
 
     Columns are standardised on the training users; the penalty is one per column. Raises NotEnoughData when a fold
@@ -158,11 +159,11 @@ def probe_auc(x_UX: Floats, has_U: Bools, seed: int, folds: int = 5) -> float:
     found = []
     for fold in range(folds):
         train_U = fold_U != fold
-        center_X, scale_X = x_UX[train_U].mean(axis=0), x_UX[train_U].std(axis=0)
-        z_UX = (x_UX - center_X) / np.where(scale_X > 1e-12, scale_X, 1.0)
-        gram_UU = z_UX @ z_UX[train_U].T
+        center_K, scale_K = x_UK[train_U].mean(axis=0), x_UK[train_U].std(axis=0)
+        z_UK = (x_UK - center_K) / np.where(scale_K > 1e-12, scale_K, 1.0)
+        gram_UU = z_UK @ z_UK[train_U].T
         label_U = has_U[train_U] - has_U[train_U].mean()
-        dual_U = np.linalg.solve(gram_UU[train_U] + z_UX.shape[1] * np.eye(train_U.sum()), label_U)
+        dual_U = np.linalg.solve(gram_UU[train_U] + z_UK.shape[1] * np.eye(train_U.sum()), label_U)
         found.append(auc((gram_UU @ dual_U)[~train_U], has_U[~train_U]))
     return float(np.mean(found))
 

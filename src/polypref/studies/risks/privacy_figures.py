@@ -4,6 +4,8 @@ The world is ``personalllm-like`` with mixed tastes: everybody wants something e
 of the two odd ones have the attribute that is probed. Features are the styles of the texts, known exactly. Half of the
 people take part in attacks; the other half are strangers, on whom accuracy is measured. Sources and limits are those of
 the measures' own files.
+
+Suffixes here: ``_D`` styles, ``_F`` features of a response.
 """
 
 from __future__ import annotations
@@ -145,8 +147,8 @@ def profiles(how: SlowRisks, seed: int) -> Found:
         "another's user vector": vector["all"][lot_U],
     }
     found = {
-        ("privacy", "attribute inference: area under the curve", arm): probe_auc(x_UX, has_U, seed)
-        for arm, x_UX in probed.items()
+        ("privacy", "attribute inference: area under the curve", arm): probe_auc(x_UK, has_U, seed)
+        for arm, x_UK in probed.items()
     }
     matched = {"user vectors of two halves": rank_one(vector["one"], vector["other"]), "chance": 1 / here.inside}
     return found | {("privacy", "re-identification: rank 1", arm): value for arm, value in matched.items()}

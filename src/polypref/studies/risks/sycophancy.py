@@ -6,6 +6,8 @@ preference models. Panels are simulated here (``towns``): of two texts, one lean
 
 Covered: the share for each person, ties counting one half. Not covered: real questions with real truths; a world in
 which congruence does not sway what people choose shows no sycophancy, whatever the scorer.
+
+Suffixes here: ``_M`` pairs of texts.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Each personal figure stands beside the population's and a coin's, on the same people, texts and lots. Sources and limits
 are those of the measures' own files.
+
+Suffixes here: ``_E`` judgements of a user, ``_F`` features that people care for, ``_K`` kinds of text, ``_M`` slates,
+``_T`` rounds, ``_W`` windows of rounds.
 """
 
 from __future__ import annotations
