@@ -188,7 +188,7 @@ def learners_page() -> str:
         source = inspect.getmodule(type(learner))
         assert source is not None
         file = source.__name__.rsplit(".", 1)[-1].replace("_", "-")
-        files[file] = inspect.getdoc(source) or ""
+        files[file] = _head(source)
         settings = ", ".join(f"`{f.name}={getattr(learner, f.name)!r}`" for f in fields(learner))  # type: ignore[arg-type]
         parts.append(f"| [`{name}`](#{file}) | {_first_line(source)} | {settings or 'none'} |")
     for file, text in files.items():
@@ -282,7 +282,7 @@ def published_page() -> str:
         settings = ", ".join(f"`--{f.name} {_shown(f.default)}`" for f in fields(adapter))  # type: ignore[arg-type]
         parts.append(f"| [`{name}`](#{name}) | {_first_line(source)} | {settings or 'none'} |")
     for name, adapter in PUBLISHED.items():
-        parts += ["", f"## {name}", "", _block(inspect.getdoc(inspect.getmodule(adapter)) or "")]
+        parts += ["", f"## {name}", "", _block(_head(inspect.getmodule(adapter)))]
     return "\n".join(parts) + "\n"
 
 
@@ -296,6 +296,11 @@ PAGES: dict[str, Callable[[], str]] = {
     "published.md": published_page,
     "python.md": python_page,
 }
+
+
+def _head(module: object) -> str:
+    """A module's docstring without its last sentence on array suffixes, which is for those who read the code."""
+    return (inspect.getdoc(module) or "").partition("\n\nSuffixes here: ")[0]
 
 
 def _first_line(thing: object) -> str:

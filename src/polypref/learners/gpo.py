@@ -18,11 +18,9 @@ turned round, so that contexts are worth reading even where most people agree. T
 of contexts are random, none at all among them: that is what strangers get, where the authors' code has no defined
 answer. Places that hold nothing are masked, not marked by features of zero. Gradients are set to zero before each
 batch; the steps are chosen on validation rows, not on the test users. Those rows join what people are known by, and the
-network is not fitted again: when it begins to read contexts is a matter of luck, and a second fit of as many steps may
-come too short.
+network is not fitted again: when it begins to read contexts is a matter of luck, and a second fit may come too short.
 
-Suffixes here: ``_A`` distinct pairs of a user and a response, ``_C`` places of a context, ``_E`` people, ``_I`` merged
-judgements, ``_T`` targets, ``_V`` users and the stranger.
+Suffixes here: ``_A`` answers, ``_C`` places of a context, ``_E`` people, ``_I`` merged judgements, ``_T`` targets.
 """
 
 from __future__ import annotations
@@ -140,9 +138,9 @@ class Known:
         """Contexts of people number ``user_E``, of the first ``most`` judgements; number U knows nothing."""
         import torch
 
-        start_V = np.append(np.cumsum(self.count_U) - self.count_U, 0)
+        starts = np.append(np.cumsum(self.count_U) - self.count_U, 0)
         count_E = np.minimum(np.append(self.count_U, 0)[user_E], most)
-        index_EC, here_EC = padded(start_V[user_E], count_E)
+        index_EC, here_EC = padded(starts[user_E], count_E)
         if not len(self.label_I):
             x = torch.zeros(*index_EC.shape, self.first_IK.shape[1])
             label = weight = torch.zeros(index_EC.shape)
