@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import arg
 
+from polypref.data.files.limits import NAMES
 from polypref.runs.settings import Quiet
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ FileLimits = Annotated[
     tuple[str, ...],
     arg(
         metavar="NAME=N ...",
-        help="What a file may ask of this machine: line_bytes, columns, attribute_keys, depth (see docs/data.md).",
+        help=f"What a file may ask of this machine: {', '.join(NAMES)} (see docs/data.md).",
         help_behavior_hint="(default: more than any honest file needs)",
     ),
 ]

@@ -37,7 +37,7 @@ def compare(
     ``learners``   names, or your own learners by name; default: STANDARD. When names are given, the population learners
                    of POPULATION take part anyway: gains are measured against the better of them.
     ``out``        folder of results.json, results.parquet, users.parquet and the stored cells; a second run goes on.
-    ``metadata``      more to put into the results (files, findings, reproduce).
+    ``metadata``   more to put into the results (files, findings, reproduce).
     ``overrides``  single settings by name: ``compare(comparisons, seeds=3)``.
 
     Raises SettingsError, NotEnoughData, CacheError, what an encoder raises, and PolyprefError when cells failed.

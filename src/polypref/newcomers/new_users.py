@@ -62,7 +62,7 @@ def new_users(
     """Compare the ways to serve new people on ``comparisons``; with ``out``, results and finished cells are kept there.
 
     ``learners``   names as in ``named_routes``, or learners by name.
-    ``metadata``      more to put into the results (files, findings, reproduce).
+    ``metadata``   more to put into the results (files, findings, reproduce).
     ``overrides``  single settings by name: ``new_users(comparisons, sizes=(3, 30))``.
 
     Raises SettingsError, NotEnoughData, CacheError, what an encoder raises, and PolyprefError when cells failed.
