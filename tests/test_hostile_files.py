@@ -54,6 +54,18 @@ def test_what_grows_without_end(tmp_path, suffix, ending, first, piece):
     assert "--limits line_bytes=NUMBER raises" in refused(tmp_path / f"p.{suffix}.{ending}", squeezed, line_bytes=MIB)
 
 
+@pytest.mark.parametrize("rubbish", [b"{}\n", b"x\n", b"[]\n", b"\xff\n", ROW.replace(b'"u"', b'""')])
+def test_rubbish_without_end_is_read_no_further(tmp_path, monkeypatch, rubbish):
+    """One good row does not keep the reading of what follows alive; one in some hundreds does."""
+    monkeypatch.setattr("polypref.data.read.MANY", 2000)
+    monkeypatch.setattr("polypref.data.files.textfiles.BLOCK", 4096)
+    said = refused(tmp_path / "p.jsonl", ROW + rubbish * 10_000)
+    assert "rows cannot be used; the first: line 2 of p.jsonl: " in said
+    assert 2000 < int(said.split(" of ")[1].split(" rows")[0].replace(",", "")) < 6_000
+    said = refused(tmp_path / "p.jsonl", (ROW + rubbish * 500) * 10)
+    assert said.startswith(f"{500 * 10:,} of {501 * 10:,} rows cannot be used")
+
+
 def test_zeros_take_little_memory(tmp_path):
     path = tmp_path / "p.jsonl.zst"
     with zstandard.ZstdCompressor().stream_writer(path.open("wb")) as out:

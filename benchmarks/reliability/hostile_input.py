@@ -98,6 +98,7 @@ def cases(scale: float = 1.0) -> dict[str, tuple[Callable[[Path], object], list[
         "line ends.jsonl": (b"\n", ROW),
         "line ends.csv": (b"\n", HEAD + b"u,p,x,y\n"),
         "empty objects.jsonl": (b"{}\n", ROW),
+        "no JSON.jsonl": (b"x\n", ROW),
         "open quote.csv": (b"a\n", HEAD + b'u,p,"x'),
     }
     made: dict[str, tuple[Callable[[Path], object], list[str]]] = {}
@@ -107,7 +108,7 @@ def cases(scale: float = 1.0) -> dict[str, tuple[Callable[[Path], object], list[
         for ending, compress in ((".gz", gz), (".zst", zst)):
             made[name + ending] = (lambda p, c=compress, x=piece, f=first: c(p, repeated(x, big, f)), ["check"])
     made["window.jsonl.zst"] = (lambda p: zst(p, repeated(ROW, max(big // 32, 1 << 28)), 28), ["check"])
-    made["published.json.gz"] = (lambda p: gz(p, repeated(bytes(1024), big)), ["convert", "arena"])
+    made["published.json.gz"] = (lambda p: gz(p, repeated(bytes(1024), big)), ["convert", "arena", "--out", "x.jsonl"])
     made["settings.toml"] = (lambda p: p.write_bytes(b"a = [" + b"[" * line), ["check", "x.jsonl", "--config"])
     return made
 

@@ -24,7 +24,7 @@ from polypref.data.rows.layouts import Layout, find_layout
 from polypref.errors import InputError, NotEnoughData, SettingsError
 from polypref.wording import shown
 
-HOPELESS = 1_000_000  # rows, none of which can be used, after which a file is read no further
+MANY, FEW = 1_000_000, 1_000  # after so many rows a file is read no further when not one in so many can be used
 Int8Array = NDArray[np.int8]
 
 
@@ -116,12 +116,13 @@ class _Work:
             self.layouts.append(layout)
         unparsed, unusable, rows = Tally(), Tally(), 0
         for batch in source.batches(list(layout.names.values()), unparsed):
-            rows += batch.frame.height
-            if rows > HOPELESS and unusable.rows + unparsed.rows >= rows:
+            seen = rows + unparsed.rows
+            if seen > MANY and (rows - unusable.rows) * FEW < seen:
                 break  # endless rubbish, or of another kind altogether: refused below
             frame = canonical(batch, layout, source.path, unusable, self.options.limits)
             into = self.rated if layout.shape == "ratings" else self.judged
             into.append(self._code(frame, number, unusable))
+            rows += batch.frame.height
         rows += unparsed.rows
         if not rows and number < self.n_main:  # that nobody called a tie is fine
             raise InputError(f"{source.path} has no rows; expected at least one judgement.")

@@ -121,6 +121,7 @@ class _Parser:
 
     def _exact(self, block: bytes, line: int) -> Batch:
         numbers, rows = [], []
+        unreadable: dict[str, tuple[_Unreadable, list[int]]] = {}
         utf8 = _is_utf8(block)
         for number, text in enumerate(block.split(b"\n"), line):
             if not text.strip():
@@ -129,7 +130,9 @@ class _Parser:
                 rows.append(self._texts(text, utf8))
                 numbers.append(number)
             except _Unreadable as found:
-                self.tally.add(found.name, self.path, [number], str(found))
+                unreadable.setdefault(found.name, (found, []))[1].append(number)
+        for name, (first, wrong) in unreadable.items():
+            self.tally.add(name, self.path, wrong, first.explain())
         columns = zip(*rows, strict=True) if rows else [()] * len(self.names)
         frame = pl.DataFrame(
             [pl.Series(n, values, dtype=pl.String) for n, values in zip(self.names, columns, strict=True)]
@@ -147,20 +150,27 @@ class _Parser:
                 row = self._raw_row(line)
             return [v if v.__class__ is str or v is None else _text(v) for v in row]
         except UnicodeDecodeError as error:
-            near = line[max(0, error.start - 20) : error.end + 20]
-            advice = "expected UTF-8; convert the file with iconv. The row is left out."
-            at = f"byte {error.start + 1} is not UTF-8 in {shown(near)}"
-            raise _Unreadable("not UTF-8", f"{at}; {advice}") from error
+            raise _Unreadable("not UTF-8", line) from error
         except (msgspec.DecodeError, RecursionError) as error:
-            raise _Unreadable("broken JSON", _complaint(line, error)) from error
+            raise _Unreadable("broken JSON", line) from error
 
 
 class _Unreadable(Exception):
-    """A line that is no row: what is wrong with it, under which name it is counted."""
+    """A line that is no row, and the name under which it is counted."""
 
-    def __init__(self, name: str = "", text: str = "") -> None:
-        super().__init__(text)
-        self.name = name
+    def __init__(self, name: str = "", line: bytes = b"") -> None:
+        super().__init__(name)
+        self.name, self.line = name, line
+
+    def explain(self) -> str:
+        """What is wrong, in words. Slow: only the first line of a kind is explained."""
+        error = self.__cause__
+        if isinstance(error, UnicodeDecodeError):
+            near = self.line[max(0, error.start - 20) : error.end + 20]
+            advice = "expected UTF-8; convert the file with iconv. The row is left out."
+            return f"byte {error.start + 1} is not UTF-8 in {shown(near)}; {advice}"
+        assert isinstance(error, Exception)
+        return _complaint(self.line, error)
 
 
 def _decoder(names: Sequence[str], raw: set[str]) -> Callable[[bytes], tuple[Any, ...]]:
