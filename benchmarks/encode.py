@@ -26,7 +26,7 @@ import polars as pl
 
 from polypref.comparisons import Responses
 from polypref.features import cache, encoder, minilm
-from polypref.features.fill import encode_cached
+from polypref.features.encode_missing import encode_cached
 from polypref.features.transformer import default_device, pool
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

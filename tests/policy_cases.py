@@ -104,7 +104,7 @@ def recorded(run: Any) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    from polypref.policy.state import digest
+    from polypref.policy.history_file import digest
 
     model, out, size = sys.argv[1:]
     run = trainer(Path(model), config(Path(out), per_device_train_batch_size=int(size)))

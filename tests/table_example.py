@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from polypref.evaluation.collected import collect
+from polypref.evaluation.collect_results import collect
 from polypref.report.paper import tables
 from polypref.report.table import Cell, Table
 

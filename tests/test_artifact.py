@@ -21,7 +21,7 @@ from polypref.errors import ArtifactError, PolyprefError, SettingsError
 from polypref.evaluation import cells
 from polypref.groups.grouping import Grouping, from_mapping
 from polypref.learners import SCORERS
-from polypref.learners.few_shot import ROUTES
+from polypref.learners.new_user_baselines import ROUTES
 from polypref.learners.protocol import by_kind, scorer_class
 from polypref.scorers import load, metadata, save
 

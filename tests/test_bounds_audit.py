@@ -17,7 +17,7 @@ from bounds_cases import Table, random_slates
 from polypref.bounds import cap
 from polypref.bounds.adversaries import pairs_of, taught, vectors
 from polypref.bounds.audit import audit
-from polypref.bounds.audit_stage import AuditSettings, Case
+from polypref.bounds.audit_setup import AuditSettings, Case
 from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.safety import Safety
 from polypref.bounds.slates import part_of, read_slates

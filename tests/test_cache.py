@@ -25,8 +25,8 @@ import pytest
 
 from polypref.comparisons import Responses
 from polypref.errors import CacheError, EncoderError
-from polypref.features import cache, fill
-from polypref.features.fill import batches, encode_cached
+from polypref.features import cache, encode_missing
+from polypref.features.encode_missing import batches, encode_cached
 
 DIM = 5
 
@@ -36,7 +36,7 @@ class Fake:
     """An encoder whose features are known: derived from the text's checksum. Remembers what it was asked."""
 
     cache_folder: str
-    text: fill.TextMode = "response"
+    text: encode_missing.TextMode = "response"
     batch_size: int = 4
     seen: list[str] = field(default_factory=list)
     poison: str | None = None
@@ -103,7 +103,7 @@ def test_texts_in_passing_are_encoded_once_and_not_stored(tmp_path: Path, stored
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     fake.seen.clear()
     shuffled = np.random.default_rng(1).permutation(np.repeat(TEXTS, 2)).tolist()
-    with fill.no_store():
+    with encode_missing.no_store():
         np.testing.assert_array_equal(fake.encode(pool(shuffled)), truth(shuffled))
         assert sorted(fake.seen) == sorted(TEXTS[stored:])
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -122,13 +122,13 @@ class Wider(Fake):
 @pytest.mark.parametrize("some", [0, 5])
 def test_in_passing_a_changed_encoder_is_refused_too(tmp_path: Path, some: int) -> None:
     Fake(str(tmp_path)).encode(pool(TEXTS[:10]))
-    with fill.no_store(), pytest.raises(CacheError, match="holds features of 5 numbers and the encoder now gives 10"):
+    with encode_missing.no_store(), pytest.raises(CacheError, match="of 5 numbers and the encoder now gives 10"):
         Wider(str(tmp_path)).encode(pool(TEXTS[10 - some : 20]))
 
 
 @pytest.mark.parametrize(("text", "times"), [("response", 1), ("joint", 3)])
 def test_equal_texts_under_several_prompts_are_encoded_once_when_read_alone(
-    tmp_path: Path, text: fill.TextMode, times: int
+    tmp_path: Path, text: encode_missing.TextMode, times: int
 ) -> None:
     fake = Fake(str(tmp_path), text=text)
     texts = ["same", "same", "same", "other", "other", "one more"]
@@ -137,7 +137,7 @@ def test_equal_texts_under_several_prompts_are_encoded_once_when_read_alone(
 
 
 def test_chunks_cover_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fill, "CHUNK", 7)
+    monkeypatch.setattr(encode_missing, "CHUNK", 7)
     fake = Fake(str(tmp_path))
     texts = [*TEXTS, *TEXTS[:9]]  # under another prompt
     responses = Responses(pl.Series(["a", "b"]), np.array([0] * 30 + [1] * 9, np.int32), pl.Series(texts))
@@ -153,7 +153,7 @@ def test_the_same_pool_object_is_gathered_once_and_freed_with_it(tmp_path: Path)
     assert not first.flags.writeable
     del first, responses
     gc.collect()
-    assert len(fill._GATHERED) == 0
+    assert len(encode_missing._GATHERED) == 0
 
 
 def test_an_empty_pool(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from contract_cases import permuted, small
 from polypref.comparisons import Comparisons
-from polypref.learners.numbering import Numbering
+from polypref.learners.canonical_order import Numbering
 from polypref.learners.training.episodes import Judged, Sizes, contexts, parts, practice
 
 

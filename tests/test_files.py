@@ -347,9 +347,9 @@ OF = {("os", "replace"), ("os", "rename"), ("np", "save"), ("pickle", "dump")}
 REASONS = {
     "files.py": "the one place",
     "features/cache.py": "appends to files of its own format, under a lock of its own",
-    **dict.fromkeys(("features/encoded.py", "testing.py"), "into a temporary folder"),
-    "policy/state.py": "into memory",
-    **dict.fromkeys(("finetune/tuning.py", "runs/stored.py"), "removes what is made again"),
+    **dict.fromkeys(("features/encode_once.py", "testing.py"), "into a temporary folder"),
+    "policy/history_file.py": "into memory",
+    **dict.fromkeys(("finetune/tuning.py", "runs/cell_store.py"), "removes what is made again"),
     "cli/__init__.py": "the null device",
     "runs/execute.py": "into a file without a name",
 }

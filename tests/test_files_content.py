@@ -14,9 +14,9 @@ from polypref.bounds.bounds_file import read_bounds
 from polypref.cli import main
 from polypref.comparisons import Responses
 from polypref.errors import CacheError, InputError, SettingsError
-from polypref.evaluation.contents import CompareContents
+from polypref.evaluation.results_schema import CompareContents
 from polypref.features import cache
-from polypref.features.fill import encode_cached
+from polypref.features.encode_missing import encode_cached
 from polypref.files import content_of, write
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from polypref import features
 from polypref.cli import main
-from polypref.evaluation import prepared
+from polypref.evaluation import grid_setup
 from toy_learners import LengthEncoder
 
 SMALL = ("--seeds", "1", "--workers", "1", "--min-judgements", "5", "--quiet")
@@ -33,7 +33,7 @@ COMMANDS = {
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(features, "encoder", lambda name: LengthEncoder())
-    monkeypatch.setattr(prepared, "encoder_by_name", lambda name: LengthEncoder())
+    monkeypatch.setattr(grid_setup, "encoder_by_name", lambda name: LengthEncoder())
     rng = np.random.default_rng(0)
     with Path("prefs.jsonl").open("w") as file:
         for user in range(8):

@@ -19,10 +19,10 @@ from polypref.errors import PolyprefError, SettingsError
 from polypref.evaluation import cells as cells_module
 from polypref.evaluation.cells import Cell, Job, read, run, training_rows
 from polypref.evaluation.placebo import shuffle_users
-from polypref.features.encoded import encode_once
-from polypref.runs import stored as stored_module
+from polypref.features.encode_once import encode_once
+from polypref.runs import cell_store as stored_module
+from polypref.runs.cell_store import code_hash
 from polypref.runs.execute import run_cells
-from polypref.runs.stored import code_hash
 from polypref.runs.threads import ONE_THREAD, one_thread
 from toy_learners import Dies, Length, LengthEncoder, OwnLength, Unparsable, people
 

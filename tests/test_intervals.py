@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from polypref.stats.clusters import POISSON_LESS_1, Clusters, Interval, benjamini_hochberg, difference, paired_p
+from polypref.stats.cluster_robust import POISSON_LESS_1, Clusters, Interval, benjamini_hochberg, difference, paired_p
 from polypref.stats.metrics import METRICS, HeldOut, Measured
 
 

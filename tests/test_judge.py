@@ -19,8 +19,8 @@ from polypref.errors import ArtifactError, EncoderError, NotEnoughData, Settings
 from polypref.judges.ask import LEAST, WORD, ask, odds
 from polypref.judges.local import Causal
 from polypref.learners import learner, margins
+from polypref.learners.judge_prompts import Case, Choice
 from polypref.learners.protocol import PERSONAL, POPULATION, Compares
-from polypref.learners.questions import Case, Choice
 from polypref.learners.retrieval import Memory, Places
 from polypref.learners.retrieval_judge import RetrievalJudge
 from polypref.scorers import load, save

@@ -38,7 +38,7 @@ from polypref import scorers
 from polypref.comparisons import Comparisons, from_columns
 from polypref.errors import ArtifactError, InputError, NotEnoughData
 from polypref.learners import LEARNERS, SCORERS, WITH_MODEL, margins
-from polypref.learners.few_shot import ROUTES
+from polypref.learners.new_user_baselines import ROUTES
 from polypref.learners.protocol import PERSONAL, POPULATION, Adapts, population_margins, scorer_class
 from polypref.scorers import load, save
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from polypref.stats.clusters import difference
+from polypref.stats.cluster_robust import difference
 from polypref.stats.metrics import METRICS, MIN_DECILE_ROWS, HeldOut, correctness, log_losses
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from contract_cases import Words, small
-from polypref import artifact, features, network
+from polypref import artifact, features, network_access
 from polypref.bounds.detector import KIND, READS, Detector
 from polypref.cli import main
 from polypref.errors import PolyprefError, SettingsError
@@ -170,15 +170,15 @@ def test_a_key_goes_only_where_the_caller_says(tmp_path, server, monkeypatch):
 
     seen.clear()
     monkeypatch.setenv("POLYPREF_CACHE", str(tmp_path / "third"))
-    monkeypatch.setenv(network.VARIABLE, f"https://elsewhere.invalid, {address}")
+    monkeypatch.setenv(network_access.VARIABLE, f"https://elsewhere.invalid, {address}")
     load(folder).score(fresh, ["u"] * len(fresh))
     assert set(seen) == {"Bearer secret"}, "the environment is the caller's word"
 
 
 def test_an_empty_or_broken_variable_allows_nothing(monkeypatch):
-    denied = network.Permission("x", network=False)
+    denied = network_access.Permission("x", network=False)
     for value in ("", ",", "localhost", "http://", "http://[", "models.example.invalid"):
-        monkeypatch.setenv(network.VARIABLE, value)
+        monkeypatch.setenv(network_access.VARIABLE, value)
         for address in (URL, "the model a/b", "http://["):
             with pytest.raises(SettingsError):
                 denied.ensure(address)

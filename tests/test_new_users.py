@@ -14,8 +14,15 @@ from contract_cases import Words, fitted, small
 from polypref.comparisons import Comparisons, Users
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.learners import LEARNERS, Adapts
-from polypref.learners.few_shot import ROUTES, FewShot, FewShotScorer, SimilarUser, SimilarUserScorer, _differences
 from polypref.learners.hierarchical import HierarchicalScorer
+from polypref.learners.new_user_baselines import (
+    ROUTES,
+    FewShot,
+    FewShotScorer,
+    SimilarUser,
+    SimilarUserScorer,
+    _differences,
+)
 from polypref.learners.personalized import PersonalizedScorer
 from polypref.learners.pooled import Pooled
 from polypref.learners.protocol import PERSONAL, POPULATION, margins

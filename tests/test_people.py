@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from polypref.stats.clusters import Clusters
+from polypref.stats.cluster_robust import Clusters
 from polypref.stats.metrics import METRICS, HeldOut
-from polypref.stats.people import MIN_PAIRS, VERDICTS, counts, per_user, sure, users_table, verdicts
+from polypref.stats.per_user import MIN_PAIRS, VERDICTS, counts, per_user, sure, users_table, verdicts
 
 
 def three_users() -> tuple[Clusters, np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from polypref.errors import ArtifactError
-from polypref.policy import state
+from polypref.policy import history_file
 from polypref.policy.advantages import Normalization, Normalizer
 from polypref.policy.history import Floats
 from polypref.studies.policy.study import Arm, curves
@@ -85,27 +85,27 @@ def test_resuming_amid_a_shift_is_bit_for_bit_the_same(tmp_path: Path) -> None:
     expected = run(whole, rewards)
     run(half, rewards[:33])
     assert (half.alarm.up_G > 0).any(), "something is at stake"
-    state.save(tmp_path / state.NAME, [half])
-    (again,), _ = state.load(tmp_path / state.NAME, [Normalizer(ADAPTIVE)])
+    history_file.save(tmp_path / history_file.NAME, [half])
+    (again,), _ = history_file.load(tmp_path / history_file.NAME, [Normalizer(ADAPTIVE)])
     np.testing.assert_array_equal(run(again, rewards[33:]), expected[33:])
-    assert state.digest([again]) == state.digest([whole])
+    assert history_file.digest([again]) == history_file.digest([whole])
     whole.alarm.up_G[0] += 1e-9
-    assert state.digest([again]) != state.digest([whole])
+    assert history_file.digest([again]) != history_file.digest([whole])
 
 
 def test_other_ways_of_forgetting_are_other_settings(tmp_path: Path) -> None:
-    state.save(tmp_path / state.NAME, [Normalizer(ADAPTIVE)])
+    history_file.save(tmp_path / history_file.NAME, [Normalizer(ADAPTIVE)])
     with pytest.raises(ArtifactError, match="adaptive was True, now False"):
-        state.load(tmp_path / state.NAME, [Normalizer(Normalization(baseline="group"))])
+        history_file.load(tmp_path / history_file.NAME, [Normalizer(Normalization(baseline="group"))])
 
 
 def test_evaluation_rings_no_alarm() -> None:
     adaptive = Normalizer(ADAPTIVE)
     run(adaptive, batches(20, 0.0))
-    before = state.digest([adaptive])
+    before = history_file.digest([adaptive])
     for reward_B in batches(20, 9.0):
         adaptive(reward_B, np.arange(PROMPTS).repeat(SIZE), KEYS, learn=False)
-    assert state.digest([adaptive]) == before
+    assert history_file.digest([adaptive]) == before
 
 
 def test_under_drift_the_papers_formula_gains_by_it() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polypref.errors import ArtifactError, SettingsError
-from polypref.policy import state
+from polypref.policy import history_file
 from polypref.policy.advantages import PAPER, Normalization, Normalizer, Prompts
 from polypref.policy.bounded import EVERYONE, Bound, Guard, bounded_advantages, judged
 
@@ -102,7 +102,7 @@ def test_where_all_is_safe_nothing_changes_bit_for_bit(how: Normalization) -> No
         reward_B, keys = rng.standard_normal(32), [rng.choice(["a", "b"], 8).repeat(4).tolist()]
         found = bounded_advantages(ours, guard, reward_B, np.ones(32), np.arange(32) // 4, keys)
         np.testing.assert_array_equal(found.value_B, plain(reward_B, np.arange(32) // 4, keys).value_B)
-    assert state.digest([ours]) == state.digest([plain])
+    assert history_file.digest([ours]) == history_file.digest([plain])
 
 
 def test_unsafe_rewards_move_neither_histories_nor_what_is_safe() -> None:
@@ -117,7 +117,7 @@ def test_unsafe_rewards_move_neither_histories_nor_what_is_safe() -> None:
         found = bounded_advantages(ours, guard, told_B, score_B, prompt_B, [keys])
         expected = alone(reward_B[safe_B], prompt_B[safe_B], [np.array(keys)[safe_B].tolist()])
         np.testing.assert_array_equal(found.value_B[safe_B], expected.value_B)
-    assert state.digest([ours]) == state.digest([alone])
+    assert history_file.digest([ours]) == history_file.digest([alone])
 
 
 def test_a_prompt_without_a_safe_completion_is_pushed_down_and_leaves_no_trace() -> None:

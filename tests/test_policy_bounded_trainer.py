@@ -21,7 +21,7 @@ from polypref.errors import ArtifactError, InputError, SettingsError
 pytest.importorskip("trl")
 
 from policy_cases import config, liked, rows, short, trainer, weights
-from polypref.policy import state
+from polypref.policy import history_file
 from polypref.policy import trl_bounded as module
 from polypref.policy.advantages import Normalizer, Prompts
 from polypref.policy.bounded import EVERYONE, Bound, Guard
@@ -129,7 +129,7 @@ def test_advantages_are_those_of_the_safe_and_a_penalty(model: Path, tmp_path: P
         expected = guard(preference_B, batch["reward"][:, 2], batch["key"])
         np.testing.assert_allclose(batch["used"], expected.value_B, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(batch["logged"], expected.value_B, rtol=1e-5, atol=1e-6)
-    assert state.digest(again) == state.digest(run.histories)
+    assert history_file.digest(again) == history_file.digest(run.histories)
     assert run.guard.multipliers == guard.multipliers and max(guard.multipliers.values()) > 0
     log = run.state.log_history[-2]
     assert log["bounded/violation"] == pytest.approx(1 - safe_B.mean())
@@ -147,7 +147,7 @@ def test_where_all_is_safe_training_is_p_grpo_bit_for_bit(model: Path, tmp_path:
     ours = bounded(model, args_of(tmp_path / "ours"), safety_func=harmless)
     ours.train()
     assert weights(ours) == weights(plain)
-    assert state.digest(ours.histories) == state.digest(plain.histories)
+    assert history_file.digest(ours.histories) == history_file.digest(plain.histories)
 
 
 def test_a_group_that_is_always_unsafe_has_no_history_and_is_pushed_down(model: Path, tmp_path: Path) -> None:
@@ -167,9 +167,9 @@ def test_evaluation_moves_neither_histories_nor_multipliers(model: Path, tmp_pat
     args = args_of(tmp_path, per_device_eval_batch_size=4, unsafe_rate=0.0)
     run = bounded(model, args, eval_dataset=rows(4))
     run.train()
-    before = state.digest(run.histories), dict(run.guard.multipliers)
+    before = history_file.digest(run.histories), dict(run.guard.multipliers)
     told = run.evaluate()
-    assert (state.digest(run.histories), run.guard.multipliers) == before and any(before[1].values())
+    assert (history_file.digest(run.histories), run.guard.multipliers) == before and any(before[1].values())
     assert 0 <= told["eval_bounded/violation"] <= 1
 
 
@@ -188,7 +188,7 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(model: Path, tmp_pat
     whole.train()
     again = bounded(model, args_of(tmp_path / "again", unsafe_rate=0.1))
     again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
-    assert state.digest(again.histories) == state.digest(whole.histories)
+    assert history_file.digest(again.histories) == history_file.digest(whole.histories)
     assert again.guard.multipliers == whole.guard.multipliers and any(whole.guard.multipliers.values())
     assert weights(again) == weights(whole)
 

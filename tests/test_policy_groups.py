@@ -14,8 +14,8 @@ from polypref.comparisons import Comparisons, Users
 from polypref.data.derived import origin
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 from polypref.groups import Discovery, Grouping, discover, from_attribute, from_mapping
-from polypref.groups.discovery import Row, choose
 from polypref.groups.mixture import Problem, Scales, Votes, worth
+from polypref.groups.number_of_groups import Row, choose
 from recovery_worlds import Normal, judged
 
 USERS, EACH = 60, 30

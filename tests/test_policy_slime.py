@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from polypref.errors import ArtifactError, InputError, SettingsError
-from polypref.policy import slime, state
+from polypref.policy import history_file, slime
 from polypref.policy.advantages import PAPER, Normalization, Normalizer
 
 
@@ -93,7 +93,9 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path) -> N
     again = Manager(tmp_path / "again", load=tmp_path / "whole", adaptive=True)
     assert [again.generate(number, rollout(number)) for number in (3, 4, 5)] == found[3:]
     files = (tmp_path / "whole/pgrpo/rollout_5.npz", tmp_path / "again/pgrpo/rollout_5.npz")
-    digests = {state.digest(state.load(file, [Normalizer(Normalization(adaptive=True))])[0]) for file in files}
+    digests = {
+        history_file.digest(history_file.load(file, [Normalizer(Normalization(adaptive=True))])[0]) for file in files
+    }
     assert len(digests) == 1
 
 
@@ -111,7 +113,7 @@ def test_a_rollout_that_is_repeated_counts_once(tmp_path: Path) -> None:
     manager = Manager(tmp_path)
     found = [manager.generate(number, rollout(number)) for number in range(3)]
     assert manager.generate(2, rollout(2)) == found[2]
-    (normalizer,), about = state.load(tmp_path / "pgrpo/rollout_2.npz", [Normalizer(Normalization())])
+    (normalizer,), about = history_file.load(tmp_path / "pgrpo/rollout_2.npz", [Normalizer(Normalization())])
     assert normalizer.levels[0].rewards.count_G[0] == 3 * 24
     assert about["rollout"] == 2
 
@@ -133,7 +135,7 @@ def test_samples_without_a_usable_reward(tmp_path: Path, value: float | None) ->
     assert raw[5] is samples[5].reward
     assert rewards[5] == 0
     assert np.isfinite(rewards).all()
-    (normalizer,), _ = state.load(tmp_path / "pgrpo/rollout_0.npz", [Normalizer(Normalization())])
+    (normalizer,), _ = history_file.load(tmp_path / "pgrpo/rollout_0.npz", [Normalizer(Normalization())])
     assert normalizer.levels[0].rewards.count_G[0] == 23
 
 
@@ -148,7 +150,7 @@ def test_training_samples_of_one_rollout_count_once(tmp_path: Path) -> None:
 def test_equal_rewards_of_different_completions_each_count(tmp_path: Path) -> None:
     for how, more in (("with", {}), ("without", {"rollout_id": None})):
         Manager(tmp_path / how).generate(0, rollout(0, reward=1.0, **more))
-        (normalizer,), _ = state.load(tmp_path / how / "pgrpo/rollout_0.npz", [Normalizer(Normalization())])
+        (normalizer,), _ = history_file.load(tmp_path / how / "pgrpo/rollout_0.npz", [Normalizer(Normalization())])
         assert normalizer.levels[0].rewards.count_G[0] == 24
 
 

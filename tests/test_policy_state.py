@@ -11,7 +11,7 @@ import pytest
 from kills import kills
 from polypref.errors import ArtifactError
 from polypref.policy.advantages import PAPER, Normalization, Normalizer
-from polypref.policy.state import VERSION, _text, digest, load, save
+from polypref.policy.history_file import VERSION, _text, digest, load, save
 
 HOW = Normalization(half_life=50, min_count=3)
 

@@ -21,7 +21,7 @@ pytest.importorskip("trl")
 
 import policy_cases as cases
 from policy_cases import config, liked, rows, short, trainer, weights
-from polypref.policy import state
+from polypref.policy import history_file
 from polypref.policy import trl as module
 from polypref.policy.advantages import EPSILON, PAPER, Normalizer
 
@@ -137,9 +137,9 @@ def test_sampling_that_is_cut_short_is_warned_of(model: Path, tmp_path: Path) ->
 def test_evaluation_leaves_the_histories_alone(model: Path, tmp_path: Path) -> None:
     run = trainer(model, config(tmp_path, per_device_eval_batch_size=4), eval_dataset=rows(4))
     run.train()
-    before = state.digest(run.histories)
+    before = history_file.digest(run.histories)
     found = run.evaluate()
-    assert state.digest(run.histories) == before
+    assert history_file.digest(run.histories) == before
     assert np.isfinite(found["eval_pgrpo/a/reward"])
 
 
@@ -157,7 +157,7 @@ def test_with_peft(model: Path, tmp_path: Path) -> None:
     run = trainer(model, config(tmp_path), peft_config=LoraConfig(r=2, target_modules=["q_proj"]))
     run.train()
     assert run.histories[0].levels[0].rewards.count_G[0] == 64
-    assert (tmp_path / "checkpoint-4" / state.NAME).exists()
+    assert (tmp_path / "checkpoint-4" / history_file.NAME).exists()
 
 
 # checkpoints
@@ -169,13 +169,13 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(model: Path, tmp_pat
     for checkpoint in ("checkpoint-2",):
         again = trainer(model, config(tmp_path / "again"))
         again.train(resume_from_checkpoint=str(tmp_path / "whole" / checkpoint))
-        assert state.digest(again.histories) == state.digest(whole.histories)
+        assert history_file.digest(again.histories) == history_file.digest(whole.histories)
         assert weights(again) == weights(whole)
 
 
 def test_resuming_without_the_histories_is_refused(model: Path, tmp_path: Path) -> None:
     trainer(model, config(tmp_path)).train()
-    file = tmp_path / "checkpoint-2" / state.NAME
+    file = tmp_path / "checkpoint-2" / history_file.NAME
     content = file.read_bytes()
     file.unlink()
     with pytest.raises(ArtifactError, match="is missing: groups would start again without history"):
@@ -230,7 +230,7 @@ def test_two_processes_are_one(model: Path, tmp_path: Path) -> None:
         assert of_0 != of_1
         found = alone(np.array(batch["reward"]), np.arange(16) // 4, [batch["key"]])
         np.testing.assert_array_equal(found.value_B, batch["value"])
-    assert state.digest([alone]) == first["histories"]
+    assert history_file.digest([alone]) == first["histories"]
 
 
 # what is refused
@@ -309,7 +309,7 @@ def test_a_reward_function_that_raises_is_named_with_its_step(model: Path, tmp_p
 
     with pytest.raises(InputError, match=r"a reward function failed at step 2: KeyError: 'no such user'"):
         trainer(model, config(tmp_path), fails).train()
-    assert (tmp_path / "checkpoint-2" / state.NAME).exists()
+    assert (tmp_path / "checkpoint-2" / history_file.NAME).exists()
 
 
 def test_two_trainers_of_one_folder(model: Path, tmp_path: Path) -> None:

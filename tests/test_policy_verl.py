@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from polypref.errors import ArtifactError, PolyprefError, SettingsError
-from polypref.policy import state
+from polypref.policy import history_file
 from polypref.policy.advantages import Normalization, Normalizer
-from polypref.policy.trajectories import token_advantages
+from polypref.policy.token_advantages import token_advantages
 
 HOW = Normalization(min_count=2)
 NAMES = ["p_0_0", "p_0_1", "p_1_0", "q_0_0", "q_1_0", "pad7_0_0"]
@@ -45,7 +45,7 @@ def test_how_rows_are_spread_over_workers_does_not_matter() -> None:
     names, groups = ([row[b] for b in order] for row in (NAMES, GROUPS))
     mixed_BT, _ = token_advantages(other, REWARD[order], MASK[order], names, [groups], FILLER[order])
     np.testing.assert_array_equal(mixed_BT, value_BT[order])
-    assert state.digest([one]) == state.digest([other])
+    assert history_file.digest([one]) == history_file.digest([other])
 
 
 def test_rewards_that_are_not_finite() -> None:
@@ -166,7 +166,7 @@ def test_histories_lie_with_verls_checkpoints(monkeypatch: pytest.MonkeyPatch, t
     again, _, _ = step(monkeypatch, tmp_path)
     again.global_steps = 3
     again._load_checkpoint()
-    assert state.digest([again.normalizer]) == state.digest([trainer.normalizer])
+    assert history_file.digest([again.normalizer]) == history_file.digest([trainer.normalizer])
     again.global_steps = 4
     with pytest.raises(ArtifactError, match="is missing: groups would start again"):
         again._load_checkpoint()

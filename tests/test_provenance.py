@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import polypref
 from contract_cases import Words, small
 from polypref.cli import main
-from polypref.data.judged import added, judged_hash
+from polypref.data.data_hash import added, judged_hash
 from polypref.learners.provenance import fitted_on
 from polypref.scorers import metadata
 from test_bounds_audit import folder  # noqa: F401  # a fixture

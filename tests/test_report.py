@@ -15,11 +15,11 @@ from polypref import report
 from polypref import wording as words
 from polypref.errors import CacheError
 from polypref.evaluation import compare
-from polypref.evaluation.contents import CompareContents
+from polypref.evaluation.results_schema import CompareContents
 from polypref.report import figures
-from polypref.report.arms import placebo_section
-from polypref.report.described import measure
+from polypref.report.learning_curves import placebo_section
 from polypref.report.people import people_section, tidy
+from polypref.report.profile import measure
 from report_example import DATA, LEARNERS, example_results, example_users
 from toy_learners import Length, LengthEncoder, OwnLength, people
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polypref.errors import InputError, SettingsError
-from polypref.evaluation.contents import CompareContents, Contents
-from polypref.evaluation.rows import PLACEBO, ResultRow, ResultTable
+from polypref.evaluation.results_schema import CompareContents, Contents
+from polypref.evaluation.results_table import PLACEBO, ResultRow, ResultTable
 from polypref.newcomers.tables import NewContents
 
 ROWS = [

@@ -18,7 +18,7 @@ from polypref.learners import LEARNERS, SCORERS
 from polypref.learners.linear import Newcomer
 from polypref.learners.protocol import POPULATION, Adapts, Forgets, margins
 from polypref.policy.advantages import Normalization, Normalizer
-from polypref.policy.state import save as save_history
+from polypref.policy.history_file import save as save_history
 from polypref.scorers import load, save
 
 FORGETTING = ("hierarchical", "low-rank", "meta-low-rank", "individual")

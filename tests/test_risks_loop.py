@@ -10,13 +10,13 @@ import pytest
 from polypref.errors import SettingsError
 from polypref.experiments.closed_loop import ARMS, Coin, Life, Personal, live, picks, stage
 from polypref.learners.length import Length
+from polypref.studies.risks.closed_loop_figures import flips
 from polypref.studies.risks.filter_bubble import counts, effective_number
 from polypref.studies.risks.homogenisation import overlap
 from polypref.studies.risks.inertia import half_life
 from polypref.studies.risks.settings import SlowRisks
 from polypref.studies.risks.summary import RISKS, rows, slow_risks
-from polypref.studies.risks.town_figures import flips
-from polypref.worlds.towns import FALSE, FLATTERS, KINDS, LEANING, Town, draw
+from polypref.worlds.community import FALSE, FLATTERS, KINDS, LEANING, Town, draw
 
 SMALL = Life(users=16, rounds=12, n=6, founders=16, each=24)
 
@@ -115,7 +115,7 @@ def test_who_cannot_take_people_in_is_refused(here):
 
 
 def _founders(here):
-    from polypref.worlds.towns import judgements
+    from polypref.worlds.community import judgements
 
     pair_UE2 = here.slate_TUC[..., :2].reshape(16, 12, 2)
     return (judgements(here.people, here.pool, pair_UE2, 0),)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from polypref.cli import main
-from polypref.evaluation import collected
-from polypref.evaluation.collected import Correlation, collect, correlation, gained
+from polypref.evaluation import collect_results
+from polypref.evaluation.collect_results import Correlation, collect, correlation, gained
 from polypref.report.paper import method_of, published, set_of
 from polypref.report.table import Cell
 from table_example import FIGURES, built, cell, content, folder, row
@@ -265,4 +265,4 @@ def test_results_without_the_parts_a_table_needs_leave_it_out(tmp_path):
     found = built(folder(tmp_path / "bare", bare))
     assert set(found) == {"accuracy"}
     assert found["accuracy"].rows[0].cells == (Cell(),)
-    assert collected.gained(collect([str(tmp_path / "bare")])[0]) is None
+    assert collect_results.gained(collect([str(tmp_path / "bare")])[0]) is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from polypref.stats.resampled import Resampled, detectable, holm, verdict
+from polypref.stats.bootstrap import Resampled, detectable, holm, verdict
 
 
 def resampled(result_AV: np.ndarray, weight_V: np.ndarray | None = None, draws: int = 4000) -> Resampled:

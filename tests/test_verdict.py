@@ -6,9 +6,9 @@ from scipy.stats import t
 
 from polypref.evaluation import verdict as module
 from polypref.evaluation.measure import evidence
-from polypref.evaluation.rows import ResultTable
+from polypref.evaluation.results_table import ResultTable
 from polypref.evaluation.verdict import ENOUGH_HELD_OUT, MARGIN, Evidence
-from polypref.stats.clusters import unseen_share
+from polypref.stats.cluster_robust import unseen_share
 
 
 def gain(learner: str, value: float, se: float, df: float = 200, **more) -> dict:

@@ -38,7 +38,7 @@ from polypref.learners.protocol import Scorer, margins
 from polypref.policy.advantages import PAPER, Normalization, Normalizer
 from polypref.policy.bounded import Bound, Guard, bounded_advantages, judged
 from polypref.policy.history import Floats
-from polypref.stats.clusters import mean_with_half
+from polypref.stats.cluster_robust import mean_with_half
 from polypref.studies.policy import methods
 from polypref.studies.policy.bandit import ACTIONS, CONTEXT, Method, Run, Setting, Step, World, train
 

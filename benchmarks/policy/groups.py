@@ -39,9 +39,9 @@ from polypref.data.linting.lint import clean, lint
 from polypref.data.read import read
 from polypref.features import encoder
 from polypref.groups import Grouping, discover
-from polypref.groups.discover import numbered
-from polypref.groups.discovery import folds, search, standard_error
+from polypref.groups.discover_groups import numbered
 from polypref.groups.mixture import Problem, alone
+from polypref.groups.number_of_groups import folds, search, standard_error
 from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.likelihood import surprise
 from recovery_worlds import Normal, judged

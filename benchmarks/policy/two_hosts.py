@@ -102,7 +102,7 @@ def train(model: Path, out: Path, resume: str, wait: bool) -> None:
     from transformers import TrainerCallback
 
     import policy_cases as cases
-    from polypref.policy.state import digest
+    from polypref.policy.history_file import digest
 
     # with several processes transformers loads the optimizer to device "cpu:0", a name unknown to torch.load
     torch.serialization.register_package(

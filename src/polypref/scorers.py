@@ -21,7 +21,7 @@ from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.learners.protocol import Learner, Scorer
 from polypref.learners.provenance import Fitted, fitted_on, note
-from polypref.network import named_by
+from polypref.network_access import named_by
 from polypref.schema import Json, conform
 
 KIND = "scorer"

@@ -19,7 +19,7 @@ from typing import Any
 
 from polypref.comparisons import Responses
 from polypref.errors import InputError
-from polypref.features.fill import no_store
+from polypref.features.encode_missing import no_store
 from polypref.learners.protocol import Scorer
 
 Text = str | Sequence[Mapping[str, Any]]

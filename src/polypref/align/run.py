@@ -37,8 +37,8 @@ from polypref.files import alone, content_of, made, writable, write_json
 from polypref.groups import UNKNOWN, Grouping, from_attribute
 from polypref.learners.protocol import Scorer
 from polypref.policy.history import Floats
-from polypref.policy.state import is_whole
-from polypref.stats.clusters import mean_with_half
+from polypref.policy.history_file import is_whole
+from polypref.stats.cluster_robust import mean_with_half
 
 if TYPE_CHECKING:
     from polypref.policy.trl import PGRPOTrainer

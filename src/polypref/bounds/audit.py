@@ -25,8 +25,8 @@ import numpy as np
 
 from polypref.bounds import adversaries
 from polypref.bounds.adversaries import pairs_of
-from polypref.bounds.audit_price import Benign, certificate, curve, price
-from polypref.bounds.audit_stage import Case, Row, Stage, Tell, exactly, mean, share
+from polypref.bounds.audit_cost import Benign, certificate, curve, price
+from polypref.bounds.audit_setup import Case, Row, Stage, Tell, exactly, mean, share
 from polypref.bounds.calibrate import allowed, threshold
 from polypref.bounds.slates import Floats
 from polypref.errors import NotEnoughData

@@ -25,9 +25,9 @@ from polypref.comparisons import IntArray, Responses
 from polypref.content import Identities, packed, unpacked
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
-from polypref.learners import prompts
+from polypref.learners import prompt_inputs
 from polypref.learners.protocol import POPULATION, Scores, UserIds, resolved
-from polypref.network import named_by
+from polypref.network_access import named_by
 from polypref.schema import Layout, floats, identities
 
 
@@ -113,7 +113,7 @@ class Detector:
 
 def inputs_of(encoder: Encoder, responses: Responses) -> Floats:
     """Features of each response beside those of its prompt (R, 2 D)."""
-    prompt_PD, at_R = prompts.encoded(encoder, responses)
+    prompt_PD, at_R = prompt_inputs.encoded(encoder, responses)
     return np.concatenate([encoder.encode(responses), prompt_PD[at_R]], axis=1).astype(np.float64)
 
 

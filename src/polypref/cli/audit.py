@@ -71,7 +71,7 @@ class Audit(UsesSlates, ReadsJudgements, Seeded):
         return 0 if found["leaks"]["holds"] else FAILED
 
     def _case(self) -> tuple[Case, dict[str, Any]]:
-        from polypref.bounds.audit_stage import AuditSettings, Case
+        from polypref.bounds.audit_setup import AuditSettings, Case
         from polypref.bounds.bounds_file import load_bounds, refuse_seen
         from polypref.cli.bounds import safety_from, slates_from
         from polypref.errors import SettingsError

@@ -14,8 +14,8 @@ from polypref.terminal import framed, interactive, out, tabbed
 from polypref.wording import MISSING, interval, number, signed
 
 if TYPE_CHECKING:
-    from polypref.evaluation.contents import CompareContents
     from polypref.evaluation.results import Results
+    from polypref.evaluation.results_schema import CompareContents
 
 COLUMNS = (
     ("micro", "accuracy_micro", "all"),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
     from polypref.data.linting.lint import Lint
     from polypref.data.read import Reading
-    from polypref.evaluation.contents import Contents
+    from polypref.evaluation.results_schema import Contents
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Table(Quiet):
 
     def run(self) -> int:
         """Read the folders, build the tables, write and print them."""
-        from polypref.evaluation.collected import collect
+        from polypref.evaluation.collect_results import collect
         from polypref.report.paper import legend, tables
         from polypref.report.table import html, latex, markdown
 

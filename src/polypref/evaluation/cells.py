@@ -19,7 +19,7 @@ from polypref.evaluation.budgets import Rows, training_rows
 from polypref.evaluation.placebo import shuffle_users
 from polypref.evaluation.settings import Budget
 from polypref.learners.protocol import SOURCES, Serves, margins
-from polypref.runs.stored import StoredCells
+from polypref.runs.cell_store import StoredCells
 from polypref.schema import Json, Layout, floats, indices
 
 Arm = Literal["real", "shuffled"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from polypref.comparisons import BoolArray, Comparisons
-from polypref.data.counted import compact
 from polypref.data.split import Split
+from polypref.data.zero_weight import compact
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.profile.minorities import minority_users
 

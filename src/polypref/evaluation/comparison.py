@@ -13,10 +13,10 @@ from typing import Any
 from polypref.comparisons import Comparisons
 from polypref.errors import SettingsError
 from polypref.evaluation.cells import Job
-from polypref.evaluation.contents import CompareContents
+from polypref.evaluation.grid_setup import POPULATION, prepare
 from polypref.evaluation.measure import measure, run_arms
-from polypref.evaluation.prepared import POPULATION, prepare
 from polypref.evaluation.results import Results
+from polypref.evaluation.results_schema import CompareContents
 from polypref.evaluation.settings import Settings, with_overrides
 from polypref.features.protocol import Encoder
 from polypref.learners.protocol import Learner

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from polypref.data.split import Split
 from polypref.evaluation.cells import Cell, Job, run
-from polypref.evaluation.prepared import run_grid
-from polypref.evaluation.rows import ResultTable
+from polypref.evaluation.grid_setup import run_grid
+from polypref.evaluation.results_table import ResultTable
 from polypref.evaluation.settings import Settings
 from polypref.evaluation.tables import (
     REFERENCE,
@@ -32,9 +32,9 @@ from polypref.evaluation.tables import (
 )
 from polypref.evaluation.verdict import Evidence, verdict
 from polypref.profile import profile
-from polypref.stats.clusters import Clusters
+from polypref.stats.cluster_robust import Clusters
 from polypref.stats.estimate import wilson
-from polypref.stats.people import PerUser, counts, per_user, sure, users_table
+from polypref.stats.per_user import PerUser, counts, per_user, sure, users_table
 
 
 @dataclass(frozen=True, eq=False)

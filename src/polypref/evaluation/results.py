@@ -13,8 +13,8 @@ from typing import Any
 
 import polars as pl
 
-from polypref.evaluation.contents import CompareContents, Contents
-from polypref.evaluation.rows import COHORT, METRIC, ROW, ResultTable
+from polypref.evaluation.results_schema import CompareContents, Contents
+from polypref.evaluation.results_table import COHORT, METRIC, ROW, ResultTable
 from polypref.files import write_json, write_table
 
 ELSEWHERE = "choose another --out"

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from polypref.comparisons import BoolArray, Comparisons
 from polypref.evaluation.cells import Cell, Job, Outcome, read
 from polypref.evaluation.cohorts import minority_mask
-from polypref.evaluation.rows import ResultRow, ResultTable
-from polypref.stats.clusters import UNBOUNDED, Clusters, Interval, difference
+from polypref.evaluation.results_table import ResultRow, ResultTable
+from polypref.stats.cluster_robust import UNBOUNDED, Clusters, Interval, difference
 from polypref.stats.metrics import LOWER_IS_BETTER, METRICS, HeldOut, Measured
 
 Floats = NDArray[np.float64]

@@ -28,8 +28,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from polypref.evaluation.rows import BoundedRow, ResultRow, ResultTable
-from polypref.stats.clusters import FEW_USERS
+from polypref.evaluation.results_table import BoundedRow, ResultRow, ResultTable
+from polypref.stats.cluster_robust import FEW_USERS
 from polypref.wording import percent, share
 
 MARGIN = 0.01

@@ -25,7 +25,7 @@ from polypref.comparisons import Comparisons, IntArray
 from polypref.errors import SettingsError
 from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.protocol import Adapts, Learner, Scorer
-from polypref.worlds.towns import Floats, People, Pool, Town, draw, judgements
+from polypref.worlds.community import Floats, People, Pool, Town, draw, judgements
 
 
 class Server(Protocol):

@@ -20,9 +20,9 @@ import numpy as np
 from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError
 from polypref.features.cache import Features
-from polypref.features.fill import TextMode, batches, encode_cached, pairs
+from polypref.features.encode_missing import TextMode, batches, encode_cached, pairs
 from polypref.http import Server, check_url, excerpt, key_from, parsed
-from polypref.network import Permission, present
+from polypref.network_access import Permission, present
 
 
 @dataclass(frozen=True)

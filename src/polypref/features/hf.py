@@ -28,7 +28,7 @@ from polypref import content
 from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError, SettingsError
 from polypref.features.cache import Features
-from polypref.features.fill import TextMode, encode_cached, pairs
+from polypref.features.encode_missing import TextMode, encode_cached, pairs
 from polypref.features.transformer import (
     LOCAL,
     Framer,
@@ -40,7 +40,7 @@ from polypref.features.transformer import (
     quiet,
     sha256_of,
 )
-from polypref.network import CALLER, Permission, present
+from polypref.network_access import CALLER, Permission, present
 
 if TYPE_CHECKING:
     import torch

@@ -16,9 +16,9 @@ from typing import Any
 from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError
 from polypref.features.cache import Features
-from polypref.features.fill import TextMode, encode_cached, pairs
+from polypref.features.encode_missing import TextMode, encode_cached, pairs
 from polypref.features.transformer import LOCAL, Framer, default_device, inputs_of, pool, quiet, sha256_of
-from polypref.network import Permission, acting_for, present
+from polypref.network_access import Permission, acting_for, present
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -27,9 +27,9 @@ from polypref.comparisons import IntArray, Responses
 from polypref.errors import MissingExtra
 from polypref.features import minilm
 from polypref.features.cache import ELSEWHERE, Features, cache_root
-from polypref.features.fill import TextMode, batches, encode_cached, pairs
+from polypref.features.encode_missing import TextMode, batches, encode_cached, pairs
 from polypref.features.transformer import sha256_of
-from polypref.network import Permission, acting_for, present
+from polypref.network_access import Permission, acting_for, present
 from polypref.terminal import say
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import numpy as np
 from polypref.comparisons import IntArray
 from polypref.errors import CacheError, EncoderError
 from polypref.features.cache import cache_root
-from polypref.features.fill import batches
+from polypref.features.encode_missing import batches
 from polypref.files import write
 
 if TYPE_CHECKING:

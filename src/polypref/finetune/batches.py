@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import Comparisons
 from polypref.features.transformer import Tokens
 from polypref.finetune.texts import Reader
-from polypref.learners.numbering import Numbering
+from polypref.learners.canonical_order import Numbering
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,10 +25,10 @@ import numpy as np
 from polypref.comparisons import Comparisons
 from polypref.errors import SettingsError
 from polypref.features.protocol import Encoder
+from polypref.finetune.fitting import Study
 from polypref.finetune.network import Asking, State
 from polypref.finetune.recipe import Recipe
 from polypref.finetune.scorer import TunedScorer
-from polypref.finetune.study import Study
 from polypref.finetune.tuning import Tuned, tune
 from polypref.learners import validation
 from polypref.learners.protocol import margins

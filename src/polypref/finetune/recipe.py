@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from polypref.errors import EncoderError, MissingExtra, SettingsError
 from polypref.features import minilm
-from polypref.features.fill import TextMode
+from polypref.features.encode_missing import TextMode
 from polypref.features.hf import HuggingFace, Plan
 from polypref.features.transformer import LOCAL, quiet
 

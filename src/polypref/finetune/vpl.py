@@ -35,10 +35,10 @@ from polypref.comparisons import Comparisons, IntArray
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.finetune import scorer as tuned
+from polypref.finetune.fitting import Study
 from polypref.finetune.network import Asking, Assemble
 from polypref.finetune.recipe import Recipe
 from polypref.finetune.scorer import TunedScorer
-from polypref.finetune.study import Study
 from polypref.finetune.tuning import tune
 from polypref.finetune.vpl_network import ContextBatches, Contexts, Sizes
 from polypref.learners import validation

@@ -41,12 +41,12 @@ from polypref.comparisons import Comparisons, IntArray, Users
 from polypref.errors import NotEnoughData, SettingsError, unknown_name
 from polypref.features import encoder as named_encoder
 from polypref.features.protocol import Encoder
-from polypref.groups.discovery import SURE, WORTH, Row
+from polypref.groups.group_likelihood import LAYOUT as MIXTURE
+from polypref.groups.group_likelihood import Fields as MixtureFields
+from polypref.groups.group_likelihood import Mixture
 from polypref.groups.mixture import Floats
-from polypref.groups.model import LAYOUT as MIXTURE
-from polypref.groups.model import Fields as MixtureFields
-from polypref.groups.model import Mixture
-from polypref.network import named_by
+from polypref.groups.number_of_groups import SURE, WORTH, Row
+from polypref.network_access import named_by
 from polypref.schema import Arrays, Ids, Layout, floats, indices
 
 UNKNOWN = "unknown"

@@ -21,7 +21,7 @@ from polypref.errors import EncoderError, SettingsError
 from polypref.features.hf import inspect, line, locate
 from polypref.features.transformer import LOCAL, Framer, Tokens, default_device, inputs_of, quiet
 from polypref.judges.protocol import TOP, Question, Reply
-from polypref.network import Permission, present
+from polypref.network_access import Permission, present
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,7 @@ from polypref.comparisons import IntArray
 from polypref.errors import EncoderError
 from polypref.http import Server, check_url, excerpt, key_from, parsed
 from polypref.judges.protocol import TOP, Question, Reply
-from polypref.network import Permission, present
+from polypref.network_access import Permission, present
 
 TOGETHER = 32  # questions between two writes to the disk
 TOP_PLAIN = 5  # log-probabilities that /completions gives at most

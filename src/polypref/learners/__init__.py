@@ -17,7 +17,6 @@ from typing import Any
 from polypref.errors import SettingsError, unknown_name
 from polypref.learners.conditional import Conditional
 from polypref.learners.dpl import Dpl
-from polypref.learners.few_shot import ROUTES
 from polypref.learners.gpo import GPO
 from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.individual import Individual
@@ -25,6 +24,7 @@ from polypref.learners.length import Length
 from polypref.learners.low_rank import LowRank
 from polypref.learners.meta_low_rank import MetaLowRank
 from polypref.learners.nearest_neighbours import NearestNeighbours
+from polypref.learners.new_user_baselines import ROUTES
 from polypref.learners.pal_a import PalA
 from polypref.learners.pal_b import PalB
 from polypref.learners.personalized import Personalized

@@ -36,7 +36,7 @@ from polypref.learners import validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.protocol import POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import recorded
-from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
+from polypref.learners.training.gradient_descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.schema import Arrays, Layout, Selection, floats
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def interval(r2_V: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class _Heads:
-    """The heads of V fits side by side, as ``descent.Model``; validation rows judge the first."""
+    """The heads of V fits side by side, as ``gradient_descent.Model``; validation rows judge the first."""
 
     how: Dpl
     table: Table
@@ -166,11 +166,11 @@ class _Heads:
         return {"atom_KCV": torch.zeros(k, ATOMS, fits), "atom_CV": torch.zeros(ATOMS, fits)}
 
     def margins(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``descent.Model``."""
+        """See ``gradient_descent.Model``."""
         return self._judge(now, rows)[0][:, 0]
 
     def loss(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``descent.Model``: the sum over fits."""
+        """See ``gradient_descent.Model``: the sum over fits."""
         import torch
         from torch.nn.functional import embedding, softplus
 

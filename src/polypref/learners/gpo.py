@@ -42,10 +42,10 @@ from polypref.learners.inputs import Inputs
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training import gpo_network
-from polypref.learners.training.descent import Parameters, Table
 from polypref.learners.training.episodes import Episodes, Judged, Pairs, Sizes, contexts, padded, parts
+from polypref.learners.training.episodic_training import Rehearsal
 from polypref.learners.training.gpo_network import Shape, Tokens
-from polypref.learners.training.rehearsal import Rehearsal
+from polypref.learners.training.gradient_descent import Parameters, Table
 from polypref.schema import Array, Arrays, Ids, Layout, Selection, floats
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def both(first_ECK: Tensor, second_ECK: Tensor, label_EC: Tensor, weight_EC: Ten
 
 @dataclass(frozen=True, eq=False)
 class _Transformer:
-    """The transformer over the pooled reward, as ``rehearsal.Reader``."""
+    """The transformer over the pooled reward, as ``episodic_training.Reader``."""
 
     how: GPO
     table: Table
@@ -185,7 +185,7 @@ class _Transformer:
         return gpo_network.start(self.table.x_RK.shape[1], self.how.shape, torch.Generator().manual_seed(seed))
 
     def loss(self, now: Parameters, episodes: Episodes, step: int, noise: torch.Generator) -> Tensor:
-        """See ``rehearsal.Reader``."""
+        """See ``episodic_training.Reader``."""
         import torch
 
         x_RK = self.table.x_RK
@@ -215,7 +215,7 @@ class _Transformer:
         )  # type: ignore[return-value]
 
     def answers(self, now: Parameters, known: Judged, asked: Judged) -> NDArray:
-        """See ``rehearsal.Reader``."""
+        """See ``episodic_training.Reader``."""
         return self._answers(now, Known.of(known, self.table, self.how.context, 0), asked, self.how.context)
 
     def diagnosis(self, now: Parameters, rehearsal: Rehearsal) -> dict[str, float]:

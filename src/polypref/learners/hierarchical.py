@@ -36,9 +36,9 @@ from polypref.learners import linear, validation
 from polypref.learners.bradley_terry import mixed, newton, single
 from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.bradley_terry.variances import Estimate, carried, estimate
+from polypref.learners.canonical_order import Numbering
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LAYOUT, LinearScorer, Newcomer, ResponseEffects, no_users
-from polypref.learners.numbering import Numbering
 from polypref.learners.protocol import Serves
 from polypref.learners.provenance import passed_on, recorded
 from polypref.schema import Layout, floats, identities

@@ -38,7 +38,7 @@ from polypref.learners.likelihood import surprise
 from polypref.learners.linear import LAYOUT, LinearScorer, Newcomer, ResponseEffects
 from polypref.learners.protocol import Serves
 from polypref.learners.provenance import passed_on, recorded
-from polypref.learners.training.descent import Batch, Descent, Model, Parameters, Table, Trial, of_rows
+from polypref.learners.training.gradient_descent import Batch, Descent, Model, Parameters, Table, Trial, of_rows
 from polypref.schema import Layout, floats
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def better(best: tuple[AnyModel, Trial], descent: Descent, model: AnyModel) -> t
 
 @dataclass(frozen=True, eq=False)
 class _Mixture:
-    """The basis and everybody's scores, as ``descent.Model``."""
+    """The basis and everybody's scores, as ``gradient_descent.Model``."""
 
     how: LowRank
     table: Table
@@ -138,7 +138,7 @@ class _Mixture:
         }
 
     def margins(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``descent.Model``."""
+        """See ``gradient_descent.Model``."""
         import torch
         from torch.nn.functional import embedding  # its gradient adds up in a fixed order, unlike indexing's
 
@@ -148,7 +148,7 @@ class _Mixture:
         return ((chosen_BC - rejected_BC) * mixture_BC).sum(dim=1)
 
     def loss(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``descent.Model``."""
+        """See ``gradient_descent.Model``."""
         import torch
 
         anchor_K1 = torch.from_numpy(self.anchor_K.astype(np.float32))[:, None]

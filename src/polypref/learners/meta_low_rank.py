@@ -40,7 +40,7 @@ from polypref.learners.linear import LAYOUT, LinearScorer, Newcomer, ResponseEff
 from polypref.learners.low_rank import better
 from polypref.learners.protocol import Serves
 from polypref.learners.provenance import passed_on, recorded
-from polypref.learners.training.descent import Batch, Descent, Parameters, Table, Trial
+from polypref.learners.training.gradient_descent import Batch, Descent, Parameters, Table, Trial
 from polypref.schema import Layout, floats
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class MetaLowRank:
 
 @dataclass(frozen=True, eq=False)
 class _Meta:
-    """Basis, start and inner step, as ``descent.Model``; ``rows`` are the judgements that users are known by."""
+    """Basis, start and inner step, as ``gradient_descent.Model``; ``rows`` are the judgements that describe users."""
 
     how: MetaLowRank
     table: Table
@@ -163,7 +163,7 @@ class _Meta:
         return anchor_K1 + now["move_KC"] + now["apart"] * random_KC
 
     def margins(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``descent.Model``: after steps on all that is known of the users."""
+        """See ``gradient_descent.Model``: after steps on all that is known of the users."""
         import torch
 
         everything = torch.ones(len(self._known))
@@ -178,7 +178,7 @@ class _Meta:
             return self._stepped(now, self._known, torch.ones(len(self._known))).numpy().astype(np.float64)
 
     def loss(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``descent.Model``: each half of the rows is told after steps on the other."""
+        """See ``gradient_descent.Model``: each half of the rows is told after steps on the other."""
         import torch
 
         second_B = (self._half_R[rows.chosen_B] != self._half_R[rows.rejected_B]).float()

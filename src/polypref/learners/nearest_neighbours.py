@@ -12,7 +12,7 @@ length. v is the weight with which the user preferred a less that with which the
 similarity does not know who won, so swapped labels give exactly opposite rewards. The paper's code looks for the judged
 pair with its label, which is what is to be told; here a response is looked for alone and no test label is ever seen. k
 and scale are chosen on validation rows: three, as the paper's judge reads, are too few for a vote. Strangers get the
-vote of everyone's judgements. Vectors are the learners' common inputs (``inputs``, ``prompts``), lengths at a quarter.
+vote of everyone's judgements. Vectors are the common inputs (``inputs``, ``prompt_inputs``), lengths at a quarter.
 
 At most ``remembered`` text pairs are kept per user and for strangers (those whose content key is lowest, which is
 chance), so time is linear in judgements.
@@ -35,9 +35,9 @@ from scipy.optimize import minimize_scalar
 from polypref import content
 from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
 from polypref.features.protocol import Encoder
-from polypref.learners import prompts, validation
+from polypref.learners import prompt_inputs, validation
+from polypref.learners.canonical_order import Numbering
 from polypref.learners.inputs import Inputs
-from polypref.learners.numbering import Numbering
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on, recorded
 from polypref.schema import Array, Arrays, Ids, Layout, Selection, floats, indices
@@ -71,7 +71,7 @@ class NearestNeighbours:
         train, valid = validation.cut(train, valid, seed)
         whole = concat(train, valid)
         inputs = Inputs.fit(encoder, whole, self.directions)
-        space = Space(inputs, prompts.fit(encoder, whole, self.prompt_directions))
+        space = Space(inputs, prompt_inputs.fit(encoder, whole, self.prompt_directions))
         chosen = _Chosen(self.neighbours[0], 1.0, {})
         judged = _lowest_keys(valid, self.tune_rows)
         if judged.weights_N.any():
@@ -141,7 +141,7 @@ class Space:
 
     def __call__(self, responses: Responses) -> tuple[Floats, Floats]:
         """Inputs (R, K) of responses, and directions (R, J) of their prompts."""
-        z_PF, prompt_R = prompts.inputs_of(self.prompts, responses)
+        z_PF, prompt_R = prompt_inputs.inputs_of(self.prompts, responses)
         x_RK = self.inputs(responses).astype(np.float32)
         x_RK[:, -2:] *= LENGTHS
         return x_RK, _directions(z_PF)[prompt_R]

@@ -35,7 +35,7 @@ from polypref.learners.inputs import Inputs
 from polypref.learners.linear import CHUNK
 from polypref.learners.prototypes import ITEM_MAP, LEAST, Floats, MixtureScorer
 from polypref.learners.provenance import recorded
-from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
+from polypref.learners.training.gradient_descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.schema import Layout, floats
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class PalA:
 
 @dataclass(frozen=True, eq=False)
 class _IdealPoints:
-    """Prototypes, map and everybody's scores, as ``descent.Model``."""
+    """Prototypes, map and everybody's scores, as ``gradient_descent.Model``."""
 
     how: PalA
     table: Table
@@ -120,7 +120,7 @@ class _IdealPoints:
         }
 
     def margins(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``descent.Model``."""
+        """See ``gradient_descent.Model``."""
         import torch
         from torch.nn.functional import embedding, gelu
 
@@ -136,7 +136,7 @@ class _IdealPoints:
         return now["sharpness"] * (rejected_B - chosen_B)
 
     def loss(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``descent.Model``."""
+        """See ``gradient_descent.Model``."""
         squares = self.how.user_penalty * (now["score_UC"] ** 2).sum()
         for name in ITEM_MAP:
             squares = squares + self.how.penalty * (now[name] ** 2).sum()

@@ -6,7 +6,7 @@ with a mixture of heads:
     r_u(x) = s cos(sum_k softmax(w_u)_k g_k(z), f(x))      z: the prompt's inputs, g_k: head k, f: residual network
 
 What we changed: one vector per prompt and one per response, where the authors multiply token j of the response by
-token j of the prompt. A prompt is encoded as a text of its own (``prompts``). The sharpness s is learned, starts at
+token j of the prompt. A prompt is a text of its own (``prompt_inputs``). The sharpness s is learned, starts at
 zero and may turn negative, so swapped labels give exactly opposite rewards; the authors start at 1/.07 and stop at 100.
 Priors N(0, 1/penalty) on the weights of f and g, N(0, 1/user_penalty) on w. ``loss="hinge"`` offers PAL-A's loss. The
 number of heads is the fewest that come within ``slack``, about a standard error, of the best validation log loss, and
@@ -27,11 +27,11 @@ from scipy.special import softmax
 
 from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.features.protocol import Encoder
-from polypref.learners import prompts, prototypes, validation
+from polypref.learners import prompt_inputs, prototypes, validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.prototypes import ITEM_MAP, LEAST, Floats, MixtureScorer
 from polypref.learners.provenance import recorded
-from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
+from polypref.learners.training.gradient_descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.schema import Layout, floats
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ class PalB:
         train, valid = validation.cut(train, valid, seed)
         whole = concat(train, valid)
         inputs = Inputs.fit(encoder, whole, self.directions)
-        asked = prompts.fit(encoder, whole, self.prompt_directions)
+        asked = prompt_inputs.fit(encoder, whole, self.prompt_directions)
         table = Table.build(whole, inputs)
         descent = Descent(table, train, valid, seed, rate=0.03, whole=2048, most=self.most_steps)
-        z_PF, prompt_R = prompts.inputs_of(asked, whole.responses.take(table.numbers.responses_R))
+        z_PF, prompt_R = prompt_inputs.inputs_of(asked, whole.responses.take(table.numbers.responses_R))
         models = {c: _Heads(self, table, z_PF, prompt_R, c, descent.weight) for c in self.prototypes}
         count, walk, trial = prototypes.choose(descent, models, self.slack, self.starts)
         fitted = walk.finish(models[count], trial)
@@ -100,7 +100,7 @@ def heads(now: Mapping[str, Any], z_XF: Any, gelu: Callable[[Any], Any]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class _Heads:
-    """Heads, map and everybody's scores, as ``descent.Model``."""
+    """Heads, map and everybody's scores, as ``gradient_descent.Model``."""
 
     how: PalB
     table: Table
@@ -133,7 +133,7 @@ class _Heads:
         return {name: value.double() for name, value in now.items()}
 
     def margins(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``descent.Model``."""
+        """See ``gradient_descent.Model``."""
         import torch
         from torch.nn.functional import cosine_similarity, embedding, gelu
 
@@ -152,7 +152,7 @@ class _Heads:
         return now["sharpness"] * (cosine_similarity(own_BK, chosen_BK) - cosine_similarity(own_BK, rejected_BK))
 
     def loss(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``descent.Model``."""
+        """See ``gradient_descent.Model``."""
         squares = self.how.user_penalty * (now["score_UC"] ** 2).sum()
         for name in (*ITEM_MAP, *HEADS):
             squares = squares + self.how.penalty * (now[name] ** 2).sum()
@@ -210,7 +210,7 @@ class HeadsScorer(MixtureScorer):
 
     def _agreement(self, pool: Responses, x_RK: Floats) -> tuple[Floats, Floats, IntArray]:
         """Heads along each response's direction (R, C), heads along each other (P, C, C), each response's prompt."""
-        z_PF, prompt_R = prompts.inputs_of(self.prompts, pool)
+        z_PF, prompt_R = prompt_inputs.inputs_of(self.prompts, pool)
         count, _, k = self.network["last_CWK"].shape
         along_RC, gram_PCC = np.empty((len(pool), count)), np.empty((len(z_PF), count, count))
         step = max(1, PORTION // (count * k))

@@ -44,7 +44,7 @@ from polypref.learners.likelihood import surprise
 from polypref.learners.linear import CHUNK
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on, recorded
-from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
+from polypref.learners.training.gradient_descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.schema import Ids, Layout, Selection, floats
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _vectors(now: Mapping[str, NDArray]) -> NDArray:
 
 @dataclass(frozen=True, eq=False)
 class _Network:
-    """The shared reward with its users, as ``descent.Model``."""
+    """The shared reward with its users, as ``gradient_descent.Model``."""
 
     how: Personalized
     table: Table
@@ -142,13 +142,13 @@ class _Network:
         }
 
     def margins(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``descent.Model``."""
+        """See ``gradient_descent.Model``."""
         from torch.nn.functional import embedding  # its gradient adds up in a fixed order, unlike indexing's
 
         return _margins(now, self._texts(now, rows), embedding(rows.user_B, self._shift(now)[1:]))
 
     def loss(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``descent.Model``."""
+        """See ``gradient_descent.Model``."""
         from torch.nn.functional import embedding
 
         texts, shift_VW = self._texts(now, rows), self._shift(now)

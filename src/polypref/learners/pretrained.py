@@ -25,9 +25,9 @@ from polypref.features.hf import HuggingFace, inspect, locate, score_names
 from polypref.features.protocol import Encoder
 from polypref.judges.ask import LanguageModel, ask, language_model
 from polypref.learners import validation
+from polypref.learners.judge_prompts import Approval
 from polypref.learners.protocol import POPULATION, Scores, Serves, UserIds, margins, resolved
 from polypref.learners.provenance import recorded
-from polypref.learners.questions import Approval
 from polypref.schema import Layout, Selection
 
 ANSWERS = ("Yes", "No")

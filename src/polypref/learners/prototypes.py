@@ -23,7 +23,7 @@ from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on
-from polypref.learners.training.descent import Batch, Descent, Model, Trial
+from polypref.learners.training.gradient_descent import Batch, Descent, Model, Trial
 from polypref.schema import Ids, Layout, Selection, floats
 
 if TYPE_CHECKING:

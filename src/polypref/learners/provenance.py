@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from polypref.comparisons import Comparisons
-from polypref.data.judged import added, judged_hash
+from polypref.data.data_hash import added, judged_hash
 from polypref.features.protocol import Encoder
 from polypref.schema import Json
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import Comparisons, IntArray, Responses, Users
 from polypref.errors import ArtifactError
 from polypref.features.protocol import Encoder
-from polypref.learners.numbering import Numbering
+from polypref.learners.canonical_order import Numbering
 from polypref.schema import Array, Ids, conform, indices, parse
 
 PORTION = 1 << 22  # similarities held at once

@@ -35,9 +35,9 @@ from polypref.errors import ArtifactError, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.judges.ask import LanguageModel, ask, language_model
 from polypref.learners import retrieval, validation
+from polypref.learners.judge_prompts import CHARACTERS, Case, Choice, prompt_texts
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import recorded
-from polypref.learners.questions import CHARACTERS, Case, Choice, prompt_texts
 from polypref.learners.retrieval import Memory
 from polypref.schema import Layout
 

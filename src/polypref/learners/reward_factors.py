@@ -43,7 +43,7 @@ from polypref.learners.linear import CHUNK
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.prototypes import gelu
 from polypref.learners.provenance import passed_on, recorded
-from polypref.learners.training.descent import Batch, Descent, Parameters, Table, of_rows
+from polypref.learners.training.gradient_descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.schema import Ids, Layout, Selection, floats
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class RewardFactors:
 
 @dataclass(frozen=True, eq=False)
 class _Network:
-    """Network and everybody's weights, as ``descent.Model``."""
+    """Network and everybody's weights, as ``gradient_descent.Model``."""
 
     how: RewardFactors
     table: Table
@@ -124,7 +124,7 @@ class _Network:
         }
 
     def margins(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``descent.Model``."""
+        """See ``gradient_descent.Model``."""
         import torch
         from torch.nn.functional import embedding, gelu  # embedding's gradient adds up in a fixed order
 
@@ -140,7 +140,7 @@ class _Network:
         return gap_BC[:, 0] + (gap_BC[:, 1:] * embedding(rows.user_B, now["weight_UC"])).sum(dim=1)
 
     def loss(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``descent.Model``."""
+        """See ``gradient_descent.Model``."""
         squares = self.how.user_penalty * (now["weight_UC"] ** 2).sum()
         for name in ("a_KW", "w_KC", "v_WC"):
             squares = squares + self.penalty * (now[name] ** 2).sum()

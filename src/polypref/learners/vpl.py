@@ -48,9 +48,9 @@ from polypref.learners.linear import CHUNK
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training import vpl_network
-from polypref.learners.training.descent import Parameters, Table, of_rows
 from polypref.learners.training.episodes import Episodes, Judged, Pairs, Sizes, padded, parts
-from polypref.learners.training.rehearsal import Rehearsal
+from polypref.learners.training.episodic_training import Rehearsal
+from polypref.learners.training.gradient_descent import Parameters, Table, of_rows
 from polypref.schema import Ids, Layout, Selection, floats
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class VPL:
 
 @dataclass(frozen=True, eq=False)
 class _Latents:
-    """Encoder and reward, as ``rehearsal.Reader``."""
+    """Encoder and reward, as ``episodic_training.Reader``."""
 
     how: VPL
     table: Table
@@ -133,7 +133,7 @@ class _Latents:
         return vpl_network.start(self.table.x_RK.shape[1], self.how.latent, self.how.hidden, generator)
 
     def loss(self, now: Parameters, episodes: Episodes, step: int, noise: torch.Generator) -> Tensor:
-        """See ``rehearsal.Reader``."""
+        """See ``episodic_training.Reader``."""
         import torch
 
         context = episodes.context
@@ -155,7 +155,7 @@ class _Latents:
         return total
 
     def answers(self, now: Parameters, known: Judged, asked: Judged) -> NDArray:
-        """See ``rehearsal.Reader``."""
+        """See ``episodic_training.Reader``."""
         return self._answers(now, self.latents(now, known, len(self.table.users))[0], asked)
 
     def diagnosis(self, now: Parameters, rehearsal: Rehearsal) -> dict[str, float]:

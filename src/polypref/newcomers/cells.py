@@ -21,7 +21,7 @@ from polypref.errors import PolyprefError
 from polypref.learners.protocol import Adapts, Scorer, Serves, margins
 from polypref.newcomers.active import asked_order
 from polypref.newcomers.hold_out import Newcomers, hold_out
-from polypref.runs.stored import StoredCells
+from polypref.runs.cell_store import StoredCells
 from polypref.schema import Array, Json, Layout
 
 KIND = "new-users-cell"

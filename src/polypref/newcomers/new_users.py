@@ -16,10 +16,10 @@ import polars as pl
 
 from polypref.comparisons import Comparisons
 from polypref.errors import SettingsError, unknown_name
-from polypref.evaluation.prepared import POPULATION, prepare, run_grid
+from polypref.evaluation.grid_setup import POPULATION, prepare, run_grid
 from polypref.evaluation.results import frame, write
 from polypref.features.protocol import Encoder
-from polypref.learners.few_shot import ROUTES
+from polypref.learners.new_user_baselines import ROUTES
 from polypref.learners.protocol import Learner
 from polypref.newcomers.active import Asks
 from polypref.newcomers.cells import FULL, Cell, Job, run

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.evaluation.contents import Contents, Section, section, table
-from polypref.evaluation.rows import GAIN, METRIC, ResultRow, ResultTable
+from polypref.evaluation.results_schema import Contents, Section, section, table
+from polypref.evaluation.results_table import GAIN, METRIC, ResultRow, ResultTable
 from polypref.evaluation.tables import Arm, choose_baseline, held_out, leaderboard
 from polypref.newcomers.cells import FULL, Cell, Job, Outcome, read
-from polypref.stats.clusters import Clusters
+from polypref.stats.cluster_robust import Clusters
 from polypref.stats.metrics import HeldOut
 from polypref.wording import MISSING, estimate, number, signed
 

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from polypref.errors import InputError, SettingsError
-from polypref.policy import state
+from polypref.policy import history_file
 from polypref.policy.advantages import check_keys, normalizer_of
 
 HOOKS = "--custom-rollout-log-function-path polypref.policy.slime.log_rollout"
@@ -62,7 +62,7 @@ def post_process(args: Any, samples: list[Any]) -> tuple[list[Any], list[float]]
     normalizer = normalizer_of(dict(getattr(args, "pgrpo", None) or {}), "pgrpo")
     if rollout > 0:
         mine = getattr(args, "pgrpo_done", -1) >= rollout - 1  # by this process; otherwise slime resumes from --load
-        (normalizer,), _ = state.load(_file(args.save if mine else args.load, rollout - 1), [normalizer])
+        (normalizer,), _ = history_file.load(_file(args.save if mine else args.load, rollout - 1), [normalizer])
     raw_B = [sample.get_reward_value(args) for sample in samples]
     reward_B = np.array([_number(value) for value in raw_B])
     keys = [[_group(sample, column) for column in normalizer.names] for sample in samples]
@@ -78,7 +78,7 @@ def post_process(args: Any, samples: list[Any]) -> tuple[list[Any], list[float]]
     found = normalizer(
         reward_B[at_C], prompt_B[at_C], [[keys[b][n] for b in at_C] for n in range(len(normalizer.names))]
     )
-    state.save(_file(args.save, rollout), [normalizer], rollout=rollout)
+    history_file.save(_file(args.save, rollout), [normalizer], rollout=rollout)
     args.pgrpo_done = rollout
     return raw_B, found.value_B[of_B].tolist()
 

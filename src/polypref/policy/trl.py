@@ -29,7 +29,7 @@ import numpy as np
 
 from polypref import files
 from polypref.errors import InputError, MissingExtra, PolyprefError, SettingsError
-from polypref.policy import compat, state
+from polypref.policy import compat, history_file
 from polypref.policy.advantages import PAPER, Advantages, Key, Normalization, Normalizer, check_keys
 
 try:
@@ -252,19 +252,21 @@ class PGRPOTrainer(GRPOTrainer):
             )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        digests = set(gather_object([state.digest(self.histories)]))
+        digests = set(gather_object([history_file.digest(self.histories)]))
         assert len(digests) == 1, "every process has the same histories"
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             whole = self._step % self._every() == 0  # micro-steps since the run began, on such a boundary
-            state.save(folder / state.NAME, self.histories, **self._told(), step=self.state.global_step, whole=whole)
+            history_file.save(
+                folder / history_file.NAME, self.histories, **self._told(), step=self.state.global_step, whole=whole
+            )
         super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        self.histories, about = state.load(Path(checkpoint) / state.NAME, self.histories, **self._told())
+        self.histories, about = history_file.load(Path(checkpoint) / history_file.NAME, self.histories, **self._told())
         if not about["whole"]:
             raise SettingsError(
                 f"{checkpoint} was saved amid a batch of generations, which is used for {self._every()} micro-steps; "

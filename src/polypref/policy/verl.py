@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 
 from polypref.errors import InputError, PolyprefError, SettingsError
-from polypref.policy import compat, state
+from polypref.policy import compat, history_file
 from polypref.policy.advantages import check_keys, normalizer_of
-from polypref.policy.trajectories import token_advantages
+from polypref.policy.token_advantages import token_advantages
 
 try:
     from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer, trainer_base  # type: ignore
@@ -99,7 +99,7 @@ class PGRPOTrainerSync(PPOTrainerSync):
 
     def _save_checkpoint(self) -> None:
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-        state.save(folder / state.NAME, [self.normalizer], step=self.global_steps)
+        history_file.save(folder / history_file.NAME, [self.normalizer], step=self.global_steps)
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
@@ -110,4 +110,4 @@ class PGRPOTrainerSync(PPOTrainerSync):
         folder = Path(told.default_local_dir) / f"global_step_{self.global_steps}"
         if told.resume_mode == "resume_path":
             folder = Path(told.resume_from_path)
-        (self.normalizer,), _ = state.load(folder / state.NAME, [self.normalizer])
+        (self.normalizer,), _ = history_file.load(folder / history_file.NAME, [self.normalizer])

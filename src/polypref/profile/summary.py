@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from polypref.comparisons import Comparisons
-from polypref.data.counted import counted
 from polypref.data.derived import Origin, origin
+from polypref.data.zero_weight import counted
 from polypref.profile import formatting
 from polypref.profile.consistency import Consistency, consistency
 from polypref.profile.disagreement import Disagreement, disagreement

@@ -7,7 +7,7 @@ from functools import partial
 from math import ceil, floor
 from typing import Any
 
-from polypref.bounds.audit_stage import AuditSettings
+from polypref.bounds.audit_setup import AuditSettings
 from polypref.report.page import TEMPLATES, environment
 from polypref.wording import interval, percent, share, visible
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from polypref import wording as words
-from polypref.evaluation.contents import CompareContents
-from polypref.evaluation.rows import ResultRow, ResultTable
+from polypref.evaluation.results_schema import CompareContents
+from polypref.evaluation.results_table import ResultRow, ResultTable
 from polypref.report.figures import Axis, span
 
 

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from polypref import wording as words
-from polypref.evaluation.contents import Contents
+from polypref.evaluation.results_schema import Contents
 
 ACTIONS = {"dropped": "dropped", "kept": "kept", "counted": "said of all the data"}
 FINDING = {"name": "?", "text": "", "count": None, "total": None, "unit": "", "action": "", "example": ""}

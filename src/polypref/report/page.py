@@ -13,8 +13,8 @@ import jinja2
 import polars as pl
 
 from polypref import wording as words
-from polypref.evaluation.contents import CompareContents
-from polypref.report import arms, described, leaderboard, metadata, people
+from polypref.evaluation.results_schema import CompareContents
+from polypref.report import leaderboard, learning_curves, metadata, people, profile
 
 TEMPLATES = resources.files("polypref.report") / "templates"
 
@@ -61,9 +61,9 @@ def render(results: Mapping[str, Any], users: pl.DataFrame) -> str:
             baseline=leaderboard.baseline_name(contents),
             leaderboard=leaderboard.leaderboard_section(contents, learners),
             people=people.people_section(contents, users, learners),
-            sizes=arms.sizes_section(contents, learners),
-            placebo=arms.placebo_section(contents, learners),
-            profile=described.profile_section(contents),
+            sizes=learning_curves.sizes_section(contents, learners),
+            placebo=learning_curves.placebo_section(contents, learners),
+            profile=profile.profile_section(contents),
             findings=metadata.findings_section(contents),
             reproduce=metadata.reproduce_section(contents),
         )

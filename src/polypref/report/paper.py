@@ -17,9 +17,9 @@ from typing import Any
 import polars as pl
 
 from polypref import wording as words
-from polypref.evaluation import collected
-from polypref.evaluation.collected import Collected
-from polypref.evaluation.rows import ResultRow
+from polypref.evaluation import collect_results
+from polypref.evaluation.collect_results import Collected
+from polypref.evaluation.results_table import ResultRow
 from polypref.profile.formatting import UNKNOWN
 from polypref.report.table import Cell, Column, Row, Table
 
@@ -192,7 +192,7 @@ def user_spread(one: Collected) -> Table:
     assert one.users is not None
     titles = ("worst", "tenth", "median", "ninetieth", "best", "better", "worse")
     rows = []
-    for line in collected.user_spread(one.users).iter_rows(named=True):
+    for line in collect_results.user_spread(one.users).iter_rows(named=True):
         values = (line[title] for title in titles)
         cells = (Cell(_two(value) if isinstance(value, float) else _count(value)) for value in values)
         rows.append(Row(line["learner"], tuple(cells)))
@@ -247,7 +247,7 @@ def _new_cell(one: Collected, size: int, known: bool) -> Callable[[str | None, s
 
 def room_and_gain(results: Sequence[Collected]) -> Table | None:
     """Room for personalization beside the gain of the personal learner that validation rows chose, over data sets."""
-    found = [gained for one in results if (gained := collected.gained(one)) is not None]
+    found = [gained for one in results if (gained := collect_results.gained(one)) is not None]
     if not found:
         return None
     columns = tuple(map(Column, ("room", "gain", "95 % interval", "learner", "over")))
@@ -269,12 +269,12 @@ def room_and_gain(results: Sequence[Collected]) -> Table | None:
     return _table("room", "Room and gain", "data", columns, rows, remarks=tuple(remarks))
 
 
-def correlation_sentence(found: Sequence[collected.Gained], which: str) -> str:
+def correlation_sentence(found: Sequence[collect_results.Gained], which: str) -> str:
     """Whether room predicts gain, in a sentence."""
-    over = collected.correlation([one.room for one in found], [one.gain for one in found])
+    over = collect_results.correlation([one.room for one in found], [one.gain for one in found])
     if over.value is None or over.lo is None or over.hi is None:
-        few = over.n < collected.LEAST_SETS
-        reason = f"expected {collected.LEAST_SETS} or more" if few else "room or gain is the same in all"
+        few = over.n < collect_results.LEAST_SETS
+        reason = f"expected {collect_results.LEAST_SETS} or more" if few else "room or gain is the same in all"
         return f"Whether room predicts gain cannot be told from {over.n} {which} ({reason})."
     sure = over.lo > 0 or over.hi < 0
     told = f"where room is larger, gain is {'larger' if over.value > 0 else 'smaller'}" if sure else "it may be chance"

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from polypref import wording
-from polypref.evaluation.contents import CompareContents
+from polypref.evaluation.results_schema import CompareContents
 from polypref.report.figures import VERDICTS, Axis, amount_axis, amounts, gains, span
 from polypref.report.leaderboard import baseline_name, largest_gain
 

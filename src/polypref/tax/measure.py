@@ -37,15 +37,15 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons
 from polypref.data.benchmarks import Suite
-from polypref.evaluation.contents import plain
 from polypref.evaluation.results import versions
+from polypref.evaluation.results_schema import plain
 from polypref.learners.protocol import margins
 from polypref.profile.minorities import minorities
 from polypref.profile.votes import votes
-from polypref.stats.clusters import Clusters
+from polypref.stats.bootstrap import Ends, Resampled, detectable, holm, verdict
+from polypref.stats.cluster_robust import Clusters
 from polypref.stats.metrics import HeldOut
-from polypref.stats.people import per_user, users_table
-from polypref.stats.resampled import Ends, Resampled, detectable, holm, verdict
+from polypref.stats.per_user import per_user, users_table
 from polypref.tax.arms import GENERIC, NOBODY, Arms, Floats, Task, rewards, taxed_users
 from polypref.tax.rewardbench import Benchmark, Scheme, other_counts, own_sections, scheme_of
 

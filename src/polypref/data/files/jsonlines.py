@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from polypref.data.files.latekeys import later_keys
+from polypref.data.files.late_columns import later_keys
 from polypref.data.files.limits import Limits, over
 from polypref.data.files.textfiles import Batch, blocks, first_lines
 from polypref.data.linting.problems import Tally, short

@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 
 from polypref.comparisons import BoolArray, Comparisons, IntArray
-from polypref.data.counted import compact
 from polypref.data.linting import bias as lint_bias
-from polypref.data.linting import prompts as lint_prompts
+from polypref.data.linting import prompt_leaks as lint_prompts
 from polypref.data.linting.findings import Finding, Inspection
 from polypref.data.read import Reading
+from polypref.data.zero_weight import compact
 from polypref.errors import NotEnoughData
 from polypref.wording import shown
 

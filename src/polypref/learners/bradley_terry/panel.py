@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from polypref.comparisons import Comparisons, FloatArray, IntArray, Users
 from polypref.learners.bradley_terry import mixed, newton
 from polypref.learners.bradley_terry.variances import Estimate, estimate
+from polypref.learners.canonical_order import Numbering
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, ResponseEffects
-from polypref.learners.numbering import Numbering
 
 MANY = 2048  # texts of one prompt between which views carry over
 FEW = 16  # texts of a prompt up to which many prompts are handled at once

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, FloatArray, IntArray
-from polypref.learners.numbering import Numbering
+from polypref.learners.canonical_order import Numbering
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from polypref.learners.training.descent import Parameters
+    from polypref.learners.training.gradient_descent import Parameters
 
 NOTHING = -1e9  # attention to a place that holds nothing
 

@@ -36,10 +36,10 @@ from polypref.files import content_of, made, write_json
 from polypref.policy import advantages, drift, history
 from polypref.policy.history import Floats, Ints
 from polypref.progress import Progress
+from polypref.runs.cell_store import code_hash
 from polypref.runs.execute import run_cells
-from polypref.runs.stored import code_hash
 from polypref.schema import parse
-from polypref.stats.clusters import mean_with_half
+from polypref.stats.cluster_robust import mean_with_half
 from polypref.studies.policy import bandit, methods
 from polypref.studies.policy import language as policy_language
 from polypref.terminal import say

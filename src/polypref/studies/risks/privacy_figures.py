@@ -35,8 +35,8 @@ from polypref.studies.risks.privacy import (
     votes,
 )
 from polypref.studies.risks.settings import Found, SlowRisks
+from polypref.worlds.community import KnownFeatures
 from polypref.worlds.simulation import STYLE_MEAN, STYLE_SD, SimulatedWorld, simulate
-from polypref.worlds.towns import KnownFeatures
 
 ALPHA, NOISE, ODD = 0.3, 0.5, ("function 6", "function 7")
 RIDGE = 1.0  # variance of a weight in a user's own vector; public, so chosen on nobody's data

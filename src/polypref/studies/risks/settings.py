@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from polypref.experiments.closed_loop import Life
-from polypref.worlds.towns import Town
+from polypref.worlds.community import Town
 
 Found = dict[tuple[str, str, str], float]
 """One seed's figures by (risk, measure, arm)."""

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from polypref.errors import SettingsError, unknown_name
-from polypref.stats.clusters import mean_with_half
+from polypref.stats.cluster_robust import mean_with_half
+from polypref.studies.risks.closed_loop_figures import bubbles, lock_in, manipulation, sycophancy
 from polypref.studies.risks.privacy_figures import deletion, members, profiles
 from polypref.studies.risks.settings import Found, SlowRisks
-from polypref.studies.risks.town_figures import bubbles, lock_in, manipulation, sycophancy
 
 RISKS: Mapping[str, Callable[[SlowRisks, int], Found]] = {
     "bubbles": bubbles,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from polypref.errors import InputError, unknown_name
-from polypref.evaluation.rows import GAIN, PLACEBO, ROW, SHUFFLED, ResultTable
+from polypref.evaluation.results_table import GAIN, PLACEBO, ROW, SHUFFLED, ResultTable
 from polypref.files import content_of
 
 SCHEMA = 1

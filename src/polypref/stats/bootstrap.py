@@ -35,7 +35,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.stats.clusters import FEW_USERS, LEVEL, TINY
+from polypref.stats.cluster_robust import FEW_USERS, LEVEL, TINY
 
 Floats = NDArray[np.float64]
 Ends = tuple[Floats, Floats]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from polypref import wording as words
-from polypref.evaluation.contents import CompareContents
+from polypref.evaluation.results_schema import CompareContents
 
 DIMENSIONS = {  # part of the profile -> question, key of its sentence, figures that stand first
     "disagreement": (

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray, Responses, Users
-from polypref.features.fill import no_store
+from polypref.features.encode_missing import no_store
 from polypref.features.protocol import Encoder
 from polypref.learners.inputs import Inputs
 

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from polypref.comparisons import Comparisons
-from polypref.data.counted import counted
 from polypref.data.linting.lint import ensure_learnable
 from polypref.data.split import RULES, TEST_SHARE, VALID_SHARE, Rule, choose_rule
+from polypref.data.zero_weight import counted
 from polypref.errors import unknown_name
 from polypref.evaluation.cohorts import Kept, keep_users
 from polypref.evaluation.results import ELSEWHERE, cores, machine, versions
 from polypref.evaluation.settings import GridSettings
 from polypref.features import encoder as encoder_by_name
-from polypref.features.encoded import Encoded, encode_once
+from polypref.features.encode_once import Encoded, encode_once
 from polypref.features.protocol import Encoder
 from polypref.files import made, temporary
 from polypref.learners.protocol import Learner

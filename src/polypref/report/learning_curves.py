@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polypref import wording as words
-from polypref.evaluation.contents import CompareContents
-from polypref.evaluation.rows import ResultRow
+from polypref.evaluation.results_schema import CompareContents
+from polypref.evaluation.results_table import ResultRow
 from polypref.report.figures import Axis, Point, curve, span
 from polypref.report.leaderboard import GAIN_METRICS, baseline_name, gain_axis, mark_of
 

@@ -27,7 +27,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.stats.clusters import LEVEL, TINY, Clusters, benjamini_hochberg, paired_p, unseen_share
+from polypref.stats.cluster_robust import LEVEL, TINY, Clusters, benjamini_hochberg, paired_p, unseen_share
 from polypref.stats.metrics import HeldOut, correctness, summed
 
 Floats = NDArray[np.float64]

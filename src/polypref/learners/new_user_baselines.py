@@ -32,11 +32,11 @@ from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import linear, validation
 from polypref.learners.bradley_terry import ridge
+from polypref.learners.canonical_order import Numbering
 from polypref.learners.individual import Individual
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.linear import LAYOUT, LinearScorer, Newcomer, ResponseEffects
-from polypref.learners.numbering import Numbering
 from polypref.learners.pooled import Pooled
 from polypref.learners.protocol import Serves, margins
 from polypref.learners.provenance import passed_on, recorded

@@ -14,10 +14,10 @@ from polypref.comparisons import Comparisons, Users
 from polypref.data.derived import origin
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
-from polypref.groups.discovery import FEWEST, Crowd, Search, folds, search
+from polypref.groups.group_likelihood import Mixture
 from polypref.groups.grouping import CERTAINTY, Grouping
 from polypref.groups.mixture import Problem, alone, best_of
-from polypref.groups.model import Mixture
+from polypref.groups.number_of_groups import FEWEST, Crowd, Search, folds, search
 from polypref.learners.inputs import Inputs
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from polypref.bounds import adversaries
 from polypref.bounds import cap as caps
-from polypref.bounds.audit_stage import Row, Stage, interval, mean, share
+from polypref.bounds.audit_setup import Row, Stage, interval, mean, share
 from polypref.bounds.gate import held
 from polypref.bounds.safety import shared
 from polypref.bounds.slates import Floats

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from polypref.comparisons import Comparisons, concat
 from polypref.errors import Diverged
 from polypref.learners import validation
-from polypref.learners.training.descent import Parameters, Table, Trial
 from polypref.learners.training.episodes import Episodes, Judged, Sizes, practice
+from polypref.learners.training.gradient_descent import Parameters, Table, Trial
 
 if TYPE_CHECKING:
     import torch

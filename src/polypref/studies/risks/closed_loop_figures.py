@@ -21,7 +21,7 @@ from polypref.studies.risks.inertia import half_life, inertia
 from polypref.studies.risks.manipulation import shortfall, targeting_gap
 from polypref.studies.risks.settings import Found, SlowRisks
 from polypref.studies.risks.sycophancy import false_congruent
-from polypref.worlds.towns import DISLIKE, FALSE, FLATTERS, KINDS, LEANING, Floats, Town, judgements
+from polypref.worlds.community import DISLIKE, FALSE, FLATTERS, KINDS, LEANING, Floats, Town, judgements
 
 GOOD = "share of the attainable good, last third"
 

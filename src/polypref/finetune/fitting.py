@@ -22,7 +22,7 @@ from polypref.finetune.texts import Reader
 from polypref.finetune.tuning import Task, Tuned, tune
 from polypref.finetune.vpl_network import ContextBatches
 from polypref.learners import validation
-from polypref.learners.numbering import Numbering
+from polypref.learners.canonical_order import Numbering
 
 
 @dataclass(frozen=True, eq=False)

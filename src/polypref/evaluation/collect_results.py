@@ -18,8 +18,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.errors import InputError, SettingsError
-from polypref.evaluation.contents import CompareContents, Contents
-from polypref.evaluation.rows import COHORT, METRIC, ResultTable
+from polypref.evaluation.results_schema import CompareContents, Contents
+from polypref.evaluation.results_table import COHORT, METRIC, ResultTable
 
 DRAWS, LEAST_SETS = 10_000, 4
 Floats = Sequence[float] | NDArray[np.float64]

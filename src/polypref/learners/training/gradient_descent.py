@@ -1,7 +1,7 @@
 """Gradient descent for the learners that need it: Adam on batches of judgements, stopped by validation rows.
 
-Rows, users and texts are put in an order that content decides (``numbering``) and drawn with a seeded generator, so
-neither the order of a file nor a user's name changes a fit.
+Rows, users and texts are put in an order that content decides (``canonical_order``) and drawn with a seeded generator,
+so neither the order of a file nor a user's name changes a fit.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, Users, concat
 from polypref.learners import validation
+from polypref.learners.canonical_order import Numbering
 from polypref.learners.inputs import Inputs
-from polypref.learners.numbering import Numbering
 
 if TYPE_CHECKING:
     from torch import Tensor
