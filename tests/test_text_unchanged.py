@@ -22,6 +22,7 @@ from polypref.comparisons import canonical_chat
 from polypref.data.files import textfiles
 from polypref.data.files.jsonlines import JsonLines
 from polypref.data.files.limits import Limits
+from polypref.data.linting.lint import clean, lint
 from polypref.data.linting.problems import Tally
 from polypref.data.read import Reading, ReadOptions, read
 
@@ -312,3 +313,13 @@ def test_limits_are_settings(tmp_path):
     assert len(read([path]).comparisons) == 3
     reading = read([path], ReadOptions(limits=Limits(depth=5)))
     assert len(reading.comparisons) == 2 and "nested deeper than 5 levels" in reading.problems[0].text
+
+
+def test_chats_stay_chats_behind_the_linter(tmp_path):
+    chat = [{"role": "system", "content": "Be brief. Be a poet."}, {"role": "user", "content": "Why is it so?"}]
+    row = {"user_id": "u", "chosen": "x", "rejected": "y"}
+    reading = read([written(tmp_path / "p.jsonl", [row | {"prompt": prompt} for prompt in ("Why?", chat)])])
+    cleaned = clean(reading, lint(reading))
+    for responses in (reading.comparisons.responses, cleaned.responses):
+        assert sorted(responses.prompts) == sorted(["Why?", canonical_chat(chat)])
+        assert [responses.messages(int(p)) for p in np.flatnonzero(responses.chat_P)] == [chat]

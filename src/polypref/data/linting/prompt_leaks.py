@@ -35,7 +35,8 @@ def look(job: Inspection) -> None:
     if d.responses.chat_P is not None and d.responses.chat_P.any():
         chat = pl.Series(d.responses.chat_P)
         contents = [text_of(json.loads(prompt)) for prompt in prompts.filter(chat)]
-        prompts = prompts.scatter(np.flatnonzero(d.responses.chat_P), pl.Series(contents, dtype=pl.String))
+        # scatter writes into its series
+        prompts = prompts.clone().scatter(np.flatnonzero(d.responses.chat_P), pl.Series(contents, dtype=pl.String))
     for pattern, stem, instruction in ((CLOSING, 1, 2), (OPENING, 2, 1)):
         parts = pl.DataFrame({"p": np.arange(len(prompts), dtype=np.int32)}).with_columns(
             stem=prompts.str.extract(pattern, stem).str.strip_chars(),
