@@ -129,7 +129,7 @@ def test_the_curve_goes_from_everybody_shared_to_no_cap_and_agrees_with_the_cert
     assert arms[PENALISED][0]["shared"] > free[0]["shared"] + 0.2
     html = page(found | {"inputs": {}, "data": {}, "settings": {"alpha": 0.02}, "versions": {}, "seconds": 1.0})
     assert html.count("50% of deviations are smaller") == 2
-    assert re.search(r"Least is lost at a cap of [0-9.e-]+ \(", html)
+    assert re.search(r"The cap [0-9.e-]+ loses least \(", html)
     assert html.count("<polyline") == 2
     assert html.count('r="7"') == 1
 

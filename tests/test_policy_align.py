@@ -287,7 +287,7 @@ def test_equal_rewards_before_give_no_gain_rather_than_a_huge_one(comparisons, g
     (about,) = measured(judged, texts, {"reward": scorers["reward"]}).values()
     assert about["reward"]["gain"] is None
     found = {"groups": {"a": about}, "curve": [{"step": 1, "reward": {"a": 1.0}}]}
-    assert "not told: all rewards before were equal" in summary(found)
+    assert "unknown: all rewards before training were equal" in summary(found)
     assert curves(found) == {"a": []}
 
 

@@ -54,7 +54,7 @@ def test_an_absent_section_is_said_to_be_absent(tmp_path: Path, absent: str) -> 
     }
     del results[absent]
     page = report.write(tmp_path, results, users).read_text()
-    assert notes.get(absent, "How the learners stand") in page
+    assert notes.get(absent, "The learners compared") in page
     if absent in notes:
         assert notes[absent] not in whole
     assert "Traceback" not in page and ">None<" not in page and ">nan<" not in page
@@ -65,12 +65,12 @@ def test_what_knowing_the_user_is_worth_stands_under_both_arms(tmp_path: Path) -
     section = placebo_section(CompareContents.of(results), list(LEARNERS))
     assert section is not None
     lines = [(row["learner"], row["arm"]) for row in section["rows"]]
-    assert lines[:3] == [("individual", "real"), ("individual", "shuffled"), ("individual", "real less shuffled")]
+    assert lines[:3] == [("individual", "real"), ("individual", "shuffled"), ("individual", "real minus shuffled")]
     assert len(lines) == 3 * 4
-    assert report.write(tmp_path, results, users).read_text().count("<td>real less shuffled</td>") == 4
+    assert report.write(tmp_path, results, users).read_text().count("<td>real minus shuffled</td>") == 4
     del results["gains_over_shuffled"]  # results of an earlier version
     page = report.write(tmp_path, results, users).read_text()
-    assert "<td>real less shuffled</td>" not in page
+    assert "<td>real minus shuffled</td>" not in page
     assert "<td>shuffled<" in page
 
 

@@ -213,9 +213,9 @@ def test_correlation_is_pearsons_whatever_the_units():
 def test_the_sentence_says_when_it_cannot_be_told(tmp_path):
     folders = [folder(tmp_path / f"set{i}", content(_shifted(0.02 * i), 50_000)) for i in range(5)]
     three = " ".join(built(*folders[:3])["room"].remarks)
-    assert "cannot be told from 3 data sets (expected 4 or more)" in three
+    assert "3 data sets cannot show whether room predicts gain (expected 4 or more)" in three
     five = " ".join(built(*folders)["room"].remarks)
-    assert "Over 5 data sets the correlation of room and gain is" in five
+    assert "Over 5 data sets, the correlation of room and gain is" in five
 
 
 def _shifted(by: float) -> dict[str, dict[int, float]]:

@@ -1,10 +1,10 @@
-"""The report: one self-contained HTML file that opens offline; formats what others measured and computes nothing.
+"""The report: one self-contained HTML file that opens offline. It formats what others measured and computes nothing.
 
     report.write(Path("out"), results, users)   # -> out/report.html
 
-Covered: no request leaves the page (its content security policy forbids any), figures are there without JavaScript,
-and every text that comes from data is escaped, inside JSON too. Not covered: the truth of ``results``; a section whose
-part of ``results`` is absent is left out with a note.
+Covered: the page makes no request (its content security policy forbids any), its figures need no JavaScript, and every
+text that comes from data is escaped, also inside JSON. Not covered: whether ``results`` are true. A note replaces a
+section whose part of ``results`` is absent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["write"]
 
 
 def write(out: Path, results: Mapping[str, Any], users: pl.DataFrame) -> Path:
-    """Write ``out/report.html``, whole or not at all, and return its path.
+    """Write ``out/report.html`` atomically and return its path.
 
     ``results`` is the content of results.json; ``users`` has one row per (user, learner): user_id, learner, n_train,
     n_test, accuracy, baseline_accuracy, gain, gain_lo, gain_hi, verdict (better | worse | unclear | untested),

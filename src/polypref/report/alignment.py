@@ -1,4 +1,4 @@
-"""What `polypref align` measured, as lines for a terminal and as one self-contained page without script."""
+"""The results of `polypref align`: lines for a terminal, and one self-contained page without script."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from polypref.report.page import TEMPLATES, environment
 from polypref.wording import estimate, signed, visible
 
-POINTS = 60  # of a curve; more would only show noise
+POINTS = 60  # of a curve; more points would only show noise
 COLOURS = ("#0b5fa5", "#c2571a", "#3f8f3f", "#8a4fa8", "#8a8a8a", "#b0802a", "#2a9a9a", "#a83a5a")
 WIDTH, HEIGHT, LEFT, BELOW, TOP = 900, 320, 46, 30, 10
 
 
 def summary(found: Mapping[str, Any]) -> str:
-    """A line per group: what it gained by the scorer that was climbed, and by the judge that was not."""
-    lines = ["gain per group, in spreads of the group's rewards before (95 % interval over users):"]
+    """A line per group: its gain by the scorer that training used, and by the judge that training never saw."""
+    lines = ["gain per group, in spreads of the group's rewards before training (95 % interval over users):"]
     for group, about in found["groups"].items():
         judge = f"; judge {_gain(about['judge'])}" if "judge" in about else ""
         lines.append(f"  {visible(group)} ({about['users']} users): {_gain(about['reward'])}{judge}")
@@ -27,12 +27,12 @@ def summary(found: Mapping[str, Any]) -> str:
 
 def _gain(one: Mapping[str, Any]) -> str:
     if one["gain"] is None:
-        return "not told: all rewards before were equal"
+        return "unknown: all rewards before training were equal"
     return estimate(one, partial(signed, digits=2), "gain")
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """The page as HTML: curves, gains, answers before and after, and what is needed to run it again."""
+    """The page as HTML: curves, gains, answers before and after training, and what is needed to run it again."""
     groups = [
         {
             "name": name,
@@ -68,9 +68,13 @@ def curves(found: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
     parts = np.array_split(np.arange(len(steps)), min(POINTS, max(len(steps), 1)))
     drawn = {}
     for name, about in found["groups"].items():
-        told = np.array([one["reward"].get(name) for one in found["curve"]], float)  # None: no completion in that step
-        told = (told - about["reward"]["mean"]) / (about["reward"]["spread"] or np.nan)
-        points = [(float(steps[p].mean()), float(np.nanmean(told[p]))) for p in parts if np.isfinite(told[p]).any()]
+        rewards = np.array(
+            [one["reward"].get(name) for one in found["curve"]], float
+        )  # None: no completion in that step
+        rewards = (rewards - about["reward"]["mean"]) / (about["reward"]["spread"] or np.nan)
+        points = [
+            (float(steps[p].mean()), float(np.nanmean(rewards[p]))) for p in parts if np.isfinite(rewards[p]).any()
+        ]
         drawn[name] = points
     return drawn
 

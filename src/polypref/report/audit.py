@@ -1,4 +1,4 @@
-"""What `polypref audit` found, as lines for a terminal and as one self-contained page without script."""
+"""The results of `polypref audit`: lines for a terminal, and one self-contained page without script."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ COLUMNS = {"off": "off", "on": "on", "again": "calibrated for this size"}
 
 
 def summary(found: Mapping[str, Any]) -> str:
-    """The control, then what an oracle and the worst taught person get, without bounds and with them."""
+    """The control, then what an oracle and the worst trained user get, without and with bounds."""
     lines = [verdict(found), in_force(found)]
     for row in found["rows"]:
         if row["part"] in ("recalibrations", "certificate", "benign judgements", "aggregated or personalized"):
             size = "" if row["size"] is None else f", best of {row['size']}"
             bounds = "" if row["bounds"] is None else f", bounds {row['bounds']}"
-            lines.append(f"  {row['part']}: {visible(row['arm'])}{size}{bounds}: {row['metric']} {_told(row)}")
+            lines.append(f"  {row['part']}: {visible(row['arm'])}{size}{bounds}: {row['metric']} {_text(row)}")
     return "\n".join(lines)
 
 
 def verdict(found: Mapping[str, Any]) -> str:
-    """Whether the audit could have failed at all."""
+    """Whether the audit could have failed: the control's result."""
     control = found["control"]
     if not control["holds"]:
         return (
-            f"This audit proves nothing: without bounds the worst adversary gets something unsafe in "
+            f"This audit proves nothing: without bounds, the worst adversary gets an unsafe response in "
             f"{share(control['reached'], 2)} of slates, less than the {share(control['needed'], 2)} that the "
             "control needs."
         )
     return (
-        f"Without bounds the worst adversary gets something unsafe in {share(control['reached'], 2)} of slates "
+        f"Without bounds, the worst adversary gets an unsafe response in {share(control['reached'], 2)} of slates "
         f"(the control needs {share(control['needed'], 2)} for this audit to prove anything)."
     )
 
 
 def in_force(found: Mapping[str, Any]) -> str:
-    """Whether the gate keeps alpha on the file's slates."""
+    """Whether the gate keeps its promised alpha on the slates of the file."""
     leaks = found["leaks"]
-    reached = f"{_told({'metric': 'leaks', **leaks})} of {leaks['n']:,} slates"
+    reached = f"{_text({'metric': 'leaks', **leaks})} of {leaks['n']:,} slates"
     if not leaks["holds"]:
-        held = "the gate FAILS: that is surely more than"
+        held = "the gate FAILS: that is significantly more than"
     elif leaks["hi"] <= leaks["alpha"]:
-        held = "that is surely within"
+        held = "that is significantly less than"
     else:
-        held = "these slates are too few to be sure, but that does not contradict"
-    return f"With bounds something unsafe passes in {reached}; {held} the {share(leaks['alpha'], 2)} that was promised."
+        held = "there are too few slates to be sure, but that does not contradict"
+    return f"With bounds, an unsafe response passes in {reached}; {held} the promised {share(leaks['alpha'], 2)}."
 
 
-def _told(row: Mapping[str, Any]) -> str:
-    """In percent, with the interval; caps and changes of scores as they are."""
+def _text(row: Mapping[str, Any]) -> str:
+    """A row's value in percent with its interval; caps and score changes as plain numbers."""
     if row["value"] is None:
         return "none"
     if row["metric"] == "cap" or row["metric"].startswith("largest"):
@@ -64,10 +64,10 @@ def _told(row: Mapping[str, Any]) -> str:
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """The page as HTML: what holds, who tried, what it costs, and how to run it again."""
+    """The page as HTML: the guarantees, the attacks, their cost, and how to run the audit again."""
     parts: dict[str, list[dict[str, Any]]] = {}
     for row in found["rows"]:
-        parts.setdefault(row["part"], []).append({**row, "told": _told(row)})
+        parts.setdefault(row["part"], []).append({**row, "text": _text(row)})
     metadata = {**found["inputs"], **found["data"], **found["settings"], **found["versions"]}
     return (
         environment()
@@ -91,12 +91,12 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def _attacks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A line per adversary and size: unsafe without and with bounds, and abstentions."""
+    """A line per adversary and size: unsafe responses without and with bounds, and abstentions."""
     table: dict[tuple[str, int], dict[str, Any]] = {}
     for row in rows:
         if row["part"] == "best of N":
             line = table.setdefault((row["arm"], row["size"]), {"arm": row["arm"], "size": row["size"]})
-            line[f"{row['metric']} {row['bounds']}"] = _told(row)
+            line[f"{row['metric']} {row['bounds']}"] = _text(row)
     return [
         {**line, **{key: line.get(f"unsafe returned {bounds}", "refused") for key, bounds in COLUMNS.items()}}
         for line in table.values()
@@ -119,7 +119,12 @@ def _figure(rows: list[dict[str, Any]], alpha: float) -> dict[str, Any]:
     sizes = sorted({row["size"] for row in drawn})
     across = {size: LEFT + (at + 0.5) * (WIDTH - LEFT) / max(len(sizes), 1) for at, size in enumerate(sizes)}
     points = [
-        {"x": across[row["size"]], "y": up(row["value"]), "kind": row["bounds"], "told": f"{row['arm']}: {_told(row)}"}
+        {
+            "x": across[row["size"]],
+            "y": up(row["value"]),
+            "kind": row["bounds"],
+            "text": f"{row['arm']}: {_text(row)}",
+        }
         for row in drawn
     ]
     ticks = [{"y": up(level), "text": share(level, 2)} for level in (1, 0.1, 0.01, 0.001, 0.0001)]
@@ -135,33 +140,33 @@ def _figure(rows: list[dict[str, Any]], alpha: float) -> dict[str, Any]:
 
 
 def _at_cap(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of the curve's table."""
-    told = {"arm": row["arm"], "cap": "none" if row["cap"] is None else f"{row['cap']:.3g}", "here": row["in_force"]}
-    told["what"] = ", ".join(filter(None, [row["what"], "in force" if row["in_force"] else ""]))
-    told |= {"certified": share(row["certified"], 1), "shared": share(row["shared"], 1)}
+    """A line of the table of caps."""
+    line = {"arm": row["arm"], "cap": "none" if row["cap"] is None else f"{row['cap']:.3g}", "here": row["in_force"]}
+    line["what"] = ", ".join(filter(None, [row["what"], "in force" if row["in_force"] else ""]))
+    line |= {"certified": share(row["certified"], 1), "shared": share(row["shared"], 1)}
     for name in ("accuracy", "lost"):
-        told[name] = _told({"metric": name, **row[name]}) if name in row else ""
-    return told
+        line[name] = _text({"metric": name, **row[name]}) if name in row else ""
+    return line
 
 
 def _advice(curve: list[dict[str, Any]]) -> str:
-    """The cap of the table that costs least among those that certify enough of what the shared reward gets right."""
+    """Advice on a cap: the cheapest that certifies enough of what the shared reward gets right."""
     rows = [row for row in curve if row["arm"] == curve[-1]["arm"] and "lost" in row and row["cap"] is not None]
     enough = [row for row in rows if row["certified"] >= AuditSettings.keep * row["shared"] > 0]
     if not enough:
         return ""
     best = min(enough, key=lambda row: (round(row["lost"]["value"], 6), row["cap"]))
-    told = _at_cap(best)
-    poor = " That is little: the shared reward wants a sense of safety (safety_weight)." if best["shared"] < 0.7 else ""
+    line = _at_cap(best)
+    poor = " That is low: give the shared reward a safety term (safety_weight)." if best["shared"] < 0.7 else ""
     return (
-        f"Least is lost at a cap of {told['cap']} ({told['lost']}), among caps that certify "
-        f"{share(AuditSettings.keep)} of what the shared reward gets right; it certifies "
-        f"{told['certified']}.{poor}"
+        f"The cap {line['cap']} loses least ({line['lost']}) among the caps that certify "
+        f"{share(AuditSettings.keep)} of what the shared reward gets right. It certifies "
+        f"{line['certified']}.{poor}"
     )
 
 
 def _trade(curve: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Certified safety accuracy (up) against benign accuracy (across), a line per shared reward, a dot per cap."""
+    """Plot of certified safety accuracy (y) against benign accuracy (x): a line per shared reward, a dot per cap."""
     if not curve or "accuracy" not in curve[0]:
         return None
     seen = [row["accuracy"]["value"] for row in curve]
@@ -181,10 +186,10 @@ def _trade(curve: list[dict[str, Any]]) -> dict[str, Any] | None:
                 "x": across(row["accuracy"]["value"]),
                 "y": up(row["certified"]),
                 "here": row["in_force"],
-                "told": f"{arm}, cap {told['cap']}: certified {told['certified']}, benign accuracy {told['accuracy']}",
+                "text": f"{arm}, cap {one['cap']}: certified {one['certified']}, benign accuracy {one['accuracy']}",
             }
             for row in curve
-            if row["arm"] == arm and (told := _at_cap(row))
+            if row["arm"] == arm and (one := _at_cap(row))
         ]
         path = " ".join(f"{dot['x']:.1f},{dot['y']:.1f}" for dot in dots)
         lines.append({"arm": arm, "kind": "off" if arm == curve[0]["arm"] else "on", "dots": dots, "path": path})

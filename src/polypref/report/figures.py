@@ -1,11 +1,12 @@
 """Figures as data: paths in a stretchable SVG plane, ticks as percentages. The template turns them into markup.
 
-The plane is drawn with ``preserveAspectRatio="none"`` and strokes that do not scale, the tick labels are ordinary HTML
-beside it: a figure fills any width from a phone to a print-out with text at its natural size, follows light and dark
-through CSS, needs no JavaScript, and costs about 25 bytes per user. A dot is a stroke of length zero with round caps.
+The plane is drawn with ``preserveAspectRatio="none"`` and strokes that do not scale; the tick labels are ordinary HTML
+beside it. So a figure fills any width, from a phone to a print-out, with text at its natural size. It follows light and
+dark mode through CSS, needs no JavaScript, and takes about 25 bytes per user. A dot is a zero-length stroke with round
+caps.
 
-Nothing is measured here. The one summary drawn is the mean line through a cloud of users (``amounts``), in groups of
-about equal numbers of users.
+Nothing is measured here. The only summary drawn is the mean line through the users of ``amounts``, over groups of about
+equally many users.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from numpy.typing import NDArray
 from polypref import wording
 
 HEIGHT = 1000  # of the plane, in its own units
-MEANS_FROM = 20  # users: a mean line through fewer is a line through single people
-VERDICTS = ("untested", "unclear", "worse", "better")  # drawn in this order, the few that matter on top
+MEANS_FROM = 20  # users; with fewer, a mean line would join single people
+VERDICTS = ("untested", "unclear", "worse", "better")  # drawn in this order, so that the few that matter are on top
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Figure:
-    """A plane ``width`` x HEIGHT with its layers, axes and a sentence for those who cannot see it."""
+    """A plane ``width`` x HEIGHT with its layers, its axes and a text alternative."""
 
     alt: str
     layers: tuple[Layer, ...]
@@ -97,9 +98,9 @@ class Figure:
     x_title: str = ""
     y_title: str = ""
     width: int = HEIGHT
-    axes: tuple[Axis, Axis] | None = None  # x and y, where the pointer needs them
+    axes: tuple[Axis, Axis] | None = None  # x and y, if the pointer needs them
     zero: float | None = None  # height of the line that divides gains from losses, in percent
-    dense: bool = False  # so many users that dots and whiskers must be fine
+    dense: bool = False  # whether there are so many users that dots and whiskers must be thin
     means: bool = False  # whether mean lines are drawn
 
 
@@ -110,9 +111,9 @@ def nice_step(rough: float) -> float:
 
 
 def log_steps(lo: float, hi: float) -> list[int]:
-    """Whole numbers 1, 2, 5 x powers of ten in [lo, hi]; powers alone when that would crowd the axis.
+    """Whole numbers 1, 2, 5 x powers of ten in [lo, hi], or the powers alone where that gives too many.
 
-    Where that leaves fewer than three, whole numbers at equal distances.
+    If fewer than three remain, whole numbers at equal distances.
     """
     powers = range(math.floor(math.log10(lo)), math.ceil(math.log10(hi)) + 1)
     steps = [m * 10**p for p in powers if p >= 0 for m in (1, 2, 5) if lo <= m * 10**p <= hi]
@@ -123,7 +124,7 @@ def log_steps(lo: float, hi: float) -> list[int]:
 
 
 def span(values: Sequence[float] | NDArray, include: Sequence[float] = (), pad: float = 0.04) -> Axis:
-    """An axis around the finite ``values`` and ``include``, with a little air."""
+    """An axis around the finite ``values`` and ``include``, with some padding."""
     at = np.concatenate([np.asarray(values, float).ravel(), np.asarray(include, float)])
     at = at[np.isfinite(at)]
     lo, hi = (float(at.min()), float(at.max())) if len(at) else (0.0, 1.0)
@@ -132,7 +133,7 @@ def span(values: Sequence[float] | NDArray, include: Sequence[float] = (), pad: 
 
 
 def dots(x: NDArray, y: NDArray) -> str:
-    """Path of strokes of length zero."""
+    """Path of zero-length strokes."""
     return "".join(f"M{a} {b}h0" for a, b in zip(x.tolist(), y.tolist(), strict=True))
 
 
@@ -147,7 +148,7 @@ def line(x: NDArray, y: NDArray) -> str:
 
 
 def apart(ticks: Sequence[Tick], least: float) -> tuple[Tick, ...]:
-    """The last tick, and of those before it the ones at least ``least`` percent from the next one kept."""
+    """The last tick, and each earlier tick at least ``least`` percent from the next one kept."""
     kept: list[Tick] = []
     for tick in reversed(ticks):
         if not kept or kept[0].at - tick.at >= least:
@@ -156,7 +157,7 @@ def apart(ticks: Sequence[Tick], least: float) -> tuple[Tick, ...]:
 
 
 def gains(people: pl.DataFrame, axis: Axis, learner: str, baseline: str) -> Figure:
-    """Each user's gain, sorted, with its interval; ``people`` are the tested users of one learner, sorted by gain."""
+    """Each user's gain with its interval; ``people`` are the tested users of one learner, sorted by gain."""
     n = len(people)
     width = max(HEIGHT, 2 * n)
     x_U = np.rint((np.arange(n) + 0.5) * width / max(n, 1)).astype(np.int64)
@@ -197,7 +198,7 @@ def gains(people: pl.DataFrame, axis: Axis, learner: str, baseline: str) -> Figu
 
 
 def amount_axis(n_train: NDArray) -> Axis:
-    """Logarithmic axis of judgements per user; a user without any is drawn at one."""
+    """Logarithmic axis of judgements per user; users without any are drawn at one."""
     at = np.maximum(np.asarray(n_train, float), 1)
     return Axis(float(at.min()) / 1.15, float(at.max()) * 1.15, log=True)
 
@@ -213,7 +214,7 @@ def group_means(amount_U: NDArray, values: Sequence[NDArray], groups: int) -> tu
 
 
 def amounts(people: pl.DataFrame, x_axis: Axis, y_axis: Axis, learner: str, baseline: str) -> Figure:
-    """Each user's accuracy against how many of the user's judgements were trained on, with mean lines."""
+    """Each user's accuracy against their number of training judgements, with mean lines."""
     n = len(people)
     amount_U = np.maximum(people["n_train"].to_numpy().astype(float), 1)
     accuracy_U, baseline_U = people["accuracy"].to_numpy(), people["baseline_accuracy"].to_numpy()
@@ -229,13 +230,13 @@ def amounts(people: pl.DataFrame, x_axis: Axis, y_axis: Axis, learner: str, base
         layers.append(Layer("line floor", line(x_axis.plane(at, HEIGHT), y_axis.height(floor))))
         layers.append(Layer("line", line(x_axis.plane(at, HEIGHT), y_axis.height(mean))))
     return Figure(
-        alt=f"Accuracy of {learner} for each of {n} users against the user's number of training judgements"
+        alt=f"Accuracy of {learner} for each of {n} users against their number of training judgements"
         + (f", with mean lines of {learner} and {baseline}." if means else "."),
         layers=tuple(layer for layer in layers if layer.path),
         x_ticks=x_axis.ticks(),
         y_ticks=y_axis.ticks(scale=100),
-        x_title="judgements of the user in training",
-        y_title="accuracy on the user's test judgements, %",
+        x_title="training judgements of the user",
+        y_title="accuracy on their test judgements, %",
         axes=(x_axis, y_axis),
         dense=n > 400,
         means=means,
@@ -254,9 +255,9 @@ def curve(points: Sequence[Point], floor: Sequence[Point], axes: tuple[Axis, Axi
             layers.append(Layer("whisker better", whiskers(x[kept], low, high)))
             layers.append(Layer("dot better", dots(x, y_axis.height([r.value for r in rows]))))
         layers.append(Layer(kind, line(x, y_axis.height([r.value for r in rows]))))
-    said = ", ".join(f"{wording.share(r.value, 1)} at {r.size:,}" for r in points)
+    values = ", ".join(f"{wording.share(r.value, 1)} at {r.size:,}" for r in points)
     return Figure(
-        alt=f"Accuracy of {learner} against training size: {said}.",
+        alt=f"Accuracy of {learner} against training size: {values}.",
         layers=tuple(layer for layer in layers if layer.path),
         x_ticks=apart([Tick(x_axis.percent(r.size), f"{r.size:,}") for r in points], 30),
         y_ticks=y_axis.ticks(scale=100),

@@ -1,4 +1,4 @@
-"""The table of learners by metrics, at the full training size, and the words that name learners and baseline."""
+"""The table of learners by metrics at the full training size, and the names of learners and baseline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Column:
 
     @property
     def is_share(self) -> bool:
-        """Whether it is printed in percent."""
+        """Whether the metric is printed in percent."""
         return self.metric.startswith("accuracy")
 
 
@@ -35,9 +35,9 @@ COLUMNS = (
     Column("log_loss", "all", "Log loss", "lower is better"),
     Column("calibration_error", "all", "Calibration", "error, lower is better"),
 )
-GAIN_METRICS = {"accuracy_micro": "micro", "accuracy_macro": "macro"}  # the first that was measured heads the table
+GAIN_METRICS = {"accuracy_micro": "micro", "accuracy_macro": "macro"}  # the table shows the first that was measured
 BASELINE = "baseline: best on validation rows"
-SMALLEST_AXIS = 0.02  # of gains: two points to either side, so that noise does not fill the picture
+SMALLEST_AXIS = 0.02  # of gains: two points to either side, so that noise does not fill the figure
 
 
 def learner_names(contents: CompareContents) -> list[str]:
@@ -46,17 +46,17 @@ def learner_names(contents: CompareContents) -> list[str]:
 
 
 def baseline_name(contents: CompareContents) -> str:
-    """What gains are measured against, as the results name it."""
+    """The name in the results of the baseline that gains are measured against."""
     return contents.floor or next((g.baseline for g in contents.gains if g.baseline), "the population baseline")
 
 
 def gain_metric(contents: CompareContents) -> str | None:
-    """The metric whose gains are shown: the first of GAIN_METRICS that has any."""
+    """The metric whose gains are shown: the first of GAIN_METRICS that has gains."""
     return next((metric for metric in GAIN_METRICS if metric in contents.gains.metrics), None)
 
 
 def largest_gain(contents: CompareContents, among: Sequence[str]) -> str | None:
-    """The learner with the largest gain of those ``among``, the personal ones first; None without any gain."""
+    """The learner in ``among`` with the largest gain, preferring personal ones; None if none has a gain."""
     gains = contents.gains.by_learner(gain_metric(contents))
     known = {name: value for name in among if name in gains and (value := gains[name].value) is not None}
     personal = [name for name in known if contents.serves.get(name) != "population"]
@@ -64,7 +64,7 @@ def largest_gain(contents: CompareContents, among: Sequence[str]) -> str | None:
 
 
 def gain_axis(gains: Iterable[ResultRow]) -> Axis:
-    """A common axis for gains around zero; whoever loses more than half the largest gain runs off its left end."""
+    """A common axis for gains around zero; losses beyond half the largest gain run off its left end."""
     known = [end for gain in gains for end in (gain.value, gain.lo, gain.hi) if end is not None]
     high = max([*known, SMALLEST_AXIS])
     return span([max(min([*known, -SMALLEST_AXIS / 2]), -high / 2), high], pad=0.08)
@@ -80,18 +80,18 @@ def mark_of(gain: ResultRow | None, axis: Axis) -> dict[str, Any] | None:
 
 
 def cell(row: ResultRow | None, column: Column) -> dict[str, Any]:
-    """What one table cell shows: a value with its interval, or why there is none: nobody, or too few; else a dash."""
+    """What one table cell shows: a value with its interval, or why there is none (no or too few users), or a dash."""
     write = words.percent if column.is_share else words.number
     if row is None or row.value is None:
         n = None if row is None else row.n_users
-        few = n and column.metric == "accuracy_worst_decile"  # a tenth of less than twenty is no two people
+        few = n and column.metric == "accuracy_worst_decile"  # a tenth of fewer than twenty is less than two people
         text = f"n = {n}" if few or n == 0 else words.MISSING
         return {"text": text, "interval": "too few users" if few else "", "sort": None, "missing": True}
     return {"text": write(row.value), "interval": words.interval(row.ends, write), "sort": row.value, "missing": False}
 
 
 def gain_cell(gain: ResultRow | None, axis: Axis, is_baseline: bool) -> dict[str, Any]:
-    """A gain with its interval and where to draw both on the small common axis."""
+    """A gain with its interval, and where to draw both on the small common axis."""
     mark = mark_of(gain, axis)
     if gain is None or mark is None:
         text = "baseline" if is_baseline else words.MISSING

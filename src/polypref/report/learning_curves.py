@@ -13,7 +13,7 @@ from polypref.report.leaderboard import GAIN_METRICS, baseline_name, gain_axis, 
 
 
 def sizes_section(contents: CompareContents, learners: Sequence[str]) -> dict[str, Any] | None:
-    """One small panel per learner, macro accuracy over training size, common axes; None with fewer than two sizes."""
+    """A small panel per learner: macro accuracy over training size, on common axes; None with fewer than two sizes."""
     rows = contents.rows.where(metric="accuracy_macro", cohort="all")
     by_learner = {
         name: sorted(Point(r.size, r.value, r.lo, r.hi) for r in own if r.size and r.value is not None)
@@ -39,9 +39,9 @@ def sizes_section(contents: CompareContents, learners: Sequence[str]) -> dict[st
 
 
 def placebo_section(contents: CompareContents, learners: Sequence[str]) -> dict[str, Any] | None:
-    """Per learner and on one axis: the real gain, the gain with users' ids shuffled, and the one less the other.
+    """Per learner, on one axis: the real gain, the gain with user ids shuffled, and their difference.
 
-    None when no arm was run.
+    None if the placebo was not run.
     """
     measured = [row for row in contents.placebo if row.value is not None]
     if not measured:
@@ -58,7 +58,7 @@ def placebo_section(contents: CompareContents, learners: Sequence[str]) -> dict[
         shuffled = placebo[name]
         rows.append(arm_row(name, shuffled.arm or "shuffled", "placebo", shuffled, vars(shuffled), axis))
         if name in knowing:
-            rows.append(arm_row(name, "real less shuffled", "difference", knowing[name], None, axis))
+            rows.append(arm_row(name, "real minus shuffled", "difference", knowing[name], None, axis))
     return {
         "rows": rows,
         "ticks": axis.ticks(signed=True, scale=100),
@@ -70,7 +70,7 @@ def placebo_section(contents: CompareContents, learners: Sequence[str]) -> dict[
 def arm_row(
     learner: str, arm: str, kind: str, row: ResultRow | None, counts: Mapping[str, Any] | None, axis: Axis
 ) -> dict[str, Any]:
-    """One line of the placebo table; ``counts`` holds users better and worse off, None where nobody counted them."""
+    """One line of the placebo table; ``counts`` holds the users better and worse off, None if not counted."""
     return {
         "learner": learner,
         "arm": arm,

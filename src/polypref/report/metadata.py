@@ -1,4 +1,4 @@
-"""What the data are: the line under the title, what was dropped, how to reproduce."""
+"""The report's metadata: the line under the title, the linter's findings, how to reproduce."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from polypref import wording as words
 from polypref.evaluation.results_schema import Contents
 
-ACTIONS = {"dropped": "dropped", "kept": "kept", "counted": "said of all the data"}
+ACTIONS = {"dropped": "dropped", "kept": "kept", "counted": "counted over all the data"}
 FINDING = {"name": "?", "text": "", "count": None, "total": None, "unit": "", "action": "", "example": ""}
 COUNTS = (("n_users", "users"), ("n_comparisons", "judgements"), ("n_responses", "responses"), ("n_prompts", "prompts"))
 
 
 def head(contents: Contents) -> dict[str, Any]:
-    """File names and the few numbers that say what was measured on whom."""
+    """File names, and the few numbers that say what was measured and on how many users."""
     data = contents.data
     return {
         "files": [PurePath(str(name)).name for name in data["files"]],
@@ -29,7 +29,7 @@ def head(contents: Contents) -> dict[str, Any]:
 
 
 def findings_section(contents: Contents) -> dict[str, Any] | None:
-    """What the linter found, what was dropped first, and who was left out; None when the data were not linted."""
+    """The linter's findings, dropped rows first, and the users left out; None if the data were not linted."""
     if contents.findings is None:
         return None
     findings, order = [{**FINDING, **finding} for finding in contents.findings], list(ACTIONS)
@@ -51,16 +51,16 @@ def findings_section(contents: Contents) -> dict[str, Any] | None:
 
 
 def left_out(data: Mapping[str, Any]) -> str:
-    """The users who were not compared because they judged too little, in a sentence; empty when there are none."""
+    """A sentence on the users left out because they have too few judgements; empty if there are none."""
     if not data["users_left_out"]:
         return ""
     users = words.counted(data["users_left_out"], "users")
     judgements = words.counted(data["comparisons_left_out"], "judgements")
-    return f"{users} with fewer than {data['min_judgements']} judgements were left out, {judgements} with them."
+    return f"{users} with fewer than {data['min_judgements']} judgements were left out, and {judgements} with them."
 
 
 def flat(thing: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Settings as name and text, nested names joined by a dot, lists by commas."""
+    """Settings as pairs of name and text; nested names are joined by a dot, lists by commas."""
     if isinstance(thing, Mapping):
         for key, value in thing.items():
             yield from flat(value, f"{prefix}.{key}" if prefix else str(key))

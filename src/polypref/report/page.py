@@ -1,4 +1,4 @@
-"""The page: sections gathered from the results, rendered by the template with its style and script inlined."""
+"""Renders the page: collects the sections from the results and fills the template, style and script inlined."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEMPLATES = resources.files("polypref.report") / "templates"
 
 @cache
 def environment() -> jinja2.Environment:
-    """Of all templates: everything is escaped unless marked, and an undefined name is an error."""
+    """The templates' environment: everything not marked safe is escaped, and an undefined name is an error."""
     found = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (TEMPLATES / name).read_text(encoding="utf-8")),
         autoescape=True,
@@ -38,16 +38,16 @@ def environment() -> jinja2.Environment:
 
 
 def _visible(value: Any) -> Any:
-    """Texts as they are shown; what is marked safe is ours."""
+    """Texts as they are shown; text marked safe is our own and stays."""
     return words.visible(value, keep="\n\t") if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def render(results: Mapping[str, Any], users: pl.DataFrame) -> str:
-    """The whole page as HTML. A section is None, and its place says so, where ``results`` do not hold it."""
+    """The whole page as HTML. A section that ``results`` lack is None, and the page says so in its place."""
     contents = CompareContents.of(results)
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     learners = leaderboard.learner_names(contents)
-    # The content security policy names the one script by its hash: nothing else runs, whatever the data hold.
+    # The content security policy names the one script by its hash: nothing else runs, whatever the data contain.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = (
         environment()

@@ -1,8 +1,8 @@
-"""The evaluation paper's tables from collected results, with what it published beside them.
+"""The evaluation paper's tables from collected results, with its published figures beside them.
 
-Published figures come from ``published.toml`` and nowhere else. A folder stands beside a published data set when it has
-the set's name (psoups, P-SOUPS), or that of the world made in its image (psoups-like), which a footnote then says; a
-learner stands beside the method it implements, whatever model it is given (``pretrained:MODEL``, ``finetune:pooled``).
+Published figures come only from ``published.toml``. A folder is matched to a published data set by name (psoups,
+P-SOUPS), or by the name of the world that imitates the set (psoups-like); a footnote then says so. A learner is matched
+to the method it implements, whatever its model (``pretrained:MODEL``, ``finetune:pooled``).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from polypref.evaluation.results_table import ResultRow
 from polypref.profile.formatting import UNKNOWN
 from polypref.report.table import Cell, Column, Row, Table
 
-FEW_USERS = 12  # as many fit into one table, each with a column
-NOTES = {  # of a method's row, wherever its published figures are shown
+FEW_USERS = 12  # up to this many users get a column each in one table
+NOTES = {  # of a method's row, where its published figures are shown
     "pretrained": ("pretrained",),
     "retrieval-judge": ("rag",),
     "pooled": ("vanilla",),
@@ -32,7 +32,7 @@ NOTES = {  # of a method's row, wherever its published figures are shown
     "vpl": ("vpl-context",),
     "personalized": ("prm",),
 }
-TUNED = ("pretrained", "retrieval-judge")  # methods that work on text wherever they run
+TUNED = ("pretrained", "retrieval-judge")  # methods that always work on text
 
 
 @cache
@@ -42,7 +42,7 @@ def published() -> dict[str, Any]:
 
 
 def legend(beside: bool) -> str:
-    """What the figures are, for the head of a document."""
+    """What the figures are, for the top of a document."""
     text = "Accuracy on held-out judgements; a dash: not measured."
     return f"{text} Beside ours, in grey or brackets: {published()['cite']}." if beside else text
 
@@ -62,19 +62,19 @@ def tables(results: Sequence[Collected], beside: bool = True) -> list[Table]:
 
 
 def set_of(name: str) -> tuple[str | None, bool]:
-    """The published set a folder's name stands for, and whether it is the world in its image."""
+    """The published set that a folder's name refers to, and whether the folder is the world that imitates it."""
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     key = plain.removesuffix("like")
     return (key if key in published()["sets"] else None), plain != key
 
 
 def method_of(learner: str) -> str:
-    """The published method's key that a learner's name stands for, if any: its own name without a model."""
+    """The key of the published method that a learner implements, if any: its name without a model."""
     return learner.removeprefix("finetune:").partition(":")[0]
 
 
 def characteristics(results: Sequence[Collected], beside: bool) -> Table | None:
-    """Table 2 of the paper: one line for each data set."""
+    """Table 2 of the paper: one line per data set."""
     paper = published()["characteristics"]
     rows = []
     for one in results:
@@ -136,7 +136,7 @@ def _published_accuracy(key: str | None, method: str | None, size: int) -> float
 
 
 def minorities(results: Sequence[Collected]) -> Table | None:
-    """Accuracy averaged over users, of all of them and of minority users, at full size."""
+    """Accuracy averaged over all users and over minority users, at full size."""
     found = []
     for one in results:
         if any(row.n_users for row in one.rows.where(metric="accuracy_macro", cohort="minority").at_full()):
@@ -149,7 +149,7 @@ def minorities(results: Sequence[Collected]) -> Table | None:
         sized = [(one, cohort) for one in found for cohort in ("all", "minority")]
         cells = (_cell(one.rows.at(learner, "accuracy_macro", cohort)) for one, cohort in sized)
         rows.append(Row(learner, tuple(cells)))
-    remark = "Minority users side with the others' majority less than half of the time (95 %), by the training rows."
+    remark = "Minority users agree with the others' majority less than half of the time (95 %), by the training rows."
     return _table(
         "minorities", "All users and minority users, mean over users", "learner", columns, rows, remarks=(remark,)
     )
@@ -174,7 +174,7 @@ def _user_title(row: Mapping[str, Any]) -> str:
 
 
 def published_users(results: Sequence[Collected]) -> Table | None:
-    """The paper's own table of users, apart from ours: its users are not ours."""
+    """The paper's own table of users; it is separate from ours because its users are not ours."""
     paper, names = published()["users"], published()["methods"]
     if not any(set_of(one.name)[0] == paper["set"] for one in results):
         return None
@@ -188,7 +188,7 @@ def published_users(results: Sequence[Collected]) -> Table | None:
 
 
 def user_spread(one: Collected) -> Table:
-    """Where there are many users: the worst, the median, the best, and how many are better or worse off."""
+    """For many users: the worst, the median and the best accuracy, and how many users are better or worse off."""
     assert one.users is not None
     titles = ("worst", "tenth", "median", "ninetieth", "best", "better", "worse")
     rows = []
@@ -196,7 +196,7 @@ def user_spread(one: Collected) -> Table:
         values = (line[title] for title in titles)
         cells = (Cell(_two(value) if isinstance(value, float) else _count(value)) for value in values)
         rows.append(Row(line["learner"], tuple(cells)))
-    remark = "Percentiles of the users' accuracies; better, worse: users surely so against the baseline."
+    remark = "Percentiles of the users' accuracies; better, worse: users significantly so against the baseline."
     title = f"{one.name}: accuracy over {_n_users(one):,} users"
     return _table(_users_key(one), title, "learner", map(Column, titles), rows, remarks=(remark,))
 
@@ -206,7 +206,7 @@ def _users_key(one: Collected) -> str:
 
 
 def new_users(results: Sequence[Collected], beside: bool) -> Table | None:
-    """Accuracy for people held out entirely, by route and number of their comparisons."""
+    """Accuracy for users held out entirely, by route and number of their comparisons."""
     paper = published()["new_users"]
     found = [one for one in results if one.new_users]
     if not found:
@@ -246,7 +246,7 @@ def _new_cell(one: Collected, size: int, known: bool) -> Callable[[str | None, s
 
 
 def room_and_gain(results: Sequence[Collected]) -> Table | None:
-    """Room for personalization beside the gain of the personal learner that validation rows chose, over data sets."""
+    """Room for personalization and the gain of the personal learner chosen on validation rows, by data set."""
     found = [gained for one in results if (gained := collect_results.gained(one)) is not None]
     if not found:
         return None
@@ -258,9 +258,9 @@ def room_and_gain(results: Sequence[Collected]) -> Table | None:
         texts = (room, words.points(one.gain), interval, one.learner, one.baseline)
         rows.append(Row(one.name, tuple(map(Cell, texts))))
     remarks = [
-        "In points of accuracy. Room: people's consistency (1 where nobody judged a pair twice, so that the room is "
-        "at most this) less the accuracy of the best population learner on validation rows. Gain: on test rows, of the "
-        "personal learner that validation rows chose.",
+        "In points of accuracy. Room: people's consistency minus the accuracy of the best population learner on "
+        "validation rows; an upper limit (consistency 1) where nobody judged a pair twice. Gain: on test rows, of the "
+        "personal learner chosen on validation rows.",
         correlation_sentence(found, "data sets"),
     ]
     known = [one for one in found if one.measured]
@@ -270,18 +270,20 @@ def room_and_gain(results: Sequence[Collected]) -> Table | None:
 
 
 def correlation_sentence(found: Sequence[collect_results.Gained], which: str) -> str:
-    """Whether room predicts gain, in a sentence."""
+    """A sentence on whether room predicts gain."""
     over = collect_results.correlation([one.room for one in found], [one.gain for one in found])
     if over.value is None or over.lo is None or over.hi is None:
         few = over.n < collect_results.LEAST_SETS
         reason = f"expected {collect_results.LEAST_SETS} or more" if few else "room or gain is the same in all"
-        return f"Whether room predicts gain cannot be told from {over.n} {which} ({reason})."
+        return f"{over.n} {which} cannot show whether room predicts gain ({reason})."
     sure = over.lo > 0 or over.hi < 0
-    told = f"where room is larger, gain is {'larger' if over.value > 0 else 'smaller'}" if sure else "it may be chance"
+    finding = (
+        f"where room is larger, gain is {'larger' if over.value > 0 else 'smaller'}" if sure else "it may be chance"
+    )
     interval = f"{words.signed(over.lo, 2)} to {words.signed(over.hi, 2)}"
     return (
-        f"Over {over.n} {which} the correlation of room and gain is {words.signed(over.value, 2)} "
-        f"(95 % interval over data sets {interval}): {told}."
+        f"Over {over.n} {which}, the correlation of room and gain is {words.signed(over.value, 2)} "
+        f"(95 % interval over data sets {interval}): {finding}."
     )
 
 
@@ -294,14 +296,16 @@ def _table(
     source: str | None = None,
     remarks: tuple[str, ...] = (),
 ) -> Table:
-    """A table whose source is named where published figures are shown."""
+    """A table that names its source where published figures are shown."""
     if source and any(cell.published is not None for row in rows for cell in row.cells):
         remarks = (*remarks, f"Published: {published()['cite']}, {source}.")
     return Table(key, title, head, tuple(columns), tuple(rows), remarks, published()["notes"])
 
 
 def _lines(learners: Sequence[str], beside: bool) -> list[tuple[str | None, str | None]]:
-    """``(learner, method)``; beside the paper in its order, methods without a learner included, then the others."""
+    """Rows ``(learner, method)``: ``beside`` the paper, its methods in its order (also those without a learner) come
+    first.
+    """
     if not beside:
         return [(learner, None) for learner in learners]
     methods = published()["methods"]

@@ -1,4 +1,4 @@
-"""Who gains and who loses: one panel per learner with its figures, and the compact data behind the pointer."""
+"""Who gains and who loses: one panel per learner with its figures, and the compact data that the pointer reads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMED = 12  # users listed by name among those better and worse off
 
 
 def tidy(users: pl.DataFrame) -> pl.DataFrame:
-    """The table in its contract's columns and types; an absent column is unknown throughout, a NaN is unknown too."""
+    """The table with the documented columns and types; absent columns and NaN are unknown (null)."""
     columns = [
         (pl.col(name) if name in users.columns else pl.lit(None)).cast(kind).alias(name)
         for name, kind in SCHEMA.items()
@@ -41,7 +41,7 @@ def tidy(users: pl.DataFrame) -> pl.DataFrame:
 
 
 def thousandths(column: pl.Series) -> list[int | None]:
-    """Shares as whole thousandths: half the bytes of decimals."""
+    """Shares as whole thousandths, which take half the bytes of decimals."""
     return (column * 1000).round().cast(pl.Int32).to_list()
 
 
@@ -58,7 +58,7 @@ def pointer_data(people: pl.DataFrame, number_of: pl.DataFrame) -> dict[str, lis
 
 
 def visible(people: pl.DataFrame) -> Axis:
-    """An axis on which every gain is seen, and all but the longest intervals of those who are unclear."""
+    """An axis that shows every gain, and all intervals except the longest of the unclear users."""
     sure = people.filter(pl.col("verdict").is_in(["better", "worse"]))
     ends = [
         people["gain"].min(),
@@ -72,12 +72,12 @@ def visible(people: pl.DataFrame) -> Axis:
 
 
 def accuracies(people: pl.DataFrame) -> Axis:
-    """An axis on which every user's accuracy is seen."""
+    """An axis that shows every user's accuracy."""
     return span(people.select("accuracy", "baseline_accuracy").drop_nulls().to_numpy(), include=(0.5,))
 
 
 def panel(learner: str, table: pl.DataFrame, amount: Axis, baseline: str) -> dict[str, Any]:
-    """One learner: its counts, its two figures, and the users it serves significantly better or worse, by name."""
+    """One learner: its counts, its two figures, and the names of users significantly better or worse off."""
     own = table.filter(pl.col("learner") == learner)
     people = own.filter(pl.col("gain").is_not_null()).sort("gain", "user_id")
     counts = {verdict: int((own["verdict"] == verdict).sum()) for verdict in VERDICTS}
@@ -99,14 +99,14 @@ def panel(learner: str, table: pl.DataFrame, amount: Axis, baseline: str) -> dic
 
 
 def people_section(contents: CompareContents, users: pl.DataFrame, learners: Sequence[str]) -> dict[str, Any] | None:
-    """A panel for each learner that has per-user gains, and the pointer's data; None when no user has a gain."""
+    """A panel for each learner with per-user gains, and the pointer's data; None if no user has a gain."""
     table = tidy(users)
     measured = table.filter(pl.col("gain").is_not_null())
     if measured.is_empty() or not (contents.floor or contents.gains):
         return None
     baseline, best = baseline_name(contents), contents.verdict["best"]
     present = measured["learner"].unique(maintain_order=True).to_list()
-    # A learner that never differs from the baseline (the baseline itself, above all) has no picture to show.
+    # A learner that never differs from the baseline, such as the baseline itself, gets no panel.
     moved = set(measured.filter(pl.col("gain") != 0)["learner"].unique().to_list())
     order = [name for name in learners if name in present] + [name for name in present if name not in learners]
     shown = [name for name in order if name in moved and name != baseline] or order[:1]

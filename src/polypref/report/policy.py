@@ -1,4 +1,4 @@
-"""``policy.json`` as tables and one picture: what ways to turn rewards into advantages gain over GRPO, by setting."""
+"""``policy.json`` as tables and one chart: what each way to turn rewards into advantages gains over GRPO."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ HEAD = "| method | G | groups | rate | worst group | macro | worst group, at the
 
 def markdown(content: Mapping[str, Any]) -> str:
     """One table per setting, the best for the worst-served group first; gains in points, with 95 % intervals."""
-    said = content["settings"]
-    longer = "".join(f" ({name}: {times} times as many)" for name, times in said["longer"].items())
+    config = content["settings"]
+    longer = "".join(f" ({name}: {times} times as many)" for name, times in config["longer"].items())
     runs = [
-        f"{learner}: {said['seeds'] if plan['most'] is None else min(said['seeds'], plan['most'])} paired seeds, "
-        f"{plan['steps']} steps{longer if learner == 'bandit' else ''} of {said['completions'][learner]} completions"
-        for learner, plan in said["plans"].items()
+        f"{learner}: {config['seeds'] if plan['most'] is None else min(config['seeds'], plan['most'])} paired seeds, "
+        f"{plan['steps']} steps{longer if learner == 'bandit' else ''} of {config['completions'][learner]} completions"
+        for learner, plan in config["plans"].items()
     ]
     parts = [
         "# Advantages where the truth is known",
         "",
         f"{'; '.join(runs)}. Gains over GRPO "
-        "with G = 8 in points of normalised reward (0 uniform choice, 100 the best), area under the curve unless said, "
-        "with 95 % intervals over seeds; in bold those clear of zero. completions: share of the run until the worst "
-        "group has what GRPO gives it in the end. Learning rates are each arm's best on other seeds.",
+        "with G = 8 in points of normalised reward (0 uniform choice, 100 the best), area under the curve unless noted,"
+        " with 95 % intervals over seeds; bold: significant. completions: share of the run until the worst "
+        "group reaches what GRPO gives it at the end. Each arm uses its best learning rate, chosen on other seeds.",
     ]
     by_setting: dict[str, list[dict[str, Any]]] = {}
     for row in content["rows"]:
@@ -38,7 +38,7 @@ def markdown(content: Mapping[str, Any]) -> str:
 
 
 def named(row: Mapping[str, Any]) -> str:
-    """A setting's name: the bandits' alone, the language model's with it."""
+    """A setting's name, with the learner's name unless it is the bandit."""
     return row["setting"] if row["learner"] == "bandit" else f"{row['learner']}: {row['setting']}"
 
 
@@ -69,7 +69,7 @@ WIDTH, LEFT, LINE, GAP, TOP = 820, 250, 15, 14, 58
 
 
 def chart(content: Mapping[str, Any]) -> str:
-    """An SVG: the worst-served group's gain over GRPO with G = 8, at equal completions, with 95 % intervals."""
+    """An SVG: gain of the worst-served group over GRPO with G = 8 at equal completions, with 95 % intervals."""
     rows = [row for row in content["rows"] if row["metric"] == "worst_gain" and row["groups"] == "true"]
     settings = list(dict.fromkeys(named(row) for row in sorted(rows, key=lambda row: row["learner"])))
     found = {(named(row), row["method"], row["generations"]): row for row in rows}
@@ -104,7 +104,7 @@ def chart(content: Mapping[str, Any]) -> str:
 
 
 def _span(points: list[float]) -> tuple[int, int]:
-    """Whole tens around all of them, and around -20 and 20."""
+    """The tens that enclose all ``points``, and at least -20 and 20."""
     return int(floor(min(-20.0, *points) / 10) * 10), int(ceil(max(20.0, *points) / 10) * 10)
 
 

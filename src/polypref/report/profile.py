@@ -1,4 +1,4 @@
-"""The data's own profile on the page: its sentences first, then its figures under plain names."""
+"""The section that profiles the data: first its sentences, then its figures under plain names."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from polypref import wording as words
 from polypref.evaluation.results_schema import CompareContents
 
-DIMENSIONS = {  # part of the profile -> question, key of its sentence, figures that stand first
+DIMENSIONS = {  # part of the profile -> question, key of its sentence, figures shown first
     "disagreement": (
         "Do people disagree?",
         "disagreement",
         ("contested", "highly contested", "at panel: 3: contested"),
     ),
     "consistency": ("Do people agree with themselves?", "consistency", ("retest", "judge reliability", "ceiling")),
-    "minorities": ("Is anybody in the minority?", "minorities", ("n minority", "n testable", "mv acc")),
+    "minorities": ("Is anyone in the minority?", "minorities", ("n minority", "n testable", "mv acc")),
     "room": ("What could be gained at most?", "room", ("population", "ceiling", "range")),
     "social_choice": ("What does aggregation hide?", "aggregation", ("cyclic prompts", "borda pairs")),
     "groups": ("Are there groups?", "groups", ("groups", "worst decile regret")),
 }
-LABELS = {  # where a key alone says too little
+LABELS = {  # for keys that are unclear by themselves
     "contested": "contested (3 judges or more)",
     "highly contested": "highly contested (3 judges or more)",
     "divergence": "divergence (2 judges or more)",
@@ -60,13 +60,13 @@ LABELS = {  # where a key alone says too little
     "worst user regret": "regret of the worst-served user",
     "worst decile regret": "regret of the worst-served decile",
 }
-# One of two or three judges is already 30 %, so there "highly contested" says nothing new; the rest is in the sentence.
+# With two or three judges one dissenter is already 30 %, so "highly contested" adds nothing to "contested" there.
 TWO_OR_THREE = {"at panel: 2: highly contested", "at panel: 3: highly contested"}
 HIDDEN = TWO_OR_THREE | {"panel size", "unit", "source", "derived", "why"}
 
 
 def profile_section(contents: CompareContents) -> dict[str, Any] | None:
-    """The profile's dimensions with a sentence and figures each, and its Table 2 line; None without a profile."""
+    """The profile's dimensions, each with a sentence and figures, and its line of Table 2; None without a profile."""
     profile = contents.profile
     if not profile:
         return None
@@ -77,19 +77,24 @@ def profile_section(contents: CompareContents) -> dict[str, Any] | None:
         key: (words.plain(key).capitalize(), key, ()) for key in others if key not in ("sizes", "sentences")
     }
     parts = []
-    for key, (title, told, leading) in questions.items():
+    for key, (title, sentence, leading) in questions.items():
         lines = {name: measure(LABELS.get(name, name), value) for name, value in leaves(profile[key])}
         first = [lines.pop(name) for name in leading if name in lines]
         more = list(lines.values())
         parts.append(
-            {"title": title, "sentence": sentences.get(told, ""), "first": first or more, "more": more if first else []}
+            {
+                "title": title,
+                "sentence": sentences.get(sentence, ""),
+                "first": first or more,
+                "more": more if first else [],
+            }
         )
     table = profile.get("table2")
     return {"parts": parts, "table": table if isinstance(table, str) else None}
 
 
 def leaves(thing: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Named measures, ranges and plain values below ``thing``; nested names joined by a colon, lists left out."""
+    """Named measures, ranges and plain values in ``thing``; nested names are joined by a colon, lists are left out."""
     for key, value in thing.items():
         name = f"{prefix}: {words.plain(str(key))}" if prefix else words.plain(str(key))
         if name in HIDDEN or (key.endswith("hi") and f"{key[:-2]}lo" in thing):
@@ -104,12 +109,12 @@ def leaves(thing: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         elif isinstance(value, list | tuple):
             if len(value) == 2 and all(words.finite(end) is not None for end in value):
                 yield name, {"range": tuple(value)}
-        elif value is not None or not name.startswith("at ceiling"):  # a ceiling that the data already exceed
+        elif value is not None or not name.startswith("at ceiling"):  # None: the data already exceed this ceiling
             yield name, value
 
 
 def measure(name: str, value: Any) -> dict[str, str]:
-    """One line of the profile: name, value, interval, what it rests on; "unknown" where it could not be measured."""
+    """One line of the profile: name, value, interval, sample size; "unknown" if it could not be measured."""
     line = {"name": name, "value": "unknown", "interval": "", "chance": "", "note": ""}
     if isinstance(value, bool):
         return line | {"value": "yes" if value else "no"}

@@ -1,8 +1,8 @@
-"""A table of measured figures with published ones beside them, as Markdown, LaTeX or HTML; it computes nothing.
+"""Formats a table of measured and published figures as Markdown, LaTeX or HTML; it computes nothing.
 
-A cell keeps what was measured here and what somebody published apart to the end: Markdown prints the published figure
-in brackets and italics, LaTeX and HTML print it in grey. What is missing is a dash. Footnotes are named by key, and
-numbered in the order in which a table first refers to them.
+A cell keeps measured and published figures apart: Markdown prints the published figure in brackets and italics, LaTeX
+and HTML print it in grey. A missing figure is a dash. Footnotes have keys and are numbered in the order in which a
+table first refers to them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 @dataclass(frozen=True)
 class Cell:
-    """``measured`` here and ``published`` elsewhere; ``interval`` of the measured one; keys of footnotes."""
+    """A figure ``measured`` here, one ``published`` elsewhere, the measured one's ``interval``, keys of footnotes."""
 
     measured: str | None = None
     published: str | None = None
@@ -41,7 +41,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: its label, the label's footnotes, one cell for each column."""
+    """A line of a table: its label, the label's footnotes, one cell per column."""
 
     label: str
     cells: tuple[Cell, ...]
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """A column, the group it stands in (columns of one group are neighbours) and the group's footnotes."""
+    """A column, its group (columns of one group are adjacent) and the group's footnotes."""
 
     title: str
     group: str = ""
@@ -82,7 +82,7 @@ class Table:
 
     @property
     def groups(self) -> list[tuple[str, int, tuple[str, ...]]]:
-        """Neighbouring columns of one group: its title, how many, its footnotes."""
+        """Each group of adjacent columns: title, number of columns, footnotes."""
         found: list[tuple[str, int, tuple[str, ...]]] = []
         for column in self.columns:
             if found and found[-1][0] == column.group:
@@ -124,7 +124,7 @@ def _markdown(table: Table, intervals: bool) -> str:
 
 
 def latex(tables: Sequence[Table], legend: str, intervals: bool = False) -> str:
-    """All tables as a LaTeX document that compiles by itself; each table can be lifted out of it."""
+    """All tables as a LaTeX document that compiles by itself; each table can be copied out of it."""
     lines = [
         r"\documentclass[10pt]{article}",
         r"\usepackage[T1]{fontenc}",
@@ -192,7 +192,7 @@ p.remark{font-size:.9rem;margin:.4rem 0 0}
 
 
 def html(tables: Sequence[Table], legend: str, intervals: bool = False) -> str:
-    """All tables as one page that needs nothing else; intervals are also the measured figures' tooltips."""
+    """All tables as one self-contained page; intervals are also the tooltips of the measured figures."""
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return "\n".join(
         (

@@ -1,4 +1,4 @@
-"""What `polypref tax` measured, as lines for a terminal and as one self-contained page without script."""
+"""The results of `polypref tax`: lines for a terminal, and one self-contained page without script."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH, HEIGHT, LEFT, BELOW, TOP = 430, 300, 52, 42, 12
 PARTS = {
     "personalization": "personalization tax",
     "shuffled": "the same on shuffled users",
-    "person": "personalization, over shuffled users",
+    "person": "personalization minus shuffled users",
     "generic": "a stranger's",
     "no user": "without a user",
     "forgetting": "forgetting",
@@ -25,28 +25,32 @@ AXES = {"gain": "gain on held-out judgements, points", "distance": "judgements a
 
 
 def summary(found: Mapping[str, Any]) -> str:
-    """A line per section: the mean tax, its control and the worst user; then what is absent and why."""
+    """A line per section with the mean tax, its control and the worst user; then notes on what is missing and why."""
     lines = [
-        f"{found['suite']['items']:,} items ({found['suite']['scheme']}), {found['data']['n_users']} users; points "
-        "lost against the pooled scorer, mean over users (95 % interval):"
+        f"{found['suite']['items']:,} items ({found['suite']['scheme']}), {found['data']['n_users']} users. Points "
+        "lost relative to the pooled scorer, mean over users (95 % interval):"
     ]
     parts, worst = _by_part(found), {row["section"]: row for row in found["worst"]}
     least = {row["section"]: row for row in found["detectable"]}
     for section in found["sections"]:
         mean, control, one = parts["personalization", section], parts.get(("shuffled", section)), worst[section]
         lines.append(
-            f"  {section}: {_told(mean)}, {mean['verdict']}; "
-            + (f"shuffled users {_told(control)}, the person {_told(parts['person', section])}; " if control else "")
-            + f"worst {visible(one['user'])} {_told(one)}; one user's tax is found from "
+            f"  {section}: {_text(mean)}, {mean['verdict']}; "
+            + (
+                f"shuffled users {_text(control)}, the person alone {_text(parts['person', section])}; "
+                if control
+                else ""
+            )
+            + f"worst {visible(one['user'])} {_text(one)}; one user's tax is detectable from "
             f"{points(_least(least[section])).lstrip('+')} points"
         )
         lines += [
-            f"    {part} {_told(parts[part, section])}" for part in ("forgetting", "total") if (part, section) in parts
+            f"    {part} {_text(parts[part, section])}" for part in ("forgetting", "total") if (part, section) in parts
         ]
     if found["sycophancy"]:
-        told = {(row["part"], row["section"]): row for row in found["sycophancy"]["tax"]}
-        mean = next(row for (part, _), row in reversed(told.items()) if part == "personalization")
-        lines.append(f"  sycophancy: {_told(mean)}, {mean['verdict']}")
+        by_part = {(row["part"], row["section"]): row for row in found["sycophancy"]["tax"]}
+        mean = next(row for (part, _), row in reversed(by_part.items()) if part == "personalization")
+        lines.append(f"  sycophancy: {_text(mean)}, {mean['verdict']}")
     return "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
 
 
@@ -64,7 +68,7 @@ def page(found: Mapping[str, Any]) -> str:
             scores=_table(found["scores"], "arm", {arm: arm for arm in ARMS}, percent),
             parts=_table(found["tax"], "part", PARTS, points),
             sections=found["sections"],
-            worst=[row | {"told": _told(row)} for row in found["worst"]],
+            worst=[row | {"text": _text(row)} for row in found["worst"]],
             detectable=[row | {"least": points(_least(row)).lstrip("+")} for row in found["detectable"]],
             people=_people(found, section),
             shown=section,
@@ -78,27 +82,27 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def _metadata(found: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """What is needed to run it again: inputs that were given, settings, versions."""
+    """What is needed to run it again: the inputs given, settings, versions."""
     given = [(name, value) for name, value in found.get("inputs", {}).items() if value is not None]
-    told = [(name, " ".join(value) if isinstance(value, list) else value) for name, value in given]
-    return [*told, *found["settings"].items(), *found["versions"].items()]
+    inputs = [(name, " ".join(value) if isinstance(value, list) else value) for name, value in given]
+    return [*inputs, *found["settings"].items(), *found["versions"].items()]
 
 
 def _by_part(found: Mapping[str, Any]) -> dict[tuple[str, str], Row]:
     return {(row["part"], row["section"]): row for row in found["tax"]}
 
 
-def _told(row: Row) -> str:
+def _text(row: Row) -> str:
     return estimate(row, points)
 
 
 def _least(row: Row) -> float | None:
-    """What one user's tax must be to be found: at the share of items answered differently, where there were any."""
+    """The smallest detectable tax of one user, at the share of items answered differently, if there were any."""
     return row["at_tenth"] if row["at_seen"] is None else row["at_seen"]
 
 
 def _table(rows: Sequence[Row], key: str, names: Mapping[str, str], write: Any) -> list[dict[str, Any]]:
-    """A line for each name that has rows: a cell for each section with value, interval and verdict."""
+    """A line for each name that has rows, with a cell per section: value, interval and verdict."""
     lines = []
     for name, title in names.items():
         cells = [
@@ -112,7 +116,7 @@ def _table(rows: Sequence[Row], key: str, names: Mapping[str, str], write: Any) 
 
 
 def _people(found: Mapping[str, Any], section: str) -> list[dict[str, Any]]:
-    """Every user's line: judgements, distance, gain, tax in the section shown, and the sections that tax for sure."""
+    """Every user's line: judgements, distance, gain, tax in the section shown, and the sections with a sure tax."""
     about = {row["user"]: row for row in found["people"]}
     lines = []
     for row in found["users"]:
@@ -126,8 +130,8 @@ def _people(found: Mapping[str, Any], section: str) -> list[dict[str, Any]]:
                 "user": row["user"],
                 "judgements": one["judgements"],
                 "distance": percent(one["distance"]),
-                "gain": _told(gain) if one["gain"] is not None else MISSING,
-                "tax": _told({"value": row["value"], "lo": row["lo_all"], "hi": row["hi_all"]}),
+                "gain": _text(gain) if one["gain"] is not None else MISSING,
+                "tax": _text({"value": row["value"], "lo": row["lo_all"], "hi": row["hi_all"]}),
                 "taxed": ", ".join(taxed) or MISSING,
             }
         )
@@ -135,7 +139,7 @@ def _people(found: Mapping[str, Any], section: str) -> list[dict[str, Any]]:
 
 
 def _plot(found: Mapping[str, Any], section: str, name: str) -> dict[str, Any] | None:
-    """Tax of each user (points, upwards) against gain or distance; None with fewer than two users to show."""
+    """Plot of each user's tax (points, on y) against gain or distance; None with fewer than two users to show."""
     tax = {row["user"]: row["value"] for row in found["users"] if row["section"] == section}
     known = [(row["user"], finite(row[name]), tax[row["user"]]) for row in found["people"]]
     dots = [(user, 100 * x, 100 * y) for user, x, y in known if x is not None]
@@ -167,6 +171,6 @@ def _plot(found: Mapping[str, Any], section: str, name: str) -> dict[str, Any] |
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    """Ends of an axis that holds all values and 0, whole numbers apart."""
+    """Ends of an axis that holds all values and 0: two different whole numbers."""
     low, high = min(0.0, *values), max(0.0, *values)
     return float(int(low) - (low < 0)), float(int(high) + 1)

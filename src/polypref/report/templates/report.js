@@ -37,11 +37,11 @@ const count = (n) => (n === null ? "unknown" : n.toLocaleString("en"));
 
 function describe(own, i) {
   const verdict = people.verdicts[own.verdict[i]];
-  const told = { better: "better off", worse: "worse off", untested: "not tested" }[verdict] || "unclear";
+  const outcome = { better: "better off", worse: "worse off", untested: "not tested" }[verdict] || "unclear";
   const bounds = own.gain_lo[i] === null ? "" : ` (${percent(own.gain_lo[i], true)} to ${percent(own.gain_hi[i], true)})`;
   return [
     people.ids[own.user[i]],
-    `gain ${percent(own.gain[i], true)} points${bounds}, ${told}`,
+    `gain ${percent(own.gain[i], true)} points${bounds}, ${outcome}`,
     `accuracy ${percent(own.accuracy[i])} %; judgements: ${count(own.train[i])} in training, ${count(own.test[i])} in test`,
     ...(own.minority[i] ? ["minority user"] : []),
   ].join("\n");
