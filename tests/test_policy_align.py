@@ -94,7 +94,7 @@ def test_a_run_is_measured_per_group_by_scorer_and_judge(ran: Path) -> None:
     found = json.loads((ran / "align.json").read_text())
     assert set(found["groups"]) == {"even", "odd"}
     for about in found["groups"].values():
-        assert about["samples"] == 4
+        assert about["samples"] == 4 and 0.2 < about["weight"] < 5
         for name in ("reward", "judge"):
             assert about[name]["lo"] <= about[name]["gain"] <= about[name]["hi"]
     assert [one["step"] for one in found["curve"]] == [1, 2, 3, 4]
@@ -225,6 +225,7 @@ def test_a_damaged_result_is_one_line(ran, comparisons, group_of, scorers, model
         ({"samples": 1}, "samples is 1; expected 2 or more"),
         ({"min_judgements": 0}, "min_judgements is 0; expected 1 or more"),
         ({"seed": -1}, "seed is -1; expected 0 or more"),
+        ({"group_weight": 1.1}, "group_weight is 1.1; expected a number from 0 to 1"),
         ({"template": "{group} {prompt.x}"}, "cannot be filled"),
         ({"trainer": {**RUN, "num_generations": 0}}, "the trainer's settings cannot work"),
         ({"trainer": {**RUN, "max_steps": "ten"}}, "the trainer's max_steps is 'ten'; expected a whole number."),
@@ -309,7 +310,7 @@ def test_the_page_holds_curves_gains_and_answers_escaped(ran: Path) -> None:
     assert seen.count("polyline") == 2
     for group, about in found["groups"].items():
         judge, reward = (f"{about[name]['gain']:+.2f}".replace("-", "−") for name in ("judge", "reward"))
-        assert judge in html and reward in html
+        assert judge in html and reward in html and f">{about['weight']:.2f}<" in html
         assert f"{group} ({about['users']} users): {reward}" in summary(found)
 
 

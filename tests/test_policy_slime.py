@@ -76,6 +76,7 @@ def test_slime_calls_the_hooks_by_these_parameters() -> None:
     [
         ({}, Normalization(), ("group",)),
         ({"paper": True}, PAPER, ("group",)),
+        ({"group_weight": 1, "baseline": "grpo"}, Normalization(group_weight=1, baseline="grpo"), ("group",)),
         ({"user_column": "user", "cold": "parent", "min_count": 8}, Normalization(cold="parent", min_count=8), None),
         ({"baseline": "group", "adaptive": True}, Normalization(baseline="group", adaptive=True), ("group",)),
     ],
@@ -88,13 +89,14 @@ def test_advantages_are_the_normalizers(tmp_path: Path, told: dict[str, Any], ho
 
 
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path) -> None:
-    whole = Manager(tmp_path / "whole", adaptive=True)
+    whole = Manager(tmp_path / "whole", adaptive=True, group_weight=1)
     found = [whole.generate(number, rollout(number)) for number in range(6)]
-    again = Manager(tmp_path / "again", load=tmp_path / "whole", adaptive=True)
+    again = Manager(tmp_path / "again", load=tmp_path / "whole", adaptive=True, group_weight=1)
     assert [again.generate(number, rollout(number)) for number in (3, 4, 5)] == found[3:]
     files = (tmp_path / "whole/pgrpo/rollout_5.npz", tmp_path / "again/pgrpo/rollout_5.npz")
     digests = {
-        history_file.digest(history_file.load(file, [Normalizer(Normalization(adaptive=True))])[0]) for file in files
+        history_file.digest(history_file.load(file, [Normalizer(Normalization(adaptive=True, group_weight=1))])[0])
+        for file in files
     }
     assert len(digests) == 1
 

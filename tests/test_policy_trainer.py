@@ -120,7 +120,7 @@ def test_one_completion_a_prompt_is_enough(model: Path, tmp_path: Path, monkeypa
     before = weights(run)
     run.train()
     assert not found[-1]["trl"].any(), "GRPO has nothing to learn from"
-    assert found[-1]["used"].abs().min() > 0
+    assert (found[-1]["used"] != 0).sum() > 8, "all but rewards that are just their group's mean"
     assert weights(run) != before
 
 
@@ -276,7 +276,7 @@ def test_no_group_column(model: Path, tmp_path: Path) -> None:
 
 def test_a_groups_first_rewards_fall_back(model: Path, tmp_path: Path, monkeypatch) -> None:
     found = recorded(monkeypatch)
-    trainer(model, config(tmp_path, history_min_count=1000)).train()
+    trainer(model, config(tmp_path, history_min_count=1000, group_weight=0.0)).train()
     for batch in found:
         np.testing.assert_allclose(batch["used"].numpy(), batch["trl"].numpy(), atol=1e-5)
 

@@ -52,7 +52,7 @@ WORLDS = {  # the second group's liking for what is unsafe, in its own scale, an
     "liking 4, above the penalty": (4.0, 1.0),
     "liking 2 on a scale of 5": (2.0, 5.0),
 }
-SHRUNKEN = Normalization()
+SHRUNKEN = Normalization(group_weight=0.0)
 
 
 def erasure() -> None:

@@ -177,7 +177,7 @@ def _run(
     return {
         **metadata,
         "held_out": sorted(set(judged["asked"]) - set(asked["asked"])),
-        "groups": measured(judged, texts, scorers),
+        "groups": _weighed(measured(judged, texts, scorers), trainer.state.log_history),
         "curve": _curve(trainer.state.log_history, _names(asked)),
         "examples": _examples(judged, texts),
     }
@@ -263,6 +263,14 @@ def _examples(judged: pl.DataFrame, texts: Mapping[str, Sequence[str]], each: in
     shown = judged.with_columns(before=pl.Series(texts["before"]), after=pl.Series(texts["after"]))
     shown = shown.group_by("group", maintain_order=True).head(each)
     return shown.select("group", "asked", "before", "after").to_dicts()
+
+
+def _weighed(groups: dict[str, dict[str, Any]], log: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
+    """With ``weight``, what a rollout of each group counted when it was last logged; None: never, or not logged."""
+    last: dict[str, float] = {}
+    for one in log:
+        last |= one
+    return {name: {**about, "weight": last.get(f"pgrpo/{name}/weight")} for name, about in groups.items()}
 
 
 def _curve(log: list[dict[str, float]], names: list[str]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ class Task:
     ``template``  of what the model reads, with {group}, {prompt} and, where wanted, {user}.
     ``min_judgements``  judgements that a user must have given to be asked for.
     ``samples``   answers per group before and after; where questions are fewer, they are asked again.
+    ``group_weight``  0: groups count by their size in users; 1: every group counts alike (``policy.group_weights``).
     ``trainer``   settings of ``PGRPOConfig`` by name.
     ``inputs``    where everything came from, for the report alone.
     """
@@ -26,6 +27,7 @@ class Task:
     min_judgements: int = 10
     samples: int = 256
     seed: int = 0
+    group_weight: float = 0.5
     trainer: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
 
@@ -43,3 +45,5 @@ class Task:
         for name, least in (("min_judgements", 1), ("samples", 2), ("seed", 0)):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} is {getattr(self, name)}; expected {least} or more.")
+        if not 0 <= self.group_weight <= 1:
+            raise SettingsError(f"group_weight is {self.group_weight}; expected a number from 0 to 1.")

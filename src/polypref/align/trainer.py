@@ -45,7 +45,7 @@ def arguments(task: Task, folder: Path) -> PGRPOConfig:
 
     from polypref.policy.trl import PGRPOConfig
 
-    known = {one.name for one in fields(PGRPOConfig)} - {"output_dir", "group_column", "seed"}
+    known = {one.name for one in fields(PGRPOConfig)} - {"output_dir", "group_column", "seed", "group_weight"}
     kinds = get_type_hints(PGRPOConfig)
     for name, value in task.trainer.items():
         if name not in known:
@@ -54,7 +54,8 @@ def arguments(task: Task, folder: Path) -> PGRPOConfig:
     if task.trainer.get("max_steps") == 0:
         raise SettingsError("the trainer's max_steps is 0; nothing would be trained. Leave it out or give 1 or more.")
     plain = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
-    settings = {**DEFAULTS, **plain, **task.trainer, "output_dir": str(folder), "seed": task.seed, "disable_tqdm": True}
+    ours = {"output_dir": str(folder), "seed": task.seed, "group_weight": task.group_weight, "disable_tqdm": True}
+    settings = {**DEFAULTS, **plain, **task.trainer, **ours}
     try:
         return PGRPOConfig(**settings)
     except (TypeError, ValueError, ZeroDivisionError) as error:

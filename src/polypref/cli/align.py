@@ -38,6 +38,8 @@ class Align(Reads, Loads, Seeded):
         str, tyro.conf.arg(metavar="TEXT", help_behavior_hint="(default: '{group}: {prompt}' and a line break)")
     ] = "{group}: {prompt}\n"
     """What the model reads; {user} may stand in it too."""
+    group_weight: float = 0.5
+    """Whom the policy is for: 0, all users alike, so groups count by their size; 1, all groups alike; or between."""
     min_judgements: MinJudgements = 10
     samples: int = 256
     """Answers per group that are drawn before and after."""
@@ -58,7 +60,8 @@ class Align(Reads, Loads, Seeded):
         inputs = {"files": " ".join(self.files), "scorer": str(self.scorer), "judge": str(self.judge or "none")}
         inputs |= {"groups": self.groups, "columns": " ".join(self.columns), "ties": " ".join(self.ties)}
         trainer = settings_from(self.trainer)
-        task = Task(self.model, self.template, self.min_judgements, self.samples, self.seed, trainer, inputs)
+        chosen = self.min_judgements, self.samples, self.seed, self.group_weight
+        task = Task(self.model, self.template, *chosen, trainer, inputs)
         folders = {"reward": self.scorer} | ({"judge": self.judge} if self.judge else {})
         scorers = {name: load(folder, allow_network=self.allow_network) for name, folder in folders.items()}
         comparisons = cleaned(reading_of(self, self.files))

@@ -12,16 +12,19 @@ Everything else here is ours. For completion i of a prompt with G completions, m
     "group"      mu_p                        sqrt(t)
     "prompt"     the prompt's mean           sqrt(t)
     "shrunken"   mu_p + k (m_i - mu_p)       sqrt(w)
+    "grpo"       the prompt's mean           the prompt's standard deviation (divisor G - 1) + 1e-4: no history
 
 t is the variance of the group's rewards, w that within its prompts, b = t - w (not below 0) that between them, and
 k = b / (b + w / (G - 1)): the best linear forecast of a reward from the prompt's others (docs/pgrpo.md). At G = 1 there
-are no others: k = 0 and w = t, so "shrunken" is "group", and "prompt" has no signal.
+are no others: k = 0 and w = t, so "shrunken" is "group", and "prompt" and "grpo" have no signal. How much a group
+counts is apart from all that: advantages are multiplied by ``group_weights``'s weights, mean 1 over the batch.
 
 Covered: rewards that are not finite, or beyond ``LARGEST``, get advantage 0 and enter no statistic; a group whose
 rewards are all equal gets exactly 0; adding c to a group's rewards moves its advantages by rounding alone, about
 2e-16 |c| / spread in each batch (under 1e-6 at rewards of 1e9 +- 1), until the spread is ``ROUNDING`` of the mean; one
 group's rewards never move another's advantages, except where that is the purpose (a parent's statistics below
-``min_count`` and under ``shrinkage``). Not covered: completions of one prompt in different groups (refused).
+``min_count`` and under ``shrinkage``); weights are moved by how many rewards a group has had, never by their values.
+Not covered: completions of one prompt in different groups (refused).
 
 Suffixes here: ``_L`` levels of groups.
 """
@@ -38,12 +41,13 @@ from numpy.typing import NDArray
 
 from polypref.errors import InputError, SettingsError, unknown_name
 from polypref.policy.drift import DriftAlarm
+from polypref.policy.group_weights import GroupWeights
 from polypref.policy.history import ROUNDING, Floats, Ints, RewardHistory, remembered, usable
 
 Key = str | int
 Path = tuple[Key, ...]  # of a group: its own key behind those of the groups that it lies in
 
-Baseline = Literal["group", "prompt", "shrunken"]
+Baseline = Literal["group", "prompt", "shrunken", "grpo"]
 Order = Literal["after", "before"]
 Cold = Literal["prompt", "parent"]
 
@@ -67,6 +71,8 @@ class Normalization:
     ``epsilon``    added to the scale; more than 0 makes groups whose rewards are small learn less.
     ``adaptive``   when a group's drift alarm rings (``drift.DriftAlarm``, on the finest level), its history is cut to
                    ``min_count`` rewards, so that its mean and scale soon follow what it gets now.
+    ``group_weight``  alpha of ``group_weights``, for the coarsest level of groups: with 0 every rollout counts alike,
+                   with 1 every group. A choice of what is to be raised; docs/pgrpo.md says what the majority pays.
     """
 
     baseline: Baseline = "shrunken"
@@ -78,20 +84,22 @@ class Normalization:
     clip: float | None = None
     epsilon: float = 0.0
     adaptive: bool = False
+    group_weight: float = 0.5
 
     def __post_init__(self) -> None:
         named = {"baseline": (self.baseline, Baseline), "order": (self.order, Order), "cold": (self.cold, Cold)}
         for name, (value, kinds) in named.items():
             if value not in get_args(kinds):
                 raise SettingsError(f"{name} is {value!r}; expected {' or '.join(map(repr, get_args(kinds)))}.")
-        lowest = {"half_life": 1, "min_count": 1, "shrinkage": 0, "clip": 0, "epsilon": 0}
+        lowest = {"half_life": 1, "min_count": 1, "shrinkage": 0, "clip": 0, "epsilon": 0, "group_weight": 0}
         for name, least in lowest.items():
-            value = getattr(self, name)
+            value, most = getattr(self, name), 1 if name == "group_weight" else math.inf
+            expected = f"{least} or more" if most == math.inf else f"from {least} to {most}"
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 hint = " YAML reads 1e-4 as text; write 1.0e-4." if isinstance(value, str) else ""
-                raise SettingsError(f"{name} is {value!r}; expected a number, {least} or more.{hint}")
-            if value is not None and not least <= value < math.inf:
-                raise SettingsError(f"{name} is {value}; expected a number, {least} or more.")
+                raise SettingsError(f"{name} is {value!r}; expected a number, {expected}.{hint}")
+            if value is not None and not (least <= value <= most and math.isfinite(value)):
+                raise SettingsError(f"{name} is {value}; expected a number, {expected}.")
         if self.half_life and self.min_count >= (most := remembered(self.half_life)):
             raise SettingsError(
                 f"half_life is {self.half_life:g}, so no more than {most:.1f} rewards are ever remembered, and "
@@ -99,8 +107,8 @@ class Normalization:
             )
 
 
-PAPER = Normalization(baseline="group", min_count=2, epsilon=EPSILON)
-"""The published formula, with what it leaves open as in ``Normalization``."""
+PAPER = Normalization(baseline="group", min_count=2, epsilon=EPSILON, group_weight=0.0)
+"""The published formula, with what it leaves open as in ``Normalization``; it weighs no group."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +124,11 @@ class Prompts:
     @classmethod
     def of(cls, reward_B: Floats, prompt_B: Ints) -> Self:
         """Means over the rewards that are finite; NaN for a prompt that has none."""
-        _, of_B = np.unique(prompt_B, return_inverse=True)
+        return cls.numbered(reward_B, np.unique(prompt_B, return_inverse=True)[1])
+
+    @classmethod
+    def numbered(cls, reward_B: Floats, of_B: NDArray[np.intp]) -> Self:
+        """``of``, where prompts are numbered 0 to P - 1 already."""
         counts_B = usable(reward_B)
         many = int(of_B.max(initial=-1)) + 1
         size_P = np.bincount(of_B[counts_B], minlength=many).astype(np.float64)
@@ -213,11 +225,13 @@ class Moments:
 class Advantages:
     """``value_B`` and how each came about.
 
+    ``weight_B``  what the group's part in it is: ``group_weights``.
     ``group_LB``  the number of each one's group at each level, everyone first.
     ``alarmed``   of ``adaptive``: the finest level's groups whose histories were cut.
     """
 
     value_B: Floats
+    weight_B: Floats
     group_LB: list[NDArray[np.int64]]
     fell_back_B: NDArray[np.bool_]
     alarmed: NDArray[np.int64]
@@ -234,6 +248,7 @@ class Normalizer:
         self.how, self.names = how, tuple(names)
         self.levels = [Level(RewardHistory(how.half_life), RewardHistory(how.half_life)) for _ in ("", *names)]
         self.alarm = DriftAlarm()
+        self.weights = GroupWeights(how.group_weight)
 
     def __call__(
         self, reward_B: Floats, prompt_B: Ints, key_LB: Sequence[Sequence[Key]], learn: bool = True
@@ -247,19 +262,30 @@ class Normalizer:
         if not learn:
             return self.copy()(reward_B, prompt_B, key_LB)
         prompts = Prompts.of(np.asarray(reward_B, np.float64), prompt_B)
-        group_LP = self._groups(prompts.of_B, key_LB)
+        return self.numbered(prompts, self._groups(prompts.of_B, key_LB))
+
+    def numbered(self, prompts: Prompts, group_LP: Sequence[NDArray[np.int64]]) -> Advantages:
+        """Advantages of a batch that enters the histories, where groups are given by their numbers in ``levels``.
+
+        ``group_LP``  for each level, everyone first, the number of each prompt's group.
+        """
         group_LB = [group_P[prompts.of_B] for group_P in group_LP]
         before = self._moments(group_LB) if self.how.order == "before" else None
         alarmed = self._forget(prompts, group_LP[-1]) if self.how.adaptive else np.zeros(0, np.int64)
         for level, group_B in zip(self.levels, group_LB, strict=True):
             level.update(prompts, group_B)
         value_B, cold_B = self._against(prompts, before or self._moments(group_LB))
-        return Advantages(value_B, group_LB, cold_B, alarmed)
+        weight_B = self.weights(group_LB[:2][-1], prompts.counts_B)
+        value_B = value_B * weight_B
+        if self.how.clip is not None:
+            value_B = value_B.clip(-self.how.clip, self.how.clip)
+        return Advantages(value_B, weight_B, group_LB, cold_B, alarmed)
 
     def copy(self) -> Normalizer:
         """Another with the same histories, to be changed alone."""
         other = Normalizer(self.how, self.names)
         other.levels, other.alarm = [level.copy() for level in self.levels], self.alarm.copy()
+        other.weights = self.weights.copy()
         return other
 
     def _groups(self, of_B: Ints, key_LB: Sequence[Sequence[Key]]) -> list[NDArray[np.int64]]:
@@ -292,15 +318,14 @@ class Normalizer:
         return parent
 
     def _against(self, prompts: Prompts, used_to: Moments) -> tuple[Floats, NDArray[np.bool_]]:
-        """Advantages, and which of them fell back."""
+        """Advantages before weights, and which of them fell back."""
+        if self.how.baseline == "grpo":
+            return np.where(prompts.counts_B, prompts.grpo(), 0.0), np.zeros(len(prompts.of_B), bool)
         cold_B = ~(used_to.count_B >= self.how.min_count)
         baseline_B, scale_B = self._baseline(prompts, used_to)
         with np.errstate(invalid="ignore", divide="ignore"):
             value_B = np.where(scale_B > 0, (prompts.reward_B - baseline_B) / (scale_B + self.how.epsilon), 0.0)
-        value_B = np.where(prompts.counts_B, np.where(cold_B, prompts.grpo(), value_B), 0.0)
-        if self.how.clip is not None:
-            value_B = value_B.clip(-self.how.clip, self.how.clip)
-        return value_B, cold_B
+        return np.where(prompts.counts_B, np.where(cold_B, prompts.grpo(), value_B), 0.0), cold_B
 
     def _baseline(self, prompts: Prompts, used_to: Moments) -> tuple[Floats, Floats]:
         """What is subtracted from each reward, and what the rest is divided by."""

@@ -48,8 +48,11 @@ class Batch:
     @classmethod
     def of(cls, value_B: Floats, group_B: Ints) -> Self:
         """``value_B`` finite, ``group_B`` the number of each one's group; in any order, with equal results."""
-        order_B = np.lexsort((value_B, group_B))
-        value_B, group_B = np.asarray(value_B, np.float64)[order_B], np.asarray(group_B, np.int64)[order_B]
+        value_B, group_B = np.asarray(value_B, np.float64), np.asarray(group_B, np.int64)
+        order_B = np.argsort(value_B)  # equal values are alike, so this need not be stable; in the next step, few bits
+        short_B = group_B[order_B].astype(np.min_scalar_type(group_B.max(initial=0)))  # sort ten times as fast
+        order_B = order_B[np.argsort(short_B, kind="stable")]
+        value_B, group_B = value_B[order_B], group_B[order_B]
         start_K = np.flatnonzero(np.r_[True, group_B[1:] != group_B[:-1]]) if len(group_B) else np.zeros(0, np.int64)
         count_K = np.diff(np.r_[start_K, len(group_B)])
         first_K = value_B[start_K]  # deviations from a member of the group: no digits are lost to a large offset

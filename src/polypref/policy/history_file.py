@@ -25,7 +25,7 @@ from polypref.policy.history import RewardHistory
 
 VERSION = 1
 NAME = "pgrpo_history.npz"
-
+UNSAID = {"group_weight": 0.0}  # of files from before that setting
 
 MOST = 1 << 34  # bytes of histories
 
@@ -36,13 +36,18 @@ def settings_of(normalizer: Normalizer) -> dict[str, Any]:
 
 
 def arrays(normalizers: list[Normalizer]) -> dict[str, NDArray]:
-    """Numbers and names by where they belong: ``<n>.<level>.<history>.<array>``, ``<n>.alarm.<array>``."""
+    """Numbers and names by where they belong: ``<n>.<level>.<history>.<array>``, ``<n>.alarm.<array>``, ``<n>.seen_G``.
+
+    What counts rewards for group weights and what watches for drift are there where the settings use them.
+    """
     found: dict[str, NDArray] = {}
     for n, normalizer in enumerate(normalizers):
         for at, level in enumerate(normalizer.levels):
             for kind, history in (("rewards", level.rewards), ("residuals", level.residuals)):
                 found |= {f"{n}.{at}.{kind}.{name}": array for name, array in history.arrays().items()}
             found[f"{n}.{at}.keys"] = _text([list(key) for key in level.numbers])
+        if normalizer.how.group_weight:
+            found[f"{n}.seen_G"] = normalizer.weights.seen_G
         if normalizer.how.adaptive:
             found |= {f"{n}.alarm.{name}": array for name, array in normalizer.alarm.arrays().items()}
     return found
@@ -86,7 +91,8 @@ def load(path: Path, like: list[Normalizer], **config: Any) -> tuple[list[Normal
             "polypref that wrote it, or start a new run."
         )
     asked = [{**settings_of(normalizer), **config} for normalizer in like]
-    had = [{**settings, **{name: about.get(name) for name in config}} for settings in about.get("settings", [])]
+    same = {name: about.get(name) for name in config}
+    had = [{**UNSAID, **settings, **same} for settings in about.get("settings", [])]
     if had != asked:
         raise ArtifactError(f"{path} was gathered under other settings: {_difference(had, asked)}.")
     try:
@@ -114,6 +120,8 @@ def _restored(found: dict[str, NDArray], n: int, like: Normalizer) -> Normalizer
             told[kind] = RewardHistory.from_arrays(own, like.how.half_life)
         numbers = {key: number for number, key in enumerate(keys)}
         normalizer.levels[at] = Level(told["rewards"], told["residuals"], numbers)
+    if like.how.group_weight:
+        normalizer.weights.seen_G = np.array(found[f"{n}.seen_G"], np.float64)
     if like.how.adaptive:
         told = {name: found[f"{n}.alarm.{name}"] for name in normalizer.alarm.arrays()}
         normalizer.alarm = DriftAlarm.from_arrays(told)

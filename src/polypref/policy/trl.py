@@ -48,6 +48,7 @@ EXTENDED = {
     "_save_checkpoint": ("self", "model", "trial"),
     "_load_optimizer_and_scheduler": ("self", "checkpoint"),
 }
+WITHIN = ("prompt", "grpo")  # baselines that leave nothing over that a prompt's completions share
 SHOWN = 32  # groups that get metrics of their own
 
 
@@ -58,7 +59,8 @@ class PGRPOConfig(GRPOConfig):
     group_column: str = field(default="group", metadata={"help": "Column with each prompt's preference group."})
     user_column: str | None = field(default=None, metadata={"help": "Column with users: a finer level of groups."})
     paper: bool = field(default=False, metadata={"help": "The paper's formula, whatever the next settings say."})
-    advantage_baseline: str = field(default="shrunken", metadata={"help": "group (the paper), prompt or shrunken."})
+    group_weight: float = field(default=0.5, metadata={"help": "0: every rollout counts alike; 1: every group does."})
+    advantage_baseline: str = field(default="shrunken", metadata={"help": "group (the paper), prompt, shrunken, grpo."})
     advantage_order: str = field(default="after", metadata={"help": "Advantages after or before the update."})
     advantage_clip: float | None = field(default=None, metadata={"help": "Largest absolute advantage."})
     history_half_life: float | None = field(default=None, metadata={"help": "In rewards of the group; None: for ever."})
@@ -81,7 +83,12 @@ class PGRPOConfig(GRPOConfig):
                 ) from error
             raise
         self.num_generations = 1 if alone else self.num_generations
-        self.normalization()
+        how = self.normalization()
+        if alone and how.baseline in WITHIN:
+            raise SettingsError(
+                f"advantage_baseline={self.advantage_baseline!r} compares the completions of a prompt with each other, "
+                "and num_generations is 1: nothing would be learnt. Choose another, or 2 completions or more."
+            )
 
     def normalization(self) -> Normalization:
         """How rewards become advantages."""
@@ -96,6 +103,7 @@ class PGRPOConfig(GRPOConfig):
             shrinkage=self.history_shrinkage,
             clip=self.advantage_clip,
             adaptive=self.history_adaptive,
+            group_weight=self.group_weight,
         )
 
 
@@ -192,7 +200,7 @@ class PGRPOTrainer(GRPOTrainer):
         return value_B
 
     def _log_groups(self, found: list[Advantages], reward_B: np.ndarray, value_B: np.ndarray) -> None:
-        """Figures of the groups that came first; count, mean and scale where there is one history to tell them of."""
+        """Figures of the groups that came first; count, mean, scale and weight where there is one history."""
         metrics = self._metrics["train" if self._learns else "eval"]
         metrics["pgrpo/fell_back"].append(float(np.mean([one.fell_back_B.mean() for one in found])))
         if self.args.history_adaptive:
@@ -210,7 +218,8 @@ class PGRPOTrainer(GRPOTrainer):
         here = np.flatnonzero(in_G)
         if len(found) == 1:
             count_G, mean_G, variance_G = groups.rewards.of(np.arange(len(names)))
-            shown |= {"count": count_G, "mean": mean_G, "scale": np.sqrt(variance_G)}
+            weight_G = np.bincount(number_B[at_B], found[0].weight_B[at_B], len(names)) / np.maximum(in_G, 1)
+            shown |= {"count": count_G, "mean": mean_G, "scale": np.sqrt(variance_G), "weight": weight_G}
         for name, value_G in shown.items():
             for number in here.tolist():
                 metrics[f"pgrpo/{names[number]}/{name}"].append(float(value_G[number]))
@@ -243,7 +252,7 @@ class PGRPOTrainer(GRPOTrainer):
         cut = {"top_p": args.top_p != 1.0, "top_k": bool(args.top_k and args.top_k > 0), "min_p": bool(args.min_p)}
         cut |= {name: True for name in ("suppress_tokens", "bad_words_ids") if name in (args.generation_kwargs or {})}
         cut |= {"repetition_penalty": args.repetition_penalty != 1.0}
-        if any(cut.values()) and args.normalization().baseline != "prompt":
+        if any(cut.values()) and args.normalization().baseline not in WITHIN:
             names = ", ".join(name for name, on in cut.items() if on)
             warnings.warn(
                 f"{names}: completions are not drawn from the policy that is trained, so what a history subtracts "

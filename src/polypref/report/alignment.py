@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from polypref.report.page import TEMPLATES, environment
-from polypref.wording import estimate, signed, visible
+from polypref.wording import MISSING, estimate, number, signed, visible
 
 POINTS = 60  # of a curve; more points would only show noise
 COLOURS = ("#0b5fa5", "#c2571a", "#3f8f3f", "#8a4fa8", "#8a8a8a", "#b0802a", "#2a9a9a", "#a83a5a")
@@ -39,6 +39,7 @@ def page(found: Mapping[str, Any]) -> str:
             "colour": COLOURS[at % len(COLOURS)],
             "users": about["users"],
             "samples": about["samples"],
+            "weight": MISSING if about["weight"] is None else number(about["weight"], 2),
             "reward": _gain(about["reward"]),
             "judge": _gain(about["judge"]) if "judge" in about else "",
         }

@@ -40,7 +40,7 @@ TRAINERS: dict[str, dict[str, Any]] = {
     "Dr. GRPO": {"scale_rewards": "none", "loss_type": "dr_grpo"},
     "batch": {"scale_rewards": "batch"},
     "P-GRPO paper": {"paper": True},
-    "P-GRPO shrunken": {},
+    "P-GRPO shrunken": {"group_weight": 0.0},
 }
 """Settings of TRL's trainer, or of ours, that make each method."""
 

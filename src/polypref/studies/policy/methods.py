@@ -10,7 +10,7 @@ MaxMin-RLHF (Chakraborty et al. 2024) and group robust optimization (Ramesh et a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class PGRPO:
     normalizer: Normalizer = field(init=False)
 
     def __post_init__(self) -> None:
-        self.normalizer = Normalizer(self.how)
+        self.normalizer = Normalizer(replace(self.how, group_weight=0.0))
 
     def __call__(self, one: Step) -> Floats:
         seeds, prompts, size = one.reward_SPJ.shape
