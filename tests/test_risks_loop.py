@@ -16,14 +16,14 @@ from polypref.studies.risks.homogenisation import overlap
 from polypref.studies.risks.inertia import half_life
 from polypref.studies.risks.settings import SlowRisks
 from polypref.studies.risks.summary import RISKS, rows, slow_risks
-from polypref.worlds.community import FALSE, FLATTERS, KINDS, LEANING, Town, draw
+from polypref.worlds.community import FALSE, FLATTERS, KINDS, LEANING, Community, draw
 
 SMALL = Life(users=16, rounds=12, n=6, founders=16, each=24)
 
 
 @pytest.fixture(scope="module")
 def here():
-    return stage(Town(), SMALL, 0, probes=40)
+    return stage(Community(), SMALL, 0, probes=40)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_arms_are_paired_and_repeatable(here, logs):
     assert (again.good_TU == logs["personal"].good_TU).all()
     for log in logs.values():
         assert (np.sort(log.served_TU[:, :, None] == here.slate_TUC, axis=2)[..., -1]).all()
-    assert (stage(Town(), SMALL, 0, probes=40).pool.responses.texts_R == here.pool.responses.texts_R).all()
+    assert (stage(Community(), SMALL, 0, probes=40).pool.responses.texts_R == here.pool.responses.texts_R).all()
 
 
 def test_personal_is_better_and_less_alike_than_the_population(logs):
@@ -103,13 +103,13 @@ def test_inertia_grows_with_what_was_confirmed(here):
 
 
 def test_who_cannot_take_people_in_is_refused(here):
-    with pytest.raises(SettingsError, match="takes nobody in; fit 'hierarchical'"):
+    with pytest.raises(SettingsError, match="cannot adapt to new people; fit 'hierarchical'"):
         live(here, Personal(Length().fit(*_founders(here), encoder=here.pool.encoder, seed=0)), 0)
     for changes in ({"rounds": 1}, {"n": 1}, {"founders": 0}):
         with pytest.raises(SettingsError, match="too few for a simulation"):
             replace(SMALL, **changes)
     with pytest.raises(SettingsError, match="Did you mean 'two-tastes'"):
-        Town(world="two-taste").people(4, "x", 0)
+        Community(world="two-taste").people(4, "x", 0)
     with pytest.raises(SettingsError, match="this pool does not hold"):
         here.pool.encoder.encode(draw(2, 2, 99).responses)
 
@@ -131,7 +131,7 @@ def test_texts_and_people_are_as_described():
     assert flatters.mean() == pytest.approx(0.25, abs=0.05)
     for slate_R in pool.slates(0, 400):  # one side is wrong
         assert len({leaning[r] for r in slate_R if false[r]}) <= 1
-    people = Town(agree=1.5, truth=1.0, gameable=0.02, pull=4.0).people(50, "x", 0)
+    people = Community(agree=1.5, truth=1.0, gameable=0.02, pull=4.0).people(50, "x", 0)
     assert people.gameable_U.tolist() == [False] * 49 + [True]
     assert people.view_U.sum() == 0
     assert (people.choice_UF[:, LEANING] == 1.5 * people.view_U).all()
@@ -147,11 +147,11 @@ def test_planted_sycophancy_and_manipulation_show_in_the_personal_arm():
     found = slow_risks(SlowRisks(seeds=1, life=life), ["sycophancy"])["rows"]
     value = {row["arm"]: row["value"] for row in found if row["measure"].startswith("false answer")}
     assert value["population"] < 0.4 < 0.55 < value["personal"] < value["people themselves"] + 0.1
-    none = SlowRisks(seeds=1, life=life, views=Town(agree=0.0, truth=1.0))
+    none = SlowRisks(seeds=1, life=life, views=Community(agree=0.0, truth=1.0))
     calm = {r["arm"]: r["value"] for r in slow_risks(none, ["sycophancy"])["rows"] if r["measure"].startswith("false")}
     assert abs(calm["personal - population"]) < 0.2
     assert calm["personal"] < value["personal"] - 0.2
-    game = SlowRisks(seeds=1, life=life, game=Town(gameable=0.2, pull=6.0))
+    game = SlowRisks(seeds=1, life=life, game=Community(gameable=0.2, pull=6.0))
     shown = {(r["measure"], r["arm"]): r["value"] for r in slow_risks(game, ["manipulation"])["rows"]}
     assert shown["flattering answers shown to the gameable", "personal"] > 0.35
     others = shown["flattering answers shown to the others", "personal"]

@@ -1,4 +1,4 @@
-"""Slow risks in simulated towns, as a table: what ``docs/risks.md`` quotes.
+"""Slow risks in simulated communities, as a table: what ``docs/risks.md`` quotes.
 
 python benchmarks/bounds/risks.py                         # all risks, 5 seeds
 python benchmarks/bounds/risks.py --only lock-in --seeds 2 --json risks.json
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(RISKS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", help="write the rows to this file")
-    parser.add_argument("--file", help="real judgements instead of towns")
+    parser.add_argument("--file", help="real judgements instead of simulated communities")
     parser.add_argument("--encoder", default="static")
     parser.add_argument("--pairs", type=int, default=6)
     args = parser.parse_args()

@@ -1,13 +1,13 @@
-"""People who use a system day by day, while it learns from them: the log that the slow risks are measured on.
+"""Closed-loop simulation: people use a system day by day while it learns from them. The slow risks use its log.
 
-Source: our own, in the manner of closed-loop simulations of recommender systems. Each round every person asks
-something; the server shows the one of n texts that it values most for them; the person compares it with another of the
-n, chosen by lot; the server learns from the answer. Beside the server of interest there are always two references, on
-the same prompts, texts and lots: the population's scorer, and a coin.
+Source: our own, similar to closed-loop simulations of recommender systems. Each round, every person asks something. The
+server shows the text, of n, that it values most for them; the person compares it with another of the n, chosen at
+random; the server learns from the answer. Two references always run on the same prompts, texts and random draws: the
+population's scorer, and random choice.
 
-Covered: paired arms and seeds; a change of everybody's taste half-way. Not covered: people who leave, who only see
-what is shown, or whose taste follows what they are shown; a population's scorer that learns on as well (it is what the
-same fit tells strangers); more than one text shown.
+Covered: paired arms and seeds; a change of everybody's taste half-way. Not covered: people who leave, who only see what
+is shown, or whose taste follows what they are shown; a population's scorer that keeps learning (it is the same fit's
+answer to strangers); more than one text shown.
 
 Suffixes here: ``_E`` judgements of a user, ``_F`` features that people care for, ``_M`` slates, ``_T`` rounds.
 """
@@ -25,18 +25,18 @@ from polypref.comparisons import Comparisons, IntArray
 from polypref.errors import SettingsError
 from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.protocol import Adapts, Learner, Scorer
-from polypref.worlds.community import Floats, People, Pool, Town, draw, judgements
+from polypref.worlds.community import Community, Floats, People, Pool, draw, judgements
 
 
 class Server(Protocol):
-    """What chooses for people, and may learn from them."""
+    """Chooses texts for people, and may learn from them."""
 
     def values(self, pool: Pool, people: People, slate_UC: IntArray) -> Floats:
-        """What each text of each person's slate is worth to them, (U, C)."""
+        """The value of each text of each person's slate to them, (U, C)."""
         ...
 
-    def learn(self, people: People, said: Comparisons) -> None:
-        """Hear everybody's answer of this round, one row per person in their order."""
+    def learn(self, people: People, answers: Comparisons) -> None:
+        """Take in everybody's answer of this round, one row per person in their order."""
         ...
 
 
@@ -51,31 +51,31 @@ class Fixed:
         ids = people.users.ids.gather(np.repeat(np.arange(len(people)), slate_UC.shape[1]))
         return self.scorer.score(pool.responses, ids, slate_UC.ravel()).value_Q.reshape(slate_UC.shape)
 
-    def learn(self, people: People, said: Comparisons) -> None:
-        """Nothing."""
+    def learn(self, people: People, answers: Comparisons) -> None:
+        """Do nothing."""
 
 
 @dataclass
 class Personal(Fixed):
-    """A scorer that takes everybody in anew each round, from all that they said or the last ``memory`` answers."""
+    """A scorer that adapts to everybody again each round, from all their answers or the last ``memory``."""
 
     memory: int | None = None
     heard: list[Comparisons] = field(default_factory=list)
 
-    def learn(self, people: People, said: Comparisons) -> None:
-        """See ``Server``. Raises SettingsError for a scorer that cannot take people in."""
-        self.heard = [*self.heard, said][-(self.memory or 0) :]
+    def learn(self, people: People, answers: Comparisons) -> None:
+        """See ``Server``. Raises SettingsError for a scorer that cannot adapt."""
+        self.heard = [*self.heard, answers][-(self.memory or 0) :]
         chosen_TU = np.stack([one.chosen_N for one in self.heard])
         rejected_TU = np.stack([one.rejected_N for one in self.heard])
-        nobody_T = np.zeros(len(self.heard), np.int32)
+        zero_T = np.zeros(len(self.heard), np.int32)
         for u, user_id in enumerate(people.users.ids):
-            few = Comparisons(said.responses, people.users, nobody_T + u, chosen_TU[:, u], rejected_TU[:, u])
+            few = Comparisons(answers.responses, people.users, zero_T + u, chosen_TU[:, u], rejected_TU[:, u])
             self.scorer = adapting(self.scorer).adapt(user_id, few)
 
 
 @dataclass
 class Coin:
-    """Values drawn by lot."""
+    """Random values."""
 
     rng: np.random.Generator
 
@@ -83,24 +83,26 @@ class Coin:
         """See ``Server``."""
         return self.rng.random(slate_UC.shape)
 
-    def learn(self, people: People, said: Comparisons) -> None:
-        """Nothing."""
+    def learn(self, people: People, answers: Comparisons) -> None:
+        """Do nothing."""
 
 
 def adapting(scorer: Scorer) -> Adapts:
-    """The scorer, if it can take people in; raises SettingsError otherwise."""
+    """The scorer, if it can adapt to new people; raises SettingsError otherwise."""
     if not isinstance(scorer, Adapts):
-        raise SettingsError(f"a scorer of kind {scorer.kind!r} takes nobody in; fit 'hierarchical' or 'low-rank'.")
+        raise SettingsError(
+            f"a scorer of kind {scorer.kind!r} cannot adapt to new people; fit 'hierarchical' or 'low-rank'."
+        )
     return scorer
 
 
 @dataclass(frozen=True)
 class Life:
-    """How a town lives.
+    """The course of a simulation.
 
     ``users``, ``rounds``, ``n``  people, rounds, and texts of a slate.
-    ``founders``, ``each``        other people of the same town, and judgements of each, that the first fit learns from.
-    ``turns_at``                  round from which everybody's taste is turned round; None: never.
+    ``founders``, ``each``        other people of the same community, and judgements of each, for the first fit.
+    ``turns_at``                  round from which everybody's taste is reversed; None: never.
     """
 
     users: int = 50
@@ -116,15 +118,15 @@ class Life:
         if small:
             raise SettingsError(f"{small}: too few for a simulation; expected at least 2 of each.")
         if self.rounds < 3:
-            raise SettingsError(f"rounds = {self.rounds}: expected 3 or more, for the last third is told.")
+            raise SettingsError(f"rounds = {self.rounds}: expected 3 or more, since the last third is reported.")
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """A town, its people, all texts that they will be asked about, and what the founders' judgements taught.
+    """A community: its people, all texts that they will be shown, and the scorer fitted on the founders' judgements.
 
-    Slates of the pool: the founders' pairs first, then one for each round and person, then ``probe_MC``, which nobody
-    judges: its texts lean to either side in turn.
+    Slates of the pool: first the founders' pairs, then one for each round and person, then ``probe_MC``, which nobody
+    judges; its texts lean to either side in turn.
     """
 
     people: People
@@ -135,18 +137,18 @@ class Stage:
     life: Life
 
 
-def stage(town: Town, life: Life, seed: int, probes: int = 200) -> Stage:
+def stage(community: Community, life: Life, seed: int, probes: int = 200) -> Stage:
     """Draw people and texts, let the founders judge, and fit."""
     pairs, slates = life.founders * life.each, life.rounds * life.users
     first = -(-pairs // (life.n // 2))
     leaning_MC = np.full((first + slates + probes, life.n), np.nan)
     leaning_MC[first + slates :] = np.resize([1.0, -1.0], life.n)
     pool = draw(first + slates + probes, life.n, seed, leaning_MC)
-    old = town.people(life.founders, "founder", seed + 1)
+    old = community.people(life.founders, "founder", seed + 1)
     pair_UE2 = _pairs(pool, pairs, seed).reshape(life.founders, life.each, 2)
     base = life.learner.fit(judgements(old, pool, pair_UE2, seed), encoder=pool.encoder, seed=seed)
     slate_TUC = pool.slates(first, slates).reshape(life.rounds, life.users, life.n)
-    people = town.people(life.users, "person", seed + 2)
+    people = community.people(life.users, "person", seed + 2)
     return Stage(people, pool, base, slate_TUC, pool.slates(first + slates, probes), life)
 
 
@@ -159,11 +161,11 @@ def _pairs(pool: Pool, pairs: int, seed: int) -> IntArray:
 
 @dataclass(frozen=True, eq=False)
 class Log:
-    """What happened: the text that each person was shown in each round, ``served_TU``, and how good it was.
+    """The log: the text that each person was shown in each round, ``served_TU``, and how good it was.
 
-    ``good_TU``   share of what there was to gain that was gained, 0 a text by lot, 1 the best of the slate,
-                  NaN where all of it are equally good.
-    ``right_TU``  1 where the server's values foretold the person's answer, 0 where not, one half where they were equal.
+    ``good_TU``   share of the attainable gain: 0 a random text, 1 the best of the slate,
+                  NaN if all texts are equally good.
+    ``right_TU``  1 if the server's values predicted the person's answer, 0 if not, one half if they were equal.
     """
 
     stage: Stage
@@ -174,12 +176,12 @@ class Log:
 
     @property
     def kind_TU(self) -> IntArray:
-        """The kind of what was shown."""
+        """The kind of the text shown."""
         return self.stage.pool.kind_R[self.served_TU]
 
 
 def live(stage: Stage, server: Server, seed: int) -> Log:
-    """Let everybody use ``server``; equal seeds give every server the same lots."""
+    """Let everybody use ``server``; equal seeds give every server the same random draws."""
     rng = np.random.default_rng(seed)
     slate_TUC, pool, life = stage.slate_TUC, stage.pool, stage.life
     rounds, users, n = slate_TUC.shape
@@ -205,8 +207,8 @@ def live(stage: Stage, server: Server, seed: int) -> Log:
         mean_U, most_U = good_UC.mean(axis=1), good_UC.max(axis=1)
         gained_U, there_U = good_UC[row_U, best_U] - mean_U, most_U - mean_U
         good_TU[t] = np.divide(gained_U, there_U, out=np.full(users, np.nan), where=there_U > 0)
-        said = Comparisons(pool.responses, people.users, row_U.astype(np.int32), chosen_U, rejected_U)
-        server.learn(people, said)
+        answers = Comparisons(pool.responses, people.users, row_U.astype(np.int32), chosen_U, rejected_U)
+        server.learn(people, answers)
     return Log(stage, served_TU, good_TU, right_TU, server)
 
 
@@ -223,12 +225,12 @@ def arms(stage: Stage, seed: int) -> dict[str, Log]:
 
 
 def probe_values(log: Log) -> Floats:
-    """What each text of each probe is worth to every person after the last round, (U, M, C)."""
+    """The value of each text of each probe to every person after the last round, (U, M, C)."""
     people, probe_MC = log.stage.people, log.stage.probe_MC
-    asked_UQ = np.tile(probe_MC.ravel(), (len(people), 1))
-    return log.server.values(log.stage.pool, people, asked_UQ).reshape(len(people), *probe_MC.shape)
+    probe_UQ = np.tile(probe_MC.ravel(), (len(people), 1))
+    return log.server.values(log.stage.pool, people, probe_UQ).reshape(len(people), *probe_MC.shape)
 
 
 def picks(log: Log) -> NDArray[np.int64]:
-    """Which place (M, U) of each probe every person would be shown after the last round."""
+    """The place (M, U) of the text of each probe that every person would be shown after the last round."""
     return probe_values(log).argmax(axis=2).T

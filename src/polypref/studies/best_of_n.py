@@ -1,12 +1,11 @@
-"""Best of n under each user's true utility, in simulated worlds: what a policy gains that picks by a learned reward.
+"""Best of n under each user's true utility, in simulated worlds: what a policy gains by picking with a learned reward.
 
 Accuracy on pairs of judged responses says little about what a reward picks out of many; here the truth is known. For
-each user and prompt, of n fresh responses the scorer's favourite is taken. Its worth is the share of what there is to
-gain that was gained,
+each user and prompt, the scorer picks one of n fresh responses. The figure is the share of the attainable gain,
 
     (utility(picked) - mean utility) / (utility(best) - mean utility)
 
-with sums over prompts above and below: 0 is a random pick, 1 the best response every time, below 0 is harm.
+with numerator and denominator summed over prompts: 0 is a random pick, 1 the best response every time, below 0 harm.
 
 Suffixes here: ``_M`` prompts of a user.
 """
@@ -24,7 +23,7 @@ from polypref.worlds.simulation import Candidates, SimulatedWorld
 
 @dataclass(frozen=True, eq=False)
 class BestOfN:
-    """``share_U`` of the attainable gain that each user got, and its standard error over prompts, ``se_U``."""
+    """Each user's share of the attainable gain, ``share_U``, and its standard error over prompts, ``se_U``."""
 
     share_U: NDArray[np.float64]
     se_U: NDArray[np.float64]
@@ -36,16 +35,16 @@ class BestOfN:
 
     @property
     def se(self) -> float:
-        """Standard error of ``mean`` over prompts, users being the ones asked about."""
+        """Standard error of ``mean`` over prompts, for the given users."""
         return float(np.sqrt((self.se_U**2).sum()) / len(self.se_U))
 
 
 def best_of_n(scorer: Scorer, world: SimulatedWorld, candidates: Candidates) -> BestOfN:
-    """How well ``scorer`` picks among ``candidates`` for everyone who lives in ``world``."""
+    """How well ``scorer`` picks among ``candidates`` for every user of ``world``."""
     users, many = len(world.comparisons.users), len(candidates.responses)
-    asked_Q = np.tile(np.arange(many, dtype=np.int32), users)
+    prompt_Q = np.tile(np.arange(many, dtype=np.int32), users)
     ids = world.comparisons.users.ids.gather(np.repeat(np.arange(users), many))
-    value_UMC = scorer.score(candidates.responses, ids, asked_Q).value_Q.reshape(users, -1, candidates.n)
+    value_UMC = scorer.score(candidates.responses, ids, prompt_Q).value_Q.reshape(users, -1, candidates.n)
     true_UMC = candidates.reward_UR.reshape(value_UMC.shape)
     picked_UM = np.take_along_axis(true_UMC, value_UMC.argmax(axis=2)[..., None], axis=2)[..., 0]
     mean_UM = true_UMC.mean(axis=2)

@@ -1,17 +1,16 @@
-"""Is there hidden disagreement here? DPL's r2 beside what it would be if everybody had one taste and erred as they do.
+"""Tests for hidden disagreement: DPL's r2 against its value if all users had one taste and made as many errors.
 
-r2 (``dpl``) falls with disagreement, and with everything else that keeps a single reward from telling who wins: people
-who err, features that say little. Shuffling users cannot be the null, for DPL never sees them. The null here keeps the
-people and the pairs and draws new choices: everybody has the pooled reward, and is as decided on it as on a reward of
-their own,
+r2 (``dpl``) falls with disagreement, and with everything else that keeps a single reward from predicting the choice:
+users' errors, weak features. Shuffling users cannot be the null, because DPL never sees them. The null here keeps the
+users and the pairs and draws new choices: each user has the pooled reward, and is as decided on it as on their own,
 
     P(c over r) = sigmoid(t_u (pooled margin)),      t_u = rms of u's own margins / rms of u's pooled margins
 
-Own and pooled margins are of pairs held out from the fit they come from (halves by text pair, crosswise).
+Own and pooled margins are of pairs held out from their fit (two halves by text pair, each scored by the other's fit).
 
-Covered: error and weak features lower r2 and null alike. Not covered: people who differ in ways that features cannot
-tell, and who therefore look undecided also on a reward of their own; few judgements per user do the same to everybody.
-Both make the null too low, so disagreement may be missed but is not made up.
+Covered: errors and weak features lower r2 and the null alike. Not covered: users who differ in ways that the features
+cannot show, so that they look undecided even on their own reward; few judgements per user have the same effect. Both
+make the null too low, so the test may miss disagreement but does not invent it.
 
 Suffixes here: ``_V`` fits.
 """
@@ -33,9 +32,9 @@ from polypref.learners.protocol import margins, population_margins
 
 @dataclass(frozen=True)
 class HiddenDisagreement:
-    """r2 with a 95 % interval over users, the same of the null, and how much r2 lies below it.
+    """r2 with a 95 % interval over users, the null's r2, and how far r2 lies below it.
 
-    ``gap`` is null minus r2, its interval paired user by user; nan where there are fewer than five users.
+    ``gap`` is null minus r2, its interval paired by user; NaN for fewer than five users.
     """
 
     r2: float
@@ -57,7 +56,7 @@ class HiddenDisagreement:
 def hidden_disagreement(
     comparisons: Comparisons, encoder: Encoder, *, how: Dpl | None = None, seed: int = 0
 ) -> HiddenDisagreement:
-    """Fit DPL to the data and to the null. Raises NotEnoughData where there are too few pairs to cut in halves."""
+    """Fit DPL to the data and to the null. Raises NotEnoughData if there are too few pairs to halve."""
     how = how or Dpl()
     real_V, null_V = (
         resampled(how, rows, encoder, seed, None).r2_V for rows in (comparisons, one_taste(comparisons, encoder, seed))
@@ -73,12 +72,12 @@ def hidden_disagreement(
 
 
 def one_taste(rows: Comparisons, encoder: Encoder, seed: int) -> Comparisons:
-    """The same people and pairs, with choices by the pooled reward, each as decided as they are."""
+    """The same users and pairs, with choices drawn from the pooled reward, each user as decided as in the data."""
     own_N, pooled_N = _held_out_margins(rows, encoder, seed)
     users = len(rows.users)
     own_U, pooled_U = (np.bincount(rows.user_N, margin_N**2, users) for margin_N in (own_N, pooled_N))
     decided_U = np.sqrt(own_U / np.maximum(pooled_U, 1e-12))
-    # drawn in an order that content decides, for the side whose text has the lower key
+    # draws follow content, not row order, and are for the side whose text has the lower key
     keys_R = rows.responses.keys_R
     turned_N = keys_R[rows.chosen_N] > keys_R[rows.rejected_N]
     order_N = np.lexsort((turned_N, rows.user_N, rows.pair_key_N))
@@ -99,7 +98,7 @@ def _held_out_margins(rows: Comparisons, encoder: Encoder, seed: int) -> tuple[F
     halves = holdout(rows, "pair", seed, 0.5)
     for fitted, held in (halves, halves[::-1]):
         scorer = Individual().fit(rows.take(fitted), encoder=encoder, seed=seed)
-        told = rows.take(held)
-        own_N[held] = margins(scorer, told).value_Q
-        pooled_N[held] = population_margins(scorer, told).value_Q
+        half = rows.take(held)
+        own_N[held] = margins(scorer, half).value_Q
+        pooled_N[held] = population_margins(scorer, half).value_Q
     return own_N, pooled_N

@@ -1,18 +1,18 @@
-"""Towns: simulated people who come back every day, and the texts that they may be shown.
+"""Communities: simulated people who come back every day, and the texts that they may be shown.
 
-Source: tastes and texts are those of ``data.worlds``; what is added is our own, and small. A text may lean to one side
-of a question (-1, 0, 1), may be false (it leans to the side that is wrong for its prompt), and may flatter. People
+Source: tastes and texts are those of ``people.py`` and ``text.py``; the small additions are our own. A text may lean to
+one side of a question (-1, 0, 1), may be false (it leans to the wrong side for its prompt), and may flatter. People
 hold a view (-1 or 1). What they *choose* by and what is *good* for them are two sets of weights:
 
     choice = taste . style + agree * view * leaning - truth * false + flattery weight * flatters
     good   = taste . style                          - truth * false - DISLIKE * flatters
 
-Everybody's flattery weight is -DISLIKE; that of the ``gameable`` share is +``pull``. A text's kind is which of three
-styles (``KINDS_BY``) it has more of than the middle: 8 kinds.
+Everybody's flattery weight is -DISLIKE; that of the ``gameable`` share is +``pull``. A text's kind is given by which of
+three styles (``KINDS_BY``) are above the middle: 8 kinds.
 
-Covered: equal settings and seed give equal towns; the encoder knows every feature exactly. Not covered: real people,
-real encoders (they see less, so real systems personalize less than these), people whose taste follows what they are
-shown.
+Covered: equal settings and seed give equal communities; the encoder knows every feature exactly. Not covered: real
+people, real encoders (they see less, so real systems personalize less than these), people whose taste follows what they
+are shown.
 
 Suffixes here: ``_D`` styles, ``_E`` judgements of a user, ``_F`` features that people care for, ``_M`` slates.
 """
@@ -40,18 +40,18 @@ FEATURES = (*STYLES, "leaning", "false", "flatters")
 LEANING, FALSE, FLATTERS = (FEATURES.index(name) for name in ("leaning", "false", "flatters"))
 KINDS_BY = tuple(STYLES.index(name) for name in ("length", "jargon", "warmth"))
 KINDS = 2 ** len(KINDS_BY)
-DISLIKE = 0.5  # how much a text loses by flattering those who are not won by it
-LEANS, FLATTERY = 0.5, 0.25  # shares of texts that lean, and that flatter
+DISLIKE = 0.5  # how much a text loses by flattering people who dislike flattery
+LEANS, FLATTERY = 0.5, 0.25  # shares of texts that lean, and of texts that flatter
 
 
 @dataclass(frozen=True)
-class Town:
-    """Settings of a town; with all of the last four 0, it is the world's people and nothing else.
+class Community:
+    """Settings of a community; with the last four all 0, it is just the world's people.
 
-    ``world``     whose tastes, a name in ``data.worlds.WORLDS``.
-    ``agree``     what a text gains with those whose view it leans to, in units of taste.
-    ``truth``     what a false text loses with everybody.
-    ``gameable``  share of people whose feedback can be bought by flattery; the last ones in order, at least one.
+    ``world``     the world that people's tastes come from, a name in ``WORLDS``.
+    ``agree``     what a text gains with people whose view it leans to, in units of taste.
+    ``truth``     what a false text loses with everybody, in the same units.
+    ``gameable``  share of people whose feedback rewards flattery: the last in order, at least one.
     ``pull``      what flattery gains with them.
     """
 
@@ -66,7 +66,7 @@ class Town:
         if self.world not in WORLDS:
             raise unknown_name("world", self.world, WORLDS)
         if users < 2:
-            raise SettingsError(f"a town of {users} people; expected at least 2.")
+            raise SettingsError(f"a community of {users} people; expected at least 2.")
         rng = np.random.default_rng(seed)
         born = replace(WORLDS[self.world], users=users).people(rng)
         view_U = rng.permutation(np.resize([1.0, -1.0], users))
@@ -81,7 +81,7 @@ class Town:
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """U people: the weights they choose by and those of what is good for them (U, F), views, strata, groups, noise."""
+    """U people: the weights (U, F) they choose by and those of what is good for them, views, strata, groups, noise."""
 
     users: Users
     choice_UF: Floats
@@ -95,12 +95,12 @@ class People:
         return len(self.users)
 
     def turned(self) -> People:
-        """The same people after a change: whoever liked a style now dislikes it as much."""
+        """The same people with reversed tastes: every liked style is now disliked as much, and vice"""
         sign_F = np.where(np.arange(len(FEATURES)) < len(STYLES), -1.0, 1.0)
         return replace(self, choice_UF=self.choice_UF * sign_F, good_UF=self.good_UF * sign_F)
 
     def chance(self, one_UF: Floats, other_UF: Floats) -> Floats:
-        """Probability (U,) that each person chooses the one text over the other; at temperature 0, the better one."""
+        """Probability (U,) that each person chooses the first text over the other; at temperature 0, the better one."""
         gap_U = ((one_UF - other_UF) * self.choice_UF).sum(axis=1)
         noisy_U = expit(gap_U / np.where(self.temperature_U > 0, self.temperature_U, 1.0))
         return np.where(self.temperature_U > 0, noisy_U, (1 + np.sign(gap_U)) / 2)
@@ -122,7 +122,7 @@ class Pool:
 
     @cached_property
     def encoder(self) -> KnownFeatures:
-        """Knows the features of these very texts."""
+        """An encoder that knows the exact features of these texts."""
         order_R = np.argsort(self.responses.keys_R, kind="stable")
         return KnownFeatures(self.responses.keys_R[order_R], self.feature_RF[order_R].astype(np.float32))
 
@@ -132,14 +132,14 @@ class Pool:
 
 
 def draw(slates: int, n: int, seed: int, leaning_MC: Floats | None = None) -> Pool:
-    """``n`` fresh texts of random style to each of ``slates`` random prompts; no two texts are one.
+    """``n`` fresh texts of random style for each of ``slates`` random prompts; all texts differ.
 
-    ``leaning_MC``  how each leans, NaN for by lot: ``LEANS`` of them then lean to either side. None: all by lot.
+    ``leaning_MC``  how each text leans; NaN: at random, a share ``LEANS`` leans to either side. None: all at random.
     """
     rng = np.random.default_rng(seed)
     total = slates * n
-    asked_M = rng.integers(0, len(prompts()), slates)
-    prompt_R = np.repeat(asked_M, n).astype(np.int32)
+    prompt_M = rng.integers(0, len(prompts()), slates)
+    prompt_R = np.repeat(prompt_M, n).astype(np.int32)
     texts, style_RD = write(prompt_R, rng.random((total, len(STYLES))), rng)
     drawn_R = rng.choice([-1.0, 0.0, 1.0], total, p=[LEANS / 2, 1 - LEANS, LEANS / 2])
     given_R = np.full(total, np.nan) if leaning_MC is None else leaning_MC.ravel()
@@ -154,7 +154,7 @@ def draw(slates: int, n: int, seed: int, leaning_MC: Floats | None = None) -> Po
 
 @dataclass(frozen=True, eq=False)
 class KnownFeatures:
-    """An encoder that looks up what is known of texts; ``key_R`` ascending."""
+    """An encoder that looks up the known features of texts; ``key_R`` ascending."""
 
     key_R: KeyArray
     feature_RF: NDArray[np.float32]
@@ -163,19 +163,19 @@ class KnownFeatures:
 
     @property
     def identity(self) -> str:
-        """Of these very texts and features."""
+        """The identity of these exact texts and features."""
         return f"known features {content.hexdigest(self.key_R, self.feature_RF)}"
 
     def encode(self, responses: Responses) -> NDArray[np.float32]:
         """See ``features.protocol.Encoder``."""
         at_R = np.minimum(np.searchsorted(self.key_R, responses.keys_R), len(self.key_R) - 1)
         if not (self.key_R[at_R] == responses.keys_R).all():
-            raise SettingsError("a text that this pool does not hold; encode only texts that were drawn with it.")
+            raise SettingsError("a text that is not in this pool; encode only texts that were drawn with it.")
         return self.feature_RF[at_R]
 
 
 def judgements(people: People, pool: Pool, pair_UE2: IntArray, seed: int) -> Comparisons:
-    """What everybody says of their E pairs of texts, in the order person by person."""
+    """Everybody's judgements of their E pairs of texts, person by person."""
     users, each = pair_UE2.shape[:2]
     rng = np.random.default_rng(seed)
     one_UEF, other_UEF = pool.feature_RF[pair_UE2[..., 0]], pool.feature_RF[pair_UE2[..., 1]]

@@ -1,9 +1,9 @@
-"""The worlds: who lives in them, what they like, and how surely they choose.
+"""The worlds: their people, what each person likes, and how noisily they choose.
 
 A person's reward of a response is ``taste . z``, with ``z = (style - 1/2) / 0.3``: styles in standard deviations. Shown
 responses a and b, the person chooses a with probability ``sigmoid((reward(a) - reward(b)) / temperature)``; at
-temperature 0 always the better one, by a coin where both are equally good. Each world states the row of the evaluation
-paper's Table 2 that it is built to match.
+temperature 0 always the better one, or either at random if both are equally good. Each world states the row of the
+evaluation paper's Table 2 that it imitates.
 
 Suffixes here: ``_D`` styles, ``_F`` functions of a style.
 """
@@ -22,12 +22,12 @@ from polypref.worlds.text import STYLES
 
 @dataclass(frozen=True)
 class Row:
-    """Disagreement in the shape of Table 2: shares of pairs, and the lowest and highest user's majority-vote accuracy.
+    """Disagreement as in Table 2: shares of pairs, and the lowest and highest user's majority-vote accuracy.
 
-    ``divergence``  pairs that not all of their judges call alike.
+    ``divergence``  pairs on which the judges do not all agree.
     ``highly``      pairs on which at least 30 % of the judges deviate from the majority.
-    ``mv_low``, ``mv_high``  share of a user's judgements that the majority (own vote included) shares; a split majority
-                    counts one half.
+    ``mv_low``, ``mv_high``  share of a user's judgements that agree with the majority (own vote included); a split
+                    majority counts one half.
     """
 
     users: int
@@ -51,11 +51,11 @@ class World(ABC):
     """Settings that all worlds share.
 
     ``users``        people.
-    ``judgements``   of each person, repeats among them.
-    ``judges``       people per pair; everybody where there are fewer people than that.
-    ``repeats``      judgements of each person that ask an earlier pair again, under another pair id.
-    ``temperature``  multiplies the noise that the world gives each person; 0: nobody ever errs.
-    ``contrast``     smallest difference in reward, for every taste, between the two styles asked for in a pair.
+    ``judgements``   of each person, including repeats.
+    ``judges``       people per pair; everybody if there are fewer people.
+    ``repeats``      judgements of each person that repeat an earlier pair, under another pair id.
+    ``temperature``  multiplies the noise that the world gives each person; 0: no errors.
+    ``contrast``     smallest difference in reward, for every taste, between the two styles requested for a pair.
     """
 
     users: int = 40
@@ -70,7 +70,7 @@ class World(ABC):
 
     @abstractmethod
     def people(self, rng: np.random.Generator) -> People:
-        """Who lives here."""
+        """The people of this world."""
 
 
 def _taste(**likes: float) -> NDArray[np.float64]:
@@ -79,7 +79,7 @@ def _taste(**likes: float) -> NDArray[np.float64]:
 
 
 def _cycle(kinds: list[tuple[str, NDArray[np.float64], float]], world: World) -> People:
-    """Person i is of kind i, i modulo the number of kinds: any first people of a world are as mixed as they can be."""
+    """Person i is of kind i modulo the number of kinds, so the first people of a world are always well mixed."""
     kind_U = [kinds[i % len(kinds)] for i in range(world.users)]
     temperature_U = world.temperature * np.array([noise for _, _, noise in kind_U])
     return People(np.array([taste for _, taste, _ in kind_U]), tuple(name for name, _, _ in kind_U), temperature_U)
@@ -87,10 +87,10 @@ def _cycle(kinds: list[tuple[str, NDArray[np.float64], float]], world: World) ->
 
 @dataclass(frozen=True)
 class TwoTastes(World):
-    """Three in four like plain, warm and detailed answers; the fourth likes exactly the opposite.
+    """Three people in four like plain, warm and detailed answers; the fourth likes exactly the opposite.
 
-    Built so that one reward for everyone agrees with about .95 of the majority's judgements and .05 of the minority's.
-    No row of Table 2 looks like that; ``row`` is the world's own.
+    One reward for everyone agrees with about .95 of the majority's judgements and .05 of the minority's. No row of
+    Table 2 looks like that; ``row`` is the world's own.
     """
 
     contrast: float = 2.5
@@ -99,7 +99,7 @@ class TwoTastes(World):
     row: ClassVar[Row] = Row(users=40, divergence=0.92, highly=0.32, mv_low=0.11, mv_high=0.97)
 
     def people(self, rng: np.random.Generator) -> People:
-        """The fourth, eighth, ... person is of the minority."""
+        """The fourth, eighth, ... person is in the minority."""
         taste = _taste(length=0.6, jargon=-0.8, warmth=0.7, formality=-0.5)
         kinds = [("majority", taste, 0.25)] * 3 + [("minority", -taste, 0.25)]
         return _cycle(kinds, self)
@@ -107,10 +107,11 @@ class TwoTastes(World):
 
 @dataclass(frozen=True)
 class PsoupsLike(World):
-    """Three couples with opposed wishes: expertise, informativeness, friendliness.
+    """Three pairs of people with opposed wishes: expertise, informativeness, friendliness.
 
-    Table 2, P-SOUPS: 6 users, 100 % divergence, 98 % highly, majority-vote accuracy .51-.59. The two of a couple nearly
-    always choose differently, so the majority is a coin, unless one of the two errs; couples differ in how often.
+    Table 2, P-SOUPS: 6 users, 100 % divergence, 98 % highly, majority-vote accuracy .51-.59. The two people of a couple
+    nearly always choose differently, so the majority is random unless one of the two errs; couples differ in how often
+    that happens.
     """
 
     users: int = 6
@@ -118,11 +119,11 @@ class PsoupsLike(World):
     judges: int = 6
     contrast: float = 1.0
 
-    about: ClassVar[str] = "six people in three couples that want opposite things"
+    about: ClassVar[str] = "six people in three couples who want opposite things"
     row: ClassVar[Row] = Row(users=6, divergence=1.00, highly=0.98, mv_low=0.51, mv_high=0.59)
 
     def people(self, rng: np.random.Generator) -> People:
-        """Couples stand side by side: 0 and 1, 2 and 3, 4 and 5."""
+        """Couples are adjacent: 0 and 1, 2 and 3, 4 and 5."""
         couples = (
             ("expertise", "expert", "layman", _taste(jargon=1.0), 0.25),
             ("informativeness", "detailed", "concise", _taste(length=0.8, examples=0.6), 0.5),
@@ -141,7 +142,7 @@ class PersonalLLMLike(World):
     """People who choose by reward functions: one each, or a mixture drawn from a Dirichlet distribution.
 
     Table 2, PersonalLLM: 8 users, 87 % divergence, 16 % highly, majority-vote accuracy .33-.93. The users of that row
-    are single reward models (``alpha=0``), six much alike, one apart, one nearly opposed; they never contradict
+    are single reward models (``alpha=0``): six similar ones, one different, one nearly opposed; they never contradict
     themselves (``temperature=0``). With ``alpha > 0`` a person's weights of the functions are ``Dirichlet(alpha)``, as
     in the data set's own paper: near one-hot at .01, near everyone's mean at 5.
     """
@@ -166,7 +167,7 @@ class PersonalLLMLike(World):
     )
 
     def people(self, rng: np.random.Generator) -> People:
-        """A person's group is the function that weighs most."""
+        """A person's group is the function with the largest weight."""
         taste_FD = np.array(self.functions_FD)
         many = len(taste_FD)
         if self.alpha == 0:
@@ -179,7 +180,7 @@ class PersonalLLMLike(World):
 
 @dataclass(frozen=True)
 class TldrLike(World):
-    """Annotators who mostly want the same and often err; two of five do not mind jargon.
+    """Annotators who mostly want the same and often err; two in five do not mind jargon.
 
     Table 2, TL;DR: 5 users, 49 % divergence, 27 % highly, majority-vote accuracy .81-.87.
     """
@@ -192,7 +193,7 @@ class TldrLike(World):
     row: ClassVar[Row] = Row(users=5, divergence=0.49, highly=0.27, mv_low=0.81, mv_high=0.87)
 
     def people(self, rng: np.random.Generator) -> People:
-        """Five annotators, again and again."""
+        """Five kinds of annotators, repeated."""
         taste_FD = np.array(
             (
                 (0.7, 0.1, -0.6, 0.5, -0.4, 0.4),

@@ -1,7 +1,7 @@
-"""From a world's settings to judgements of its people, and the truth behind them.
+"""Simulates a world: judgements of its people, and the truth behind them; also fresh candidates with true rewards.
 
 Covered: equal settings and seed give equal worlds, on any machine and in any process. Not covered: other versions of
-numpy may draw other numbers; worlds of different sizes share no texts.
+numpy may draw other numbers, and worlds of different sizes share no texts.
 
 Suffixes here: ``_D`` styles, ``_E`` judgements of a user, ``_K`` tastes, ``_M`` prompts or pairs drawn, ``_T`` turns of
 a user.
@@ -31,10 +31,10 @@ MOST_TRIES = 1000
 class SimulatedWorld:
     """Judgements and the truth behind them.
 
-    ``comparisons``  with each user's true group in ``users.attributes``; a pair's two responses are in no other pair.
+    ``comparisons``  with each user's true group in ``users.attributes``; a response is in one pair only.
     ``people``       tastes, groups and noise of the U users.
-    ``chosen_pos_N`` 0 where the chosen response was shown first, else 1; a coin that nobody minds.
-    ``style_RD``     style of each response, as written (columns: ``STYLES``, from 0 to 1; length may leave that range).
+    ``chosen_pos_N`` 0 if the chosen response was shown first, else 1; random, without influence on choices.
+    ``style_RD``     style of each response, as written (columns: ``STYLES``, from 0 to 1; length may exceed 1).
     """
 
     name: str
@@ -47,14 +47,14 @@ class SimulatedWorld:
 
     @cached_property
     def reward_UR(self) -> NDArray[np.float64]:
-        """True reward of each response for each user; only differences within a user mean anything."""
+        """True reward of each response for each user; only differences within a user are meaningful."""
         return _rewards(self.people, self.style_RD)
 
     @cached_property
     def chance_N(self) -> NDArray[np.float64]:
-        """Probability, under the truth, that the user chooses what was chosen.
+        """True probability that the user chooses the response that was chosen.
 
-        ``np.maximum(chance_N, 1 - chance_N).mean()`` is the accuracy to expect of one who knows the truth.
+        ``np.maximum(chance_N, 1 - chance_N).mean()`` is the expected accuracy of a scorer that knows the truth.
         """
         c = self.comparisons
         return _chance(self.people, self.style_RD, c.user_N, c.chosen_N, c.rejected_N)
@@ -80,7 +80,7 @@ class SimulatedWorld:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Fresh responses, ``n`` in a row to each prompt asked, and their true reward for each user, ``reward_UR``."""
+    """Fresh responses, ``n`` in a row for each prompt, and their true reward for each user, ``reward_UR``."""
 
     responses: Responses
     n: int
@@ -88,19 +88,19 @@ class Candidates:
 
 
 def candidates(world: SimulatedWorld, prompts_asked: int, n: int, seed: int = 0) -> Candidates:
-    """``n`` responses of random style to each of ``prompts_asked`` random prompts: what a policy may choose from.
+    """``n`` responses of random style to each of ``prompts_asked`` random prompts, for a policy to choose from.
 
     Raises SettingsError for fewer than two responses or prompts.
     """
     if min(prompts_asked, n) < 2:
         raise SettingsError(f"{prompts_asked} prompts of {n} responses; expected at least 2 of each.")
     rng = np.random.default_rng(np.random.SeedSequence([world.seed, seed, n]))
-    asked_M = rng.integers(0, len(prompts()), prompts_asked)
-    text_prompt_R = np.repeat(asked_M, n).astype(np.int32)
+    prompt_M = rng.integers(0, len(prompts()), prompts_asked)
+    text_prompt_R = np.repeat(prompt_M, n).astype(np.int32)
     texts, style_RD = write(text_prompt_R, rng.random((prompts_asked * n, len(STYLES))), rng)
-    asked = pl.Series("prompt", [prompts()[p] for p in asked_M], dtype=pl.String)
+    prompt = pl.Series("prompt", [prompts()[p] for p in prompt_M], dtype=pl.String)
     own_R = np.repeat(np.arange(prompts_asked), n).astype(np.int32)
-    responses = Responses(asked, own_R, pl.Series("text", texts, dtype=pl.String))
+    responses = Responses(prompt, own_R, pl.Series("text", texts, dtype=pl.String))
     return Candidates(responses, n, _rewards(world.people, style_RD))
 
 
@@ -109,9 +109,9 @@ def _rewards(people: People, style_RD: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def simulate(name: str, *, seed: int = 0, **changes: float) -> SimulatedWorld:
-    """Simulate world ``name``; ``changes`` replace its settings, as in ``simulate("two-tastes", users=100)``.
+    """Simulate world ``name``; ``changes`` override its settings, as in ``simulate("two-tastes", users=100)``.
 
-    Raises SettingsError for an unknown world or settings that cannot work.
+    Raises SettingsError for an unknown world or impossible settings.
     """
     if name not in WORLDS:
         raise unknown_name("world", name, WORLDS)
@@ -167,12 +167,12 @@ def _write_pairs(
         for r, text in zip(twins.tolist(), again, strict=True):
             texts[r] = text
     used, index_R = np.unique(prompt_R, return_inverse=True)
-    asked = pl.Series("prompt", [prompts()[p] for p in used], dtype=pl.String)
-    return Responses(asked, index_R.astype(np.int32), pl.Series("text", texts, dtype=pl.String)), style_RD
+    prompt = pl.Series("prompt", [prompts()[p] for p in used], dtype=pl.String)
+    return Responses(prompt, index_R.astype(np.int32), pl.Series("text", texts, dtype=pl.String)), style_RD
 
 
 def _twins(prompt_R: IntArray, texts: list[str]) -> NDArray[np.intp]:
-    """Responses whose text an earlier one already answers the same prompt with."""
+    """Responses whose prompt and text equal those of an earlier response."""
     pool = pl.DataFrame({"prompt": prompt_R, "text": texts})
     return np.flatnonzero(~pool.select(pl.struct("prompt", "text").is_first_distinct()).to_series().to_numpy())
 
@@ -180,7 +180,7 @@ def _twins(prompt_R: IntArray, texts: list[str]) -> NDArray[np.intp]:
 def _levels(
     pairs: int, taste_KD: NDArray[np.float64], contrast: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Styles to ask for, uniform over those pairs that every taste tells apart by ``contrast``."""
+    """Styles to request, uniform over pairs whose rewards differ by ``contrast`` for every taste."""
     found, missing = [], pairs
     for _ in range(MOST_TRIES):
         level_M2D = rng.random((4 * pairs, 2, len(STYLES)))
@@ -193,10 +193,10 @@ def _levels(
 
 
 def _deal(users: int, each: int, judges: int, rng: np.random.Generator) -> IntArray:
-    """Which pairs each user judges, ``pair_UE``: ``each`` different ones, and ``judges`` different users per pair.
+    """The pairs that users judge, ``pair_UE``: ``each`` different pairs per user, ``judges`` different users per pair.
 
-    Users sit round a table and are dealt pairs in turn, ``judges`` at a time; they change seats whenever a deal ends
-    where it began.
+    Pairs are assigned to users in turn, ``judges`` at a time, in a random order of users that is drawn again whenever a
+    round ends where it began.
     """
     slots = users * each
     turn = users * judges // int(np.gcd(users, judges))

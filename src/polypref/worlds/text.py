@@ -1,17 +1,17 @@
-"""Writing responses whose style is known: a small grammar over everyday advice, no language model.
+"""Writes responses of known style with a small grammar over everyday advice; no language model.
 
 A response gives advice on a topic (``topics.toml``), one point per sentence. Six dimensions are set independently, from
-0 to 1, and each shows in the words:
+0 to 1, and each is visible in the text:
 
-length     words in all, from 40 (0) to 130 (1), on a log scale; not clipped
+length     number of words, from 40 (0) to 130 (1), on a log scale; not clipped
 formality  share of formal minus informal points: "just ..." (0), "you need to ..." (.5), "it is imperative to ..." (1)
 hedging    share of points that are softened: "perhaps you could ..."
 examples   share of points that are followed by a concrete instance
-jargon     share of points told in technical terms
-warmth     kind words around and between the points, as a share of the most there is room for
+jargon     share of points made in technical terms
+warmth     kind words around and between the points, as a share of the most that fit
 
-What is asked for is met as nearly as whole sentences allow. What was written is counted and returned: the truth is a
-function of the text, not of the intention.
+The requested levels are met as closely as whole sentences allow. The returned styles are counted from the written text,
+not taken from the request.
 
 Suffixes here: ``_D`` styles, ``_K`` points of a response.
 """
@@ -33,13 +33,13 @@ STYLES = ("length", "formality", "hedging", "examples", "jargon", "warmth")
 
 FEWEST_WORDS, MOST_WORDS = 40, 130
 FEWEST_POINTS = 2
-# Mean words of a point of advice, and what a hedge, a reason, an example and a kind sentence add to it: from these the
-# number of points is chosen.
+# Mean words of a point of advice, and what a hedge, a reason, an example and a kind sentence add to it: the number of
+# points is chosen from these.
 ADVICE_WORDS, HEDGE_WORDS, REASON_WORDS, EXAMPLE_WORDS, WARM_WORDS = 9.0, 4.8, 6.8, 13.0, 9.5
 
 INFORMAL, NEUTRAL, FORMAL = 0, 1, 2
 
-# FRAMES[register][hedged]: what a point of advice is put into.
+# FRAMES[register][hedged]: sentence frames for a point of advice.
 FRAMES = (
     (
         ("dude, just {}", "definitely {}", "you've really gotta {}", "yeah, {}", "c'mon, totally {}", "for sure {}"),
@@ -144,7 +144,7 @@ Stock = tuple[tuple[str, str, str, str], ...]
 
 @dataclass(frozen=True)
 class Topic:
-    """Questions that share a stock of advice: (plain, jargon, reason, instance) of each point."""
+    """Questions that share advice: (plain, jargon, reason, instance) of each point."""
 
     name: str
     prompts: tuple[str, ...]
@@ -153,20 +153,20 @@ class Topic:
 
 @cache
 def topics() -> tuple[Topic, ...]:
-    """Everything that responses can talk about."""
+    """All topics, read from ``topics.toml``."""
     tables = tomllib.loads(files("polypref.worlds").joinpath("topics.toml").read_text(encoding="utf-8"))["topic"]
     return tuple(Topic(t["name"], tuple(t["prompts"]), tuple(map(tuple, t["points"]))) for t in tables)
 
 
 @cache
 def prompts() -> tuple[str, ...]:
-    """Every question, P of them, in a fixed order."""
+    """All P questions, in a fixed order."""
     return tuple(prompt for topic in topics() for prompt in topic.prompts)
 
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """What each sentence of R responses will be; ``_RK`` is response by point; the first ``points_R`` count."""
+    """The planned sentences of R responses; ``_RK`` is response by point; the first ``points_R`` count."""
 
     points_R: IntArray
     warm_R: IntArray
@@ -182,7 +182,7 @@ class _Plan:
 def write(prompt_R: IntArray, level_RD: FloatArray, rng: np.random.Generator) -> tuple[list[str], NDArray[np.float64]]:
     """Texts answering prompts ``prompt_R`` in styles ``level_RD`` (columns as in ``STYLES``, each from 0 to 1).
 
-    Returns the R texts and the styles they have, ``style_RD``, counted from what was written.
+    Returns the R texts and their styles, ``style_RD``, counted from the written text.
     """
     plan = _plan(level_RD, rng)
     topic_P = [topic for topic in topics() for _ in topic.prompts]
@@ -200,12 +200,12 @@ def write(prompt_R: IntArray, level_RD: FloatArray, rng: np.random.Generator) ->
 
 
 def _warm_room(points_R: IntArray) -> IntArray:
-    """How many kind words fit: an opening, and one more for every second point."""
+    """How many kind sentences fit: an opening, and one more for every second point."""
     return 1 + points_R // 2
 
 
 def _plan(level_RD: FloatArray, rng: np.random.Generator) -> _Plan:
-    """Decide each sentence: whole numbers of sentences that meet the asked levels on average."""
+    """Plan each sentence: whole numbers of sentences that meet the requested levels on average."""
     n, most = len(level_RD), min(len(topic.points) for topic in topics())
     length_R, formality_R, hedging_R, examples_R, jargon_R, warmth_R = np.asarray(level_RD, np.float64).T
     wanted_R = FEWEST_WORDS * (MOST_WORDS / FEWEST_WORDS) ** length_R
@@ -234,13 +234,13 @@ def _plan(level_RD: FloatArray, rng: np.random.Generator) -> _Plan:
 
 
 def _whole(amount_R: NDArray[np.float64], rng: np.random.Generator) -> IntArray:
-    """Round up or down by lot, so that the mean stays."""
+    """Round up or down at random, so that the mean is kept."""
     return np.floor(amount_R + rng.random(len(amount_R))).astype(np.int32)
 
 
 def _compose(stock: Stock, points: int, warm: int, columns: Sequence[Sequence[int]]) -> str:
-    """One response of ``points`` points and ``warm`` kind words; ``columns`` are the plan's ``_RK`` rows, in order."""
-    told = []
+    """A response of ``points`` points and ``warm`` kind sentences; ``columns`` are the plan's ``_RK`` rows in order."""
+    sentences = []
     for k, (at, form, hedged, example, jargon, reason, lot) in enumerate(zip(*columns, strict=True)):
         if k == points:
             break
@@ -250,17 +250,17 @@ def _compose(stock: Stock, points: int, warm: int, columns: Sequence[Sequence[in
         lot //= len(frames)
         if reason:
             advice = f"{advice}, {reasons[lot % len(reasons)].format(why)}"
-        told.append(advice + ".")
+        sentences.append(advice + ".")
         if example:
-            told.append(examples[lot // len(reasons) % len(examples)].format(instance) + ".")
+            sentences.append(examples[lot // len(reasons) % len(examples)].format(instance) + ".")
         if k % 2 == 0 and k // 2 + 2 < warm:
             asides = WARM[form][2]
-            told.append(asides[(columns[-1][0] + k // 2) % len(asides)])
+            sentences.append(asides[(columns[-1][0] + k // 2) % len(asides)])
     forms, lots = columns[1], columns[-1]
     if warm:
         openings = WARM[forms[0]][0]
-        told.insert(0, openings[lots[-1] % len(openings)])
+        sentences.insert(0, openings[lots[-1] % len(openings)])
     if warm > 1:
         closings = WARM[forms[points - 1]][1]
-        told.append(closings[lots[-1] // 2 % len(closings)])
-    return " ".join(sentence[0].upper() + sentence[1:] for sentence in told)
+        sentences.append(closings[lots[-1] // 2 % len(closings)])
+    return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)

@@ -1,7 +1,7 @@
-"""Slow risks of personalization: what a system does to people who use it for long, and to their data.
+"""Slow risks of personalization: what a system does to long-term users, and to their data.
 
-One file per measure, each opening with what it measures and what it does not cover; ``closed_loop`` is the simulation
-that most are measured on, ``towns`` its people and texts, ``summary.slow_risks`` measures all.
+One file per measure; each opens with what it measures and what it does not cover. ``experiments.closed_loop`` is the
+simulation that most measures use, ``worlds.community`` its people and texts. ``summary.slow_risks`` measures all.
 """
 
 from polypref.forgetting import forget, residue

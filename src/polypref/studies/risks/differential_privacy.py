@@ -1,4 +1,4 @@
-"""User-level differential privacy for what is shared: the mean of clipped vectors, one per user, plus Gaussian noise.
+"""User-level differential privacy for a shared mean: clipped vectors, one per user, averaged, plus Gaussian noise.
 
 Source: the analytic Gaussian mechanism (Balle and Wang 2018, "Improving the Gaussian Mechanism for Differential
 Privacy", theorem 8): noise of standard deviation sigma on a number of sensitivity D gives (epsilon, delta) if and only
@@ -7,12 +7,11 @@ if, with a = D / (2 sigma) and b = epsilon sigma / D,
     Phi(a - b) - exp(epsilon) Phi(-a - b) <= delta
 
 Two data sets are neighbours when one user's vector is *replaced*; the number of users is public. A mean of n vectors of
-norm at most C then moves by 2 C / n at most (a user who is taken out, that is set to zero: by C / n).
+norm at most C then moves by at most 2 C / n (by C / n if a user is removed, that is set to zero).
 
-Covered: everything that one user said, at once, for one release of one mean. Not covered: a second release (budgets add
-up); how the vectors were made: each must depend on that user's data and public things only, so neither on a projection
-nor on a hyper-parameter that others' data chose; a user's own vector, which is no mean; the noise is not safe against
-attacks on floating-point numbers (Mironov 2012).
+Covered: all of one user's data at once, for one release of one mean. Not covered: a second release (budgets add up);
+vectors that depend on more than that user's data and public information, such as a projection or a hyper-parameter
+chosen on others' data; a user's own vector, which is not a mean; attacks on floating-point noise (Mironov 2012).
 
 Suffixes here: ``_K`` numbers of a vector.
 """
@@ -33,20 +32,20 @@ BISECTIONS = 60
 
 @dataclass(frozen=True, eq=False)
 class PrivateMean:
-    """``mean_K`` as released; ``sigma`` is the noise's standard deviation in each number."""
+    """The released ``mean_K``; ``sigma`` is the noise's standard deviation in each number."""
 
     mean_K: Floats
     sigma: float
 
 
 def delta_of(epsilon: float, sensitivity: float, sigma: float) -> float:
-    """The least delta with which noise ``sigma`` keeps ``epsilon``: the left side of the formula above."""
+    """The smallest delta for which noise ``sigma`` keeps ``epsilon``: the left side of the formula above."""
     a, b = sensitivity / (2 * sigma), epsilon * sigma / sensitivity
     return float(ndtr(a - b) - np.exp(epsilon + log_ndtr(-a - b)))
 
 
 def noise(epsilon: float, delta: float, sensitivity: float) -> float:
-    """The least sigma that is (epsilon, delta)-private. Raises SettingsError for values that cannot be."""
+    """The smallest sigma that is (epsilon, delta)-private. Raises SettingsError for impossible values."""
     if not (0 < epsilon < np.inf and 0 < delta < 1 and 0 < sensitivity < np.inf):
         raise SettingsError(
             f"epsilon {epsilon}, delta {delta}, sensitivity {sensitivity}; expected epsilon and sensitivity above 0, "
@@ -62,9 +61,9 @@ def noise(epsilon: float, delta: float, sensitivity: float) -> float:
 
 
 def clipped_mean(value_UK: Floats, clip: float) -> tuple[Floats, float]:
-    """The mean of vectors shortened to norm ``clip``, and the share that was shortened. Not private by itself.
+    """The mean of vectors clipped to norm ``clip``, and the share that was clipped. Not private by itself.
 
-    Raises NotEnoughData without users, SettingsError for a norm that is not above 0 or values that are no numbers.
+    Raises NotEnoughData without users, SettingsError for a norm that is not above 0 or non-finite values.
     """
     if not len(value_UK):
         raise NotEnoughData("no user vectors to average; give at least one.")
@@ -76,7 +75,8 @@ def clipped_mean(value_UK: Floats, clip: float) -> tuple[Floats, float]:
 
 
 def dp_mean(value_UK: Floats, clip: float, epsilon: float, delta: float, rng: np.random.Generator) -> PrivateMean:
-    """The mean of the users' vectors, private at the level of a whole user; see the module's head for what that says.
+    """The mean of the users' vectors, private at the level of a whole user; the module's docstring says what that
+    covers.
 
     Raises SettingsError and NotEnoughData as ``noise`` and ``clipped_mean`` do.
     """

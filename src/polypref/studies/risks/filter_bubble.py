@@ -1,11 +1,11 @@
-"""Filter bubble: how many kinds of answers a person still gets to see, and whether they become fewer.
+"""Filter bubble: how many kinds of answers a person still sees, and whether they become fewer.
 
 Source: the effective number of kinds is exp(H), H the entropy of the kinds' shares (Hill's number of order 1, 1973).
-Measured in windows of rounds, per person; the slope is that of a straight line through the windows.
+It is measured per person in windows of rounds; the slope is that of a straight line through the windows.
 
-Covered: any log with a kind for each answer. Not covered: what a kind should be; here it is what the simulated texts
-are known to be. A window of W answers cannot show more than W kinds and shows fewer than there are: compare with a
-random server in the same windows, never with the number of kinds.
+Covered: any log with a kind for each answer. Not covered: what should count as a kind; here the simulated texts have
+known kinds. A window of W answers shows at most W kinds, and fewer than exist: compare with a random server in the same
+windows, never with the number of kinds.
 
 Suffixes here: ``_K`` kinds of text, ``_T`` rounds, ``_W`` windows of rounds.
 """
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 def effective_number(count_XK: NDArray) -> Floats:
-    """exp(H) of the last axis' counts, (X,): 1 where all is of one kind, K where K kinds are equally common.
+    """exp(H) of the counts on the last axis, (X,): 1 if all are of one kind, K if K kinds are equally common.
 
     NaN where nothing was counted.
     """
@@ -49,7 +49,8 @@ class Bubble:
 
 
 def filter_bubble(kind_TU: NDArray[np.integer], kinds: int, windows: int = 3) -> Bubble:
-    """Effective kinds over time in ``windows`` equal windows; rounds that do not fill one are left out at the start.
+    """Effective kinds over time in ``windows`` equal windows; the first rounds are left out if they do not fill a
+    window.
 
     Raises NotEnoughData for fewer than two windows of two rounds.
     """

@@ -1,12 +1,11 @@
-"""Value lock-in: how many answers to the contrary it takes to be believed, and how long a change of mind is not seen.
+"""Value lock-in: how many contrary answers it takes to flip a scorer, and how long it misses a change of taste.
 
-Source: our own definitions. *Preference inertia*: after k answers that confirm a taste, the number of answers to the
-contrary until the scorer's choice between two texts flips. One who counts votes needs k + 1; fewer
-is quicker than that. *Half-life*: after everybody's taste has turned round, the rounds until half of what was
-lost is won back.
+Source: our own definitions. *Preference inertia*: after k answers that confirm a taste, the number of contrary answers
+until the scorer's choice between two texts flips. A scorer that counts votes needs k + 1. *Half-life*: after
+everybody's taste has reversed, the rounds until half of the loss is recovered.
 
-Covered: any scorer that adapts; an answer that never flips is told as such. Not covered: gradual change, and people
-who are shown so little of the other side that they cannot contradict.
+Covered: any scorer that adapts; a choice that never flips is reported as inf. Not covered: gradual change, and people
+who see so little of the other side that they cannot contradict.
 
 Suffixes here: ``_T`` rounds.
 """
@@ -26,9 +25,9 @@ Choice = Callable[[int], bool]
 
 
 def answers_to_flip(prefers_old: Choice, most: int) -> float:
-    """The least m from 0 to ``most`` for which ``prefers_old(m)`` is false: m answers to the contrary have come.
+    """The least m from 0 to ``most`` for which ``prefers_old(m)`` is false after m contrary answers.
 
-    inf when ``most`` did not suffice.
+    inf if ``most`` did not suffice.
     """
     for m in range(most + 1):
         if not prefers_old(m):
@@ -36,31 +35,32 @@ def answers_to_flip(prefers_old: Choice, most: int) -> float:
     return np.inf
 
 
-def inertia(scorer: Scorer, said: Comparisons, confirming: int, old: int, new: int) -> float:
-    """Answers to the contrary, after the first ``confirming`` rows of ``said``, until text ``new`` beats text ``old``.
+def inertia(scorer: Scorer, answers: Comparisons, confirming: int, old: int, new: int) -> float:
+    """Contrary answers, after the first ``confirming`` rows of ``answers``, until text ``new`` beats text ``old``.
 
-    The rows after those are taken the other way round, one after the other; inf when none is left.
-    Raises SettingsError for a scorer that takes nobody in.
+    The later rows are reversed and added one by one; inf if they do not suffice. Raises SettingsError for a scorer that
+    cannot adapt.
     """
     texts = np.array([old, new], np.int32)
-    most = len(said) - confirming
+    most = len(answers) - confirming
 
     def prefers_old(m: int) -> bool:
         rows = np.arange(confirming + m)
-        chosen_N = np.where(rows < confirming, said.chosen_N[rows], said.rejected_N[rows])
-        rejected_N = np.where(rows < confirming, said.rejected_N[rows], said.chosen_N[rows])
-        after = Comparisons(said.responses, said.users, np.zeros(len(rows), np.int32), chosen_N, rejected_N)
-        value_2 = adapting(scorer).adapt("somebody", after).score(said.responses, ["somebody"] * 2, texts).value_Q
+        chosen_N = np.where(rows < confirming, answers.chosen_N[rows], answers.rejected_N[rows])
+        rejected_N = np.where(rows < confirming, answers.rejected_N[rows], answers.chosen_N[rows])
+        after = Comparisons(answers.responses, answers.users, np.zeros(len(rows), np.int32), chosen_N, rejected_N)
+        value_2 = adapting(scorer).adapt("somebody", after).score(answers.responses, ["somebody"] * 2, texts).value_Q
         return bool(value_2[0] > value_2[1])
 
     return answers_to_flip(prefers_old, most)
 
 
 def half_life(value_T: NDArray[np.float64], turn: int, before: int = 5) -> float:
-    """Rounds after ``turn`` until half of the loss is won back; 0 where nothing was lost, inf where it never is.
+    """Rounds after ``turn`` until half of the loss is recovered; 0 if nothing was lost, inf if it never is.
 
-    The level before is the mean of the last ``before`` rounds, the loss is what the round of the turn is below it, and
-    half of it is won back by the first of two successive rounds that both are half-way up: one lucky round does not do.
+    The level before is the mean of the last ``before`` rounds. The loss is how far the round of the turn is below that
+    level. Half of it is recovered at the first of two successive rounds that are both half-way up, so one lucky round
+    is not enough.
     """
     level = value_T[max(turn - before, 0) : turn].mean()
     goal = (level + value_T[turn]) / 2

@@ -1,15 +1,15 @@
-"""Privacy: who was in the training data, what a user's vector tells of them, and whether two halves of one user match.
+"""Privacy attacks: who was in the training data, what a user's vector reveals, and whether two halves of a user match.
 
-Sources. *Membership*: an attack on the loss with a threshold that is calibrated for each user by refits without them,
-the offline half of LiRA (Carlini et al. 2022) without its normal densities, at the level of users (Kandpal et al.
-2023, "User Inference Attacks on Large Language Models"). The attacker knows the target's own judgements, may ask the
-shared model anything, and can refit it as often as we do. Refits come in pairs: each pair cuts the users in two halves
-and fits both, so everybody is in half of the refits. *Attributes*: a ridge probe from the user's vector, against the
-same probe from their raw judgements. *Re-identification*: nearest neighbour by cosine between vectors from two halves
-of everybody's judgements.
+Sources. *Membership*: an attack on the loss with a threshold calibrated for each user on refits without them: offline
+LiRA (Carlini et al. 2022) without its normal densities, at the level of users (Kandpal et al. 2023, "User Inference
+Attacks on Large Language Models"). The attacker knows the target's judgements, may query the shared model without
+limit, and can refit it as often as we do. Refits come in pairs: each pair splits the users into two halves and fits
+both, so everybody is in half of the refits. *Attributes*: a ridge probe on the user's vector, against the same probe on
+their raw judgements. *Re-identification*: nearest neighbour by cosine between vectors from two halves of each user's
+judgements.
 
-Covered: what is shared, as strangers are answered. Not covered: the saved file itself, which names its users; attacks
-that change the training data; stronger attacks: a low figure is no proof of safety.
+Covered: the shared part, as it answers unknown users. Not covered: the saved file itself, which names its users;
+attacks that change the training data; stronger attacks. A low figure does not prove safety.
 
 Suffixes here: ``_F`` features of a response, ``_K`` numbers of a vector, ``_M`` pairs of refits or of texts, ``_V``
 refits.
@@ -52,7 +52,7 @@ class Membership:
 
 
 def auc(score_X: Floats, positive_X: Bools) -> float:
-    """Chance that a positive one scores higher than a negative one, ties one half; NaN without one of either sort."""
+    """Chance that a positive scores higher than a negative, ties one half; NaN without positives or negatives."""
     high_M, low_sorted = score_X[positive_X], np.sort(score_X[~positive_X])
     if not len(high_M) or not len(low_sorted):
         return np.nan
@@ -61,7 +61,7 @@ def auc(score_X: Floats, positive_X: Bools) -> float:
 
 
 def tpr_at(score_X: Floats, positive_X: Bools, false_alarms: float = FALSE_ALARMS) -> float:
-    """Share of the positive ones above a threshold that at most ``false_alarms`` of the negative ones exceed."""
+    """Share of positives above a threshold that at most ``false_alarms`` of the negatives exceed."""
     low_sorted = np.sort(score_X[~positive_X])
     if not len(low_sorted) or not positive_X.any():
         return np.nan
@@ -72,21 +72,21 @@ def tpr_at(score_X: Floats, positive_X: Bools, false_alarms: float = FALSE_ALARM
 
 
 def halves(users: int, pairs: int, seed: int) -> Bools:
-    """``member_VU`` of ``pairs`` pairs of refits: the second of a pair has whom the first has not."""
+    """``member_VU`` of ``pairs`` pairs of refits: the second of a pair has the users that the first lacks."""
     rng = np.random.default_rng(seed)
     first_MU = rng.permuted(np.tile(np.arange(users) < users // 2, (pairs, 1)), axis=1)
     return np.stack([first_MU, ~first_MU], axis=1).reshape(2 * pairs, users)
 
 
 def calibrated(fitness_VU: Floats, member_VU: Bools) -> Floats:
-    """How much better each refit suits each user than the *other* refits without them do on average."""
+    """How much better each refit fits each user than the *other* refits without them do on average."""
     out_VU = np.where(member_VU, 0.0, fitness_VU)
     count_VU = (~member_VU).sum(axis=0) - ~member_VU
     return fitness_VU - (out_VU.sum(axis=0) - out_VU) / count_VU
 
 
 def membership(fit: Fit, comparisons: Comparisons, pairs: int, seed: int) -> Membership:
-    """Attack ``2 * pairs`` refits. ``fit(rows, seed)`` gives what the shared model answers: margins of any rows.
+    """Attack ``2 * pairs`` refits. ``fit(rows, seed)`` returns the shared model: a function from rows to margins.
 
     Raises NotEnoughData for fewer than two pairs or four users.
     """
@@ -100,24 +100,24 @@ def membership(fit: Fit, comparisons: Comparisons, pairs: int, seed: int) -> Mem
         answer = fit(comparisons.take(member_U[comparisons.user_N]), seed + s)
         loss_N = surprise(answer(comparisons), comparisons.label_N)
         fitness_VU[s] = -np.bincount(comparisons.user_N, loss_N, users) / np.maximum(given_U, 1)
-    told_VU = calibrated(fitness_VU, member_VU)[:, given_U > 0]
+    fits_VU = calibrated(fitness_VU, member_VU)[:, given_U > 0]
     member_VU = member_VU[:, given_U > 0]
-    drawn_BU = np.random.default_rng(seed).integers(0, told_VU.shape[1], (DRAWS, told_VU.shape[1]))
-    found = [_with_ends(measure, told_VU, member_VU, drawn_BU) for measure in (auc, tpr_at)]
-    return Membership(*found[0], *found[1], told_VU.shape[1])
+    drawn_BU = np.random.default_rng(seed).integers(0, fits_VU.shape[1], (DRAWS, fits_VU.shape[1]))
+    found = [_with_ends(measure, fits_VU, member_VU, drawn_BU) for measure in (auc, tpr_at)]
+    return Membership(*found[0], *found[1], fits_VU.shape[1])
 
 
 def _with_ends(
-    measure: Callable[[Floats, Bools], float], told_VU: Floats, member_VU: Bools, drawn_BU: NDArray[np.int64]
+    measure: Callable[[Floats, Bools], float], fits_VU: Floats, member_VU: Bools, drawn_BU: NDArray[np.int64]
 ) -> tuple[float, float, float]:
     """A measure, and the ends of its 95 % bootstrap interval over users."""
-    again_B = [measure(told_VU[:, at_U].ravel(), member_VU[:, at_U].ravel()) for at_U in drawn_BU]
+    again_B = [measure(fits_VU[:, at_U].ravel(), member_VU[:, at_U].ravel()) for at_U in drawn_BU]
     lo, hi = np.quantile(again_B, [0.025, 0.975])
-    return measure(told_VU.ravel(), member_VU.ravel()), float(lo), float(hi)
+    return measure(fits_VU.ravel(), member_VU.ravel()), float(lo), float(hi)
 
 
 def as_strangers(scorer: Scorer) -> Margins:
-    """What ``scorer`` answers about any rows when it is not told who asks."""
+    """The margins of ``scorer`` for any rows, as it answers unknown users."""
 
     def answer(rows: Comparisons) -> Floats:
         return population_margins(scorer, rows).value_Q
@@ -126,7 +126,7 @@ def as_strangers(scorer: Scorer) -> Margins:
 
 
 def votes(comparisons: Comparisons) -> Floats:
-    """Everybody's raw judgements (U, pairs): 1 or -1 for the text pairs they judged, 0 for a tie and all others."""
+    """Everybody's raw judgements (U, pairs): 1 or -1 for the text pairs they judged, 0 for ties and all other pairs."""
     keys_R = comparisons.responses.keys_R
     sign_N = np.where(keys_R[comparisons.chosen_N] <= keys_R[comparisons.rejected_N], 1.0, -1.0)
     pairs, at_N = np.unique(comparisons.pair_key_N, return_inverse=True)
@@ -136,7 +136,7 @@ def votes(comparisons: Comparisons) -> Floats:
 
 
 def mean_differences(comparisons: Comparisons, x_RF: Floats) -> Floats:
-    """Features of what each user chose less those of what they rejected, on average (U, F); ties count zero."""
+    """Mean features of what each user chose minus those of what they rejected (U, F); ties count zero."""
     side_N = 2 * comparisons.label_N - 1
     moved_NF = side_N[:, None] * (x_RF[comparisons.chosen_N] - x_RF[comparisons.rejected_N])
     total_UF = np.zeros((len(comparisons.users), x_RF.shape[1]))
@@ -145,13 +145,15 @@ def mean_differences(comparisons: Comparisons, x_RF: Floats) -> Floats:
 
 
 def probe_auc(x_UK: Floats, has_U: Bools, seed: int, folds: int = 5) -> float:
-    """How well a ridge probe, cross-validated over users, tells who has an attribute: mean area over the folds.
+    """How well a ridge probe, cross-validated over users, predicts an attribute: mean area over the folds.
 
-    Columns are standardised on the training users; the penalty is one per column. Raises NotEnoughData when a fold
-    would be without users of either sort.
+    Columns are standardised on the training users; the penalty is one per column. Raises NotEnoughData if a fold would
+    lack users with or without it.
     """
     if min(has_U.sum(), (~has_U).sum()) < folds:
-        raise NotEnoughData(f"{int(has_U.sum())} of {len(has_U)} users have it; expected at least {folds} of either.")
+        raise NotEnoughData(
+            f"{int(has_U.sum())} of {len(has_U)} users have it; expected at least {folds} with and {folds} without."
+        )
     rng = np.random.default_rng(seed)
     fold_U = np.zeros(len(has_U), np.int64)
     for sort in (has_U, ~has_U):
@@ -171,7 +173,7 @@ def probe_auc(x_UK: Floats, has_U: Bools, seed: int, folds: int = 5) -> float:
 def rank_one(one_UK: Floats, other_UK: Floats) -> float:
     """Share of users whose vector from one half is nearest, by cosine, to their own from the other half.
 
-    1 / U is chance; where several are nearest, each counts its share. Vectors are taken less their half's mean.
+    1 / U is chance; if several are nearest, each counts its share. The mean of its half is subtracted from each vector.
     """
     unit = []
     for half_UK in (one_UK, other_UK):

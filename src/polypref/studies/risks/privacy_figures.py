@@ -1,9 +1,9 @@
-"""Figures of one seed's world of privacy: membership, attributes, re-identification, differential privacy, deletion.
+"""Privacy figures from one seed's world: membership, attributes, re-identification, differential privacy, deletion.
 
-The world is ``personalllm-like`` with mixed tastes: everybody wants something else, and those whose main taste is one
-of the two odd ones have the attribute that is probed. Features are the styles of the texts, known exactly. Half of the
-people take part in attacks; the other half are strangers, on whom accuracy is measured. Sources and limits are those of
-the measures' own files.
+The world is ``personalllm-like`` with mixed tastes: everybody wants something different, and the probed attribute marks
+those whose main taste is one of the two odd ones. Features are the styles of the texts, known exactly. Half of the
+people take part in attacks; the other half are strangers, on whom accuracy is measured. Sources and limits are in the
+files of the measures.
 
 Suffixes here: ``_D`` styles, ``_F`` features of a response.
 """
@@ -39,8 +39,8 @@ from polypref.worlds.community import KnownFeatures
 from polypref.worlds.simulation import STYLE_MEAN, STYLE_SD, SimulatedWorld, simulate
 
 ALPHA, NOISE, ODD = 0.3, 0.5, ("function 6", "function 7")
-RIDGE = 1.0  # variance of a weight in a user's own vector; public, so chosen on nobody's data
-FORGOTTEN = 5  # people who are forgotten, one after the other
+RIDGE = 1.0  # variance of a weight in a user's own vector; public, so not chosen on anybody's data
+FORGOTTEN = 5  # people who are forgotten, one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Fixture:
 
     @property
     def known(self) -> Comparisons:
-        """What those who take part said."""
+        """The judgements of the people who take part."""
         rows = self.world.comparisons
         kept = rows.take(rows.user_N < self.inside)
         return Comparisons(
@@ -63,16 +63,16 @@ class Fixture:
 
     @property
     def others(self) -> Comparisons:
-        """What strangers said."""
+        """The judgements of strangers."""
         rows = self.world.comparisons
         return rows.take(rows.user_N >= self.inside)
 
 
-def fixture(how: SlowRisks, seed: int) -> Fixture:
+def fixture(config: SlowRisks, seed: int) -> Fixture:
     """The world of a seed."""
     changes = {
-        "users": 2 * how.private_users,
-        "judgements": how.each,
+        "users": 2 * config.private_users,
+        "judgements": config.each,
         "judges": 4,
         "alpha": ALPHA,
         "temperature": NOISE,
@@ -80,11 +80,11 @@ def fixture(how: SlowRisks, seed: int) -> Fixture:
     world = simulate("personalllm-like", seed=seed, **changes)
     keys_R, x_RF = world.comparisons.responses.keys_R, (world.style_RD - STYLE_MEAN) / STYLE_SD
     order_R = np.argsort(keys_R, kind="stable")
-    return Fixture(world, KnownFeatures(keys_R[order_R], x_RF[order_R].astype(np.float32)), x_RF, how.private_users)
+    return Fixture(world, KnownFeatures(keys_R[order_R], x_RF[order_R].astype(np.float32)), x_RF, config.private_users)
 
 
 def vectors(rows: Comparisons, x_RF: Floats) -> Floats:
-    """Everybody's own ridge weights, from their own judgements and public features alone; zeros without judgements."""
+    """Each user's ridge weights, from their own judgements and public features alone; zeros without judgements."""
     weights_UF = np.zeros((len(rows.users), x_RF.shape[1]))
     apart_NF = x_RF[rows.chosen_N] - x_RF[rows.rejected_N]
     for batch in batches(apart_NF, rows.user_N, rows.label_N, rows.weights_N):
@@ -92,45 +92,45 @@ def vectors(rows: Comparisons, x_RF: Floats) -> Floats:
     return weights_UF
 
 
-def shared_mean(how: SlowRisks, x_RF: Floats, epsilon: float | None) -> Fit:
+def shared_mean(config: SlowRisks, x_RF: Floats, epsilon: float | None) -> Fit:
     """A shared linear reward: the mean of clipped user vectors, private at ``epsilon``; None: without noise."""
 
     def fit(rows: Comparisons, seed: int) -> Margins:
         present = np.unique(rows.user_N)
         weights_UF = vectors(rows, x_RF)[present]
         if epsilon is None:
-            mean_F = clipped_mean(weights_UF, how.clip)[0]
+            mean_F = clipped_mean(weights_UF, config.clip)[0]
         else:
-            mean_F = dp_mean(weights_UF, how.clip, epsilon, how.delta, np.random.default_rng([seed, 77])).mean_K
-        return lambda asked: (x_RF[asked.chosen_N] - x_RF[asked.rejected_N]) @ mean_F
+            mean_F = dp_mean(weights_UF, config.clip, epsilon, config.delta, np.random.default_rng([seed, 77])).mean_K
+        return lambda queried: (x_RF[queried.chosen_N] - x_RF[queried.rejected_N]) @ mean_F
 
     return fit
 
 
 def learnt(name: str, encoder: KnownFeatures) -> Fit:
-    """The shared part of a learner of the table."""
+    """The shared part of a registered learner."""
     return lambda rows, seed: as_strangers(LEARNERS[name].fit(rows, encoder=encoder, seed=0))
 
 
-def members(how: SlowRisks, seed: int) -> Found:
-    """The membership attack, and what the same shared parts are good for; with and without differential privacy."""
-    here = fixture(how, seed)
-    attacked: dict[str, Fit] = {f"shared part of {name}": learnt(name, here.encoder) for name in how.attacked}
-    attacked["mean of clipped vectors"] = shared_mean(how, here.x_RF, None)
-    attacked |= {f"mean, epsilon {epsilon:g}": shared_mean(how, here.x_RF, epsilon) for epsilon in how.epsilons}
+def members(config: SlowRisks, seed: int) -> Found:
+    """The membership attack on shared parts and their accuracy, with and without differential privacy."""
+    here = fixture(config, seed)
+    attacked: dict[str, Fit] = {f"shared part of {name}": learnt(name, here.encoder) for name in config.attacked}
+    attacked["mean of clipped vectors"] = shared_mean(config, here.x_RF, None)
+    attacked |= {f"mean, epsilon {epsilon:g}": shared_mean(config, here.x_RF, epsilon) for epsilon in config.epsilons}
     found: Found = {}
     for arm, fit in attacked.items():
-        told = membership(fit, here.known, how.pairs, seed)
+        outcome = membership(fit, here.known, config.pairs, seed)
         right_N = 0.5 + 0.5 * np.sign(fit(here.known, seed)(here.others))
-        found["privacy", "membership: area under the curve", arm] = told.auc
-        found["privacy", "membership: true positives at 1 % false alarms", arm] = told.tpr
+        found["privacy", "membership: area under the curve", arm] = outcome.auc
+        found["privacy", "membership: true positives at 1 % false alarms", arm] = outcome.tpr
         found["privacy", "accuracy for strangers", arm] = float(right_N.mean())
     return found
 
 
-def profiles(how: SlowRisks, seed: int) -> Found:
-    """What a user's vector tells: the attribute that is probed, and who they are."""
-    here = fixture(how, seed)
+def profiles(config: SlowRisks, seed: int) -> Found:
+    """What a user's vector reveals: the probed attribute, and who they are."""
+    here = fixture(config, seed)
     rows, ids = here.known, here.known.users.ids
     has_U = np.isin(np.array(here.world.people.group_U[: here.inside]), ODD)
     scorer = Hierarchical().fit(here.others, encoder=here.encoder, seed=0)
@@ -161,9 +161,9 @@ def _halves(rows: Comparisons, seed: int) -> tuple[tuple[str, np.ndarray], ...]:
     return ("one", first_N), ("other", ~first_N)
 
 
-def deletion(how: SlowRisks, seed: int) -> Found:
-    """Forget people who were in the fit, save, load, and compare: with strangers, with before, and with a refit."""
-    here = fixture(how, seed)
+def deletion(config: SlowRisks, seed: int) -> Found:
+    """Forget people of the fit, save, load, and compare: with strangers, with the scorer before, and with a refit."""
+    here = fixture(config, seed)
     rows = here.known
     found: Found = {}
     for name in ("hierarchical", "low-rank"):
@@ -179,7 +179,7 @@ def deletion(how: SlowRisks, seed: int) -> Found:
             places = {when: sum(len(residue(folder / when, one)) for one in gone) for when in ("before", "after")}
         reseeded = LEARNERS[name].fit(rows, encoder=here.encoder, seed=1)
         refit = LEARNERS[name].fit(rows.take(rows.user_N >= FORGOTTEN), encoder=here.encoder, seed=0)
-        told = {
+        outcome = {
             "largest difference from a stranger, before": bits_apart(scorer, scorer, rows, gone, ["a stranger"]),
             "largest difference from a stranger, after": bits_apart(again, again, rows, gone, ["a stranger"]),
             "largest change of others' scores": bits_apart(scorer, again, rows, kept, kept),
@@ -192,7 +192,7 @@ def deletion(how: SlowRisks, seed: int) -> Found:
             "accuracy for strangers": _right(scorer, here.others),
             f"accuracy for strangers, refit without {FORGOTTEN} users": _right(refit, here.others),
         }
-        found |= {("forgetting", measure, name): float(value) for measure, value in told.items()}
+        found |= {("forgetting", measure, name): float(value) for measure, value in outcome.items()}
     return found
 
 

@@ -1,11 +1,11 @@
-"""What is simulated when the slow risks are measured; no paper."""
+"""Settings of the simulations that measure the slow risks; no paper."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from polypref.experiments.closed_loop import Life
-from polypref.worlds.community import Town
+from polypref.worlds.community import Community
 
 Found = dict[tuple[str, str, str], float]
 """One seed's figures by (risk, measure, arm)."""
@@ -15,11 +15,11 @@ Found = dict[tuple[str, str, str], float]
 class SlowRisks:
     """Settings of ``summary.slow_risks``.
 
-    ``seeds``, ``life``          towns and people are drawn anew for each seed; see ``closed_loop``.
-    ``views``, ``game``          the towns of sycophancy and of manipulation; the other risks have one without either.
-    ``memory``                   answers that the forgetful arm remembers.
+    ``seeds``, ``life``          communities and people are drawn again for each seed; see ``closed_loop``.
+    ``views``, ``game``          communities for sycophancy and for manipulation; the other risks use a plain one.
+    ``memory``                   number of answers that the forgetful arm remembers.
     ``confirming``               answers before the contrary ones, for inertia.
-    ``private_users``, ``each``  users of the world of privacy, and judgements of each.
+    ``private_users``, ``each``  users of the privacy world, and judgements of each.
     ``pairs``                    pairs of refits of the membership attack.
     ``attacked``                 learners whose shared part is attacked, by name.
     ``epsilons``, ``delta``, ``clip``  of user-level differential privacy.
@@ -27,8 +27,8 @@ class SlowRisks:
 
     seeds: int = 5
     life: Life = field(default_factory=Life)
-    views: Town = field(default_factory=lambda: Town(agree=1.5, truth=1.0))
-    game: Town = field(default_factory=lambda: Town(gameable=0.02, pull=4.0))
+    views: Community = field(default_factory=lambda: Community(agree=1.5, truth=1.0))
+    game: Community = field(default_factory=lambda: Community(gameable=0.02, pull=4.0))
     memory: int = 10
     confirming: tuple[int, ...] = (5, 10, 20)
     private_users: int = 120

@@ -1,13 +1,13 @@
-"""All slow risks of a learner that adapts, in simulated towns, as rows with intervals over seeds.
+"""Measures all slow risks of a learner that adapts, in simulated communities, as rows with intervals over seeds.
 
     slow_risks(SlowRisks(seeds=5))["rows"]    {risk, measure, arm, value, lo, hi, n}
 
-Figures of a person's own scorer stand beside those of the population's scorer and of a coin, on the same people, texts
-and lots; the difference that matters is measured by itself, paired by seed ("personal - population"). ``n`` is the
-number of seeds with a finite figure; ``value`` is their mean, and None when there are other seeds too (a half-life of
-"never" has no mean). ``lo`` and ``hi`` end Student's 95 % interval over seeds: None for one seed.
+Figures of personal scorers come with those of the population's scorer and of random choice, on the same people, texts
+and random draws. Their difference ("personal - population") is paired by seed. ``n`` is the number of seeds with a
+finite figure; ``value`` is their mean, or None if some seeds have no finite figure (a half-life of "never" has no
+mean). ``lo`` and ``hi`` are the ends of Student's 95 % interval over seeds, None for one seed.
 
-Covered: the risks of ``RISKS``. Not covered: real people; see the head of each measure's file.
+Covered: the risks of ``RISKS``. Not covered: real people; see the docstring of each measure's file.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ RISKS: Mapping[str, Callable[[SlowRisks, int], Found]] = {
 }
 
 
-def slow_risks(how: SlowRisks | None = None, only: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure the risks named in ``only``, keys of ``RISKS`` (None: all). Raises SettingsError for what cannot be."""
-    how = how or SlowRisks()
-    if how.seeds < 1:
-        raise SettingsError(f"{how.seeds} seeds; expected at least 1, and 2 for an interval.")
+def slow_risks(config: SlowRisks | None = None, only: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure the risks named in ``only``, keys of ``RISKS`` (None: all). Raises SettingsError for wrong settings."""
+    config = config or SlowRisks()
+    if config.seeds < 1:
+        raise SettingsError(f"{config.seeds} seeds; expected at least 1, and 2 for an interval.")
     chosen = list(RISKS) if only is None else list(only)
     for name in chosen:
         if name not in RISKS:
             raise unknown_name("risk", name, RISKS)
-    table = [row for name in chosen for row in rows([RISKS[name](how, seed) for seed in range(how.seeds)])]
-    return {"schema": 1, "rows": table, "settings": asdict(how)}
+    table = [row for name in chosen for row in rows([RISKS[name](config, seed) for seed in range(config.seeds)])]
+    return {"schema": 1, "rows": table, "settings": asdict(config)}
 
 
 def rows(found: Sequence[Found]) -> list[dict[str, Any]]:
-    """The figures of several seeds as rows; see the module's head."""
+    """The figures of several seeds as rows; see the module's docstring."""
     table = []
     for risk, measure, arm in found[0]:
         value_S = np.array([one[risk, measure, arm] for one in found], np.float64)
