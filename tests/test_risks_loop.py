@@ -110,7 +110,7 @@ def test_who_cannot_take_people_in_is_refused(here):
             replace(SMALL, **changes)
     with pytest.raises(SettingsError, match="Did you mean 'two-tastes'"):
         Community(world="two-taste").people(4, "x", 0)
-    with pytest.raises(SettingsError, match="this pool does not hold"):
+    with pytest.raises(SettingsError, match="not in this pool"):
         here.pool.encoder.encode(draw(2, 2, 99).responses)
 
 

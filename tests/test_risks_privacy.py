@@ -187,7 +187,7 @@ def test_a_probe_finds_a_planted_attribute_and_none_in_noise():
     assert 0.3 < np.mean([probe_auc(rng.normal(size=(120, 8)), has_U, seed) for seed in range(10)]) < 0.6
     assert probe_auc(np.column_stack([x_UK, 6.0 * has_U]), has_U, 0) > 0.95
     assert probe_auc(rng.normal(size=(120, 2000)) + 0.4 * has_U[:, None], has_U, 0) > 0.9  # more columns than users
-    with pytest.raises(NotEnoughData, match="expected at least 5 of either"):
+    with pytest.raises(NotEnoughData, match="expected at least 5 with and 5 without"):
         probe_auc(x_UK, np.arange(120) < 3, 0)
 
 
