@@ -21,11 +21,14 @@ from polypref import progress
 from polypref.cli import main
 from polypref.errors import CacheError, PolyprefError
 from polypref.progress import Progress
-from polypref.report.policy import chart, markdown
+from polypref.report.policy import markdown
+from polypref.report.policy_chart import chart
 from polypref.studies.policy import bandit
 from polypref.studies.policy import language as policy_language
+from polypref.studies.policy.arms import COMPARING, PLANS, WEIGHTS, bandit_arms, language_arms
 from polypref.studies.policy.language import Tastes
-from polypref.studies.policy.study import PLANS, Arm, Study, arms, curves, language_arms, study
+from polypref.studies.policy.measure import Arm, curves, seeds_of
+from polypref.studies.policy.study import Study, study
 
 QUICK = Study(("bandit",), quick=True, seeds=3, workers=2)
 
@@ -50,36 +53,98 @@ def test_what_is_stored_is_found_again_and_gives_the_same(ran: Path) -> None:
 
 def test_gains_are_differences_to_grpo_seed_by_seed(ran: Path) -> None:
     rows = json.loads((ran / "policy.json").read_text())["rows"]
-    assert len({(row["setting"], row["method"], row["generations"]) for row in rows}) == len(arms(True)) == 6
-    by = {(row["setting"], row["method"], row["metric"]): row for row in rows}
-    for (setting, method, metric), row in by.items():
+    names = ("setting", "method", "generations", "group_weight")
+    assert len({tuple(row[name] for name in names) for row in rows}) == len(bandit_arms(True)) == 8
+    by = {(*(row[name] for name in names), row["metric"]): row for row in rows}
+    for (setting, *arm, metric), row in by.items():
         assert row["seeds"] == 3
         if metric.endswith("_gain"):
-            own, reference = by[setting, method, metric[:-5]], by[setting, "GRPO", metric[:-5]]
+            own, reference = by[setting, *arm, metric[:-5]], by[setting, "GRPO", 8, 0.0, metric[:-5]]
             assert row["value"] == pytest.approx(own["value"] - reference["value"])
-            assert (row["lo"] == row["hi"] == 0) == (method == "GRPO")
+            assert (row["lo"] == row["hi"] == 0) == (arm[0] == "GRPO")
             assert row["lo"] <= row["value"] <= row["hi"]
-    assert by["identical groups", "GRPO", "worst"]["value"] > by["minority scale 0.1", "GRPO", "worst"]["value"]
+    worst = (by[setting, "GRPO", 8, 0.0, "worst"]["value"] for setting in ("identical groups", "minority scale 0.1"))
+    assert next(worst) > next(worst)
 
 
-def test_the_whole_study_has_its_reference_and_controls_in_every_setting() -> None:
-    chosen = arms(False)
+def test_each_groups_end_is_told(ran: Path) -> None:
+    content = json.loads((ran / "policy.json").read_text())
+    final = {
+        (row["setting"], row["method"], row["group_weight"], row["metric"]): row["value"] for row in content["rows"]
+    }
+    for one in content["ends"]:
+        key, shares = (
+            (one["setting"], one["method"], one["group_weight"]),
+            content["settings"]["shares"][one["setting"]],
+        )
+        assert len(one["ends"]) == len(shares) == 2
+        assert np.mean(one["ends"]) == pytest.approx(final[*key, "final_macro"])
+        assert np.dot(one["ends"], shares) == pytest.approx(final[*key, "final_users"])
+        assert min(one["ends"]) >= final[*key, "final_worst"] - 1e-12
+
+
+def test_rivals_are_compared_at_their_best_and_with_equal_weight(ran: Path) -> None:
+    content = json.loads((ran / "policy.json").read_text())
+    mean = {
+        (row["setting"], row["method"], row["group_weight"], row["metric"]): row["value"]
+        for row in content["rows"]
+        if not row["metric"].endswith("gain")
+    }
+    found = {(one["setting"], one["method"], one["group_weight"], one["metric"]) for one in content["rivals"]}
+    methods, settings = ("GRPO", "Dr. GRPO"), ("minority scale 0.1", "identical groups")
+    assert found == set(product(settings, methods, (0.0,), ("worst", "macro", "users")))
+    for one in content["rivals"]:
+        mine = mean[one["setting"], "P-GRPO shrunken", one["group_weight"], one["metric"]]
+        assert one["value"] == pytest.approx(mine - mean[one["setting"], one["method"], 0.0, one["metric"]])
+
+
+def test_a_regret_is_what_is_missing_to_the_best(ran: Path) -> None:
+    content = json.loads((ran / "policy.json").read_text())
+    rows = [row for row in content["rows"] if row["metric"] == "worst"]
+    best = {
+        setting: max(row["value"] for row in rows if row["setting"] == setting)
+        for setting in content["settings"]["shares"]
+    }
+    told = {
+        (row["method"], row["generations"], row["group_weight"]): row
+        for row in content["regrets"]
+        if row["metric"] == "worst"
+    }
+    for row in rows:
+        one = told[row["method"], row["generations"], row["group_weight"]]
+        assert one["settings"][row["setting"]] == pytest.approx(best[row["setting"]] - row["value"])
+        assert one["most"] == max(one["settings"].values()) >= 0
+    anew = told["P-GRPO shrunken", None, None]["settings"]
+    both = [told["P-GRPO shrunken", 2, weight]["settings"] for weight in (0.0, 1.0)]
+    assert anew == {setting: min(one[setting] for one in both) for setting in anew}
+
+
+def test_the_whole_study_has_every_method_at_every_size_and_weight_in_every_setting() -> None:
+    chosen = bandit_arms(False)
     assert len(set(chosen)) == len(chosen)
-    for setting in {arm.setting for arm in chosen}:
-        assert Arm(setting, "GRPO", 8) in chosen
-        assert Arm(setting, "P-GRPO paper", 1) in chosen
+    for setting in bandit.SETTINGS:
+        here = {(arm.method, arm.generations, arm.group_weight) for arm in chosen if arm.setting == setting}
+        assert here >= set(product(COMPARING, (2, 4, 8), WEIGHTS))
+        assert here >= set(product(("REINFORCE++", "P-GRPO paper", "P-GRPO shrunken"), (1, 2, 4, 8), WEIGHTS))
     assert {arm.labels for arm in chosen} == {"true", "shuffled", "random"}
     on_language = language_arms(False)
+    assert len(set(on_language)) == len(on_language)
     for setting in {arm.setting for arm in on_language}:
         assert Arm(setting, "GRPO", 8, learner="language model") in on_language
     plan = PLANS["language model"]
     assert plan.most is not None and plan.most >= 8, "eight paired seeds at least"
 
 
+def test_settings_are_independent_and_rates_are_chosen_on_other_seeds() -> None:
+    drawn = [seeds_of(name, 500, tuning) for name in bandit.SETTINGS for tuning in (False, True)]
+    assert len(np.unique(np.concatenate(drawn))) == 1000 * len(bandit.SETTINGS)
+    assert np.concatenate(drawn).max() < 2**32, "every generator takes them"
+
+
 def test_a_hundred_groups_get_as_much_each_as_the_smallest_of_five() -> None:
     assert {name: one.length for name, one in bandit.SETTINGS.items() if one.length > 1} == {"100 groups": 5}
     arm = Arm("100 groups", "GRPO", 8)
-    assert curves(arm, 0.02, np.arange(2), steps=20).shape == (2, 2, 100), "a look every 50 steps of 100"
+    assert curves(arm, np.full(2, 0.02), np.arange(2), steps=20).shape == (2, 2, 100), "a look every 50 steps of 100"
 
 
 def test_when_the_command_is_killed_its_workers_end(tmp_path: Path) -> None:
@@ -87,7 +152,7 @@ def test_when_the_command_is_killed_its_workers_end(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "polypref", "bench-policy", "--learners", "bandit", "--out", str(tmp_path)]
     parent = psutil.Popen([*command, "--workers", "2"], stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while len(busy := [one for one in parent.children() if one.cpu_times().user > 3]) < 2:
             assert time.monotonic() < until, "two workers amid their arms"
             time.sleep(0.1)
@@ -124,9 +189,9 @@ def test_longer_runs_are_told_of_the_bandits_alone(ran: Path) -> None:
 def test_tables_name_every_arm_and_print_what_is_sure_in_bold(ran: Path) -> None:
     content = json.loads((ran / "policy.json").read_text())
     text = markdown(content)
-    assert text.count("| GRPO | 8 |") == 2
+    assert text.count("| GRPO | 8 | 0 |") == 2
     controlled = [{**row, "groups": "shuffled"} for row in content["rows"] if row["setting"] == "minority scale 0.1"]
-    assert markdown({**content, "rows": content["rows"] + controlled}).count("## minority scale 0.1") == 1
+    assert markdown({**content, "rows": content["rows"] + controlled}).count("### minority scale 0.1") == 1
     sure = [row for row in content["rows"] if row["metric"] == "macro_gain" and row["lo"] > 0]
     assert sure and all(f"**{100 * row['value']:+.1f} (" in text for row in sure)
     assert np.isfinite([row["value"] for row in content["rows"] if row["value"] is not None]).all()
@@ -136,7 +201,7 @@ def test_the_picture_marks_every_interval_where_it_is(ran: Path) -> None:
     content = json.loads((ran / "policy.json").read_text())
     svg = ElementTree.fromstring(chart(content))
     marks = [one for one in svg.iter("{http://www.w3.org/2000/svg}line") if one.get("stroke-width") == "2"]
-    assert len(marks) == 4, "two methods in two settings; GRPO with two completions is not in the quick study"
+    assert len(marks) == 6, "three of the five arms in two settings; the others are not in the quick study"
     assert all(float(one.get("x1", 0)) < float(one.get("x2", 0)) for one in marks)
 
 
@@ -148,7 +213,7 @@ def test_settings_that_cannot_work(flags: list[str], tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_arm_that_fails_leaves_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
-    monkeypatch.setattr(Study, "arms", [*arms(True)[:1], Arm("5 groups", "no such method", 8)])
+    monkeypatch.setattr(Study, "arms", [*bandit_arms(True)[:1], Arm("5 groups", "no such method", 8)])
     with pytest.raises(PolyprefError, match=r"1 of 2 cells failed: \[bandit, 5 groups: no such method"):
         study(tmp_path, replace(QUICK, workers=workers), quiet=True)
     assert len(list((tmp_path / "arms").glob("*.json"))) == 1
@@ -195,14 +260,32 @@ def test_identical_groups_have_one_taste() -> None:
 
 def test_a_language_model_learns_the_tastes_through_trl() -> None:
     pytest.importorskip("trl")
-    setting = bandit.SETTINGS["other tastes alone"]
-    run = {"rate": 0.003, "seed": 0, "steps": 40}
-    curves = policy_language.curve(setting, "P-GRPO shrunken", 2, "true", **run)
-    assert curves.shape == (4, 2)
-    assert abs(curves[0].mean()) < 0.2, "it begins near uniform choice"
-    assert curves[-1, 0] > curves[0, 0] + 0.15
-    again = policy_language.curve(setting, "P-GRPO shrunken", 2, "true", **run)
-    np.testing.assert_array_equal(again, curves)
+    arm = Arm("other tastes alone", "P-GRPO shrunken", 2, learner="language model")
+    found = policy_language.curve(arm, rate=0.003, seed=0, steps=40)
+    assert found.shape == (4, 2)
+    assert abs(found[0].mean()) < 0.2, "it begins near uniform choice"
+    assert found[-1, 0] > found[0, 0] + 0.15
+    np.testing.assert_array_equal(policy_language.curve(arm, rate=0.003, seed=0, steps=40), found)
+
+
+@pytest.mark.parametrize(
+    ("method", "weight", "kind", "told"),
+    [
+        ("GRPO", 0.0, "GRPOTrainer", {}),
+        ("GRPO", 0.5, "PGRPOTrainer", {"group_weight": 0.5, "advantage_baseline": "grpo"}),
+        ("P-GRPO shrunken", 0.0, "PGRPOTrainer", {"group_weight": 0.0, "advantage_baseline": "shrunken"}),
+        ("P-GRPO shrunken", 1.0, "PGRPOTrainer", {"group_weight": 1.0, "advantage_baseline": "shrunken"}),
+    ],
+)
+def test_arms_of_the_language_model_are_trainers(method: str, weight: float, kind: str, told, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    arm = Arm("other tastes alone", method, 2, weight, learner="language model")
+    tastes = Tastes.draw(bandit.SETTINGS[arm.setting], 0)
+    data = policy_language._prompts(tastes.setting, "true", 0, 128)
+    run = {"learning_rate": 0.001, "seed": 0, "max_steps": 1, "output_dir": str(tmp_path)}
+    trainer = policy_language._trainer(arm, policy_language._Reward(tastes, 0, 1), data, run)
+    assert type(trainer).__name__ == kind
+    assert {name: getattr(trainer.args, name) for name in told} == told
 
 
 def test_rewards_have_the_settings_scale_mean_and_drift() -> None:

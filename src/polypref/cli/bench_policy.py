@@ -34,7 +34,8 @@ class BenchPolicy(Workers):
         """Run the arms that are not stored, write and print the tables."""
         from polypref.errors import MissingExtra
         from polypref.evaluation.results import cores
-        from polypref.report.policy import chart, markdown
+        from polypref.report.policy import markdown
+        from polypref.report.policy_chart import chart
         from polypref.studies.policy.study import Study, study
 
         if "language model" in self.learners and find_spec("trl") is None:

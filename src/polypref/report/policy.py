@@ -1,120 +1,242 @@
-"""``policy.json`` as tables and one chart: what each way to turn rewards into advantages gains over GRPO."""
+"""``policy.json`` as tables: what history and group weights do for each group, and what every arm gains, by setting."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import ceil, floor
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from polypref.wording import MISSING, estimate, html_text, markdown_line, markdown_text, number, points, signed
+import numpy as np
 
-COLUMNS = ("worst_gain", "macro_gain", "final_worst_gain", "completions")
-HEAD = "| method | G | groups | rate | worst group | macro | worst group, at the end | completions |"
+from polypref.wording import MISSING, estimate, markdown_line, markdown_text, number, points
+
+Row = Mapping[str, Any]
+Arm = tuple[Any, ...]  # method, completions per prompt, group weight
+
+COLUMNS = ("worst_gain", "macro_gain", "users_gain", "final_worst_gain")
+HEAD = ("method", "G", "weight", "groups", "rate", "worst group", "groups' mean", "users' mean", "worst, at the end")
+LEVERS: tuple[Arm, ...] = (
+    ("GRPO", 8, 0.0),
+    ("GRPO", 8, 0.5),
+    ("GRPO", 8, 1.0),
+    ("Dr. GRPO", 2, 0.0),
+    ("P-GRPO shrunken", 2, 0.0),
+    ("P-GRPO shrunken", 2, 0.5),
+    ("P-GRPO shrunken", 2, 1.0),
+)
+MANY = 6  # groups; of more, the least, the middle and the largest are told
+METRICS = {"worst": "worst group", "macro": "groups' mean", "users": "users' mean"}
 
 
 def markdown(content: Mapping[str, Any]) -> str:
-    """One table per setting, the best for the worst-served group first; gains in points, with 95 % intervals."""
-    config = content["settings"]
-    longer = "".join(f" ({name}: {times} times as many)" for name, times in config["longer"].items())
+    """Both levers, each group's end, regrets, rivals, and a table per setting, the best for the worst group first."""
+    said = content["settings"]
+    longer = "".join(f" ({name}: {times} times as many)" for name, times in said["longer"].items())
     runs = [
-        f"{learner}: {config['seeds'] if plan['most'] is None else min(config['seeds'], plan['most'])} paired seeds, "
-        f"{plan['steps']} steps{longer if learner == 'bandit' else ''} of {config['completions'][learner]} completions"
-        for learner, plan in config["plans"].items()
+        f"{learner}: {said['seeds'] if plan['most'] is None else min(said['seeds'], plan['most'])} paired seeds, "
+        f"{plan['steps']} steps{longer if learner == 'bandit' else ''} of {said['completions'][learner]} completions"
+        for learner, plan in said["plans"].items()
     ]
     parts = [
         "# Advantages where the truth is known",
         "",
-        f"{'; '.join(runs)}. Gains over GRPO "
-        "with G = 8 in points of normalised reward (0 uniform choice, 100 the best), area under the curve unless noted,"
-        " with 95 % intervals over seeds; bold: significant. completions: share of the run until the worst "
-        "group reaches what GRPO gives it at the end. Each arm uses its best learning rate, chosen on other seeds.",
+        f"{'; '.join(runs)}. Figures are points of normalised reward (0 uniform choice, 100 the best), area under the "
+        "curve unless said. Every setting has seeds of its own; learning rates are each arm's best on other seeds.",
+        *_levers(content),
+        *_ends(content),
+        *_rivals(content),
+        *_regrets(content),
+        *_settings(content),
     ]
-    by_setting: dict[str, list[dict[str, Any]]] = {}
-    for row in content["rows"]:
-        by_setting.setdefault(named(row), []).append(row)
-    for setting, rows in by_setting.items():
-        parts += ["", f"## {markdown_text(setting)}", "", HEAD, "|---|---|---|---|---|---|---|---|", *_lines(rows)]
     return "\n".join(parts) + "\n"
 
 
-def named(row: Mapping[str, Any]) -> str:
-    """A setting's name, with the learner's name unless it is the bandit."""
+def named(row: Row) -> str:
+    """A setting's name: the bandits' alone, the language model's with it."""
     return row["setting"] if row["learner"] == "bandit" else f"{row['learner']}: {row['setting']}"
 
 
-def _lines(rows: list[dict[str, Any]]) -> list[str]:
-    arms: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+def arm_of(row: Row) -> Arm:
+    """Method, completions per prompt and group weight of a row."""
+    return row["method"], row["generations"], row["group_weight"]
+
+
+def title(arm: Arm) -> str:
+    """An arm in a line."""
+    method, generations, weight = arm
+    return f"{method}, {generations}" + (f", weight {weight:g}" if weight else "")
+
+
+def by_setting(rows: Iterable[Row], groups: str = "true") -> dict[str, dict[Arm, dict[str, Row]]]:
+    """Rows by setting, arm and metric, of arms that are told so of groups."""
+    found: dict[str, dict[Arm, dict[str, Row]]] = {}
     for row in rows:
-        arms.setdefault((row["method"], row["generations"], row["groups"], row["rate"]), {})[row["metric"]] = row
+        if row["groups"] == groups:
+            found.setdefault(named(row), {}).setdefault(arm_of(row), {})[row["metric"]] = row
+    return found
+
+
+def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> list[str]:
+    columns = list(head)
+    return ["", markdown_line(columns), "|" + "---|" * len(columns), *map(markdown_line, lines), ""]
+
+
+def _shown(arms: Iterable[Arm]) -> list[Arm]:
+    """Those of the levers that were run anywhere."""
+    run = set(arms)
+    return [arm for arm in LEVERS if arm in run]
+
+
+def _levers(content: Mapping[str, Any]) -> list[str]:
+    """History and weights, apart and together."""
+    found = by_setting(content["rows"])
+    arms = _shown(arm for of in found.values() for arm in of)
+    lines = []
+    for setting, of in found.items():
+        told = (
+            "/".join(number(100 * of[arm][name]["value"], 0) for name in METRICS) if arm in of else MISSING
+            for arm in arms
+        )
+        lines.append([markdown_text(setting), *told])
+    return [
+        "",
+        "## Two levers",
+        "",
+        "History is told apart from few completions by Dr. GRPO, which has none, with as many; how much a group counts "
+        "by the same method without weights. Worst group / mean over groups / mean over users.",
+        *_table(["setting", *map(title, arms)], lines),
+        "Told groups that say nothing, the worst group's gain over the same method with weight 0 and true groups:",
+        *_controls(content, found),
+    ]
+
+
+def _controls(content: Mapping[str, Any], true: Mapping[str, Mapping[Arm, Mapping[str, Row]]]) -> list[str]:
+    lines = []
+    for labels in ("shuffled", "random"):
+        for setting, of in by_setting(content["rows"], labels).items():
+            for arm, told in of.items():
+                least = true[setting].get((*arm[:2], 0.0))
+                if least is not None:
+                    gain = told["worst"]["value"] - least["worst"]["value"]
+                    lines.append([markdown_text(setting), title(arm), labels, points(gain)])
+    return _table(["setting", "arm", "groups", "worst group"], lines) if lines else ["", "None was run.", ""]
+
+
+def _ends(content: Mapping[str, Any]) -> list[str]:
+    """What every group has in the end: what the majority pays for the others."""
+    told = {(named(row), arm_of(row)): row["ends"] for row in content["ends"] if row["groups"] == "true"}
+    arms = _shown(arm for _, arm in told)
+    lines = []
+    for setting in dict.fromkeys(name for name, _ in told):
+        shares = content["settings"]["shares"][setting.rpartition(": ")[2]]
+        sizes = "/".join(f"{100 * one:g}" for one in shares) if len(shares) <= MANY else f"{len(shares)} groups"
+        cells = [_end(told[setting, arm]) if (setting, arm) in told else MISSING for arm in arms]
+        lines.append([markdown_text(setting), sizes, *cells])
+    return [
+        "## What each group has in the end",
+        "",
+        "In the order of the groups' shares (percent); of many groups the lowest, the median and the highest.",
+        *_table(["setting", "shares", *map(title, arms)], lines),
+    ]
+
+
+def _end(value_G: list[float]) -> str:
+    shown = value_G if len(value_G) <= MANY else [min(value_G), float(np.median(value_G)), max(value_G)]
+    return "/".join(number(100 * one, 0) for one in shown)
+
+
+def _rivals(content: Mapping[str, Any]) -> list[str]:
+    """Against every other method at its best number of completions and the same weight: the nearest one."""
+    nearest: dict[tuple[str, str, float], Row] = {}
+    for row in content["rivals"]:
+        key = named(row), row["metric"], row["group_weight"]
+        if key not in nearest or row["value"] < nearest[key]["value"]:
+            nearest[key] = row
+    weights = sorted({weight for *_, weight in nearest})
+    parts = [
+        "## Against every other method with the same weight",
+        "",
+        "What `shrunken` with two completions gains over the best other method at that method's best number of "
+        "completions. That number is chosen on the same seeds, which favours the other method.",
+    ]
+    for metric, name in METRICS.items():
+        lines = []
+        for setting in dict.fromkeys(name for name, *_ in nearest):
+            rows = [nearest.get((setting, metric, weight)) for weight in weights]
+            cells = [MISSING if row is None else f"{_sure(row)} {row['method']}, {row['generations']}" for row in rows]
+            lines.append([markdown_text(setting), *cells])
+        parts += [
+            "",
+            f"**{name[0].upper() + name[1:]}**",
+            *_table(["setting", *(f"weight {w:g}" for w in weights)], lines),
+        ]
+    return parts
+
+
+def _regrets(content: Mapping[str, Any]) -> list[str]:
+    """For each method and weight, the number of completions with the least largest regret; then chosen anew."""
+    rows = [row for row in content["regrets"] if row["metric"] == "worst"]
+    others = {(arm_of(row), row["metric"]): row["most"] for row in content["regrets"]}
+    best: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        key = row["method"], row["group_weight"]
+        if key not in best or row["most"] < best[key]["most"]:
+            best[key] = row
+    settings = list(rows[0]["settings"]) if rows else []
+    lines = []
+    for row in sorted(best.values(), key=lambda row: row["most"]):
+        fixed = row["generations"] is not None
+        arm = title(arm_of(row)) if fixed else f"{row['method']}, chosen for each setting"
+        cells = [number(100 * row["settings"][setting], 1) for setting in settings]
+        most = [
+            f"**{number(100 * row['most'], 1)}**",
+            *(number(100 * others[arm_of(row), m], 1) for m in METRICS if m != "worst"),
+        ]
+        lines.append([arm, *cells, *most])
+    return [
+        "## Regret",
+        "",
+        "How far the worst group is below what the best arm of all gives it in that setting. For each method and "
+        "weight, the number of completions with the least largest regret; and for each method, with completions and "
+        "weight chosen for each setting. Last, the largest regret: of the worst group, groups' mean and users' mean.",
+        *_table(["arm", *map(markdown_text, settings), "most", "groups' mean", "users' mean"], lines),
+    ]
+
+
+def _settings(content: Mapping[str, Any]) -> list[str]:
+    parts = [
+        "## Every arm",
+        "",
+        "Gains over GRPO with G = 8 and weight 0, with 95 % intervals over seeds; in bold those clear of zero. "
+        "completions: share of the run until the worst group has what GRPO gives it in the end.",
+    ]
+    rows_of: dict[str, list[Row]] = {}
+    for row in content["rows"]:
+        rows_of.setdefault(named(row), []).append(row)
+    for setting, rows in rows_of.items():
+        parts += ["", f"### {markdown_text(setting)}", *_table([*HEAD, "completions"], _lines(rows))]
+    return parts
+
+
+def _lines(rows: list[Row]) -> list[list[str]]:
+    arms: dict[tuple[Any, ...], dict[str, Row]] = {}
+    for row in rows:
+        arms.setdefault((*arm_of(row), row["groups"], row["rate"]), {})[row["metric"]] = row
     ordered = sorted(arms.items(), key=lambda item: -item[1]["worst"]["value"])
-    return [markdown_line([*(markdown_text(str(one)) for one in arm), *_cells(figures)]) for arm, figures in ordered]
+    return [[*(markdown_text(_cell(one)) for one in arm), *_cells(figures)] for arm, figures in ordered]
 
 
-def _cells(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    gains = [_gain(figures[name]) for name in COLUMNS[:-1]]
+def _cell(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cells(figures: Mapping[str, Row]) -> list[str]:
     share = figures["completions"]["value"]
-    return [*gains, "never" if share is None else number(share, 2)]
+    return [*(_sure(figures[name]) for name in COLUMNS), "never" if share is None else number(share, 2)]
 
 
-def _gain(row: Mapping[str, Any]) -> str:
-    low, high = row["lo"], row["hi"]
-    if low == high == 0:
+def _sure(row: Row) -> str:
+    """A difference with its interval, in bold where that is clear of zero."""
+    if row["lo"] == row["hi"] == 0:
         return MISSING
     text = estimate(row, points)
-    return f"**{text}**" if low > 0 or high < 0 else text
-
-
-SHOWN = (("GRPO", 2, "#8a8a8a"), ("P-GRPO paper", 2, "#c2571a"), ("P-GRPO shrunken", 2, "#0b5fa5"))
-WIDTH, LEFT, LINE, GAP, TOP = 820, 250, 15, 14, 58
-
-
-def chart(content: Mapping[str, Any]) -> str:
-    """An SVG: gain of the worst-served group over GRPO with G = 8 at equal completions, with 95 % intervals."""
-    rows = [row for row in content["rows"] if row["metric"] == "worst_gain" and row["groups"] == "true"]
-    settings = list(dict.fromkeys(named(row) for row in sorted(rows, key=lambda row: row["learner"])))
-    found = {(named(row), row["method"], row["generations"]): row for row in rows}
-    height = TOP + len(settings) * (LINE * len(SHOWN) + GAP) + 10
-    shown = [row for one, row in found.items() if one[1:] in {tick[:2] for tick in SHOWN}]
-    span = _span([100 * row[end] for row in shown for end in ("lo", "hi")])
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-        'font-family="sans-serif" font-size="12">',
-        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
-        '<text x="10" y="18" font-size="14">Worst-served group: points gained over GRPO with 8 a prompt</text>',
-    ]
-    for at, (method, generations, colour) in enumerate(SHOWN):
-        x = LEFT + (0, 150, 340)[at]
-        parts.append(f'<circle cx="{x}" cy="34" r="4" fill="{colour}"/>')
-        parts.append(f'<text x="{x + 9}" y="38">{html_text(method)}, {generations} a prompt</text>')
-    for tick in range(span[0], span[1] + 1, 10):
-        colour = "#444" if tick == 0 else "#ddd"
-        parts.append(
-            f'<line x1="{_x(tick, span)}" x2="{_x(tick, span)}" y1="{TOP - 4}" y2="{height - 8}" stroke="{colour}"/>'
-        )
-        parts.append(
-            f'<text x="{_x(tick, span)}" y="{TOP - 7}" text-anchor="middle" fill="#666">{signed(tick, 0)}</text>'
-        )
-    for at, setting in enumerate(settings):
-        top = TOP + at * (LINE * len(SHOWN) + GAP) + LINE
-        parts.append(f'<text x="10" y="{top + LINE}">{html_text(setting)}</text>')
-        for line, (method, generations, colour) in enumerate(SHOWN):
-            if row := found.get((setting, method, generations)):
-                parts += _mark(row, top + line * LINE, colour, span)
-    return "\n".join([*parts, "</svg>", ""])
-
-
-def _span(points: list[float]) -> tuple[int, int]:
-    """The tens that enclose all ``points``, and at least -20 and 20."""
-    return int(floor(min(-20.0, *points) / 10) * 10), int(ceil(max(20.0, *points) / 10) * 10)
-
-
-def _x(points: float, span: tuple[int, int]) -> float:
-    return round(LEFT + (points - span[0]) / (span[1] - span[0]) * (WIDTH - LEFT - 20), 1)
-
-
-def _mark(row: Mapping[str, Any], y: float, colour: str, span: tuple[int, int]) -> list[str]:
-    low, value, high = (_x(100 * row[name], span) for name in ("lo", "value", "hi"))
-    return [
-        f'<line x1="{low}" x2="{high}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>',
-        f'<circle cx="{value}" cy="{y}" r="4" fill="{colour}"/>',
-    ]
+    return f"**{text}**" if row["lo"] > 0 or row["hi"] < 0 else text

@@ -7,18 +7,21 @@ first step on fresh completions is. Group p's reward of action a is
     r = mean_p + scale_p (theta_pa . x / sqrt(D) + difficulty z + noise),      z: one number per prompt, unseen
 
 or, where ``binary``, 1 with probability sigmoid(2 theta_pa . x / sqrt(D) - 2.5) and else 0. From half time on,
-``drift`` is added to the last group's rewards. Many seeds run at once as one array, each with a world, a policy and
-histories of its own.
+``drift`` is added to the last group's rewards. Many runs go at once as one array, each with a world, a policy and
+histories of its own: one for each seed, or, where learning rates are tried, for each seed and rate. A run depends on
+nothing but its seed, its rate and the settings; runs of one seed at several rates share worlds and random numbers, and
+the seed then stands several times among ``_S``.
 
-Suffixes here: ``_D`` numbers of a context, ``_I`` inputs of the policy (context and group), ``_K`` actions, ``_X``
-contexts on which policies are judged.
+Suffixes here: ``_D`` numbers of a context, ``_E`` distinct seeds, ``_I`` inputs of the policy (context and group),
+``_K`` actions, ``_X`` contexts on which policies are judged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +30,8 @@ from polypref.policy.history import Floats, Ints
 
 CONTEXT, ACTIONS, HIDDEN, USERS, NOISE = 6, 8, 24, 400, 0.5
 LOOKED_AT = 512  # contexts on which expected rewards are computed, of all groups together; at least 16 each
+BLOCK = 25  # steps whose random numbers are drawn together
+Singles = NDArray[np.float32]  # of the policy: half the time of double precision
 
 Labels = Literal["true", "shuffled", "random"]
 
@@ -66,7 +71,7 @@ SETTINGS: dict[str, Setting] = {
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """S worlds of one setting: tastes, users' groups, and the contexts on which policies are judged."""
+    """The worlds of S runs of one setting: tastes, users' groups, and the contexts on which policies are judged."""
 
     setting: Setting
     theta_SGKD: Floats
@@ -78,15 +83,20 @@ class World:
     @classmethod
     def draw(cls, setting: Setting, seeds: Ints) -> World:
         """The worlds of these seeds; a world depends on nothing but the setting and its seed."""
-        drawn = [_draw(setting, np.random.default_rng([int(seed), 7])) for seed in seeds]
-        theta_SGKD, group_SU, x_SXD = (np.stack(part) for part in zip(*drawn, strict=True))
+        seed_E, of_S = np.unique(seeds, return_inverse=True)
+        drawn = [_draw(setting, np.random.default_rng([int(seed), 7])) for seed in seed_E]
+        theta_SGKD, group_SU, x_SXD = (np.stack(part)[of_S] for part in zip(*drawn, strict=True))
         value_SGXK = _value(setting, np.einsum("spkd,sxd->spxk", theta_SGKD, x_SXD) / CONTEXT**0.5)
         return cls(setting, theta_SGKD, group_SU, x_SXD, value_SGXK.mean((2, 3)), value_SGXK.max(3).mean(2))
 
-    def normalised(self, chance_SGXK: Floats) -> Floats:
+    @cached_property
+    def value_SGXK(self) -> Floats:
+        """Expected reward of each action, in units of the group's scale."""
+        return _value(self.setting, np.einsum("spkd,sxd->spxk", self.theta_SGKD, self.x_SXD) / CONTEXT**0.5)
+
+    def normalised(self, chance_SGXK: Singles) -> Floats:
         """Exact expected reward of a policy for each group, 0 for uniform choice and 1 for the best, (S, G)."""
-        value_SGXK = _value(self.setting, np.einsum("spkd,sxd->spxk", self.theta_SGKD, self.x_SXD) / CONTEXT**0.5)
-        reached_SG = (chance_SGXK * value_SGXK).sum(3).mean(2)
+        reached_SG = np.einsum("sgxk,sgxk->sg", chance_SGXK, self.value_SGXK) / chance_SGXK.shape[2]
         return (reached_SG - self.worst_SG) / (self.best_SG - self.worst_SG)
 
 
@@ -107,12 +117,16 @@ def _value(setting: Setting, utility: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step's prompts: contexts, users' groups, what the policy chose (S, P, J) and the rewards of it."""
+    """One step's prompts: users' groups, what the method is told of them, what was chosen (S, P, J) and its rewards.
+
+    ``groups``  how many there are in the setting.
+    """
 
     group_SP: NDArray[np.int64]
     label_SP: NDArray[np.int64]
     action_SPJ: NDArray[np.int64]
     reward_SPJ: Floats
+    groups: int
 
 
 Method = Callable[[Step], Floats]
@@ -121,138 +135,190 @@ Method = Callable[[Step], Floats]
 
 @dataclass(eq=False)
 class Policy:
-    """S policies, each a network of one hidden layer, and their Adam."""
+    """S policies and their Adam: chances are softmax(tanh(x first + own of the group + bias) last + other).
 
-    weights: list[Floats]
-    rate: float
+    ``rate``  of learning: one for all, or one for each.
+    """
+
+    weights: list[Singles]
+    rate: float | Floats
 
     def __post_init__(self) -> None:
         self._mean = [np.zeros_like(w) for w in self.weights]
         self._square = [np.zeros_like(w) for w in self.weights]
         self._steps = 0
+        self._rate_S11 = np.reshape(self.rate, (-1, 1, 1)).astype(np.float32)
 
     @classmethod
-    def draw(cls, seeds: Ints, groups: int, rate: float) -> Policy:
+    def draw(cls, seeds: Ints, groups: int, rate: float | Floats) -> Policy:
         """Policies that choose nearly uniformly."""
-        inputs = CONTEXT + groups
-        rngs = [np.random.default_rng([int(seed), 11]) for seed in seeds]
-        first = np.stack([rng.standard_normal((inputs, HIDDEN)) / CONTEXT**0.5 for rng in rngs])
-        last = np.stack([rng.standard_normal((HIDDEN, ACTIONS)) * 0.01 for rng in rngs])
-        return cls([first, np.zeros((len(seeds), 1, HIDDEN)), last, np.zeros((len(seeds), 1, ACTIONS))], rate)
+        seed_E, of_S = np.unique(seeds, return_inverse=True)
+        rngs = [np.random.default_rng([int(seed), 11]) for seed in seed_E]
+        inputs_EIW = np.stack([rng.standard_normal((CONTEXT + groups, HIDDEN)) / CONTEXT**0.5 for rng in rngs])
+        last_EWK = np.stack([rng.standard_normal((HIDDEN, ACTIONS)) * 0.01 for rng in rngs])
+        drawn = inputs_EIW[:, :CONTEXT], inputs_EIW[:, CONTEXT:], np.zeros((len(rngs), 1, HIDDEN)), last_EWK
+        return cls([w[of_S].astype(np.float32) for w in (*drawn, np.zeros((len(rngs), 1, ACTIONS)))], rate)
 
-    def __call__(self, x_SXI: Floats) -> tuple[Floats, Floats]:
-        """Chances of the actions (S, X, K), and the hidden units."""
-        first, bias, last, other = self.weights
-        hidden_SXW = np.tanh(x_SXI @ first + bias)
-        logit_SXK = hidden_SXW @ last + other
-        chance_SXK = np.exp(logit_SXK - logit_SXK.max(2, keepdims=True))
-        return chance_SXK / chance_SXK.sum(2, keepdims=True), hidden_SXW
+    def __call__(self, x_SPD: Singles, group_SP: Ints) -> tuple[Singles, Singles]:
+        """Chances of the actions (S, P, K), and the hidden units."""
+        first, own, bias, last, other = self.weights
+        hidden_SPW = x_SPD @ first
+        hidden_SPW += _rows(own + bias, group_SP)
+        np.tanh(hidden_SPW, out=hidden_SPW)
+        return _softmax(hidden_SPW @ last + other), hidden_SPW
 
-    def learn(self, x_SPI: Floats, chance_SPK: Floats, hidden_SPW: Floats, pull_SPK: Floats) -> None:
+    def everywhere(self, x_SXD: Singles) -> Singles:
+        """Chances of the actions for each group in each context, (S, G, X, K)."""
+        first, own, bias, last, other = self.weights
+        hidden_SGXW = np.tanh((x_SXD @ first)[:, None] + (own + bias)[:, :, None])
+        return _softmax(hidden_SGXW @ last[:, None] + other[:, None])
+
+    def learn(self, x_SPD: Singles, group_SP: Ints, hidden_SPW: Singles, pull_SPK: Singles) -> None:
         """One step of Adam uphill; ``pull_SPK`` is the sum over completions of advantage times (chosen - chance)."""
-        many = x_SPI.shape[1]
-        back_SPW = (pull_SPK @ self.weights[2].transpose(0, 2, 1)) * (1 - hidden_SPW**2)
-        slopes = [
-            x_SPI.transpose(0, 2, 1) @ back_SPW / many,
-            back_SPW.mean(1, keepdims=True),
-            hidden_SPW.transpose(0, 2, 1) @ pull_SPK / many,
-            pull_SPK.mean(1, keepdims=True),
-        ]
+        back_SPW = (pull_SPK @ self.weights[3].transpose(0, 2, 1)) * (1 - hidden_SPW**2)
+        mine_SPG = (group_SP[..., None] == np.arange(self.weights[1].shape[1])).astype(back_SPW.dtype)
+        all_SP1 = np.ones((1, x_SPD.shape[1], 1), back_SPW.dtype)
+        factors = (
+            (x_SPD, back_SPW),
+            (mine_SPG, back_SPW),
+            (all_SP1, back_SPW),
+            (hidden_SPW, pull_SPK),
+            (all_SP1, pull_SPK),
+        )
+        slopes = [left.transpose(0, 2, 1) @ right / x_SPD.shape[1] for left, right in factors]
         self._steps += 1
+        size_S11 = self._rate_S11 / np.float32(1 - 0.9**self._steps)
+        shrink = np.float32(1 - 0.999**self._steps)
         for weight, mean, square, slope in zip(self.weights, self._mean, self._square, slopes, strict=True):
-            mean += 0.1 * (slope - mean)
-            square += 0.001 * (slope**2 - square)
-            size = self.rate / (1 - 0.9**self._steps)
-            weight += size * mean / (np.sqrt(square / (1 - 0.999**self._steps)) + 1e-8)
+            mean += np.float32(0.1) * (slope - mean)
+            square += np.float32(0.001) * (slope**2 - square)
+            weight += size_S11 * mean / (np.sqrt(square / shrink) + np.float32(1e-8))
+
+
+def _rows(table_SGX: NDArray[Any], group_SP: Ints) -> NDArray[Any]:
+    """Row ``group_SP[s, p]`` of run s, (S, P, ...)."""
+    runs, groups, *rest = table_SGX.shape
+    return table_SGX.reshape(runs * groups, *rest).take(group_SP + groups * np.arange(runs)[:, None], axis=0)
+
+
+# numpy's own reductions over a short last axis take 20 to 200 times as long as these
+
+
+def _softmax(logit: Singles) -> Singles:
+    largest = logit
+    while (wide := largest.shape[-1]) > 1:
+        largest = np.maximum(largest[..., : wide // 2], largest[..., wide // 2 :])
+    chance = np.exp(logit - largest)
+    return chance / (chance @ np.ones((ACTIONS, 1), np.float32))
+
+
+def _chosen(chance_SPK: Singles, lot_SPJ: Singles) -> NDArray[np.int64]:
+    """The action that each lot falls on."""
+    below_SPK = chance_SPK @ np.triu(np.ones((ACTIONS, ACTIONS), np.float32))
+    action_SPJ = np.zeros(lot_SPJ.shape, np.int64)
+    for action in range(ACTIONS - 1):
+        action_SPJ += lot_SPJ > below_SPK[:, :, action, None]
+    return action_SPJ
 
 
 @dataclass(frozen=True)
 class Run:
-    """How long, how many completions a step, and what the method is told of groups."""
+    """How long, how many completions a step, and what the method is told of groups.
 
-    rate: float
+    ``rate``  of learning: one for all runs, or one for each.
+    """
+
+    rate: float | Floats
     generations: int
     completions: int = 256
     steps: int = 300
     every: int = 10
     labels: Labels = "true"
 
+    @property
+    def prompts(self) -> int:
+        return self.completions // self.generations
+
+
+class Lots(NamedTuple):
+    """The random numbers of steps, of distinct seeds or of runs: users, contexts, actions, noise, difficulty, order."""
+
+    user_SP: NDArray[np.int64]
+    x_SPD: Singles
+    lot_SPJ: Singles
+    noise_SPJ: Singles
+    hard_SP: Singles
+    order_SP: NDArray[np.int64]
+
+
+def _lots(rng: np.random.Generator, run: Run, binary: bool) -> Lots:
+    """Those of a block of steps for one seed: a first axis of steps in place of runs."""
+    shape = (BLOCK, run.prompts, run.generations)
+    noise = rng.random if binary else rng.standard_normal
+    order = np.broadcast_to(np.arange(run.prompts), shape[:2])
+    return Lots(
+        rng.integers(0, USERS, shape[:2]),
+        rng.standard_normal((*shape[:2], CONTEXT), np.float32),
+        rng.random(shape, np.float32),
+        noise(shape, np.float32),
+        rng.standard_normal(shape[:2], np.float32),
+        rng.permuted(order, axis=1) if run.labels == "shuffled" else order,
+    )
+
 
 def train(world: World, seeds: Ints, method: Method, run: Run) -> Floats:
-    """Normalised reward of each group after every ``every`` steps, (S, T, G)."""
-    groups = len(world.setting.shares)
-    policy = Policy.draw(seeds, groups, run.rate)
-    rngs = [np.random.default_rng([int(seed), 13]) for seed in seeds]
-    random_SU = np.stack([rng.permutation(g) for rng, g in zip(rngs, world.group_SU, strict=True)])
-    contexts = world.x_SXD.shape[1]
-    judged = np.concatenate(
-        [
-            np.broadcast_to(world.x_SXD[:, None], (len(seeds), groups, contexts, CONTEXT)),
-            np.broadcast_to(np.eye(groups)[None, :, None], (len(seeds), groups, contexts, groups)),
-        ],
-        axis=3,
-    ).reshape(len(seeds), groups * contexts, -1)
-    curve = []
+    """Normalised reward of each group after every ``every`` steps, (S, T, G).
+
+    ``seeds``  of the runs; a seed may stand for several, at rates of their own.
+    """
+    policy = Policy.draw(seeds, len(world.setting.shares), run.rate)
+    seed_E, of_S = np.unique(seeds, return_inverse=True)
+    rngs = [np.random.default_rng([int(seed), 13]) for seed in seed_E]
+    group_EU = world.group_SU[np.unique(of_S, return_index=True)[1]]
+    random_SU = np.stack([rng.permutation(group_U) for rng, group_U in zip(rngs, group_EU, strict=True)])[of_S]
+    judged_SXD, block, curve = world.x_SXD.astype(np.float32), [], []
     for step in range(run.steps):
-        asked = _Asked.draw(world, rngs, run)
-        chance_SPK, hidden_SPW = policy(asked.x_SPI)
-        one = asked.answered(world, rngs, chance_SPK, run, random_SU, step >= run.steps // 2)
-        advantage_SPJ = method(one)
-        chosen_SPJK = np.eye(ACTIONS)[one.action_SPJ]
-        pull_SPK = (advantage_SPJ[..., None] * (chosen_SPJK - chance_SPK[:, :, None])).mean(2)
-        policy.learn(asked.x_SPI, chance_SPK, hidden_SPW, pull_SPK)
+        if step % BLOCK == 0:
+            drawn = [_lots(rng, run, world.setting.binary) for rng in rngs]
+            block = [np.stack(part, axis=1) for part in zip(*drawn, strict=True)]  # steps first
+        lots = Lots(*[part[step % BLOCK][of_S] for part in block])
+        group_SP = np.take_along_axis(world.group_SU, lots.user_SP, axis=1)
+        chance_SPK, hidden_SPW = policy(lots.x_SPD, group_SP)
+        one = _answered(world, lots, chance_SPK, group_SP, step >= run.steps // 2)
+        if run.labels != "true":
+            users_SU = random_SU if run.labels == "random" else world.group_SU
+            label_SP = np.take_along_axis(np.take_along_axis(users_SU, lots.user_SP, axis=1), lots.order_SP, axis=1)
+            one = replace(one, label_SP=label_SP)
+        policy.learn(lots.x_SPD, group_SP, hidden_SPW, _pull(one.action_SPJ, method(one), chance_SPK))
         if (step + 1) % run.every == 0:
-            chance = policy(judged)[0].reshape(len(seeds), groups, contexts, ACTIONS)
-            curve.append(world.normalised(chance))
+            curve.append(world.normalised(policy.everywhere(judged_SXD)))
     return np.stack(curve, axis=1)
 
 
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """The prompts of a step."""
+def _pull(action_SPJ: NDArray[np.int64], advantage_SPJ: Floats, chance_SPK: Singles) -> Singles:
+    """Mean over a prompt's completions of advantage times (chosen - chance)."""
+    cell_B = (np.arange(chance_SPK.shape[0] * chance_SPK.shape[1])[:, None] * ACTIONS).repeat(action_SPJ.shape[2], 1)
+    cell_B += action_SPJ.reshape(cell_B.shape)
+    chosen_SPK = np.bincount(cell_B.ravel(), advantage_SPJ.ravel(), chance_SPK.size).reshape(chance_SPK.shape)
+    pull_SPK = chosen_SPK - np.einsum("spj->sp", advantage_SPJ)[..., None] * chance_SPK
+    return (pull_SPK / action_SPJ.shape[2]).astype(np.float32)
 
-    user_SP: NDArray[np.int64]
-    group_SP: NDArray[np.int64]
-    x_SPI: Floats
 
-    @classmethod
-    def draw(cls, world: World, rngs: list[np.random.Generator], run: Run) -> _Asked:
-        """Users and contexts by lot."""
-        prompts, groups = run.completions // run.generations, len(world.setting.shares)
-        user_SP = np.stack([rng.integers(0, USERS, prompts) for rng in rngs])
-        group_SP = np.take_along_axis(world.group_SU, user_SP, axis=1)
-        x_SPD = np.stack([rng.standard_normal((prompts, CONTEXT)) for rng in rngs])
-        return cls(user_SP, group_SP, np.concatenate([x_SPD, np.eye(groups)[group_SP]], axis=2))
-
-    def answered(
-        self,
-        world: World,
-        rngs: list[np.random.Generator],
-        chance_SPK: Floats,
-        run: Run,
-        random_SU: NDArray[np.int64],
-        late: bool,
-    ) -> Step:
-        """Actions by the policy's chances, and the rewards of them."""
-        setting, shape = world.setting, (chance_SPK.shape[1], run.generations)
-        lot_SPJ = np.stack([rng.random(shape) for rng in rngs])
-        action_SPJ = (lot_SPJ[..., None] > chance_SPK.cumsum(2)[:, :, None, :-1]).sum(3)
-        seed_S1 = np.arange(len(rngs))[:, None]
-        theta_SPKD = world.theta_SGKD[seed_S1, self.group_SP]
-        utility_SPK = np.einsum("sqkd,sqd->sqk", theta_SPKD, self.x_SPI[..., :CONTEXT]) / CONTEXT**0.5
-        value_SPJ = np.take_along_axis(_value(setting, utility_SPK), action_SPJ, axis=2)
-        noise_SPJ = np.stack([rng.random(shape) if setting.binary else rng.standard_normal(shape) for rng in rngs])
-        hard_SP1 = np.stack([rng.standard_normal((shape[0], 1)) for rng in rngs])
-        if setting.binary:
-            reward_SPJ = (noise_SPJ < value_SPJ).astype(np.float64)
-        else:
-            reward_SPJ = value_SPJ + setting.difficulty * hard_SP1 + NOISE * noise_SPJ
-        scale_G, mean_G = np.array(setting.scales), np.array(setting.means)
-        reward_SPJ = mean_G[self.group_SP][..., None] + scale_G[self.group_SP][..., None] * reward_SPJ
-        if late and setting.drift:
-            reward_SPJ = reward_SPJ + setting.drift * (self.group_SP == len(mean_G) - 1)[..., None]
-        if run.labels == "shuffled":
-            label_SP = np.stack([rng.permutation(g) for rng, g in zip(rngs, self.group_SP, strict=True)])
-        else:
-            label_SP = self.group_SP if run.labels == "true" else np.take_along_axis(random_SU, self.user_SP, axis=1)
-        return Step(self.group_SP, label_SP, action_SPJ, reward_SPJ)
+def _answered(world: World, lots: Lots, chance_SPK: Singles, group_SP: NDArray[np.int64], late: bool) -> Step:
+    """Actions by the policy's chances, and the rewards of them."""
+    setting = world.setting
+    action_SPJ = _chosen(chance_SPK, lots.lot_SPJ)
+    runs, groups = world.theta_SGKD.shape[:2]
+    row_SPJ = (group_SP + groups * np.arange(runs)[:, None])[..., None] * ACTIONS + action_SPJ
+    theta_SPJD = world.theta_SGKD.reshape(-1, CONTEXT).take(row_SPJ, axis=0)
+    utility_SPJ = (theta_SPJD * lots.x_SPD[:, :, None]) @ np.full(CONTEXT, CONTEXT**-0.5)
+    value_SPJ = _value(setting, utility_SPJ)
+    if setting.binary:
+        reward_SPJ = (lots.noise_SPJ < value_SPJ).astype(np.float64)
+    else:
+        reward_SPJ = value_SPJ + setting.difficulty * lots.hard_SP[..., None] + NOISE * lots.noise_SPJ
+    scale_G, mean_G = np.array(setting.scales), np.array(setting.means)
+    reward_SPJ = mean_G[group_SP][..., None] + scale_G[group_SP][..., None] * reward_SPJ
+    if late and setting.drift:
+        reward_SPJ = reward_SPJ + setting.drift * (group_SP == len(mean_G) - 1)[..., None]
+    return Step(group_SP, group_SP, action_SPJ, reward_SPJ, len(mean_G))

@@ -27,7 +27,8 @@ import numpy as np
 
 from polypref.files import temporary
 from polypref.policy.history import Floats, Ints
-from polypref.studies.policy.bandit import NOISE, Labels, Setting
+from polypref.studies.policy.bandit import NOISE, SETTINGS, Labels, Setting
+from polypref.studies.policy.measure import Arm
 
 TOPICS, ASKED, WORDS, LENGTH = 6, 2, 8, 4
 PROMPTS_PA = np.array(list(combinations(range(TOPICS), ASKED)))
@@ -40,9 +41,9 @@ TRAINERS: dict[str, dict[str, Any]] = {
     "Dr. GRPO": {"scale_rewards": "none", "loss_type": "dr_grpo"},
     "batch": {"scale_rewards": "batch"},
     "P-GRPO paper": {"paper": True},
-    "P-GRPO shrunken": {"group_weight": 0.0},
+    "P-GRPO shrunken": {},
 }
-"""Settings of TRL's trainer, or of ours, that make each method."""
+"""Settings of TRL's trainer, or of ours, that make each method without group weights."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,17 +82,21 @@ class Tastes:
         return uniform_GP.mean(1), best_GP.mean(1)
 
 
-def curve(
-    setting: Setting, method: str, generations: int, labels: Labels, *, rate: float, seed: int, steps: int
-) -> Floats:
+def curves(arm: Arm, rate_S: Floats, seed_S: Ints, steps: int) -> Floats:
+    """Normalised reward of each group over time, (S, T, G), each seed with its rate."""
+    runs = zip(rate_S.tolist(), seed_S.tolist(), strict=True)
+    return np.stack([curve(arm, rate, seed, steps) for rate, seed in runs])
+
+
+def curve(arm: Arm, rate: float, seed: int, steps: int) -> Floats:
     """Normalised reward of each group in every ``EVERY`` steps, (T, G): 0 uniform, 1 the best."""
+    setting = SETTINGS[arm.setting]
     tastes = Tastes.draw(setting, seed)
     reward = _Reward(tastes, seed, steps)
     with temporary() as folder:
-        arguments: dict[str, Any] = {"rate": rate, "seed": seed, "steps": steps, "generations": generations}
-        _trainer(
-            method, reward, _prompts(setting, labels, seed, steps * COMPLETIONS), str(folder / "run"), arguments
-        ).train()
+        data = _prompts(setting, arm.labels, seed, steps * COMPLETIONS)
+        run = {"learning_rate": rate, "seed": seed, "max_steps": steps, "output_dir": str(folder / "run")}
+        _trainer(arm, reward, data, run).train()
     group_B, utility_B = (np.concatenate(part) for part in zip(*reward.seen, strict=True))
     block_B = np.arange(len(group_B)) // (EVERY * COMPLETIONS) * len(setting.shares) + group_B
     cells = len(group_B) // (EVERY * COMPLETIONS) * len(setting.shares)
@@ -198,7 +203,7 @@ def _model(groups: int, seed: int) -> Any:
     return model
 
 
-def _trainer(method: str, reward: Any, data: Any, folder: str, run: dict[str, Any]) -> Any:
+def _trainer(arm: Arm, reward: Any, data: Any, run: dict[str, Any]) -> Any:
     """TRL's trainer or ours, on one core."""
     import torch
     from datasets import disable_progress_bars
@@ -212,12 +217,9 @@ def _trainer(method: str, reward: Any, data: Any, folder: str, run: dict[str, An
     disable_progress_bars()
     groups = len(reward.tastes.setting.shares)
     settings: dict[str, Any] = {
-        "output_dir": folder,
         "per_device_train_batch_size": COMPLETIONS,
-        "num_generations": run["generations"],
+        "num_generations": arm.generations,
         "max_completion_length": LENGTH,
-        "max_steps": run["steps"],
-        "learning_rate": run["rate"],
         "entropy_coef": ENTROPY,
         "lr_scheduler_type": "constant",
         "save_strategy": "no",
@@ -227,10 +229,15 @@ def _trainer(method: str, reward: Any, data: Any, folder: str, run: dict[str, An
         "bf16": False,
         "gradient_checkpointing": False,
         "disable_tqdm": True,
-        "seed": run["seed"],
-        **TRAINERS[method],
+        **run,
+        **TRAINERS[arm.method],
     }
-    config, trainer = (PGRPOConfig, PGRPOTrainer) if method.startswith("P-GRPO") else (GRPOConfig, GRPOTrainer)
+    config, trainer = GRPOConfig, GRPOTrainer
+    if arm.method.startswith("P-GRPO") or arm.group_weight:
+        config, trainer = PGRPOConfig, PGRPOTrainer
+        settings["group_weight"] = arm.group_weight
+    if arm.method == "GRPO" and arm.group_weight:
+        settings["advantage_baseline"] = "grpo"
     run_of = trainer(
         model=_model(groups, run["seed"]),
         reward_funcs=reward,

@@ -1,0 +1,115 @@
+"""What the measured arms of ``bench-policy`` say: figures with intervals, gains, rivals and regrets.
+
+Figures are of rewards that are 0 for uniform choice and 1 for the best. ``macro``, ``worst`` and ``users``: area under
+the curve of the mean over groups, of the group that is worst off at the time and of the mean over users;
+``final_macro``, ``final_worst`` and ``final_users``, at the end; ``completions``, the share of the run until the worst
+group has what GRPO gives it in the end. A gain is the difference to GRPO with eight completions and no weights, seed by
+seed. Intervals are 95 % t intervals over seeds.
+
+``rivals``   for each group weight, P-GRPO as it is by default against every other method at that one's own best number
+of completions, chosen on the same seeds (which favours the rival).
+``regrets``  what a fixed choice of method, completions and weight falls short of the best choice in a setting, for all
+settings; and for each method when completions and weight are chosen for each setting anew.
+
+Suffixes here: ``_T`` steps at which a policy is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from polypref.policy.history import Floats
+from polypref.stats.cluster_robust import mean_with_half
+from polypref.studies.policy.arms import OURS, REFERENCE, WEIGHTS
+from polypref.studies.policy.measure import LAST, Arm
+
+CURVES = ("worst", "macro", "users")
+Measured = Mapping[Arm, Mapping[str, Any]]
+
+
+def named(arm: Arm) -> dict[str, Any]:
+    """An arm as rows name it."""
+    told = {"learner": arm.learner, "setting": arm.setting, "method": arm.method, "generations": arm.generations}
+    return told | {"group_weight": arm.group_weight, "groups": arm.labels}
+
+
+def rows(found: Measured) -> Iterator[dict[str, Any]]:
+    """Each figure of each arm, and each one's gain over the reference in the same setting."""
+    for arm, one in found.items():
+        against = found[Arm(arm.setting, *REFERENCE, learner=arm.learner)]
+        own, reference = figures(one), figures(against)
+        base = {**named(arm), "rate": one["rate"], "seeds": len(own["macro"])}
+        for name, value_S in own.items():
+            yield {**base, "metric": name, **_interval(value_S)}
+            yield {**base, "metric": f"{name}_gain", **_interval(value_S - reference[name])}
+        yield {**base, "metric": "completions", "value": _completions(one, against)}
+
+
+def ends(found: Measured) -> Iterator[dict[str, Any]]:
+    """Where each group is in the end, mean over seeds, in the order of the setting's shares."""
+    for arm, one in found.items():
+        yield {**named(arm), "ends": np.array(one["end_SG"]).mean(axis=0).tolist()}
+
+
+def figures(one: Mapping[str, Any]) -> dict[str, Floats]:
+    """Figures of an arm for each seed."""
+    curves_ST = {name: np.array(one[name]) for name in CURVES}
+    areas = {name: curve_ST.mean(axis=1) for name, curve_ST in curves_ST.items()}
+    return areas | {f"final_{name}": curve_ST[:, -LAST:].mean(axis=1) for name, curve_ST in curves_ST.items()}
+
+
+def _completions(one: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:
+    """Share of the run until the mean of the worst groups reaches the reference's last; None: never."""
+    goal = np.array(reference["worst"]).mean(axis=0)[-LAST:].mean()
+    mean_T = np.array(one["worst"]).mean(axis=0)
+    reached = np.flatnonzero(mean_T >= goal)
+    return float((reached[0] + 1) / len(mean_T)) if len(reached) else None
+
+
+def _interval(value_S: Floats) -> dict[str, float]:
+    """Mean over seeds with a 95 % t interval."""
+    mean, half = mean_with_half(value_S)
+    return {"value": mean, "lo": mean - half, "hi": mean + half}
+
+
+def rivals(found: Measured) -> Iterator[dict[str, Any]]:
+    """P-GRPO less each other method at its best number of completions and the same group weight."""
+    told = {arm: figures(one) for arm, one in found.items() if arm.labels == "true"}
+    for weight in WEIGHTS:
+        ours = [arm for arm in told if (arm.method, arm.generations, arm.group_weight) == (*OURS, weight)]
+        for mine in ours:
+            others = [arm for arm in told if replace(mine, method=arm.method, generations=arm.generations) == arm]
+            for metric in CURVES:
+                best: dict[str, Arm] = {}
+                for arm in others:
+                    had = best.setdefault(arm.method, arm)
+                    if told[arm][metric].mean() > told[had][metric].mean():
+                        best[arm.method] = arm
+                for method, arm in best.items():
+                    if method != mine.method:
+                        lead = _interval(told[mine][metric] - told[arm][metric])
+                        yield {**named(arm), "metric": metric, **lead}
+
+
+def regrets(found: Measured) -> Iterator[dict[str, Any]]:
+    """For each choice that was run in every setting of the bandits, its regret in each; ``generations`` and
+    ``group_weight`` are None where they were chosen for each setting anew."""
+    told = {arm: figures(one) for arm, one in found.items() if arm.labels == "true" and arm.learner == "bandit"}
+    settings = list(dict.fromkeys(arm.setting for arm in told))
+    for metric in CURVES:
+        mean = {arm: float(one[metric].mean()) for arm, one in told.items()}
+        best = {name: max(value for arm, value in mean.items() if arm.setting == name) for name in settings}
+        choices: dict[tuple[Any, ...], dict[str, float]] = {}
+        for arm, value in mean.items():
+            short = best[arm.setting] - value
+            choices.setdefault((arm.method, arm.generations, arm.group_weight), {})[arm.setting] = short
+            anew = choices.setdefault((arm.method, None, None), {})
+            anew[arm.setting] = min(short, anew.get(arm.setting, short))
+        for (method, size, weight), short in choices.items():
+            if len(short) == len(settings):
+                what = {"method": method, "generations": size, "group_weight": weight, "metric": metric}
+                yield {**what, "settings": short, "most": max(short.values())}
