@@ -216,10 +216,10 @@ def test_balanced_camps_outvote_everybody_and_the_profile_says_so():
     """Two camps of two on every pair: each faces two of the other three."""
     p = profile(judged(panel(["aabb" if q % 2 else "bbaa" for q in range(20)])))
     facts = p.minorities.as_dict()
-    assert (facts["n_minority"], facts["n_below_half"]) == (4, 0) and "camps balance" in p.sentences()["minorities"]
+    assert (facts["n_minority"], facts["n_below_half"]) == (4, 0) and "opposed camps" in p.sentences()["minorities"]
     assert (p.room.population_lo, p.room.population_hi) == (0.5, 0.5)
     alone = profile(judged(panel(["abbb" if q % 2 else "baaa" for q in range(20)])))
-    assert "camps balance" not in alone.sentences()["minorities"]
+    assert "opposed camps" not in alone.sentences()["minorities"]
 
 
 def test_the_best_population_accuracy_lies_between_both_majorities():

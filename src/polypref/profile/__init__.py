@@ -1,4 +1,4 @@
-"""What the data themselves say, before any learner: disagreement, consistency, minorities, room, social choice."""
+"""Profiles the data before any learner: disagreement, consistency, minorities, room, groups, social choice."""
 
 from polypref.profile.minorities import minority_users
 from polypref.profile.room import Room, room

@@ -1,9 +1,9 @@
-"""The Bradley-Terry null: what majority tournaments look like when one strength per response explains everything.
+"""The Bradley-Terry null: majority tournaments when one strength per response explains everything.
 
 Source: Bradley & Terry (1952). Strengths are drawn around zero with one spread for the whole data set, estimated from
-the data (empirical Bayes); a null data set draws strengths from their posterior and then votes with the same panels.
-A plain maximum-likelihood fit would be too sure of strengths seen in three votes, show too few cycles under the null
-and so find an "excess" in homogeneous people.
+the data (empirical Bayes); a null data set draws strengths from their posterior and then votes with the same panels. A
+plain maximum-likelihood fit would be too sure of strengths based on three votes. The null would then have too few
+cycles, and homogeneous people would show an "excess".
 
 Suffixes here: ``_B`` prompts of one size, ``_E`` edges: pairs of responses compared, ``_M`` responses of a prompt.
 """
@@ -84,7 +84,7 @@ def fit(graph: Design, wins_E: Ints) -> Posterior:
 def _blocks(graph: Design) -> Iterator[Block]:
     size_P = np.bincount(graph.prompt_R, minlength=graph.n_prompts)
     padded_P = np.where(size_P > 64, size_P, 2 ** np.ceil(np.log2(np.maximum(size_P, 2))).astype(np.int64))
-    # the place of each node among the nodes of its prompt
+    # the position of each node among the nodes of its prompt
     order = np.argsort(graph.prompt_R, kind="stable")
     place_R = np.empty(len(order), np.int64)
     place_R[order] = np.arange(len(order)) - np.repeat(np.cumsum(size_P) - size_P, size_P)

@@ -1,9 +1,8 @@
-"""How often a person who judges the same pair twice says the same: what any prediction can reach at most.
+"""Consistency: how often a person who judges the same pair twice gives the same answer, and the accuracy ceiling.
 
-Source: Dong et al., EMNLP Findings 2025, section 3 (consistency); Cronbach (1951) for alpha.
-Changed: the paper assumes consistency where its data have no repeats. Here it is unknown (None) until measured: two
-judgements by one user on the same two texts, also under different pair ids. Where nothing repeats, a user's own cyclic
-triads still bear witness of noise.
+Source: Dong et al., EMNLP Findings 2025, section 3 (consistency); Cronbach (1951) for alpha. Changed: the paper assumes
+consistency where its data have no repeats. Here it is unknown (None) until measured: two judgements by one user on the
+same two texts, also under different pair ids. Without repeats, a user's own cyclic triads still show noise.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from polypref.profile.tournament import count_triads
 from polypref.profile.votes import Votes
 from polypref.stats.estimate import Estimate, clustered_proportion
 
-MIN_FOR_ALPHA = 20  # fewer repeats (or shared pairs) than this say next to nothing about a correlation
+MIN_FOR_ALPHA = 20  # with fewer repeats (or shared pairs), a correlation is too uncertain
 
 
 @dataclass(frozen=True)
 class Consistency:
-    """Test-retest agreement and reliabilities; ``n`` counts couples of judgements. Unknown is value None, n = 0.
+    """Test-retest agreement and reliabilities; ``n`` counts pairs of judgements. Unknown is value None, n = 0.
 
-    ``retest``          share of repeated judgements with the same label, a tie being a label; interval over users.
+    ``retest``          share of repeated judgements with the same label (a tie is a label); interval over users.
     ``retest_no_ties``  the same over repeats where both judgements took a side.
     ``retest_alpha``    Cronbach's alpha of a judgement and its repeat, ``2 - 1 / retest_no_ties``.
     ``judge_reliability`` correlation of two random judges of a pair, ``1 - 2 * divergence at panel size 2``.
     ``panel_alpha``     Cronbach's alpha of the mean of ``panel_size`` judges (Spearman-Brown of the former): how well a
                         panel's mean is determined, which is about disagreement as much as about noise.
     ``n_users``         users with a repeat.
-    ``cyclic_triads``   share of a user's own closed triads (all three pairs judged by him) that go round: 0 for a
+    ``cyclic_triads``   share of a user's own closed triads (they judged all three pairs) that are cyclic: 0 for a
                         consistent ranking, 1/4 for coin flips.
     """
 
@@ -47,7 +46,7 @@ class Consistency:
 
     @property
     def ceiling(self) -> tuple[float, float] | None:
-        """Bounds of the accuracy that a perfect personal predictor could reach; None when consistency is unknown.
+        """Bounds of the accuracy that a perfect personal predictor could reach; None if consistency is unknown.
 
         With P(user prefers a) = p on a pair, repeats agree with probability A = p^2 + (1 - p)^2 and the best prediction
         is right with probability max(p, 1 - p), which is at least A. Averaged over pairs it is at most
@@ -69,7 +68,7 @@ class Consistency:
 
 
 def consistency(votes: Votes, disagreement: Disagreement) -> Consistency:
-    """Test-retest agreement of the judgements behind the votes; reliabilities where there is enough to say."""
+    """Test-retest agreement of the judgements behind the votes; reliabilities where there is enough data."""
     plus_V, minus_V, tie_V = votes.plus_V, votes.minus_V, votes.tie_V
     sided_V = _couples(plus_V) + _couples(minus_V)
     retest = _by_user(votes, sided_V + _couples(tie_V), _couples(plus_V + minus_V + tie_V))
@@ -109,7 +108,7 @@ def own_triads(votes: Votes) -> Estimate:
 
 
 def _couples(n_V: np.ndarray) -> np.ndarray:
-    """Couples among n things."""
+    """The number of pairs among n things."""
     return n_V * (n_V - 1) // 2
 
 
@@ -119,7 +118,7 @@ def _by_user(votes: Votes, hit_V: np.ndarray, total_V: np.ndarray) -> Estimate:
 
 
 def _transformed(estimate: Estimate, rule, falling: bool = False) -> Estimate:
-    """A monotone function of an estimate that rests on enough; otherwise unknown."""
+    """A monotone function of an estimate if its n is large enough; otherwise unknown."""
     if estimate.value is None or estimate.n < MIN_FOR_ALPHA:
         return Estimate()
 

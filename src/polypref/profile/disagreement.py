@@ -1,7 +1,7 @@
-"""How often people who judged the same pair disagree.
+"""Divergence: how often people who judged the same pair disagree, raw and at fixed panel sizes.
 
 Source: Dong et al., EMNLP Findings 2025, section 3 (divergence rate, high divergence); SC1 of the social-choice list.
-Changed: the raw rates grow with the number of judges, so both are also given at a fixed panel size k, as the exact
+Changed: the raw rates grow with the number of judges, so both are also given at fixed panel sizes k: the exact
 expectation over all k-subsets of a pair's judges (a U-statistic) instead of random sub-samples.
 
 Suffixes here: ``_L`` votes of one side, ``_X`` pairs with a vote of that side.
@@ -31,9 +31,9 @@ class Disagreement:
     ``contested``         share of pairs with >= 3 judges that are not unanimous; interval over pairs, for these users.
     ``highly_contested``  same pairs, >= 30 % of the judges against the majority.
     ``divergence``        share of pairs with >= 2 judges that are not unanimous; ``high_divergence`` likewise.
-    ``at_panel``          panel size k -> (contested, highly contested) if k judges had been asked, over pairs with
-                          >= k judges; interval from a bootstrap over users and pairs, Wilson's where all pairs agree.
-    ``mean_panel``        judges per pair with >= 2 judges; None where no pair has two.
+    ``at_panel``          panel size k -> (contested, highly contested) if k judges had judged, over pairs with
+                          >= k judges; interval from a bootstrap over users and pairs, Wilson's if all pairs agree.
+    ``mean_panel``        judges per pair with >= 2 judges; None if no pair has two.
     """
 
     contested: Estimate
@@ -56,7 +56,7 @@ class Disagreement:
 def disagreement(votes: Votes, seed: int = 0, *, derived: bool = False) -> Disagreement:
     """Divergence rates of the votes, raw and at fixed panel sizes.
 
-    ``derived`` says that pairs were made from ratings or rankings. Pairs that share a response are then not
+    ``derived``: pairs were made from ratings or rankings. Pairs that share a response are then not
     independent: m responses of a prompt count as m - 1 pairs in Wilson's interval, and the bootstrap redraws responses.
     """
     votes = votes.decided
@@ -75,12 +75,12 @@ def disagreement(votes: Votes, seed: int = 0, *, derived: bool = False) -> Disag
 
 
 def is_high(dissent: NDArray | int, panel: NDArray | int) -> NDArray:
-    """Whether at least 30 % of the panel are against its majority (integer arithmetic: 3 of 10 counts)."""
+    """Whether at least 30 % of the panel oppose its majority (integer arithmetic: 3 of 10 counts)."""
     return np.asarray(10 * np.asarray(dissent) >= round(10 * HIGH_DISSENT) * np.asarray(panel))
 
 
 def independent_pairs(votes: Votes, on_Y: NDArray[np.bool_]) -> int:
-    """How many of these pairs no others imply: responses less connected groups of them."""
+    """How many of these pairs are independent: responses minus their connected groups."""
     ends, nodes_2Y = np.unique([votes.first_Y[on_Y], votes.second_Y[on_Y]], return_inverse=True)
     first_Y, second_Y = nodes_2Y.reshape(2, -1)
     return len(ends) - len(np.unique(parts(first_Y, second_Y, len(ends), strong=False)))
@@ -111,7 +111,7 @@ def fixed_panels(votes: Votes, seed: int, *, derived: bool = False) -> dict[int,
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """The judges on one side of each of Y pairs: L votes sorted by pair, and where each of the X pairs hit starts."""
+    """The judges on one side of each of Y pairs: L votes sorted by pair, and the start of each of X voted pairs."""
 
     user_L: NDArray
     start_X: NDArray
@@ -142,7 +142,7 @@ class Side:
             power_kY[k, self.pair_X] = np.add.reduceat(raised_L, self.start_X)
             for i in range(1, k + 1):
                 e_kY[k] += (-1) ** (i - 1) / k * e_kY[k - i] * power_kY[i]
-            # round-off around exact zeros
+            # rounding around exact zeros
             e_kY[k] = np.where(self.count_Y >= k, np.maximum(e_kY[k], 0.0), 0.0)
         return e_kY
 
@@ -165,15 +165,15 @@ def _estimates(draws: Floats, n: int) -> tuple[Estimate, Estimate]:
         return Estimate(), Estimate()
     (lo_c, lo_h), (hi_c, hi_h) = np.quantile(draws[1:], [0.025, 0.975], axis=0)
     (c, h) = draws[0]
-    # one pair cannot say how far pairs differ
+    # one pair cannot show how much pairs differ
     if n == 1:
         return Estimate(float(c), None, None, n), Estimate(float(h), None, None, n)
     return _within(c, lo_c, hi_c, n), _within(h, lo_h, hi_h, n)
 
 
 def _within(value: float, lo: float, hi: float, n: int) -> Estimate:
-    """A bootstrap's interval of a share; Wilson's where all pairs agree, since there is nothing to redraw."""
-    value = float(np.clip(value, 0.0, 1.0))  # round-off
+    """A bootstrap's interval of a share; Wilson's if all pairs agree, since resampling then changes nothing."""
+    value = float(np.clip(value, 0.0, 1.0))  # rounding
     if hi - lo < ROUND_OFF:
         lo, hi = wilson(value, n)
     return Estimate(value, float(min(max(lo, 0.0), value)), float(max(min(hi, 1.0), value)), n)

@@ -1,4 +1,4 @@
-"""A profile in words and table rows. Computes nothing."""
+"""Formats a profile as sentences and table rows; it computes nothing."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def percent(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """A share to three places."""
+    """A share to three decimals."""
     return UNKNOWN if value is None else wording.number(value)
 
 
 def between(lo: float | None, hi: float | None, digits: int = 3) -> str:
-    """Two ends; empty where one is unknown."""
+    """Two ends; empty if one is unknown."""
     return wording.interval({"lo": lo, "hi": hi}, partial(wording.number, digits=digits))
 
 
@@ -67,33 +67,29 @@ def of_disagreement(d: Disagreement) -> str:
 
 
 def of_origin(o: Origin) -> str:
-    """Whether a user's judgements are independent of each other, and what they are worth."""
+    """Whether a user's judgements are independent of each other, and how many independent ones they are worth."""
     text = f"{o.why[0].upper()}{o.why[1:]}."
     return f"{text} They are worth {counted(o.worth, 'independent judgements')}." if o.derived else text
 
 
 def of_consistency(c: Consistency) -> str:
-    """How often a user says the same again."""
+    """How often users repeat their answer."""
     triads = c.cyclic_triads
-    tail = (
-        ""
-        if not triads.n
-        else f" Of {counted(triads.n, 'triads')} judged by one user, {_sure(triads)} go round in a circle."
-    )
+    tail = "" if not triads.n else f" Of {counted(triads.n, 'triads')} judged by one user, {_sure(triads)} are cyclic."
     if c.retest.value is None:
         return f"Consistency is unknown: nobody judged the same two texts twice.{tail}"
     people = counted(c.n_users, "users")
-    text = f"Asked again, {people} gave the same answer in {_sure(c.retest)} of {counted(c.retest.n, 'repeats')}"
+    text = f"On a repeat, {people} gave the same answer in {_sure(c.retest)} of {counted(c.retest.n, 'repeats')}"
     if c.retest_no_ties.n not in (0, c.retest.n):
         text += f"; in {_sure(c.retest_no_ties)} of {c.retest_no_ties.n:,} where no answer was a tie"
     return f"{text}.{tail}"
 
 
 def of_minorities(m: Minorities) -> str:
-    """How many users the majority does not speak for."""
+    """How many users the majority does not represent."""
     figures = m.as_dict()
     if not figures["n_users"]:
-        return "Minorities are unknown: no user's vote can be held against a majority of others."
+        return "Minorities are unknown: no user's vote can be compared with a majority of others."
     testable, found = figures["n_testable"], figures["n_minority"]
     if not testable:
         return "Minorities are unknown: no user shares enough pairs with others for a bound at 95 %."
@@ -101,9 +97,9 @@ def of_minorities(m: Minorities) -> str:
     text = f"{found:,} of {counted(testable, 'users')} with enough shared pairs {side} with the others' majority less "
     text += "than half of the time, at 95 % confidence"
     text += f" (by chance alone: at most {figures['at_most_by_chance']:.0f})."
-    # each of six people in two balanced camps faces three of the other five
+    # in two balanced camps of three, three of the other five oppose each person
     balanced = (
-        f" So many are outvoted where opposed camps balance; {figures['n_below_half']:,} are with the own vote counted."
+        f" Balanced opposed camps cause this; with the user's own vote counted it is {figures['n_below_half']:,}."
     )
     return text + balanced if 2 * found > testable else text
 
@@ -111,7 +107,7 @@ def of_minorities(m: Minorities) -> str:
 def of_room(r: Room) -> str:
     """What personalization could add."""
     if r.lo is None or r.hi is None:
-        return "Room is unknown: no pair has three judges, so a majority's accuracy cannot be told."
+        return "Room is unknown: no pair has three judges, so a majority's accuracy cannot be measured."
     population = (
         share(r.population_lo) if r.population_lo == r.population_hi else between(r.population_lo, r.population_hi)
     )
@@ -124,20 +120,20 @@ def of_room(r: Room) -> str:
 
 
 def of_social_choice(s: SocialChoice) -> str:
-    """Whether majorities go round in circles more than chance."""
+    """Whether majorities are cyclic more often than by chance."""
     triads = s.cyclic_triads
     if triads.value is None:
-        return "Whether majorities go round in circles is unknown: no three responses were all compared by two judges."
+        return "Whether majorities are cyclic is unknown: no three responses were all compared by two judges."
     verdict = "more than" if triads.p is not None and triads.p <= SURE else "no more than"
     return (
-        f"Of {counted(triads.n, 'triads')} of majorities {wording.share(triads.value, 1)} go round in a circle, "
-        f"{verdict} chance gives people who all agree on each response's quality "
+        f"Of {counted(triads.n, 'triads')} of majorities {wording.share(triads.value, 1)} are cyclic, "
+        f"{verdict} expected by chance if everybody agreed on each response's quality "
         f"({wording.share(triads.null or 0.0, 1)}, p = {triads.p:.2f})."
     )
 
 
 def of_groups(g: Groups) -> str:
-    """Whether users fall into groups, and whom the aggregate fails."""
+    """Whether users form groups, and whom the aggregate serves badly."""
     regret = g.worst_decile_regret
     if regret.value is None:
         return "Groups and regret are unknown: no user shares ten pairs with others."
@@ -151,8 +147,8 @@ def of_groups(g: Groups) -> str:
         return f"No groups beyond chance among {counted(g.axes.n, 'users')}.{tail}"
     axes = "1 axis" if g.groups == 2 else f"{g.groups - 1} axes"
     return (
-        f"Users are not interchangeable: {g.axes.n:,} of them differ along {axes} beyond chance, as at least "
-        f"{g.groups} groups would (of different taste or different care).{tail}"
+        f"Users are not interchangeable: {g.axes.n:,} of them differ along {axes} beyond chance, as would at least "
+        f"{g.groups} groups (of different taste or different care).{tail}"
     )
 
 
@@ -166,13 +162,13 @@ def disagreement_rows(d: Disagreement) -> list[Row]:
     ]
     for k, (contested, high) in d.at_panel.items():
         rows.append(_row("disagreement", f"contested at {k} judges", contested, "pairs"))
-        if k > 3:  # one of three is already 30 %
+        if k > 3:  # one of three is already above 30 %
             rows.append(_row("disagreement", f"highly contested at {k} judges", high, "pairs"))
     return rows
 
 
 def consistency_rows(c: Consistency) -> list[Row]:
-    """Test-retest, reliabilities and own cycles."""
+    """Test-retest, reliabilities and users' own cycles."""
     return [
         _row("consistency", "test-retest, ties a label", c.retest, "repeats"),
         _row("consistency", "test-retest, without ties", c.retest_no_ties, "repeats"),
@@ -208,7 +204,7 @@ def room_rows(r: Room) -> list[Row]:
 
 
 def aggregation_rows(s: SocialChoice, g: Groups) -> list[Row]:
-    """Paradoxes, groups and regret, each beside its null."""
+    """Paradoxes, groups and regret, each with its null."""
     groups = UNKNOWN if g.groups is None else str(g.groups)
     return [
         _tested("aggregation", "cyclic triads of majorities", s.cyclic_triads, "triads"),

@@ -1,11 +1,11 @@
-"""Do people fall into groups, and whom does the aggregate fail? Both against users whose votes were shuffled.
+"""Tests whether people form groups, and whom the aggregate serves badly, both against shuffled votes.
 
-Source: SC10 (worst-user regret) and SC11 (effective number of groups) of the social-choice list.
-Null: within every pair the votes are shuffled among the users who judged it. Panels and vote counts stay, so overall
-disagreement stays; what a user's votes have in common goes.
-Covered: axes along which users differ, whatever their cause. Not covered: *why* they differ (a careless user differs
-from a careful one without any taste). A user's pairs that were derived from his ratings depend on each other, which the
-null does not know: such data are looked at response by response instead (``Votes.stances``).
+Source: SC10 (worst-user regret) and SC11 (effective number of groups) of the social-choice list. Null: within every
+pair the votes are shuffled among the users who judged it. This keeps panels and vote counts, and so the overall
+disagreement, but removes what a user's votes have in common. Covered: axes along which users differ, whatever their
+cause. Not covered: *why* they differ (a careless user differs from a careful one without any taste). Pairs derived from
+a user's ratings depend on each other, which the null ignores; such data are analysed by response instead
+(``Votes.stances``).
 
 Suffixes here: ``_K`` panel sizes.
 """
@@ -24,12 +24,12 @@ from polypref.profile.votes import Ints, Votes
 from polypref.stats.estimate import NOT_TESTED, Floats, Tested, against_null
 
 NULL_DRAWS = 99
-MIN_VOTES = 10  # a user with fewer shared pairs says nothing about groups or regret
+MIN_VOTES = 10  # users with fewer shared pairs are left out of groups and regret
 MAX_USERS = 120  # per connected part of the users: the most active ones
-MIN_USERS = 5  # per part: fewer people cannot show groups
+MIN_USERS = 5  # per part; fewer people cannot show groups
 MAX_PARTS = 12
 DENSE = 0.02  # share of filled cells above which a dense product is faster
-SHRINKAGE = 5.0  # pseudo-pairs at agreement 0, so that two users who met once do not count as twins
+SHRINKAGE = 5.0  # pseudo-pairs at agreement 0, so that two users with one shared pair do not look identical
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Groups:
                  means groups: a small p says that users are not interchangeable. Two opposed camps are one axis.
     ``strongest_axis`` the largest eigenvalue as a share of their sum; more sensitive to one small camp than ``axes``.
     ``groups``   1 + axes above the null's 95 % (parallel analysis), the largest over the parts; None without a part.
-                 So many groups at least: three opposed couples are three axes and six groups.
-    ``parts``    the parts looked at, largest first.
-    ``unit``     what is voted on: "pairs", or "responses" where the judgements are derived from ratings or rankings.
+                 A lower limit: three opposed couples are three axes and six groups.
+    ``parts``    the analysed parts, largest first.
+    ``unit``     what is voted on: "pairs", or "responses" if the judgements are derived from ratings or rankings.
     ``worst_user_regret``   share of the units on which the others' majority decides against the worst-served
                  user, shrunk towards the mean for users with few of them (each counts the same: a convention).
     ``worst_decile_regret`` the same, mean over the worst decile of the users.
@@ -85,7 +85,7 @@ class Groups:
 def groups(votes: Votes, *, derived: bool = False, seed: int = 0) -> Groups:
     """Axes, groups and regret of the votes, each against ``NULL_DRAWS`` data sets with the votes shuffled.
 
-    ``derived`` says that a user's pairs were made from his ratings or rankings.
+    ``derived``: a user's pairs were made from their ratings or rankings.
     """
     unit = "responses" if derived else "pairs"
     votes = (votes.stances() if derived else votes).decided
@@ -113,16 +113,16 @@ def groups(votes: Votes, *, derived: bool = False, seed: int = 0) -> Groups:
 
 
 def _worth(votes: Votes, derived: bool) -> Ints:
-    """Independent votes of each user (U): of m responses to a prompt, m - 1, since stances are relative."""
+    """Number of independent votes of each user (U): m - 1 for m responses to a prompt, since stances are relative."""
     worth_U = np.bincount(votes.user_V, minlength=votes.n_users)
     if derived:
-        asked = np.unique(votes.user_V * (votes.prompt_Y.max(initial=0) + 1) + votes.prompt_Y[votes.pair_V])
-        worth_U -= np.bincount(asked // (votes.prompt_Y.max(initial=0) + 1), minlength=votes.n_users)
+        unit_code = np.unique(votes.user_V * (votes.prompt_Y.max(initial=0) + 1) + votes.prompt_Y[votes.pair_V])
+        worth_U -= np.bincount(unit_code // (votes.prompt_Y.max(initial=0) + 1), minlength=votes.n_users)
     return worth_U
 
 
 def _structure(sizes: list[int], spectra: list[list[Floats]]) -> tuple[Tested, Tested, tuple[Part, ...]]:
-    """The observed spectra (first) against the null's: axes and strongest axis over all parts, and part by part."""
+    """The observed spectra (first) against the null's: axes and strongest axis over all parts, and for each part."""
     axes_BK = np.array([[effective_number(spectrum) for spectrum in draw] for draw in spectra])
     kept = [k for k in range(len(sizes)) if np.isfinite(axes_BK[:, k]).all()]
     if not kept:
@@ -144,7 +144,7 @@ def _structure(sizes: list[int], spectra: list[list[Floats]]) -> tuple[Tested, T
 def _parts(votes: Votes, enough_U: np.ndarray) -> list[Votes]:
     """The largest connected parts of the users with enough votes, each with its most active users' votes.
 
-    Users are numbered within their part; pairs that fewer than two of them judged are left out.
+    Users are numbered within their part; pairs judged by fewer than two of them are left out.
     """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
@@ -168,9 +168,9 @@ def _parts(votes: Votes, enough_U: np.ndarray) -> list[Votes]:
 
 
 def agreement_spectra(votes: Votes, rng: np.random.Generator) -> Iterator[Floats]:
-    """The spectrum of the votes as they are, then with the votes shuffled, without end.
+    """The spectrum of the actual votes, then endlessly of shuffled votes.
 
-    Who shares how many pairs with whom is the same in all of them.
+    The numbers of pairs that users share are the same in all of them.
     """
     shared_UU = _products(votes, np.ones(len(votes.sign_V)))
     while True:
@@ -194,8 +194,8 @@ def spectrum(together_UU: Floats, shared_UU: Floats) -> Floats:
     """Eigenvalues (descending, negative ones cut to 0) of the users' double-centred agreement matrix.
 
     Agreement of two users: sum of ``sign * sign`` over their shared pairs, divided by how many those are plus
-    ``SHRINKAGE``. A user's agreement with himself is 1 by construction, not evidence; his mean agreement with the
-    others stands in its place.
+    ``SHRINKAGE``. A user's agreement with themselves is 1 by construction, not evidence; their mean agreement with the
+    others replaces it.
     """
     agreement_UU = together_UU / (shared_UU + SHRINKAGE)
     np.fill_diagonal(agreement_UU, 0.0)
@@ -223,7 +223,7 @@ def axes_above(spectra: list[Floats]) -> int:
 def regret(votes: Votes, enough_U: np.ndarray) -> tuple[float, float]:
     """Worst user's and worst decile's share of pairs on which the others' majority is against them, shrunk.
 
-    Empirical Bayes: between-user variance by moments, each user's share shrunk by what his number of pairs supports.
+    Empirical Bayes: between-user variance by moments; each user's share is shrunk according to their number of pairs.
     """
     agree_V = side_with_majority(votes)[1]
     n_U = np.bincount(votes.user_V, minlength=votes.n_users)[enough_U]

@@ -1,10 +1,10 @@
-"""How well the majority speaks for each user, and who is a minority user: the one definition.
+"""How well the majority represents each user, and who is a minority user: the only definition in the package.
 
-Source: Dong et al., EMNLP Findings 2025, section 3 (MV-ACC); SC12 of the social-choice list.
-Changed: (1) their MV-ACC counts the user's own vote, which in a panel of three makes anybody look represented; the
-definition here asks the *others'* majority. (2) The point rule MV-ACC < 0.5 mislabels users with few judgements; here a
-one-sided 95 % upper bound must lie below one half. (3) Judgements that share a response are not independent (200 pairs
-derived from 20 votes are not 200 observations), so the bound uses an effective number of judgements.
+Source: Dong et al., EMNLP Findings 2025, section 3 (MV-ACC); SC12 of the social-choice list. Changed: (1) their MV-ACC
+counts the user's own vote, which makes anybody in a panel of three look represented; the definition here uses the
+*others'* majority. (2) The point rule MV-ACC < 0.5 mislabels users with few judgements; here a one-sided 95 % upper
+bound must lie below one half. (3) Judgements that share a response are not independent (200 pairs derived from 20 votes
+are not 200 observations), so the bound uses an effective number of judgements.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ TABLE_MIN_SHARED = 10  # users in the MV-ACC range, as in the data's README
 
 @dataclass(frozen=True, eq=False)
 class Minorities:
-    """Per user (arrays over U, NaN where unknown) and in sum. Only pairs on which two users took a side count.
+    """Figures per user (arrays over U, NaN if unknown) and overall. Only pairs on which two users took a side count.
 
     ``shared_U``    pairs this user shares with at least one other user.
     ``own_U``       MV-ACC with the own vote in the majority; a split panel counts one half (the paper's).
     ``decided_U``   shared pairs on which the others have a majority.
     ``others_U``    share of those on which the user sides with the others' majority.
-    ``effective_U`` number of independent judgements those are worth.
+    ``effective_U`` number of independent judgements that these are worth.
     ``upper_U``     one-sided 95 % upper bound of ``others_U``.
     ``minority_U``  ``upper_U < 0.5``.
     """
@@ -99,7 +99,7 @@ def minorities(votes: Votes) -> Minorities:
 
 
 def side_with_majority(votes: Votes) -> tuple[Floats, Floats]:
-    """Whether each vote is with the majority (V), own vote included and left out: 1 yes, 0 no, 0.5 when it is split."""
+    """Whether each vote agrees with the majority (V), with and without the own vote: 1 yes, 0 no, 0.5 for a split."""
     margin_V = votes.margin_Y[votes.pair_V]
     with_own_V = 0.5 + 0.5 * np.sign(margin_V * votes.sign_V)
     without_own_V = 0.5 + 0.5 * np.sign((margin_V - votes.sign_V) * votes.sign_V)
@@ -109,10 +109,10 @@ def side_with_majority(votes: Votes) -> tuple[Floats, Floats]:
 def effective_judgements(votes: Votes, agree_V: Floats, share_U: Floats) -> Floats:
     """How many independent judgements each user's votes are worth (U): at most their number.
 
-    Two votes of one user that share a response may err together; the dyadic variance
-    ``(sum_r (sum_{pairs with r} e)^2 - sum e^2) / n^2`` (Aronow, Samii & Assenova 2015) counts such couples, and the
-    binomial variance divided by it is the effective number. Where all votes agree the variance cannot be estimated and
-    half the number of distinct responses is taken, which is the number of votes when no response comes back.
+    Two votes of one user that share a response may err together; the dyadic variance ``(sum_r (sum_{pairs with r} e)^2
+    - sum e^2) / n^2`` (Aronow, Samii & Assenova 2015) counts such couples. The effective number is the binomial
+    variance divided by it. If all votes agree, the variance cannot be estimated; half the number of distinct responses
+    is then used, which equals the number of votes if no response recurs.
     """
     n_U = np.bincount(votes.user_V, minlength=votes.n_users).astype(float)
     error_V = agree_V - share_U[votes.user_V]
@@ -131,7 +131,7 @@ def effective_judgements(votes: Votes, agree_V: Floats, share_U: Floats) -> Floa
 
 
 def upper_bound(share_U: Floats, n_U: Floats) -> Floats:
-    """Clopper-Pearson's one-sided 95 % upper bound of a share seen in ``n_U`` trials; NaN where there are none."""
+    """Clopper-Pearson's one-sided 95 % upper bound of a share observed in ``n_U`` trials; NaN without trials."""
     from scipy.stats import beta
 
     bound_U = np.full(len(share_U), np.nan)

@@ -1,8 +1,8 @@
-"""Room: what personalization could gain at most, consistency ceiling minus the best population accuracy.
+"""Room: the most that personalization could gain, the consistency ceiling minus the best population accuracy.
 
-Source: Dong et al., EMNLP Findings 2025, section 3 (room for personalization); SC13 of the social-choice list.
-Changed: an interval instead of a number, because neither end is known exactly; without repeats the ceiling is not taken
-to be 1 but left open between 0.7 and 1.
+Source: Dong et al., EMNLP Findings 2025, section 3 (room for personalization); SC13 of the social-choice list. Changed:
+an interval instead of a number, because neither end is known exactly. Without repeats the ceiling is not assumed to be
+1 but left open between 0.7 and 1.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MIN_PANEL = 3
 
 @dataclass(frozen=True)
 class Room:
-    """An interval for the accuracy that personalization could add. All None where nobody's majority can be asked.
+    """An interval for the accuracy that personalization could add. All None if no pair has three judges.
 
-    ``population_lo``, ``population_hi``  bounds of the best population accuracy; ``source`` says where they come from.
+    ``population_lo``, ``population_hi``  bounds of the best population accuracy; ``source`` is their origin.
     ``ceiling_lo``, ``ceiling_hi``        bounds of the best personal accuracy; assumed when ``measured`` is False.
-    ``lo``, ``hi``                        room; never below 0, since a personal predictor may also say what the
-                                          population's says.
+    ``lo``, ``hi``                        room; never below 0, since a personal predictor may
+                                          also answer as the population's does.
     ``at_ceiling``                        room (lo, hi) if the ceiling were 0.7, 0.9, 1, and None for a ceiling that the
                                           population accuracy already exceeds; no such table when measured.
     """
@@ -51,7 +51,7 @@ class Room:
 def room(
     population_accuracy: float | tuple[float, float] | None, consistency: Consistency, source: str = "given"
 ) -> Room:
-    """Room above a population accuracy (a number, or its interval), on pairs like those that were judged twice."""
+    """Room above a population accuracy (a number or an interval), on pairs like those that were judged twice."""
     ceiling = consistency.ceiling
     low, high = (ASSUMED_CEILINGS[0], ASSUMED_CEILINGS[-1]) if ceiling is None else ceiling
     if population_accuracy is None:
@@ -70,11 +70,11 @@ def _between(population: float, ceiling: float) -> float:
 
 
 def majority_accuracy(votes: Votes) -> tuple[float, float] | None:
-    """Bounds of what the best population predictor scores on pairs with >= 3 judges; None when there are none.
+    """Bounds of the best population predictor's accuracy on pairs with >= 3 judges; None if there are none.
 
-    The others' majority is a predictor that has not seen the vote, so in expectation the best one scores no less (and
-    never less than a coin, though others' majorities do where opposed camps balance); the majority with the own vote is
-    fitted to the very votes it predicts, so in expectation the best one scores no more.
+    Lower bound: the others' majority has not seen the vote, so in expectation the best predictor scores no less. Nor
+    does it score below chance, as the others' majority does where opposed camps balance. Upper bound: the majority that
+    includes the own vote is fitted to the votes it predicts, so in expectation the best predictor scores no more.
     """
     votes = votes.decided
     votes = votes.take((votes.panel_Y >= MIN_PANEL)[votes.pair_V])

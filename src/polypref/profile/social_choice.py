@@ -1,10 +1,10 @@
-"""What one ranking for everyone hides: Condorcet cycles and Borda contradictions, in excess of a Bradley-Terry null.
+"""What one ranking for everyone hides: Condorcet cycles and Borda contradictions beyond a Bradley-Terry null.
 
 Source: SC2 and SC4 of the social-choice list (Condorcet; Borda; Siththaranjan et al. 2312.08358; Ge et al. 2405.14758).
-Covered: the majority's tournament per prompt, over pairs that at least two people judged. Not covered: pairs nobody
-compared, users who judged several pairs of one prompt (the null draws every pair's judges anew).
-Small panels make cycles by chance: with identical people and five judges a fifth of all prompts have one. A raw share
-therefore says nothing; the excess over the null and its p-value do.
+Covered: the majority's tournament per prompt, over pairs that at least two people judged. Not covered: pairs that
+nobody compared, users who judged several pairs of one prompt (the null draws the judges of every pair independently).
+Small panels have cycles by chance: with identical people and five judges, a fifth of all prompts have one. So a raw
+share means nothing; the excess over the null and its p-value do.
 
 Suffixes here: ``_E`` edges: pairs of responses compared.
 """
@@ -25,13 +25,13 @@ NULL_DRAWS = 99
 
 @dataclass(frozen=True)
 class SocialChoice:
-    """Aggregation paradoxes beside their Bradley-Terry null; ``n`` is what each share is of.
+    """Aggregation paradoxes with their Bradley-Terry null; ``n`` is the denominator of each share.
 
-    ``cyclic_triads``   closed triads of majorities that go round (a > b > c > a).
+    ``cyclic_triads``   closed triads of majorities that are cyclic (a > b > c > a).
     ``cyclic_prompts``  prompts with any Condorcet cycle, of those whose pairs close a loop.
     ``borda_pairs``     majority decisions that the Borda order contradicts.
     ``borda_winners``   prompts with a Condorcet winner that is not the Borda winner.
-    ``spread``          standard deviation of the fitted strengths in logits; None where nothing could be fitted.
+    ``spread``          standard deviation of the fitted strengths in logits; None if nothing could be fitted.
     """
 
     cyclic_triads: Tested = NOT_TESTED

@@ -25,7 +25,7 @@ MAJORITY = "majority of the judges"
 
 @dataclass(frozen=True)
 class Profile:
-    """What the data say. ``sizes`` counts judgements, ties, users, pairs, prompts, responses and what was set aside."""
+    """The profile of a data set. ``sizes`` counts judgements, ties, users, pairs, prompts, responses, rows left out."""
 
     sizes: dict[str, int]
     origin: Origin
@@ -65,7 +65,7 @@ class Profile:
         ]
 
     def table2(self, name: str = "data", header: bool = True) -> str:
-        """One Markdown row in the shape of the evaluation paper's Table 2, with its header unless told otherwise."""
+        """One Markdown row like those of the evaluation paper's Table 2; ``header=False`` leaves out its header."""
         low, high, _ = self.minorities.mv_acc_range
         cells = (
             markdown_text(name),
@@ -84,14 +84,14 @@ class Profile:
 
 
 def profile(comparisons: Comparisons, *, seed: int = 0, pairs: PairKey = "text") -> Profile:
-    """Profile any comparisons; whatever cannot be said of them is None with n = 0.
+    """Profile any comparisons; what they cannot show is None with n = 0.
 
-    ``pairs`` "text" counts the same two texts as one pair whatever their pair id; "id" goes by the data's own pair ids
-    for disagreement, minorities and room (repeats, cycles and groups always go by the texts).
+    ``pairs`` "text" counts the same two texts as one pair whatever their pair id; "id" uses the data's own pair ids for
+    disagreement, minorities and room (repeats, cycles and groups always use the texts).
     """
     from threadpoolctl import threadpool_limits
 
-    # thousands of small matrices: BLAS threads cost more than they give, fifty times more on a busy machine
+    # thousands of small matrices: BLAS threads slow this down, up to fifty times on a busy machine
     with threadpool_limits(1, user_api="blas"):
         return _profile(counted(comparisons), seed, pairs)
 

@@ -20,10 +20,10 @@ MIN_JUDGES = 2
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """What was compared how often: edge e compares nodes ``a_E`` and ``b_E`` of prompt ``prompt_E`` by ``judges_E``.
+    """The compared pairs: edge e compares nodes ``a_E`` and ``b_E`` of prompt ``prompt_E`` with ``judges_E`` judges.
 
-    Only prompts with at least three responses and pairs with at least two judges; nodes and prompts are numbered anew.
-    ``cyclable_P`` prompts whose compared pairs close at least one loop, so that a cycle is possible at all.
+    Only prompts with at least three responses and pairs with at least two judges; nodes and prompts are renumbered.
+    ``cyclable_P`` marks prompts whose compared pairs close at least one loop, so that a cycle is possible.
     """
 
     a_E: Ints
@@ -39,7 +39,7 @@ class Design:
 
 
 def design(votes: Votes) -> tuple[Design, Ints]:
-    """The design of the votes, and ``wins_E``: how many judges of each edge took its first response."""
+    """The design of the votes, and ``wins_E``: how many judges of each edge chose its first response."""
     votes = votes.decided
     pairs = np.flatnonzero(votes.panel_Y >= MIN_JUDGES)
     pairs = pairs[_within_cap(votes, pairs)]
@@ -66,7 +66,7 @@ def _prompt_of_nodes(votes: Votes, pairs: Ints, ends: Ints, n_nodes: int) -> Int
 
 
 def _within_cap(votes: Votes, pairs: Ints) -> NDArray[np.bool_]:
-    """Pairs whose responses are among the MAX_RESPONSES most compared ones of their prompt."""
+    """Pairs whose responses are among the MAX_RESPONSES most compared of their prompt."""
     ends = np.concatenate([votes.first_Y[pairs], votes.second_Y[pairs]])
     prompt_R = np.zeros(int(ends.max(initial=0)) + 1, np.int64)
     prompt_R[ends] = np.tile(votes.prompt_Y[pairs], 2)
@@ -90,7 +90,7 @@ def parts(from_E: Ints, to_E: Ints, n_nodes: int, strong: bool) -> Ints:
 
 @dataclass(frozen=True)
 class Counts:
-    """What one tournament shows; shares are NaN where there is nothing to count."""
+    """The figures of one tournament; shares are NaN if there is nothing to count."""
 
     triads: int
     cyclic_triads: float
@@ -102,7 +102,7 @@ class Counts:
 
 
 def count(graph: Design, wins_E: Ints) -> Counts:
-    """Cycles and Borda contradictions of the tournament in which ``wins_E`` judges took the first response."""
+    """Cycles and Borda contradictions of the tournament in which ``wins_E`` judges chose the first response."""
     margin_E = 2 * wins_E - graph.judges_E
     decided_E = margin_E != 0
     up_E = np.where(margin_E > 0, graph.a_E, graph.b_E)[decided_E]
@@ -131,7 +131,7 @@ def count(graph: Design, wins_E: Ints) -> Counts:
 
 
 def borda(graph: Design, wins_E: Ints) -> Floats:
-    """Mean share of judges won against the responses that a response was compared with (R)."""
+    """Mean share of judges that each response wins against those it was compared with (R)."""
     share_E, n_nodes = wins_E / graph.judges_E, len(graph.prompt_R)
     won_R = np.bincount(graph.a_E, weights=share_E, minlength=n_nodes)
     won_R += np.bincount(graph.b_E, weights=1 - share_E, minlength=n_nodes)
@@ -139,9 +139,9 @@ def borda(graph: Design, wins_E: Ints) -> Floats:
 
 
 def count_triads(up_E: Ints, down_E: Ints, n_nodes: int) -> tuple[Floats, Floats]:
-    """Closed triads (three nodes, every pair decided) and the cyclic ones among them, shared out to their nodes (R).
+    """Closed triads (three nodes, every pair decided) and the cyclic ones among them, divided among their nodes (R).
 
-    The sums are the counts. At most one edge per pair of nodes.
+    The sums over nodes are the counts. At most one edge per pair of nodes.
     """
     from scipy.sparse import csr_array
 

@@ -1,4 +1,4 @@
-"""Comparisons as votes: who stands where on which pair of texts. Everything in ``profile`` starts here.
+"""Comparisons as votes: which side each user takes on each pair of texts. Everything in ``profile`` starts here.
 
 Suffixes here: ``_I`` judgements as given.
 """
@@ -24,9 +24,9 @@ class Votes:
     """V votes, at most one per user and pair, sorted by pair; the judgements behind them are counted.
 
     ``sign_V``  +1 for the pair's first response, -1 for the second, 0 for a tie or for repeats that cancel out.
-    ``plus_V``, ``minus_V``, ``tie_V``  how often this user judged this pair so (test-retest lives here).
-    ``first_Y``, ``second_Y``  the pair's responses, numbered as in the pool; which is first is arbitrary (text hash).
-    ``prompt_Y`` the prompt they answer. ``same_text`` judgements whose two texts are equal: no vote, only counted.
+    ``plus_V``, ``minus_V``, ``tie_V``  how often this user judged this pair that way (used by test-retest).
+    ``first_Y``, ``second_Y``  the pair's responses, numbered as in the pool; the order is arbitrary (text hash).
+    ``prompt_Y`` the prompt they answer. ``same_text`` number of judgements whose two texts are equal: no votes.
     """
 
     user_V: Ints
@@ -47,7 +47,7 @@ class Votes:
 
     @cached_property
     def decided(self) -> Votes:
-        """Only the votes that take a side: a tie, or repeats that cancel out, is an abstention."""
+        """Only the votes that take a side; a tie, or repeats that cancel out, is an abstention."""
         return self.take(self.sign_V != 0)
 
     @cached_property
@@ -76,14 +76,14 @@ class Votes:
         return replace(self, **{name: getattr(self, name)[rows_V] for name in names})
 
     def renumbered(self) -> Votes:
-        """Users and pairs without a vote here are dropped and the others numbered anew (sorted order is kept)."""
+        """Without the users and pairs that have no vote; the others are renumbered in the same order."""
         users, user_V = np.unique(self.user_V, return_inverse=True)
         pairs, pair_V = np.unique(self.pair_V, return_inverse=True)
         ends = {name: getattr(self, name)[pairs] for name in ("first_Y", "second_Y", "prompt_Y")}
         return replace(self, user_V=user_V, pair_V=pair_V, n_users=len(users), **ends)
 
     def stances(self) -> Votes:
-        """Votes on single responses instead of pairs: +1 where a user took a response more often than not.
+        """Votes on single responses instead of pairs: +1 if a user chose a response more often than not.
 
         For judgements derived from ratings or rankings: 200 pairs made of one user's 20 ratings are 20 observations.
         Here ``pair_V`` is a response, and ``first_Y`` equals ``second_Y``.
@@ -113,7 +113,7 @@ class Votes:
         )
 
     def permuted(self, rng: np.random.Generator) -> Votes:
-        """The same panels and counts with the votes of each pair shuffled among its users: users without a taste."""
+        """The same panels and counts with each pair's votes shuffled among its users, which removes their tastes."""
         # pair_V is sorted, so sorting by (pair, random) keeps every pair's block of rows in place
         order = np.argsort(self.pair_V + 0.5 * rng.random(len(self.pair_V)))
         return replace(self, sign_V=self.sign_V[order])
@@ -123,7 +123,7 @@ def votes(comparisons: Comparisons, pairs: PairKey = "text") -> Votes:
     """Count the judgements of each user on each pair.
 
     ``pairs`` "text": the same two texts under one prompt are one pair, whatever their pair id (the default); "id": the
-    data's own pair ids (a judgement without one falls back on its texts).
+    data's own pair ids (a judgement without one uses its texts).
     """
     comparisons = comparisons.weighing()
     keys_R = comparisons.responses.keys_R
