@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,15 +14,18 @@ import zstandard
 
 from polypref.bounds.bounds_file import read_bounds
 from polypref.cli import main
+from polypref.data.files import textfiles
 from polypref.data.files.limits import Limits, parse_limits
 from polypref.data.files.sources import readable
 from polypref.data.files.textfiles import chunks
 from polypref.data.published.rows import read_files
 from polypref.data.read import ReadOptions, read
+from polypref.data.rows.layouts import ALIASES
 from polypref.errors import InputError, PolyprefError, SettingsError
 
 HEAD = b"user_id,prompt,chosen,rejected\n"
 ROW = b'{"user_id": "u", "prompt": "p", "chosen": "x", "rejected": "y"}\n'
+SAME = ROW.replace(b'"y"', b'"x"')
 DEEP = b"[" * 100_000 + b"]" * 100_000
 MIB = 1 << 20
 OF_MEMORY = """
@@ -54,16 +58,95 @@ def test_what_grows_without_end(tmp_path, suffix, ending, first, piece):
     assert "--limits line_bytes=NUMBER raises" in refused(tmp_path / f"p.{suffix}.{ending}", squeezed, line_bytes=MIB)
 
 
-@pytest.mark.parametrize("rubbish", [b"{}\n", b"x\n", b"[]\n", b"\xff\n", ROW.replace(b'"u"', b'""')])
-def test_rubbish_without_end_is_read_no_further(tmp_path, monkeypatch, rubbish):
-    """One good row does not keep the reading of what follows alive; one in some hundreds does."""
-    monkeypatch.setattr("polypref.data.read.MANY", 2000)
+JSON_RUBBISH = [b"{}\n", b"x\n", b"[]\n", b"\xff\n", ROW.replace(b'"u"', b'""')]
+CSV_RUBBISH = [b"a,b,c,d,e\n", b",p,x,y\n", b'u,p,5" pipe\n', b'u,p,"x"y,z\n', b"u,\xff,x,y\n"]
+RUBBISH = [("p.jsonl", b"", ROW, one) for one in JSON_RUBBISH]
+RUBBISH += [("p.csv", HEAD, b"u,p,x,y\n", one) for one in CSV_RUBBISH]
+
+
+@pytest.mark.parametrize("good", [1, 500])
+@pytest.mark.parametrize(("name", "head", "row", "rubbish"), RUBBISH)
+def test_rubbish_without_end_is_read_no_further(tmp_path, monkeypatch, name, head, row, rubbish, good):
+    """Neither one good row nor one in five hundred keeps the reading alive, whatever the rubbish is."""
     monkeypatch.setattr("polypref.data.files.textfiles.BLOCK", 4096)
-    said = refused(tmp_path / "p.jsonl", ROW + rubbish * 10_000)
-    assert "rows cannot be used; the first: line 2 of p.jsonl: " in said
-    assert 2000 < int(said.split(" of ")[1].split(" rows")[0].replace(",", "")) < 6_000
-    said = refused(tmp_path / "p.jsonl", (ROW + rubbish * 500) * 10)
-    assert said.startswith(f"{500 * 10:,} of {501 * 10:,} rows cannot be used")
+    monkeypatch.setattr("polypref.data.files.csvfiles.SLOW_ROWS", 100)
+    content = head + row + (rubbish * (10_000 // good) + row) * good
+    said = refused(tmp_path / name, content, unusable_rows=2000)
+    assert f"rows cannot be used; the first: line {2 + bool(head)} of {name}: " in said
+    assert 2000 < int(re.split("of the first | rows", said)[1].replace(",", "")) < 6_000, said
+    assert said.endswith("--limits unusable_rows=NUMBER reads more of them.")
+    assert "of the first" not in refused(tmp_path / name, content)
+
+
+@pytest.mark.parametrize(
+    "rubbish", [{"user_id": "u"}, {"user_id": "u", "chosen": "", "rejected": ""}, json.loads(SAME)]
+)
+def test_nothing_to_compare_without_end(tmp_path, monkeypatch, rubbish):
+    monkeypatch.setattr("polypref.data.files.textfiles.BLOCK", 4096)
+    content = ROW + json.dumps(rubbish).encode() + b"\n"
+    said = refused(tmp_path / "p.jsonl", ROW + (json.dumps(rubbish).encode() + b"\n") * 9000, unusable_rows=2000)
+    assert re.match(r"only 1 of the first 2,... lines of p\.jsonl say which of two responses is better", said)
+    (tmp_path / "p.jsonl").write_bytes(content * 3000)
+    assert len(read([tmp_path / "p.jsonl"], ReadOptions(limits=Limits(unusable_rows=2000))).comparisons) == 6000
+
+
+@pytest.mark.parametrize(("name", "head", "row", "rubbish"), RUBBISH)
+def test_rubbish_among_more_good_rows_is_read_over(tmp_path, monkeypatch, name, head, row, rubbish):
+    monkeypatch.setattr("polypref.data.files.textfiles.BLOCK", 4096)
+    (tmp_path / name).write_bytes(head + (row * 5 + rubbish * 4) * 600)
+    reading = read([tmp_path / name], ReadOptions(limits=Limits(unusable_rows=2000)))
+    assert len(reading.comparisons) == 3000 and reading.rows_read == 5400
+
+
+@pytest.mark.parametrize(("name", "head", "row", "empty"), [
+    ("p.jsonl", b"", ROW, b"\n"), ("p.jsonl", b"", ROW, b" \r\n"), ("p.csv", HEAD, b"u,p,x,y\n", b"\n"),
+    ("p.csv", HEAD, b"u,p,x,y\n", b",,,\n"), ("p.csv", HEAD, b'u,p,5" pipe,y\n', b",,,\n"),
+])  # fmt: skip
+def test_empty_lines_without_end(tmp_path, monkeypatch, name, head, row, empty):
+    """A row between them does not keep the reading alive; one after every row, or many at the end, are fine."""
+    monkeypatch.setattr("polypref.data.files.textfiles.BLOCK", 4096)
+    content = head + (row + empty * 1000) * 100
+    said = refused(tmp_path / name, content, unusable_rows=1000)
+    assert re.match(rf"only .* of the first .* lines of {name} say which", said)
+    assert len(read([tmp_path / name]).comparisons) == 100
+    (tmp_path / name).write_bytes(head + (row + empty) * 3000 + empty * 40_000)
+    assert len(read([tmp_path / name], ReadOptions(limits=Limits(unusable_rows=1000))).comparisons) == 3000
+
+
+def test_long_rubbish_counts_by_its_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("polypref.data.files.textfiles.BLOCK", 1 << 16)
+    long = json.dumps({"user_id": "", "prompt": "p" * 4000, "chosen": "x", "rejected": "y"}).encode() + b"\n"
+    assert "of the first" in refused(tmp_path / "p.jsonl", ROW + long * 900, unusable_rows=2000)
+    assert "of the first" not in refused(tmp_path / "p.jsonl", ROW + long * 400, unusable_rows=2000)
+
+
+def decompressed(monkeypatch, tmp_path, content: bytes, **limits: int) -> tuple[int, str]:
+    """Bytes that were read of a file before it was refused, and why ("": it was not)."""
+    sizes = []
+    monkeypatch.setattr(textfiles, "chunks", lambda path, of=chunks: (sizes.append(len(c)) or c for c in of(path)))
+    monkeypatch.setattr(textfiles, "BLOCK", 4096)
+    monkeypatch.setattr("polypref.data.files.late_columns.AHEAD", 4096)
+    monkeypatch.setattr(textfiles, "HEAD_BYTES", 4096)
+    (tmp_path / "p.jsonl").write_bytes(content)
+    try:
+        read([tmp_path / "p.jsonl"], ReadOptions(limits=Limits(**limits)))
+    except InputError as error:
+        return sum(sizes), str(error)
+    return sum(sizes), ""
+
+
+def test_late_keys_are_looked_for_no_further_than_rows_are_read(monkeypatch, tmp_path):
+    """A file is read once, and one with each known key in its turn a few times."""
+    size, said = decompressed(monkeypatch, tmp_path, ROW * 20_000)
+    assert not said and size < 1.01 * 20_000 * len(ROW) + 8192
+    size, said = decompressed(monkeypatch, tmp_path, ROW + b"{}\n" * 500_000, unusable_rows=2000)
+    assert "of the first" in said and size < 40_000
+    size, said = decompressed(monkeypatch, tmp_path, b'{"user_id": 1}\n' * 100_000, unusable_rows=2000)
+    assert 'column "chosen" is missing' in said and size < 80_000
+    names = [name for role in ALIASES for name in ALIASES[role]]
+    late = b"".join(ROW * 50 + ROW[:-2] + b', "%b": null}\n' % name.encode() for name in names)
+    size, said = decompressed(monkeypatch, tmp_path, ROW * 1000 + late + b"{}\n" * 500_000, unusable_rows=2000)
+    assert "of the first" in said and size < 8 * (len(ROW * 1000 + late))
 
 
 def test_zeros_take_little_memory(tmp_path):

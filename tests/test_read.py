@@ -107,14 +107,6 @@ class TestKindsOfFiles:
         assert data.users.ids.to_list() == ["7", "8"]
         assert data.responses.texts_R.to_list() == ["a", "b", "c"]
 
-    def test_a_key_that_first_stands_late_in_the_file_is_read(self, tmp_path):
-        row = {"user_id": "u", "prompt": "p", "chosen": "x", "rejected": 'not a key: "tie":'}
-        path = write(tmp_path / "p.jsonl", [row] * 1500 + [row | {"tie": True}] + [row | {"weight": 3}])
-        data = read([path]).comparisons
-        assert data.tie_N is not None and np.flatnonzero(data.tie_N).tolist() == [1500]
-        assert data.weights_N[1500:].tolist() == [1, 3]
-        assert read([write(path, [row] * 1500)]).comparisons.weight_N is None
-
     def test_several_files_and_globs(self, tmp_path):
         data = rows(30)
         for k in range(3):

@@ -9,6 +9,7 @@ Suffixes here: ``_K`` distinct texts of a batch.
 from __future__ import annotations
 
 import secrets
+from copy import copy
 
 import numpy as np
 import polars as pl
@@ -30,6 +31,12 @@ class KeyTable:
     def __init__(self) -> None:
         self.size = 0
         self._runs: list[tuple[KeyArray, IntArray]] = []
+
+    def copy(self) -> KeyTable:
+        """A table that grows on its own from here."""
+        new = copy(self)
+        new._runs = list(self._runs)
+        return new
 
     def codes(self, keys_N: KeyArray) -> tuple[IntArray, NDArray[np.intp]]:
         """Code of each key, and the positions where a new key appears first (in the order of their codes)."""
@@ -70,6 +77,12 @@ class TextTable:
 
     def __len__(self) -> int:
         return self._keys.size
+
+    def copy(self) -> TextTable:
+        """A table that grows on its own from here."""
+        new = copy(self)
+        new._keys, new._held, new._mapped = self._keys.copy(), list(self._held), list(self._mapped)
+        return new
 
     def codes(self, texts_N: pl.Series, within_N: IntArray | None = None) -> tuple[IntArray, NDArray[np.intp]]:
         """Code of each text (of each (text, ``within_N``) when given), and where each new one appears first.
@@ -116,6 +129,13 @@ class Pool:
         self._texts = TextTable(spill_bytes)
         self._chat: list[BoolArray] = []
         self._prompt_R: list[IntArray] = []
+
+    def copy(self) -> Pool:
+        """A pool that grows on its own from here."""
+        new = copy(self)
+        new.users, new._prompts, new._texts = self.users.copy(), self._prompts.copy(), self._texts.copy()
+        new._chat, new._prompt_R = list(self._chat), list(self._prompt_R)
+        return new
 
     def prompts(self, prompt_N: pl.Series, chat_N: BoolArray) -> IntArray:
         """Code of each prompt; chat prompts are canonical JSON already and never equal a text prompt."""

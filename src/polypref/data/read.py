@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +14,20 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray
 from polypref.data.derived import MadeFrom
+from polypref.data.files.late_columns import look_on, read_again
 from polypref.data.files.limits import Limits
 from polypref.data.files.sources import Source, expand, open_source, readable
+from polypref.data.giving_up import ReadSoFar
 from polypref.data.linting.problems import RowProblem, Tally
 from polypref.data.pool import SPILL_BYTES, KeyTable, Pool
 from polypref.data.rows import chat, convert, values
 from polypref.data.rows.attributes import Attributes
 from polypref.data.rows.convert import pair_ratings
 from polypref.data.rows.formats import canonical
-from polypref.data.rows.layouts import Layout, find_layout
-from polypref.errors import InputError, NotEnoughData, SettingsError
+from polypref.data.rows.layouts import Layout, find_layout, unnamed
+from polypref.errors import InputError, NotEnoughData, PolyprefError, SettingsError
 from polypref.wording import shown
 
-MANY, FEW = 1_000_000, 1_000  # after so many rows a file is read no further when not one in so many can be used
 Int8Array = NDArray[np.int8]
 
 
@@ -88,9 +91,7 @@ def read(paths: Sequence[str | Path], options: ReadOptions | None = None) -> Rea
     work = _Work(options, (*files, *ties), len(files))
     for number, file in enumerate([*files, *ties]):
         with readable(file):
-            source = open_source(file, options.limits, options.columns)
-            layout = find_layout(file, source.types, options.columns, ties=number >= len(files))
-            work.add_file(number, source, layout)
+            work = read_again(partial(work.with_file, number))
     return work.finish()
 
 
@@ -109,27 +110,45 @@ class _Work:
         self.rules: dict[str, None] = {}
         self.layouts: list[Layout] = []
 
-    def add_file(self, number: int, source: Source, layout: Layout) -> None:
-        """Read one file to its end. Raises InputError when it has no rows or most of them cannot be used."""
+    def copy(self) -> _Work:
+        """Work that goes on from here on its own."""
+        new = copy(self)
+        new.pool, new.pairs, new.attributes = self.pool.copy(), self.pairs.copy(), self.attributes.copy()
+        new.judged, new.rated = list(self.judged), list(self.rated)
+        return new
+
+    def with_file(self, number: int, late: Sequence[str]) -> _Work:
+        """This and the file ``number``, read to its end; ``late`` are columns that first stand late in it.
+
+        Raises InputError when it has no rows or most of them cannot be used, LateColumns when more such columns appear.
+        """
+        columns, limits, file = self.options.columns, self.options.limits, self.files[number]
+        source = open_source(file, limits, late, partial(unnamed, mapping=columns))
+        try:
+            layout = find_layout(file, source.types, columns, ties=number >= self.n_main)
+        except PolyprefError:
+            look_on(source.path, source.wanted, limits)
+            raise
+        new = self.copy()
+        new._add(number, source, layout)
+        return new
+
+    def _add(self, number: int, source: Source, layout: Layout) -> None:
+        so_far = ReadSoFar(source.path, self.options.limits)
+        into = self.rated if layout.shape == "ratings" else self.judged
+        for batch in source.batches(list(layout.names.values()), so_far.unusable):
+            frame = canonical(batch, layout, source.path, so_far.unusable, self.options.limits)
+            coded = self._code(frame, number, so_far.unusable)
+            into.append(coded)
+            so_far.add(batch, coded.height if into is self.rated else (coded["chosen"] != coded["rejected"]).sum())
+        if not so_far.rows and number < self.n_main:  # that nobody called a tie is fine
+            raise InputError(f"{source.path} has no rows; expected at least one judgement.")
+        so_far.refuse_if_most()
+        self.rows_read += so_far.rows
+        self.tally.merge(so_far.unusable, self.files[number])
         self._state_rules(layout)
         if layout not in self.layouts:
             self.layouts.append(layout)
-        unparsed, unusable, rows = Tally(), Tally(), 0
-        for batch in source.batches(list(layout.names.values()), unparsed):
-            seen = rows + unparsed.rows
-            if seen > MANY and (rows - unusable.rows) * FEW < seen:
-                break  # endless rubbish, or of another kind altogether: refused below
-            frame = canonical(batch, layout, source.path, unusable, self.options.limits)
-            into = self.rated if layout.shape == "ratings" else self.judged
-            into.append(self._code(frame, number, unusable))
-            rows += batch.frame.height
-        rows += unparsed.rows
-        if not rows and number < self.n_main:  # that nobody called a tie is fine
-            raise InputError(f"{source.path} has no rows; expected at least one judgement.")
-        self.rows_read += rows
-        unparsed.merge(unusable, source.path)
-        unparsed.refuse_if_most(rows)
-        self.tally.merge(unparsed, self.files[number])
 
     def _state_rules(self, layout: Layout) -> None:
         rules = {

@@ -11,8 +11,9 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import dropwhile
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -28,7 +29,7 @@ from polypref.wording import shown
 DECLARED = re.compile(rb'"?sep=([!-/:-@[-`{-~ \t])"?\s*', re.IGNORECASE)  # what Excel writes in front of the header
 SEPARATORS = b",\t; \r\n"
 QUOTE, NEWLINE, RETURN = ord('"'), ord("\n"), ord("\r")
-SLOW_ROWS, SLOW_BYTES = 100_000, 64 << 20  # rows and bytes of a batch from Python's parser
+SLOW_ROWS, SLOW_BYTES = 100_000, 64 << 20  # lines and bytes of a batch from Python's parser
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,7 @@ class Csv:
     columns: tuple[str, ...]
     limits: Limits = field(default_factory=Limits)
     declared: bool = False
+    wanted: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def open(cls, path: str, limits: Limits) -> Csv:
@@ -85,6 +87,7 @@ class Csv:
         for _, block in stream:
             carry = carry + block if carry else block
             if carry.isspace():
+                yield Batch(self._frame([], names), np.zeros(0, np.int64), 0, carry.count(b"\n"), len(carry))
                 line, carry = line + carry.count(b"\n"), b""
                 continue
             starts, lines, cut = _records(carry, ord(self.separator))
@@ -95,7 +98,7 @@ class Csv:
                 rest = _Lines(_all(carry, (block for _, block in stream)), self.path, line, self.limits)
                 yield from self._slow(rest, header, names, tally)
                 return
-            yield Batch(batch.frame.select(names), batch.line_B)
+            yield replace(batch, frame=batch.frame.select(names))
             line, carry, header = line + carry.count(b"\n", 0, cut), carry[cut:], False
         if carry.strip():
             yield from self._slow(_Lines([carry], self.path, line, self.limits), header, names, tally)
@@ -120,40 +123,40 @@ class Csv:
             return None
         if frame.height != len(starts) or frame.width != len(self.columns):
             return None
-        sizes = np.diff(np.append(starts, len(block)))
-        filled = frame.select(pl.any_horizontal(pl.all().is_not_null())).to_series()
-        keep = (sizes > 2) & filled.to_numpy()  # not an empty line, nor one of separators only
+        keep = frame.select(pl.any_horizontal(pl.all().is_not_null())).to_series().to_numpy(writable=True)
+        empty = len(keep) - int(keep.sum())  # lines, also those of separators only
         if header:
             keep[np.argmax(keep)] = False
-        return Batch(frame.filter(pl.Series(keep)), line_B[keep])
+        return Batch(frame.filter(pl.Series(keep)), line_B[keep], int(keep.sum()), empty, len(block))
 
     def _slow(self, lines: _Lines, header: bool, names: Sequence[str], tally: Tally) -> Iterator[Batch]:
         """Python's own parser, which reads quotes inside a text as they are, for what Polars refuses."""
         _allow(self.limits)
         reader = csv.reader(lines, delimiter=self.separator, strict=True)
-        rows: list[list[str]] = []
-        numbers: list[int] = []
-        while True:
-            begin = lines.next
-            lines.begin()
-            try:
-                row = next(reader)
-            except StopIteration:
-                break
-            except csv.Error as error:
-                self._tell_broken(error, begin, lines, tally)
-                continue
-            if header or not any(row):
-                header = header and not any(row)
-                continue
-            if self._is_whole(row, begin, tally):
-                rows.append(row)
-                numbers.append(begin)
-            if len(rows) >= SLOW_ROWS or lines.size >= SLOW_BYTES:
-                yield self._gather(rows, numbers, names)
-                rows, numbers, lines.size = [], [], 0
-        if rows:
-            yield self._gather(rows, numbers, names)
+        while not lines.ended:
+            rows: list[list[str]] = []
+            numbers: list[int] = []
+            empty, broken, until, lines.size = 0, -tally.rows, lines.next + SLOW_ROWS, 0
+            while lines.next < until and lines.size < SLOW_BYTES:
+                begin = lines.next
+                lines.begin()
+                try:
+                    row = next(reader)
+                except StopIteration:
+                    break
+                except csv.Error as error:
+                    self._tell_broken(error, begin, lines, tally)
+                    continue
+                if not any(row):
+                    empty += 1
+                elif header:
+                    header = False
+                elif self._is_whole(row, begin, tally):
+                    rows.append(row)
+                    numbers.append(begin)
+            broken += tally.rows
+            frame, line_B = self._frame(rows, names), np.array(numbers, np.int64)
+            yield Batch(frame, line_B, len(rows) + broken, empty, lines.size)
 
     def _tell_broken(self, error: csv.Error, begin: int, lines: _Lines, tally: Tally) -> None:
         """Count the lines of a record whose quotes leave open what it says. Raises InputError where none ends it."""
@@ -180,9 +183,9 @@ class Csv:
             tally.add("not UTF-8", self.path, [line], f"{near} is not UTF-8; {advice}")
         return broken is None
 
-    def _gather(self, rows: list[list[str]], numbers: list[int], names: Sequence[str]) -> Batch:
+    def _frame(self, rows: list[list[str]], names: Sequence[str]) -> pl.DataFrame:
         frame = pl.DataFrame(rows, schema=dict.fromkeys(_distinct(self.columns), pl.String), orient="row")
-        return Batch(frame.select(names), np.array(numbers, np.int64))
+        return frame.select(names)
 
 
 class _Lines:

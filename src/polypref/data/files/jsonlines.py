@@ -19,33 +19,42 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from polypref.data.files.late_columns import later_keys
+from polypref.data.files.late_columns import watched
 from polypref.data.files.limits import Limits, over
 from polypref.data.files.textfiles import Batch, blocks, first_lines
 from polypref.data.linting.problems import Tally, short
 from polypref.errors import InputError
 from polypref.wording import shown
 
+Wanted = Callable[[Sequence[str]], Sequence[str]]  # from the columns that a file has to others that would matter
 Scalar = str | int | float | bool | None
 KINDS = {'"': "text", "t": "boolean", "f": "boolean", "n": "null", "[": "list", "{": "object"}
 NESTED = ("list", "object")
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what is raised for a line that is no row
 FEW = 0.05  # share of a block's rows that are parsed again singly, above which all are
 EXPLAINED = 1 << 16  # bytes of a broken line up to which Python's parser is asked what is wrong
 
 
+def nothing(_: Sequence[str]) -> Sequence[str]:
+    """No other column would matter."""
+    return ()
+
+
 @dataclass(frozen=True, eq=False)
 class JsonLines:
-    """A JSONL file; ``types`` says of each column what its first thousand values are: text, number, number and text."""
+    """A JSONL file; ``types`` says of each column what its first thousand values are: text, number, number and text.
+
+    ``wanted``: columns that are not among these and would matter.
+    """
 
     path: str
     types: dict[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    wanted: tuple[str, ...] = ()
 
     @classmethod
-    def open(
-        cls, path: str, limits: Limits, wanted: Callable[[Sequence[str]], Sequence[str]] = lambda _: ()
-    ) -> JsonLines:
-        """Look at the first lines, and through the whole file for the keys ``wanted`` besides those found in them.
+    def open(cls, path: str, limits: Limits, late: Sequence[str] = (), wanted: Wanted = nothing) -> JsonLines:
+        """Look at the first lines. ``late``: keys that are known to stand behind them.
 
         Raises InputError when none of the first lines is a JSON object.
         """
@@ -54,7 +63,7 @@ class JsonLines:
         for _, line in lines:
             try:
                 row = _keys(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            except UNREADABLE as error:
                 reason = reason or f" ({what_is_wrong(line, error)})"
                 continue
             if len(row) > limits.columns:
@@ -72,15 +81,14 @@ class JsonLines:
             hint = ' A JSON list becomes lines with: jq -c ".[]".' if is_list else ""
             raise InputError(f"{path}: {found}; expected one JSON object on each line.{hint}")
         types = {key: " and ".join(sorted(kind)) or "null" for key, kind in kinds.items()}
-        late = later_keys(path, [key for key in wanted(list(types)) if key not in types], limits)
-        return cls(path, types | dict.fromkeys(late, "null"), limits)
+        types |= {key: "null" for key in late if key not in types}
+        return cls(path, types, limits, tuple(key for key in wanted(list(types)) if key not in types))
 
     def batches(self, names: Sequence[str], tally: Tally) -> Iterator[Batch]:
-        """The columns ``names`` (absent keys are null)."""
+        """The columns ``names`` (absent keys are null). Raises LateColumns where a line has one of those wanted."""
         parser = _Parser(self.path, list(dict.fromkeys(names)), self.types, tally)
-        for line, block in blocks(self.path, self.limits):
-            if not block.isspace():
-                yield parser.parse(block, line)
+        for line, block in watched(blocks(self.path, self.limits), self.wanted):
+            yield parser.parse(block, line)
 
 
 class _Parser:
@@ -96,32 +104,34 @@ class _Parser:
 
     def parse(self, block: bytes, line: int) -> Batch:
         lines = block.count(b"\n") + (not block.endswith(b"\n"))
+        if block.isspace():
+            return Batch(pl.DataFrame(schema=self.schema), np.zeros(0, np.int64), 0, lines, len(block))
         if self.plain:
             try:
                 frame = pl.read_ndjson(block, schema=self.schema)
                 if frame.height == lines:
-                    return Batch(self._mended(frame, block), np.arange(line, line + lines))
-            except (pl.exceptions.PolarsError, _Unreadable):
+                    return Batch(self._mended(frame, block), np.arange(line, line + lines), lines, 0, len(block))
+            except (pl.exceptions.PolarsError, *UNREADABLE):
                 pass  # some line is broken: look at each
-        return self._exact(block, line)
+        return self._exact(block, line, lines)
 
     def _mended(self, frame: pl.DataFrame, block: bytes) -> pl.DataFrame:
-        """With lists and objects, which Polars does not keep, parsed again. Raises _Unreadable where that fails."""
+        """With lists and objects, which Polars does not keep, parsed again. Raises an UNREADABLE where that fails."""
         is_nested = pl.any_horizontal(pl.all().str.starts_with("[") | pl.all().str.starts_with("{"))
         at = frame.select(is_nested.fill_null(False)).to_series().arg_true().to_numpy()
         if not len(at):
             return frame
         if len(at) > FEW * frame.height:
-            raise _Unreadable
+            raise msgspec.DecodeError
         lines = block.split(b"\n")
         rows = [self._texts(lines[k]) for k in at.tolist()]
         columns = zip(self.names, zip(*rows, strict=True), strict=True)
         mended = {name: frame[name].scatter(at, pl.Series(values, dtype=pl.String)) for name, values in columns}
         return pl.DataFrame(mended)
 
-    def _exact(self, block: bytes, line: int) -> Batch:
+    def _exact(self, block: bytes, line: int, lines: int) -> Batch:
         numbers, rows = [], []
-        unreadable: dict[str, tuple[_Unreadable, list[int]]] = {}
+        unreadable: dict[str, tuple[bytes, Exception, list[int]]] = {}
         utf8 = _is_utf8(block)
         for number, text in enumerate(block.split(b"\n"), line):
             if not text.strip():
@@ -129,48 +139,37 @@ class _Parser:
             try:
                 rows.append(self._texts(text, utf8))
                 numbers.append(number)
-            except _Unreadable as found:
-                unreadable.setdefault(found.name, (found, []))[1].append(number)
-        for name, (first, wrong) in unreadable.items():
-            self.tally.add(name, self.path, wrong, first.explain())
+            except UNREADABLE as error:
+                name = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "broken JSON"
+                unreadable.setdefault(name, (text, error, []))[2].append(number)
+        count = len(numbers)
+        for name, (first, error, wrong) in unreadable.items():
+            self.tally.add(name, self.path, wrong, _explained(first, error))
+            count += len(wrong)
         columns = zip(*rows, strict=True) if rows else [()] * len(self.names)
         frame = pl.DataFrame(
             [pl.Series(n, values, dtype=pl.String) for n, values in zip(self.names, columns, strict=True)]
         )
-        return Batch(frame, np.array(numbers, np.int64))
+        return Batch(frame, np.array(numbers, np.int64), count, lines - count, len(block))
 
     def _texts(self, line: bytes, utf8: bool = True) -> list[str | None]:
-        """A line's values as text. Raises _Unreadable for a line that is not one JSON object."""
+        """A line's values as text. Raises an UNREADABLE for a line that is not one JSON object."""
+        if not utf8:
+            line.decode()
         try:
-            if not utf8:
-                line.decode()
-            try:
-                row = self._row(line)
-            except msgspec.ValidationError:  # a list where the first lines had texts, or not an object at all
-                row = self._raw_row(line)
-            return [v if v.__class__ is str or v is None else _text(v) for v in row]
-        except UnicodeDecodeError as error:
-            raise _Unreadable("not UTF-8", line) from error
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise _Unreadable("broken JSON", line) from error
+            row = self._row(line)
+        except msgspec.ValidationError:  # a list where the first lines had texts, or not an object at all
+            row = self._raw_row(line)
+        return [v if v.__class__ is str or v is None else _text(v) for v in row]
 
 
-class _Unreadable(Exception):
-    """A line that is no row, and the name under which it is counted."""
-
-    def __init__(self, name: str = "", line: bytes = b"") -> None:
-        super().__init__(name)
-        self.name, self.line = name, line
-
-    def explain(self) -> str:
-        """What is wrong, in words. Slow: only the first line of a kind is explained."""
-        error = self.__cause__
-        if isinstance(error, UnicodeDecodeError):
-            near = self.line[max(0, error.start - 20) : error.end + 20]
-            advice = "expected UTF-8; convert the file with iconv. The row is left out."
-            return f"byte {error.start + 1} is not UTF-8 in {shown(near)}; {advice}"
-        assert isinstance(error, Exception)
-        return _complaint(self.line, error)
+def _explained(line: bytes, error: Exception) -> str:
+    """What is wrong with a line that is no row, in words. Slow: only the first line of a kind is explained."""
+    if isinstance(error, UnicodeDecodeError):
+        near = line[max(0, error.start - 20) : error.end + 20]
+        advice = "expected UTF-8; convert the file with iconv. The row is left out."
+        return f"byte {error.start + 1} is not UTF-8 in {shown(near)}; {advice}"
+    return _complaint(line, error)
 
 
 def _decoder(names: Sequence[str], raw: set[str]) -> Callable[[bytes], tuple[Any, ...]]:

@@ -1,30 +1,88 @@
-"""Keys of a JSONL file that first stand behind the lines that were looked at, found without parsing the file."""
+"""Keys of a JSONL file that first stand behind the lines that were looked at, found while it is read.
+
+Which column plays which role is settled before a file is read. A key that would change that and first stands late is
+met by ``watched``, which ends the reading; it begins anew with that key known (``read_again``). So a file is read once
+where no key stands late, is never read further than its reader would, and means the same in any order of its rows.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from polypref.data.files.limits import Limits
 from polypref.data.files.textfiles import blocks
+from polypref.data.giving_up import is_enough
 
 COLON, QUOTE, SPACE = ord(":"), ord('"'), ord(" ")
+AHEAD = 64 << 20  # bytes that are looked through for more such keys behind the first one
+
+Result = TypeVar("Result")
 
 
-def later_keys(path: str, wanted: Sequence[str], limits: Limits) -> list[str]:
-    """Which of the keys ``wanted`` stand in any line's own object, in the order given."""
+class LateColumns(Exception):
+    """Columns first stand behind the lines by which the file's layout was settled."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = tuple(names)
+
+
+def read_again(attempt: Callable[[tuple[str, ...]], Result]) -> Result:
+    """What ``attempt`` gives, which is told the late columns that are known, and is made again for each new ones."""
+    late: tuple[str, ...] = ()
+    while True:
+        try:
+            return attempt(late)
+        except LateColumns as found:
+            assert not set(found.names) & set(late), found
+            late += found.names
+
+
+def watched(stream: Iterable[tuple[int, bytes]], wanted: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+    """The blocks of ``stream`` as they are, until a line's own object has one of the keys ``wanted``.
+
+    Raises LateColumns then, with all of them that stand there or in as many bytes again: what is read several times
+    stays in proportion to what is read at all.
+    """
     marks = {key: f'"{key}"'.encode() for key in wanted}
-    found: set[str] = set()
     if not marks:
-        return []
-    for _, block in blocks(path, limits):
-        for key, end in _ends(block, {key: mark for key, mark in marks.items() if key not in found}):
-            if key not in found and _has(block, end, key):
-                found.add(key)
-    return [key for key in wanted if key in found]
+        yield from stream
+        return
+    size, found = 0, set()
+    left = AHEAD
+    for line, block in stream:
+        found |= _keys_in(block, {key: mark for key, mark in marks.items() if key not in found})
+        if not found:
+            yield line, block
+            size += len(block)
+            left = max(size, AHEAD)
+        left -= len(block)
+        if found and left < 0:
+            break
+    if found:
+        raise LateColumns([key for key in wanted if key in found])
+
+
+def look_on(path: str, wanted: Sequence[str], limits: Limits) -> None:
+    """Raise LateColumns for keys ``wanted`` in a file that is of no use without them, unless it is given up before."""
+    size = 0
+    for line, block in watched(blocks(path, limits), wanted) if wanted else ():
+        size += len(block)
+        if is_enough(line, size, limits):
+            return
+
+
+def _keys_in(block: bytes, marks: dict[str, bytes]) -> set[str]:
+    found: set[str] = set()
+    for key, end in _ends(block, marks):
+        if key not in found and _has(block, end, key):
+            found.add(key)
+    return found
 
 
 def _ends(block: bytes, marks: dict[str, bytes]) -> Iterator[tuple[str, int]]:

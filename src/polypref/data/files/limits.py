@@ -21,6 +21,7 @@ class Limits:
     ``attribute_keys``  different keys of the users' attributes.
     ``depth``           levels of lists and objects within a chat or an attribute.
     ``whole_bytes``     decompressed bytes of a file that has to be read whole: a published set, a settings file.
+    ``unusable_rows``   rows, or KiB, that are read of a file while more than half of its rows cannot be used.
     """
 
     line_bytes: int = 16 << 20
@@ -28,6 +29,7 @@ class Limits:
     attribute_keys: int = 1_000
     depth: int = 64
     whole_bytes: int = 512 << 20
+    unusable_rows: int = 1_000_000
 
 
 NAMES = tuple(field.name for field in fields(Limits))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -30,6 +30,7 @@ class Parquet:
 
     path: str
     schema: dict[str, pl.DataType]
+    wanted: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def open(cls, path: str, limits: Limits) -> Parquet:
@@ -58,13 +59,13 @@ class Parquet:
                 for part in frame.iter_slices(NESTED_ROWS if nested else BATCH_ROWS):
                     numbers = np.arange(row, row + part.height)
                     row += part.height
-                    yield self._decoded(Batch(part, numbers), tally)
+                    yield self._decoded(part, numbers, tally)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"{self.path} is damaged after row {row - 1} ({first_line(error)}).") from error
 
-    def _decoded(self, raw: Batch, tally: Tally) -> Batch:
+    def _decoded(self, frame: pl.DataFrame, line_B: NDArray[np.int64], tally: Tally) -> Batch:
         """Columns as text where they have to be; rows that hold what is no text go to the tally."""
-        frame, line_B = raw.frame, raw.line_B
+        rows, size = frame.height, int(frame.estimated_size())
         for name in frame.columns:
             column = self._in_calendar(frame[name], line_B, tally)
             texts, why = _as_texts(column)
@@ -73,7 +74,7 @@ class Parquet:
                 text = f'"{name}" is {shown(column.filter(broken)[0])}, {why}. The row is left out.'
                 tally.add("not UTF-8", self.path, line_B[broken.to_numpy()], text)
             frame, line_B = frame.with_columns(texts).filter(~broken), line_B[~broken.to_numpy()]
-        return Batch(frame, line_B)
+        return Batch(frame, line_B, rows, 0, size)
 
     def _in_calendar(self, column: pl.Series, line_B: NDArray[np.int64], tally: Tally) -> pl.Series:
         """Dates and moments of the years 1 to 9999; others, which Polars cannot show, are told and null."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -13,12 +12,11 @@ import polars as pl
 
 from polypref.data.files.csvfiles import Csv
 from polypref.data.files.hub import fetch, hub_files
-from polypref.data.files.jsonlines import JsonLines
+from polypref.data.files.jsonlines import JsonLines, Wanted, nothing
 from polypref.data.files.limits import Limits
 from polypref.data.files.parquet import Parquet, first_line
 from polypref.data.files.textfiles import Batch
 from polypref.data.linting.problems import Tally
-from polypref.data.rows.layouts import unnamed
 from polypref.errors import InputError
 
 SUFFIXES = {
@@ -32,13 +30,19 @@ SUFFIXES = {
 
 
 class Source(Protocol):
-    """A file of rows: what kind of value each column holds, and the rows in batches."""
+    """A file of rows: what kind of value each column holds, and the rows in batches.
+
+    ``wanted``: columns that may first stand late in it and would matter; ``batches`` raises LateColumns for them.
+    """
 
     @property
     def path(self) -> str: ...
 
     @property
     def types(self) -> dict[str, str]: ...
+
+    @property
+    def wanted(self) -> tuple[str, ...]: ...
 
     def batches(self, names: Sequence[str], tally: Tally) -> Iterator[Batch]: ...
 
@@ -63,10 +67,11 @@ def expand(paths: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(files))
 
 
-def open_source(path: str, limits: Limits | None = None, mapping: Mapping[str, str] | None = None) -> Source:
-    """A source for one file by its suffix; ``mapping`` (role -> column) names columns that may stand late in it.
+def open_source(path: str, limits: Limits | None = None, late: Sequence[str] = (), wanted: Wanted = nothing) -> Source:
+    """A source for one file by its suffix.
 
-    Raises InputError for an unknown suffix or an unreadable file.
+    ``late`` are columns that are known to stand late in it, ``wanted`` gives those that would matter besides the ones
+    found. Raises InputError for an unknown suffix or an unreadable file.
     """
     limits = limits or Limits()
     if path.startswith("hf://"):
@@ -78,7 +83,7 @@ def open_source(path: str, limits: Limits | None = None, mapping: Mapping[str, s
         if kind == "parquet" and name == path:
             return Parquet.open(path, limits)
         if kind == "jsonl":
-            return JsonLines.open(path, limits, partial(unnamed, mapping=mapping or {}))
+            return JsonLines.open(path, limits, late, wanted)
         if kind == "csv":
             return Csv.open(path, limits)
     known = ", ".join(SUFFIXES)

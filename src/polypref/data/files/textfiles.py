@@ -29,10 +29,17 @@ ZSTD_WINDOW = 128 << 20  # what zstd itself accepts without being told to take m
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some rows of a file: B rows of columns, and the 1-based line (Parquet: row) each came from."""
+    """Some rows of a file: B rows of columns, and the 1-based line (Parquet: row) each came from.
+
+    ``rows``  rows that were read for it, with those that cannot be brought into columns. ``empty``: lines between them.
+    ``size``  bytes of them all.
+    """
 
     frame: pl.DataFrame
     line_B: NDArray[np.int64]
+    rows: int
+    empty: int
+    size: int
 
 
 def chunks(path: str) -> Iterator[bytes]:

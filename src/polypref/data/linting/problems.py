@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.errors import InputError
-
 
 @dataclass(frozen=True)
 class RowProblem:
@@ -55,12 +53,6 @@ class Tally:
         for problem in other.problems:
             seen = self._found.get(problem.name) or replace(problem, count=0, file=file)
             self._found[problem.name] = replace(seen, count=seen.count + problem.count)
-
-    def refuse_if_most(self, rows_read: int) -> None:
-        """Raise InputError when more than half of the rows cannot be used."""
-        if 2 * self.rows > rows_read:
-            worst = next(problem for problem in self.problems if not problem.kept)
-            raise InputError(f"{self.rows:,} of {rows_read:,} rows cannot be used; the first: {worst.text}")
 
 
 def short(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from itertools import chain
 from typing import Any
 
@@ -32,6 +33,12 @@ class Attributes:
         self._values = pl.DataFrame(schema=columns)
         self._keys: set[str] = set()
         self._varied: set[str] = set()
+
+    def copy(self) -> Attributes:
+        """Attributes to which others can be added without changing these."""
+        new = copy(self)
+        new._keys, new._varied = set(self._keys), set(self._varied)
+        return new
 
     def add(self, user_N: IntArray, json_N: pl.Series) -> BoolArray:
         """Note the objects ``json_N`` of users ``user_N``; gives which of them are not JSON objects (null is fine).
