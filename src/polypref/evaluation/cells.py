@@ -18,7 +18,7 @@ from polypref.errors import PolyprefError
 from polypref.evaluation.budgets import Rows, training_rows
 from polypref.evaluation.placebo import shuffle_users
 from polypref.evaluation.settings import Budget
-from polypref.learners.protocol import SOURCES, Serves, margins
+from polypref.learners.protocol import SOURCES, Serves, log_odds
 from polypref.runs.cell_store import StoredCells
 from polypref.schema import Json, Layout, floats, indices
 
@@ -103,7 +103,7 @@ def run(job: Job, cell: Cell) -> None:
     if cell.arm == "shuffled":
         train, valid = shuffle_users(train, cell.seed), shuffle_users(valid, cell.seed)
     scorer = job.learners[cell.learner].fit(train, encoder=job.encoder, seed=cell.seed, valid=valid)
-    scores = margins(scorer, job.comparisons.take(parts.test_rows))
+    scores = log_odds(scorer, job.comparisons.take(parts.test_rows))
     unknown = int((~np.isfinite(scores.value_Q)).sum())
     if unknown:
         raise PolyprefError(

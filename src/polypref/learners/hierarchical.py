@@ -1,20 +1,20 @@
 """Our own: everybody's weights are drawn around the population's, and how far is estimated from the data.
 
-Model and solver: ``mixed`` (a mixed-effects Bradley-Terry model); ``spread`` is a full matrix, so the directions that
-people differ in are learned from everyone; response effects, shared and per user, keep evidence that repeats the same
-few texts from counting as independent. Variances come from empirical Bayes (``variances``), times factors chosen on
-validation rows: the Laplace approximation understates how far people differ, and a factor of zero is among the
-candidates, so the method collapses to ``pooled`` where there is nothing to gain; it then knows nobody, and the scores
-say that the population answered. With much data per user it approaches ``individual``.
+Model: ``mixed`` (a mixed-effects Bradley-Terry model); ``spread`` is a full matrix, so the directions that people
+differ in are learned from everyone; response effects, shared and per user, keep evidence that repeats the same few
+texts from counting as independent. Means and variances come from expectation propagation, how far people differ from
+empirical Bayes (``expectation_propagation``, ``variances``). A larger variance of views is taken where validation rows
+ask for it. Where judgements are predicted no better when people may differ, the method is ``pooled-effects``: it then
+knows nobody, and the scores say that the population answered. With much data per user it approaches ``individual``.
 
 Strangers get the one reward that explains everybody's judgements best, not the mean of people's rewards: where tastes
 are opposed, the mean agrees with fewer judgements. A new user starts from the mean, which is where tastes are drawn
 around.
 
-Covered by the standard errors: what a user's own answers leave open, given the population. Not covered: uncertainty of
-the population's reward and of the variances.
+Covered by the standard errors: what a user's own answers leave open, and what everybody's leave open of the
+population's weights. Not covered: uncertainty of the texts' shared effects and of the variances.
 
-Suffixes here: ``_E`` entries: a user's effect on a response.
+Suffixes here: ``_E`` entries: a user's effect on a response, ``_M`` distinct judgements.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ from polypref.content import Identities
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import linear, validation
+from polypref.learners.bradley_terry import expectation_propagation as propagation
 from polypref.learners.bradley_terry import mixed, newton, single
+from polypref.learners.bradley_terry.expectation_propagation import Posterior
 from polypref.learners.bradley_terry.panel import Panel
-from polypref.learners.bradley_terry.variances import Estimate, carried, estimate
+from polypref.learners.bradley_terry.variances import Estimate
 from polypref.learners.canonical_order import Numbering
 from polypref.learners.inputs import Inputs
+from polypref.learners.likelihood import surprise
 from polypref.learners.linear import LAYOUT, LinearScorer, Newcomer, ResponseEffects, no_users
-from polypref.learners.protocol import Serves
+from polypref.learners.protocol import Serves, log_odds
 from polypref.learners.provenance import passed_on, recorded
 from polypref.schema import Layout, floats, identities
 
-Factors = tuple[float, float, float]
-
-WORTH = 5e-4  # log loss per judgement that wider views of texts must save: they widen every standard error
+VIEWS = (1.0, 4.0)  # variances of views of texts that are tried beside the estimated one
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,12 @@ class Hierarchical:
     """Learn what each user thinks of each text beyond its features."""
     likeness: float = 0.9
     """Share of a user's view of a text that carries over to training texts of the prompt that are alike."""
-    tune_rows: int = 40_000
+    tune_rows: int = 20_000
     """Estimate the variances on at most about this many training rows (whole users, at least two, taken at random)."""
-    tune_users: int = 1000
+    tune_users: int = 500
     """And on at most this many users: every one of them costs as much as the cube of the number of inputs."""
+    steps: int = 30
+    """Steps of empirical Bayes."""
 
     @recorded
     def fit(
@@ -71,31 +74,69 @@ class Hierarchical:
     ) -> HierarchicalScorer:
         """See ``learners.protocol.Learner``."""
         train, valid = validation.cut(train, valid, seed)
-        whole = concat(train, valid)
+        train, whole = _counted(train), _counted(concat(train, valid))
         inputs = Inputs.fit(encoder, whole, self.directions)
-        how = Estimate(shared=self.shared_effects, personal=self.personal_effects)
         some, some_valid = self._some_users(train, valid, seed)
-        panel = Panel.build(some, inputs, self.likeness, np.float32)
-        effects, prior = estimate(panel.task, how, seed)
-        factors, found = _tune(panel, some_valid, prior)
-        prior = _scaled(prior, factors)
+        found, how, selection = self._chosen(Panel.build(some, inputs, self.likeness, np.float32), some_valid, seed)
         panel = Panel.build(whole, inputs, self.likeness, np.float32)
-        effects = newton.solve(panel.task, prior, _warm(panel.task, effects))
-        names = ("spread_factor", "shared_factor", "personal_factor")
-        selection = dict(zip(names, factors, strict=True)) | found
-        covariance_UKK, variance = newton.posterior(panel.task, effects, prior)
-        linear = panel.scorer(effects, prior, selection, variance)
-        covariance_UKK = covariance_UKK.astype(np.float32)
-        strangers = None
-        if prior.differ:
-            alike = prior.scaled(spread=0.0, personal=0.0)
-            everyone = panel.scorer(newton.solve(panel.task, alike, _warm(panel.task, effects)), alike, {})
-            strangers = Newcomer(everyone.population_K, everyone.effects)
-        else:
-            linear = replace(linear, users=no_users(), weights_UK=linear.weights_UK[:0])
-            covariance_UKK = covariance_UKK[:0]
+        everyone = self._everyone(panel, seed)
+        if found is None:
+            return replace(everyone, selection=selection)
+        found = propagation.solve(panel.task, found.prior)
+        if len(some) == len(train):
+            found = propagation.settled(panel.task, how, seed, found)
+        return replace(
+            self._scorer(panel, found, selection), strangers=Newcomer(everyone.population_K, everyone.effects)
+        )
+
+    def _chosen(
+        self, panel: Panel, valid: Comparisons, seed: int
+    ) -> tuple[Posterior | None, Estimate, dict[str, float | str]]:
+        """The variances with which judgements of ``valid`` are predicted best; None where nobody is found to differ.
+
+        Empirical Bayes is preferred: another variance of views, under which the others are estimated again, must be
+        better by two standard errors of the paired difference.
+        """
+        how = Estimate(shared=self.shared_effects, personal=self.personal_effects, steps=self.steps)
+        found = propagation.settled(panel.task, how, seed)
+        if not len(valid):
+            return found, how, {}
+        loss_N, margin_N = self._losses(panel, found, valid)
+        again = replace(how, steps=self.steps // 2)
+        if self.personal_effects:
+            fixed, trial = replace(again, personal=False), found
+            for personal in VIEWS:
+                trial = replace(trial, prior=replace(trial.prior, personal=personal))
+                trial = propagation.settled(panel.task, fixed, seed, trial)
+                trial_N, trial_margin_N = self._losses(panel, trial, valid)
+                if _gain(loss_N, trial_N, valid.weights_N, 2.0) > 0:
+                    found, again, loss_N, margin_N = trial, fixed, trial_N, trial_margin_N
+        alike = self._everyone(panel, seed)
+        alike_N, alike_margin_N = _surprises(alike, valid)
+        apart = _apart(panel, found.prior, valid)
+        if _gain(loss_N, alike_N, valid.weights_N, 1.0) > 0 or not _differ(panel, found):
+            nobody: dict[str, float | str] = {"apart": 0.0, "personal": 0.0}
+            return None, again, nobody | validation.measure(alike_margin_N, valid)
+        chosen: dict[str, float | str] = {"apart": apart, "personal": found.prior.personal}
+        return found, again, chosen | validation.measure(margin_N, valid)
+
+    def _losses(self, panel: Panel, found: Posterior, valid: Comparisons) -> tuple[FloatArray, FloatArray]:
+        return _surprises(self._scorer(panel, found, {}), valid)
+
+    def _everyone(self, panel: Panel, seed: int) -> HierarchicalScorer:
+        """The one reward that explains everybody's judgements best, as ``pooled`` finds it; it knows nobody."""
+        effects, prior = panel.population(self.shared_effects, seed)
+        linear = replace(panel.scorer(effects, prior, {}), users=no_users(), weights_UK=effects.t_UK[:0])
+        none_UKK = np.zeros((0, *prior.spread_KK.shape), np.float32)
+        return HierarchicalScorer(**vars(linear), prior=prior, covariance_UKK=none_UKK, likeness=self.likeness)
+
+    def _scorer(self, panel: Panel, found: Posterior, selection: Mapping[str, float | str]) -> HierarchicalScorer:
+        views = newton.views(found.reduced, found.prior)
         return HierarchicalScorer(
-            **vars(linear), prior=prior, covariance_UKK=covariance_UKK, likeness=self.likeness, strangers=strangers
+            **vars(panel.scorer(found.effects, found.prior, selection, views)),
+            prior=replace(found.prior, spread_KK=found.newcomer_KK),
+            covariance_UKK=found.covariance_UKK.astype(np.float32),
+            likeness=self.likeness,
         )
 
     def _some_users(self, train: Comparisons, valid: Comparisons, seed: int) -> tuple[Comparisons, Comparisons]:
@@ -110,49 +151,54 @@ class Hierarchical:
         return train.take(kept_U[train.user_N]), valid.take(kept_U[valid.user_N])
 
 
-def _tune(panel: Panel, valid: Comparisons, prior: mixed.Variances) -> tuple[Factors, dict[str, float]]:
-    """Coordinate search over factors of (spread, shared, personal); ends at the least validation log loss."""
-    if not len(valid):
-        return (1.0, 1.0, 1.0), {}
-    tried: dict[Factors, tuple[float, NDArray]] = {}
-    state, at = mixed.start(panel.task), prior
+def _counted(rows: Comparisons) -> Comparisons:
+    """Equal judgements of one user as one judgement with the sum of their weights.
 
-    def loss(factors: Factors) -> float:
-        nonlocal state, at
-        if factors not in tried:
-            scaled = _scaled(prior, factors)
-            state, at = newton.solve(panel.task, scaled, carried(state, at, scaled), tolerance=1e-3), scaled
-            margin_N = panel.margins(state, scaled, valid)
-            tried[factors] = (validation.log_loss(margin_N, valid), margin_N)
-        return tried[factors][0]
-
-    current: Factors = (1.0, 1.0, 1.0)
-    for coordinate, candidates in ((2, (4.0, 16.0, 64.0, 0.25)), (0, (2.0, 4.0, 8.0, 0.5, 0.25)), (1, (2.0, 0.5))):
-        for factor in candidates:
-            trial = _with(current, coordinate, factor)
-            worth = WORTH if coordinate == 2 and factor > 1 else 0.0
-            if loss(trial) < loss(current) - worth:
-                current = trial
-    narrow = _with(current, 2, min(current[2], 1.0))
-    if loss(narrow) < loss(current) + WORTH:
-        current = narrow
-    current = min((current, (0.0, current[1], 0.0), (0.0, 1.0, 0.0)), key=loss)
-    return current, validation.measure(tried[current][1], valid)
+    Expectation propagation finds nearly, not exactly, the same posterior for the two.
+    """
+    key_N4 = np.stack([rows.user_N, rows.chosen_N, rows.rejected_N, 2 * rows.label_N], axis=1).astype(np.int64)
+    _, first, at_N = np.unique(key_N4, axis=0, return_index=True, return_inverse=True)
+    if len(first) == len(rows):
+        return rows
+    first_M = np.sort(first)
+    weight_M = np.bincount(at_N.ravel(), rows.weights_N)[np.argsort(first)]
+    return replace(rows.take(first_M), weight_N=weight_M)
 
 
-def _with(factors: Factors, coordinate: int, factor: float) -> Factors:
-    changed = list(factors)
-    changed[coordinate] = factor
-    return (changed[0], changed[1], changed[2])
+def _surprises(scorer: HierarchicalScorer, rows: Comparisons) -> tuple[FloatArray, FloatArray]:
+    """How unlikely each of the rows was, (N,), and the log odds of their choices."""
+    log_odds_N = log_odds(scorer, rows).value_Q
+    return surprise(log_odds_N, rows.label_N), log_odds_N
 
 
-def _scaled(prior: mixed.Variances, factors: Factors) -> mixed.Variances:
-    return prior.scaled(spread=factors[0], shared=factors[1], personal=factors[2])
+def _gain(loss_N: FloatArray, other_N: FloatArray, weight_N: FloatArray, errors: float) -> float:
+    """How much less the other loss is, less ``errors`` standard errors of the difference."""
+    saved_N, share_N = loss_N - other_N, weight_N / weight_N.sum()
+    mean = float(saved_N @ share_N)
+    return mean - errors * float(np.sqrt((saved_N - mean) ** 2 @ share_N / weight_N.sum()))
 
 
-def _warm(task: mixed.Problem, effects: mixed.Effects) -> mixed.Effects:
-    """Start the final fit at the weights found so far; response effects start at zero, their numbering has changed."""
-    return replace(mixed.start(task), w_K=effects.w_K)
+def _differ(panel: Panel, found: Posterior) -> bool:
+    """Whether judgements are less surprising, by a standard error over people, when people may differ."""
+    alike = propagation.solve(panel.task, found.prior.scaled(spread=1e-6, personal=0.0))
+    weight_N = panel.task.weight_N
+    saved_N = propagation.left_out(panel.task, alike) - propagation.left_out(panel.task, found)
+    weight_U = np.bincount(panel.user_N, weight_N)
+    saved_U = np.bincount(panel.user_N, weight_N * saved_N)
+    mean = saved_U.sum() / weight_U.sum()
+    return float(mean) > float(np.sqrt(((saved_U - mean * weight_U) ** 2).sum()) / weight_U.sum())
+
+
+def _apart(panel: Panel, prior: mixed.Variances, rows: Comparisons) -> float:
+    """How far people's reward differences typically are from the population's, in log odds."""
+    x_RK, _, place_2N = panel.inputs.used(rows.responses, np.concatenate([rows.chosen_N, rows.rejected_N]))
+    one_NK, other_NK = np.split(x_RK[place_2N], 2)
+    difference_NK = one_NK - other_NK
+    variance_N = ((difference_NK @ prior.spread_KK) * difference_NK).sum(axis=1)
+    variance_N += (
+        2 * prior.personal * (1 - mixed.Likeness(panel.share or 0.0, panel.inputs.size - 2).between(one_NK, other_NK))
+    )
+    return float(np.sqrt(variance_N.mean()))
 
 
 class Fields(linear.Fields):
@@ -252,10 +298,10 @@ class HierarchicalScorer(LinearScorer):
         panel = Panel.build(replace(rows, user_N=np.zeros(len(rows), np.int32)), self.inputs, self.likeness)
         keys_R = rows.responses.identity_R[panel.responses_R]
         population_R = panel.task.x_RK @ self.population_K + self.effects.shared(keys_R)
-        effects = newton.solve_users(panel.task, self.prior, population_R)
-        covariance_1KK, variance = newton.posterior(panel.task, effects, self.prior)
-        alone = panel.scorer(replace(effects, w_K=self.population_K), self.prior, {}, variance)
-        return Newcomer(alone.weights_UK[0], alone.effects, covariance_1KK[0].astype(np.float32))
+        found = propagation.solve(panel.task, self.prior, population_R=population_R)
+        effects = replace(found.effects, w_K=self.population_K)
+        alone = panel.scorer(effects, self.prior, {}, newton.views(found.reduced, self.prior))
+        return Newcomer(alone.weights_UK[0], alone.effects, found.covariance_UKK[0].astype(np.float32))
 
     def outlook(self, user_id: str, candidates: Comparisons) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """What is expected of ``candidates`` for one user: x (C, K), mean (C,), S (K, K) and v (C,).

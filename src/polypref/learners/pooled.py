@@ -19,9 +19,7 @@ from polypref.comparisons import Comparisons, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
-from polypref.learners.bradley_terry import newton
 from polypref.learners.bradley_terry.panel import Panel, scorer_margins
-from polypref.learners.bradley_terry.variances import Estimate, estimate
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import PopulationScorer, no_users
 from polypref.learners.provenance import recorded
@@ -54,9 +52,7 @@ class Pooled:
         if self.aggregate == "majority":
             rows = majority(rows)
         panel = Panel.build(rows, Inputs.fit(encoder, rows, self.directions))
-        how = Estimate(spread=False, personal=False, shared=self.response_effects)
-        effects, prior = estimate(panel.task, how, seed)
-        effects = newton.solve(panel.task, prior, effects)
+        effects, _ = panel.population(self.response_effects, seed)
         return PopulationScorer(
             panel.inputs, effects.w_K, no_users(), effects.t_UK[:0], panel.response_effects(effects, 0.0), {}
         )

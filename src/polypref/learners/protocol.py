@@ -216,6 +216,19 @@ def resolved(responses: Responses, user_ids: UserIds | None, response_Q: IntArra
     return id_Q, response_Q
 
 
+def log_odds(scorer: Scorer, comparisons: Comparisons) -> Scores:
+    """``margins``, brought as near to zero as their standard errors ask: the log odds of each choice.
+
+    A margin that is N(m, s^2) predicts the average of sigmoid(margin), about sigmoid(m / sqrt(1 + pi s^2 / 8)) (MacKay
+    1992, equation 9). Signs, and so accuracies, are those of ``margins``.
+    """
+    scores = margins(scorer, comparisons)
+    if not isinstance(scorer, Uncertain):
+        return scores
+    variance_N = np.nan_to_num(scorer.margin_sd(comparisons)) ** 2
+    return replace(scores, value_Q=scores.value_Q / np.sqrt(1 + np.pi * variance_N / 8))
+
+
 def population_margins(scorer: Scorer, comparisons: Comparisons) -> Scores:
     """``margins`` by the population's reward, whoever judged."""
     nobody = np.zeros(len(comparisons), np.int32)

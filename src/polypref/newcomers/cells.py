@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons
 from polypref.errors import PolyprefError
-from polypref.learners.protocol import Adapts, Scorer, Serves, margins
+from polypref.learners.protocol import Adapts, Scorer, Serves, log_odds
 from polypref.newcomers.active import asked_order
 from polypref.newcomers.hold_out import Newcomers, hold_out
 from polypref.runs.cell_store import StoredCells
@@ -99,7 +99,7 @@ def run(job: Job, cell: Cell) -> None:
     if cell.asked:
         cut = asked_order(scorer, job.comparisons, cut, max((s for s in job.sizes if s is not None), default=0))
     test = job.comparisons.take(cut.test_rows)
-    strangers_H = margins(scorer, test).value_Q
+    strangers_H = log_odds(scorer, test).value_Q
     found = [_at_size(job, cut, scorer, test, strangers_H, size, cell) for size in job.sizes]
     config = {
         "cell": asdict(cell),
@@ -139,7 +139,7 @@ def _at_size(
         new = new.adapt(user_id, few)  # type: ignore[union-attr]
         seconds += time.perf_counter() - before
     margin_H = np.full(len(test), np.nan)
-    margin_H[counted_H] = margins(new, test.take(counted_H)).value_Q
+    margin_H[counted_H] = log_odds(new, test.take(counted_H)).value_Q
     unknown = int((~np.isfinite(margin_H[counted_H])).sum())
     if unknown:
         raise PolyprefError(f"{unknown:,} test rows got a score that is not a finite number (size {size}).")

@@ -27,6 +27,21 @@ EXACT = 200  # population effects up to which each gets a probe of its own
 
 
 @dataclass(frozen=True, eq=False)
+class Sites:
+    """The likelihood of every row as a normal in its margin: its precision, and precision times mean, both (N,)."""
+
+    precision_N: Array
+    pull_N: Array
+
+
+def curvature(task: Problem, margin_N: Array) -> Sites:
+    """The quadratic that touches the log likelihood at ``margin_N``: Newton's and Laplace's."""
+    p_N = expit(margin_N)
+    curve_N = task.weight_N * np.maximum(p_N * (1 - p_N), 1e-6)
+    return Sites(curve_N, curve_N * margin_N + task.weight_N * (task.label_N - p_N))
+
+
+@dataclass(frozen=True, eq=False)
 class Reduced:
     """The quadratic after b is integrated out, per bucket, and what integrating d out needs, per user."""
 
@@ -43,13 +58,10 @@ def _sums(index: NDArray, value: Array, size: int) -> Array:
     return np.bincount(index, value, size).astype(np.float64)
 
 
-def _quadratic(task: Problem, bucket: Bucket, margin_N: Array) -> tuple[Array, Array]:
-    """Precision M (B, L, L) and linear term (B, L) of the likelihood's quadratic at ``margin_N``."""
+def _quadratic(bucket: Bucket, sites: Sites) -> tuple[Array, Array]:
+    """Precision M (B, L, L) and linear term (B, L) of the likelihood as ``sites`` have it."""
     clusters, slots = bucket.response_BL.shape
-    margin, label, weight = (v[bucket.row_N] for v in (margin_N, task.label_N, task.weight_N))
-    p_N = expit(margin)
-    curve_N = weight * np.maximum(p_N * (1 - p_N), 1e-6)
-    force_N = curve_N * margin + weight * (label - p_N)
+    curve_N, force_N = sites.precision_N[bucket.row_N], sites.pull_N[bucket.row_N]
     c_N = bucket.place_N * slots + bucket.chosen_N
     r_N = bucket.place_N * slots + bucket.rejected_N
     size = clusters * slots
@@ -62,8 +74,8 @@ def _quadratic(task: Problem, bucket: Bucket, margin_N: Array) -> tuple[Array, A
     return m_BLL.astype(precision), z_BL.astype(precision)
 
 
-def _reduce(task: Problem, margin_N: Array, prior: Variances) -> Reduced:
-    """Linearise the likelihood at ``margin_N``; integrate b out of every cluster and d out of every user."""
+def reduce(task: Problem, sites: Sites, prior: Variances) -> Reduced:
+    """Integrate b out of every cluster and d out of every user, with the likelihood that ``sites`` stand for."""
     k = task.x_RK.shape[1]
     differ = bool(prior.spread_KK.any())
     ps, pxs, zs = [], [], []
@@ -71,7 +83,7 @@ def _reduce(task: Problem, margin_N: Array, prior: Variances) -> Reduced:
     personal = precision.type(prior.personal)
     a_UKK = np.zeros((task.users, k, k), precision) if differ else None
     for bucket in task.buckets:
-        p_BLL, z_BL = _quadratic(task, bucket, margin_N)
+        p_BLL, z_BL = _quadratic(bucket, sites)
         if personal > 0:
             system_BLL = personal * (p_BLL @ bucket.alike_BLL)
             at = np.arange(p_BLL.shape[1])
@@ -215,8 +227,8 @@ def step(
     task: Problem, effects: Effects, prior: Variances, probes: Probes, tolerance: float
 ) -> tuple[Effects, Reduced, Probes, float]:
     """The longest of the Newton steps 1, 1/2, 1/4, ... that does not go uphill, and its length; 0 where none does."""
-    reduced = _reduce(task, margins(task, effects, prior), prior)
-    goal, probes = _move(task, effects, reduced, prior, probes, tolerance)
+    reduced = reduce(task, curvature(task, margins(task, effects, prior)), prior)
+    goal, probes = move(task, effects, reduced, prior, probes, tolerance)
     effects, size = _downhill(task, effects, goal, prior)
     return effects, reduced, probes, size
 
@@ -238,7 +250,7 @@ def _downhill(task: Problem, effects: Effects, goal: Effects, prior: Variances) 
     return effects, 0.0
 
 
-def _move(
+def move(
     task: Problem, effects: Effects, reduced: Reduced, prior: Variances, probes: Probes, tolerance: float
 ) -> tuple[Effects, Probes]:
     """The minimum of the quadratic; the probes' images are refined along the way."""
@@ -254,11 +266,11 @@ def _move(
         tolerance,
     )
     theta_T1 = scale_T1 * solved_TC[:, :1]
-    t_UK, alpha = _users(reduced, prior, population.force(theta_T1))
+    t_UK, alpha = users(reduced, prior, population.force(theta_T1))
     return Effects(theta_T1[:k, 0], theta_T1[k:, 0], t_UK, alpha), replace(probes, images_TC=solved_TC[:, 1:])
 
 
-def _users(reduced: Reduced, prior: Variances, force: Sequence[Array]) -> tuple[Array, list[Array]]:
+def users(reduced: Reduced, prior: Variances, force: Sequence[Array]) -> tuple[Array, list[Array]]:
     """Everyone's t (U, K) and dual weights (B, L), given P times the population's rewards (B, L, 1)."""
     rest = [z[..., None] - v for z, v in zip(reduced.z, force, strict=True)]
     alpha, t_UK1 = deviation(reduced, prior.spread_KK, rest)
@@ -294,9 +306,9 @@ def solve_users(task: Problem, prior: Variances, population_R: Array, steps: int
     f_R1 = np.append(population_R, 0.0)[:, None]
     before = objective(task, effects, prior)
     for _ in range(steps):
-        reduced = _reduce(task, margins(task, effects, prior), prior)
+        reduced = reduce(task, curvature(task, margins(task, effects, prior)), prior)
         force = [p @ f_R1[b.response_BL] for b, p in zip(reduced.buckets, reduced.p, strict=True)]
-        t_UK, alpha = _users(reduced, prior, force)
+        t_UK, alpha = users(reduced, prior, force)
         effects, size = _downhill(task, effects, replace(effects, t_UK=t_UK, alpha=alpha), prior)
         now = objective(task, effects, prior)
         if size == 0 or before - now < 1e-9:
@@ -307,11 +319,30 @@ def solve_users(task: Problem, prior: Variances, population_R: Array, steps: int
 
 
 def posterior(task: Problem, effects: Effects, prior: Variances) -> tuple[Array, list[Array]]:
-    """Covariance (U, K, K) of everyone's d given the population's effects; variance (B, L) of b given d, per bucket."""
-    reduced = _reduce(task, margins(task, effects, prior), prior)
-    pairs = zip(task.buckets, reduced.p, strict=True)
-    known = [((b.alike_BLL @ p_BLL) * b.alike_BLL).sum(axis=2) for b, p_BLL in pairs]
-    left = [prior.personal * np.maximum(1.0 - prior.personal * v_BL, 0.0) for v_BL in known]
+    """Laplace's: see ``covariances`` (given the population's effects) and ``views``."""
+    reduced = reduce(task, curvature(task, margins(task, effects, prior)), prior)
+    return covariances(reduced, prior), views(reduced, prior)
+
+
+def covariances(reduced: Reduced, prior: Variances, population_KK: Array | None = None) -> Array:
+    """Posterior covariance (U, K, K) of everyone's weights w + d, given w or with ``population_KK`` as that of w."""
     if reduced.j_UKK is None:
-        return np.zeros((task.users, *prior.spread_KK.shape)), left
-    return prior.spread_KK - prior.spread_KK @ reduced.j_UKK @ prior.spread_KK, left
+        alike_KK = np.zeros_like(prior.spread_KK) if population_KK is None else population_KK
+        return np.broadcast_to(alike_KK, (reduced.users, *alike_KK.shape))
+    assert reduced.h_UKK is not None, "users differ"
+    own_UKK = (
+        prior.spread_KK.astype(reduced.h_UKK.dtype) @ reduced.h_UKK
+    )  # as a product: as a difference from the spread it would lose its digits
+    own_UKK = (own_UKK + own_UKK.transpose(0, 2, 1)) / 2
+    if population_KK is None:
+        return own_UKK
+    return (
+        own_UKK + reduced.h_UKK.transpose(0, 2, 1) @ population_KK.astype(own_UKK.dtype) @ reduced.h_UKK
+    )  # w + d moves by H' for w
+
+
+def views(reduced: Reduced, prior: Variances) -> list[Array]:
+    """Posterior variance (B, L) of b given d, per bucket."""
+    pairs = zip(reduced.buckets, reduced.p, strict=True)
+    known = [((b.alike_BLL @ p_BLL) * b.alike_BLL).sum(axis=2) for b, p_BLL in pairs]
+    return [prior.personal * np.maximum(1.0 - prior.personal * v_BL, 0.0) for v_BL in known]

@@ -64,8 +64,12 @@ class Panel:
 
     def pooled_weights(self, seed: int) -> FloatArray:
         """Weights (K,) of the one reward for everyone that fits the rows, without response effects."""
-        effects, prior = estimate(self.task, Estimate(spread=False, personal=False, shared=False), seed)
-        return newton.solve(self.task, prior, effects).w_K
+        return self.population(False, seed)[0].w_K
+
+    def population(self, shared: bool, seed: int) -> tuple[mixed.Effects, mixed.Variances]:
+        """The one reward for everyone that fits the rows, with response effects or without, and its variances."""
+        effects, prior = estimate(self.task, Estimate(spread=False, personal=False, shared=shared), seed)
+        return newton.solve(self.task, prior, effects), prior
 
     def user_table(self) -> Users:
         """The users of the panel, in its order."""

@@ -4,14 +4,16 @@ With d and b of ``mixed`` integrated over, the N margins of one user are jointly
 
     f ~ N(f0, F),   F = D spread D' + personal A C A'
 
-where D are the differences of the inputs and A takes the difference of two texts' views. The mode is F alpha + f0,
-found by Newton steps on alpha (Rasmussen & Williams 2006, algorithm 3.1) that are halved until they go downhill, and
-with W the curvature at the mode and Q = (F + W^-1)^-1
+where D are the differences of the inputs and A takes the difference of two texts' views. Expectation propagation
+(``expectation_propagation``; Rasmussen & Williams 2006, section 3.6) makes the likelihood a normal in f, of precision W
+and mean W^-1 pull. Then, with Q = (F + W^-1)^-1, the mean is F alpha + f0 and
 
+    alpha = Q (W^-1 pull - f0)
     d = spread D' alpha,   var(d) = spread - spread D' Q D spread,   b = personal C A' alpha
 
-The mode is the one that ``newton.solve_users`` finds, which costs the cube of the number of inputs instead of that of
-the number of comparisons, and sorts them into clusters first. Views of texts of different prompts are independent.
+This is what ``expectation_propagation.solve`` finds for given population rewards, which costs the cube of the number of
+inputs instead of that of the number of comparisons, and sorts them into clusters first. Views of texts of different
+prompts are independent.
 """
 
 from __future__ import annotations
@@ -21,14 +23,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
-from scipy.special import expit
 
 from polypref.errors import not_converged
+from polypref.learners.bradley_terry.expectation_propagation import refined
 from polypref.learners.bradley_terry.mixed import LARGEST, Array, Likeness, Variances
-from polypref.learners.likelihood import surprise
+from polypref.learners.bradley_terry.newton import Sites
 
 MOST = 400  # comparisons up to which their cube is cheap
-HALVINGS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +68,10 @@ class Single:
     view_variance_R: Array
 
 
-def solve(judged: Judged, population_R: Array, prior: Variances, likeness: Likeness, steps: int = 50) -> Single:
+def solve(judged: Judged, population_R: Array, prior: Variances, likeness: Likeness, steps: int = 60) -> Single:
     """The posterior given the population's rewards of the texts.
 
-    Warns with NotConverged when its mode takes more than ``steps``.
+    Warns with NotConverged when that takes more than ``steps``.
     """
     d_NK = judged.apart(judged.x_RK)
     reach_KN = prior.spread_KK @ d_NK.T
@@ -78,11 +79,9 @@ def solve(judged: Judged, population_R: Array, prior: Variances, likeness: Liken
     alike_RR = prior.personal * likeness(judged.x_RK[None])[0] * same_RR
     view_RN = judged.apart(alike_RR).T
     views_NN = judged.apart(view_RN)
-    covariance_NN = d_NK @ reach_KN + views_NN
     offset_N = judged.apart(population_R)
-    alpha_N, curve_N = _mode(judged, covariance_NN, offset_N, steps)
-    q_NN = _inverse(covariance_NN, curve_N)
-    known_R = np.einsum("rn,nm,rm->r", view_RN, _inverse(views_NN, curve_N), view_RN, optimize=True)
+    alpha_N, q_NN, precision_N = _propagated(judged, d_NK @ reach_KN + views_NN, offset_N, steps)
+    known_R = np.einsum("rn,nm,rm->r", view_RN, _inverse(views_NN, precision_N), view_RN, optimize=True)
     return Single(
         reach_KN @ alpha_N,
         prior.spread_KK - reach_KN @ q_NN @ reach_KN.T,
@@ -91,53 +90,30 @@ def solve(judged: Judged, population_R: Array, prior: Variances, likeness: Liken
     )
 
 
-def _mode(judged: Judged, covariance_NN: Array, offset_N: Array, steps: int) -> tuple[Array, Array]:
-    """The dual weights of the mode, and the likelihood's curvature there."""
-    alpha_N = np.zeros(len(offset_N))
-    before, margin_N = _energy(judged, covariance_NN, offset_N, alpha_N)
+def _propagated(judged: Judged, covariance_NN: Array, offset_N: Array, steps: int) -> tuple[Array, Array, Array]:
+    """The dual weights alpha, Q and the precisions W of the sites, when margins no longer move."""
+    label_N, weight_N = np.asarray(judged.label_N, float), np.asarray(judged.weight_N, float)
+    sites = Sites(weight_N / 4, weight_N * (label_N - 0.5))
+    mean_N, alpha_N, q_NN, moved = offset_N, np.zeros(len(offset_N)), np.zeros_like(covariance_NN), np.inf
     for _ in range(steps):
-        curve_N, force_N = _quadratic(judged, margin_N)
-        pull_N = curve_N * (margin_N - offset_N) + force_N
-        root_N = np.sqrt(curve_N)
-        inner_N = cho_solve(_factor(covariance_NN, root_N), root_N * (covariance_NN @ pull_N))
-        step_N = pull_N - root_N * inner_N - alpha_N
-        now, size = before, 1.0
-        for _ in range(HALVINGS):
-            now, margin_N = _energy(judged, covariance_NN, offset_N, alpha_N + size * step_N)
-            if now <= before:
-                break
-            size /= 2
-        if now > before:  # at the mode, as far as numbers go
-            return alpha_N, curve_N
-        alpha_N = alpha_N + size * step_N
-        if before - now < 1e-10:
-            return alpha_N, _quadratic(judged, margin_N)[0]
-        before = now
-    not_converged("Newton's method", f"its last of {steps} steps still gained")
-    return alpha_N, _quadratic(judged, margin_N)[0]
+        q_NN = _inverse(covariance_NN, sites.precision_N)
+        pull_N = sites.pull_N - sites.precision_N * offset_N
+        # Q (W^-1 pull - f0), without dividing by precisions that may be next to nothing
+        alpha_N = pull_N - q_NN @ (covariance_NN @ pull_N)
+        before_N, mean_N = mean_N, offset_N + covariance_NN @ alpha_N
+        moved = float(np.abs(mean_N - before_N).max())
+        if moved < 1e-6:
+            return alpha_N, q_NN, sites.precision_N
+        variance_N = (covariance_NN - covariance_NN @ q_NN @ covariance_NN).diagonal()
+        sites = refined(sites, mean_N, np.maximum(variance_N, 1e-9), label_N, weight_N)
+    not_converged("expectation propagation", f"a margin moved by {moved:.1e} in the last of {steps} steps")
+    return alpha_N, q_NN, sites.precision_N
 
 
-def _energy(judged: Judged, covariance_NN: Array, offset_N: Array, alpha_N: Array) -> tuple[float, Array]:
-    """Negative log posterior up to a constant, and the margins."""
-    moved_N = covariance_NN @ alpha_N
-    margin_N = offset_N + moved_N
-    loss_N = surprise(margin_N, judged.label_N)
-    return float(judged.weight_N @ loss_N + alpha_N @ moved_N / 2), margin_N
-
-
-def _quadratic(judged: Judged, margin_N: Array) -> tuple[Array, Array]:
-    """Curvature and slope of the log likelihood."""
-    p_N = expit(margin_N)
-    return judged.weight_N * np.maximum(p_N * (1 - p_N), 1e-6), judged.weight_N * (judged.label_N - p_N)
-
-
-def _factor(covariance_NN: Array, root_N: Array) -> tuple[Array, bool]:
+def _inverse(covariance_NN: Array, precision_N: Array) -> Array:
+    """(covariance + precision^-1)^-1."""
+    root_N = np.sqrt(precision_N)
     system_NN = root_N[:, None] * covariance_NN * root_N
     system_NN[np.diag_indices_from(system_NN)] += 1.0
-    return cho_factor(system_NN, lower=True, overwrite_a=True, check_finite=False)
-
-
-def _inverse(covariance_NN: Array, curve_N: Array) -> Array:
-    """(covariance + curve^-1)^-1; a comparison without curvature says nothing."""
-    root_N = np.sqrt(curve_N)
-    return cho_solve(_factor(covariance_NN, root_N), np.diag(root_N)) * root_N[:, None]
+    factor = cho_factor(system_NN, lower=True, overwrite_a=True, check_finite=False)
+    return cho_solve(factor, np.diag(root_N)) * root_N[:, None]

@@ -20,6 +20,9 @@ import numpy as np
 from polypref.learners.bradley_terry.mixed import Array, Effects, Problem, Variances, personal_squares, start
 from polypref.learners.bradley_terry.newton import Probes, Reduced, deviation, step
 
+# A weak prior of users' spread, a scaled inverse chi square: as if so many effects of such a variance had been seen.
+# Without it the most likely spread is too often zero (Chung et al. 2013), and few answers that agree know no bound.
+EFFECTS, USUAL = 2.0, 1.0
 LARGEST = 100.0  # a variance beyond which answers are certain anyway; few separable answers know no bound
 
 
@@ -41,21 +44,26 @@ class Estimate:
 
 def estimate(task: Problem, how: Estimate, seed: int) -> tuple[Effects, Variances]:
     """Empirical Bayes: alternate one Newton step with one update of the variances."""
-    k = task.x_RK.shape[1]
-    prior = Variances(
-        np.full(k, 1.0 if how.population else 0.0),
-        np.eye(k) * (0.3 if how.spread else 0.0),
-        0.3 if how.shared else 0.0,
-        0.3 if how.personal else 0.0,
-    )
+    prior = beginning(task, how)
     probes = Probes.draw(task, how.probes, seed)
     effects = start(task)
     for at in range(how.steps):
         effects, reduced, probes, _ = step(task, effects, prior, probes, tolerance=1e-2)
         if at >= 1:
-            new = _update(task, how, effects, prior, reduced, (probes.signs_TC * probes.images_TC).mean(axis=1))
+            new = updated(task, how, effects, prior, reduced, (probes.signs_TC * probes.images_TC).mean(axis=1))
             effects, prior = carried(effects, prior, new), new
     return effects, prior
+
+
+def beginning(task: Problem, how: Estimate) -> Variances:
+    """The variances that an estimate starts with."""
+    k = task.x_RK.shape[1]
+    return Variances(
+        np.full(k, 1.0 if how.population else 0.0),
+        np.eye(k) * (0.3 if how.spread else 0.0),
+        0.3 if how.shared else 0.0,
+        0.3 if how.personal else 0.0,
+    )
 
 
 def carried(effects: Effects, old: Variances, new: Variances) -> Effects:
@@ -70,7 +78,7 @@ def carried(effects: Effects, old: Variances, new: Variances) -> Effects:
     return replace(effects, t_UK=t_UK, alpha=[(personal * v).astype(v.dtype) for v in effects.alpha])
 
 
-def _update(
+def updated(
     task: Problem, how: Estimate, effects: Effects, prior: Variances, reduced: Reduced, relative_T: Array
 ) -> Variances:
     """MacKay's fixed point: variance = sum of squares / number of well-determined effects.
@@ -131,7 +139,14 @@ def _spread(task: Problem, effects: Effects, prior: Variances, reduced: Reduced,
         return spread_KK
     information_KK, dual_KK = reduced.j_UKK.sum(axis=0), effects.t_UK.T @ effects.t_UK
     moment_KK = spread_KK + spread_KK @ (dual_KK - information_KK) @ spread_KK / task.users
-    em_KK = moment_KK * _ratio((spread_KK * dual_KK).sum(), (spread_KK * information_KK).sum())
+    scale_K = np.ones(k)
+    for kind in kinds(k):
+        own = (kind, kind)
+        squares, determined = (float((spread_KK[own] * of_KK[own]).sum()) for of_KK in (dual_KK, information_KK))
+        if determined > 1e-6 * task.users:  # else nothing is known of these inputs
+            present = float(spread_KK.diagonal()[kind].mean())
+            scale_K[kind] = np.sqrt((present * squares + EFFECTS * USUAL) / (determined + EFFECTS) / present)
+    em_KK = scale_K[:, None] * moment_KK * scale_K
     target_K = np.diag(em_KK).copy()
     for kind in kinds(k):
         target_K[kind] = target_K[kind].mean()

@@ -1,0 +1,248 @@
+"""Expectation propagation for ``mixed``: means and variances of the effects where the mode misleads.
+
+Papers: Minka 2001, "Expectation propagation for approximate Bayesian inference"; Kuss and Rasmussen 2005, "Assessing
+approximate inference for binary Gaussian process classification". A judgement's likelihood is replaced by a normal in
+its margin (``newton.Sites``) such that the margin's posterior mean and variance are those of the exact likelihood times
+everything else that is known of it:
+
+    cavity    N(m, v):   1/v = 1/variance - precision,   m = v (mean/variance - pull)
+    tilted    mean and variance of  N(f; m, v) P(label | f)^weight,  by the trapezoidal rule on 57 points
+    site      precision = 1/tilted variance - 1/v,   pull = tilted mean/tilted variance - m/v
+
+Where tastes are strong and answers few, a posterior's mode lies far nearer to zero than its mean, so variances of
+users that are estimated from modes come out at .4 to .8 of the truth (docs/hierarchical.md).
+
+What we changed: all judgements move at once, by ``DAMPING`` of the way; a margin's variance holds users' weights, their
+views and the population's weights, and leaves out the shared effects of texts.
+
+Suffixes here: ``_B`` clusters of a bucket, ``_C`` probes, ``_L`` the clusters' slots for responses (padded), ``_V``
+variances by kind, ``_X`` points of a rule for integrals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.errors import not_converged
+from polypref.learners.bradley_terry import newton
+from polypref.learners.bradley_terry.mixed import Array, Effects, Problem, Variances, margins, start
+from polypref.learners.bradley_terry.newton import Probes, Reduced, Sites
+from polypref.learners.bradley_terry.variances import LARGEST, Estimate, beginning, carried, kinds, updated
+from polypref.learners.likelihood import surprise
+
+POINT_X = np.linspace(-7, 7, 57)  # in standard deviations of the cavity
+DAMPING = 0.7
+PORTION = 1 << 24  # numbers that an integral or a product over rows may take at once
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """What is known of the effects: means, the likelihood as normals, and what is left when users are integrated out.
+
+    ``population_KK`` is the covariance of the population's weights; zeros where they were given.
+    """
+
+    prior: Variances
+    effects: Effects
+    sites: Sites
+    reduced: Reduced
+    population_KK: Array
+
+    @property
+    def covariance_UKK(self) -> Array:
+        """Covariance of everyone's weights w + d."""
+        return newton.covariances(self.reduced, self.prior, self.population_KK)
+
+    @property
+    def newcomer_KK(self) -> Array:
+        """Covariance of the weights of somebody nobody has seen, around the population's mean."""
+        return self.prior.spread_KK + self.population_KK
+
+
+def settled(task: Problem, how: Estimate, seed: int, known: Posterior | None = None) -> Posterior:
+    """The posterior under the variances of ``estimate``."""
+    found = estimate(task, how, seed, known)
+    return solve(task, found.prior, found)
+
+
+def estimate(task: Problem, how: Estimate, seed: int, known: Posterior | None = None) -> Posterior:
+    """Empirical Bayes as ``variances.estimate``, on the posterior found here; starts at what is ``known``."""
+    prior = beginning(task, how) if known is None else known.prior
+    probes = Probes.draw(task, how.probes, seed)
+    found = unknown(task, prior) if known is None else known
+    path = None
+    for at in range(how.steps):
+        found, probes = _step(task, replace(found, prior=prior), probes, tolerance=1e-2)
+        if at >= 2:  # the first sites know next to nothing
+            relative_T = (probes.signs_TC * probes.images_TC).mean(axis=1)
+            new = updated(task, how, found.effects, prior, found.reduced, relative_T)
+            new, path = _hastened(prior, new, path)
+            found, prior = replace(found, effects=carried(found.effects, prior, new)), new
+    return replace(found, prior=prior)
+
+
+@dataclass(frozen=True, eq=False)
+class _Path:
+    """Where an estimate came from: logarithms of its variances by kind, and how far the last update moved them."""
+
+    at_V: Array
+    moved_V: Array
+
+
+def _hastened(old: Variances, new: Variances, path: _Path | None) -> tuple[Variances, _Path]:
+    """The update taken between half and twice as far: as the secant through the last two asks (Aitken), kind by kind.
+
+    Where answers are few the updates are many small steps one way, and where they are many each overshoots.
+    """
+    at_V, moved_V = _logarithms(old), _logarithms(new) - _logarithms(old)
+    factor_V = np.ones(len(at_V))
+    if path is not None:
+        slope_V = np.divide(
+            moved_V - path.moved_V, at_V - path.at_V, out=np.zeros_like(at_V), where=np.abs(at_V - path.at_V) > 1e-6
+        )
+        factor_V = np.clip(np.divide(1.0, -slope_V, out=np.full_like(at_V, 2.0), where=slope_V < -0.5), 0.5, 2.0)
+    more_V = np.exp((factor_V - 1) * moved_V)
+    scale_K, population_K = np.ones(len(new.spread_KK)), new.population_K.copy()
+    for number, kind in enumerate(kinds(len(scale_K))):
+        population_K[kind] = np.minimum(population_K[kind] * more_V[2 + number], LARGEST)
+        scale_K[kind] = np.sqrt(more_V[2 + len(kinds(len(scale_K))) + number])
+    further = new.scaled(shared=more_V[0], personal=more_V[1])
+    spread_KK = scale_K[:, None] * new.spread_KK * scale_K
+    return replace(further, population_K=population_K, spread_KK=spread_KK), _Path(at_V, moved_V)
+
+
+def _logarithms(some: Variances) -> Array:
+    """Of the variances of shared effects and of views, then by kind of input those of the population and of users."""
+    parts = [some.shared, some.personal]
+    for value_K in (some.population_K, some.spread_KK.diagonal()):
+        parts += [float(value_K[kind].sum()) for kind in kinds(len(value_K))]
+    return np.log(np.maximum(parts, 1e-12))
+
+
+def solve(
+    task: Problem,
+    prior: Variances,
+    known: Posterior | None = None,
+    population_R: Array | None = None,
+    steps: int = 60,
+    tolerance: float = 1e-3,
+) -> Posterior:
+    """The posterior under given variances, until margins move by less than ``tolerance`` on average.
+
+    ``population_R``: the population's rewards, where they are given and stay as they are. Warns with NotConverged when
+    that takes more than ``steps``.
+    """
+    found = replace(known or unknown(task, prior), prior=prior)
+    if population_R is not None:
+        found = replace(found, effects=replace(found.effects, a_R=population_R))
+    probes, moved = Probes.draw(task, 0, 0), np.inf
+    before_N = margins(task, found.effects, prior)
+    for _ in range(steps):
+        found, probes = _step(task, found, probes, 1e-4, population_R)
+        now_N = margins(task, found.effects, prior)
+        moved, before_N = float(np.abs(now_N - before_N).mean()), now_N
+        if moved < tolerance:
+            return found
+    not_converged("expectation propagation", f"margins moved by {moved:.1e} in the last of {steps} steps")
+    return found
+
+
+def unknown(task: Problem, prior: Variances) -> Posterior:
+    """Nothing known but the prior: all effects zero, and the likelihood's curvature there."""
+    sites = newton.curvature(task, np.zeros(len(task.label_N)))
+    none_KK = np.zeros_like(prior.spread_KK)
+    return Posterior(prior, start(task), sites, newton.reduce(task, sites, prior), none_KK)
+
+
+def _step(
+    task: Problem, found: Posterior, probes: Probes, tolerance: float, population_R: Array | None = None
+) -> tuple[Posterior, Probes]:
+    """The exact posterior under the present sites, and the sites moved towards what they should be there."""
+    prior, effects, population_KK = found.prior, found.effects, np.zeros_like(found.population_KK)
+    reduced = newton.reduce(task, found.sites, prior)
+    if population_R is None:
+        effects, probes = newton.move(task, effects, reduced, prior, probes, tolerance)
+        if reduced.j_UKK is not None:
+            population_KK = np.linalg.inv(np.diag(1 / prior.population_K) + reduced.j_UKK.sum(axis=0))
+    else:
+        f_R1 = np.append(population_R, 0.0)[:, None]
+        force = [p @ f_R1[b.response_BL] for b, p in zip(reduced.buckets, reduced.p, strict=True)]
+        t_UK, alpha = newton.users(reduced, prior, force)
+        effects = replace(effects, t_UK=t_UK, alpha=alpha)
+    mean_N = margins(task, effects, prior)
+    variance_N = margin_variances(task, reduced, prior, population_KK)
+    sites = refined(found.sites, mean_N, variance_N, task.label_N, task.weight_N)
+    return Posterior(prior, effects, sites, reduced, population_KK), probes
+
+
+def refined(sites: Sites, mean_N: Array, variance_N: Array, label_N: Array, weight_N: Array) -> Sites:
+    """The sites after one damped move, given the posterior's moments of every margin under the present ones."""
+    m_N, v_N = _cavity(sites, mean_N, variance_N)
+    tilted_N, left_N = tilted(m_N, v_N, label_N, weight_N)
+    precision_N = np.maximum(1 / left_N - 1 / v_N, 1e-6 * weight_N)
+    pull_N = tilted_N * (1 / v_N + precision_N) - m_N / v_N
+    return Sites(
+        sites.precision_N + DAMPING * (precision_N - sites.precision_N),
+        sites.pull_N + DAMPING * (pull_N - sites.pull_N),
+    )
+
+
+def left_out(task: Problem, found: Posterior) -> Array:
+    """How unlikely each judgement (N,) was by what the others say: the averaged likelihood under its cavity."""
+    variance_N = margin_variances(task, found.reduced, found.prior, found.population_KK)
+    m_N, v_N = _cavity(found.sites, margins(task, found.effects, found.prior), variance_N)
+    return surprise(m_N / np.sqrt(1 + np.pi * v_N / 8), task.label_N)
+
+
+def _cavity(sites: Sites, mean_N: Array, variance_N: Array) -> tuple[Array, Array]:
+    """Mean and variance (N,) of every margin without its own site."""
+    v_N = 1 / np.maximum(1 / variance_N - sites.precision_N, 0.01 / variance_N)
+    return v_N * (mean_N / variance_N - sites.pull_N), v_N
+
+
+def tilted(m_N: Array, v_N: Array, label_N: Array, weight_N: Array) -> tuple[Array, Array]:
+    """Mean and variance (N,) of a margin f that is N(m, v) before it is judged, after P(label | f)^weight."""
+    mean_N, variance_N = np.empty(len(m_N)), np.empty(len(m_N))
+    for rows in _portions(len(m_N), len(POINT_X)):
+        deviation_N1 = np.sqrt(v_N[rows, None])
+        f_NX = m_N[rows, None] + deviation_N1 * POINT_X
+        log_NX = -(POINT_X**2) / 2 - weight_N[rows, None] * surprise(f_NX, label_N[rows, None])
+        density_NX = np.exp(log_NX - log_NX.max(axis=1, keepdims=True))
+        density_NX /= density_NX.sum(axis=1, keepdims=True)
+        at_N1 = (density_NX @ POINT_X)[:, None]
+        mean_N[rows] = m_N[rows] + (deviation_N1 * at_N1)[:, 0]
+        variance_N[rows] = v_N[rows] * (density_NX * (POINT_X - at_N1) ** 2).sum(axis=1)
+    return mean_N, np.minimum(variance_N, v_N)
+
+
+def margin_variances(task: Problem, reduced: Reduced, prior: Variances, population_KK: Array) -> Array:
+    """Posterior variance (N,) of every row's margin: of the user's weights w + d and of their views."""
+    covariance_UKK = newton.covariances(reduced, prior, population_KK)
+    variance_N = np.zeros(len(task.label_N))
+    for number, bucket in enumerate(task.buckets):
+        at_N, one_N, other_N = bucket.place_N, bucket.chosen_N, bucket.rejected_N
+        found_N = np.zeros(len(at_N))
+        moved_BLK = bucket.x_BLK
+        if prior.personal > 0:
+            # given d, b is N(-personal C P x d + what was seen, personal C - personal^2 C P C)
+            reach_BLL = prior.personal * (bucket.alike_BLL @ reduced.p[number])
+            left_BLL = prior.personal * (bucket.alike_BLL - reach_BLL @ bucket.alike_BLL)
+            found_N += left_BLL[at_N, one_N, one_N] + left_BLL[at_N, other_N, other_N]
+            found_N -= left_BLL[at_N, one_N, other_N] + left_BLL[at_N, other_N, one_N]
+            moved_BLK = bucket.x_BLK - reach_BLL @ bucket.x_BLK
+        apart_NK = moved_BLK[at_N, one_N] - moved_BLK[at_N, other_N]
+        by_user = np.argsort(bucket.user_B[at_N], kind="stable")
+        user_N = bucket.user_B[at_N[by_user]]
+        for rows in np.split(by_user, np.flatnonzero(np.diff(user_N)) + 1):
+            own_NK = apart_NK[rows]
+            found_N[rows] += ((own_NK @ covariance_UKK[bucket.user_B[at_N[rows[0]]]]) * own_NK).sum(axis=1)
+        variance_N[bucket.row_N] = found_N
+    return np.maximum(variance_N, 1e-9)
+
+
+def _portions(rows: int, each: int) -> list[NDArray[np.int64]]:
+    """Row numbers in portions that take at most ``PORTION`` numbers with ``each`` a row."""
+    return np.array_split(np.arange(rows), rows * each // PORTION + 1)
