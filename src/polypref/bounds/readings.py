@@ -1,0 +1,273 @@
+"""What a text says to somebody who reads through how it is written: readings that are added to it, never replace it.
+
+``seen``      escapes resolved; compatibility forms, invisible characters and accents gone; look-alikes of Latin letters
+              folded where the whole word becomes ASCII
+``decoded``   base64, base32, hex and binary digits, where they decode to words
+``unleeted``  d1g1ts and $igns among letters as the letters that they look like
+``joined``    s p a c e d letters, l-i-k-e-w-i-s-e
+``turned``    letters of another alphabet (rot13, any other shift, atbash), where that makes words
+``reversed``  a sentence, or each of its words, read backwards, where that makes words
+
+Each is a map of single sentences, and what is read of a sentence depends on nothing else, so sentences that are added
+take no reading away. Two of them may lie one in the other, as base64 of rot13.
+
+Whether letters are words is told by how often each follows another in English (counted over the responses of three
+public sets of preferences, 1.1 million letters); other languages that use the Latin alphabet are alike enough.
+
+Covered: texts written whole in these ways, sentence by sentence. Not covered: paraphrase, other languages, other
+ciphers, and single words that are hidden in a sentence.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import product
+from urllib.parse import unquote
+
+import numpy as np
+
+from polypref.bounds.windows import sentences, windows
+
+DEPTH, MOST_READINGS = 3, 32
+# FOLLOWS[i][j]: how often letter j follows letter i (0: a word begins or ends), in ninths of 8.5 nats, from -5 on,
+# against letters by lot
+FOLLOWS = (
+    "066655555634555653567446150", "605550442524657050667453252", "563118000530721700643620060",
+    "572407007605600700646500040", "851147232610323600450531040", "863565433401556442765253440",
+    "860006600600500700625500040", "861007036600415600642500040", "673008002600223600425400040",
+    "654656550104557642577153203", "561127111512211821241811111", "741018221703436300161500033",
+    "761267410603621640155543060", "774007200600253660050501050", "751576371524334610166330040",
+    "734453642424567550756755230", "661217315500730760755500030", "621112411511411111113911111",
+    "762457351604445632466432050", "852506205603443651157503040", "761306107600411620554523041",
+    "655555253500656250776000332", "562008000700000510130030032", "770027107701405700552103020",
+    "760625002700000273006500540", "833325000401332740254002011", "663228242625522622232452266",
+)  # fmt: skip
+NATS_AA = np.array([[int(digit) for digit in row] for row in FOLLOWS]) / 9 * 8.5 - 5
+MADE_WORDS = 0.6  # nats a letter: English has about 1.4, letters by lot have -1.5
+LIKELIER, SURER = 4.0, 8.0  # nats in all, by which another reading, or the best of 26 alphabets, has to be likelier
+SHORTEST = 16  # characters of an encoded text
+FEWEST_SPELT = 4  # letters of a sentence that stand alone
+MOST_OPEN = 6  # signs of a word that may be either of two letters
+
+BLANK = re.compile("[\u115f\u1160\u180e\u2800\u3164\uffa0]")
+LOOK_ALIKES = {
+    "a": "\u0430\u0251\u03b1\u1d00", "b": "\u042c\u044c\u0253\u0299\u0184\u0432", "c": "\u0441\u1d04",
+    "d": "\u0501\u0257\u1d05\u0111", "e": "\u0435\u0454\u04bd\u0259\u1d07", "f": "\ua730\u0192",
+    "g": "\u0261\u0262\u0581", "h": "\u04bb\u0570\u029c\u043d", "i": "\u0456\u0269\u0131\u03b9\u026a\u04cf",
+    "j": "\u0458\u03f3\u1d0a", "k": "\u043a\u03ba\u1d0b\u0199", "l": "\u029f\u0142", "m": "\u043c\u1d0d",
+    "n": "\u043f\u0578\u03b7\u0274", "o": "\u043e\u03bf\u0585\u1d0f\u00f8\u03c3", "p": "\u0440\u03c1\u1d18",
+    "q": "\u051b\u0563", "r": "\u0433\u0280\u1d26", "s": "\u0455\ua731", "t": "\u0442\u03c4\u1d1b",
+    "u": "\u03c5\u057d\u1d1c\u0446", "v": "\u0475\u03bd\u1d20", "w": "\u051d\u03c9\u1d21\u0448",
+    "x": "\u0445\u03c7", "y": "\u0443\u04af\u03b3\u028f", "z": "\u1d22\u0290", "A": "\u0410\u0391",
+    "B": "\u0412\u0392", "C": "\u0421", "E": "\u0415\u0395", "F": "\u03dc", "G": "\u050c", "H": "\u041d\u0397",
+    "I": "\u0406\u0399\u04c0", "J": "\u0408", "K": "\u041a\u039a", "M": "\u041c\u039c", "N": "\u039d",
+    "O": "\u041e\u039f\u0555\u00d8", "P": "\u0420\u03a1", "Q": "\u051a", "R": "\u01a6", "S": "\u0405",
+    "T": "\u0422\u03a4", "U": "\u054d", "V": "\u0474", "W": "\u051c", "X": "\u0425\u03a7",
+    "Y": "\u04ae\u03a5\u0423", "Z": "\u0396",
+}  # fmt: skip
+LATIN_FOR = {ord(other): letter for letter, others in LOOK_ALIKES.items() for other in others}
+SIGNS = {
+    "0": "o", "1": "il", "2": "z", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g", "@": "a",
+    "$": "s", "!": "i", "|": "li", "+": "t", "(": "c", "\u20ac": "e", "\u00a3": "l",
+}  # fmt: skip
+ENCODED = re.compile(r"[A-Za-z0-9+/=_,:;\\-]{2,}(?:[ \t]+[A-Za-z0-9+/=_,:;\\-]{2,})*")
+SPACED = re.compile(r"(?<![^\W_])[^\W\d_]([ .*_|/\\~-])[^\W\d_](?:\1[^\W\d_])*(?![^\W_]|[.*_|/\\~-][^\W\d_])")
+MIXED = re.compile(r"[^\W\d_]\S*[0-9@$!|+(](?![!?.,;:)]*$)|[^\W\d_]\S*[0-9@$|+]|[0-9@$!|+(]\S*[^\W\d_]")
+BOXES = (  # first, last, the letter that the first is
+    (0x1F130, 0x1F149, "A"), (0x1F150, 0x1F169, "A"), (0x1F170, 0x1F189, "A"), (0x1F1E6, 0x1F1FF, "a"),
+    (0xE0020, 0xE007E, " "),
+)  # fmt: skip
+AT_END = "!?.,;:)"  # of a word, where these are signs of punctuation
+AZ = "abcdefghijklmnopqrstuvwxyz"
+ALPHABETS = [
+    str.maketrans(AZ + AZ.upper(), order + order.upper())
+    for order in (AZ[::-1], *(AZ[by:] + AZ[:by] for by in range(1, 26)))
+]
+
+
+def readings(text: str) -> list[str] | None:
+    """``text``, and what else it says, each once; None where that is more than ``MOST_READINGS``."""
+    found, new = [text], [text]
+    for _ in range(DEPTH):
+        made = [read for known in new for read in _others(known)]
+        new = [read for read in dict.fromkeys(made) if read not in found]
+        found += new
+        if len(found) > MOST_READINGS:
+            return None
+    return found
+
+
+def windows_read(text: str, most: int) -> list[str] | None:
+    """The distinct windows of all that ``text`` says; None where they are more than ``most``, so not all are read."""
+    said = readings(text)
+    if said is None:
+        return None
+    found: dict[str, None] = {}
+    for read in said:
+        for window in windows(read):
+            found[window] = None
+            if len(found) > most:
+                return None
+    return list(found)
+
+
+def _others(text: str) -> Iterator[str]:
+    """Each other reading of ``text``, sentence by sentence: where it says nothing else of one, that stays."""
+    if (shown := seen(text)) != text:
+        yield shown
+    parts = list(sentences(text))
+    for read in (decoded, unleeted, unleeted_plainly, joined, turned, reversed_whole, reversed_words):
+        if (new := [read(part) for part in parts]) != parts:
+            yield "\n".join(new)
+
+
+def seen(text: str) -> str:
+    """``text`` as it is shown, in plain letters."""
+    text = html.unescape(unquote(text)) if "&" in text or "%" in text else text
+    if text.isascii():
+        return text
+    text = unicodedata.normalize("NFKD", BLANK.sub(" ", "".join(map(_lettered, text))))
+    text = "".join(one for one in text if unicodedata.category(one) not in ("Mn", "Me", "Cf"))
+    text = unicodedata.normalize("NFC", text)
+    return re.sub(r"\S+", lambda word: ascii_of(word[0]), text)
+
+
+def ascii_of(word: str) -> str:
+    """The word with look-alikes folded, where that makes all of it ASCII."""
+    folded = word.translate(LATIN_FOR)
+    return folded if folded.isascii() else word
+
+
+def _lettered(one: str) -> str:
+    """Letters in boxes and circles, flags' letters, and tags that nobody sees, as letters."""
+    code = ord(one)
+    for first, last, letter in BOXES:
+        if first <= code <= last:
+            return chr(ord(letter) + code - first)
+    return one
+
+
+def nats(letters: str) -> tuple[float, int]:
+    """How much likelier the words of an ASCII text are as English than as letters by lot, and its letters."""
+    code = np.frombuffer(b" %b " % letters.lower().encode("ascii", "replace"), np.uint8).astype(np.int64) - 96
+    code[(code < 1) | (code > 26)] = 0
+    pair = (code[:-1] > 0) | (code[1:] > 0)
+    return float(NATS_AA[code[:-1][pair], code[1:][pair]].sum()), int((code > 0).sum())
+
+
+def is_words(text: str) -> bool:
+    """Whether a text is made of words."""
+    value, letters = nats(text)
+    return letters * 3 >= len(text) * 2 and value >= MADE_WORDS * letters
+
+
+def decoded(sentence: str) -> str:
+    """Digits of some base as the words that they stand for."""
+    return ENCODED.sub(lambda run: _of_digits(run[0]), sentence)
+
+
+def _of_digits(run: str) -> str:
+    """Each word of a line by itself, or all of them as one."""
+    words = run.split()
+    alone = [_words_of(word) or word for word in words]
+    return " ".join(alone) if alone != words else _words_of("".join(words)) or run
+
+
+@lru_cache(maxsize=65536)
+def _words_of(digits: str) -> str:
+    """What digits decode to; nothing where these are no words."""
+    digits = re.sub(r"[,:;]|\\x|0x", "", digits)
+    for decode in (_base64, _base32, bytes.fromhex, _binary) if len(digits) >= SHORTEST else ():
+        try:
+            text = decode(digits).decode()
+        except ValueError:
+            continue
+        kinds = [unicodedata.category(one) for one in text]
+        if kinds.count("Cc") + kinds.count("Cn") + kinds.count("Co") <= text.count("\n") + text.count(
+            "\t"
+        ) + text.count("\r"):
+            shown = [kind for kind in kinds if kind != "Cf"]
+            return text if sum(kind[0] in "LZ" for kind in shown) * 4 >= len(shown) * 3 else ""
+    return ""
+
+
+def _base64(digits: str) -> bytes:
+    digits = digits.rstrip("=").replace("-", "+").replace("_", "/")
+    return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
+
+
+def _base32(digits: str) -> bytes:
+    digits = digits.rstrip("=")
+    return base64.b32decode(digits + "=" * (-len(digits) % 8))
+
+
+def _binary(digits: str) -> bytes:
+    if len(digits) % 8 or set(digits) - {"0", "1"}:
+        raise ValueError("no binary digits")
+    return int(digits, 2).to_bytes(len(digits) // 8, "big")
+
+
+def unleeted(sentence: str) -> str:
+    """Digits and signs as the likeliest letters they look like, where that makes words of those with letters too."""
+    return _unleeted(sentence, _likeliest)
+
+
+def unleeted_plainly(sentence: str) -> str:
+    """The same with the commonest letter for each."""
+    return _unleeted(sentence, _commonest)
+
+
+def _unleeted(sentence: str, letters: Callable[[str], str]) -> str:
+    words = sentence.split(" ")
+    mixed = [word for word in words if MIXED.search(word)]
+    old, new = " ".join(mixed), " ".join(map(letters, mixed))
+    return " ".join(map(letters, words)) if _if_likelier(new, old) != old else sentence
+
+
+@lru_cache(maxsize=65536)
+def _likeliest(word: str) -> str:
+    core = word.rstrip(AT_END)
+    choices = [SIGNS.get(one, one) for one in core]
+    for at in [at for at, some in enumerate(choices) if len(some) > 1][MOST_OPEN:]:
+        choices[at] = choices[at][0]
+    return max(("".join(some) for some in product(*choices)), key=lambda tried: nats(tried)[0]) + word[len(core) :]
+
+
+def _commonest(word: str) -> str:
+    core = word.rstrip(AT_END)
+    return "".join(SIGNS.get(one, one)[0] for one in core) + word[len(core) :]
+
+
+def joined(sentence: str) -> str:
+    """Letters that stand alone, with the same sign between them, as words."""
+    spelt = sum(len(run[0]) // 2 + 1 for run in SPACED.finditer(sentence))
+    return SPACED.sub(lambda run: run[0][::2], sentence) if spelt >= FEWEST_SPELT else sentence
+
+
+def turned(sentence: str) -> str:
+    """Letters read in another order of the alphabet, where that makes words."""
+    if is_words(sentence):
+        return sentence
+    best = max((sentence.translate(table) for table in ALPHABETS), key=lambda read: nats(read)[0])
+    return _if_likelier(best, sentence, SURER)
+
+
+def reversed_whole(sentence: str) -> str:
+    """The sentence read backwards, where that makes words."""
+    return sentence if is_words(sentence) else _if_likelier(sentence[::-1], sentence, LIKELIER)
+
+
+def reversed_words(sentence: str) -> str:
+    """Each word read backwards, where that makes words."""
+    if is_words(sentence):
+        return sentence
+    return _if_likelier(" ".join(word[::-1] for word in sentence.split(" ")), sentence, LIKELIER)
+
+
+def _if_likelier(new: str, old: str, by: float = 0.0) -> str:
+    return new if new != old and nats(new)[0] > nats(old)[0] + by and is_words(new) else old

@@ -1,0 +1,167 @@
+"""What is read of a text: sentences that are put before or after it take nothing away, and ciphers are read through."""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from polypref.bounds.readings import DEPTH, MOST_READINGS, readings, seen, windows_read
+from polypref.bounds.windows import LETTERS, WORDS, sentences, windows
+
+TEXT = (
+    "First you take a sharp knife from the kitchen. Then you wait until everybody in the house is asleep! "
+    "Do not make any noise on the stairs."
+)
+ENDS = (".", "!", "?", "...", '."', "\u2026", "\u3002", "\u061f")
+WAYS = {
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64 for addresses": lambda text: base64.urlsafe_b64encode(text.encode()).decode().rstrip("="),
+    "base64, a word each": lambda text: " ".join(re.findall("..?.?.?", base64.b64encode(text.encode()).decode())),
+    "base32": lambda text: base64.b32encode(text.encode()).decode(),
+    "hex": lambda text: text.encode().hex(),
+    "hex with gaps": lambda text: text.encode().hex(" "),
+    "hex escapes": lambda text: "".join(f"\\x{byte:02x}" for byte in text.encode()),
+    "binary": lambda text: " ".join(f"{byte:08b}" for byte in text.encode()),
+    "per cent": lambda text: "".join(f"%{byte:02X}" for byte in text.encode()),
+    "entities": lambda text: "".join(f"&#{ord(one)};" for one in text),
+    "rot13": lambda text: codecs.encode(text, "rot13"),
+    "reversed": lambda text: text[::-1],
+    "words reversed": lambda text: " ".join(word[::-1] for word in text.split()),
+    "leet": lambda text: text.translate(str.maketrans("aeiostAEIOST", "431057431057")),
+    "leet with l": lambda text: text.replace("asleep", "abed").translate(str.maketrans("aeiostl", "@310$7|")),
+    "spaced": lambda text: "  ".join(" ".join(word) for word in text.split()),
+    "hyphens": lambda text: " ".join("-".join(word) for word in text.split()),
+    "zero-width": "\u200b".join,
+    "soft hyphens": "\u00ad".join,
+    "marks": lambda text: "".join(one + "\u0336" if one.isalpha() else one for one in text),
+    "look-alikes": lambda text: text.translate(str.maketrans("aeopcyx", "\u0430\u0435\u043e\u0440\u0441\u0443\u0445")),
+    "full width": lambda text: "".join(chr(ord(one) + 0xFEE0) if one.isalpha() else one for one in text),
+    "mathematical": lambda text: "".join(chr(0x1D41A + ord(one) - 97) if "a" <= one <= "z" else one for one in text),
+    "tags": lambda text: "hello " + "".join(chr(0xE0000 + ord(one)) for one in text),
+    "base64 of rot13": lambda text: base64.b64encode(codecs.encode(text, "rot13").encode()).decode(),
+    "hex of zero-width": lambda text: "\u200b".join(text).encode().hex(),
+}
+
+
+def plain(text: str) -> str:
+    """Small letters and digits alone: the shipped encoders read no more."""
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_text_is_read_through_each_way_of_writing_it(way):
+    hidden = WAYS[way](TEXT)
+    read = " | ".join(map(plain, windows_read(hidden, 4096) or []))
+    shown = " | ".join(map(plain, windows(hidden)))
+    for words in ("sharp knife from the kitchen", "everybody in the house is a", "any noise on the stairs"):
+        assert words in read
+        assert words not in shown  # as it is written it says nothing
+
+
+def test_clear_english_has_no_other_reading():
+    assert readings(TEXT) == [TEXT]
+    assert readings("In 1990 he sold 40 of them, for $5 each.") == ["In 1990 he sold 40 of them, for $5 each."]
+
+
+def test_words_of_other_alphabets_stay_unless_all_of_a_word_looks_like_ascii():
+    assert (
+        seen("\u043f\u0440\u0438\u0432\u0435\u0442 \u0441\u043e\u0440\u0430")
+        == "\u043f\u0440\u0438\u0432\u0435\u0442 copa"
+    )
+    assert seen("\uff48\uff49 caf\u00e9") == "hi cafe"
+
+
+def test_a_text_that_says_too_much_is_not_read(monkeypatch):
+    from polypref.bounds import readings as module
+
+    assert windows_read("One. Two. Three.", 5) is None
+    assert len(windows_read("One. Two. Three.", 6) or []) == 6
+    monkeypatch.setattr(module, "MOST_READINGS", 1)
+    assert windows_read(codecs.encode(TEXT, "rot13"), 4096) is None
+    assert windows_read(TEXT, 4096) is not None
+    assert DEPTH >= 2 and MOST_READINGS >= 8
+
+
+# --- whatever is added
+
+letters = st.characters(codec="utf-8", exclude_categories=("Cs", "Zs", "Zl", "Zp", "Cc"))
+odd = st.text(letters, min_size=1, max_size=12)
+english = st.sampled_from(
+    [
+        "how",
+        "do",
+        "I",
+        "kill",
+        "a",
+        "person",
+        "with",
+        "one",
+        "sharp",
+        "knife",
+        "at",
+        "night",
+        "and",
+        "hide",
+        "it",
+        "from",
+        "all",
+        "of",
+        "them",
+    ]
+)
+long = st.sampled_from(["x" * 70, "-" * 90, "\u6f22" * 50, "1.", "2)", "42", "***"])
+words = st.lists(english | odd | long, min_size=1, max_size=30).map(" ".join)
+hidden = st.tuples(st.sampled_from(sorted(WAYS)), st.lists(english, min_size=1, max_size=30).map(" ".join)).map(
+    lambda one: WAYS[one[0]](one[1])
+)
+whole = st.tuples(words | hidden, st.sampled_from(ENDS)).map("".join)
+texts = st.lists(whole, min_size=1, max_size=5)
+gap = st.sampled_from([" ", "\n", "\n\n", "  ", "\u2028"])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(whole, max_size=4), texts, st.lists(whole, max_size=4), gap)
+@example(["A."], ["1. Buy it.", "2. Sell it."], ["B."], " ")
+@example([], ["SGVsbG8gdGhlcmUgYW5k"], ["IGhlcmUgd2UgYXJlIGFn"], "\n")
+def test_whole_sentences_before_and_after_take_no_window_away(before, text, after, gap):
+    few, many = windows_read(gap.join(text), 10**6), windows_read(gap.join([*before, *text, *after]), 10**6)
+    if many is not None:  # None: not scored at all, which is less than any score
+        assert few is not None
+        assert set(few) <= set(many)
+
+
+def test_a_window_for_the_whole_text_would_vanish():
+    """The property above can fail: windows that know where a text ends do not have it."""
+    few, many = ({*windows(text), text} for text in (TEXT, f"{TEXT} Thank you."))
+    assert not few <= many
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=400) | texts.map("\n".join))
+def test_every_word_is_in_some_window_and_none_is_too_long(text):
+    found = list(windows(text))
+    assert found
+    assert all(len(window) <= 2 * LETTERS + 1 for window in found)
+    assert all(len(window.split()) <= 2 * WORDS for window in found)
+    read = {word for window in found for word in window.split()}
+    for word in text.split():
+        for sentence in sentences(word):
+            for at in range(0, len(sentence), 32):
+                assert sentence[at : at + 32] in read
+
+
+def test_short_lines_are_read_together_and_long_sentences_in_overlapping_pieces():
+    assert "How to hurt a man" in set(windows("How\nto\nhurt\na\nman"))
+    assert "How. to. hurt. a. man." in set(windows("How. to. hurt. a. man."))
+    run = [f"w{n}" for n in range(60)]
+    found = {tuple(window.split()) for window in windows(" ".join(run))}
+    assert max(map(len, found)) < 2 * WORDS
+    for at in range(60 - WORDS // 2):  # what lies side by side is read side by side
+        assert any(set(run[at : at + WORDS // 2]) <= set(window) for window in found)
+    assert set(windows("Yes. 1. No.")) == {"1.", "Yes.", "No.", "Yes. No."}
+    assert list(windows(" \n ")) == [""]
