@@ -12,7 +12,8 @@ from bounds_cases import Table, by_text, pool, random_slates
 from polypref.bounds import cap as caps
 from polypref.bounds.calibrate import Target, allowed, calibrate, highest_unsafe, needed, threshold
 from polypref.bounds.gate import Bounded, Gate, Limits
-from polypref.bounds.safety import Safety, SafetyFailed, same_answers
+from polypref.bounds.safety import SafetyFailed, same_answers
+from polypref.bounds.safety_cache import Safety
 from polypref.bounds.slates import Slates
 from polypref.comparisons import from_columns
 from polypref.errors import NotEnoughData, SettingsError
@@ -235,7 +236,7 @@ def test_each_text_is_asked_about_once():
 def test_a_full_memory_and_many_threads_give_the_same_scores(monkeypatch):
     from concurrent.futures import ThreadPoolExecutor
 
-    from polypref.bounds import safety as module
+    from polypref.bounds import safety_cache as module
 
     value = np.arange(400.0) - 200
     monkeypatch.setattr(module, "MOST_REMEMBERED", 50)

@@ -13,7 +13,7 @@ import pytest
 from bounds_cases import Table, pool
 from polypref.bounds.bounds_file import SCHEMA, _hash, _lines, load_bounds, read_bounds
 from polypref.bounds.gate import Bounded, Gate, Limits
-from polypref.bounds.safety import Safety
+from polypref.bounds.safety_cache import Safety
 from polypref.errors import ArtifactError, InputError, SettingsError
 from polypref.http import _client
 from polypref.learners.protocol import resolved

@@ -19,7 +19,7 @@ from polypref.bounds.adversaries import pairs_of, taught, vectors
 from polypref.bounds.audit import audit
 from polypref.bounds.audit_setup import AuditSettings, Case
 from polypref.bounds.gate import Bounded, Gate, Limits
-from polypref.bounds.safety import Safety
+from polypref.bounds.safety_cache import Safety
 from polypref.bounds.slates import part_of, read_slates
 from polypref.cli import main
 from polypref.comparisons import from_columns

@@ -14,7 +14,8 @@ from polypref import artifact
 from polypref.bounds.bounds_file import calibrate_file, load_bounds, read_bounds
 from polypref.bounds.detector import Detector, fit_detector, inputs_of
 from polypref.bounds.gate import Limits
-from polypref.bounds.safety import PROBES, Safety
+from polypref.bounds.safety import PROBES
+from polypref.bounds.safety_cache import Safety
 from polypref.bounds.slates import Slates
 from polypref.comparisons import from_columns
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError

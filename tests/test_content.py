@@ -20,7 +20,8 @@ from polypref.align.rewards import ScorerReward
 from polypref.bounds.bounds_file import read_bounds
 from polypref.bounds.explain import explained
 from polypref.bounds.gate import Bounded, Gate, Limits
-from polypref.bounds.safety import Safety, SafetyFailed, shared
+from polypref.bounds.safety import SafetyFailed, shared
+from polypref.bounds.safety_cache import Safety
 from polypref.cli.score import ROLES, rows_of
 from polypref.cli.score import _write as write_scores
 from polypref.comparisons import Responses, Users, canonical_chat, from_columns

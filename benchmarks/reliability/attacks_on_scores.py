@@ -175,7 +175,7 @@ def _threads(own: Callable[..., Any]) -> Iterator[Attempt]:
 
 def _race(own: Callable[..., Any], workers: int, most: int | None = None) -> Ended:
     """Many threads share one gate, over pools whose safe and unsafe texts have each other's places."""
-    import polypref.bounds.safety as module
+    import polypref.bounds.safety_cache as module
 
     found, out, failed = own(), [], []
     pools = [pool(["P"] * 4, [TEXT, f"fine {n}", f"{TEXT} {n}", "fine"]) for n in range(6)]

@@ -111,7 +111,7 @@ def bounded(folder: Path, scorer: Any = None, safety: Any = None, toml: str = TO
         return found
     from dataclasses import replace
 
-    from polypref.bounds.safety import Safety
+    from polypref.bounds.safety_cache import Safety
 
     return replace(found, safety=Safety(safety))
 

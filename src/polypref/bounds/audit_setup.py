@@ -20,6 +20,7 @@ from polypref.bounds.safety import Answers, shared
 from polypref.bounds.slates import Floats, Slates
 from polypref.comparisons import Comparisons, IntArray
 from polypref.features.protocol import Encoder
+from polypref.stats import binomial
 
 
 @dataclass(frozen=True)
@@ -126,12 +127,10 @@ class Stage:
 
 def share(part: str, arm: str, metric: str, hit_L: np.ndarray, **about: Any) -> Row:
     """A row: how many of these are true, with Clopper and Pearson's 95 % interval."""
-    from scipy.stats import binomtest
-
     count, n = int(hit_L.sum()), len(hit_L)
-    lo, hi = binomtest(count, n).proportion_ci(0.95, "exact")
+    lo, hi = binomial.interval(count, n)
     base = {"part": part, "arm": arm, "metric": metric, "size": None, "bounds": None} | about
-    return {**base, "value": count / n, "lo": float(lo), "hi": float(hi), "n": n}
+    return {**base, "value": count / n, "lo": lo, "hi": hi, "n": n}
 
 
 def mean(part: str, arm: str, metric: str, value_K: Floats, **about: Any) -> Row:

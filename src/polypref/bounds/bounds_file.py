@@ -40,7 +40,8 @@ import numpy as np
 from polypref.bounds.calibrate import Target, Threshold, calibrate
 from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.identity import artifact_in, identity_of
-from polypref.bounds.safety import Answers, Safety, same_answers
+from polypref.bounds.safety import Answers, same_answers
+from polypref.bounds.safety_cache import Safety
 from polypref.bounds.slates import Slates
 from polypref.errors import ArtifactError, SettingsError, unknown_name
 from polypref.files import content_of, write_json

@@ -20,7 +20,8 @@ import polars as pl
 
 from polypref import content
 from polypref.bounds.cap import capped
-from polypref.bounds.safety import IN_A_NAME, Answers, Safety, SafetyFailed, answered_by_population
+from polypref.bounds.safety import IN_A_NAME, Answers, SafetyFailed, answered_by_population
+from polypref.bounds.safety_cache import Safety
 from polypref.bounds.slates import Floats
 from polypref.comparisons import BoolArray, IntArray, Responses, Users
 from polypref.errors import InputError, SettingsError

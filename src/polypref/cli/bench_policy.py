@@ -33,9 +33,9 @@ class BenchPolicy(Workers):
     def run(self) -> int:
         """Run the arms that are not stored, write and print the tables."""
         from polypref.errors import MissingExtra
-        from polypref.evaluation.results import cores
         from polypref.report.policy import markdown
         from polypref.report.policy_chart import chart
+        from polypref.runs.machine import cores
         from polypref.studies.policy.study import Study, study
 
         if "language model" in self.learners and find_spec("trl") is None:

@@ -91,7 +91,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
 
         from polypref.bounds.bounds_file import calibrate_file
         from polypref.bounds.detector import auc
-        from polypref.bounds.safety import Safety
+        from polypref.bounds.safety_cache import Safety
 
         slates = slates_from(self.slates, self.part, "calibrate")
         safety = safety_from(file, self.allow_network)
@@ -111,7 +111,8 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         from polypref.bounds import cap
         from polypref.bounds.adversaries import pairs_of, vertices
         from polypref.bounds.bounds_file import load_bounds, refuse_seen
-        from polypref.bounds.safety import Safety, shared
+        from polypref.bounds.safety import shared
+        from polypref.bounds.safety_cache import Safety
         from polypref.learners.protocol import Mixes
         from polypref.scorers import load
 

@@ -20,7 +20,7 @@ from polypref.data.split import RULES, TEST_SHARE, VALID_SHARE, Rule, choose_rul
 from polypref.data.zero_weight import counted
 from polypref.errors import unknown_name
 from polypref.evaluation.cohorts import Kept, keep_users
-from polypref.evaluation.results import ELSEWHERE, cores, machine, versions
+from polypref.evaluation.results import ELSEWHERE
 from polypref.evaluation.settings import GridSettings
 from polypref.features import encoder as encoder_by_name
 from polypref.features.encode_once import Encoded, encode_once
@@ -29,6 +29,7 @@ from polypref.files import made, temporary
 from polypref.learners.protocol import Learner
 from polypref.progress import Progress
 from polypref.runs.execute import run_cells
+from polypref.runs.machine import cores, machine, versions
 from polypref.terminal import silent
 
 # Gains need a population learner; where texts come back in test pairs, the one that remembers them is the fair one.

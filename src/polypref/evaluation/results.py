@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,6 @@ from polypref.evaluation.results_table import COHORT, METRIC, ROW, ResultTable
 from polypref.files import write_json, write_table
 
 ELSEWHERE = "choose another --out"
-PACKAGES = ("polypref", "numpy", "scipy", "polars", "torch", "transformers", "sentence-transformers")
 TEXTS, COUNTS = ("learner", "cohort", "metric"), ("size", "n_users", "n_comparisons", "seeds")
 KINDS = {name: pl.String if name in TEXTS else pl.Int64 if name in COUNTS else pl.Float64 for name in ROW}
 
@@ -76,37 +72,3 @@ def write(out: Path, name: str, contents: Contents, tables: Mapping[str, pl.Data
     for file, one in tables.items():
         write_table(out / file, one, ELSEWHERE)
     write_json(out / name, contents.as_dict(), ELSEWHERE)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the figures."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """Cores and memory of this machine, and its kind."""
-    import platform
-
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    except (AttributeError, ValueError, OSError):  # not a POSIX system
-        memory = None
-    return {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "cores": cores(),
-        "memory_gib": None if memory is None else round(memory, 1),
-    }
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -17,6 +17,7 @@ import numpy as np
 from polypref.comparisons import BoolArray, Comparisons
 from polypref.profile.votes import Ints, PairKey, Votes
 from polypref.profile.votes import votes as as_votes
+from polypref.stats.binomial import upper_bound
 from polypref.stats.estimate import Estimate, Floats, clustered_proportion, none_if_nan
 
 CONFIDENCE = 0.95
@@ -85,7 +86,7 @@ def minorities(votes: Votes) -> Minorities:
         own_U = np.bincount(user_V, weights=with_own_V, minlength=n) / shared_U
         others_U = agree_U / decided_U
     effective_U = effective_judgements(votes.take(majority_V), without_own_V[majority_V], others_U)
-    upper_U = upper_bound(others_U, effective_U)
+    upper_U = upper_bound(others_U, effective_U, CONFIDENCE)
     return Minorities(
         shared_U=shared_U,
         own_U=own_U,
@@ -128,14 +129,3 @@ def effective_judgements(votes: Votes, agree_V: Floats, share_U: Floats) -> Floa
         ratio_U = squares_U / np.maximum(dyadic_U, squares_U)  # sharing never adds information
         same_U = squares_U <= 1e-9
         return np.where(same_U, responses_U / 2, n_U * ratio_U)
-
-
-def upper_bound(share_U: Floats, n_U: Floats) -> Floats:
-    """Clopper-Pearson's one-sided 95 % upper bound of a share observed in ``n_U`` trials; NaN without trials."""
-    from scipy.stats import beta
-
-    bound_U = np.full(len(share_U), np.nan)
-    seen_U = n_U > 0
-    hits, n = share_U[seen_U] * n_U[seen_U], n_U[seen_U]
-    bound_U[seen_U] = np.where(hits >= n - 1e-9, 1.0, beta.ppf(CONFIDENCE, hits + 1, np.maximum(n - hits, 1e-9)))
-    return bound_U

@@ -37,11 +37,11 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons
 from polypref.data.benchmarks import Suite
-from polypref.evaluation.results import versions
 from polypref.evaluation.results_schema import plain
 from polypref.learners.protocol import margins
 from polypref.profile.minorities import minorities
 from polypref.profile.votes import votes
+from polypref.runs.machine import versions
 from polypref.stats.bootstrap import Ends, Resampled, detectable, holm, verdict
 from polypref.stats.cluster_robust import Clusters
 from polypref.stats.metrics import HeldOut
