@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from polypref.stats.cluster_robust import POISSON_LESS_1, Clusters, Interval, benjamini_hochberg, difference, paired_p
+from polypref.stats.cluster_robust import Clusters, Interval, benjamini_hochberg, difference, paired_p, unseen_share
 from polypref.stats.metrics import METRICS, HeldOut, Measured
 
 
@@ -51,7 +51,7 @@ def test_coverage_of_accuracy_intervals(sd):
     hit = {"accuracy_micro": [], "accuracy_macro": []}
     for _ in range(250):
         rows, margin_H = crossed(rng, users=40, pairs=60, n=900, sd=sd)
-        clusters = Clusters(rows, seed=int(rng.integers(2**31)), draws=300)
+        clusters = Clusters(rows)
         for name, hits in hit.items():
             interval = clusters.intervals([measure(name, rows, margin_H)], (0, 1))[0]
             hits.append(interval.lo <= truth <= interval.hi)
@@ -66,7 +66,7 @@ def test_coverage_of_a_paired_difference():
     for _ in range(250):
         rows, margin_H = crossed(rng, users=30, pairs=50, n=700, sd=(0.8, 0.8))
         one, other = (measure("accuracy_micro", rows, margin_H + 0.3 * rng.normal(size=700)) for _ in range(2))
-        clusters = Clusters(rows, seed=1, draws=200)
+        clusters = Clusters(rows)
         interval, alone = clusters.intervals([difference(one, other), one])
         misses.append(not interval.lo <= 0 <= interval.hi)
         widths.append(interval.hi - interval.lo)
@@ -89,7 +89,7 @@ def test_coverage_where_texts_are_misjudged_as_a_whole():
             measure("accuracy_micro", rows, 0.7 + (off[ends_P2[:, 0]] - off[ends_P2[:, 1]])[pair_H]) for off in off_R
         )
         for kind, found in ((replace(rows, text_Y2=ends_P2), misses), (rows, naive)):
-            interval = Clusters(kind, draws=200).intervals([difference(one, other)], (-1, 1))[0]
+            interval = Clusters(kind).intervals([difference(one, other)], (-1, 1))[0]
             found.append(not interval.lo <= 0 <= interval.hi)
     assert 0.005 <= np.mean(misses) <= 0.10
     assert np.mean(naive) > 0.2
@@ -147,10 +147,9 @@ def test_repeating_rows_over_seeds_does_not_narrow():
     assert (five.lo, five.hi) == pytest.approx((one.lo, one.hi), abs=1e-6)
 
 
-def test_same_seed_same_interval_and_equal_predictions_differ_by_nothing():
+def test_equal_predictions_differ_by_nothing():
     rows, margin_H = crossed(np.random.default_rng(4), 30, 40, 500, (0.5, 0.5))
     measured = measure("accuracy_macro", rows, margin_H)
-    assert Clusters(rows, seed=3).intervals([measured]) == Clusters(rows, seed=3).intervals([measured])
     assert Clusters(rows).intervals([difference(measured, measured)], (-1, 1))[0].p == 1.0
 
 
@@ -196,6 +195,24 @@ def test_a_constant_gain_on_few_pairs_is_judged_by_their_number(n):
     assert (interval.lo > 0) == (n == 12)
 
 
+def test_where_several_pairs_move_no_floor_is_left():
+    """Thirty pairs, six won and two lost: the textbook's interval, narrower than what no movement leaves open."""
+    from scipy.stats import t
+
+    rows = rows_of(np.arange(120) % 4, np.arange(120) // 4, 4, 30)
+    won_H = np.where(rows.pair_H < 6, rows.user_H < 2, (rows.pair_H < 8) & (rows.user_H < 1))
+    sign_H = np.where(rows.pair_H < 6, 1.0, -1.0)
+    one, other = (measure("accuracy_micro", rows, np.where(won_H, way * sign_H, 1.0)) for way in (1.0, -1.0))
+    gained = difference(one, other)
+    interval = Clusters(rows).intervals([gained], (-1, 1))[0]
+    by_pair = np.bincount(rows.pair_H, won_H * sign_H) / 4
+    half = t.isf(0.025, 29) * by_pair.std(ddof=1) / np.sqrt(30)
+    assert gained.value == pytest.approx(by_pair.mean())
+    assert interval.hi - interval.lo == pytest.approx(2 * half, rel=0.02)
+    assert interval.lo > 0
+    assert half < 0.09 < unseen_share(np.array([30.0]))[0]
+
+
 def test_one_judgement_that_moves_does_not_narrow():
     n = 60
     rows = rows_of(np.arange(n) % 12, np.arange(n), 12, n)
@@ -212,30 +229,38 @@ def test_coverage_where_nearly_all_is_right():
     hits = []
     for _ in range(300):
         measured = measure("accuracy_micro", rows, np.where(rng.random(24) < 0.96, 1.0, -1.0))
-        interval = Clusters(rows, draws=200).intervals([measured], (0, 1))[0]
+        interval = Clusters(rows).intervals([measured], (0, 1))[0]
         hits.append(interval.lo <= 0.96 <= interval.hi)
     assert np.mean(hits) > 0.93
 
 
-def test_p_is_students_with_the_fewer_of_users_and_pairs():
-    from scipy.stats import norm, t
+def test_the_variance_of_a_full_crossing_is_the_analysis_of_variance():
+    """Every user judges every pair once: mean squares of users and of pairs, less that of all, by hand."""
+    from scipy.stats import t
 
+    users, pairs = 11, 40
     rng = np.random.default_rng(15)
-    rows, margin_H = crossed(rng, users=11, pairs=300, n=900, sd=(0.5, 0.2))
-    one, other = (measure("accuracy_micro", rows, margin_H + shift) for shift in (0.08, 0.0))
-    gained = difference(one, other)
-    interval = Clusters(rows).intervals([gained], (-1, 1))[0]
-    assert interval.p == pytest.approx(2 * t.sf(gained.value / interval.se, 10))
-    assert interval.p > 2 * norm.sf(gained.value / interval.se)
-    turned, margin_H = crossed(rng, users=300, pairs=11, n=900, sd=(0.5, 0.2))
-    one, other = (measure("accuracy_micro", turned, margin_H + shift) for shift in (0.08, 0.0))
-    interval = Clusters(turned).intervals([difference(one, other)], (-1, 1))[0]
-    assert interval.p == pytest.approx(2 * t.sf((one.value - other.value) / interval.se, 10))
-
-
-def test_poisson_table_has_mean_and_variance_one():
-    assert POISSON_LESS_1.mean() == pytest.approx(0, abs=1e-3)
-    assert POISSON_LESS_1.var() == pytest.approx(1, abs=2e-3)
+    user_H, pair_H = (code.ravel() for code in np.indices((users, pairs)))
+    rows, n = rows_of(user_H, pair_H, users, pairs), users * pairs
+    better_UP, other_UP = (
+        mean + 0.8 * rng.normal(size=(users, 1)) + 0.8 * rng.normal(size=pairs) + rng.normal(size=(users, pairs))
+        for mean in (0.8, 0.4)
+    )
+    measured = difference(*(measure("accuracy_micro", rows, m_UP.ravel()) for m_UP in (better_UP, other_UP)))
+    right_UP = (better_UP > 0).astype(float) - (other_UP > 0)
+    of_users = pairs * right_UP.mean(axis=1).var(ddof=1) / n
+    of_pairs = users * right_UP.mean(axis=0).var(ddof=1) / n
+    of_all = right_UP.var(ddof=1) / n
+    variance = of_users + of_pairs - of_all
+    freedom = variance**2 / (
+        (of_users**2 - of_all**2) / (users - 1) + (of_pairs**2 - of_all**2) / (pairs - 1) + of_all**2 / (n - 1)
+    )
+    interval = Clusters(rows).intervals([measured], (-1, 1))[0]
+    assert interval.se == pytest.approx(variance**0.5)
+    assert interval.hi - interval.lo == pytest.approx(2 * t.isf(0.025, freedom) * interval.se)
+    assert interval.p == pytest.approx(2 * t.sf(abs(measured.value) / interval.se, freedom))
+    assert interval.p > 2**-10
+    assert freedom < 30
 
 
 def paired(d_KN: np.ndarray) -> np.ndarray:

@@ -84,9 +84,10 @@ def test_value_is_the_definition(name):
     assert measured.value == pytest.approx(spelt_out(name, rows, margin_H), abs=1e-9)
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_row_derivatives_are_finite_differences(name):
-    rows, margin_H = some_rows()
+@pytest.mark.parametrize("name", ["accuracy_micro", "log_loss", "brier", "calibration_error"])
+def test_what_a_row_adds_is_the_finite_difference(name):
+    """Within one seed; over several the deviation is from the mean of them all."""
+    rows, margin_H = some_rows(seeds=1)
     measured = METRICS[name](rows, everyone(rows), margin_H)
     h = 1e-6
     moved = 0
@@ -97,6 +98,22 @@ def test_row_derivatives_are_finite_differences(name):
         assert (changed - measured.value) / h == pytest.approx(measured.row_H[t], abs=2e-6)
         moved += measured.row_H[t] != 0
     assert moved >= 3
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_shares_say_how_much_of_the_value_rests_on_each_row_and_user(name):
+    rows, margin_H = some_rows(n=3000, users=40)
+    measured = METRICS[name](rows, everyone(rows), margin_H)
+    assert measured.share_H.sum() == pytest.approx(1)
+    assert measured.share_U.sum() == pytest.approx(1)
+    assert measured.row_H.sum() == pytest.approx(0, abs=1e-12)
+    assert measured.user_U.sum() == pytest.approx(0, abs=1e-12)
+    if name.startswith("accuracy"):
+        right_H = correctness(margin_H)
+        assert measured.share_H @ right_H == pytest.approx(measured.value)
+        np.testing.assert_allclose(measured.row_H, measured.share_H * (right_H - measured.value), atol=1e-15)
+    if name in ("accuracy_micro", "accuracy_macro"):
+        np.testing.assert_allclose(np.bincount(rows.user_H, measured.row_H, rows.n_users), measured.user_U, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", ["accuracy_micro", "accuracy_macro", "log_loss", "brier"])

@@ -50,7 +50,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         own += ((lo <= tax_U) & (tax_U <= hi)).mean()
         lo, hi = (end[0] for end in harm.together(*change, harm.sides(np.arange(users), users)))
         together += bool(((lo <= tax_U) & (tax_U <= hi)).all())
-        _, (lo, hi) = harm.mean(*change)
+        _, (lo, hi) = harm.mean(np.arange(users), users)
         mean += bool(lo[0] <= 0.05 <= hi[0])
     assert 0.92 < own / worlds < 0.98
     assert together / worlds > 0.90

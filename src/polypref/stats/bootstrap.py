@@ -15,11 +15,12 @@ worst user   max-T: the quantile, over draws, of the largest studentized deviati
 test         McNemar's exact test on the units of a section that one arm wins and the other loses, each counting once;
              Holm (1979) over users and sections.
 
-No interval is narrower than what n units without any change leave open (``intervals.unseen_share``), with n the units
-that would weigh as much if all weighed alike, 1 / sum weight^2, or the n of any one stratum for its own weight. A
-user's interval is no narrower either than Clopper and Pearson's for the units that were lost, and those that were won,
-at .025 / U each where U users' intervals hold at once. The smallest tax that is found four times in five, at level a
-and a share d of units answered differently, is (z(a / 2) + 0.84) sqrt(d / n), with a = .05 / tests, Holm's first step.
+Where fewer than FEW_MOVED clusters move a mean, its interval is no narrower than what n units without any change leave
+open (``cluster_robust.unseen_share``), with n the units that would weigh as much if all weighed alike,
+1 / sum weight^2, or the n of any one stratum for its own weight. A user's interval never is, and is no narrower than Clopper and
+Pearson's for the units that were lost, and those that were won, at .025 / U each where U users' intervals hold at once.
+The smallest tax that is found four times in five, at level a and a share d of units answered differently, is
+(z(a / 2) + 0.84) sqrt(d / n), with a = .05 / tests, Holm's first step.
 
 Covered: which items a benchmark happens to hold, which users were measured. Not covered: that another training sample
 would have given other arms.
@@ -35,7 +36,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.stats.cluster_robust import FEW_USERS, LEVEL, TINY
+from polypref.stats.cluster_robust import FEW_MOVED, FEW_USERS, LEVEL, TINY, Bounds
 
 Floats = NDArray[np.float64]
 Ends = tuple[Floats, Floats]
@@ -149,19 +150,38 @@ class Resampled:
         return np.maximum(lo, -1.0), np.minimum(hi, 1.0)
 
     def mean(
-        self, change_FU: Floats, draw_BFU: Floats, bounds: tuple[float, float] = (-1.0, 1.0)
+        self, arms: NDArray[np.int64], other: NDArray[np.int64] | int | None = None, bounds: Bounds = (-1.0, 1.0)
     ) -> tuple[Floats, Ends]:
-        """The mean over users (S) and the ends of its interval; see the file's opening for what is redrawn."""
+        """The mean (F) over users' arms, less the ``other`` ones, and the ends of its interval.
+
+        See the file's opening for what is redrawn.
+        """
         from scipy.stats import norm, t
 
-        mean_F, users = change_FU.mean(axis=1), change_FU.shape[1]
+        if other is None:
+            value_FU, draw_BFU, result_UV = self.value_FA[:, arms], self.draw_BFA[:, :, arms], self.result_AV[arms]
+        else:
+            value_FU, draw_BFU = self.changes(arms, other)
+            result_UV = self.result_AV[arms] - self.result_AV[other]
+        mean_F, users = value_FU.mean(axis=1), value_FU.shape[1]
+        floor_F = np.where(self._moved(result_UV.mean(axis=0)) < FEW_MOVED, self.floor_F(), 0.0)
         if users < FEW_USERS:
-            return mean_F, _ends(mean_F, draw_BFU.mean(axis=2), self.floor_F(), bounds)
+            return mean_F, _ends(mean_F, draw_BFU.mean(axis=2), floor_F, bounds)
         rng = np.random.default_rng([self.seed, 1])
         count_BU = rng.multinomial(users, np.full(users, 1 / users), size=self.draws) / users
         draw_BF = np.einsum("bsu,bu->bs", draw_BFU, count_BU)
         wider = t.isf(TAIL, users - 1) / norm.isf(TAIL)
-        return mean_F, _ends(mean_F, mean_F + wider * (draw_BF - mean_F), self.floor_F(), bounds)
+        return mean_F, _ends(mean_F, mean_F + wider * (draw_BF - mean_F), floor_F, bounds)
+
+    def _moved(self, mean_V: Floats) -> Floats:
+        """Effective number of clusters that move each section's mean."""
+        parts = []
+        for units, cluster_U in self._redrawn:
+            far_K = np.bincount(cluster_U, mean_V[units] - mean_V[units].mean())
+            parts.append(self.weight_FV[:, units[0], None] * np.where(np.abs(far_K) > TINY, far_K, 0.0))
+        far_FK = np.concatenate(parts, axis=1)
+        fourth_F = (far_FK**4).sum(axis=1)
+        return np.divide((far_FK**2).sum(axis=1) ** 2, fourth_F, out=np.zeros(len(far_FK)), where=fourth_F > 0)
 
     def mcnemar(self, arms: NDArray[np.int64], other: int, sections: int) -> tuple[Floats, NDArray[np.int64]]:
         """``(p_FU, differ_FU)`` for the first ``sections``: the exact test, and the units answered differently."""

@@ -15,8 +15,10 @@ brier                  mean squared error of sigmoid(margin), on the same rows
 calibration_error      expected calibration error over 2 N_BINS equal-width bins of the predicted probability; each
                        judgement is counted from both sides: N_BINS bins of the preferred side's do the same
 
-Ties take part in the last three only: nobody can be right about a tie, but a probability can. Each metric comes with
-its first derivatives (influence function), which the intervals need.
+Ties take part in the last three only: nobody can be right about a tie, but a probability can. Each metric is
+a weighted mean over rows, and comes with what each row and each user adds to its deviation, which the intervals need.
+Deviations are from the mean over all seeds, not from that of the row's own seed: a seed holds few pairs out, and its
+own mean follows them.
 
 Suffixes here: ``_K`` codes.
 """
@@ -72,15 +74,19 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A metric's value and derivatives; absent (value None) where the cohort has no rows, or too few users.
+    """A metric's value and what moves it; absent (value None) where the cohort has no rows, or too few users.
 
-    ``row_H``   derivative by a row's weight, over all H rows (0 outside the cohort).
-    ``user_U``  derivative by a user's weight: what leaving this user out would change.
+    ``share_H``  how much of the value rests on each of all H rows (0 outside the cohort); they sum to 1.
+    ``row_H``    what a row adds to the deviation: its share times its distance from the value.
+    ``share_U``  how much of the sample each user is; they sum to 1.
+    ``user_U``   what a user adds: the derivative by the user's weight.
     ``n_users``, ``n_judgements``, ``n_pairs``  how many distinct ones, over all seeds, the value rests on.
     """
 
     value: float | None
+    share_H: Floats
     row_H: Floats
+    share_U: Floats
     user_U: Floats
     n_users: int = 0
     n_judgements: int = 0
@@ -170,11 +176,11 @@ def _row_mean(rows: HeldOut, in_H: NDArray[np.bool_], value_H: Floats) -> Measur
     if not seeds:
         return _absent(rows)
     safe_S = np.where(total_S > 0, total_S, 1.0)
-    mean_S = summed(rows.seed_H, weight_H * value_H, rows.n_seeds) / safe_S
-    row_H = weight_H * (value_H - mean_S[rows.seed_H]) / safe_S[rows.seed_H] / seeds
-    user_U = summed(rows.user_H, row_H, rows.n_users)
-    counts = _counts(rows, weight_H > 0)
-    return Measured(float(mean_S.sum() / seeds), row_H, user_U, **counts)
+    share_H = weight_H / safe_S[rows.seed_H] / seeds
+    value = float((summed(rows.seed_H, weight_H * value_H, rows.n_seeds) / safe_S).sum() / seeds)
+    row_H = share_H * (value_H - value)
+    by_user = (summed(rows.user_H, one_H, rows.n_users) for one_H in (share_H, row_H))
+    return Measured(value, share_H, row_H, *by_user, **_counts(rows, weight_H > 0))
 
 
 def _user_mean(
@@ -198,7 +204,7 @@ def _user_mean(
     mean_SU = summed(code_H, weight_H * value_H, size) / safe_SU
     counted_SU = (total_SU > 0) & (summed(code_H, weight_H > 0, size) >= min_rows)
     share_SU = np.zeros((rows.n_seeds, rows.n_users))  # of the seed's value that rests on each user
-    user_U = np.zeros(rows.n_users)
+    user_U, share_U = np.zeros(rows.n_users), np.zeros(rows.n_users)
     counted_S = np.ones(rows.n_seeds, bool)
     values = []
     for s, (mean_U, counted_U) in enumerate(
@@ -212,17 +218,17 @@ def _user_mean(
         k = share * len(present)
         part = np.clip(k - np.arange(len(worst)), 0.0, 1.0)
         share_SU[s, worst] = part / k
-        value = float(part @ mean_U[worst] / k)
-        values.append(value)
+        share_U[present] += 1 / len(present)
+        values.append(float(part @ mean_U[worst] / k))
         edge = mean_U[worst[min(int(np.ceil(k)), len(worst)) - 1]]
-        user_U[worst] += part / k * (mean_U[worst] - edge) + (edge - value) / len(worst)
+        user_U[worst] += part / k * (mean_U[worst] - edge) + edge / len(worst)
     in_code = counted_SU[code_H] & (weight_H > 0)
     if not values:
         return replace(_absent(rows), **_counts(rows, in_code))
-    row_H = share_SU.ravel()[code_H] * weight_H * (value_H - mean_SU[code_H]) / safe_SU[code_H] / len(values)
-    return Measured(
-        float(np.mean(values)), row_H, user_U / len(values), **_counts(rows, in_code & counted_S[rows.seed_H])
-    )
+    value, share_U = float(np.mean(values)), share_U / len(values)
+    share_H = share_SU.ravel()[code_H] * weight_H / safe_SU[code_H] / len(values)
+    moved = share_H, share_H * (value_H - value), share_U, user_U / len(values) - share_U * value
+    return Measured(value, *moved, **_counts(rows, in_code & counted_S[rows.seed_H]))
 
 
 def _counts(rows: HeldOut, counted_H: NDArray[np.bool_]) -> dict[str, int]:
@@ -231,4 +237,5 @@ def _counts(rows: HeldOut, counted_H: NDArray[np.bool_]) -> dict[str, int]:
 
 
 def _absent(rows: HeldOut) -> Measured:
-    return Measured(None, np.zeros(len(rows)), np.zeros(rows.n_users))
+    nothing_H, nothing_U = np.zeros(len(rows)), np.zeros(rows.n_users)
+    return Measured(None, nothing_H, nothing_H, nothing_U, nothing_U)

@@ -82,7 +82,7 @@ class Board:
         """Each arm's score with its interval, the mean over users where it has several: share of items won, or harm."""
         found = []
         for arm, arms in self.at.items():
-            values, ends = self.harm.mean(self.harm.value_FA[:, arms], self.harm.draw_BFA[:, :, arms], (0.0, 1.0))
+            values, ends = self.harm.mean(arms, bounds=(0.0, 1.0))
             values, ends = (1 - values, (1 - ends[1], 1 - ends[0])) if self.chance_F is not None else (values, ends)
             more = {"n_users": len(arms), "tied": float(self.tied_A[arms].mean())}
             found += [{"arm": arm} | row | more for row in self._rows(values, ends)]
@@ -98,9 +98,8 @@ class Board:
         for part, arm, other in parts:
             if arm not in self.at or other not in self.at:
                 continue
-            change = self.harm.changes(self.at[arm], self.at[other])
-            able_F = self.able(other)
-            for row, able in zip(self._rows(*self.harm.mean(*change)), able_F, strict=True):
+            change = self.harm.mean(self.at[arm], self.at[other])
+            for row, able in zip(self._rows(*change), self.able(other), strict=True):
                 said = {"verdict": verdict((row["lo"], row["hi"]), margin, bool(able))}
                 found.append({"part": part} | row | {"n_users": len(self.at[arm])} | said)
         return found
@@ -109,8 +108,7 @@ class Board:
         """Whether an arm, the mean over its users where it knows some, is surely better than chance in each section."""
         if self.chance_F is None:
             return np.ones(len(self.rows), bool)
-        at = self.at[arm]
-        _, (_, most_F) = self.harm.mean(self.harm.value_FA[:, at], self.harm.draw_BFA[:, :, at], (0.0, 1.0))
+        _, (_, most_F) = self.harm.mean(self.at[arm], bounds=(0.0, 1.0))
         return most_F < 1 - self.chance_F
 
     def users(self, users: Sequence[str], margin: float) -> list[Row]:
