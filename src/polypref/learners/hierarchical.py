@@ -298,7 +298,7 @@ class HierarchicalScorer(LinearScorer):
         panel = Panel.build(replace(rows, user_N=np.zeros(len(rows), np.int32)), self.inputs, self.likeness)
         keys_R = rows.responses.identity_R[panel.responses_R]
         population_R = panel.task.x_RK @ self.population_K + self.effects.shared(keys_R)
-        found = propagation.solve(panel.task, self.prior, population_R=population_R)
+        found = propagation.solve(panel.task, self.prior, population_R=population_R, tolerance=1e-7)
         effects = replace(found.effects, w_K=self.population_K)
         alone = panel.scorer(effects, self.prior, {}, newton.views(found.reduced, self.prior))
         return Newcomer(alone.weights_UK[0], alone.effects, found.covariance_UKK[0].astype(np.float32))

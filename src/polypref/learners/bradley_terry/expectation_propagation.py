@@ -12,8 +12,8 @@ everything else that is known of it:
 Where tastes are strong and answers few, a posterior's mode lies far nearer to zero than its mean, so variances of
 users that are estimated from modes come out at .4 to .8 of the truth (docs/hierarchical.md).
 
-What we changed: all judgements move at once, by ``DAMPING`` of the way; a margin's variance holds users' weights, their
-views and the population's weights, and leaves out the shared effects of texts.
+What we changed: all judgements move at once, by a share of the way that falls where they overshoot; a margin's variance
+holds users' weights, their views and the population's weights, and leaves out the shared effects of texts.
 
 Suffixes here: ``_B`` clusters of a bucket, ``_C`` probes, ``_L`` the clusters' slots for responses (padded), ``_V``
 variances by kind, ``_X`` points of a rule for integrals.
@@ -34,15 +34,29 @@ from polypref.learners.bradley_terry.variances import LARGEST, Estimate, beginni
 from polypref.learners.likelihood import surprise
 
 POINT_X = np.linspace(-7, 7, 57)  # in standard deviations of the cavity
-DAMPING = 0.7
+SHARE = 0.7  # of the way to where the sites should be
 PORTION = 1 << 24  # numbers that an integral or a product over rows may take at once
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far margins still had to go in the last step, on average, and the share of the way that the next takes."""
+
+    left: float = np.inf
+    share: float = SHARE
+
+    def after(self, moved: float) -> Pace:
+        """Slower when the way does not get shorter: judgements that say the same, moved together, overshoot."""
+        left = moved / self.share
+        return Pace(left, max(self.share * 0.6, 0.1) if left > self.left else min(self.share * 1.1, SHARE))
 
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
     """What is known of the effects: means, the likelihood as normals, and what is left when users are integrated out.
 
-    ``population_KK`` is the covariance of the population's weights; zeros where they were given.
+    ``population_KK`` is the covariance of the population's weights; zeros where they were given. ``margin_N`` are the
+    means that the sites were moved for.
     """
 
     prior: Variances
@@ -50,6 +64,8 @@ class Posterior:
     sites: Sites
     reduced: Reduced
     population_KK: Array
+    margin_N: Array
+    pace: Pace
 
     @property
     def covariance_UKK(self) -> Array:
@@ -75,7 +91,7 @@ def estimate(task: Problem, how: Estimate, seed: int, known: Posterior | None = 
     found = unknown(task, prior) if known is None else known
     path = None
     for at in range(how.steps):
-        found, probes = _step(task, replace(found, prior=prior), probes, tolerance=1e-2)
+        found, probes = _step(task, replace(found, prior=prior, pace=Pace()), probes, tolerance=1e-2)
         if at >= 2:  # the first sites know next to nothing
             relative_T = (probes.signs_TC * probes.images_TC).mean(axis=1)
             new = updated(task, how, found.effects, prior, found.reduced, relative_T)
@@ -127,26 +143,23 @@ def solve(
     prior: Variances,
     known: Posterior | None = None,
     population_R: Array | None = None,
-    steps: int = 60,
+    steps: int = 200,
     tolerance: float = 1e-3,
 ) -> Posterior:
-    """The posterior under given variances, until margins move by less than ``tolerance`` on average.
+    """The posterior under given variances, until margins have less than ``tolerance`` to go on average.
 
     ``population_R``: the population's rewards, where they are given and stay as they are. Warns with NotConverged when
     that takes more than ``steps``.
     """
-    found = replace(known or unknown(task, prior), prior=prior)
+    found = replace(known or unknown(task, prior), prior=prior, pace=Pace())
     if population_R is not None:
         found = replace(found, effects=replace(found.effects, a_R=population_R))
-    probes, moved = Probes.draw(task, 0, 0), np.inf
-    before_N = margins(task, found.effects, prior)
+    probes = Probes.draw(task, 0, 0)
     for _ in range(steps):
         found, probes = _step(task, found, probes, 1e-4, population_R)
-        now_N = margins(task, found.effects, prior)
-        moved, before_N = float(np.abs(now_N - before_N).mean()), now_N
-        if moved < tolerance:
+        if found.pace.left < tolerance:
             return found
-    not_converged("expectation propagation", f"margins moved by {moved:.1e} in the last of {steps} steps")
+    not_converged("expectation propagation", f"margins still had {found.pace.left:.1e} to go after {steps} steps")
     return found
 
 
@@ -154,7 +167,8 @@ def unknown(task: Problem, prior: Variances) -> Posterior:
     """Nothing known but the prior: all effects zero, and the likelihood's curvature there."""
     sites = newton.curvature(task, np.zeros(len(task.label_N)))
     none_KK = np.zeros_like(prior.spread_KK)
-    return Posterior(prior, start(task), sites, newton.reduce(task, sites, prior), none_KK)
+    margin_N = np.zeros(len(task.label_N))
+    return Posterior(prior, start(task), sites, newton.reduce(task, sites, prior), none_KK, margin_N, Pace())
 
 
 def _step(
@@ -174,19 +188,24 @@ def _step(
         effects = replace(effects, t_UK=t_UK, alpha=alpha)
     mean_N = margins(task, effects, prior)
     variance_N = margin_variances(task, reduced, prior, population_KK)
-    sites = refined(found.sites, mean_N, variance_N, task.label_N, task.weight_N)
-    return Posterior(prior, effects, sites, reduced, population_KK), probes
+    pace = found.pace.after(float(np.abs(mean_N - found.margin_N).mean()))
+    sites = refined(found.sites, (mean_N, variance_N), task.label_N, task.weight_N, pace.share)
+    return Posterior(prior, effects, sites, reduced, population_KK, mean_N, pace), probes
 
 
-def refined(sites: Sites, mean_N: Array, variance_N: Array, label_N: Array, weight_N: Array) -> Sites:
-    """The sites after one damped move, given the posterior's moments of every margin under the present ones."""
+def refined(sites: Sites, moments: tuple[Array, Array], label_N: Array, weight_N: Array, share: float) -> Sites:
+    """The sites moved by ``share`` of the way to where the posterior's ``moments`` of the margins ask them to be.
+
+    These are the mean and variance (N,) under the present sites.
+    """
+    mean_N, variance_N = moments
     m_N, v_N = _cavity(sites, mean_N, variance_N)
     tilted_N, left_N = tilted(m_N, v_N, label_N, weight_N)
     precision_N = np.maximum(1 / left_N - 1 / v_N, 1e-6 * weight_N)
     pull_N = tilted_N * (1 / v_N + precision_N) - m_N / v_N
     return Sites(
-        sites.precision_N + DAMPING * (precision_N - sites.precision_N),
-        sites.pull_N + DAMPING * (pull_N - sites.pull_N),
+        sites.precision_N + share * (precision_N - sites.precision_N),
+        sites.pull_N + share * (pull_N - sites.pull_N),
     )
 
 

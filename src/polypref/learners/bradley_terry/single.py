@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from polypref.errors import not_converged
-from polypref.learners.bradley_terry.expectation_propagation import refined
+from polypref.learners.bradley_terry.expectation_propagation import Pace, refined
 from polypref.learners.bradley_terry.mixed import LARGEST, Array, Likeness, Variances
 from polypref.learners.bradley_terry.newton import Sites
 
@@ -68,7 +68,7 @@ class Single:
     view_variance_R: Array
 
 
-def solve(judged: Judged, population_R: Array, prior: Variances, likeness: Likeness, steps: int = 60) -> Single:
+def solve(judged: Judged, population_R: Array, prior: Variances, likeness: Likeness, steps: int = 300) -> Single:
     """The posterior given the population's rewards of the texts.
 
     Warns with NotConverged when that takes more than ``steps``.
@@ -94,19 +94,19 @@ def _propagated(judged: Judged, covariance_NN: Array, offset_N: Array, steps: in
     """The dual weights alpha, Q and the precisions W of the sites, when margins no longer move."""
     label_N, weight_N = np.asarray(judged.label_N, float), np.asarray(judged.weight_N, float)
     sites = Sites(weight_N / 4, weight_N * (label_N - 0.5))
-    mean_N, alpha_N, q_NN, moved = offset_N, np.zeros(len(offset_N)), np.zeros_like(covariance_NN), np.inf
+    mean_N, alpha_N, q_NN, pace = offset_N, np.zeros(len(offset_N)), np.zeros_like(covariance_NN), Pace()
     for _ in range(steps):
         q_NN = _inverse(covariance_NN, sites.precision_N)
         pull_N = sites.pull_N - sites.precision_N * offset_N
         # Q (W^-1 pull - f0), without dividing by precisions that may be next to nothing
         alpha_N = pull_N - q_NN @ (covariance_NN @ pull_N)
         before_N, mean_N = mean_N, offset_N + covariance_NN @ alpha_N
-        moved = float(np.abs(mean_N - before_N).max())
-        if moved < 1e-6:
+        pace = pace.after(float(np.abs(mean_N - before_N).max()))
+        if pace.left < 1e-6:
             return alpha_N, q_NN, sites.precision_N
         variance_N = (covariance_NN - covariance_NN @ q_NN @ covariance_NN).diagonal()
-        sites = refined(sites, mean_N, np.maximum(variance_N, 1e-9), label_N, weight_N)
-    not_converged("expectation propagation", f"a margin moved by {moved:.1e} in the last of {steps} steps")
+        sites = refined(sites, (mean_N, np.maximum(variance_N, 1e-9)), label_N, weight_N, pace.share)
+    not_converged("expectation propagation", f"a margin still had {pace.left:.1e} to go after {steps} steps")
     return alpha_N, q_NN, sites.precision_N
 
 
