@@ -17,10 +17,10 @@ test         McNemar's exact test on the units of a section that one arm wins an
 
 Where fewer than FEW_MOVED clusters move a mean, its interval is no narrower than what n units without any change leave
 open (``cluster_robust.unseen_share``), with n the units that would weigh as much if all weighed alike,
-1 / sum weight^2, or the n of any one stratum for its own weight. A user's interval never is, and is no narrower than Clopper and
-Pearson's for the units that were lost, and those that were won, at .025 / U each where U users' intervals hold at once.
-The smallest tax that is found four times in five, at level a and a share d of units answered differently, is
-(z(a / 2) + 0.84) sqrt(d / n), with a = .05 / tests, Holm's first step.
+1 / sum weight^2, or the n of any one stratum for its own weight. A user's interval never is, and is no narrower than
+Clopper and Pearson's for the units that were lost, and those that were won, at .025 / U each where U users' intervals
+hold at once. The smallest tax that is found four times in five, at level a and a share d of units answered differently,
+is (z(a / 2) + 0.84) sqrt(d / n), with a = .05 / tests, Holm's first step.
 
 Covered: which items a benchmark happens to hold, which users were measured. Not covered: that another training sample
 would have given other arms.
