@@ -101,7 +101,9 @@ def test_what_cannot_be_read_is_told_with_its_line(tmp_path: Path, rows: list[di
 def test_a_broken_row_refuses_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps(ROW) + "\n{broken\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"1 rows cannot be read, and a score without them .* line 2 of x.jsonl"):
+    with pytest.raises(
+        InputError, match=r"1 rows of x.jsonl cannot be read, and a score without them .* line 2 of x.jsonl"
+    ):
         read_suite(str(path))
 
 

@@ -25,6 +25,7 @@ from polypref.bounds.safety_cache import Safety
 from polypref.cli.score import ROLES, rows_of
 from polypref.cli.score import _write as write_scores
 from polypref.comparisons import Responses, Users, canonical_chat, from_columns
+from polypref.data.files.limits import Limits as FileLimits
 from polypref.data.files.sources import open_source
 from polypref.data.rows.layouts import find_columns
 from polypref.errors import ArtifactError, InputError
@@ -328,8 +329,8 @@ def test_explain_and_score_read_a_chat_as_a_chat(tmp_path):
     turned = [{"content": "P", "role": "user"}]
     rows = [{"user_id": "u", "prompt": prompt, "response": "r"} for prompt in (CHAT, turned, "P", "user: P")]
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    source = open_source(str(path))
-    frame = pl.concat(rows_of(source, find_columns(str(path), source.types, ROLES, {})))
+    source = open_source(str(path), FileLimits())
+    frame = pl.concat(rows_of(source, find_columns(str(path), source.types, ROLES, {}), FileLimits()))
     bounds = tmp_path / "bounds.toml"
     bounds.write_text("[immutable]\nsafety = 'safety'\nalpha = 0.1\n")
     bounded = Bounded(Exact(CHAT, "r"), Safety(Exact(CHAT, "r")), Gate({"": 0.5}))

@@ -16,9 +16,9 @@ Suffixes here: ``_I`` items of a file, ``_L`` slates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 
 import numpy as np
@@ -28,8 +28,10 @@ from numpy.typing import NDArray
 from polypref import content
 from polypref.comparisons import BoolArray, IntArray, Responses
 from polypref.data.benchmarks import Suite, read_suite
+from polypref.data.files.late_columns import read_again
+from polypref.data.files.limits import Limits
 from polypref.data.files.sources import expand, open_source
-from polypref.data.linting.problems import Tally
+from polypref.data.giving_up import ReadSoFar
 from polypref.data.rows import values
 from polypref.data.rows.formats import text_rows
 from polypref.errors import InputError, SettingsError
@@ -98,22 +100,34 @@ class Slates:
         )
 
 
-def read_slates(path: str, columns: Mapping[str, str] | None = None) -> Slates:
+def read_slates(path: str, columns: Mapping[str, str] | None = None, limits: Limits | None = None) -> Slates:
     """Read a file of slates: JSONL, CSV or Parquet. ``columns`` maps a role in ROLES to the file's column.
 
-    Raises InputError for a row that cannot be used and for labels that contradict, with file and line.
+    Raises InputError for a row that cannot be used and for labels that contradict, with file and line, and for a file
+    beyond ``limits``.
     """
-    path = expand([path])[0]
-    source = open_source(path)
+    path, limits = expand([path])[0], limits or Limits()
+    source = open_source(path, limits)
     if {"chosen", "rejected"} <= set(source.types) and not columns:
-        return slates_of(read_suite(path))
-    names = _names(path, list(source.types), dict(columns or {}))
-    tally = Tally()
+        return slates_of(read_suite(path, limits=limits))
+    rows = read_again(partial(_rows, path, dict(columns or {}), limits))
+    if "slate" not in rows.columns:  # a chat prompt and a text that reads alike are two
+        rows = rows.with_columns(slate=pl.format("{} {}", "chat", "prompt"))
+    rows, note = _labelled(rows, path)
+    return replace(_slates(rows, path), note=note)
+
+
+def _rows(path: str, columns: dict[str, str], limits: Limits, late: Sequence[str]) -> pl.DataFrame:
+    """All rows of a file of slates by role, with their lines."""
+    source = open_source(path, limits, late, lambda found: [name for name in ROLES if name not in found])
+    names = _names(path, list(source.types), columns)
+    so_far = ReadSoFar(path, limits)
     frames = []
-    for batch in source.batches(list(names.values()), tally):
-        texts = text_rows(batch, {role: name for role, name in names.items() if role in TEXTS}, path, tally)
-        if tally.rows:
-            break
+    for batch in source.batches(list(names.values()), so_far.unusable):
+        roles = {role: name for role, name in names.items() if role in TEXTS}
+        texts = text_rows(batch, roles, path, so_far.unusable)
+        so_far.refuse_any("and slates without them are others")
+        so_far.add_whole(batch)
         others = {role: name for role, name in names.items() if role not in (*TEXTS, "unsafe")}
         rows = {name: texts[name] for name in texts.columns}
         rows |= {role: values.as_text(batch.frame[name]) for role, name in others.items()}
@@ -129,15 +143,9 @@ def read_slates(path: str, columns: Mapping[str, str] | None = None) -> Slates:
             if empty.any():
                 raise InputError(f"line {batch.line_B[int(empty.arg_max() or 0)]} of {path}: {role} is empty; give it.")
         frames.append(pl.DataFrame({**rows, "unsafe": unsafe, "line": batch.line_B}))
-    if tally.rows:
-        raise InputError(f"{tally.rows} rows of {path} cannot be read: {tally.problems[0].text}")
     if not frames or not sum(map(len, frames)):
         raise InputError(f"{path} holds no rows; expected one for each candidate of each slate.")
-    rows = pl.concat(frames)
-    if "slate" not in rows.columns:  # a chat prompt and a text that reads alike are two
-        rows = rows.with_columns(slate=pl.format("{} {}", "chat", "prompt"))
-    rows, note = _labelled(rows, path)
-    return replace(_slates(rows, path), note=note)
+    return pl.concat(frames)
 
 
 def slates_of(suite: Suite) -> Slates:

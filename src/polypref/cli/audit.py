@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import arg
 
-from polypref.cli.shared import ReadsJudgements, Seeded, UsesSlates, cleaned, reading_of
+from polypref.cli.shared import ReadsJudgements, Seeded, UsesSlates, cleaned, limits_of, reading_of
 from polypref.files import made, write, write_json
 from polypref.terminal import block, out, say
 
@@ -84,7 +84,7 @@ class Audit(UsesSlates, ReadsJudgements, Seeded):
         calibrated = load_bounds(self.bounds, self.pin)
         if self.seed < 0:
             raise SettingsError(f"--seed {self.seed} cannot be; expected 0 or more.")
-        slates = slates_from(self.slates, self.part, "audit")
+        slates = slates_from(self.slates, self.part, "audit", limits_of(self))
         safety = safety_from(calibrated.file, self.allow_network)
         refuse_seen(slates, safety, calibrated)
         scorer = load(self.scorer, allow_network=self.allow_network)

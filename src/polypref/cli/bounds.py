@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from polypref.cli.shared import Encodes, NamesColumns, Seeded, UsesSlates
+from polypref.cli.shared import Encodes, NamesColumns, Seeded, UsesSlates, limits_of
 from polypref.terminal import out, out_json, say
 from polypref.wording import share
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from polypref.bounds.bounds_file import BoundsFile, Calibrated
     from polypref.bounds.safety import Answers
     from polypref.bounds.slates import Slates
+    from polypref.data.files.limits import Limits
 
 
 POOR = 0.7  # area under the ROC curve, and share of safety pairs
@@ -77,7 +78,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         from polypref.features import encoder
 
         ensure_replaceable(file.safety, KIND)
-        slates = slates_from(self.slates, self.part, "detector")
+        slates = slates_from(self.slates, self.part, "detector", limits_of(self))
         detector = fit_detector(slates, encoder(self.encoder), self.seed)
         detector.save(file.safety)
         unsafe = int(slates.unsafe_C.sum())
@@ -93,7 +94,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         from polypref.bounds.detector import auc
         from polypref.bounds.safety_cache import Safety
 
-        slates = slates_from(self.slates, self.part, "calibrate")
+        slates = slates_from(self.slates, self.part, "calibrate", limits_of(self))
         safety = safety_from(file, self.allow_network)
         _show(calibrate_file(file, safety, slates))
         value_C = Safety(safety)(slates.responses)[slates.response_C]
@@ -118,7 +119,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
 
         if self.pin is not None:
             load_bounds(self.file, self.pin)
-        slates = slates_from(self.slates, self.part, "certify")
+        slates = slates_from(self.slates, self.part, "certify", limits_of(self))
         pairs = pairs_of(slates)
         scorer = load(_folder(self.scorer, "certify"), allow_network=self.allow_network)
         penalty_R = np.zeros(len(slates.responses))
@@ -169,14 +170,16 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
             raise SettingsError("explain needs the rows to explain: --questions FILE, with user_id, prompt, response.")
         scorer = load(_folder(self.scorer, "explain"), allow_network=self.allow_network)
         bounded = load_bounds(self.file, self.pin).bind(scorer, safety_from(file, self.allow_network))
-        source = open_source(self.questions)
-        for frame in rows_of(source, find_columns(self.questions, source.types, ROLES, parse_columns(self.columns))):
+        limits = limits_of(self)
+        source = open_source(self.questions, limits)
+        names = find_columns(self.questions, source.types, ROLES, parse_columns(self.columns))
+        for frame in rows_of(source, names, limits):
             for row in explained(file, bounded, frame):
                 out_json(row)
         return 0
 
 
-def slates_from(path: str | None, part: str, what: str) -> Slates:
+def slates_from(path: str | None, part: str, what: str, limits: Limits) -> Slates:
     """The slates of a file, or the K-th of N parts of them."""
     import re
 
@@ -189,7 +192,7 @@ def slates_from(path: str | None, part: str, what: str) -> Slates:
     first, last, parts = (int(number) for number in (found[1], found[2] or found[1], found[3])) if found else (1, 0, 0)
     if not 1 <= first <= last <= parts:
         raise SettingsError(f"--part {part}: expected K/N or K-L/N, counted from 1, as in 2/3 or 1-2/4.")
-    slates = read_slates(path)
+    slates = read_slates(path, limits=limits)
     if (said := slates.note) is not None:
         say(f"{path}: {said}")
     return slates if parts == last - first + 1 else part_of(slates, first, last, parts)

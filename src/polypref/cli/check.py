@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polypref.cli.shared import MinJudgements, Reads
+from polypref.cli.shared import MinJudgements, Reads, limits_of
 from polypref.errors import NotEnoughData
 from polypref.terminal import framed, interactive, out, out_json, tabbed
 
@@ -30,13 +30,12 @@ class Check(Reads):
 
     def run(self) -> int:
         """Read, lint, print."""
-        from polypref.data.files.limits import parse_limits
         from polypref.data.linting.lint import lint
         from polypref.data.read import ReadOptions, read
         from polypref.data.rows.layouts import parse_columns
 
-        columns, limits = parse_columns(self.columns), parse_limits(self.limits)
-        options = ReadOptions(columns, self.ties, self.made_from, self.rating_gap, limits=limits)
+        columns = parse_columns(self.columns)
+        options = ReadOptions(columns, self.ties, self.made_from, self.rating_gap, limits=limits_of(self))
         reading = read(self.files, options)
         found = lint(reading, min_judgements=self.min_judgements)
         summary = summarise(reading, found)

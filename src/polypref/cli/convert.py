@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import arg
 
-from polypref.cli.shared import Replaces, refuse_suffix, refuse_to_replace
+from polypref.cli.shared import Limited, Replaces, limits_of, refuse_suffix, refuse_to_replace
 from polypref.files import write_table
 from polypref.terminal import out
 
@@ -25,11 +25,11 @@ Raw = Annotated[
         help_behavior_hint="(one or more)",
     ),
 ]
-OWN = ("data_set", "files", "out", "force", "quiet")  # settings of the command; the others are the sets'
+OWN = ("data_set", "files", "out", "force", "quiet", "limits")  # settings of the command; the others are the sets'
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convert(Replaces):
+class Convert(Replaces, Limited):
     """Write a published preference set as a preference file that check, profile and compare read.
 
     Sets: psoups, tldr, personalllm, prism, arena, personal-rewardbench; docs/published.md has their files, protocols
@@ -67,7 +67,7 @@ class Convert(Replaces):
         refuse_suffix(self.out)
         refuse_to_replace(self.out, self.force)
         with readable(", ".join(self.files)):  # columns of another type than the set's are told by Polars alone
-            found = self._adapter().convert(self.files)
+            found = self._adapter().convert(self.files, limits_of(self))
         refuse_to_replace(self.out, self.force)  # somebody may have written it meanwhile
         write_table(self.out, found.table)
         _tell(found, self.out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import tyro
 
-from polypref.cli.shared import Loads, NamesColumns
+from polypref.cli.shared import Loads, NamesColumns, limits_of
 from polypref.wording import json_text
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from polypref.data.files.limits import Limits
     from polypref.data.files.sources import Source
     from polypref.files import Output
     from polypref.learners.protocol import Scorer
@@ -52,34 +52,34 @@ class Score(NamesColumns, Loads):
         from polypref.scorers import load
 
         scorer = load(self.scorer, self.encoder, allow_network=self.allow_network)
-        source = open_source(self.file)
+        limits = limits_of(self)
+        source = open_source(self.file, limits)
         names = find_columns(self.file, source.types, ROLES, parse_columns(self.columns))
         with _output(self.out) as output:
-            for frame in rows_of(source, names):
+            for frame in rows_of(source, names, limits):
                 _write(scorer, frame, output)
         return 0
 
 
-def rows_of(source: Source, names: dict[str, str]) -> Iterator[pl.DataFrame]:
+def rows_of(source: Source, names: dict[str, str], limits: Limits) -> Iterator[pl.DataFrame]:
     """The rows in batches as preferences are read: user_id, prompt, chat (is the prompt one?) and response.
 
     Raises InputError at the first row that cannot be scored: answers have to line up with rows.
     """
-    from polypref.data.linting.problems import Tally
+    from polypref.data.giving_up import ReadSoFar
     from polypref.data.rows.formats import response_rows
     from polypref.errors import InputError
 
-    tally = Tally()
-    for batch in source.batches(list(names.values()), tally):
+    so_far = ReadSoFar(source.path, limits)
+    for batch in source.batches(list(names.values()), so_far.unusable):
         for role, name in names.items():
             missing = batch.frame[name].is_null()
             if missing.any():
                 line = int(batch.line_B[missing.arg_max() or 0])
                 raise InputError(f'line {line} of {source.path}: "{name}" is missing; expected a text for {role}.')
-        frame = response_rows(batch, names, source.path, tally)
-        if tally.rows:
-            first = re.sub(r"[;.] the row is left out\.$", "", tally.problems[0].text, flags=re.IGNORECASE)
-            raise InputError(f"{tally.rows} rows cannot be read, so answers would not line up with rows: {first}.")
+        frame = response_rows(batch, names, source.path, so_far.unusable)
+        so_far.refuse_any("so answers would not line up with rows")
+        so_far.add(batch, batch.rows)
         yield frame
 
 

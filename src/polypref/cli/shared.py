@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import arg
 
-from polypref.data.files.limits import NAMES
+from polypref.data.files.limits import NAMES, Limits, parse_limits
 from polypref.runs.settings import Quiet
 
 if TYPE_CHECKING:
@@ -104,11 +104,17 @@ class Loads(Quiet):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamesColumns(Quiet):
+class Limited(Quiet):
+    """A command that reads files from elsewhere."""
+
+    limits: FileLimits = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamesColumns(Limited):
     """A command that reads rows."""
 
     columns: Columns = ()
-    limits: FileLimits = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +162,16 @@ def ensure_files(files: tuple[str, ...], usage: str) -> None:
 
 def reading_of(command: ReadsJudgements, files: tuple[str, ...]) -> Reading:
     """``files``, read in the columns and as what the command says."""
-    from polypref.data.files.limits import parse_limits
     from polypref.data.read import ReadOptions, read
     from polypref.data.rows.layouts import parse_columns
 
-    columns, limits = parse_columns(command.columns), parse_limits(command.limits)
-    return read(files, ReadOptions(columns, command.ties, command.made_from, limits=limits))
+    columns = parse_columns(command.columns)
+    return read(files, ReadOptions(columns, command.ties, command.made_from, limits=limits_of(command)))
+
+
+def limits_of(command: Limited) -> Limits:
+    """What the files that the command reads may ask of this machine."""
+    return parse_limits(command.limits)
 
 
 def cleaned(reading: Reading) -> Comparisons:

@@ -17,6 +17,7 @@ from polypref.cli.shared import (
     Seeded,
     cleaned,
     ensure_files,
+    limits_of,
     reading_of,
 )
 from polypref.files import made, write, write_json
@@ -82,9 +83,9 @@ class Tax(ReadsJudgements, Encodes, Loads, Seeded):
             raise SettingsError("--scorer and --pooled go together: a user is compared with everyone alike. Give both.")
         task = Task(self.users, self.min_judgements, self.margin, self.draws, self.seed)
         made(self.out)
-        suite = read_suite(self.suite, profile=self.profile)
+        suite = read_suite(self.suite, profile=self.profile, limits=limits_of(self))
         scheme_of(suite)  # a misspelt subset is told before anything is fitted
-        false = read_suite(self.sycophancy) if self.sycophancy else None
+        false = read_suite(self.sycophancy, limits=limits_of(self)) if self.sycophancy else None
         found = measure(suite, self._arms(cleaned(reading_of(self, self.prefs))), task, false)
         found["inputs"] = {"suite": self.suite, "files": list(self.prefs), "encoder": self.encoder}
         found["inputs"] |= {"learner": str(self.scorer or self.learner), "pooled": str(self.pooled or "fitted here")}

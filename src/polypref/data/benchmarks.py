@@ -15,10 +15,9 @@ Suffixes here: ``_I`` items.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import msgspec
@@ -28,8 +27,11 @@ from numpy.typing import NDArray
 
 from polypref import content
 from polypref.comparisons import BoolArray, IntArray, Responses
+from polypref.data.files.late_columns import read_again
+from polypref.data.files.limits import Limits
 from polypref.data.files.sources import Source, expand, open_source, readable
-from polypref.data.linting.problems import Tally, short
+from polypref.data.giving_up import ReadSoFar
+from polypref.data.linting.problems import short
 from polypref.errors import InputError
 from polypref.wording import counted, shown
 
@@ -43,6 +45,7 @@ ROLES: dict[str, tuple[str, ...]] = {  # role -> columns that may play it, the f
     "profile": ("profile",),
 }
 NEEDED = ("prompt", "chosen", "rejected")
+Lines = NDArray[np.int64]
 WHOLE = "all"  # the subset of a file that names none
 
 
@@ -86,18 +89,17 @@ class Suite:
         return content.hexdigest(self.item_C, identity_C, self.right_C, *names)
 
 
-def read_suite(path: str, *, profile: bool = False) -> Suite:
+def read_suite(path: str, *, profile: bool = False, limits: Limits | None = None) -> Suite:
     """Read a benchmark file; with ``profile`` the text of that column stands before each question.
 
-    Raises InputError, with the line, for a row without prompt or candidates, and for a file of another shape.
+    Raises InputError, with the line, for a row without prompt or candidates, for a file of another shape, and for one
+    beyond ``limits``.
     """
     files = expand([path])
     if len(files) != 1:
         raise InputError(f"{path} stands for {len(files)} files; expected one benchmark file.")
-    source = open_source(files[0])
-    columns = _columns(source, profile)
     with readable(path):
-        frame, line_I = _rows(source, columns)
+        source, columns, frame, line_I = read_again(partial(_rows, files[0], profile, limits or Limits()))
     prompts = _prompts(frame, line_I, source, columns)
     lists = source.types[columns["chosen"]] == "list"
     sides = [_candidates(frame[side], lists, line_I, source.path) for side in ("chosen", "rejected")]
@@ -185,19 +187,21 @@ def _columns(source: Source, profile: bool) -> dict[str, str]:
     return {role: name for role, name in found.items() if name is not None}
 
 
-def _rows(source: Source, columns: dict[str, str]) -> tuple[pl.DataFrame, NDArray[np.int64]]:
-    """All rows with their columns named by role, and their lines."""
-    tally = Tally()
-    names = list(dict.fromkeys(columns.values()))
-    batches = list(source.batches(names, tally))
-    if tally.rows:
-        first = re.sub(r"[;.] the row is left out\.$", "", tally.problems[0].text, flags=re.IGNORECASE)
-        raise InputError(f"{tally.rows} rows cannot be read, and a score without them is another score: {first}.")
+def _rows(path: str, profile: bool, limits: Limits, late: Sequence[str]) -> tuple[Source, dict, pl.DataFrame, Lines]:
+    """The file, which column plays each role, all rows with their columns named so, and their lines."""
+    source = open_source(path, limits, late, lambda found: [n for names in ROLES.values() for n in names])
+    columns = _columns(source, profile)
+    so_far = ReadSoFar(source.path, limits)
+    batches = []
+    for batch in source.batches(list(dict.fromkeys(columns.values())), so_far.unusable):
+        so_far.refuse_any("and a score without them is another score")
+        so_far.add_whole(batch)
+        batches.append(batch)
     if not batches or not sum(len(batch.frame) for batch in batches):
         raise InputError(f"{source.path} holds no rows; expected items with prompt, chosen and rejected.")
     frame = pl.concat([batch.frame for batch in batches])
     line_I = np.concatenate([batch.line_B for batch in batches])
-    return frame.select(pl.col(name).alias(role) for role, name in columns.items()), line_I
+    return source, columns, frame.select(pl.col(name).alias(role) for role, name in columns.items()), line_I
 
 
 def _names(frame: pl.DataFrame, role: str, line_I: NDArray[np.int64], path: str, default: str) -> pl.Series:

@@ -8,7 +8,9 @@ Not covered: a file whose rows can be used, but only behind a million that canno
 
 from __future__ import annotations
 
-from polypref.data.files.limits import Limits
+import re
+
+from polypref.data.files.limits import Limits, over
 from polypref.data.files.textfiles import Batch
 from polypref.data.linting.problems import Tally, short
 from polypref.errors import InputError
@@ -40,9 +42,23 @@ class ReadSoFar:
         if 2 * self.useful < rows and is_enough(rows, self.size, self.limits):
             self.refuse_if_most("the first ", f" {ADVICE}")
             raise InputError(
-                f"only {self.useful:,} of the first {self.rows + self.empty:,} lines of {short(self.path)} say which "
-                f"of two responses is better. Is it a file of preferences? {ADVICE}"
+                f"only {self.useful:,} of the first {self.rows + self.empty:,} lines of {short(self.path)} are of use. "
+                f"Is it the right file? {ADVICE}"
             )
+
+    def add_whole(self, batch: Batch) -> None:
+        """Count a batch of a file that is read whole. Raises InputError when it is larger than such files may be."""
+        self.add(batch, batch.rows)
+        if self.size > self.limits.whole_bytes:
+            what = f"{short(self.path)} holds at least {self.size:,} bytes"
+            raise over(what, self.limits.whole_bytes, "whole_bytes")
+
+    def refuse_any(self, why: str) -> None:
+        """Raise InputError when a row cannot be used; ``why`` says what all of them are needed for."""
+        bad = self.unusable
+        if bad.rows:
+            first = re.sub(r"[;.] the row is left out\.$", "", bad.problems[0].text, flags=re.IGNORECASE)
+            raise InputError(f"{bad.rows:,} rows of {short(self.path)} cannot be read, {why}: {first}.")
 
     def refuse_if_most(self, read: str = "", advice: str = "") -> None:
         """Raise InputError when more than half of the rows cannot be used."""

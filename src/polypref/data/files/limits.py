@@ -20,7 +20,7 @@ class Limits:
     ``columns``         columns of a CSV or Parquet file; different keys among the first lines of a JSONL file.
     ``attribute_keys``  different keys of the users' attributes.
     ``depth``           levels of lists and objects within a chat or an attribute.
-    ``whole_bytes``     decompressed bytes of a file that has to be read whole: a published set, a settings file.
+    ``whole_bytes``     decompressed bytes of a file that has to be read whole: a published set, a suite, slates.
     ``unusable_rows``   rows, or KiB, that are read of a file while more than half of its rows cannot be used.
     """
 

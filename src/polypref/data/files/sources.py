@@ -67,13 +67,12 @@ def expand(paths: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(files))
 
 
-def open_source(path: str, limits: Limits | None = None, late: Sequence[str] = (), wanted: Wanted = nothing) -> Source:
+def open_source(path: str, limits: Limits, late: Sequence[str] = (), wanted: Wanted = nothing) -> Source:
     """A source for one file by its suffix.
 
     ``late`` are columns that are known to stand late in it, ``wanted`` gives those that would matter besides the ones
     found. Raises InputError for an unknown suffix or an unreadable file.
     """
-    limits = limits or Limits()
     if path.startswith("hf://"):
         path = fetch(path)
     ensure_regular(path)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from polypref.data.files.limits import Limits
 from polypref.data.published.rows import Converted, Sieve, messages, read_files, stack
 
 COLUMNS = ("question_id", "judge", "winner", "conversation_a", "conversation_b", "tstamp")
@@ -23,9 +24,9 @@ TIES = ("tie", "tie (bothbad)")
 class Arena:
     """Everything that has a winner or is a tie."""
 
-    def convert(self, paths: Sequence[str]) -> Converted:
+    def convert(self, paths: Sequence[str], limits: Limits | None = None) -> Converted:
         """Raises InputError for files of another shape."""
-        files = [file.need("Chatbot Arena", *COLUMNS) for file in read_files(paths)]
+        files = [file.need("Chatbot Arena", *COLUMNS) for file in read_files(paths, limits)]
         whole = stack([rows.with_columns(a=messages("conversation_a"), b=messages("conversation_b")) for rows in files])
         sieve = Sieve(whole)
         sieve.drop("no judge", pl.col.judge.is_null())

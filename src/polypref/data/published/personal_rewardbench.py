@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from polypref.data.files.limits import Limits
 from polypref.data.published.rows import Converted, Sieve, messages, read_files, stack
 
 COLUMNS = ("user_id", "context", "chosen", "rejected")
@@ -21,7 +22,7 @@ COLUMNS = ("user_id", "context", "chosen", "rejected")
 class PersonalRewardBench:
     """All rows of the files given."""
 
-    def convert(self, paths: Sequence[str]) -> Converted:
+    def convert(self, paths: Sequence[str], limits: Limits | None = None) -> Converted:
         """Raises InputError for files of another shape."""
         rows = [
             file.need("PersonalRewardBench", *COLUMNS).select(
@@ -30,7 +31,7 @@ class PersonalRewardBench:
                 pl.col.chosen.struct.field("content"),
                 pl.col.rejected.struct.field("content").alias("other"),
             )
-            for file in read_files(paths)
+            for file in read_files(paths, limits)
         ]
         whole = stack(rows).rename({"content": "chosen", "other": "rejected"})
         sieve = Sieve(whole)

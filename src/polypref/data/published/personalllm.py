@@ -27,6 +27,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from polypref.data.files.limits import Limits
 from polypref.data.published.rows import Converted, Sieve, one_of, read_files, stack
 from polypref.errors import InputError, SettingsError
 
@@ -78,12 +79,12 @@ class PersonalLLM:
                 f"more people, an alpha above 0 and 0 (all) or more prompts."
             )
 
-    def convert(self, paths: Sequence[str]) -> Converted:
+    def convert(self, paths: Sequence[str], limits: Limits | None = None) -> Converted:
         """Raises InputError for files of another shape or with beaver's sign the wrong way round."""
         names = sorted(self.models or SCALES)
         wanted = ["prompt", *(f"response_{i}" for i in range(1, RESPONSES + 1))]
         scores = [f"response_{i}_{name}" for i in range(1, RESPONSES + 1) for name in names]
-        whole = stack([file.need("PersonalLLM", *wanted, *scores) for file in read_files(paths)])
+        whole = stack([file.need("PersonalLLM", *wanted, *scores) for file in read_files(paths, limits)])
         sieve = Sieve(whole)
         sieve.drop("prompts with a text or a score missing", pl.any_horizontal(pl.all().is_null()))
         shape = (sieve.frame.height, RESPONSES, len(names))

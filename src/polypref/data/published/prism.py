@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from polypref.data.files.limits import Limits
 from polypref.data.published.rows import Converted, Sieve, one_of, read_files, stack
 from polypref.errors import InputError
 
@@ -37,9 +38,9 @@ class Prism:
     def __post_init__(self) -> None:
         one_of("kind of pairs of prism", self.pairs, ("chosen", "rated"))
 
-    def convert(self, paths: Sequence[str]) -> Converted:
+    def convert(self, paths: Sequence[str], limits: Limits | None = None) -> Converted:
         """Raises InputError without utterances, or for a file that is neither utterances nor the survey."""
-        files = read_files(paths)
+        files = read_files(paths, limits)
         surveys = [file for file in files if not file.has("model_response") and file.has("user_id", "age")]
         others = [file for file in files if file not in surveys]
         wrong = next((file for file in others if file.has("conversation_history")), None)

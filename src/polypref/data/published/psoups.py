@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from polypref.data.files.limits import Limits
 from polypref.data.published.rows import Converted, File, Sieve, per_cent, read_files, stack
 from polypref.errors import InputError
 
@@ -33,9 +34,9 @@ MIRROR = ("uid", "prompt", "chosen", "rejected")
 class PSoups:
     """Six people; in the raw files the file's name says whose rows it holds."""
 
-    def convert(self, paths: Sequence[str]) -> Converted:
+    def convert(self, paths: Sequence[str], limits: Limits | None = None) -> Converted:
         """Raises InputError for a file of another shape or name."""
-        frames = [_mirror(file) if file.has(*MIRROR) else _raw(file) for file in read_files(paths)]
+        frames = [_mirror(file) if file.has(*MIRROR) else _raw(file) for file in read_files(paths, limits)]
         whole = stack(frames)
         sieve = Sieve(whole.unique(maintain_order=True))
         sieve.count("copy of an earlier row", whole.height - sieve.frame.height)

@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from polypref.data.files.hub import fetch
+from polypref.data.files.limits import Limits
 from polypref.data.files.sources import ensure_regular, expand, readable
 from polypref.data.files.textfiles import whole
 from polypref.data.linting.problems import short
@@ -94,18 +95,18 @@ class File:
         return self.frame.select(columns)
 
 
-def read_files(paths: Sequence[str]) -> list[File]:
+def read_files(paths: Sequence[str], limits: Limits | None = None) -> list[File]:
     """The files' rows. Raises InputError for a file that is not there, cannot be read or has no rows."""
     if not paths:
         raise SettingsError("no file given; expected the files of the published set, or hf:// paths.")
-    return [File(path, _rows(path)) for path in expand(paths)]
+    return [File(path, _rows(path, limits or Limits())) for path in expand(paths)]
 
 
-def _rows(path: str) -> pl.DataFrame:
+def _rows(path: str, limits: Limits) -> pl.DataFrame:
     local = fetch(path) if path.startswith("hf://") else path
     ensure_regular(local)
     with readable(path):
-        frame = _frame(path, local)
+        frame = _frame(path, local, limits)
     if frame.is_empty():
         raise InputError(f"{path} has no rows.")
     for name, kind in frame.schema.items():
@@ -114,17 +115,17 @@ def _rows(path: str) -> pl.DataFrame:
     return frame
 
 
-def _frame(path: str, local: str) -> pl.DataFrame:
+def _frame(path: str, local: str, limits: Limits) -> pl.DataFrame:
     suffix = Path(local.removesuffix(".gz").removesuffix(".zst")).suffix.lower()
     try:
         if suffix == ".parquet":
             frame = pl.read_parquet(local)
         elif suffix in (".json", ".jsonl", ".ndjson"):
-            content = whole(local)
+            content = whole(local, limits)
             read = pl.read_json if content.lstrip()[:1] == b"[" else pl.read_ndjson
             frame = read(io.BytesIO(content), infer_schema_length=None)
         elif suffix == ".csv":
-            frame = pl.read_csv(io.BytesIO(whole(local)), infer_schema_length=None)
+            frame = pl.read_csv(io.BytesIO(whole(local, limits)), infer_schema_length=None)
         else:
             raise InputError(f"{path}: unknown kind of file; expected .json, .jsonl, .csv or .parquet.")
     except (pl.exceptions.PolarsError, OSError) as error:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from polypref.data.files.limits import Limits
 from polypref.data.published.rows import Converted, Sieve, one_of, read_files, stack
 from polypref.errors import InputError, NotEnoughData, SettingsError
 
@@ -48,9 +49,9 @@ class TLDR:
         if self.workers and self.protocol == "R":
             raise SettingsError("--workers is for protocols S and L; R keeps every worker in both splits.")
 
-    def convert(self, paths: Sequence[str]) -> Converted:
+    def convert(self, paths: Sequence[str], limits: Limits | None = None) -> Converted:
         """Raises InputError for files of another shape, NotEnoughData where no train rows rank the workers."""
-        whole = stack([_flat(file.need("TL;DR", *COLUMNS)) for file in read_files(paths)])
+        whole = stack([_flat(file.need("TL;DR", *COLUMNS)) for file in read_files(paths, limits)])
         sieve = Sieve(whole)
         sieve.drop("no worker", pl.col.worker.is_null())
         remarks = (_SIMULATED,) if self.protocol == "L" else ()
