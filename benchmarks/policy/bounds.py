@@ -171,6 +171,7 @@ WAYS: dict[str, tuple[Callable[[], Callable[[Step, Floats], Floats]], float]] = 
     "bounded GRPO": (lambda: Outside(GRPO, BOUND, groups=False), OUTSIDE),
     "bounded P-GRPO paper": (lambda: Outside(PAPER, BOUND), OUTSIDE),
     "bounded P-GRPO shrunken": (lambda: Outside(SHRUNKEN, BOUND), OUTSIDE),
+    "bounded P-GRPO shrunken, weight 1": (lambda: Outside(replace(SHRUNKEN, group_weight=1.0), BOUND), OUTSIDE),
     "bounded P-GRPO shrunken, rate 1 %": (lambda: Outside(SHRUNKEN, replace(BOUND, rate=0.01)), OUTSIDE),
 }
 
