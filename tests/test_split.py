@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from polypref.comparisons import Comparisons, from_columns
-from polypref.data.derived import origin, within_user_loops
-from polypref.data.split import RULES, check_leaks, choose_rule, holdout, split
+from polypref.data.derived import origin
+from polypref.data.split import RULES, EmptySide, check_leaks, choose_rule, holdout, split
 from polypref.errors import NotEnoughData, SettingsError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -58,7 +60,7 @@ def test_parts_are_disjoint_and_leak_nothing(rule, seed):
     rows = np.concatenate([parts.train_rows, parts.valid_rows, parts.test_rows])
     assert len(np.unique(rows)) == len(rows) == len(comparisons) - parts.dropped
     assert min(len(parts.train_rows), len(parts.valid_rows), len(parts.test_rows)) > 50
-    assert (parts.dropped > 0) == (rule == "response")
+    assert (parts.dropped > 0) == (rule in ("response", "own-response"))
     check_leaks(comparisons, parts)
 
 
@@ -141,61 +143,126 @@ def test_what_cannot_be_split_says_so():
         holdout(comparisons, "pair", 0, 1.5)
 
 
-def test_loops_and_circles_counted_by_hand():
+def test_loops_and_cycles_counted_by_hand():
     triangle = [("u", "p", "a", "b"), ("u", "p", "b", "c"), ("u", "p", "a", "c")]
-    circle = [("v", "p", "a", "b"), ("v", "p", "b", "c"), ("v", "p", "c", "a")]
+    cycle = [("v", "p", "a", "b"), ("v", "p", "b", "c"), ("v", "p", "c", "a")]
     both_ways = [("w", "p", "a", "b"), ("w", "p", "b", "a")]
-    assert within_user_loops(from_columns(*zip(*triangle, strict=True))) == (1, 0)
-    assert within_user_loops(from_columns(*zip(*circle, strict=True))) == (1, 3)
-    assert within_user_loops(from_columns(*zip(*triangle, *circle, *both_ways, strict=True))) == (2, 3)
+    for rows, expected in ((triangle, (1, 0)), (cycle, (1, 3)), ([*triangle, *cycle, *both_ways], (2, 3))):
+        found = origin(from_columns(*zip(*rows, strict=True)))
+        assert (found.loops, found.circular) == expected
 
 
 def test_votes_are_split_by_response_and_judgements_by_pair():
-    assert choose_rule(voted())[0] == "response"
-    assert "never" in choose_rule(voted())[1]
+    rule, why = choose_rule(voted())
+    assert rule == "response"
+    assert "in all of their pairs or in none; test texts never occur in training." in why
     assert choose_rule(judged())[0] == "pair"
 
 
-@pytest.mark.parametrize("shape", ["rankings", "ratings"])
-def test_pairs_of_lists_are_split_by_response(shape):
-    """Too few loops to tell from the judgements alone, but what they were made from was read."""
+@pytest.mark.parametrize("shape", ["rankings", "ratings", ""])
+def test_pairs_of_lists_are_split_by_text(shape):
+    """Too few loops to tell from the judgements alone: they are treated as what they may be."""
     rows = [(f"u{u}", f"p{k}", f"{k}.{a}", f"{k}.{b}") for u in range(4) for k in range(12) for a, b in ABC]
-    comparisons = from_columns(*zip(*rows, strict=True))
-    assert within_user_loops(comparisons) == (48, 0)
+    comparisons = replace(from_columns(*zip(*rows, strict=True)), lists=shape)
     rule, why = choose_rule(comparisons)
-    assert rule == "pair"
-    assert "48 times and did never: too little to tell" in why
-    rule, why = choose_rule(replace(comparisons, lists=shape))
     assert rule == "response"
-    assert f"made from {shape}" in why
-    rule, why = choose_rule(replace(comparisons, lists=shape).take(np.arange(3)))
-    assert rule == "pair"
-    assert "3 texts are too few to hold out" in why
+    assert why.startswith(
+        f"pairs were made from {shape};" if shape else "pairs may be made from ratings, rankings or votes: users had 48"
+    )
+    found = origin(comparisons)
+    assert (found.derived, found.dependent, found.worth) == (True if shape else None, True, 96)
+
+
+def test_where_there_are_too_few_texts_each_user_is_tested_on_texts_of_their_own():
+    rows = [
+        (f"u{u}", "p", f"t{a}", f"t{b}")
+        for u in range(9)
+        for a in range(11)
+        for b in range(11)
+        if a * 7 % 11 > b * 7 % 11
+    ]
+    rule, why = choose_rule(replace(from_columns(*zip(*rows, strict=True)), lists="ratings"))
+    assert rule == "own-response"
+    assert why == "pairs were made from ratings; nobody is tested on texts that they judged in training."
 
 
 def test_what_the_user_says_goes_before_what_the_judgements_look_like():
     assert origin(voted()).derived
-    assert origin(replace(voted(), lists="pairs")).derived is False
-    assert "one by one, as was said" in choose_rule(replace(judged(), lists="pairs"))[1]
+    assert origin(replace(voted(), lists="pairs")).dependent is False
+    assert "one by one, as you said: users had" in choose_rule(replace(judged(), lists="pairs"))[1]
 
 
 def test_lists_of_two_are_judgements_of_their_own():
     rows = [(f"u{u}", f"p{k}", f"{k}.a", f"{k}.b") for u in range(4) for k in range(12)]
     rule, why = choose_rule(replace(from_columns(*zip(*rows, strict=True)), lists="ratings"))
     assert rule == "pair"
-    assert "every list of the ratings holds two responses" in why
+    assert "ratings of two responses each" in why
 
 
-def test_circles_are_the_evidence_for_judgements_one_by_one():
+def test_texts_that_hardly_ever_return_leave_nothing_to_follow():
+    rows = [(f"u{u}", f"p{k}", f"{k}.{u}.a", f"{k}.{u}.b") for u in range(4) for k in range(12)]
+    comparisons = from_columns(*zip(*rows, strict=True))
+    assert choose_rule(comparisons)[0] == "pair"
+    assert "one by one: no user judged a text in two pairs" in choose_rule(comparisons)[1]
+    returning = from_columns(*zip(*rows, *[("u0", "p0", "0.0.a", f"more {i}") for i in range(3)], strict=True))
+    assert choose_rule(returning)[0] != "pair"
+    assert origin(returning).returning == pytest.approx(4 / 51)
+
+
+def test_cycles_are_the_evidence_for_judgements_one_by_one():
     rule, why = choose_rule(judged())
     assert rule == "pair"
-    assert re.search(r"judged one by one \([1-9][\d,]* judgements go round in circles", why)
+    assert re.search(r"judged one by one: users had [\d,]+ chances to .*, and [1-9][\d,]* judgements form cycles", why)
 
 
 def test_few_texts_judged_very_often_are_split_by_response():
     rule, why = choose_rule(judged(n=4000, prompts=2, texts=20))
     assert rule == "response"
     assert "only 40 texts" in why
+
+
+@st.composite
+def tiny(draw):
+    """2 to 30 judgements by 1 to 5 people of 2 to 12 texts: made from ratings, or anything."""
+    texts, users, prompts = draw(st.integers(2, 12)), draw(st.integers(1, 5)), draw(st.sampled_from([1, 1, 3]))
+    ratings = draw(st.none() | st.lists(st.lists(st.integers(1, 7), min_size=12, max_size=12), min_size=5, max_size=5))
+    rows = []
+    for _ in range(draw(st.integers(2, 30))):
+        user, a, b = (draw(st.integers(0, most - 1)) for most in (users, texts, texts))
+        if a != b:
+            a, b = (b, a) if ratings and ratings[user][a] < ratings[user][b] else (a, b)
+            prompt = draw(st.integers(0, prompts - 1))
+            rows.append((f"u{user}", f"p{prompt}", f"text {a}", f"text {b}"))
+    rows = rows or [("u0", "p", "text 0", "text 1")]
+    return rows, draw(st.sampled_from(["", "ratings", "rankings", "pairs"]))
+
+
+def more(rows, users=5, texts=24):
+    """Every user of a few rates many more texts under another prompt, pair by pair."""
+    added = [(f"u{u}", "q", f"new {a}", f"new {b}") for u in range(users) for a in range(texts) for b in range(a)]
+    return [*rows, *added]
+
+
+@given(tiny())
+@settings(max_examples=150, deadline=None)
+def test_the_split_of_tiny_data_is_honest_or_refused_in_a_line_that_helps(data):
+    rows, lists = data
+
+    def chosen(rows):
+        comparisons = replace(from_columns(*zip(*rows, strict=True)), lists=lists)
+        rule, why = choose_rule(comparisons, lambda rule: [split(comparisons, rule, seed) for seed in range(5)])
+        for seed in range(5):
+            check_leaks(comparisons, split(comparisons, rule, seed))
+        assert rule != "pair" or not origin(comparisons).dependent
+        assert "\n" not in why and why.endswith(".")
+
+    try:
+        chosen(rows)
+    except EmptySide as refused:
+        text = str(refused)
+        assert "\n" not in text and "--split" not in text
+        assert re.search(r"Give judgements of more (texts|pairs)", text)
+        chosen(more(rows))
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="../shared/data is absent")

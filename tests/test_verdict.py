@@ -141,11 +141,34 @@ def test_so_many_held_out_pairs_exclude_a_gain_of_the_margin():
     assert unseen_share(np.array([ENOUGH_HELD_OUT - 1.0, ENOUGH_HELD_OUT])) == pytest.approx(MARGIN, rel=0.005)
 
 
+def described(contested: dict, dependent: bool) -> dict:
+    """What a profile says, as far as the verdict rests on it."""
+    origin = {"why": "pairs were made from ratings", "dependent": dependent}
+    return {
+        "sizes": {"users": 12},
+        "disagreement": {"at_panel": {"2": {"contested": contested}}},
+        "origin": origin,
+    }
+
+
+@pytest.mark.parametrize(
+    ("rule", "dependent"), [("pair", True), ("response", True), ("own-response", True), ("pair", False)]
+)
+@pytest.mark.parametrize(("value", "room"), [(0.3, "yes"), (0.0, "no")])
+def test_a_split_that_leaks_is_said_and_nothing_is_sure(rule, dependent, value, room):
+    contested = {"value": 0.4, "lo": 0.38, "hi": 0.42, "n": 800}
+    told = evidence(described(contested, dependent), np.full(200, 50), rule)
+    found = verdict([gain("a", value, 0.001)], [], [], ["a"], BASELINE, told)
+    leaks = dependent and rule == "pair"
+    assert found["room"] == ("unclear" if leaks else room)
+    assert ("--split auto" in found["text"] and "pairs were made from ratings" in found["text"]) == leaks
+    assert not leaks or found["best"] == BASELINE
+
+
 def test_a_few_pairs_on_which_all_agree_leave_much_disagreement_possible():
     """Five of five pairs agreed upon: the bootstrap's upper limit is 0, Wilson's is 43 %."""
     pairs = {"value": 0.0, "lo": 0.0, "hi": 0.0, "n": 5}
-    described = {"sizes": {"users": 12}, "disagreement": {"at_panel": {"2": {"contested": pairs}}}}
-    found = evidence(described, np.array([0, 30, 40, 50]))
+    found = evidence(described(pairs, dependent=False), np.array([0, 30, 40, 50]), "pair")
     assert (found.n_users, found.own, found.shared, found.disagreement) == (12, 40.0, 5, 0.0)
     assert found.disagreement_hi == pytest.approx(0.434, abs=0.001)
 

@@ -40,7 +40,7 @@ class Fit(Reads, Encodes, Seeded):
         reading = reading_of(self, self.files)
         comparisons = cleaned(reading)
         ensure_fittable(comparisons)
-        rule, why = choose_rule(comparisons)
+        rule, why = choose_rule(comparisons, lambda rule: cut(comparisons, rule, self.seed))
         train, valid = cut(comparisons, rule, self.seed)
         scorer = chosen.fit(train, encoder=encode, seed=self.seed, valid=valid)
         fitted = fitted_on(scorer)

@@ -1,70 +1,82 @@
-"""Were pairs judged one by one, or made from ratings, rankings or votes? One answer for everything that asks.
+"""Do some of a user's judgements follow from others of theirs? One answer for everything that asks.
 
-Pairs that were made from one user's ratings imply each other: m ratings are worth m - 1 judgements, not m (m - 1) / 2.
-Where files hold lists (``Comparisons.lists``), or the user says so (``--made-from``), this is known. Otherwise it is
-told from circles (a over b, b over c, c over a) within one user's judgements. People who judge one by one contradict
-themselves now and then; ratings never do, but for slips such as a text that was rated twice.
+Pairs that are made from ratings, rankings, votes or the best of several texts follow from each other: m ratings are
+worth m - 1 judgements, not m (m - 1) / 2. A held-out pair is then no new observation: a learner that remembers the
+training pairs knows it. Where files hold lists (``Comparisons.lists``), or the user says so (``--made-from``), this is
+known. Otherwise it is told from the judgements: one that was made by itself contradicts the user's others now and then.
 
     null         Bradley-Terry judges: each pair is answered by itself, with the log odds of the difference of the
                  user's two rewards, which are drawn anew, normal with standard deviation ``SPREAD``
-    alternative  ``FLAWED`` times as many contradictions
-    statistic    K, the judgements that must be turned round to leave no circle (a greedy count)
-    evidence     log likelihood ratio of K, Poisson with the means l0 and FLAWED l0; l0 is simulated on the same pairs
+    cycles      judgements of each user that must be turned round to leave no cycle (a over b, b over c, c over a; a
+                 greedy count), Poisson with mean c l; l is simulated on the same pairs. Judges have c of 1 or more,
+                 pairs that follow from others ``FLAWED``, for slips such as a text that was rated twice
+    sides        texts taken in some of a user's pairs and left in others, among those in two pairs or more that some
+                 users always take and some always leave: votes, and the best of several, leave none. Binomial with p0,
+                 simulated, against ``FLAWED`` p0
+    evidence     log likelihood ratio of the cycles of all users together, or of the sides. Also for cycles, where
+                 it is clearer: mixtures of users with and without the class ``FLAWED``, if at least ``SOME`` of the
+                 judgements fall to it. Ratios for "derived" are divided by the dispersion of the null's cycles
 
-Votes and ratings of few levels leave hardly a loop that could be a circle, but no text in the middle. So where circles
-do not speak against it, texts that a user took in some pairs and left in others are counted too, among those in three
-or more pairs: binomial with p0, simulated, against FLAWED p0.
+Users are taken in a random order, fixed by their ids, until the odds are above ``MADE`` (``derived`` is True; for some
+users only, above ``SINGLE``) or below 1 / ``SINGLE`` (False): Wald's sequential test (1945). None: too little to tell.
 
-Users are taken in a random order, fixed by their ids, until the ratio is above ``ODDS`` (made from ratings) or below
-1 / ``ODDS`` (one by one): Wald's sequential test (1945). So judges at the null are taken for raters with probability at
-most 5 % (measured on 400 simulated sets of each of three shapes: 0 to 3 %). They are strict: 1.4 % of their closed
-triads go round, and asked again they give the same answer in 89 % of cases, as the most consistent crowds that we
-measured (texts of many models .893, arguments .895). About 250 closed triads without one circle are enough. Ratings of
-which .3 % of the triads go round are called one by one with probability at most 5 %; at .4 % nearly all sets of a few
-thousand triads are still recognised.
+Consistency looks the same: a person who never wavers leaves no cycle either, and their further judgements can be known
+from the earlier ones just as well. So True means "as if made from ratings" and is worded so. The null judges are
+strict: 1.4 % of their closed triads go round, and asked again they give the same answer in 89 % of cases, as the most
+consistent crowds that we measured (texts of many models .893, arguments .895).
 
-Covered: any mixture of list lengths, votes (two levels), sparse pairs, a few flaws. Not covered: people who contradict
-themselves less than the null look like their own ratings, and nearly are; pairs of a good and a bad text by design look
-like votes; ties, which say nothing here; lists of two.
+``dependent`` is what follows: True where derived, and where it cannot be told but more than ``LITTLE`` of the
+judgements share a text with another pair of the same user. A needless split by text costs precision; a leak costs the
+truth.
 
-Suffixes here: ``_M`` edges: pairs a user judged.
+Suffixes here: ``_C`` classes of users, ``_K`` distinct pairs of a user, ``_M`` edges of the graph, ``_V`` its vertices.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.comparisons import BoolArray, Comparisons
+from polypref.comparisons import Comparisons
+from polypref.data.judgement_graph import MOST_DRAWS, Graph, Ints, vertices
+from polypref.wording import counted, share
 
-SPREAD, FLAWED, ODDS = 5.5, 0.2, 20.0
+SPREAD, FLAWED = 5.5, 0.1
+MADE, SINGLE = 15.0, 20.0
+JUDGES = (1.0, 2.0, 4.0, 8.0, 16.0)  # how many times the null's cycles judges may leave
+SOME = 0.1  # share of the judgements that must look made from ratings where the others do not
+LITTLE = 0.05  # share of the judgements that may follow from others without harm
 FIRST = 4_000  # judgements that are looked at first; twice as many each time
 SIMULATED = 200_000  # judgements to simulate, in all draws together
-MOST_DRAWS = 64
+EM_STEPS = 100
 
 MadeFrom = Literal["auto", "ratings", "pairs"]
-Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What pairs were made from, and why we think so.
+    """Whether judgements follow from each other, and why we think so.
 
-    ``derived``   True: from ratings, rankings or votes. False: judged one by one. None: too little to tell.
-    ``why``       one clause.
-    ``loops``     how often a user's judgements could contradict that user's other ones.
-    ``circular``  judgements that stand on a circle.
-    ``worth``     how many judgements they are worth: those that no others of the user imply, where derived.
+    ``derived``    True: they look made from ratings, rankings or votes, or are known to be. False: judged one by one.
+                   None: too little to tell.
+    ``dependent``  whether to treat them as derived: what the split, the profile and the groups go by.
+    ``why``        one clause.
+    ``loops``      how often a user's judgements could contradict that user's other ones.
+    ``circular``   judgements that stand on a cycle.
+    ``returning``  share of the judgements that have a text in common with another pair of the same user.
+    ``worth``      how many judgements they are worth: those that follow from no others of the user, where dependent.
     """
 
     derived: bool | None
+    dependent: bool
     why: str
     loops: int
     circular: int
+    returning: float
     worth: int
 
     def as_dict(self) -> dict[str, object]:
@@ -72,181 +84,146 @@ class Origin:
         return dict(vars(self))
 
 
-@dataclass(frozen=True, eq=False)
-class Graph:
-    """Judgements as edges from the text taken to the text left; a node is a text as one user sees it.
+@dataclass(frozen=True)
+class Evidence:
+    """Log likelihood ratio for judgements that follow from others, ``by`` "cycles" or "sides", where the test stopped.
 
-    Ties, repeats and pairs that the user judged both ways are left out. ``owner_M`` is the user of each edge.
+    ``share``  of the judgements, those of users whose judgements do.
     """
 
-    tail_M: Ints
-    head_M: Ints
-    owner_M: Ints
-    response_2M: Ints
-    nodes: int
+    ratio: float
+    by: str = "cycles"
+    share: float = 1.0
 
-    @classmethod
-    def of(cls, comparisons: Comparisons) -> Graph:
-        comparisons = comparisons.weighing()
-        decided = slice(None) if comparisons.tie_N is None else ~comparisons.tie_N
-        many = max(len(comparisons.responses), 1)
-        users = np.asarray(comparisons.user_N, np.int64)[decided] * many
-        ends = np.stack([users + comparisons.chosen_N[decided], users + comparisons.rejected_N[decided]])
-        ends = np.unique(ends[:, ends[0] != ends[1]], axis=1)
-        nodes, node_2M = np.unique(ends, return_inverse=True)
-        tail_M, head_M = node_2M.reshape(ends.shape)
-        once = ~np.isin(tail_M * len(nodes) + head_M, head_M * len(nodes) + tail_M)
-        return cls(tail_M[once], head_M[once], ends[0, once] // many, ends[:, once] % many, len(nodes))
+    @property
+    def made(self) -> bool:
+        return self.ratio >= np.log(MADE)
 
-    def loops(self) -> int:
-        """Independent loops: edges that close a way between texts that the user's other edges connect already."""
-        return len(self.tail_M) - self.rank()
-
-    def rank(self) -> int:
-        """Edges of a spanning forest: what the judgements are worth where they imply each other."""
-        return self.nodes - _components(self.tail_M, self.head_M, self.nodes, "weak")[0]
+    @property
+    def single(self) -> bool:
+        return self.ratio <= -np.log(SINGLE)
 
 
 def origin(comparisons: Comparisons) -> Origin:
-    """What the pairs were made from: as the file or the user says, else by the module's test."""
+    """Whether judgements follow from each other: as the file or the user says, else by the module's test."""
     comparisons = comparisons.weighing()
-    graph = Graph.of(comparisons)
+    graph, returning = Graph.of(comparisons), _returning(comparisons)
     rank = graph.rank()
-    loops = len(graph.tail_M) - rank
-    circular = int(_circular(graph.tail_M, graph.head_M, graph.nodes).sum())
+    loops, circular = len(graph.tail_M) - rank, int(graph.circular_M().sum())
     ties = 0 if comparisons.tie_N is None else int(comparisons.tie_N.sum())
-    derived, why = _told(comparisons, graph, loops, circular)
-    return Origin(derived, why, loops, circular, rank if derived else len(comparisons) - ties)
+    chances = _chances(loops, circular)
+    derived, why = _known(comparisons.lists, returning, chances) or _told(graph, returning, chances)
+    dependent = returning > LITTLE if derived is None else derived
+    return Origin(derived, dependent, why, loops, circular, returning, rank if dependent else len(comparisons) - ties)
 
 
-def within_user_loops(comparisons: Comparisons) -> tuple[int, int]:
-    """``(loops, circular)``: how often users' judgements could contradict their other ones, and how many rows do.
-
-    Each user's judgements are a graph over texts. ``loops`` is its number of independent loops, summed over users;
-    ``circular`` counts the rows on a directed circle (a over b over c over a).
-    """
-    graph = Graph.of(comparisons)
-    return graph.loops(), int(_circular(graph.tail_M, graph.head_M, graph.nodes).sum())
-
-
-def evidence(comparisons: Comparisons, graph: Graph | None = None) -> float:
-    """Log likelihood ratio for pairs made from ratings against pairs judged one by one, where the test stopped."""
-    graph = Graph.of(comparisons) if graph is None else graph
-    keys_R = comparisons.responses.keys_R
-    user_U = np.frombuffer(b"".join(blake2b(i.encode(), digest_size=8).digest() for i in comparisons.users.ids), "<u8")
-    user_M = user_U[graph.owner_M]
-    key_2M = _mix(user_M + keys_R[graph.response_2M])  # of a text as one user sees it
-    order_M = np.lexsort((*key_2M, user_M))  # the same whatever the order of rows and users
-    starts = np.flatnonzero(np.r_[True, np.diff(user_M[order_M]) != 0]) if len(order_M) else np.zeros(0, np.int64)
-    ratio, size, limit = 0.0, 0, FIRST
-    while size < len(order_M) and abs(ratio) < np.log(ODDS):
-        size = int(np.r_[starts, len(order_M)][np.searchsorted(starts, limit)])  # whole users
-        rows_M = order_M[:size]
-        ratio, limit = _ratio(key_2M[:, rows_M]), 2 * limit
-    return ratio
+def evidence(graph: Graph) -> Evidence:
+    """What the judgements themselves say, from as many users as it takes."""
+    found, size, limit = Evidence(0.0), 0, FIRST
+    edges_U = np.bincount(graph.user_M, minlength=int(graph.user_V.max(initial=0)) + 1)
+    key_U = np.zeros(len(edges_U), np.uint64)
+    np.add.at(key_U, graph.user_V, graph.key_V)
+    order_U = np.argsort(key_U, kind="stable")  # the same whatever the order of rows and users
+    order_U = order_U[edges_U[order_U] > 0]
+    ends = np.cumsum(edges_U[order_U])
+    while size < len(order_U) and not (found.made or found.single):
+        size = min(int(np.searchsorted(ends, limit)) + 1, len(order_U))
+        found, limit = _weigh(graph.of_users(order_U[:size])), 2 * limit
+    return found
 
 
-def _told(comparisons: Comparisons, graph: Graph, loops: int, circular: int) -> tuple[bool | None, str]:
-    if comparisons.lists == "pairs":
-        return False, "pairs were judged one by one, as was said"
-    if comparisons.lists and loops:
-        return True, f"pairs were made from {comparisons.lists}, so a user's pairs imply each other"
-    if comparisons.lists:
-        return False, f"every list of the {comparisons.lists} holds two responses, so no pair implies another"
-    ratio = evidence(comparisons, graph)
-    times = f"users' judgements could have contradicted each other {loops:,} times and did {circular or 'never'}"
-    if ratio >= np.log(ODDS):
-        return True, f"{times}: the pairs look made from votes, ratings or rankings, so they imply each other"
-    if ratio <= -np.log(ODDS):
-        return False, f"pairs were judged one by one ({circular:,} judgements go round in circles within users)"
-    return None, (
-        "pairs are taken to be judged one by one (users could have contradicted themselves "
-        f"{loops:,} times and did {circular or 'never'}: too little to tell; --made-from ratings says otherwise)"
-    )
+def _known(lists: str, returning: float, chances: str) -> tuple[bool, str] | None:
+    """What the file, or the user, says; None where it is not known."""
+    if not lists:
+        return None
+    if lists == "pairs":
+        return False, f"pairs were judged one by one, as you said: {chances}"
+    if not returning:
+        return False, f"pairs were made from {lists} of two responses each, so none follows from others"
+    return True, f"pairs were made from {lists}"
 
 
-def _ratio(key_2M: NDArray[np.uint64]) -> float:
-    """The log likelihood ratio of some judgements' contradictions; ``key_2M`` names the text taken and the one left."""
-    from scipy.special import ndtri
-
-    key_n, ends = np.unique(key_2M, return_inverse=True)
-    (tail_M, head_M), many = ends.reshape(2, -1), len(key_n)
-    low_M, high_M = np.minimum(key_2M[0], key_2M[1]), np.maximum(key_2M[0], key_2M[1])
-    seen = float(_slips(tail_M, head_M, many).sum())
-    draws = int(np.clip(SIMULATED // len(tail_M), 1, MOST_DRAWS))
-    tails, heads = [], []
-    for draw in range(draws):
-        reward_n = SPREAD * ndtri(_unit(key_n, draw))
-        gap_M = reward_n[tail_M] - reward_n[head_M]
-        chance_M = _unit(_mix(low_M) ^ high_M, draw + MOST_DRAWS)
-        chance_M = np.where(key_2M[0] == low_M, chance_M, 1 - chance_M)  # the same draw whoever was taken
-        kept_M = np.log(chance_M) - np.log1p(-chance_M) < gap_M
-        tails.append(np.where(kept_M, tail_M, head_M) + draw * many)
-        heads.append(np.where(kept_M, head_M, tail_M) + draw * many)
-    drawn = np.concatenate(tails), np.concatenate(heads)
-    expected = float(_slips(*drawn, many * draws).sum()) / draws
-    circles = float(seen * np.log(FLAWED) + expected * (1 - FLAWED))
-    looped_n = _looped(tail_M, head_M, many)
-    levels = _levels(_mixed(tail_M, head_M, looped_n), _mixed(*drawn, np.tile(looped_n, draws)))
-    return max(circles, levels) if circles > -np.log(ODDS) else circles
+def _told(graph: Graph, returning: float, chances: str) -> tuple[bool | None, str]:
+    """What the judgements say."""
+    found, made = evidence(graph), "made from ratings, rankings or votes"
+    if found.made:
+        if found.by == "sides":
+            chances = "users mostly take a text in all of their pairs or in none"
+        if found.share < 1 - SOME:
+            who = f"users who made {share(found.share)} of the judgements"
+            return True, f"some pairs look {made}: {who} hardly ever contradict themselves, unlike the others"
+        return True, f"pairs look {made}, or judged by people who never waver: {chances}"
+    if found.single:
+        return False, f"pairs were judged one by one: {chances}"
+    if returning <= LITTLE:
+        few = "hardly any user" if returning else "no user"
+        return None, f"pairs are taken to be judged one by one: {few} judged a text in two pairs"
+    unless = "if each was judged by itself, add --made-from pairs"
+    return None, f"pairs may be {made}: {chances}, which does not rule it out ({unless})"
 
 
-def _levels(seen: tuple[int, int], drawn: tuple[int, int]) -> float:
-    """Log likelihood ratio for few levels; halved, since each judgement is one of both its texts'."""
+def _chances(loops: int, circular: int) -> str:
+    """How often users could contradict themselves and did, in words."""
+    if not loops:
+        return "no user had a chance to contradict themselves"
+    had = f"users had {counted(loops, 'chances')} to contradict themselves"
+    if not circular:
+        return f"{had} and never did"
+    return f"{had}, and {circular:,} judgements form cycles (A over B, B over C, C over A)"
+
+
+def _returning(comparisons: Comparisons) -> float:
+    """Share of the judgements, ties included, that have a text in common with another pair of the same user."""
+    vertex_2N, code_V = vertices(comparisons)
+    pair_K, pair_N = np.unique(vertex_2N.min(axis=0) * len(code_V) + vertex_2N.max(axis=0), return_inverse=True)
+    end_2K = np.stack(np.divmod(pair_K, max(len(code_V), 1)))
+    again_K = (np.bincount(end_2K.ravel(), minlength=1)[end_2K] > 1).any(axis=0)
+    return float(again_K[pair_N].mean()) if len(comparisons) else 0.0
+
+
+def _weigh(graph: Graph) -> Evidence:
+    """The evidence of some users' judgements."""
+    users, draws = int(graph.user_V.max()) + 1, int(np.clip(SIMULATED // len(graph.tail_M), 2, MOST_DRAWS))
+    drawn = graph.judged(draws, SPREAD)
+    edges_U, slips_U = np.bincount(graph.user_M, minlength=users), np.bincount(graph.user_M, graph.slips_M(), users)
+    slips_BU = np.bincount(drawn.user_M, drawn.slips_M(), draws * users).reshape(draws, users)
+    expected_U = slips_BU.mean(axis=0)
+    wide = max(1.0, float(slips_BU.var(axis=0, ddof=1).sum() / max(expected_U.sum(), 1e-9)))  # 1 for Poisson
+    everyone = float(slips_U.sum() * np.log(FLAWED) + expected_U.sum() * (1 - FLAWED))
+    some, part = _some(slips_U, expected_U, edges_U)
+    if some > everyone and some / wide >= np.log(SINGLE) and part >= SOME:
+        return Evidence(some / wide, share=part)
+    sides = _sided(graph.sides(), drawn.sides())
+    if everyone > -np.log(SINGLE) and sides > everyone / wide:
+        return Evidence(sides, "sides")
+    return Evidence(everyone / wide if everyone > 0 else everyone)
+
+
+def _some(slips_U: Floats, expected_U: Floats, edges_U: Ints) -> tuple[float, float]:
+    """Log likelihood ratio for a class of users with ``FLAWED`` times the cycles, and its share of the judgements."""
+    told_U = expected_U > 0
+    if not told_U.any():
+        return 0.0, 0.0
+    mean_UC = np.array([FLAWED, *JUDGES]) * expected_U[told_U, None]
+    log_UC = slips_U[told_U, None] * np.log(mean_UC) - mean_UC
+    (one, of_UC), (other, _) = _mixture(log_UC), _mixture(log_UC[:, 1:])
+    return one - other, float(np.average(of_UC[:, 0], weights=edges_U[told_U]))
+
+
+def _mixture(log_UC: Floats) -> tuple[float, Floats]:
+    """Log likelihood with the best shares of the classes, and whose class each user is (EM)."""
+    top_U = log_UC.max(axis=1)
+    like_UC, share_C = np.exp(log_UC - top_U[:, None]), np.full(log_UC.shape[1], 1 / log_UC.shape[1])
+    for _ in range(EM_STEPS):
+        of_UC = like_UC * share_C
+        of_UC /= of_UC.sum(axis=1, keepdims=True)
+        share_C = of_UC.mean(axis=0)
+    return float((np.log(like_UC @ share_C) + top_U).sum()), of_UC
+
+
+def _sided(seen: tuple[int, int], drawn: tuple[int, int]) -> float:
+    """Log likelihood ratio for texts that stay on their side; halved, since a judgement is one of both its texts'."""
     (mixed, met), null = seen, drawn[0] / max(drawn[1], 1)
     if not met or not 0 < null < 1:
         return 0.0
     return 0.5 * float(mixed * np.log(FLAWED) + (met - mixed) * np.log((1 - FLAWED * null) / (1 - null)))
-
-
-def _mixed(tail_M: Ints, head_M: Ints, looped_n: BoolArray) -> tuple[int, int]:
-    """Texts that a user took in some pairs and left in others, and texts that stand in three or more pairs."""
-    taken_n, left_n = (np.bincount(end_M, minlength=len(looped_n)) for end_M in (tail_M, head_M))
-    met_n = looped_n & (taken_n + left_n >= 3)
-    return int((met_n & (taken_n > 0) & (left_n > 0)).sum()), int(met_n.sum())
-
-
-def _looped(tail_M: Ints, head_M: Ints, nodes: int) -> BoolArray:
-    """Texts that a loop is connected with: a text against many others, each seen once, says nothing."""
-    part_n = _components(tail_M, head_M, nodes, "weak")[1]
-    return (np.bincount(part_n[tail_M], minlength=nodes) >= np.bincount(part_n, minlength=nodes))[part_n]
-
-
-def _slips(tail_M: Ints, head_M: Ints, nodes: int) -> BoolArray:
-    """Edges against an order of the nodes of their circle: by wins less losses on circles, ties the better way."""
-    part_n = _components(tail_M, head_M, nodes, "strong")[1]
-    inside = np.flatnonzero(part_n[tail_M] == part_n[head_M])
-    tail, head, part = tail_M[inside], head_M[inside], part_n[tail_M[inside]]
-    score = np.bincount(tail, minlength=nodes) - np.bincount(head, minlength=nodes)
-    lower, level = score[tail] < score[head], score[tail] == score[head]
-    up, down = lower | (level & (tail > head)), lower | (level & (tail < head))
-    fewer = np.bincount(part, up, nodes) <= np.bincount(part, down, nodes)
-    slip_M = np.zeros(len(tail_M), bool)
-    slip_M[inside] = np.where(fewer[part], up, down)
-    return slip_M
-
-
-def _circular(tail_M: Ints, head_M: Ints, nodes: int) -> BoolArray:
-    part_n = _components(tail_M, head_M, nodes, "strong")[1]
-    return part_n[tail_M] == part_n[head_M]
-
-
-def _components(tail_M: Ints, head_M: Ints, nodes: int, kind: str) -> tuple[int, NDArray[np.int32]]:
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(tail_M), np.int8), (tail_M, head_M)), shape=(nodes, nodes))
-    return connected_components(graph, connection=kind)
-
-
-def _unit(key_M: NDArray[np.uint64], draw: int) -> NDArray[np.float64]:
-    """A number between 0 and 1 for each key and draw."""
-    return ((_mix(key_M ^ _mix(np.array([draw], np.uint64))) >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
-
-
-def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64: every input bit moves every output bit."""
-    value = value + np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))

@@ -1,22 +1,24 @@
-"""Cutting comparisons into training, validation and test rows, by pair, by prompt or by response.
+"""Cutting comparisons into training, validation and test rows, by pair, by prompt, by response or by own response.
 
-``pair``      the two texts of a test comparison were not judged against each other in training (by anyone); each of
-              them may have been seen in other pairs.
-``prompt``    no prompt of a test comparison occurs in training.
-``response``  no text of a test comparison occurs in training, under any prompt. A comparison of a held-out with a kept
-              text belongs to neither side and is dropped.
+``pair``          the two texts of a test comparison were not judged against each other in training (by anyone); each
+                  of them may have been seen in other pairs.
+``prompt``        no prompt of a test comparison occurs in training.
+``response``      no text of a test comparison occurs in training, under any prompt. A comparison of a held-out with a
+                  kept text belongs to neither side and is dropped.
+``own-response``  no text of a test comparison was judged in training by the same user; others may have judged it. What
+                  the user thinks of it is as new as under ``response``, and a dozen texts are enough.
 
 A cut hashes content with the seed, so it does not move with the order of the rows, and data that are added later leave
 earlier rows where they were.
 
 Covered: equal texts under different pair ids, prompts or users. Not covered: near-duplicates and paraphrases.
 
-Suffixes here: ``_K`` units that stay together, ``_X`` distinct texts.
+Suffixes here: ``_K`` units that stay together, ``_X`` distinct texts, or texts of a user.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal, cast, get_args
@@ -27,19 +29,38 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import BoolArray, Comparisons, KeyArray
 from polypref.data.derived import origin
+from polypref.data.judgement_graph import content_keys
 from polypref.errors import NotEnoughData, SettingsError, unknown_name
 
-Rule = Literal["pair", "prompt", "response"]
+Rule = Literal["pair", "prompt", "response", "own-response"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 Rows = NDArray[np.int64]
 
 # A comparison is held out by response only when both its texts are, so .3 of the texts make about .09 of the rows.
-TEST_SHARE: dict[Rule, float] = {"pair": 0.2, "prompt": 0.2, "response": 0.3}
-VALID_SHARE: dict[Rule, float] = {"pair": 0.1, "prompt": 0.15, "response": 0.2}
+TEST_SHARE: dict[Rule, float] = {"pair": 0.2, "prompt": 0.2, "response": 0.3, "own-response": 0.3}
+VALID_SHARE: dict[Rule, float] = {"pair": 0.1, "prompt": 0.15, "response": 0.2, "own-response": 0.2}
+TEXT_RULES: tuple[Rule, ...] = ("response", "own-response")
 
 # So few texts, each judged so often, that knowing each text's quality answers every pair of them; under FEWEST_TEXTS
-# nothing can be held out by text.
+# the texts held out for everyone would make three pairs or fewer.
 FEWEST_TEXTS, FEW_TEXTS, OFTEN = 12, 100, 50
+
+HELPS: dict[Rule, str] = {
+    "pair": "of more pairs of texts",
+    "prompt": "on more prompts",
+    "response": "of more texts",
+    "own-response": "of more texts",
+}
+KEPT_APART: dict[Rule, str] = {
+    "pair": "a text of a test pair may occur in other pairs of training, where a population baseline may remember it",
+    "prompt": "test prompts never occur in training",
+    "response": "test texts never occur in training",
+    "own-response": "nobody is tested on texts that they judged in training",
+}
+
+
+class EmptySide(NotEnoughData):
+    """A cut would leave a side without rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +83,8 @@ def split(
 ) -> Split:
     """Cut by ``rule``; the validation rows are cut by the same rule from what the test rows leave.
 
-    The shares are of pairs, prompts or texts (defaults: TEST_SHARE, VALID_SHARE). Raises NotEnoughData when a side
-    stays empty.
+    The shares are of pairs, prompts or texts (defaults: TEST_SHARE, VALID_SHARE). Raises EmptySide when a side stays
+    empty.
     """
     test_share = TEST_SHARE[_known(rule)] if test_share is None else test_share
     valid_share = VALID_SHARE[rule] if valid_share is None else valid_share
@@ -76,23 +97,22 @@ def split(
 def holdout(comparisons: Comparisons, rule: Rule, seed: int, share: float) -> tuple[Rows, Rows]:
     """``(kept_rows, held_rows)``: hold out ``share`` of the pairs, prompts or texts; rows of neither side are left out.
 
-    Raises NotEnoughData when either side would be empty, SettingsError for an unknown rule or a share outside (0, 1).
+    Raises EmptySide when either side would be empty, SettingsError for an unknown rule or a share outside (0, 1).
     """
     if not 0 < share < 1:
         raise SettingsError(f"a share of {share} cannot be held out; expected a number between 0 and 1.")
-    if _known(rule) == "response":
-        text_R, key_X = _text_codes(comparisons)
-        held_X = _drawn(key_X, seed, share)
-        first, second = held_X[text_R[comparisons.chosen_N]], held_X[text_R[comparisons.rejected_N]]
-        kept_N, held_N = ~first & ~second, first & second
+    if _known(rule) in TEXT_RULES:
+        unit_2N, key_X = _text_units(comparisons, rule)
+        first_N, second_N = _drawn(key_X, seed, share)[unit_2N]
+        kept_N, held_N = ~first_N & ~second_N, first_N & second_N
     else:
-        unit_N, key_N = unit_codes(comparisons, rule)
-        held_N = _drawn(key_N, seed, share)[unit_N]
+        unit_N, key_K = unit_codes(comparisons, rule)
+        held_N = _drawn(key_K, seed, share)[unit_N]
         kept_N = ~held_N
     if not kept_N.any() or not held_N.any():
-        raise NotEnoughData(
+        raise EmptySide(
             f"{len(comparisons)} comparisons cannot be split by {rule}: one side would be empty. "
-            f"Give more data or another --split ({', '.join(r for r in RULES if r != rule)})."
+            f"Give judgements {HELPS[rule]}, or leave the choice to --split auto."
         )
     return np.flatnonzero(kept_N), np.flatnonzero(held_N)
 
@@ -102,7 +122,7 @@ def unit_codes(comparisons: Comparisons, rule: Rule) -> tuple[NDArray[np.int64],
     if rule == "prompt":
         prompt_N = comparisons.responses.prompt_R[comparisons.chosen_N]
         used, unit_N = np.unique(prompt_N, return_inverse=True)
-        return unit_N, _content_keys([comparisons.responses.prompts[int(p)] for p in used])
+        return unit_N, content_keys([comparisons.responses.prompts[int(p)] for p in used])
     key_K, unit_N = np.unique(comparisons.pair_key_N, return_inverse=True)
     return unit_N, key_K
 
@@ -110,49 +130,56 @@ def unit_codes(comparisons: Comparisons, rule: Rule) -> tuple[NDArray[np.int64],
 def check_leaks(comparisons: Comparisons, parts: Split) -> None:
     """Raise SettingsError when a unit of ``parts.rule`` (pair, prompt or text) is on two of its three sides."""
     sides = {"training": parts.train_rows, "validation": parts.valid_rows, "test": parts.test_rows}
-    if parts.rule == "response":
-        text_R, _ = _text_codes(comparisons)
-        units = {
-            name: np.unique(text_R[np.concatenate([comparisons.chosen_N[rows], comparisons.rejected_N[rows]])])
-            for name, rows in sides.items()
-        }
+    if parts.rule in TEXT_RULES:
+        unit_2N, _ = _text_units(comparisons, parts.rule)
     else:
-        unit_N, _ = unit_codes(comparisons, parts.rule)
-        units = {name: np.unique(unit_N[rows]) for name, rows in sides.items()}
+        unit_2N = unit_codes(comparisons, parts.rule)[0][None]
+    units = {name: np.unique(unit_2N[:, rows]) for name, rows in sides.items()}
     names = list(sides)
     for one, other in ((names[0], names[1]), (names[0], names[2]), (names[1], names[2])):
         shared = np.intersect1d(units[one], units[other], assume_unique=True)
         if len(shared):
-            what = "text" if parts.rule == "response" else parts.rule
+            what = {"response": "text", "own-response": "user's text"}.get(parts.rule, parts.rule)
             raise SettingsError(
                 f"leak: {len(shared)} {what}s of the {other} rows are also in the {one} rows; "
                 f"a split by {parts.rule} must keep each {what} on one side."
             )
 
 
-def choose_rule(comparisons: Comparisons) -> tuple[Rule, str]:
+def choose_rule(comparisons: Comparisons, cut: Callable[[Rule], object] | None = None) -> tuple[Rule, str]:
     """The rule that suits these data, and why in one sentence.
 
-    ``response`` when pairs were made from ratings, rankings or votes (``derived.origin``: a user's pairs then imply
-    each other), or when so few texts are judged so often that remembering each text answers every pair. Otherwise
-    ``pair``.
+    Where a user's judgements may follow from others of theirs (``derived.origin``), texts are held out: by
+    ``response``; by ``own-response`` where there are few texts, or nothing is left on a side; else by ``prompt``. By
+    ``response`` also where so few texts are judged so often that remembering each text answers every pair. Otherwise
+    by ``pair``.
+
+    ``cut``  makes the cuts that will be made by a rule; one for which it raises EmptySide is not chosen. Left out: one
+             ``split``. Raises EmptySide where that is so for every rule that does not leak.
     """
     comparisons = comparisons.weighing()
     made = origin(comparisons)
     used = np.unique(np.concatenate([comparisons.chosen_N, comparisons.rejected_N]))
     texts = comparisons.responses.texts_R.gather(used).n_unique()
-    if made.derived and texts < FEWEST_TEXTS:
-        return "pair", f"{made.why}, but {texts} texts are too few to hold out; scores come out too high."
-    if made.derived:
-        return "response", f"{made.why}, and only texts that were never seen in training test a learner."
     uses = 2 * len(comparisons) / max(texts, 1)
-    if FEWEST_TEXTS <= texts < FEW_TEXTS and uses >= OFTEN:
-        return "response", (
-            f"only {texts} texts, each judged {uses:.0f} times: remembering each text would answer every pair."
-        )
-    return "pair", (
-        f"{made.why}, over {texts:,} texts; a text of a test pair may have been seen in other pairs, so a population "
-        "baseline may remember texts."
+    rules: tuple[Rule, ...]
+    if made.dependent:
+        rules, why = ("response", "own-response") if texts >= FEWEST_TEXTS else ("own-response", "response"), made.why
+        rules = (*rules, "prompt")
+    elif FEWEST_TEXTS <= texts < FEW_TEXTS and uses >= OFTEN:
+        rules = ("response", "pair")
+        why = f"only {texts} texts, each judged {uses:.0f} times: remembering each text would answer every pair"
+    else:
+        rules, why = ("pair",), made.why
+    for rule in rules:
+        try:
+            cut(rule) if cut else split(comparisons, rule, 0)
+        except EmptySide:
+            continue
+        return rule, f"{why}; {KEPT_APART[rule]}."
+    raise EmptySide(
+        f"{len(comparisons)} comparisons cannot be split: by {', '.join(rules)}, one side would be empty ({why}). "
+        f"Give judgements {HELPS[rules[0]]}."
     )
 
 
@@ -168,12 +195,19 @@ def _text_codes(comparisons: Comparisons) -> tuple[NDArray[np.int64], KeyArray]:
     texts = texts_R.unique(maintain_order=True)
     table = pl.DataFrame({"text": texts, "code": np.arange(len(texts), dtype=np.int64)})
     codes = pl.DataFrame({"text": texts_R}).join(table, on="text", how="left", maintain_order="left")
-    return codes["code"].to_numpy(), _content_keys(texts)
+    return codes["code"].to_numpy(), content_keys(texts)
 
 
-def _content_keys(texts: Sequence[str] | pl.Series) -> KeyArray:
-    """64-bit BLAKE2 of each text."""
-    return np.frombuffer(b"".join(blake2b(t.encode(), digest_size=8).digest() for t in texts), dtype="<u8")
+def _text_units(comparisons: Comparisons, rule: Rule) -> tuple[NDArray[np.int64], KeyArray]:
+    """``(unit_2N, key_X)``: what ``rule`` keeps together of both texts of each comparison, and the content keys."""
+    text_R, key_X = _text_codes(comparisons)
+    text_2N = text_R[np.stack([comparisons.chosen_N, comparisons.rejected_N])]
+    if rule == "response":
+        return text_2N, key_X
+    many = max(len(key_X), 1)
+    code_X, unit_2N = np.unique(np.asarray(comparisons.user_N, np.int64) * many + text_2N, return_inverse=True)
+    user_U = content_keys(comparisons.users.ids)
+    return unit_2N.reshape(text_2N.shape), _mix(user_U[code_X // many]) ^ key_X[code_X % many]
 
 
 def _drawn(key_K: KeyArray, seed: int, share: float) -> BoolArray:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from polypref.comparisons import Comparisons
+from polypref.data.derived import origin
 from polypref.data.linting.lint import ensure_learnable
-from polypref.data.split import RULES, TEST_SHARE, VALID_SHARE, Rule, choose_rule
+from polypref.data.split import RULES, TEST_SHARE, VALID_SHARE, Rule, choose_rule, split
 from polypref.data.zero_weight import counted
 from polypref.errors import unknown_name
 from polypref.evaluation.cohorts import Kept, keep_users
@@ -31,6 +32,8 @@ from polypref.progress import Progress
 from polypref.runs.execute import run_cells
 from polypref.runs.machine import cores, machine, versions
 from polypref.terminal import silent
+
+Cut = Callable[[Comparisons, Rule, int], object]
 
 # Gains need a population learner; where texts come back in test pairs, the one that remembers them is the fair one.
 POPULATION = ("pooled", "pooled-effects")
@@ -77,8 +80,8 @@ class Prepared:
         }
 
 
-def prepare(comparisons: Comparisons, encoder: str | Encoder, settings: GridSettings) -> Prepared:
-    """Keep the users with enough judgements and choose the rule of the split.
+def prepare(comparisons: Comparisons, encoder: str | Encoder, settings: GridSettings, cut: Cut = split) -> Prepared:
+    """Keep the users with enough judgements and choose the rule of the split, one by which all seeds can be ``cut``.
 
     Raises NotEnoughData where nothing can be learned, SettingsError for an unknown rule or encoder.
     """
@@ -86,9 +89,13 @@ def prepare(comparisons: Comparisons, encoder: str | Encoder, settings: GridSett
     kept = keep_users(counted(comparisons), settings.min_judgements)
     ensure_learnable(kept.comparisons)
     if settings.split == "auto":
-        rule, why = choose_rule(kept.comparisons)
+        rule, why = choose_rule(
+            kept.comparisons, lambda rule: [cut(kept.comparisons, rule, seed) for seed in range(settings.seeds)]
+        )
     elif settings.split in RULES:
         rule, why = settings.split, "chosen by the caller."
+        if rule == "pair" and (made := origin(kept.comparisons)).dependent:
+            why = f"chosen by the caller, although {made.why}."
     else:
         raise unknown_name("split", settings.split, ("auto", *RULES))
     text_encoder = encoder_by_name(encoder) if isinstance(encoder, str) else encoder

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.data.split import Split
+from polypref.data.split import Rule, Split
 from polypref.evaluation.cells import Cell, Job, run
 from polypref.evaluation.grid_setup import run_grid
 from polypref.evaluation.results_table import ResultTable
@@ -112,7 +112,7 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
     served = {name: counted[name] | {"sure": number} for name, number in beyond.items()}
     gains = tables["gains"].where(size=arms.full_size)
     figures = {
-        "verdict": verdict(gains, placebo, own, arms.personal, floor, evidence(described, n_train_U), served),
+        "verdict": verdict(gains, placebo, own, arms.personal, floor, evidence(described, n_train_U, job.rule), served),
         "baseline": baseline,
         "size": arms.full_size,
         "sizes": [{"size": size, "per_user": arms.per_user.get(size)} for size in arms.by_size],
@@ -130,8 +130,8 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
     return figures, users_table(job.comparisons.users.ids, n_train_U, minority_SU.mean(axis=0) >= 0.5, people)
 
 
-def evidence(described: Mapping[str, Any], n_train_U: NDArray[np.int64]) -> Evidence:
-    """What a profile, and the users' training judgements, say of how sure a "no" is.
+def evidence(described: Mapping[str, Any], n_train_U: NDArray[np.int64], rule: Rule) -> Evidence:
+    """What a profile, the users' training judgements and the split say of how sure a verdict is.
 
     The upper limit of disagreement is Wilson's where that is higher: when all agree, there is nothing to redraw.
     """
@@ -139,10 +139,10 @@ def evidence(described: Mapping[str, Any], n_train_U: NDArray[np.int64]) -> Evid
     own_U = n_train_U[n_train_U > 0]
     own = float(np.median(own_U)) if len(own_U) else 0.0
     value, shared = found["value"], found["n"]
-    if value is None:
-        return Evidence(described["sizes"]["users"], own, shared)
-    limit = max(wilson(value, shared)[1], found["hi"] or 0.0)
-    return Evidence(described["sizes"]["users"], own, shared, value, limit)
+    limit = None if value is None else max(wilson(value, shared)[1], found["hi"] or 0.0)
+    origin = described["origin"]
+    leak = origin["why"] if rule == "pair" and origin["dependent"] else ""
+    return Evidence(described["sizes"]["users"], own, shared, value, limit, leak)
 
 
 def _placebo(clusters: Clusters, arms: Arms, baseline: str) -> ResultTable:

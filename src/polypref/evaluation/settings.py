@@ -16,7 +16,7 @@ Budget = Literal["total", "per-user"]
 class GridSettings(Workers):
     """What the grid of ``compare`` and that of new people have in common."""
 
-    split: Literal["auto", "pair", "prompt", "response"] = "auto"
+    split: Literal["auto", "pair", "prompt", "response", "own-response"] = "auto"
     """What is held out together; auto chooses from the data and says why."""
     min_judgements: int = 1
     """Leave out users with fewer judgements."""

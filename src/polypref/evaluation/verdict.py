@@ -15,7 +15,7 @@ no       no learner does, and there is enough evidence, of one of two kinds, tha
          ENOUGH_SHARED pairs, surely on fewer than HIGH_DISAGREEMENT, and none can plausibly gain HIGH_GAIN. Two
          people who agree say nothing of a third, so that MIN_USERS are needed for either.
 unclear  anything else: what gains does so for another reason than the user, or evidence is missing, and the text says
-         which.
+         which. Always where the split leaks: a held-out pair may follow from a user's training pairs.
 
 Each road says yes by chance in one run of forty at most if nobody gains, both together in one of twenty.
 
@@ -46,12 +46,13 @@ ENOUGH_HELD_OUT = 368  # if all were independent, so many without any change wou
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a "no" rests on besides the gains.
+    """What a verdict rests on besides the gains.
 
     ``n_users``       users compared; ``own`` training judgements of the median one.
     ``shared``        pairs judged by two people or more.
     ``disagreement``  how often two judges of such a pair disagree, ``disagreement_hi`` its upper 95 % limit; None when
                       no pair has two judges.
+    ``leak``          why held-out pairs may follow from training pairs; empty where the split rules that out.
     """
 
     n_users: int
@@ -59,6 +60,7 @@ class Evidence:
     shared: int
     disagreement: float | None = None
     disagreement_hi: float | None = None
+    leak: str = ""
 
 
 def verdict(
@@ -87,6 +89,8 @@ def verdict(
         }
     own = {name: row for name, row in gains.by_learner().items() if name in personal}
     known = {name: bounded for name, row in own.items() if (bounded := row.bounded) is not None}
+    if evidence.leak:
+        return {"room": "unclear", "best": baseline, "text": _leaks(known, baseline, evidence.leak)}
     chance, knowing = placebo.by_learner(), over_shuffled.by_learner()
     sure = {learner: row for learner, row in known.items() if _above_zero(row, len(known))}
     honest = {n: row for n, row in sure.items() if n not in chance or _vanishes(chance[n], row, len(known))}
@@ -254,6 +258,15 @@ def _not_knowing(row: BoundedRow, baseline: str, knowing: ResultRow) -> str:
         f"{row.learner} is better than {baseline} by {percent(row.value)} points ({_interval(row)}), but whether "
         f"that rests on knowing the user is unclear: against itself trained on shuffled users it gains {by}. "
         f"Use {baseline} {_until(knowing)}."
+    )
+
+
+def _leaks(known: Mapping[str, BoundedRow], baseline: str, why: str) -> str:
+    best = known[_leader(known)] if known else None
+    gain = f" ({best.learner} seems to gain {percent(best.value)} points over {baseline})" if best else ""
+    return (
+        "Whether there is room to personalise is unclear, because with --split pair held-out pairs may follow from "
+        f"training pairs of the same user: {why}. Gains come out too high{gain}. Measure with --split auto."
     )
 
 

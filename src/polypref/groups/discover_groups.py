@@ -80,7 +80,7 @@ def numbered(comparisons: Comparisons, encoder: Encoder, directions: int) -> tup
     pool = comparisons.responses.take(response_R)
     inputs = Inputs.fit(encoder, comparisons, directions)
     user_N = place_U[comparisons.user_N]
-    crowd = Crowd(comparisons, user_N, len(order), response_R, inputs(pool), bool(origin(comparisons).derived))
+    crowd = Crowd(comparisons, user_N, len(order), response_R, inputs(pool), origin(comparisons).dependent)
     return crowd, inputs, Users(ids.gather(order).cast(pl.String).alias("id"))
 
 

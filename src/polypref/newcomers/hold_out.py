@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray
-from polypref.data.split import Rows, Rule, Split, check_leaks, split
+from polypref.data.split import EmptySide, Rows, Rule, Split, check_leaks, split
 from polypref.errors import NotEnoughData, SettingsError
 
 FEWEST_NEW = 3
@@ -66,7 +66,7 @@ def hold_out(comparisons: Comparisons, rule: Rule, seed: int, share: float) -> N
     test_rows = parts.test_rows[new_N[parts.test_rows]]
     users_V = np.unique(comparisons.user_N[test_rows])
     if not len(users_V):
-        raise NotEnoughData(
+        raise EmptySide(
             f"none of {int(new_U.sum())} new users has a test row (seed {seed}, split by {rule}); add data."
         )
     known = np.concatenate([parts.train_rows, parts.valid_rows])

@@ -94,8 +94,10 @@ def fixed_panels(votes: Votes, seed: int, *, derived: bool = False) -> dict[int,
     plus_Y, minus_Y = votes.plus_Y[pairs], votes.minus_Y[pairs]
     units, unit_2Y = len(pairs), np.arange(len(pairs))[None]
     if derived:
-        ends, unit = np.unique([votes.first_Y[pairs], votes.second_Y[pairs]], return_inverse=True)
-        units, unit_2Y = len(ends), unit.reshape(2, -1)
+        ends = np.stack([votes.first_Y[pairs], votes.second_Y[pairs]])
+        _, first_seen, unit = np.unique(ends, return_index=True, return_inverse=True)
+        # numbered by the order of the pairs, which is the same for any order of the rows
+        units, unit_2Y = len(first_seen), np.argsort(np.argsort(first_seen))[unit].reshape(ends.shape)
     plus, minus = (Side.of(votes.user_V[on], pair_V[on], len(pairs)) for on in (votes.sign_V > 0, votes.sign_V < 0))
     draws: dict[int, list[tuple[float, float]]] = {k: [] for k in PANEL_SIZES}
     for b in range(BOOTSTRAPS + 1):

@@ -69,7 +69,7 @@ def of_disagreement(d: Disagreement) -> str:
 def of_origin(o: Origin) -> str:
     """Whether a user's judgements are independent of each other, and how many independent ones they are worth."""
     text = f"{o.why[0].upper()}{o.why[1:]}."
-    return f"{text} They are worth {counted(o.worth, 'independent judgements')}." if o.derived else text
+    return f"{text} They are worth {counted(o.worth, 'independent judgements')}." if o.dependent else text
 
 
 def of_consistency(c: Consistency) -> str:

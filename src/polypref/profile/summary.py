@@ -100,7 +100,7 @@ def _profile(comparisons: Comparisons, seed: int, pairs: PairKey) -> Profile:
     by_text = as_votes(comparisons)
     by_choice = by_text if pairs == "text" else as_votes(comparisons, pairs)
     made = origin(comparisons)
-    differing = disagreement(by_choice, seed, derived=bool(made.derived))
+    differing = disagreement(by_choice, seed, derived=made.dependent)
     consistent = consistency(by_text, differing)
     return Profile(
         sizes=_sizes(comparisons, by_choice),
@@ -110,7 +110,7 @@ def _profile(comparisons: Comparisons, seed: int, pairs: PairKey) -> Profile:
         minorities=minorities(by_choice),
         room=room(majority_accuracy(by_choice), consistent, MAJORITY),
         social_choice=social_choice(by_text, seed),
-        groups=groups(by_text, derived=bool(made.derived), seed=seed),
+        groups=groups(by_text, derived=made.dependent, seed=seed),
     )
 
 

@@ -91,7 +91,7 @@ def fit_arms(comparisons: Comparisons, learner: str, encoder: Encoder, seed: int
 
     Raises SettingsError for an unknown learner, NotEnoughData where the rows cannot be cut.
     """
-    rule, why = choose_rule(comparisons)
+    rule, why = choose_rule(comparisons, lambda rule: split(comparisons, rule, seed))
     parts = split(comparisons, rule, seed)
     train, valid, test = (comparisons.take(rows) for rows in (parts.train_rows, parts.valid_rows, parts.test_rows))
     personal, pooled = learner_by_name(learner), learner_by_name(population_name(learner))
