@@ -44,6 +44,7 @@ TEXT_RULES: tuple[Rule, ...] = ("response", "own-response")
 # So few texts, each judged so often, that knowing each text's quality answers every pair of them; under FEWEST_TEXTS
 # the texts held out for everyone would make three pairs or fewer.
 FEWEST_TEXTS, FEW_TEXTS, OFTEN = 12, 100, 50
+FEWEST_PROMPTS = 12
 
 HELPS: dict[Rule, str] = {
     "pair": "of more pairs of texts",
@@ -149,10 +150,10 @@ def check_leaks(comparisons: Comparisons, parts: Split) -> None:
 def choose_rule(comparisons: Comparisons, cut: Callable[[Rule], object] | None = None) -> tuple[Rule, str]:
     """The rule that suits these data, and why in one sentence.
 
-    Where a user's judgements may follow from others of theirs (``derived.origin``), texts are held out: by
-    ``response``; by ``own-response`` where there are few texts, or nothing is left on a side; else by ``prompt``. By
-    ``response`` also where so few texts are judged so often that remembering each text answers every pair. Otherwise
-    by ``pair``.
+    Where a user's judgements follow from others of theirs (``derived.origin``), by ``response``; by ``own-response``
+    where there are few texts, or nothing is left on a side; else by ``prompt``. Where that cannot be told, by
+    ``prompt`` first if there are enough, since that drops nothing. By ``response`` also where so few texts are judged
+    so often that remembering each text answers every pair. Otherwise by ``pair``.
 
     ``cut``  makes the cuts that will be made by a rule; one for which it raises EmptySide is not chosen. Left out: one
              ``split``. Raises EmptySide where that is so for every rule that does not leak.
@@ -164,8 +165,10 @@ def choose_rule(comparisons: Comparisons, cut: Callable[[Rule], object] | None =
     uses = 2 * len(comparisons) / max(texts, 1)
     rules: tuple[Rule, ...]
     if made.dependent:
-        rules, why = ("response", "own-response") if texts >= FEWEST_TEXTS else ("own-response", "response"), made.why
-        rules = (*rules, "prompt")
+        rules = ("response", "own-response") if texts >= FEWEST_TEXTS else ("own-response", "response")
+        prompts = len(np.unique(comparisons.responses.prompt_R[used]))
+        unsure = made.derived is None and prompts >= FEWEST_PROMPTS
+        rules, why = ("prompt", *rules) if unsure else (*rules, "prompt"), made.why
     elif FEWEST_TEXTS <= texts < FEW_TEXTS and uses >= OFTEN:
         rules = ("response", "pair")
         why = f"only {texts} texts, each judged {uses:.0f} times: remembering each text would answer every pair"
