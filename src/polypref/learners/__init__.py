@@ -1,8 +1,8 @@
-"""The methods, one file each, behind one contract (``protocol``). ``LEARNERS`` is the literal table of them.
+"""The methods, one file each, behind one contract (``protocol``). ``LEARNERS`` is the table of them.
 
 To add one: write its file with a frozen dataclass of settings whose ``fit`` returns a scorer, add it to ``LEARNERS``,
-and run the contract suite (``polypref.testing``), which covers everything in that table. The class that ``fit`` is
-annotated to return is its scorer's. One that reads text with a model of the user's choice goes into ``WITH_MODEL``
+and run the contract suite (``polypref.testing``), which covers everything in that table. The return annotation of
+``fit`` names the scorer's class. A learner that reads text with a model of the user's choice goes into ``WITH_MODEL``
 instead and is named ``name:model``.
 """
 
@@ -60,16 +60,16 @@ LEARNERS: dict[str, Learner] = {
 }
 
 STANDARD = tuple(LEARNERS)[:10]
-"""What is compared when nothing is named; ``all`` names every learner that needs no model."""
+"""The learners compared by default; ``all`` names every learner that needs no model."""
 
 WITH_MODEL: dict[str, Callable[..., Learner]] = {
     "pretrained": Pretrained,
     "retrieval-judge": RetrievalJudge,
 }
-"""Learners that need a model, by the part of their name before the colon; called with the part behind it."""
+"""Learners that need a model, by the part of their name before the colon; called with the part after it."""
 
 SCORERS: dict[str, type[Scorer]] = by_kind([*LEARNERS.values(), *ROUTES.values(), *WITH_MODEL.values()])
-"""The classes of what these learners fit, by kind, as their ``fit`` declares them."""
+"""The scorer classes of these learners by kind, as their ``fit`` declares them."""
 
 __all__ = [
     "LEARNERS",
@@ -87,9 +87,9 @@ __all__ = [
 
 
 def learner(name: str) -> Learner:
-    """The learner called ``name``, a key of LEARNERS or ``name:model`` with a key of WITH_MODEL.
+    """The learner ``name``: a key of LEARNERS, or ``name:model`` with a key of WITH_MODEL.
 
-    Settings may stand behind the model: ``pretrained:some/cost-model,sign=-1``. Raises SettingsError for other names.
+    Settings may follow the model: ``pretrained:some/cost-model,sign=-1``. Raises SettingsError for other names.
     """
     if name in LEARNERS:
         return LEARNERS[name]
@@ -106,7 +106,7 @@ def learner(name: str) -> Learner:
 
 
 def _settings(text: str) -> tuple[str, dict[str, Any]]:
-    """``model,key=value,...`` in its parts; a value is JSON where it can be, else text."""
+    """The parts of ``model,key=value,...``; a value is JSON if it parses, else text."""
     settings: dict[str, Any] = {}
     while found := re.fullmatch(r"(.+),(\w+)=([^,]*)", text):
         text, key, value = found.groups()

@@ -1,6 +1,6 @@
-"""Numbers for users and texts that content decides: neither the order of a file nor a name changes a fit.
+"""Numbers users and texts by content, so that neither the order of a file nor a name changes a fit.
 
-Learners that draw a start for every user or text draw it in this order.
+Learners that draw a random start for every user or text draw it in this order.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from polypref.comparisons import Comparisons, IntArray, KeyArray
 
 @dataclass(frozen=True, eq=False)
 class Numbering:
-    """The users and responses that occur in some rows, as numbers of the data's own: ``users_U``, ``responses_R``.
+    """The users and responses that occur in some rows, as indices into the data: ``users_U``, ``responses_R``.
 
-    Responses stand in the order of their content keys, users in the order of what they judged (the pairs, not the
-    labels, so that swapped labels number alike). Users who judged exactly the same pairs keep the data's order.
+    Responses are ordered by content key, users by the pairs they judged (not the labels, so swapped labels give the
+    same numbers). Users who judged exactly the same pairs keep the data's order.
     """
 
     users_U: IntArray
     responses_R: IntArray
-    place_users: IntArray  # by number of the data's own; -1: does not occur
+    place_users: IntArray  # by index into the data; -1: does not occur
     place_responses: IntArray
 
     @classmethod
@@ -37,13 +37,13 @@ class Numbering:
         return cls(users_U, responses_R, _places(users_U, len(rows.users)), _places(responses_R, len(rows.responses)))
 
     def judges(self, rows: Comparisons) -> tuple[IntArray, IntArray, IntArray]:
-        """User, chosen and rejected of each of ``rows`` in these numbers; -1 for what does not occur in them."""
+        """User, chosen and rejected of each of ``rows`` in these numbers; -1 if it has none."""
         places = self.place_responses
         return self.place_users[rows.user_N], places[rows.chosen_N], places[rows.rejected_N]
 
 
 def judged_keys(rows: Comparisons, user_N: NDArray[np.integer], users: int) -> KeyArray:
-    """A key per user (U,) of the set of pairs that they judged: order, labels and repeats do not matter."""
+    """A key (U,) of the set of pairs that each user judged; order, labels and repeats do not matter."""
     order_N = np.lexsort((rows.pair_key_N, user_N))
     user_N, key_N = user_N[order_N], rows.pair_key_N[order_N]
     first_N = np.append(True, (np.diff(user_N) != 0) | (key_N[1:] != key_N[:-1]))

@@ -1,4 +1,4 @@
-"""One shared reward that reads who is asking: the user's id in front of the prompt.
+"""One shared reward that reads the user's id, put in front of the prompt.
 
 Paper: Dong et al. 2025, "When Personalization Meets Reality", section 4.1, Conditional: every text becomes
 
@@ -10,12 +10,12 @@ Paper: Dong et al. 2025, "When Personalization Meets Reality", section 4.1, Cond
 and one reward is fitted to all users' judgements, as ``pooled`` does.
 
 What we changed: a linear reward on frozen features of that text instead of a tuned language model. A share of the
-training rows carries no id, so strangers, and tests of ability, which have no user, have an input that was trained on.
-The id survives truncation: encoders keep a text's beginning, so all of it is one text that begins with the id, with the
-last ``prompt_characters`` of the prompt, which otherwise could push the response out. The id is the data's own, so what
-users are called matters, and an encoder behind an endpoint is told. What a linear reward cannot do: the id adds about
-the same to the features of both responses, so it nearly cancels out of their difference, and opposed users get nearly
-the same answer. Each (user, response) is a text of its own to encode.
+training rows carries no id, so that strangers, and tests of ability, which have no user, get an input seen in training.
+The id survives truncation: encoders keep a text's beginning, and the text begins with the id. Only the last
+``prompt_characters`` of the prompt follow, so that a long prompt does not push the response out. The id is the data's
+own, so users' names matter, and an encoder behind an endpoint sees them. Limit of a linear reward: the id adds about
+the same to the features of both responses, so it nearly cancels in their difference, and opposed users get nearly the
+same answer. Each (user, response) is a separate text to encode.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, Use
 from polypref.learners.provenance import recorded
 from polypref.schema import Ids, Layout
 
-GENERIC = ""  # nobody's id
+GENERIC = ""  # the id of no user
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Conditional:
     generic_share: float = 0.5
     """Share of the training rows that carry no id."""
     prompt_characters: int = 300
-    """How much of the prompt is read, from its end."""
+    """Characters of the prompt that are read, from its end."""
     directions: int | None = None
-    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+    """Principal directions of the encoder's space to use; None: the number that ``inputs`` chooses."""
 
     @recorded
     def fit(
@@ -60,20 +60,20 @@ class Conditional:
         train, valid = validation.cut(train, valid, seed)
         whole = concat(train, valid)
         own_N = np.where(self._generic(whole, seed), len(whole.users), whole.user_N)
-        own_N[len(train) :] = whole.user_N[len(train) :]  # measured as users will be answered
+        own_N[len(train) :] = whole.user_N[len(train) :]  # measured under the same ids as users will be answered
         both_N = np.concatenate([whole.chosen_N, whole.rejected_N])
         ids = with_generic(whole.users)
         pool, place = addressed(whole.responses, ids, np.tile(own_N, 2), both_N, self.prompt_characters)
-        told = replace(whole, responses=pool, chosen_N=place[: len(whole)], rejected_N=place[len(whole) :])
+        addressed_rows = replace(whole, responses=pool, chosen_N=place[: len(whole)], rejected_N=place[len(whole) :])
         first = np.arange(len(whole)) < len(train)
         inner = Pooled(directions=self.directions).fit(
-            told.take(first), encoder=encoder, seed=seed, valid=told.take(~first)
+            addressed_rows.take(first), encoder=encoder, seed=seed, valid=addressed_rows.take(~first)
         )
         users = Users(whole.users.ids.gather(np.unique(whole.user_N)))
         return ConditionalScorer(inner, users, self.prompt_characters)
 
     def _generic(self, rows: Comparisons, seed: int) -> BoolArray:
-        """Which rows carry no id: drawn by who judged what, so that the order of rows does not matter."""
+        """Which rows carry no id: drawn by user and pair, so that the order of rows does not matter."""
         digests = (blake2b(f"{seed} {user}".encode(), digest_size=8).digest() for user in rows.users.ids)
         key_U = np.frombuffer(b"".join(digests), "<u8")
         with np.errstate(over="ignore"):
@@ -84,17 +84,17 @@ class Conditional:
 
 
 def with_generic(users: Users) -> pl.Series:
-    """Everybody's id and, last, nobody's."""
+    """Everybody's id and, last, the generic one."""
     return pl.concat([users.ids, pl.Series(users.ids.name, [GENERIC], dtype=pl.String)])
 
 
 def addressed(
     responses: Responses, ids: pl.Series, id_Q: NDArray[np.integer], response_Q: IntArray, prompt_characters: int
 ) -> tuple[Responses, IntArray]:
-    """Pool of the distinct texts "User ID: id, prompt, response" asked about, and each question's place in it.
+    """Pool of the distinct texts "User ID: id, prompt, response" of the questions, and each question's place in it.
 
-    ``id_Q`` are places in ``ids``. The prompt stands in the text, so the pool's own prompts are empty: one for each
-    (id, prompt), within which responses are compared. Lengths are those of the responses alone.
+    ``id_Q`` are places in ``ids``. The text contains the prompt, so the pool's own prompts are empty: one for each (id,
+    prompt), within which responses are compared. Lengths are those of the responses alone.
     """
     code_Q = id_Q.astype(np.int64) * len(responses) + response_Q
     distinct, place_Q = np.unique(code_Q, return_inverse=True)
@@ -114,7 +114,7 @@ def addressed(
 
 
 class Fields(TypedDict):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     users: Ids
     prompt_characters: int
@@ -138,9 +138,9 @@ class ConditionalScorer:
         return self.inner.selection
 
     def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
-        """See ``learners.protocol.Scorer``; strangers are answered under no id."""
+        """See ``learners.protocol.Scorer``; strangers are answered without an id."""
         id_Q, response_Q = resolved(responses, user_ids, response_Q)
-        user_Q = self.users.index(id_Q)  # -1: a stranger, and the last of the ids is nobody's
+        user_Q = self.users.index(id_Q)  # -1: a stranger; the last id is the generic one
         ids = with_generic(self.users)
         pool, place_Q = addressed(responses, ids, user_Q % len(ids), response_Q, self.prompt_characters)
         value_Q = self.inner.score(pool, None).value_Q[place_Q]
@@ -148,7 +148,7 @@ class ConditionalScorer:
 
     @property
     def encoder(self) -> Encoder:
-        """What turns texts into its features."""
+        """The encoder of its features."""
         return self.inner.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:

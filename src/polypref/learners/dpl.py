@@ -1,21 +1,21 @@
-"""What a reward must spread over to explain everybody at once: DPL, a diagnostic of hidden disagreement.
+"""DPL: rewards as distributions, whose spread is a diagnostic of hidden disagreement.
 
 Paper: Siththaranjan, Laidlaw & Hadfield-Menell 2024, "Distributional Preference Learning". A text's reward is a
-distribution, which stands for what the model does not see: who is asking. P(c over r) = P(reward of c > reward of r):
+distribution, which stands for what the model does not see: who judges. P(c over r) = P(reward of c > reward of r):
 
     mean-variance   Normal(mu(x), sigma(x)^2):  P = Phi(z),  z = (mu_c - mu_r) / sqrt(sigma_c^2 + sigma_r^2)
     categorical     p(x) over 10 values from 0 to 1:  P = sum_ij p_c,i p_r,j [i > j, one half of i = j]
 
-    r2 = Var(mu) / (Var(mu) + E[sigma^2])      low where people disagree, or err, or features say little
+    r2 = Var(mu) / (Var(mu) + E[sigma^2])      low where people disagree or err, or features are weak
 
-What we changed: linear heads on frozen features. Phi itself, where the authors put sigmoid(sqrt(2 pi) z)
+What we changed: linear heads on frozen features. Phi itself, where the authors use sigmoid(sqrt(2 pi) z)
 (``link="logistic"``), which is too steep. Only differences within a pair are known, so Var(mu) is half the mean square
-of mu_c - mu_r, and E[sigma^2] the mean over the same texts: the authors' figure where pairs are drawn at random.
-sigma is 1 at the mean input, since the scale of rewards is free. A ridge chosen on validation rows instead of few
-steps. Everybody is answered alike with the mean, in units of log odds.
+of mu_c - mu_r, and E[sigma^2] the mean over the same texts: the authors' figure where pairs are drawn at random. sigma
+is 1 at the mean input, since the scale of rewards is free. A ridge chosen on validation rows instead of few steps.
+Everybody gets the same answer, the mean in units of log odds.
 
-r2 alone does not tell disagreement from error: both lower it. ``hidden_disagreement`` sets it beside a null, and says
-what that covers.
+r2 alone cannot separate disagreement from error: both lower it. ``hidden_disagreement`` compares it with a null, and
+says what that covers.
 
 Suffixes here: ``_C`` atoms of a distribution, ``_V`` fits, ``_X`` columns of a head.
 """
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ATOMS = 10
-FEWEST_USERS = 5  # to resample
-ONE = float(np.log(np.e - 1.0))  # softplus of this is 1
-SLOPE = 1.702  # Phi(z) is near sigmoid(1.702 z)
+FEWEST_USERS = 5  # for resampling
+ONE = float(np.log(np.e - 1.0))  # its softplus is 1
+SLOPE = 1.702  # Phi(z) is close to sigmoid(1.702 z)
 Floats = NDArray[np.float64]
 
 
@@ -56,7 +56,7 @@ class Dpl:
     form: Literal["mean-variance", "categorical"] = "mean-variance"
     """How a text's reward is distributed."""
     link: Literal["normal", "logistic"] = "normal"
-    """For mean-variance: the normal distribution function, or the authors' stand-in for it."""
+    """For mean-variance: the normal distribution function, or the authors' approximation of it."""
     penalties: tuple[float, ...] = (3.0, 0.3, 30.0)
     """Inverse prior variances of the heads' weights to try on validation rows."""
     spread_penalty: float = 0.0
@@ -64,11 +64,11 @@ class Dpl:
     entropy_bonus: float = 0.0
     """Weight on the mean entropy, for categorical; the authors have .1."""
     resamples: int = 20
-    """Times that users are drawn anew for the interval of r2."""
+    """Bootstrap resamples of users for the interval of r2."""
     most_steps: int = 600
-    """Steps of Adam at most; validation rows usually stop it earlier."""
+    """Maximum steps of Adam; validation rows usually stop it earlier."""
     directions: int | None = None
-    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+    """Principal directions of the encoder's space to use; None: the number that ``inputs`` chooses."""
 
     @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> DplScorer:
@@ -82,7 +82,8 @@ class Dpl:
 
 
 class Fits(NamedTuple):
-    """V fits: heads (last axis: fit), their inputs, r2 of each fit, a log odd in rewards of the first, what was chosen.
+    """V fits: heads (last axis: fit), their inputs, r2 of each fit, one log odd in rewards of the first, what was
+    chosen.
 
     The first fit is that of the data; every other one weighs each user by how often they were drawn.
     """
@@ -94,30 +95,30 @@ class Fits(NamedTuple):
     selection: dict[str, float]
 
 
-def resampled(how: Dpl, train: Comparisons, encoder: Encoder, seed: int, valid: Comparisons | None) -> Fits:
-    """Fit to the data and, side by side, to the data with users drawn anew."""
+def resampled(config: Dpl, train: Comparisons, encoder: Encoder, seed: int, valid: Comparisons | None) -> Fits:
+    """Fit to the data and, at the same time, to bootstrap resamples of its users."""
     train, valid = validation.cut(train, valid, seed)
     whole = concat(train, valid)
-    inputs = Inputs.fit(encoder, whole, how.directions)
+    inputs = Inputs.fit(encoder, whole, config.directions)
     table = Table.build(whole, inputs)
-    descent = Descent(table, train, valid, seed, rate=0.03, most=how.most_steps)
-    drawn_UV = _draw(how, table, seed)
-    tried = {penalty: _Heads(how, table, drawn_UV[:, :1], penalty, descent.weight) for penalty in how.penalties}
+    descent = Descent(table, train, valid, seed, rate=0.03, most=config.most_steps)
+    drawn_UV = _draw(config, table, seed)
+    tried = {penalty: _Heads(config, table, drawn_UV[:, :1], penalty, descent.weight) for penalty in config.penalties}
     trials = {penalty: descent.attempt(model) for penalty, model in tried.items()}
     chosen = validation.best({penalty: trial.log_loss for penalty, trial in trials.items()})
-    heads = descent.finish(_Heads(how, table, drawn_UV, chosen, descent.weight), trials[chosen])
+    heads = descent.finish(_Heads(config, table, drawn_UV, chosen, descent.weight), trials[chosen])
     user_N, chosen_N, rejected_N = table.numbers.judges(whole)
     weight_NV = whole.weights_N[:, None] * drawn_UV[user_N]
-    mean_RV, variance_RV = moments(heads, table.x_RK.numpy().astype(np.float64), how.form)
+    mean_RV, variance_RV = moments(heads, table.x_RK.numpy().astype(np.float64), config.form)
     r2_V = explained(mean_RV, variance_RV, chosen_N, rejected_N, weight_NV)
     unit = float(np.sqrt(2.0 * variance_RV[:, 0].mean()) / SLOPE)
     return Fits(heads, inputs, r2_V, unit, {"penalty": chosen, "steps": trials[chosen].steps, **trials[chosen].found})
 
 
-def _draw(how: Dpl, table: Table, seed: int) -> Floats:
+def _draw(config: Dpl, table: Table, seed: int) -> Floats:
     """How often each user counts in each fit, (U, V): once in the first."""
     users = len(table.users)
-    times = how.resamples if users >= FEWEST_USERS else 0
+    times = config.resamples if users >= FEWEST_USERS else 0
     drawn_VU = np.random.default_rng(seed).multinomial(users, np.full(users, 1.0 / users), size=times)
     return np.concatenate([np.ones((users, 1)), drawn_VU.T.astype(np.float64)], axis=1)
 
@@ -133,7 +134,7 @@ def moments(heads: Mapping[str, Floats], x_RK: Floats, form: str) -> tuple[Float
 
 
 def explained(mean_RV: Floats, variance_RV: Floats, one_N: IntArray, other_N: IntArray, weight_NV: Floats) -> Floats:
-    """r2 of each fit, (V,): what the means of the texts in pairs differ by, over that and what each text spreads."""
+    """r2 of each fit, (V,): variance between the means of paired texts over that plus each text's own variance."""
     between_V = (weight_NV * (mean_RV[one_N] - mean_RV[other_N]) ** 2 / 2.0).sum(axis=0)
     within_V = (weight_NV * (variance_RV[one_N] + variance_RV[other_N]) / 2.0).sum(axis=0)
     return between_V / np.maximum(between_V + within_V, 1e-12)
@@ -148,20 +149,20 @@ def interval(r2_V: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class _Heads:
-    """The heads of V fits side by side, as ``gradient_descent.Model``; validation rows judge the first."""
+    """The heads of V parallel fits, as ``gradient_descent.Model``; validation rows judge the first."""
 
-    how: Dpl
+    config: Dpl
     table: Table
     drawn_UV: Floats
     penalty: float
     weight: float  # of all judgements: penalties are per fit, the loss is per judgement
 
     def start(self, seed: int) -> Parameters:
-        """No text is better than another."""
+        """The start: no text is better than another."""
         import torch
 
         k, fits = self.table.x_RK.shape[1], self.drawn_UV.shape[1]
-        if self.how.form == "mean-variance":
+        if self.config.form == "mean-variance":
             return {"mean_KV": torch.zeros(k, fits), "spread_KV": torch.zeros(k, fits)}
         return {"atom_KCV": torch.zeros(k, ATOMS, fits), "atom_CV": torch.zeros(ATOMS, fits)}
 
@@ -181,7 +182,7 @@ class _Heads:
         return (rows.weight_B[:, None] * drawn_BV * loss_BV).mean(dim=0).sum() + squares / (2.0 * self.weight)
 
     def _judge(self, now: Parameters, rows: Batch) -> tuple[Tensor, Tensor | float]:
-        """Log odds of each judgement, (B, V), and what else is to be kept low."""
+        """Log odds of each judgement, (B, V), and the penalty to add to the loss."""
         import torch
         from torch.nn.functional import softplus
 
@@ -192,28 +193,30 @@ class _Heads:
             one, other = value_2BX.unflatten(1, now[name].shape[1:]).split(len(rows))
             return one, other
 
-        if self.how.form == "mean-variance":
+        if self.config.form == "mean-variance":
             (mean_BV, other_BV), spreads = sides("mean_KV"), sides("spread_KV")
             variance_BV = sum(softplus(ONE + spread_BV).square() for spread_BV in spreads)
             z_BV = (mean_BV - other_BV) / variance_BV.sqrt()  # type: ignore[union-attr]
-            if self.how.link == "logistic":
-                return float(np.sqrt(2.0 * np.pi)) * z_BV, self.how.spread_penalty * variance_BV
-            return torch.special.log_ndtr(z_BV) - torch.special.log_ndtr(-z_BV), self.how.spread_penalty * variance_BV
+            if self.config.link == "logistic":
+                return float(np.sqrt(2.0 * np.pi)) * z_BV, self.config.spread_penalty * variance_BV
+            return torch.special.log_ndtr(z_BV) - torch.special.log_ndtr(
+                -z_BV
+            ), self.config.spread_penalty * variance_BV
         shares = [torch.softmax(logit_BCV + now["atom_CV"], dim=1) for logit_BCV in sides("atom_KCV")]
         entropy_BV = sum(-(share * share.clamp(min=1e-12).log()).sum(dim=1) for share in shares)
         wins_BV, losses_BV = _wins(shares[0], shares[1]), _wins(shares[1], shares[0])
         margin_BV = wins_BV.clamp(min=1e-12).log() - losses_BV.clamp(min=1e-12).log()
-        return margin_BV, -self.how.entropy_bonus * entropy_BV
+        return margin_BV, -self.config.entropy_bonus * entropy_BV
 
 
 def _wins(one_BCV: Tensor, other_BCV: Tensor) -> Tensor:
-    """Probability that the first is the greater, one half where they are the same."""
+    """Probability that the first is greater, one half where they are equal."""
     below_BCV = other_BCV.cumsum(dim=1) - other_BCV / 2.0
     return (one_BCV * below_BCV).sum(dim=1)
 
 
 class Fields(TypedDict):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     form: Literal["mean-variance", "categorical"]
     unit: float
@@ -228,9 +231,9 @@ def _arrays(config: Mapping[str, Any]) -> Arrays:
 
 @dataclass(frozen=True, eq=False)
 class DplScorer:
-    """The mean of each text's reward, the same for everyone; ``moments`` has its spread too.
+    """The mean of each text's reward, the same for everyone; ``moments`` also has its spread.
 
-    ``unit`` is what one log odd of a choice comes to, near even chances, in rewards of the fit.
+    ``unit`` is one log odd of a choice, near even chances, in rewards of the fit.
     """
 
     inputs: Inputs
@@ -262,7 +265,7 @@ class DplScorer:
 
     @property
     def encoder(self) -> Encoder:
-        """What turns texts into its features."""
+        """The encoder of its features."""
         return self.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:

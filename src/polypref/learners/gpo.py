@@ -1,24 +1,24 @@
-"""A transformer reads a person's judgements and answers for new texts, without any gradient: GPO, on frozen features.
+"""GPO: a transformer reads a person's judgements and scores new texts without gradient steps, on frozen features.
 
 Paper: Zhao et al. 2024, "Group Preference Optimization: Few-Shot Alignment of Large Language Models". Tokens are
-(features, label) of the responses that a person judged and (features, 0) of those asked about; all attend to the judged
-ones only, there are no positions, and each asked one gets a mean and a standard deviation. The pair's two means share
-one softmax,
+(features, label) of the responses that a person judged and (features, 0) of the responses to score. All attend to the
+judged ones only; there are no positions. Each response to score gets a mean and a standard deviation. The two means of
+a pair share one softmax,
 
     P(chosen over rejected) = sigmoid(mean(chosen) - mean(rejected))
 
-and the mean is the reward. Trained on many people's judgements dealt into context and targets.
+and the mean is the reward. Training splits many people's judgements into context and targets.
 
-What we changed: 3 layers of 16 numbers, which validation rows prefer to the paper's 6 of 128. Labels are 1 and -1 (the
-paper: 1 and 0), so a target's 0 is no answer. Rewards are added to the pooled ones, and start as an odd function of the
-labels (``gpo_network.start``): from a plain start the network learnt the average and then nothing from contexts, and
-swapped labels now give exactly opposite rewards. In a share of the practice (``turned``) all of a person's labels are
-turned round, so that contexts are worth reading even where most people agree. The loss is -log P(label);
-``loss="normal"`` is the paper's, the label's density under N(P, deviation^2), whose deviation nothing else needs. Sizes
-of contexts are random, none at all among them: that is what strangers get, where the authors' code has no defined
-answer. Places that hold nothing are masked, not marked by features of zero. Gradients are set to zero before each
-batch; the steps are chosen on validation rows, not on the test users. Those rows join what people are known by, and the
-network is not fitted again: when it begins to read contexts is a matter of luck, and a second fit may come too short.
+What we changed: 3 layers of width 16, which validation rows prefer to the paper's 6 of width 128. Labels are 1 and -1
+(the paper: 1 and 0), so a target's 0 is not a label. Rewards are added to the pooled ones, and start as an odd function
+of the labels (``gpo_network.start``): from a plain start the network learned the average and then nothing from
+contexts. Swapped labels also give exactly opposite rewards now. In a share of the episodes (``turned``) all of a
+person's labels are flipped, so that contexts are worth reading even if most people agree. The loss is -log P(label);
+``loss="normal"`` is the paper's, the label's density under N(P, deviation^2), whose deviation nothing else needs.
+Context sizes are random and include zero, which is what strangers get; the authors' code has no defined answer for
+them. Empty places are masked, not marked by zero features. Gradients are reset before each batch; the number of steps
+is chosen on validation rows, not on the test users. Those rows then join the contexts, and the network is not fitted
+again: when it begins to read contexts varies by chance, and a second fit may stop too early.
 
 Suffixes here: ``_A`` answers, ``_C`` places of a context, ``_E`` people, ``_I`` merged judgements, ``_T`` targets.
 """
@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHOWN = (0, 4, 16, 64)  # context sizes at which validation rows are measured
-TARGETS = 256  # responses asked about beside one context
-PORTION = 1 << 15  # tokens at once
-MOST_LAYERS = 1000  # that a saved scorer may have
+TARGETS = 256  # responses scored with one context
+PORTION = 1 << 15  # tokens processed at once
+MOST_LAYERS = 1000  # of a saved scorer
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class GPO:
     """Settings of group preference optimization on frozen features."""
 
     width: int = 16
-    """Numbers in a token."""
+    """Width of a token."""
     layers: int = 3
     """Layers of attention."""
     heads: int = 2
@@ -73,19 +73,19 @@ class GPO:
     self_edge: bool = False
     """Targets attend to themselves too."""
     context: int = 64
-    """Judgements in a context at most."""
+    """Maximum judgements in a context."""
     loss: Literal["logistic", "normal"] = "logistic"
     """-log P(label), or the paper's density of the label."""
     loss_reduction: Literal["mean", "sum"] = "mean"
-    """Over a person's targets; a sum, as in the paper, weighs people by how much is asked of them."""
+    """Over a person's targets; a sum, as in the paper, weighs people by their number of targets."""
     turned: float = 0.25
-    """Share of the practice in which a person wants the opposite of what they said."""
+    """Share of the training episodes in which all of a person's labels are flipped."""
     most_steps: int = 600
-    """Steps of Adam at most; validation rows usually stop it earlier."""
+    """Maximum steps of Adam; validation rows usually stop it earlier."""
     rate: float = 0.001
     """Adam's learning rate."""
     directions: int | None = None
-    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+    """Principal directions of the encoder's space to use; None: the number that ``inputs`` chooses."""
 
     @property
     def shape(self) -> Shape:
@@ -112,9 +112,9 @@ class GPO:
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What is known of U people: ``count_U`` judgements from ``start_U`` on, in random order, as inputs and labels.
+    """The known judgements of U people: ``count_U`` from ``start_U`` on, in random order, as inputs and labels.
 
-    ``users`` are the people's numbers in the table that it was made from.
+    ``users`` are the people's numbers in the source table.
     """
 
     first_IK: NDArray[np.float32]
@@ -126,7 +126,7 @@ class Known:
 
     @classmethod
     def of(cls, judged: Judged, table: Table, most: int, seed: int) -> Self:
-        """At most ``most`` judgements of each user that occurs in ``judged``."""
+        """At most ``most`` judgements of each user in ``judged``."""
         item_I, start_U, users = contexts(judged, most, seed)
         x_RK = table.x_RK.numpy()
         first_IK, second_IK = x_RK[judged.first_I[item_I]], x_RK[judged.second_I[item_I]]
@@ -135,7 +135,7 @@ class Known:
         return cls(first_IK, second_IK, label_I.astype(np.float32), weight_I.astype(np.float32), count_U, users)
 
     def tokens(self, user_E: NDArray[np.integer], most: int) -> Tokens:
-        """Contexts of people number ``user_E``, of the first ``most`` judgements; number U knows nothing."""
+        """Contexts of people ``user_E`` with their first ``most`` judgements; number U has an empty context."""
         import torch
 
         starts = np.append(np.cumsum(self.count_U) - self.count_U, 0)
@@ -150,13 +150,13 @@ class Known:
         return both(*map(torch.from_numpy, columns))
 
     def only(self, kept: IntArray) -> Known:
-        """What is known of the people at some places, which ascend."""
+        """The judgements of the people at some places (ascending)."""
         kept_I = np.isin(np.repeat(np.arange(len(self.count_U)), self.count_U), kept)
         cut = {name: getattr(self, name)[kept_I] for name in ("first_IK", "second_IK", "label_I", "weight_I")}
         return replace(self, **cut, count_U=self.count_U[kept], users=self.users[kept])
 
     def with_more(self, other: Known) -> Known:
-        """These people, and then those."""
+        """These people, followed by ``other``."""
         names = Known.__dataclass_fields__
         return Known(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
 
@@ -204,7 +204,7 @@ class _Transformer:
         return mean * (target.weight > 0).sum() / len(margin_ET)
 
     def _turned(self, episodes: Episodes, noise: torch.Generator) -> tuple[Pairs, Pairs]:
-        """Contexts and targets; with all labels turned in a share of the episodes that have a context."""
+        """Contexts and targets, with all labels flipped in a share of the episodes that have a context."""
         import torch
 
         turn_E1 = torch.rand(len(episodes.context.weight), 1, generator=noise) < self.how.turned
@@ -214,40 +214,40 @@ class _Transformer:
             replace(part, label=torch.where(turn_E1, 1.0 - part.label, part.label)) for part in (context, target)
         )  # type: ignore[return-value]
 
-    def answers(self, now: Parameters, known: Judged, asked: Judged) -> NDArray:
+    def answers(self, now: Parameters, known: Judged, queries: Judged) -> NDArray:
         """See ``episodic_training.Reader``."""
-        return self._answers(now, Known.of(known, self.table, self.how.context, 0), asked, self.how.context)
+        return self._answers(now, Known.of(known, self.table, self.how.context, 0), queries, self.how.context)
 
     def diagnosis(self, now: Parameters, rehearsal: Rehearsal) -> dict[str, float]:
         """Accuracy on validation rows by size of the context."""
         if not len(rehearsal.valid):
             return {}
-        judged, asked = rehearsal.judged()
+        judged, queries = rehearsal.judged()
         known = Known.of(judged, self.table, self.how.context, 0)
         found = {}
         for size in sorted({min(size, self.how.context) for size in SHOWN}):
-            margin_N = asked.spread(self._answers(now, known, asked, size))
+            margin_N = queries.spread(self._answers(now, known, queries, size))
             figures = validation.measure(margin_N, rehearsal.valid)
             if "valid_accuracy" in figures:
                 found[f"accuracy_with_context_{size}"] = figures["valid_accuracy"]
         return found
 
-    def _answers(self, now: Parameters, known: Known, asked: Judged, most: int) -> NDArray:
+    def _answers(self, now: Parameters, known: Known, queries: Judged, most: int) -> NDArray:
         many = len(self.table.x_RK)
         place_U = np.full(len(self.table.users), len(known.users))
         place_U[known.users] = np.arange(len(known.users))
-        user_I = place_U[asked.user_I]
-        code_2I = np.concatenate([user_I * many + asked.first_I, user_I * many + asked.second_I])
+        user_I = place_U[queries.user_I]
+        code_2I = np.concatenate([user_I * many + queries.first_I, user_I * many + queries.second_I])
         code_A, at_2I = np.unique(code_2I, return_inverse=True)
         user_A, response_A = np.divmod(code_A, many)
         value_A = rewards(now, self.how, known, self.table.x_RK, user_A, response_A, most=most)
         x_RK = self.table.x_RK.numpy()
-        pooled_I = (x_RK[asked.first_I] - x_RK[asked.second_I]) @ self.pooled_K
-        return pooled_I + value_A[at_2I[: len(asked)]] - value_A[at_2I[len(asked) :]]
+        pooled_I = (x_RK[queries.first_I] - x_RK[queries.second_I]) @ self.pooled_K
+        return pooled_I + value_A[at_2I[: len(queries)]] - value_A[at_2I[len(queries) :]]
 
 
 def _density_loss(margin_ET: Tensor, first_ET: Tensor, second_ET: Tensor, target: Pairs) -> Tensor:
-    """Minus the log density of both options' labels, 1 and 0, under N(P, exp(s)^2), per target."""
+    """Negative log density of both options' labels, 1 and 0, under N(P, exp(s)^2), per target."""
     import torch
 
     wins_ET = torch.sigmoid(margin_ET)
@@ -263,7 +263,7 @@ def _density_loss(margin_ET: Tensor, first_ET: Tensor, second_ET: Tensor, target
 def rewards(
     now: Parameters, how: GPO, known: Known, x_RK: Tensor, user_A: NDArray, response_A: NDArray, *, most: int
 ) -> NDArray[np.float64]:
-    """What the transformer adds to the reward of response ``response_A`` for person ``user_A`` (ascending), (A,)."""
+    """The transformer's part of the reward of response ``response_A`` for person ``user_A`` (ascending), (A,)."""
     import torch
 
     start_E, length_E = parts(user_A, TARGETS)
@@ -285,7 +285,7 @@ def rewards(
 
 
 class Fields(TypedDict):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     how: GPO
     users: Ids
@@ -312,14 +312,14 @@ def _arrays(config: Mapping[str, Any]) -> Arrays:
 def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
     how = config["how"]
     if how["heads"] < 1 or how["width"] % how["heads"]:
-        return f"{how['width']} numbers cannot be shared by {how['heads']} heads"
-    told, there = int(arrays["known.count_U"].sum()), len(arrays["known.label_I"])
-    return None if told == there else f"the users have {told} judgements together, and {there} are there"
+        return f"{how['width']} numbers cannot be divided among {how['heads']} heads"
+    counted, there = int(arrays["known.count_U"].sum()), len(arrays["known.label_I"])
+    return None if counted == there else f"the users' counts add up to {counted} judgements, but the file has {there}"
 
 
 @dataclass(frozen=True, eq=False)
 class GPOScorer:
-    """Pooled weights, the transformer, and what is ``known`` of the ``users``; strangers have no context."""
+    """Pooled weights, the transformer, and the ``known`` judgements of the ``users``; strangers have no context."""
 
     inputs: Inputs
     how: GPO
@@ -354,8 +354,8 @@ class GPOScorer:
     def adapt(self, user_id: str, few: Comparisons) -> GPOScorer:
         """A new scorer that knows ``user_id`` by the comparisons in ``few``, whoever they name; nobody else moves.
 
-        Of more comparisons than a context holds, a seeded choice by content counts. Somebody without comparisons that
-        weigh anything stays a stranger.
+        If there are more comparisons than a context holds, a seeded choice by content is used. A user without
+        comparisons of positive weight stays a stranger.
         """
         user_id = content.one_id(user_id)
         few = few.weighing()
@@ -375,7 +375,7 @@ class GPOScorer:
 
     @property
     def encoder(self) -> Encoder:
-        """What turns texts into its features."""
+        """The encoder of its features."""
         return self.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:

@@ -1,4 +1,4 @@
-"""Our own: everybody's weights are drawn around the population's, and how far is estimated from the data.
+"""Our own: everybody's weights vary around the population's, by an amount estimated from the data.
 
 Model: ``mixed`` (a mixed-effects Bradley-Terry model); ``spread`` is a full matrix, so the directions that people
 differ in are learned from everyone; response effects, shared and per user, keep evidence that repeats the same few
@@ -8,8 +8,7 @@ ask for it. Where judgements are predicted no better when people may differ, the
 knows nobody, and the scores say that the population answered. With much data per user it approaches ``individual``.
 
 Strangers get the one reward that explains everybody's judgements best, not the mean of people's rewards: where tastes
-are opposed, the mean agrees with fewer judgements. A new user starts from the mean, which is where tastes are drawn
-around.
+are opposed, the mean agrees with fewer judgements. A new user starts from the mean, around which tastes vary.
 
 Covered by the standard errors: what a user's own answers leave open, and what everybody's leave open of the
 population's weights. Not covered: uncertainty of the texts' shared effects and of the variances.
@@ -54,11 +53,11 @@ class Hierarchical:
     """Settings of the hierarchical Bradley-Terry model."""
 
     directions: int | None = None
-    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+    """Principal directions of the encoder's space to use; None: the number that ``inputs`` chooses."""
     shared_effects: bool = True
-    """Learn a quality of each text, for everyone, that its features do not explain."""
+    """Learn a quality of each text, shared by everyone, that its features do not explain."""
     personal_effects: bool = True
-    """Learn what each user thinks of each text beyond its features."""
+    """Learn each user's view of each text beyond its features."""
     likeness: float = 0.9
     """Share of a user's view of a text that carries over to training texts of the prompt that are alike."""
     tune_rows: int = 20_000
@@ -202,7 +201,7 @@ def _apart(panel: Panel, prior: mixed.Variances, rows: Comparisons) -> float:
 
 
 class Fields(linear.Fields):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     shared: float
     personal: float
@@ -213,7 +212,7 @@ class Fields(linear.Fields):
 class HierarchicalScorer(LinearScorer):
     """A linear scorer with a posterior: ``covariance_UKK`` of each user's weights; ``prior`` of all effects.
 
-    ``strangers`` is what anybody else is told; None: the population's mean.
+    ``strangers`` is the reward for anybody else; None: the population's mean.
     """
 
     prior: mixed.Variances
@@ -245,9 +244,9 @@ class HierarchicalScorer(LinearScorer):
     def margin_sd(self, comparisons: Comparisons) -> NDArray[np.float64]:
         """Standard error (N,) of reward(chosen) - reward(rejected) for the judging user; the prior's for strangers.
 
-        NaN where no differences between people were found: how far anyone is from the population is not known then.
-        The variance is that of the user's weights plus that of the difference between their views of the two texts:
-        the posterior's for texts that they judged, the prior's for others, with the prior's correlation between them.
+        NaN if no differences between people were found, since their distance from the population is then unknown. The
+        variance is that of the user's weights plus that of the difference between their views of the two texts: the
+        posterior's for texts that they judged, the prior's for others, with the prior's correlation between them.
         """
         if not self.prior.differ:
             return np.full(len(comparisons), np.nan)
@@ -273,7 +272,7 @@ class HierarchicalScorer(LinearScorer):
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> HierarchicalScorer:
-        """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves."""
+        """A new scorer that also knows ``user_id`` from ``few`` (whose ids are ignored); other users' scores stay."""
         user_id = content.one_id(user_id)
         if not len(few):
             raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
@@ -294,7 +293,7 @@ class HierarchicalScorer(LinearScorer):
         return self.with_newcomer(user_id, Newcomer(weights_K, effects, found.covariance_KK.astype(np.float32)))
 
     def _from_many(self, rows: Comparisons) -> Newcomer:
-        """What the general solver finds, whose cost is linear in comparisons."""
+        """The general solver's result; its cost is linear in comparisons."""
         panel = Panel.build(replace(rows, user_N=np.zeros(len(rows), np.int32)), self.inputs, self.likeness)
         keys_R = rows.responses.identity_R[panel.responses_R]
         population_R = panel.task.x_RK @ self.population_K + self.effects.shared(keys_R)
@@ -304,11 +303,11 @@ class HierarchicalScorer(LinearScorer):
         return Newcomer(alone.weights_UK[0], alone.effects, found.covariance_UKK[0].astype(np.float32))
 
     def outlook(self, user_id: str, candidates: Comparisons) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """What is expected of ``candidates`` for one user: x (C, K), mean (C,), S (K, K) and v (C,).
+        """The distribution of ``candidates`` for one user: x (C, K), mean (C,), S (K, K) and v (C,).
 
-        The reward of the first text less that of the other is mean + x . d + views, where d ~ N(0, S) is what the
-        user's weights may still be from their mean, and v the variance of the views' difference. A stranger's are the
-        prior's.
+        The reward of the first text minus that of the other is mean + x . d + views, where d ~ N(0, S) is the
+        deviation of the user's weights from their mean, and v the variance of the views' difference. A stranger's
+        are the prior's.
         """
         n = len(candidates)
         x_RK, pool, place_2N = self.inputs.used(
@@ -354,9 +353,9 @@ class HierarchicalScorer(LinearScorer):
         arrays |= {"prior.population_K": self.prior.population_K, "prior.spread_KK": self.prior.spread_KK}
         if self.strangers is not None:
             effects = self.strangers.effects
-            told: dict[str, NDArray] = {"weights_K": self.strangers.weights_K, "shared_R": effects.shared_R}
-            told["key_R"] = content.packed(effects.key_R)
-            arrays |= {f"strangers.{name}": value for name, value in told.items()}
+            population: dict[str, NDArray] = {"weights_K": self.strangers.weights_K, "shared_R": effects.shared_R}
+            population["key_R"] = content.packed(effects.key_R)
+            arrays |= {f"strangers.{name}": value for name, value in population.items()}
         return config, arrays | {"covariance_UKK": flat.covariance_UKK}
 
     @classmethod

@@ -1,8 +1,8 @@
-"""One reward per user from that user's own judgements alone: the evaluation paper's Individual reward model.
+"""One reward per user, from that user's judgements alone: the evaluation paper's Individual reward model.
 
 Paper: Dong et al. 2025, "When Personalization Meets Reality", section 4.1. What we changed: a linear reward on frozen
-features instead of one adapter per user; all users are fitted together, in one batch of small linear systems; the
-ridge is one number for all, chosen on validation rows. A stranger gets the pooled reward, which the paper leaves open.
+features instead of one adapter per user; all users are fitted together, in one batch of small linear systems; they
+share one ridge, chosen on validation rows. A stranger gets the pooled reward; the paper leaves that open.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Individual:
     """Settings of the one-model-per-user baseline."""
 
     directions: int | None = None
-    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+    """Principal directions of the encoder's space to use; None: the number that ``inputs`` chooses."""
     variances: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0)
     """Prior variances of a weight (the inverse of a ridge penalty) to try on validation rows."""
 

@@ -1,12 +1,12 @@
-"""What the frozen-feature learners compute with: a few directions of the encoder's space, and length.
+"""The inputs of the frozen-feature learners: a few directions of the encoder's space, and length.
 
 The encoder's D features are projected on the principal directions of the *within-prompt* spread of the training
 responses (topics cancel in a comparison, so their variance must not use up directions), scaled by one number so that
-the directions together have variance 1; two length features with variance 1 each are appended. Only texts judged in
-training decide the projection.
+the directions together have variance 1. Two length features with variance 1 each are appended. The projection depends
+only on texts judged in training.
 
-How many directions: ``FEWEST``, or one for each ``EACH`` judgements that a user gave on average, where that is more. On
-real people with some hundred judgements each more than 64 gain nothing; with thousands each they gain much
+The number of directions is ``FEWEST``, or one for each ``EACH`` judgements of the average user if that is more. With
+some hundred judgements per person, more than 64 gain nothing on real data; with thousands each they gain much
 (docs/log.md).
 """
 
@@ -39,7 +39,7 @@ class Inputs:
 
     @classmethod
     def fit(cls, encoder: Encoder, train: Comparisons, directions: int | None = None) -> Self:
-        """Choose the projection from the responses judged in ``train``; fewer directions when the texts span fewer."""
+        """Choose the projection from the responses judged in ``train``; fewer directions if the texts span fewer."""
         if directions is None:
             directions = max(FEWEST, len(train) // (EACH * max(len(np.unique(train.user_N)), 1)))
         used_R = np.unique(np.concatenate([train.chosen_N, train.rejected_N]))
@@ -86,11 +86,11 @@ class Inputs:
     def used(
         self, responses: Responses, response_Q: IntArray | None
     ) -> tuple[NDArray[np.float64], Responses, IntArray]:
-        """Inputs of the distinct responses asked about, those responses, and each question's place among them."""
+        """Inputs of the distinct responses in question, those responses, and each question's place among them."""
         if response_Q is None:
             return self(responses), responses, np.arange(len(responses), dtype=np.int32)
-        asked, place_Q = np.unique(response_Q, return_inverse=True)
-        pool = responses if len(asked) == len(responses) else responses.take(asked)
+        distinct, place_Q = np.unique(response_Q, return_inverse=True)
+        pool = responses if len(distinct) == len(responses) else responses.take(distinct)
         return self(pool), pool, place_Q.astype(np.int32)
 
     def arrays(self) -> dict[str, NDArray]:
@@ -104,7 +104,7 @@ class Inputs:
 
     @staticmethod
     def layout(prefix: str = "", features: str = "D", size: str = "K") -> Arrays:
-        """What ``arrays`` gives, with ``size`` inputs of ``features`` features."""
+        """The layout of ``arrays``, with ``size`` inputs of ``features`` features."""
         found = {
             "center_D": floats(features),
             "directions_DK": floats(features, f"{size}-2"),
@@ -121,7 +121,7 @@ class Inputs:
 
 
 def length_features(responses: Responses) -> NDArray[np.float64]:
-    """Two views of length, (R, 2): its logarithm, for "twice as long", and its square root, for long texts."""
+    """Two functions of length, (R, 2): its logarithm, for "twice as long", and its square root, for long texts."""
     characters_R = responses.lengths_R.astype(np.float64)
     return np.stack([np.log1p(characters_R), np.sqrt(characters_R)], axis=1)
 

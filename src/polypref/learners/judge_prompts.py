@@ -1,7 +1,7 @@
-"""What judges are asked, in words: which of two responses a person prefers, or whether a response is good.
+"""The prompts of language-model judges: which of two responses a person prefers, or whether a response is good.
 
-Every part of a question may have ``characters`` characters: a longer prompt loses its beginning, a longer response its
-end, and ``...`` stands there. Source of the form: Dong et al. 2025 (their RAG judge), in our words.
+Every part of a question has at most ``characters`` characters: a longer prompt loses its beginning, a longer response
+its end, and ``...`` marks the cut. Source of the form: Dong et al. 2025 (their RAG judge), in our words.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Self
 from polypref.comparisons import Responses
 
 CHARACTERS = 2000
-FEWEST = 8  # characters of a part that is cut short for a model that reads little
+FEWEST = 8  # characters of a part that is cut for a model with a short context
 
 TASK = "You foretell which of two responses one person prefers."
 BEFORE = "This is what the person preferred before."
@@ -24,7 +24,7 @@ APPROVE = "Is this a good response? Answer with one word, Yes or No."
 
 @dataclass(frozen=True)
 class Case:
-    """Two responses to a prompt, and which of them was preferred: "A", "B", or "" for the one that is asked about."""
+    """Two responses to a prompt, and which of them was preferred: "A", "B", or "" for the case in question."""
 
     prompt: str
     first: str
@@ -32,15 +32,15 @@ class Case:
     preferred: str = ""
 
     def lines(self, characters: int) -> str:
-        """The case as it is shown."""
+        """The case as the judge sees it."""
         first, second = _head(self.first, characters), _head(self.second, characters)
-        told = f"Preferred: {self.preferred}".rstrip()
-        return f"Prompt: {_tail(self.prompt, characters)}\n\nResponse A: {first}\n\nResponse B: {second}\n\n{told}"
+        answer = f"Preferred: {self.preferred}".rstrip()
+        return f"Prompt: {_tail(self.prompt, characters)}\n\nResponse A: {first}\n\nResponse B: {second}\n\n{answer}"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of two responses does a person prefer? ``shown`` are the person's earlier choices, the likest last."""
+    """Which of two responses does a person prefer? ``shown`` are their earlier choices, the most similar last."""
 
     asked: Case
     shown: Sequence[Case] = ()

@@ -1,8 +1,8 @@
-"""The second floor: everyone prefers the longer text, or everyone the shorter; the data say which and how strongly.
+"""The length baseline: everyone prefers longer texts, or everyone shorter ones; the data decide which and how strongly.
 
-No paper; length-only baselines expose data sets and subsets that length alone predicts. One Bradley-Terry reward on two
-views of length (``inputs.length_features``) would bend with length; here the reward is monotone in it: one weight on
-log(1 + characters), so accuracy is the share of judgements won by the preferred side.
+No paper; length-only baselines expose data sets and subsets that length alone predicts. The reward is monotone in
+length: one weight on log(1 + characters), so accuracy is the share of judgements won by the preferred side. The two
+functions of length in ``inputs.length_features`` would not be monotone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Length:
     """Settings of the length baseline."""
 
     ridge: float = 1.0
-    """Penalty on the weight; keeps it finite when length explains everything."""
+    """Penalty on the weight; keeps it finite if length explains everything."""
 
     @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> LengthScorer:
@@ -46,13 +46,13 @@ class Length:
             pull_N = rows.weights_N * (rows.label_N - expit(weight * difference_N)) * difference_N
             return float(pull_N.sum()) - self.ridge * weight
 
-        # the slope falls with the weight and its size at 0 bounds the root
+        # the slope falls with the weight, and its size at 0 bounds the root
         bound = abs(slope(0.0)) / self.ridge + 1.0
         return LengthScorer(float(brentq(slope, -bound, bound)), {})  # type: ignore[arg-type]
 
 
 class Fields(TypedDict):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     weight: float
     selection: Selection

@@ -1,4 +1,4 @@
-"""How unlikely judgements are under reward differences: P(label) = sigmoid(margin), a tie being half of each."""
+"""The log loss of judgements given reward differences: P(label) = sigmoid(margin); a tie is half of each."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The scorer of every learner whose reward is linear in its inputs: x . weights_u + a_r + b_ur.
 
-A known user is scored with their own weights, anybody else with the population's. Response effects, where the learner
-has them, belong to a text: they are found again by content key in any pool. What is learnt of single users after the
-fit is kept beside the tables of the fit (``newcomers``), so that taking one in copies nobody else's numbers.
+A known user is scored with their own weights, anybody else with the population's. Response effects, if the learner has
+them, belong to a text: they are found by content key in any pool. Users learned after the fit are kept apart from the
+tables of the fit (``newcomers``), so that adding one copies no one else's numbers.
 
 Suffixes here: ``_E`` entries: a user's effect on a response.
 """
@@ -52,22 +52,22 @@ class ResponseEffects:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray], prefix: str) -> Self:
-        """The inverse of ``arrays``. Raises ArtifactError for those of an older version."""
+        """The inverse of ``arrays``. Raises ArtifactError for arrays of an older version."""
         named: dict[str, Any] = {name: arrays[prefix + name] for name in cls.__dataclass_fields__}
         named["key_R"] = content.unpacked(named["key_R"])
         return cls(**named)
 
     def find(self, keys: Identities) -> IntArray:
-        """Number of each key among ``key_R``, -1 where it is not."""
+        """Place of each key in ``key_R``, -1 if absent."""
         return content.places(self.key_R, keys).astype(np.int32)
 
     def shared(self, keys: Identities) -> FloatArray:
-        """Effect for everyone of each text; 0 for a text never judged."""
+        """Shared effect of each text; 0 for a text never judged."""
         at = self.find(keys)
         return np.where(at >= 0, np.append(self.shared_R, 0.0)[at], 0.0)
 
     def with_users(self, kept_U: NDArray, singles: Sequence[ResponseEffects]) -> ResponseEffects:
-        """These effects for the users numbered ``kept_U``, then one more user with each of ``singles``' own effects."""
+        """These effects for the users numbered ``kept_U``, followed by one user for each of ``singles``."""
         key_R = np.unique(np.concatenate([self.key_R, *(single.key_R for single in singles)]))
         renumber_U = np.full(int(max(self.user_E.max(initial=-1), kept_U.max(initial=-1))) + 1, -1, np.int32)
         renumber_U[kept_U] = np.arange(len(kept_U))
@@ -82,20 +82,20 @@ class ResponseEffects:
         entries = (user_E[sort], response_E[sort], own_E[sort], variance_E[sort])
         return ResponseEffects(key_R, self.shared(key_R), *entries)
 
-    def told(self) -> ResponseEffects:
-        """The same effects without the texts of which they say nothing."""
-        told_R = self.shared_R != 0
-        told_R[self.response_E] = True
-        place_R = np.cumsum(told_R, dtype=np.int32) - 1
+    def with_effects(self) -> ResponseEffects:
+        """The same effects without texts that have none."""
+        kept_R = self.shared_R != 0
+        kept_R[self.response_E] = True
+        place_R = np.cumsum(kept_R, dtype=np.int32) - 1
         return replace(
             self,
-            key_R=self.key_R[told_R],
-            shared_R=self.shared_R[told_R],
+            key_R=self.key_R[kept_R],
+            shared_R=self.shared_R[kept_R],
             response_E=place_R[self.response_E],
         )
 
     def entry(self, user_Q: IntArray, response_Q: IntArray) -> IntArray:
-        """Number of each (user, response) among the entries, -1 where that user never judged that text."""
+        """Place of each (user, response) among the entries, -1 if that user never judged that text."""
         if not len(self.user_E):
             return np.full(len(user_Q), -1, np.int32)
         code_E = self.user_E.astype(np.int64) * len(self.key_R) + self.response_E
@@ -106,8 +106,7 @@ class ResponseEffects:
 
 @dataclass(frozen=True, eq=False)
 class Newcomer:
-    """What was learnt of one user after the fit: ``weights_K``, views of texts (as user 0) and, where the learner has
-    a posterior, the weights' covariance."""
+    """A user learned after the fit: ``weights_K``, views of texts (as user 0), the weights' covariance if any."""
 
     weights_K: FloatArray
     effects: ResponseEffects = field(default_factory=ResponseEffects)
@@ -115,7 +114,7 @@ class Newcomer:
 
 
 class Fields(TypedDict):
-    """Settings that a saved linear scorer has; scorers derived from it add theirs."""
+    """Settings of a saved linear scorer; derived scorers add theirs."""
 
     users: Ids
     selection: Selection
@@ -149,7 +148,7 @@ LAYOUT = Layout(
 class LinearScorer:
     """Rewards linear in ``inputs``: ``weights_UK`` of the known ``users``, ``population_K`` for strangers.
 
-    ``newcomers``, by id, were learnt after the fit and win over the users of the tables.
+    ``newcomers``, by id, were learned after the fit and take precedence over the users of the tables.
     """
 
     inputs: Inputs
@@ -183,15 +182,16 @@ class LinearScorer:
         return Scores(value_Q, source_Q)
 
     def for_strangers(self, x_RK: FloatArray, shared_R: FloatArray, keys_R: Identities) -> FloatArray:
-        """Reward (R,) of the texts for those who are in no table."""
+        """Reward (R,) of the texts for users who are in no table."""
         return x_RK @ self.population_K + shared_R
 
     def tables(
         self, user_ids: pl.Series | Sequence[str]
     ) -> Iterator[tuple[NDArray[np.int32], FloatArray, ResponseEffects]]:
-        """The users of the fit, then the newcomers: each question's row of the table (-1: not there), weights, views.
+        """The users of the fit, then the newcomers: each question's row of the table (-1: not there), weights,
+        views.
 
-        A question is about a row of one table at most.
+        A question is about at most one row of one table.
         """
         if not len(self.users) and not self.newcomers:
             return
@@ -211,27 +211,27 @@ class LinearScorer:
         return ids, weights_UK, ResponseEffects().with_users(nobody, [n.effects for n in self.newcomers.values()])
 
     def with_newcomer(self, user_id: str, newcomer: Newcomer) -> Self:
-        """The same scorer, and what is known of one user more, or anew."""
+        """The same scorer with one user added or replaced."""
         return replace(self, newcomers={**self.newcomers, user_id: newcomer})
 
     @passed_on
     def forget(self, user_id: str) -> Self:
-        """See ``learners.protocol.Forgets``. Texts of which nothing is left but their key go as well."""
+        """See ``learners.protocol.Forgets``. Texts that have only a key left are removed as well."""
         kept_U = self.but(user_id)
         return replace(
             self,
             users=Users(self.users.ids.gather(kept_U)),
             weights_UK=self.weights_UK[kept_U],
-            effects=self.effects.with_users(kept_U, []).told(),
+            effects=self.effects.with_users(kept_U, []).with_effects(),
             newcomers={known: one for known, one in self.newcomers.items() if known != user_id},
         )
 
     def but(self, user_id: str) -> NDArray[np.int64]:
-        """Rows of the tables of all users but this one."""
+        """Rows of the tables for all users except this one."""
         return np.flatnonzero((self.users.ids != user_id).to_numpy())
 
     def settled(self) -> Self:
-        """The same answers with all newcomers in the tables."""
+        """An equal scorer with all newcomers moved into the tables."""
         if not self.newcomers:
             return self
         ids, weights_UK, _ = self._newcomers
@@ -246,7 +246,7 @@ class LinearScorer:
 
     @property
     def encoder(self) -> Encoder:
-        """What turns texts into its features."""
+        """The encoder of its features."""
         return self.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
@@ -270,12 +270,12 @@ class LinearScorer:
 
 
 class PopulationScorer(LinearScorer):
-    """A linear scorer that knows nobody in particular."""
+    """A linear scorer without known users."""
 
     kind: ClassVar[str] = "population"
     serves: ClassVar[Serves] = "population"
 
 
 def no_users() -> Users:
-    """Nobody."""
+    """No users."""
     return Users(pl.Series("id", [], dtype=pl.String))

@@ -1,18 +1,18 @@
-"""Everybody's reward is a mixture of a few basis rewards: LoRe.
+"""LoRe: everybody's reward is a mixture of a few basis rewards.
 
 Paper: Bose et al. 2025, "LoRe: Personalizing LLMs via Low-Rank Reward Modeling", from its formula only:
 
     r_u(x) = x V softmax(s_u)        V: inputs x basis rewards,  s_u: basis scores of user u
 
-V and s are fitted together by Adam to -log sigmoid of the reward differences; a new user gets scores of their own while
-V stays as it is.
+V and s are fitted together by Adam to -log sigmoid of the reward differences; a new user gets their own scores while V
+stays fixed.
 
 What we changed: ridge penalties (priors N(anchor, 1/penalty) on V's columns, N(0, 1/user_penalty) on the scores)
 instead of a fixed number of steps; the anchor is the pooled reward, where the paper's regularised version takes a
-reference model's. Judgements weigh the same, as in that version; ``average="user"`` weighs users the same, as in its
+reference model's. All judgements weigh the same, as in that version; with ``average="user"`` all users do, as in its
 plain one. V starts at the anchor and s at N(0, 1), so swapped labels give exactly opposite rewards. The paper's
-constant 1/100 fits its own features; ours have variance 1 (``inputs``), so there is none. Number of basis rewards,
-penalty and steps are chosen on validation rows. Strangers get the mean mixture.
+constant 1/100 fits its own features; ours have variance 1 (``inputs``), so there is none. The number of basis rewards,
+the penalty and the steps are chosen on validation rows. Strangers get the mean mixture.
 
 Suffixes here: ``_C`` basis rewards that are learnt.
 """
@@ -54,9 +54,9 @@ class LowRank:
     """Settings of LoRe on frozen features."""
 
     anchor: Literal["pooled", "none"] = "pooled"
-    """What basis rewards are drawn towards: the pooled reward, or zero."""
+    """What basis rewards are shrunk towards: the pooled reward, or zero."""
     average: Literal["judgement", "user"] = "judgement"
-    """What weighs the same in the loss."""
+    """The unit that weighs the same in the loss."""
     bases: tuple[int, ...] = (8, 4, 32)
     """Numbers of basis rewards to try on validation rows."""
     penalties: tuple[float, ...] = (1.0, 0.3, 3.0)
@@ -64,9 +64,9 @@ class LowRank:
     user_penalty: float = 0.3
     """Inverse prior variance of a user's basis scores."""
     most_steps: int = 800
-    """Steps of Adam at most; validation rows usually stop it earlier."""
+    """Maximum steps of Adam; validation rows usually stop it earlier."""
     directions: int | None = None
-    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+    """Principal directions of the encoder's space to use; None: the number that ``inputs`` chooses."""
 
     @recorded
     def fit(
@@ -99,7 +99,7 @@ class LowRank:
         return np.zeros(inputs.size) if self.anchor == "none" else Panel.build(rows, inputs).pooled_weights(seed)
 
     def _tune(self, descent: Descent, anchor_K: NDArray[np.floating]) -> tuple[_Mixture, Trial]:
-        """First the penalty, at the first number of basis rewards, then that number."""
+        """Choose first the penalty, at the first number of basis rewards, then that number."""
         first = _Mixture(self, descent.table, anchor_K, self.bases[0], self.penalties[0], descent.weight)
         best = (first, descent.attempt(first))
         for penalty in self.penalties[1:]:
@@ -119,7 +119,7 @@ def better(best: tuple[AnyModel, Trial], descent: Descent, model: AnyModel) -> t
 class _Mixture:
     """The basis and everybody's scores, as ``gradient_descent.Model``."""
 
-    how: LowRank
+    config: LowRank
     table: Table
     anchor_K: NDArray[np.floating]
     bases: int
@@ -127,7 +127,7 @@ class _Mixture:
     weight: float  # of all judgements: penalties are per fit, the loss is per judgement
 
     def start(self, seed: int) -> Parameters:
-        """Every basis reward is the anchor; scores are random, so that they part."""
+        """Every basis reward starts at the anchor; scores are random, so that they diverge."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)
@@ -140,7 +140,7 @@ class _Mixture:
     def margins(self, now: Parameters, rows: Batch) -> Tensor:
         """See ``gradient_descent.Model``."""
         import torch
-        from torch.nn.functional import embedding  # its gradient adds up in a fixed order, unlike indexing's
+        from torch.nn.functional import embedding  # sums its gradient in a fixed order, unlike indexing
 
         both = torch.cat([rows.chosen_B, rows.rejected_B])
         chosen_BC, rejected_BC = of_rows(both, self.table.x_RK, lambda x: x @ now["basis_KC"]).split(len(rows))
@@ -153,15 +153,15 @@ class _Mixture:
 
         anchor_K1 = torch.from_numpy(self.anchor_K.astype(np.float32))[:, None]
         squares = self.penalty * ((now["basis_KC"] - anchor_K1) ** 2).sum()
-        squares = squares + self.how.user_penalty * (now["score_UC"] ** 2).sum()
+        squares = squares + self.config.user_penalty * (now["score_UC"] ** 2).sum()
         margin_B = self.margins(now, rows)
-        if self.how.average == "user":
+        if self.config.average == "user":
             rows = rows.balanced(len(self.table.users))
         return rows.loss(margin_B) + squares / (2.0 * self.weight)
 
 
 class Fields(linear.Fields):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     user_penalty: float
 
@@ -180,9 +180,9 @@ class LowRankScorer(LinearScorer):
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> LowRankScorer:
-        """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
+        """A new scorer that also knows ``user_id`` from ``few`` (whose ids are ignored); other users' scores stay.
 
-        The new user's scores are drawn around those of the mean mixture. Raises NotEnoughData when there are none.
+        The new user's scores are drawn around those of the mean mixture. Raises NotEnoughData without comparisons.
         """
         user_id = content.one_id(user_id)
         if not len(few):
@@ -212,9 +212,9 @@ class LowRankScorer(LinearScorer):
 
 
 def _mixture(d_NC: NDArray, few: Comparisons, center_C: NDArray, penalty: float) -> NDArray[np.float64]:
-    """The most probable mixture of a user with basis rewards' differences ``d_NC``: scores ~ N(center, 1/penalty).
+    """The most probable mixture of a user with basis-reward differences ``d_NC``: scores ~ N(center, 1/penalty).
 
-    Newton steps with the Gauss-Newton curvature, which is never negative, halved until they go downhill.
+    Newton steps with the Gauss-Newton curvature, which is never negative, halved until they descend.
     """
     score_C = center_C.copy()
 
@@ -228,7 +228,7 @@ def _mixture(d_NC: NDArray, few: Comparisons, center_C: NDArray, penalty: float)
     before, margin_N, mixture_C = energy(score_C)
     for _ in range(STEPS):
         p_N = expit(margin_N)
-        turn_NC = mixture_C * (d_NC - margin_N[:, None])  # of the margins by the scores
+        turn_NC = mixture_C * (d_NC - margin_N[:, None])  # derivative of the margins by the scores
         slope_C = (few.weights_N * (p_N - few.label_N)) @ turn_NC + penalty * (score_C - center_C)
         curve_CC = (turn_NC.T * (few.weights_N * p_N * (1 - p_N))) @ turn_NC + penalty * np.eye(len(score_C))
         step_C = np.linalg.solve(curve_CC, slope_C)
@@ -238,11 +238,11 @@ def _mixture(d_NC: NDArray, few: Comparisons, center_C: NDArray, penalty: float)
             if now <= before:
                 break
             size /= 2
-        if now > before:  # at the mode, as far as numbers go
+        if now > before:  # at the mode, up to rounding
             return softmax(score_C)
         score_C = score_C - size * step_C
         if before - now < 1e-6:
             return mixture_C
         before = now
-    not_converged("the new user's mixture", f"its last of {STEPS} steps still gained")
+    not_converged("the new user's mixture", f"it still improved at the last of {STEPS} steps")
     return mixture_C

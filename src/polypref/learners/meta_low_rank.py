@@ -1,20 +1,20 @@
-"""A basis and a start from which a user's scores are learned in one step: MRM, low-rank with a meta-learned start.
+"""MRM: low-rank with a meta-learned start, from which a user's scores are learned in one gradient step.
 
 Paper: "Meta Reward Modeling", arXiv 2601.18731 (2026). With L_u the mean loss of a user's judgements and
 
     r_u(x) = x V softmax(w_u),      w_u = w - rate * n_u / (n_u + half) * grad L_u(w)
 
-V, w, rate and half minimise the loss of judgements that the step has not seen: the users' judgements are cut in two
-halves by text pair, and each half is told after a step on the other. A new user's scores come from the same step.
+V, w, rate and half minimise the loss of judgements that the step has not seen: the users' judgements are split into two
+halves by text pair, and each half is predicted after a step on the other. A new user's scores come from the same step.
 
-What we changed: the step is along the gradient itself, of learned length, and shorter for those of whom little is
-known. The authors' step is Adam's, so w moves by the rate in every coordinate whatever the data, 1e-3 in their scripts,
-which leaves everybody with the shared reward. Steps, basis rewards and the number of inner steps are chosen on
-validation rows, not on test users. Judgements weigh the same; ``average="user"`` weighs users the same, as there.
-``tail`` is their option to weigh users by how badly they are served: sigmoid((L_u - tau) / width), tau the quantile
+What we changed: the step follows the gradient itself, with a learned length that is shorter for users with few
+judgements. The authors' step is Adam's: w moves by the rate in every coordinate whatever the data, 1e-3 in their
+scripts, which leaves everybody with the shared reward. Steps, basis rewards and the number of inner steps are chosen on
+validation rows, not on test users. All judgements weigh the same; with ``average="user"`` all users do, as in the
+paper. ``tail`` is the authors' option to weigh badly served users more: sigmoid((L_u - tau) / width), tau the quantile
 1 - tail of the users' losses. ``order`` is exact (through the step) or first-order. Basis rewards start at the pooled
-reward and part along random directions of a learned length that starts at zero, so swapped labels give exactly
-opposite rewards; the prior N(pooled, 1/penalty) on V is low-rank's. Strangers get w.
+reward and diverge along random directions whose learned length starts at zero, so swapped labels give exactly opposite
+rewards; the prior N(pooled, 1/penalty) on V is low-rank's. Strangers get w.
 
 Suffixes here: ``_C`` basis rewards that are learnt.
 """
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Floats = NDArray[np.float64]
-FIRST_RATE, FIRST_HALF = 5.0, 10.0  # of the inner step, before they are learned
+FIRST_RATE, FIRST_HALF = 5.0, 10.0  # of the inner step, before learning
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class MetaLowRank:
     order: Literal["exact", "first"] = "exact"
     """Whether the outer gradient goes through the inner step."""
     average: Literal["judgement", "user"] = "judgement"
-    """What weighs the same in the loss."""
+    """The unit that weighs the same in the loss."""
     tail: float = 0.0
-    """Share of the worst-served users that the loss turns to; 0 for all alike. The authors have .5."""
+    """Share of the worst-served users that the loss focuses on; 0: all users alike. The authors use .5."""
     tail_width: float = 0.5
-    """How softly the tail is cut off, in units of loss."""
+    """Softness of the tail's cut-off, in units of loss."""
     bases: tuple[int, ...] = (8, 4)
     """Numbers of basis rewards to try on validation rows."""
     inner_steps: tuple[int, ...] = (1, 4)
@@ -69,9 +69,9 @@ class MetaLowRank:
     penalty: float = 1.0
     """Inverse prior variance of a basis reward's weights."""
     most_steps: int = 800
-    """Outer steps of Adam at most; validation rows usually stop it earlier."""
+    """Maximum outer steps of Adam; validation rows usually stop it earlier."""
     directions: int | None = None
-    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+    """Principal directions of the encoder's space to use; None: the number that ``inputs`` chooses."""
 
     @recorded
     def fit(
@@ -102,7 +102,7 @@ class MetaLowRank:
         )
 
     def _tune(self, descent: Descent, anchor_K: NDArray[np.floating]) -> tuple[_Meta, Trial]:
-        """First the inner steps, at the first number of basis rewards, then that number."""
+        """Choose first the inner steps, at the first number of basis rewards, then that number."""
         first = _Meta(self, descent.table, descent.train, anchor_K, self.bases[0], self.inner_steps[0], descent.seed)
         best = (first, descent.attempt(first))
         for times in self.inner_steps[1:]:
@@ -116,7 +116,7 @@ class MetaLowRank:
 class _Meta:
     """Basis, start and inner step, as ``gradient_descent.Model``; ``rows`` are the judgements that describe users."""
 
-    how: MetaLowRank
+    config: MetaLowRank
     table: Table
     rows: Comparisons
     anchor_K: NDArray[np.floating]
@@ -125,7 +125,7 @@ class _Meta:
     seed: int
 
     def start(self, seed: int) -> Parameters:
-        """Every basis reward is the pooled one; the start is random, so that they part."""
+        """Every basis reward starts at the pooled one; the scores' start is random, so that they diverge."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)
@@ -147,14 +147,14 @@ class _Meta:
 
     @cached_property
     def _half_R(self) -> Tensor:
-        """A coin per text; two equal ones put a pair into the first half, two different ones into the second."""
+        """A random bit per text: equal bits put a pair into the first half, different bits into the second."""
         import torch
 
         keys_R = self.rows.responses.keys_R[self.table.numbers.responses_R]
         return torch.from_numpy(((keys_R >> np.uint64(17)) & np.uint64(1)).astype(np.int64))
 
     def basis(self, now: Mapping[str, Any]) -> Any:
-        """Basis rewards (K, C), in torch or numpy, whichever ``now`` is of."""
+        """Basis rewards (K, C), in torch or numpy, as ``now`` is."""
         anchor_K1, random_KC = self.anchor_K[:, None], self._random_KC
         if not isinstance(now["apart"], np.ndarray):
             import torch
@@ -163,14 +163,14 @@ class _Meta:
         return anchor_K1 + now["move_KC"] + now["apart"] * random_KC
 
     def margins(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``gradient_descent.Model``: after steps on all that is known of the users."""
+        """See ``gradient_descent.Model``: after steps on all judgements of the users."""
         import torch
 
         everything = torch.ones(len(self._known))
-        return self._told(self._differences(now, rows), self._stepped(now, self._known, everything), rows)
+        return self._margins_of(self._differences(now, rows), self._stepped(now, self._known, everything), rows)
 
     def final_scores(self, fitted: Mapping[str, Floats]) -> Floats:
-        """Everybody's scores (U, C) after steps on all that is known of them."""
+        """Everybody's scores (U, C) after steps on all their judgements."""
         import torch
 
         now = {name: torch.from_numpy(value.astype(np.float32)) for name, value in fitted.items()}
@@ -178,16 +178,16 @@ class _Meta:
             return self._stepped(now, self._known, torch.ones(len(self._known))).numpy().astype(np.float64)
 
     def loss(self, now: Parameters, rows: Batch) -> Tensor:
-        """See ``gradient_descent.Model``: each half of the rows is told after steps on the other."""
+        """See ``gradient_descent.Model``: each half of the rows is predicted after steps on the other."""
         import torch
 
         second_B = (self._half_R[rows.chosen_B] != self._half_R[rows.rejected_B]).float()
         difference_BC = self._differences(now, rows)
-        after_first_B = self._told(difference_BC, self._stepped(now, rows, 1.0 - second_B), rows)
-        after_second_B = self._told(difference_BC, self._stepped(now, rows, second_B), rows)
+        after_first_B = self._margins_of(difference_BC, self._stepped(now, rows, 1.0 - second_B), rows)
+        after_second_B = self._margins_of(difference_BC, self._stepped(now, rows, second_B), rows)
         margin_B = torch.where(second_B > 0, after_first_B, after_second_B)
         shift_KC = self.basis(now) - torch.from_numpy(self.anchor_K.astype(np.float32))[:, None]
-        squares = self.how.penalty * (shift_KC**2).sum() / (2.0 * max(float(self.rows.weights_N.sum()), 1e-12))
+        squares = self.config.penalty * (shift_KC**2).sum() / (2.0 * max(float(self.rows.weights_N.sum()), 1e-12))
         return self._outer(margin_B, rows) + squares
 
     def _outer(self, margin_B: Tensor, rows: Batch) -> Tensor:
@@ -195,22 +195,22 @@ class _Meta:
         from torch.nn.functional import softplus
 
         users = len(self.table.users)
-        if self.how.tail == 0.0:
-            return (rows.balanced(users) if self.how.average == "user" else rows).loss(margin_B)
+        if self.config.tail == 0.0:
+            return (rows.balanced(users) if self.config.average == "user" else rows).loss(margin_B)
         loss_B = rows.weight_B * (softplus(-margin_B) + (1.0 - rows.label_B) * margin_B)
         weight_U = torch.bincount(rows.user_B, rows.weight_B, minlength=users)
         present = weight_U > 0
         loss_U = torch.zeros(users).index_add(0, rows.user_B, loss_B)[present] / weight_U[present]
-        tau = torch.quantile(loss_U, 1.0 - self.how.tail)
-        return (torch.sigmoid((loss_U - tau) / self.how.tail_width) * loss_U).mean()
+        tau = torch.quantile(loss_U, 1.0 - self.config.tail)
+        return (torch.sigmoid((loss_U - tau) / self.config.tail_width) * loss_U).mean()
 
     def _differences(self, now: Parameters, rows: Batch) -> Tensor:
-        from torch.nn.functional import embedding  # its gradient adds up in a fixed order, unlike indexing's
+        from torch.nn.functional import embedding  # sums its gradient in a fixed order, unlike indexing
 
         basis_RC = self.table.x_RK @ self.basis(now)
         return embedding(rows.chosen_B, basis_RC) - embedding(rows.rejected_B, basis_RC)
 
-    def _told(self, difference_BC: Tensor, score_UC: Tensor, rows: Batch) -> Tensor:
+    def _margins_of(self, difference_BC: Tensor, score_UC: Tensor, rows: Batch) -> Tensor:
         import torch
         from torch.nn.functional import embedding
 
@@ -234,7 +234,7 @@ class _Meta:
             pull_B1 = (weight_B * (torch.sigmoid(margin_B1[:, 0]) - rows.label_B))[:, None]
             slope_BC = pull_B1 * mixture_BC * (difference_BC - margin_B1)
             slope_UC = torch.zeros(users, self.bases).index_add(0, rows.user_B, slope_BC)
-            score_UC = score_UC - rate_U1 * (slope_UC.detach() if self.how.order == "first" else slope_UC)
+            score_UC = score_UC - rate_U1 * (slope_UC.detach() if self.config.order == "first" else slope_UC)
         return score_UC
 
 
@@ -259,12 +259,12 @@ class Step:
 
 
 class Fields(linear.Fields):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     step: Step
 
 
-MOST_STEPS = 10_000  # of learning a new user that a saved scorer may ask for
+MOST_STEPS = 10_000  # for a new user, in a saved scorer
 
 
 def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
@@ -288,7 +288,7 @@ class MetaLowRankScorer(LinearScorer):
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> MetaLowRankScorer:
-        """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves."""
+        """A new scorer that also knows ``user_id`` from ``few`` (whose ids are ignored); other users' scores stay."""
         user_id = content.one_id(user_id)
         x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
         basis_RC = x_RK @ self.basis_KC

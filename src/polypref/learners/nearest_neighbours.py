@@ -1,21 +1,21 @@
-"""A vote of the most similar judgements: what retrieval alone is worth, without a language model to read it.
+"""A vote of a user's most similar judgements: what retrieval alone is worth, without a language model.
 
-No paper; the retrieval of the evaluation paper's RAG judge (Dong et al. 2025, section 4.1) with a vote in the judge's
-place. For user u and response x to prompt p, over the k of u's training judgements (a won over b, prompt q) that are
+No paper; the retrieval of the evaluation paper's RAG judge (Dong et al. 2025, section 4.1) with a vote instead of the
+judge. For user u and response x to prompt p, over the k of u's training judgements (a won over b, prompt q) that are
 most similar,
 
     r_u(x) = scale * sum_n s_n v_n x . (a_n - b_n) / |a_n - b_n|  /  sum_n s_n w_n
     s_n    = 1/2 + [(cos(x, a_n) + cos(x, b_n)) / 2 + cos(p, q_n)] / 4
 
 so two responses with the same neighbours differ by the mean cosine of their difference with the neighbours', times its
-length. v is the weight with which the user preferred a less that with which they preferred b, and w both together:
-similarity does not know who won, so swapped labels give exactly opposite rewards. The paper's code looks for the judged
-pair with its label, which is what is to be told; here a response is looked for alone and no test label is ever seen. k
-and scale are chosen on validation rows: three, as the paper's judge reads, are too few for a vote. Strangers get the
-vote of everyone's judgements. Vectors are the common inputs (``inputs``, ``prompt_inputs``), lengths at a quarter.
+length. v is the weight of the user's preferences for a minus those for b, and w their sum: similarity ignores who won,
+so swapped labels give exactly opposite rewards. The paper's code searches with the judged pair and its label, which is
+what should be predicted; here the query is a single response and no test label is seen. k and scale are chosen on
+validation rows: three, as the paper's judge reads, are too few for a vote. Strangers get the vote of everyone's
+judgements. Vectors are the common inputs (``inputs``, ``prompt_inputs``), lengths at a quarter of their scale.
 
-At most ``remembered`` text pairs are kept per user and for strangers (those whose content key is lowest, which is
-chance), so time is linear in judgements.
+At most ``remembered`` text pairs are kept per user and for strangers (those with the lowest content keys, in effect a
+random choice), so time is linear in judgements.
 
 Suffixes here: ``_F`` numbers that describe a prompt, ``_M`` pairs that a user judged, ``_T`` distinct texts of the
 judged pairs.
@@ -43,9 +43,9 @@ from polypref.learners.provenance import passed_on, recorded
 from polypref.schema import Array, Arrays, Ids, Layout, Selection, floats, indices
 
 Floats = NDArray[np.float32]
-BLOCK = 1 << 22  # similarities at once
+BLOCK = 1 << 22  # similarities held at once
 LENGTHS = 0.25  # of the inputs' scale: both lengths together then have an eighth of the encoder features' variance
-TIED = 1e-5  # similarities that differ by less are the same: rounding must not decide who votes
+TIED = 1e-5  # similarities that differ by less are equal, so that rounding does not decide who votes
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class NearestNeighbours:
     remembered: int = 4096
     """Text pairs kept per user, and for strangers."""
     tune_rows: int = 4096
-    """Validation rows that choose, at most."""
+    """Maximum validation rows used for choosing."""
     directions: int | None = None
-    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+    """Principal directions of the encoder's space to use; None: the number that ``inputs`` chooses."""
     prompt_directions: int = 64
     """Principal directions of the prompts to use."""
 
@@ -84,8 +84,8 @@ class NearestNeighbours:
         everyone = Memory.of(space, rows, self.remembered, np.zeros(len(rows), np.int32))
         users = Users(rows.users.ids.gather(numbers.users_U))
         selection = {"neighbours": float(chosen.neighbours), "scale": chosen.scale, **chosen.found}
-        how = (chosen.neighbours, chosen.scale, self.remembered)
-        return NeighboursScorer(space, users, own, everyone, *how, selection)
+        chosen_settings = (chosen.neighbours, chosen.scale, self.remembered)
+        return NeighboursScorer(space, users, own, everyone, *chosen_settings, selection)
 
     def _choose(self, scorer: NeighboursScorer, judged: Comparisons) -> _Chosen:
         n = len(judged)
@@ -102,7 +102,7 @@ class NearestNeighbours:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What validation rows chose, and how it did on them."""
+    """The settings chosen on validation rows, and their figures there."""
 
     neighbours: int
     scale: float
@@ -110,16 +110,17 @@ class _Chosen:
 
 
 def _lowest_keys(rows: Comparisons, most: int) -> Comparisons:
-    """At most ``most`` rows: those whose pairs have the lowest keys."""
+    """At most ``most`` rows: those with the lowest pair keys."""
     if len(rows) <= most:
         return rows
     return rows.take(rows.pair_key_N <= np.partition(rows.pair_key_N, most - 1)[most - 1])
 
 
 def _fitting_scale(margin_N: NDArray[np.float64], rows: Comparisons) -> float:
-    """What to multiply margins by for the least log loss.
+    """The factor of the margins with the least log loss.
 
-    One judgement each way at a typical margin is added, so that a few rows all told rightly do not ask for infinity.
+    One judgement each way at a typical margin is added, so that a few correctly predicted rows do not need an infinite
+    factor.
     """
     typical, weight = np.sqrt(np.average(margin_N**2, weights=rows.weights_N)), rows.weights_N.sum()
 
@@ -134,7 +135,7 @@ def _fitting_scale(margin_N: NDArray[np.float64], rows: Comparisons) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """Where similarity is measured: cosines of responses' inputs and of prompts' inputs."""
+    """The space of similarities: cosines of responses' inputs and of prompts' inputs."""
 
     inputs: Inputs
     prompts: Inputs
@@ -148,17 +149,17 @@ class Space:
 
 
 def _directions(x_RK: NDArray) -> Floats:
-    """Unit vectors; zero where there is no direction."""
+    """Unit vectors; zero vectors stay zero."""
     return (x_RK / np.maximum(np.linalg.norm(x_RK, axis=1, keepdims=True), 1e-9)).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """Text pairs that somebody judged, one user's after the other's: user u has ``start_U[u]`` to ``start_U[u + 1]``.
+    """Text pairs that somebody judged, user by user: user u has ``start_U[u]`` to ``start_U[u + 1]``.
 
-    ``vote_M`` is the weight with which the first text was preferred less that for the second, ``weight_M`` both.
+    ``vote_M`` is the weight of preferences for the first text minus those for the second, ``weight_M`` their sum.
     ``text_TK`` are the inputs of the distinct texts, ``asked_TF`` the directions of their prompts, ``one_M`` and
-    ``other_M`` the numbers of a pair's two.
+    ``other_M`` the numbers of a pair's two texts.
     """
 
     text_TK: Floats
@@ -171,7 +172,7 @@ class Memory:
 
     @classmethod
     def of(cls, space: Space, rows: Comparisons, most: int, owner_N: IntArray) -> Self:
-        """Merge the judgements that one owner made of one pair; keep ``most`` pairs of each owner."""
+        """Merge each owner's judgements of one pair; keep ``most`` pairs of each owner."""
         keys_R = rows.responses.keys_R
         turned_N = keys_R[rows.chosen_N] > keys_R[rows.rejected_N]
         low_N, high_N = np.where(turned_N, (rows.rejected_N, rows.chosen_N), (rows.chosen_N, rows.rejected_N))
@@ -194,7 +195,7 @@ class Memory:
         return cls(text_TK, asked_TF, one_M, other_M, vote_M[kept], weight_M[kept], start_U)
 
     def votes(self, user: int, x_QK: Floats, z_QF: Floats, ks: Sequence[int]) -> NDArray[np.float64]:
-        """What the k judgements of ``user`` most similar to each question say, (number of ks, Q), unscaled."""
+        """The vote of the k judgements of ``user`` most similar to each question, (number of ks, Q), unscaled."""
         own = slice(self.start_U[user], self.start_U[user + 1])
         size = int(own.stop - own.start)
         one_MK, other_MK = self.text_TK[self.one_M[own]], self.text_TK[self.other_M[own]]
@@ -217,7 +218,7 @@ class Memory:
 
 
 class Fields(TypedDict):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     neighbours: int
     scale: float
@@ -248,9 +249,9 @@ def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | No
 
 @dataclass(frozen=True, eq=False)
 class NeighboursScorer:
-    """What is remembered of each of ``users`` (``own``) and of everybody (``everyone``, its one owner).
+    """The remembered judgements of each of ``users`` (``own``), and of all together (``everyone``, with one owner).
 
-    ``newcomers``, by id, were learnt after the fit and win over ``users``.
+    ``newcomers``, by id, were learned after the fit and take precedence over ``users``.
     """
 
     space: Space
@@ -280,7 +281,7 @@ class NeighboursScorer:
         response_Q: IntArray | None,
         ks: Sequence[int],
     ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-        """What k neighbours say, unscaled, for several k, (number of ks, Q), and who answered."""
+        """The vote of k neighbours, unscaled, for several k, (number of ks, Q), and who answered."""
         _, pool, place_Q = self.space.inputs.used(responses, response_Q)
         x_RK, z_RF = self.space(pool)
         new = Users(pl.Series("id", list(self.newcomers), dtype=pl.String)).index(user_ids)
@@ -290,8 +291,8 @@ class NeighboursScorer:
         who, starts = np.unique(user_Q[order_Q], return_index=True)
         for user, rows in zip(who.tolist(), np.split(order_Q, starts[1:]), strict=True):
             memory, place = self._memory(user)
-            asked, at = np.unique(place_Q[rows], return_inverse=True)  # each response is looked up once per user
-            found[:, rows] = memory.votes(place, x_RK[asked], z_RF[asked], ks)[:, at]
+            distinct, at = np.unique(place_Q[rows], return_inverse=True)  # each response is looked up once per user
+            found[:, rows] = memory.votes(place, x_RK[distinct], z_RF[distinct], ks)[:, at]
         return found, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8)
 
     def _memory(self, user: int) -> tuple[Memory, int]:
@@ -303,14 +304,14 @@ class NeighboursScorer:
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> NeighboursScorer:
-        """A new scorer that remembers the comparisons in ``few`` as ``user_id``'s; nobody else's answers move."""
+        """A new scorer that remembers ``few`` as the comparisons of ``user_id``; other users' answers stay the same."""
         user_id = content.one_id(user_id)
         memory = Memory.of(self.space, few, self.remembered, np.zeros(len(few), np.int32))
         return replace(self, newcomers={**self.newcomers, user_id: memory})
 
     @property
     def encoder(self) -> Encoder:
-        """What turns texts into its features."""
+        """The encoder of its features."""
         return self.space.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:

@@ -1,18 +1,18 @@
-"""What a learner that adapts must beat: the plain ways to serve a new person from a few comparisons.
+"""The baselines that an adapting learner must beat: plain ways to serve a new person from a few comparisons.
 
 Paper: Dong et al. 2025, "When Personalization Meets Reality", section 4.3 (new users). Each route is fitted on seen
-users and takes in a new one by ``adapt``, as a learner does:
+users and adds a new one by ``adapt``, as a learner does:
 
 individual                a reward from the new user's comparisons alone
-further-fine-tuning       the pooled reward, drawn towards the new user's comparisons
-similar-user-agreement    the reward of the seen user who agrees most on pairs that both judged, net of disagreement
-similar-user-accuracy     the reward of the seen user whose own reward foretells the new user's choices best
+further-fine-tuning       the pooled reward, moved towards the new user's comparisons
+similar-user-agreement    the reward of the seen user with the most agreement, net of disagreement, on shared pairs
+similar-user-accuracy     the reward of the seen user whose own reward predicts the new user's choices best
 
 What we changed: linear rewards on frozen features. The paper leaves open how far further fine-tuning goes; here (and
 for ``individual``) it goes to the posterior mode under N(start, variance), and the variance, one for each number of
-comparisons, is the one under which seen users fare best who play new ones: so many of their training rows, judged on
-their validation rows. Where nobody agrees more than not on shared pairs the population answers; the authors' code
-stops there.
+comparisons, is the one that serves seen users best when they are treated as new, with that many of their training rows,
+measured on their validation rows. If no one agrees on more than half of the shared pairs, the population answers; the
+authors' code stops there.
 
 Suffixes here: ``_E`` matches of a judgement and an earlier one, ``_M`` judgements of the seen users.
 """
@@ -52,14 +52,14 @@ class FewShot:
     start: Literal["nothing", "pooled"]
     directions: int | None = None
     counts: tuple[int, ...] = (3, 10, 30, 100, 300)
-    """Numbers of comparisons for which a variance is chosen; the nearest one (by ratio) serves others."""
+    """Numbers of comparisons for which a variance is chosen; other numbers use the nearest (by ratio)."""
     variances: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
     @recorded
     def fit(
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> FewShotScorer:
-        """See ``learners.protocol.Learner``; variances are chosen around a pooled reward that saw ``train`` only."""
+        """See ``learners.protocol.Learner``; variances are chosen around a pooled reward fitted on ``train`` only."""
         train, valid = validation.cut(train, valid, seed)
         pooled = Pooled(directions=self.directions)
         judged = pooled.fit(train, encoder=encoder, seed=seed, valid=valid.take(np.zeros(0, np.int64)))
@@ -76,7 +76,7 @@ class FewShot:
     def _chosen(
         self, pooled: LinearScorer, train: Comparisons, valid: Comparisons, count: int, seed: int
     ) -> float | None:
-        """The variance that serves seen users best who play new ones with ``count`` comparisons; None: nobody can."""
+        """The best variance for seen users treated as new with ``count`` comparisons; None: no user has that many."""
         count_U = np.bincount(train.user_N, minlength=len(train.users))
         can_U = (count_U >= count) & (np.bincount(valid.user_N, minlength=len(train.users)) > 0)
         rng = np.random.default_rng([seed, 4])
@@ -105,7 +105,7 @@ def _batches(inputs: Inputs, rows: Comparisons, user_N: IntArray) -> list[ridge.
 
 
 def _differences(inputs: Inputs, rows: Comparisons) -> NDArray[np.float64]:
-    """Inputs of the chosen less those of the rejected, (N, K)."""
+    """Inputs of the chosen minus those of the rejected, (N, K)."""
     x_RK, _, place_2N = inputs.used(rows.responses, np.concatenate([rows.chosen_N, rows.rejected_N]))
     return x_RK[place_2N[: len(rows)]] - x_RK[place_2N[len(rows) :]]
 
@@ -117,7 +117,7 @@ def _some(few: Comparisons, user_id: str) -> Comparisons:
 
 
 class FewShotFields(linear.Fields):
-    """Settings that a saved scorer has; ``variance_of`` by numbers of comparisons."""
+    """Settings of a saved scorer; ``variance_of`` by numbers of comparisons."""
 
     from_pooled: bool
     variance_of: dict[str, float]
@@ -132,7 +132,7 @@ def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | No
 
 @dataclass(frozen=True, eq=False)
 class FewShotScorer(LinearScorer):
-    """The pooled reward, and how far a new user's own may go from where it starts."""
+    """The pooled reward, and how far a new user's reward may move from its start."""
 
     from_pooled: bool
     variance_of: Mapping[int, float]
@@ -188,21 +188,21 @@ class SimilarUser:
 
 
 def _votes(rows: Comparisons) -> NDArray[np.float64]:
-    """Which text of each pair won: weight where it is the one with the lower key, -weight, or 0 for a tie; (N,)."""
+    """The winner of each pair, (N,): weight if it has the lower key, -weight otherwise, 0 for a tie."""
     keys_R = rows.responses.keys_R
     sign_N = np.where(keys_R[rows.chosen_N] <= keys_R[rows.rejected_N], 1.0, -1.0)
     return sign_N * (2 * rows.label_N - 1) * rows.weights_N
 
 
 class SimilarUserFields(linear.Fields):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     by_agreement: bool
 
 
 @dataclass(frozen=True, eq=False)
 class SimilarUserScorer(LinearScorer):
-    """Everybody's individual reward, and ``judged``: keys (ascending) of what was judged, votes, numbers of users."""
+    """Everybody's individual reward, and ``judged``: keys (ascending) of judged pairs, votes, numbers of users."""
 
     by_agreement: bool
     judged: tuple[KeyArray, FloatArray, IntArray]
@@ -217,19 +217,19 @@ class SimilarUserScorer(LinearScorer):
         },
     )
     serves: ClassVar[Serves] = "any_user"
-    forget: ClassVar[None] = None  # type: ignore[assignment]  # newcomers answer with another person's vector
+    forget: ClassVar[None] = None  # type: ignore[assignment]  # newcomers get another person's vector
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> Self:
         """See ``learners.protocol.Adapts``."""
         user_id = content.one_id(user_id)
         few = _some(few, user_id)
-        nearest = self._agrees_most(few) if self.by_agreement else self._foretells_best(few)
+        nearest = self._agrees_most(few) if self.by_agreement else self._predicts_best(few)
         weights_K = self.population_K if nearest is None else self.weights_UK[nearest]
         return self.with_newcomer(user_id, Newcomer(weights_K))
 
     def _agrees_most(self, few: Comparisons) -> int | None:
-        """The seen user with the most agreement less disagreement; None where it is not above 0 for anybody."""
+        """The seen user with the most agreement minus disagreement; None if it is above 0 for nobody."""
         key_M, vote_M, user_M = self.judged
         low_N, high_N = (np.searchsorted(key_M, few.pair_key_N, side) for side in ("left", "right"))
         count_N = high_N - low_N
@@ -238,8 +238,8 @@ class SimilarUserScorer(LinearScorer):
         net_U = np.bincount(user_M[at_E], agreement_E, len(self.users))
         return int(net_U.argmax()) if net_U.max(initial=0.0) > 0 else None
 
-    def _foretells_best(self, few: Comparisons) -> int:
-        """The seen user whose reward is right most often; the likeliest one where several are."""
+    def _predicts_best(self, few: Comparisons) -> int:
+        """The seen user whose reward is right most often; of several, the one with the highest likelihood."""
         margin_NU = _differences(self.inputs, few) @ self.weights_UK.T
         right_N = few.weights_N * (2 * few.label_N - 1)
         right_U = right_N @ np.sign(margin_NU)

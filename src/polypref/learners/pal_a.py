@@ -1,4 +1,4 @@
-"""Everybody likes what is near their ideal point, a mixture of a few prototypes: PAL-A, on frozen features.
+"""PAL-A: people like what is near their ideal point, a mixture of a few prototypes; on frozen features.
 
 Paper: Chen et al. 2024, "PAL: Pluralistic Alignment Framework for Learning from Heterogeneous Preferences", its form
 with ideal points:
@@ -7,13 +7,13 @@ with ideal points:
 
 What we changed: one vector per text instead of one per token, and the logistic loss instead of the hinge
 (``loss="hinge"`` is the authors'). f works on the inputs' own width and starts as the identity. The sharpness s is
-learned, starts at zero and may turn negative (points that repel), so swapped labels give exactly opposite rewards;
-the authors have s = 1. The ideal point is not mapped by f: mapped, as the authors have it (``ideal="f(Pw)"``), it and
-the items move together and fits are worse (docs/log.md). Of their four forms the one that divides by a norm of the
-wrong shape is left out. Priors N(0, 1/penalty) on f's weights and N(0, 1/user_penalty) on w. The number of prototypes
-is the fewest that come within ``slack``, about a standard error, of the best validation log loss; validation rows also
-choose the steps and, of small data, among a few random starts, since prototypes can settle in bad places. Strangers get
-the mean mixture; ``adapt`` learns a new user's mixture alone.
+learned, starts at zero and may turn negative (points that repel), so swapped labels give exactly opposite rewards; the
+authors use s = 1. The ideal point is not mapped by f: if mapped, as in the paper (``ideal="f(Pw)"``), it and the items
+move together and fits are worse (docs/log.md). Of the authors' four forms, the one that divides by a norm of the wrong
+shape is left out. Priors N(0, 1/penalty) on f's weights and N(0, 1/user_penalty) on w. The number of prototypes is the
+smallest within ``slack``, about a standard error, of the best validation log loss. Validation rows also choose the
+steps and, for small data, among a few random starts, since prototypes can settle in bad places. Strangers get the mean
+mixture; ``adapt`` learns a new user's mixture alone.
 
 Suffixes here: ``_C`` prototypes, ``_V`` users and the stranger.
 """
@@ -57,15 +57,15 @@ class PalA:
     slack: float = 0.4
     """Share of the best validation log loss, times the root of the validation rows, that fewer prototypes may lose."""
     starts: int = 3
-    """Random starts to try on validation rows, where all training rows fit into one batch."""
+    """Random starts to try on validation rows, if all training rows fit into one batch."""
     penalty: float = 1.0
     """Inverse prior variance of the map's weights."""
     user_penalty: float = 0.1
     """Inverse prior variance of a user's scores."""
     most_steps: int = 600
-    """Steps of Adam at most; validation rows usually stop it earlier."""
+    """Maximum steps of Adam; validation rows usually stop it earlier."""
     directions: int = 64
-    """Principal directions of the encoder's space to use: the map's cost is their square."""
+    """Principal directions of the encoder's space to use; the map's cost is their square."""
 
     @recorded
     def fit(
@@ -97,13 +97,13 @@ class PalA:
 class _IdealPoints:
     """Prototypes, map and everybody's scores, as ``gradient_descent.Model``."""
 
-    how: PalA
+    config: PalA
     table: Table
     count: int
     weight: float  # of all judgements: penalties are per fit, the loss is per judgement
 
     def start(self, seed: int) -> Parameters:
-        """Prototypes of length 1 in random directions; everybody mixes them evenly."""
+        """The start: prototypes of length 1 in random directions, mixed evenly by everybody."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)
@@ -128,7 +128,7 @@ class _IdealPoints:
             return prototypes.map_items(now, x_XK, gelu)
 
         mixture_UC = torch.softmax(now["score_UC"], dim=1)
-        own_BK = embedding(rows.user_B, _ideal(self.how.ideal, now["point_CK"], mixture_UC, mapped))
+        own_BK = embedding(rows.user_B, _ideal(self.config.ideal, now["point_CK"], mixture_UC, mapped))
         item_2BK = of_rows(torch.cat([rows.chosen_B, rows.rejected_B]), self.table.x_RK, mapped)
         chosen_B, rejected_B = (
             ((item_BK - own_BK).square().sum(dim=1) + LEAST).sqrt() for item_BK in item_2BK.split(len(rows))
@@ -137,10 +137,10 @@ class _IdealPoints:
 
     def loss(self, now: Parameters, rows: Batch) -> Tensor:
         """See ``gradient_descent.Model``."""
-        squares = self.how.user_penalty * (now["score_UC"] ** 2).sum()
+        squares = self.config.user_penalty * (now["score_UC"] ** 2).sum()
         for name in ITEM_MAP:
-            squares = squares + self.how.penalty * (now[name] ** 2).sum()
-        return prototypes.judged(rows, self.margins(now, rows), self.how.loss) + squares / (2.0 * self.weight)
+            squares = squares + self.config.penalty * (now[name] ** 2).sum()
+        return prototypes.judged(rows, self.margins(now, rows), self.config.loss) + squares / (2.0 * self.weight)
 
 
 def _ideal(ideal: Ideal, point_CK: Any, mixture_VC: Any, mapped: Callable[[Any], Any]) -> Any:
@@ -152,14 +152,14 @@ def _ideal(ideal: Ideal, point_CK: Any, mixture_VC: Any, mapped: Callable[[Any],
 
 
 class Fields(prototypes.Fields):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     ideal: Ideal
 
 
 @dataclass(frozen=True, eq=False)
 class IdealPointScorer(MixtureScorer):
-    """A reward falls with the distance from the ideal point."""
+    """Rewards that fall with the distance from the user's ideal point."""
 
     ideal: Ideal = "Pw"
 

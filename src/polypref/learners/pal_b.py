@@ -1,16 +1,16 @@
-"""Everybody mixes a few heads that say what a prompt calls for: PAL-B, on frozen features.
+"""PAL-B: everybody mixes a few heads, each of which gives the ideal response to a prompt; on frozen features.
 
 Paper: Chen et al. 2024, "PAL: Pluralistic Alignment Framework for Learning from Heterogeneous Preferences", its form
 with a mixture of heads:
 
     r_u(x) = s cos(sum_k softmax(w_u)_k g_k(z), f(x))      z: the prompt's inputs, g_k: head k, f: residual network
 
-What we changed: one vector per prompt and one per response, where the authors multiply token j of the response by
-token j of the prompt. A prompt is a text of its own (``prompt_inputs``). The sharpness s is learned, starts at
-zero and may turn negative, so swapped labels give exactly opposite rewards; the authors start at 1/.07 and stop at 100.
-Priors N(0, 1/penalty) on the weights of f and g, N(0, 1/user_penalty) on w. ``loss="hinge"`` offers PAL-A's loss. The
-number of heads is the fewest that come within ``slack``, about a standard error, of the best validation log loss, and
-validation rows choose the steps. Strangers get the mean mixture; ``adapt`` learns a new user's mixture alone.
+What we changed: one vector per prompt and one per response, where the authors multiply token j of the response by token
+j of the prompt. A prompt is a text of its own (``prompt_inputs``). The sharpness s is learned, starts at zero and may
+turn negative, so swapped labels give exactly opposite rewards; the authors start at 1/.07 and limit it to 100. Priors
+N(0, 1/penalty) on the weights of f and g, N(0, 1/user_penalty) on w. ``loss="hinge"`` offers PAL-A's loss. The number
+of heads is the smallest within ``slack``, about a standard error, of the best validation log loss; validation rows also
+choose the steps. Strangers get the mean mixture; ``adapt`` learns a new user's mixture alone.
 
 Suffixes here: ``_C`` prototypes, ``_F`` numbers that describe a prompt, ``_V`` users and the stranger.
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HEADS = ("first_CFW", "first_C1W", "second_CWW", "second_C1W", "last_CWK", "last_C1K")
-PORTION = 1 << 23  # numbers that one portion of texts may take
+PORTION = 1 << 23  # numbers that one portion of texts may use
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,15 @@ class PalB:
     hidden: int = 32
     """Units in each of a head's two hidden layers."""
     starts: int = 1
-    """Random starts to try on validation rows, where all training rows fit into one batch."""
+    """Random starts to try on validation rows, if all training rows fit into one batch."""
     penalty: float = 1.0
     """Inverse prior variance of the map's and the heads' weights."""
     user_penalty: float = 0.1
     """Inverse prior variance of a user's scores."""
     most_steps: int = 400
-    """Steps of Adam at most; validation rows usually stop it earlier."""
+    """Maximum steps of Adam; validation rows usually stop it earlier."""
     directions: int = 64
-    """Principal directions of the encoder's space to use: the map's cost is their square."""
+    """Principal directions of the encoder's space to use; the map's cost is their square."""
     prompt_directions: int = 16
     """Principal directions of the prompts to use."""
 
@@ -93,7 +93,7 @@ class PalB:
 
 
 def heads(now: Mapping[str, Any], z_XF: Any, gelu: Callable[[Any], Any]) -> Any:
-    """What each head makes of each prompt, (C, X, K), in torch or numpy, whichever ``gelu`` is of."""
+    """The output of each head for each prompt, (C, X, K), in torch or numpy, as ``gelu`` is."""
     first_CXW = gelu(z_XF @ now["first_CFW"] + now["first_C1W"])
     return gelu(first_CXW @ now["second_CWW"] + now["second_C1W"]) @ now["last_CWK"] + now["last_C1K"]
 
@@ -102,7 +102,7 @@ def heads(now: Mapping[str, Any], z_XF: Any, gelu: Callable[[Any], Any]) -> Any:
 class _Heads:
     """Heads, map and everybody's scores, as ``gradient_descent.Model``."""
 
-    how: PalB
+    config: PalB
     table: Table
     z_PF: Floats
     prompt_R: IntArray
@@ -110,7 +110,7 @@ class _Heads:
     weight: float  # of all judgements: penalties are per fit, the loss is per judgement
 
     def start(self, seed: int) -> Parameters:
-        """Heads that call for random directions, whatever the prompt; everybody mixes them evenly."""
+        """The start: heads with random directions, whatever the prompt, mixed evenly by everybody."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)
@@ -118,8 +118,8 @@ class _Heads:
         def normal(*shape: int, sd: float = 1.0) -> Tensor:
             return torch.randn(*shape, generator=generator) * sd
 
-        # in double precision: on its way out of the even start the fit magnifies roundings a millionfold
-        c, j, h, k = self.count, self.z_PF.shape[1], self.how.hidden, self.table.x_RK.shape[1]
+        # in double precision: as it leaves the even start, the fit magnifies rounding errors a millionfold
+        c, j, h, k = self.count, self.z_PF.shape[1], self.config.hidden, self.table.x_RK.shape[1]
         now = prototypes.start_item_map(k, normal) | {
             "first_CFW": normal(c, j, h, sd=j**-0.5),
             "first_C1W": torch.zeros(c, 1, h),
@@ -153,15 +153,15 @@ class _Heads:
 
     def loss(self, now: Parameters, rows: Batch) -> Tensor:
         """See ``gradient_descent.Model``."""
-        squares = self.how.user_penalty * (now["score_UC"] ** 2).sum()
+        squares = self.config.user_penalty * (now["score_UC"] ** 2).sum()
         for name in (*ITEM_MAP, *HEADS):
-            squares = squares + self.how.penalty * (now[name] ** 2).sum()
-        return prototypes.judged(rows, self.margins(now, rows), self.how.loss) + squares / (2.0 * self.weight)
+            squares = squares + self.config.penalty * (now[name] ** 2).sum()
+        return prototypes.judged(rows, self.margins(now, rows), self.config.loss) + squares / (2.0 * self.weight)
 
 
 @dataclass(frozen=True, eq=False)
 class HeadsScorer(MixtureScorer):
-    """A reward is the cosine of what the user's mixture of heads calls for and the response."""
+    """Rewards are the cosine between the response and the output of the user's mixture of heads."""
 
     prompts: Inputs
 
@@ -209,7 +209,7 @@ class HeadsScorer(MixtureScorer):
         return margins
 
     def _agreement(self, pool: Responses, x_RK: Floats) -> tuple[Floats, Floats, IntArray]:
-        """Heads along each response's direction (R, C), heads along each other (P, C, C), each response's prompt."""
+        """Products of heads and responses (R, C) and of heads with each other (P, C, C), and each response's prompt."""
         z_PF, prompt_R = prompt_inputs.inputs_of(self.prompts, pool)
         count, _, k = self.network["last_CWK"].shape
         along_RC, gram_PCC = np.empty((len(pool), count)), np.empty((len(z_PF), count, count))

@@ -1,4 +1,4 @@
-"""One shared reward that reads a learned vector of the user: P-RLHF, on frozen features.
+"""P-RLHF: one shared reward that reads a learned vector of the user, on frozen features.
 
 Paper: Li et al. 2024, "Personalized Language Modeling from Personalized Human Feedback". With l the loss of one
 judgement, -log sigmoid(r(chosen) - r(rejected)),
@@ -6,19 +6,19 @@ judgement, -log sigmoid(r(chosen) - r(rejected)),
     L = alpha * mean l(under the judging user) + (1 - alpha) * mean l(under the generic user)
 
 ``users="individual"``: e_u = e_0 + o_u, and e_0 is the generic user. ``users="cluster"``: e_u is the mixture
-softmax(s_u) of a few cluster vectors, and the generic user has a learned mixture of its own.
+softmax(s_u) of a few cluster vectors, and the generic user has its own learned mixture.
 
 What we changed: a small network on frozen features instead of a tuned language model that reads the vector as soft
 tokens,
 
     r(x, e) = w . x + v . tanh(A x + B e + b)
 
-so rewards are not linear in the features and what the user's vector does depends on the text. Both means are over all
-rows of a batch (the authors' alpha depends on what happens to be in a micro-batch). o_u and s_u start at zero, so a
-person's name or number decides nothing; w and v start at zero, so swapped labels give exactly opposite rewards. Priors
+so rewards are not linear in the features, and the effect of the user's vector depends on the text. Both means are over
+all rows of a batch (the authors' alpha depends on the content of a micro-batch). o_u and s_u start at zero, so a
+person's name or number has no effect; w and v start at zero, so swapped labels give exactly opposite rewards. Priors
 N(0, 1/penalty) on the users' and the network's weights; the users' penalty and the number of steps are chosen on
-validation rows. Strangers get the generic user. A new user, whom the paper leaves with the generic user, gets the o_u
-(or s_u) that is most probable under that prior, with everything else as it is.
+validation rows. Strangers get the generic user. A new user, for whom the paper uses the generic user, gets the most
+probable o_u (or s_u) under that prior, with everything else fixed.
 
 Suffixes here: ``_C`` clusters of users, ``_E`` numbers of a user's vector, ``_V`` users and the stranger.
 """
@@ -56,7 +56,7 @@ class Personalized:
     """Settings of P-RLHF on frozen features."""
 
     users: Literal["individual", "cluster"] = "individual"
-    """A vector of each user's own around the generic user's, or a mixture of a few cluster vectors."""
+    """Each user's own vector around the generic user's, or a mixture of a few cluster vectors."""
     alpha: float = 0.5
     """Share of the loss under the judging user; the rest is under the generic user."""
     size: int = 8
@@ -70,9 +70,9 @@ class Personalized:
     user_penalties: tuple[float, ...] = (2.0, 50.0)
     """Inverse prior variances of the users' own weights to try on validation rows."""
     most_steps: int = 800
-    """Steps of Adam at most; validation rows usually stop it earlier."""
+    """Maximum steps of Adam; validation rows usually stop it earlier."""
     directions: int | None = None
-    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+    """Principal directions of the encoder's space to use; None: the number that ``inputs`` chooses."""
 
     @recorded
     def fit(
@@ -112,13 +112,13 @@ def _vectors(now: Mapping[str, NDArray]) -> NDArray:
 class _Network:
     """The shared reward with its users, as ``gradient_descent.Model``."""
 
-    how: Personalized
+    config: Personalized
     table: Table
     user_penalty: float
     weight: float  # of all judgements: penalties are per fit, the loss is per judgement
 
     def start(self, seed: int) -> Parameters:
-        """Random text and vector weights; nobody differs yet and no text is better than another."""
+        """The start: random text and vector weights; users do not differ and no text is better than another."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)
@@ -126,24 +126,24 @@ class _Network:
         def normal(*shape: int, sd: float = 1.0) -> Tensor:
             return torch.randn(*shape, generator=generator) * sd
 
-        how, users, k = self.how, len(self.table.users), self.table.x_RK.shape[1]
+        config, users, k = self.config, len(self.table.users), self.table.x_RK.shape[1]
         now = {
             "w_K": torch.zeros(k),
-            "v_W": torch.zeros(how.hidden),
-            "a_KW": normal(k, how.hidden),
-            "b_EW": normal(how.size, how.hidden, sd=how.size**-0.5),
-            "b_W": normal(how.hidden, sd=0.5),
+            "v_W": torch.zeros(config.hidden),
+            "a_KW": normal(k, config.hidden),
+            "b_EW": normal(config.size, config.hidden, sd=config.size**-0.5),
+            "b_W": normal(config.hidden, sd=0.5),
         }
-        if how.users == "individual":
-            return now | {"generic_E": normal(how.size, sd=0.1), "own_UE": torch.zeros(users, how.size)}
+        if config.users == "individual":
+            return now | {"generic_E": normal(config.size, sd=0.1), "own_UE": torch.zeros(users, config.size)}
         return now | {
-            "cluster_CE": normal(how.clusters, how.size),
-            "mixture_VC": torch.zeros(1 + users, how.clusters),
+            "cluster_CE": normal(config.clusters, config.size),
+            "mixture_VC": torch.zeros(1 + users, config.clusters),
         }
 
     def margins(self, now: Parameters, rows: Batch) -> Tensor:
         """See ``gradient_descent.Model``."""
-        from torch.nn.functional import embedding  # its gradient adds up in a fixed order, unlike indexing's
+        from torch.nn.functional import embedding  # sums its gradient in a fixed order, unlike indexing
 
         return _margins(now, self._texts(now, rows), embedding(rows.user_B, self._shift(now)[1:]))
 
@@ -156,11 +156,11 @@ class _Network:
         personal = rows.loss(_margins(now, texts, embedding(rows.user_B, shift_VW[1:])))
         own = now["own_UE"] if "own_UE" in now else now["mixture_VC"]
         squares = self.user_penalty * (own**2).sum()
-        squares = squares + self.how.penalty * ((now["a_KW"] ** 2).sum() + (now["v_W"] ** 2).sum())
-        return self.how.alpha * personal + (1.0 - self.how.alpha) * generic + squares / (2.0 * self.weight)
+        squares = squares + self.config.penalty * ((now["a_KW"] ** 2).sum() + (now["v_W"] ** 2).sum())
+        return self.config.alpha * personal + (1.0 - self.config.alpha) * generic + squares / (2.0 * self.weight)
 
     def _texts(self, now: Parameters, rows: Batch) -> tuple[Tensor, Tensor]:
-        """What does not depend on the user, of the chosen and of the rejected: hidden inputs and w . x, (B, H + 1)."""
+        """The part that does not depend on the user, for chosen and rejected: hidden inputs and w . x, (B, H + 1)."""
         import torch
 
         weights = torch.cat([now["a_KW"], now["w_K"][:, None]], dim=1)
@@ -170,12 +170,12 @@ class _Network:
         return chosen, rejected
 
     def _shift(self, now: Parameters) -> Tensor:
-        """What everybody's vector adds to the hidden units, the generic user's first, (1 + U, H)."""
+        """The contribution of everybody's vector to the hidden units, the generic user's first, (1 + U, H)."""
         import torch
 
-        if self.how.users == "individual":
-            stranger = torch.zeros(1, self.how.size)
-            return (now["generic_E"] + torch.cat([stranger, now["own_UE"]])) @ now["b_EW"]
+        if self.config.users == "individual":
+            generic = torch.zeros(1, self.config.size)
+            return (now["generic_E"] + torch.cat([generic, now["own_UE"]])) @ now["b_EW"]
         return torch.softmax(now["mixture_VC"], dim=1) @ now["cluster_CE"] @ now["b_EW"]
 
 
@@ -189,7 +189,7 @@ def _margins(now: Parameters, texts: tuple[Tensor, Tensor], shift_BW: Tensor) ->
 
 
 class Fields(TypedDict):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     users: Ids
     selection: Selection
@@ -201,7 +201,7 @@ class Fields(TypedDict):
 class PersonalizedScorer:
     """The shared reward, ``vectors_UE`` of the known ``users``, ``generic_E`` for strangers.
 
-    ``clusters_CE`` (none with users="individual"), ``user_penalty`` and ``alpha`` are what a new user is learnt with.
+    ``clusters_CE`` (none with users="individual"), ``user_penalty`` and ``alpha`` are used to learn a new user.
     """
 
     inputs: Inputs
@@ -237,7 +237,7 @@ class PersonalizedScorer:
         id_Q, response_Q = resolved(responses, user_ids, response_Q)
         x_RK, _, place_Q = self.inputs.used(responses, response_Q)
         user_Q = self.users.index(id_Q)
-        vectors_VE = np.concatenate([self.vectors_UE, self.generic_E[None]])  # -1: the stranger
+        vectors_VE = np.concatenate([self.vectors_UE, self.generic_E[None]])  # -1: a stranger
         # not a matrix product, whose last bits may depend on how many other users there are
         shift_VW = np.einsum("ve,eh->vh", vectors_VE, self.network["b_EW"])
         base_RW = x_RK @ self.network["a_KW"] + self.network["b_W"]
@@ -248,9 +248,9 @@ class PersonalizedScorer:
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> PersonalizedScorer:
-        """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
+        """A new scorer that also knows ``user_id`` from ``few`` (whose ids are ignored); other users' scores stay.
 
-        Raises NotEnoughData when there are none.
+        Raises NotEnoughData without comparisons.
         """
         user_id = content.one_id(user_id)
         if not len(few):
@@ -261,7 +261,7 @@ class PersonalizedScorer:
         return replace(self, users=users, vectors_UE=vectors_UE)
 
     def _learnt(self, few: Comparisons) -> NDArray[np.float64]:
-        """The vector of one new user: the mode of what the fit lowers, in o_u (or s_u) alone."""
+        """The vector of one new user: the minimum of the fit's loss in o_u (or s_u) alone."""
         from scipy.optimize import minimize
 
         x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
@@ -291,7 +291,7 @@ class PersonalizedScorer:
 
     @property
     def encoder(self) -> Encoder:
-        """What turns texts into its features."""
+        """The encoder of its features."""
         return self.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:

@@ -1,11 +1,10 @@
 """One Bradley-Terry reward for everyone: the evaluation paper's Vanilla reward model, on frozen features.
 
 Paper: Dong et al. 2025, "When Personalization Meets Reality", section 4.1; the loss is -log sigmoid(r_chosen -
-r_rejected). What we changed: a linear reward on frozen features instead of a tuned language model, its ridge read off
-the data (``variances``); ``aggregate`` offers both readings of the paper, all judgements (its code) and majority labels
-(its text); with ``response_effects`` every judged text also has a latent quality that features do not explain, which
-lifts the population wherever training texts come back in test pairs. User ids are never seen: scores do not depend on
-them.
+r_rejected). What we changed: a linear reward on frozen features instead of a tuned language model, with its ridge
+estimated from the data (``variances``). ``aggregate`` offers both readings of the paper: all judgements (its code) and
+majority labels (its text). With ``response_effects`` every judged text also has a latent quality that features do not
+explain, which improves the population wherever training texts recur in test pairs. Scores do not depend on user ids.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Pooled:
     response_effects: bool = False
     """Also learn a quality of each text that its features do not explain."""
     directions: int | None = None
-    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+    """Principal directions of the encoder's space to use; None: the number that ``inputs`` chooses."""
 
     @recorded
     def fit(
@@ -59,9 +58,9 @@ class Pooled:
 
 
 def majority(rows: Comparisons) -> Comparisons:
-    """One judgement per text pair, won by the text that more weight preferred; pairs that stand even are left out.
+    """One judgement per text pair, won by the text with more weight; tied pairs are left out.
 
-    Raises NotEnoughData when no pair has a majority.
+    Raises NotEnoughData if no pair has a majority.
     """
     keys_R = rows.responses.keys_R
     sign_N = np.where(keys_R[rows.chosen_N] <= keys_R[rows.rejected_N], 1.0, -1.0)

@@ -1,13 +1,13 @@
-"""A published reward model as it is, for everyone alike: the evaluation paper's Pre-trained baseline.
+"""A published reward model, unchanged and the same for everyone: the evaluation paper's Pre-trained baseline.
 
 Paper: Dong et al. 2025, "When Personalization Meets Reality", section 4.1. The reward is the model's own score of the
-response after its prompt; nothing is trained and nothing is chosen on validation rows, which are only measured.
+response after its prompt. Nothing is trained, and validation rows are only measured.
 
-What we changed: the score is read at the last token by attention mask, where transformers looks for padding tokens and
-goes wrong if padding and end of text share one (the paper's .62 in one evaluator and .80 in the other are the same
-weights). ``sign=-1`` turns a cost model round. ``ask=True`` asks an instruction-following model whether the response is
-good; its reward is log p(Yes) - log p(No), 0 where it says neither. Scores are not calibrated: their scale is the
-model's own, so accuracy means more here than log loss.
+What we changed: the score is read at the last token of the attention mask. transformers looks for padding tokens
+instead, which fails if padding and end of text share one (the paper's .62 in one evaluator and .80 in the other are the
+same weights). ``sign=-1`` reverses a cost model. ``ask=True`` asks an instruction-following model whether the response
+is good; its reward is log p(Yes) - log p(No), 0 if it says neither. Scores are not calibrated: their scale is the
+model's own, so accuracy is more informative here than log loss.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ ANSWERS = ("Yes", "No")
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Settings of a reward model that is used as it is."""
+    """Settings of an unchanged reward model."""
 
     model: str
     """A local folder or a name on the hub; with ask, also http://host:8000/v1#name."""
     sign: Literal[1, -1] = 1
-    """-1 for a model that scores cost: less is better."""
+    """-1 for a model that scores cost, where less is better."""
     label: str | int | None = None
-    """Which score to take where the model gives several: its name or its number, from 0."""
+    """Which score to use if the model gives several: its name or its number, from 0."""
     ask: bool = False
     """Ask a language model instead of reading a score head."""
     max_length: int | None = None
-    """Tokens read; the model's limit, at most 2,048 (8,192 with ask), when not given."""
+    """Tokens read; default: the model's limit, at most 2,048 (8,192 with ask)."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the network; scores are float32."""
 
@@ -56,8 +56,8 @@ class Pretrained:
 
     @property
     def identity(self) -> str:
-        """Names everything that decides a score: the model's content included."""
-        label = self._label  # first: what is wrong with the model is told in its words
+        """Names everything that affects a score, including the model's content."""
+        label = self._label  # first, so that its message names what is wrong with the model
         return f"{self._reads.identity} label={label} sign={self.sign}"
 
     @recorded
@@ -66,7 +66,8 @@ class Pretrained:
     ) -> PretrainedScorer:
         """See ``learners.protocol.Learner``; learns nothing and needs no encoder.
 
-        Raises EncoderError when the model cannot be had, has no reward head, or gives several scores and none is named.
+        Raises EncoderError if the model is not available, has no reward head, or gives several scores and none is
+        named.
         """
         _, valid = validation.cut(train, valid, seed)
         scorer = PretrainedScorer(self, self.identity, {})
@@ -82,7 +83,7 @@ class Pretrained:
 
     @cached_property
     def _label(self) -> int:
-        """Number of the score to take."""
+        """Number of the score to use."""
         if self.ask:
             return 0
         assert isinstance(self._reads, HuggingFace)
@@ -117,7 +118,7 @@ class Pretrained:
 
 
 class Fields(TypedDict):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     settings: Pretrained
     identity: str
@@ -139,8 +140,8 @@ class PretrainedScorer:
     def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``."""
         _, response_Q = resolved(responses, user_ids, response_Q)
-        asked, place_Q = np.unique(response_Q, return_inverse=True)
-        pool = responses if len(asked) == len(responses) else responses.take(asked)
+        distinct, place_Q = np.unique(response_Q, return_inverse=True)
+        pool = responses if len(distinct) == len(responses) else responses.take(distinct)
         return self.settings.rewards(pool).take(place_Q.astype(np.int32))
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -153,7 +154,7 @@ class PretrainedScorer:
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], encoder: Encoder) -> Self:
-        """See ``learners.protocol.Scorer``. Raises ArtifactError when the model is another one by now."""
+        """See ``learners.protocol.Scorer``. Raises ArtifactError if the model has changed."""
         settings = Pretrained(**config["settings"])
         if settings.identity != config["identity"]:
             raise ArtifactError(f"{settings.model} has changed since the scorer was saved; fit and save it again.")

@@ -1,8 +1,8 @@
-"""A prompt's own inputs: its text, encoded as if it answered an empty prompt, so that any encoder reads it.
+"""Inputs of a prompt: its text, encoded as if it answered an empty prompt, so that any encoder can read it.
 
-Each distinct prompt is encoded once, and stored even where responses are not: prompts come again. The projection is
-that of ``inputs``, chosen from the prompts of the training rows: principal directions of their spread, with variance 1
-together, and two lengths.
+Each distinct prompt is encoded once, and stored even if responses are not, since prompts recur. The projection is that
+of ``inputs``, chosen on the prompts of the training rows: principal directions of their spread, with variance 1 in
+total, and two lengths.
 
 Suffixes here: ``_F`` numbers that describe a prompt.
 """
@@ -20,7 +20,7 @@ from polypref.learners.inputs import Inputs
 
 
 def prompt_texts(responses: Responses) -> tuple[Responses, IntArray]:
-    """The P prompts that ``responses`` answer, each a text of its own, and the number of each response's, (R,)."""
+    """The P prompts that ``responses`` answer, each as a text, and the number of each response's prompt, (R,)."""
     used_P, at_R = np.unique(responses.prompt_R, return_inverse=True)
     texts = pl.Series("text", [responses.prompt_text(p) for p in used_P.tolist()], dtype=pl.String)
     nothing = pl.Series("prompt", [""], dtype=pl.String)

@@ -1,7 +1,7 @@
-"""The contract of every method: a learner is settings, ``fit`` returns an immutable scorer. Read this file first.
+"""The contract of every method: a learner is settings; its ``fit`` returns an immutable scorer. Read this file first.
 
-Half-fitted objects do not exist: "unfitted" is a learner, "fitted" is a scorer. Rewards may be compared only within one
-user; only their differences mean anything. Every score says who answered.
+There are no half-fitted objects: a learner is unfitted, a scorer is fitted. Rewards can be compared only within one
+user, and only their differences are meaningful. Every score says who answered.
 
 Suffixes here: ``_C`` basis rewards.
 """
@@ -34,8 +34,8 @@ SOURCES = ("population", "group", "personal")
 class Scores:
     """Answers to Q questions: reward ``value_Q`` and who answered, ``source_Q``, an index into ``SOURCES``.
 
-    ``unanswered_Q`` is for scorers that ask a judge who may fail to answer: the share of what was asked about q that
-    got no usable answer. A judgement without any has the margin 0, one half, and is counted here. None: all answered.
+    ``unanswered_Q`` is for scorers that ask a judge which may fail to answer: the share of the requests for q that got
+    no usable answer. A judgement without any answer has margin 0, which counts one half. None: all answered.
     """
 
     value_Q: NDArray[np.float64]
@@ -52,9 +52,9 @@ class Scorer(Protocol):
     """Immutable result of a fit.
 
     ``serves``    whom it can answer personally: nobody ("population"), users seen in training, or anybody (``adapt``).
-    ``kind``      its name in an artifact; ``layout`` what ``state`` gives, checked before ``from_state`` reads it.
-    ``encoder``   a property or field of those that read text with an encoder, and of no others.
-    ``selection`` what validation rows chose: setting -> value; ``valid_log_loss``, ``valid_accuracy`` where measured.
+    ``kind``      its name in an artifact; ``layout`` describes ``state`` and is checked before ``from_state`` reads it.
+    ``encoder``   a property or field, only of scorers that read text with an encoder.
+    ``selection`` settings chosen on validation rows, by name; ``valid_log_loss``, ``valid_accuracy`` if measured.
     """
 
     serves: ClassVar[Serves]
@@ -67,8 +67,8 @@ class Scorer(Protocol):
     def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """Reward of response ``response_Q[q]`` (default: 0, 1, 2, ...) for user ``user_ids[q]``, for each question q.
 
-        An unknown user gets the population's answer, and ``source_Q`` says so. ``None`` in place of the ids, or of one
-        of them, asks for just that answer. Raises InputError for ids that nobody can have (empty, or with a NUL).
+        An unknown user gets the population's answer, and ``source_Q`` says so. ``None`` instead of the ids, or of one
+        of them, requests just that answer. Raises InputError for impossible ids (empty, or with a NUL).
         """
         ...
 
@@ -83,46 +83,45 @@ class Scorer(Protocol):
 class Learner(Protocol):
     """A frozen dataclass of JSON-able settings, one file per method.
 
-    ``fit`` is annotated with the class of the scorer that it returns (``scorer_class``), and stands under
-    ``provenance.recorded``.
+    ``fit`` is annotated with the class of its scorer (``scorer_class``) and decorated with ``provenance.recorded``.
     """
 
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> Scorer:
         """Turn comparisons into a scorer.
 
-        ``valid`` rows choose hyper-parameters and then join the final fit; they must be cut from the rest by the rule
-        that cuts the test rows. When None, a tenth of ``train`` is cut off by text pair. The inputs are never changed.
+        ``valid`` rows choose hyper-parameters and then join the final fit; they must be split off by the same rule as
+        the test rows. If None, a tenth of ``train`` is split off by text pair. The inputs are never changed.
         """
         ...
 
 
 @runtime_checkable
 class Adapts(Protocol):
-    """Only scorers that can take a new user."""
+    """Only scorers that can learn a new user."""
 
     def adapt(self, user_id: str, few: Comparisons) -> Scorer:
-        """A new scorer that knows ``user_id`` from a few comparisons; nobody else's scores move.
+        """A new scorer that also knows ``user_id`` from a few comparisons; other users' scores do not change.
 
-        Raises InputError for an id that nobody can have: empty, or with a NUL character.
+        Raises InputError for an impossible id: empty, or with a NUL character.
         """
         ...
 
 
 @runtime_checkable
 class Forgets(Protocol):
-    """Only scorers that keep every user in rows of their own, which can be taken out."""
+    """Only scorers that keep every user in separate rows, which can be removed."""
 
     def forget(self, user_id: str) -> Scorer:
-        """A new scorer to whom ``user_id`` is a stranger, bit for bit; nobody else's scores move.
+        """A new scorer to which ``user_id`` is a stranger, bit for bit; other users' scores do not change.
 
-        What everybody is told was fitted with the user's judgements and stays. Unknown users: nothing changes.
+        The shared part was fitted with the user's judgements and stays. For unknown users nothing changes.
         """
         ...
 
 
 @runtime_checkable
 class Mixes(Protocol):
-    """Only scorers by which anybody, whoever they are, has a mixture of a few basis rewards: weights on the simplex."""
+    """Only scorers whose every user, known or not, has a mixture of a few basis rewards: weights on the simplex."""
 
     def basis_rewards(self, responses: Responses) -> NDArray[np.float64]:
         """``value_RC``, each basis reward of each response."""
@@ -140,32 +139,32 @@ class Uncertain(Protocol):
 
 @runtime_checkable
 class Compares(Protocol):
-    """Only scorers that look at two responses together; their margins are no differences of two rewards.
+    """Only scorers that compare two responses together; their margins are not differences of two rewards.
 
     Their ``score`` of a single response is its margin over an empty one.
     """
 
     def compare(self, comparisons: Comparisons) -> Scores:
-        """What ``margins`` answers for this scorer; swapped judgements get exactly the opposite."""
+        """The margins of this scorer; swapped judgements get exactly the opposite."""
         ...
 
 
 @runtime_checkable
 class ReadsModel(Protocol):
-    """Only learners with a model of their own beside the encoder."""
+    """Only learners with their own model besides the encoder."""
 
     @property
     def identity(self) -> str:
-        """Names everything that decides the model's answers, as an encoder's does. Raises EncoderError without it."""
+        """Names everything that affects the model's answers, as an encoder's does. Raises EncoderError without one."""
         ...
 
 
 def scorer_class(learner: Any) -> type[Scorer]:
-    """The class that a learner, or a class of learners, declares to fit: what its ``fit`` is annotated to return."""
+    """The scorer class of a learner or a class of learners: the return annotation of its ``fit``."""
     fit = (learner if isinstance(learner, type) else type(learner)).fit
     name = fit.__annotations__["return"]
     found = getattr(sys.modules[fit.__module__], name) if isinstance(name, str) else name
-    assert isinstance(found, type) and hasattr(found, "from_state"), f"{fit.__qualname__} -> {name} is no scorer"
+    assert isinstance(found, type) and hasattr(found, "from_state"), f"{fit.__qualname__} -> {name} is not a scorer"
     return found
 
 
@@ -175,10 +174,10 @@ def by_kind(learners: Iterable[Any]) -> dict[str, type[Scorer]]:
 
 
 def places(responses: Responses, response_Q: IntArray | Sequence[int] | None) -> IntArray:
-    """Which responses are asked about, (Q,): ``response_Q`` itself, or all of the pool for None.
+    """The places of the responses in question, (Q,): ``response_Q`` itself, or all of the pool for None.
 
-    Raises InputError unless they are whole numbers, in one dimension, of responses of the pool. Marks (True, False)
-    are no numbers: numpy would select by them, and the answers would be of other responses than the places say.
+    Raises InputError unless they are whole numbers, in one dimension, of responses of the pool. Booleans are refused:
+    numpy would treat them as a mask, and the answers would be for other responses.
     """
     if response_Q is None:
         return np.arange(len(responses), dtype=np.int32)
@@ -204,10 +203,10 @@ def places(responses: Responses, response_Q: IntArray | Sequence[int] | None) ->
 
 
 def resolved(responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None) -> tuple[pl.Series, IntArray]:
-    """Who asks about which response, ``(id_Q, response_Q)``: what ``score`` was given, with defaults filled in.
+    """The users and responses in question, ``(id_Q, response_Q)``: the arguments of ``score`` with defaults filled in.
 
-    A missing id, null, is nobody's: no scorer knows it, so the population answers. Raises InputError for ids that
-    nobody can have, for another number of ids than of responses, and for what ``places`` refuses.
+    A missing id (null) is unknown to every scorer, so the population answers. Raises InputError for impossible ids, for
+    different numbers of ids and responses, and for what ``places`` refuses.
     """
     response_Q = places(responses, response_Q)
     id_Q = content.strangers(len(response_Q)) if user_ids is None else content.ids(user_ids, nobody=True)

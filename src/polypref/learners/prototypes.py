@@ -1,4 +1,4 @@
-"""What both forms of PAL share: the map of items, people as mixtures of k prototypes, the choice of k, new people.
+"""Shared by both forms of PAL: the map of items, people as mixtures of k prototypes, the choice of k, new people.
 
 Suffixes here: ``_C`` prototypes, ``_V`` users and the stranger.
 """
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 Loss = Literal["logistic", "hinge"]
 Floats = NDArray[np.float64]
 ITEM_MAP = ("in_KK", "in_K", "mid_KK", "mid_K", "out_KK")
-OTHER_START = 7919  # from one start's seed to the next
-LEAST = 1e-6  # added to squared lengths, whose roots have no slope at zero
+OTHER_START = 7919  # step between the seeds of two starts
+LEAST = 1e-6  # added to squared lengths, since the root has no slope at zero
 
 
 class Fields(TypedDict):
@@ -62,7 +62,7 @@ LAYOUT = Layout(
 
 
 def start_item_map(inputs: int, normal: Callable[..., Tensor]) -> dict[str, Tensor]:
-    """Random hidden layers and nothing yet from them: the map starts as the identity."""
+    """Random hidden layers whose output weights are zero: the map starts as the identity."""
     import torch
 
     hidden = {name: normal(inputs, inputs, sd=inputs**-0.5) for name in ("in_KK", "mid_KK")}
@@ -71,7 +71,7 @@ def start_item_map(inputs: int, normal: Callable[..., Tensor]) -> dict[str, Tens
 
 
 def map_items(now: Mapping[str, Any], x_XK: Any, gelu: Callable[[Any], Any]) -> Any:
-    """``x + out gelu(mid gelu(in x))``, in torch or numpy, whichever ``gelu`` is of."""
+    """``x + out gelu(mid gelu(in x))``, in torch or numpy, as ``gelu`` is."""
     return x_XK + gelu(gelu(x_XK @ now["in_KK"] + now["in_K"]) @ now["mid_KK"] + now["mid_K"]) @ now["out_KK"]
 
 
@@ -81,7 +81,7 @@ def gelu(x: NDArray) -> NDArray:
 
 
 def map_slopes(net: Mapping[str, Floats], x_K: Floats, slopes_CK: Floats) -> Floats:
-    """How the mapped item moves as the item ``x_K`` moves along each of C directions, (C, K)."""
+    """Derivatives (C, K) of the mapped item as the item ``x_K`` moves along each of C directions."""
 
     def slope(x: Floats) -> Floats:
         return 0.5 * (1.0 + erf(x / np.sqrt(2.0))) + x * np.exp(-0.5 * x * x) / np.sqrt(2.0 * np.pi)
@@ -104,10 +104,10 @@ def judged(rows: Batch, margin_B: Tensor, loss: Loss) -> Tensor:
 
 
 def choose(descent: Descent, models: Mapping[int, Model], slack: float, starts: int) -> tuple[int, Descent, Trial]:
-    """The fewest prototypes that are as good as the best on validation rows, and how to fit them.
+    """The smallest number of prototypes that is as good as the best on validation rows, and how to fit them.
 
-    As good is a log loss larger by at most the share ``slack`` / sqrt(validation rows), about a standard error. Where
-    all training rows fit into one batch, the best of several ``starts`` speaks for a number of prototypes.
+    As good means a log loss larger by at most the share ``slack`` / sqrt(validation rows), about a standard error. If
+    all training rows fit into one batch, a number of prototypes is represented by the best of several ``starts``.
     """
     seeds = range(starts if len(descent.train) <= descent.whole else 1)
     found = {}
@@ -128,7 +128,7 @@ def choose(descent: Descent, models: Mapping[int, Model], slack: float, starts: 
 class MixtureScorer(ABC):
     """People as mixtures ``mixture_UC`` of prototypes; strangers get their mean, ``mixture_C``.
 
-    ``network`` holds what all share; ``adapt`` learns the mixture of one new person and nothing else.
+    ``network`` is shared by all; ``adapt`` learns the mixture of one new person and nothing else.
     """
 
     inputs: Inputs
@@ -156,15 +156,15 @@ class MixtureScorer(ABC):
         id_Q, response_Q = resolved(responses, user_ids, response_Q)
         x_RK, pool, place_Q = self.inputs.used(responses, response_Q)
         user_Q = self.users.index(id_Q)
-        mixture_VC = np.concatenate([self.mixture_UC, self.mixture_C[None]])  # -1: the stranger
+        mixture_VC = np.concatenate([self.mixture_UC, self.mixture_C[None]])  # -1: a stranger
         value_Q = self.rewards(pool, x_RK, mixture_VC, user_Q, place_Q)
         return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> Self:
-        """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
+        """A new scorer that also knows ``user_id`` from ``few`` (whose ids are ignored); other users' scores stay.
 
-        The new user's mixture is drawn around the mean mixture.
+        The prior of the new user's mixture is centred on the mean mixture.
         """
         user_id = content.one_id(user_id)
         margins = self.judging(few)
@@ -188,7 +188,7 @@ class MixtureScorer(ABC):
 
     @property
     def encoder(self) -> Encoder:
-        """What turns texts into its features."""
+        """The encoder of its features."""
         return self.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
@@ -200,7 +200,7 @@ class MixtureScorer(ABC):
 
     @classmethod
     def common(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> dict[str, Any]:
-        """The fields of this class, out of a saved state."""
+        """The fields of this class from a saved state."""
         return {
             "inputs": Inputs.from_arrays(encoder, arrays),
             "users": Users(pl.Series("id", config["users"], dtype=pl.String)),

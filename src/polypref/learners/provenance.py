@@ -1,7 +1,7 @@
-"""What a scorer was fitted on and with: kept beside it in memory, and saved with it.
+"""Provenance: what a scorer was fitted on and with. It is kept with the scorer in memory and saved with it.
 
-``recorded`` stands over a learner's ``fit`` and ``passed_on`` over what makes a scorer from a scorer (``adapt``,
-``forget``), so a scorer knows its data wherever it is saved from: ``polypref fit``, ``polypref.save`` or later still.
+``recorded`` decorates a learner's ``fit``, and ``passed_on`` what makes a scorer from a scorer (``adapt``, ``forget``).
+So a scorer knows its data wherever it is saved: by ``polypref fit``, by ``polypref.save`` or later.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from polypref.schema import Json
 
 @dataclass(frozen=True)
 class Fitted:
-    """What is known of a fit.
+    """The record of a fit.
 
-    ``learner``   its name, or that of its class; ``settings`` those it was called with.
-    ``data``      content hashes of the comparisons: of all of them, or of the training and the validation rows.
-    ``judged``    hashes of the same judgements in whatever order, which add up; see ``saw``.
-    ``judgements``, ``users``  how many were learnt from; ``split`` by which rule validation rows were cut.
-    ``read``      what the files held: rows and judgements; empty where no files were read.
-    ``adapted``   who was learnt after the fit, and from how many comparisons.
+    ``learner``   its name, or that of its class; ``settings`` its settings.
+    ``data``      content hashes of the comparisons: of all, or of the training and the validation rows.
+    ``judged``    order-free hashes of the same judgements, which add up; see ``saw``.
+    ``judgements``, ``users``  how many were learned from; ``split`` the rule that split off validation rows.
+    ``read``      content of the files: rows and judgements; empty if no files were read.
+    ``adapted``   users learned after the fit, and from how many comparisons.
     """
 
     learner: str
@@ -47,17 +47,18 @@ class Fitted:
     versions: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in ("polypref", "numpy")})
 
     def saw(self, comparisons: Comparisons) -> bool:
-        """Whether the fit was on just these judgements, in any order: all of them, the training or the validation ones.
+        """Whether the fit used exactly these judgements, in any order: all of them, the training or the validation
+        ones.
 
-        Not covered: some of them, or more than these. That would take hashes of single judgements, which a scorer must
-        not keep: whoever is forgotten could be found in them. Who was learnt by ``adapt`` is not covered either.
+        Not covered: some of them, or more than these. That would need hashes of single judgements, which a scorer must
+        not keep, because they would reveal forgotten users. Users learned by ``adapt`` are not covered either.
         """
         parts = [*self.judged, added(self.judged)]
         return comparisons.content_hash in self.data or judged_hash(comparisons) in parts
 
     @classmethod
     def of(cls, learner: Any, train: Comparisons, valid: Comparisons | None, encoder: Encoder, seed: int) -> Self:
-        """What a call of ``learner.fit`` says."""
+        """The record of a call of ``learner.fit``."""
         parts = [train] if valid is None else [train, valid]
         return cls(
             type(learner).__name__,
@@ -79,18 +80,18 @@ _WITHIN: ContextVar[bool] = ContextVar("within a fit", default=False)
 
 
 def fitted_on(scorer: Any) -> Fitted | None:
-    """What is known of the fit that made ``scorer``; None where nothing is."""
+    """The record of the fit that made ``scorer``; None if there is none."""
     return _KNOWN.get(scorer)
 
 
 def note(scorer: Any, fitted: Fitted | None) -> None:
-    """Keep what is known of a scorer's fit as long as the scorer lives."""
+    """Keep the record of a scorer's fit as long as the scorer lives."""
     if fitted is not None:
         _KNOWN[scorer] = fitted
 
 
 def recorded(fit: F) -> F:
-    """A learner's ``fit`` that notes what it was called with; fits within a fit note nothing."""
+    """Decorates a learner's ``fit`` to record its arguments; fits within a fit are not recorded."""
 
     @wraps(fit)
     def noting(self: Any, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> Any:
@@ -107,7 +108,7 @@ def recorded(fit: F) -> F:
 
 
 def passed_on(method: F) -> F:
-    """A scorer's ``adapt`` or ``forget`` whose result knows what the scorer knows, and whom it learnt or forgot."""
+    """Decorates a scorer's ``adapt`` or ``forget``: its result has the record, and who was learned or forgotten."""
 
     @wraps(method)
     def passing_on(self: Any, user_id: str, *few: Comparisons, **named: Comparisons) -> Any:

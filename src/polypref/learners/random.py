@@ -1,4 +1,4 @@
-"""The floor that every table shows: a fixed coin for each text, the same for everyone. No paper."""
+"""The random baseline of every table: a fixed random reward for each text, the same for everyone. No paper."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from polypref.schema import Layout, Selection
 
 @dataclass(frozen=True)
 class Random:
-    """A random reward per text: right half of the time, whoever judges."""
+    """A random reward per text, right half of the time for any user."""
 
     @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> RandomScorer:
@@ -29,7 +29,7 @@ class Random:
 
 
 class Fields(TypedDict):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     seed: int
     selection: Selection

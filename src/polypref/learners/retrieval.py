@@ -1,8 +1,8 @@
-"""A user's most similar earlier comparisons.
+"""Retrieval: finds a user's most similar earlier comparisons.
 
-A comparison is where its prompt and its two responses are together: the sum of their three unit features, made unit
-itself. Which of the two was preferred does not enter, so a query cannot carry the label that is asked for. Similarity
-is the cosine. The pair that is asked about is never found, lest a training row be judged by its own label.
+A comparison's vector is the sum of the unit features of its prompt and its two responses, normalised to unit length. It
+ignores which of the two was preferred, so a query cannot contain the label in question. Similarity is the cosine. The
+queried pair itself is never found, so a training row is not judged by its own label.
 
 Suffixes here: ``_K`` neighbours, ``_M`` remembered comparisons.
 """
@@ -28,7 +28,7 @@ STEPS = 1e5  # similarities closer than one step are equal, so that rounding dec
 
 
 class Fields(TypedDict):
-    """Settings that a saved memory has."""
+    """Settings of a saved memory."""
 
     users: Ids
 
@@ -55,7 +55,7 @@ def wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | Non
         try:
             _texts(arrays, name)
         except UnicodeDecodeError:
-            return f"one of the {name} is no UTF-8 text"
+            return f"one of the {name} is not UTF-8 text"
     for prompt in _texts(arrays, "prompts").filter(pl.Series(arrays["memory.chat_P"], dtype=pl.Boolean)):
         try:
             conform(parse(prompt.encode(), "a chat prompt"), list[dict[str, Any]], "a chat prompt")
@@ -66,9 +66,9 @@ def wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | Non
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """Decided judgements in an order that content decides, and the encoder that finds the similar ones.
+    """Decided judgements ordered by content, and the encoder that finds similar ones.
 
-    ``rows`` are sorted by user, then by pair; ``rows.responses`` holds their texts only, in the order of their keys.
+    ``rows`` are sorted by user, then by pair; ``rows.responses`` holds only their texts, in the order of their keys.
     """
 
     encoder: Encoder
@@ -76,7 +76,7 @@ class Memory:
 
     @classmethod
     def of(cls, encoder: Encoder, rows: Comparisons) -> Self:
-        """Remember ``rows``; ties and judgements that weigh nothing say nothing about a choice and are left out."""
+        """Remember ``rows``; ties and judgements of weight 0 show no choice and are left out."""
         rows = rows.take((rows.label_N != 0.5) & (rows.weights_N > 0))
         numbers = Numbering.of(rows)
         user_M, chosen_M, rejected_M = numbers.judges(rows)
@@ -89,13 +89,13 @@ class Memory:
         return cls(encoder, Comparisons(pool, users, user_M[order_M], chosen_M[order_M], rejected_M[order_M]))
 
     def nearest(self, queries: Comparisons, k: int) -> IntArray:
-        """Rows of the memory (N, k) most similar to each query among its user's own, -1 where there are no more."""
+        """Rows of the memory (N, k) most similar to each query among its user's own, -1 if there are no more."""
         found_NK = np.full((len(queries), k), -1, np.int32)
         user_N = self.rows.users.index(queries.users.ids)[queries.user_N]
         known_N = np.flatnonzero(user_N >= 0)
         if not len(known_N) or not k:
             return found_NK
-        places, asked = Places.of(self.encoder, self.rows.responses), Places.of(self.encoder, queries.responses)
+        places, query_places = Places.of(self.encoder, self.rows.responses), Places.of(self.encoder, queries.responses)
         order_N = known_N[np.argsort(user_N[known_N], kind="stable")]
         start_U = np.searchsorted(self.rows.user_N, np.arange(len(self.rows.users) + 1)).tolist()
         for mine_N in np.split(order_N, np.flatnonzero(np.diff(user_N[order_N])) + 1):
@@ -105,7 +105,7 @@ class Memory:
             known_MD = places(known)
             for part_N in np.array_split(mine_N, max(1, len(mine_N) * len(mine_M) // PORTION)):
                 part = queries.take(part_N)
-                likeness_NM = asked(part) @ known_MD.T
+                likeness_NM = query_places(part) @ known_MD.T
                 likeness_NM[part.pair_key_N[:, None] == known.pair_key_N] = -np.inf
                 best_NK = _best(likeness_NM, k)
                 found_NK[part_N, : best_NK.shape[1]] = np.where(best_NK >= 0, mine_M[best_NK], -1)
@@ -139,7 +139,7 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where comparisons of one pool are: ``response_RD`` and ``prompt_PD``, of unit length."""
+    """Vectors of one pool: ``response_RD`` and ``prompt_PD``, of unit length."""
 
     responses: Responses
     response_RD: NDArray[np.float32]
@@ -147,13 +147,13 @@ class Places:
 
     @classmethod
     def of(cls, encoder: Encoder, responses: Responses) -> Self:
-        """Encode the pool's responses and, as texts of their own, its prompts."""
+        """Encode the pool's responses and, as separate texts, its prompts."""
         prompts = [responses.prompt_text(p) for p in range(len(responses.prompts))]
         as_texts = Responses(pl.Series([""]), np.zeros(len(prompts), np.int32), pl.Series(prompts, dtype=pl.String))
         return cls(responses, _unit(encoder.encode(responses)), _unit(encoder.encode(as_texts)))
 
     def __call__(self, rows: Comparisons) -> NDArray[np.float32]:
-        """Unit places (N, D), the same for a comparison told the other way round."""
+        """Unit vectors (N, D), the same for a comparison with its responses swapped."""
         both_ND = self.response_RD[rows.chosen_N] + self.response_RD[rows.rejected_N]
         return _unit(both_ND + self.prompt_PD[self.responses.prompt_R[rows.chosen_N]])
 
@@ -164,7 +164,7 @@ def _unit(features: NDArray) -> NDArray[np.float32]:
 
 
 def _best(likeness_NM: NDArray, k: int) -> NDArray[np.int64]:
-    """Columns of the ``k`` largest of each row, largest first; of equal ones the first column; -1 for -infinity."""
+    """Columns of the ``k`` largest of each row, largest first, ties by column; -1 for -infinity."""
     m = likeness_NM.shape[1]
     step_NM = np.rint(np.maximum(likeness_NM, -2) * STEPS).astype(np.int64)  # a cosine is -1 at least
     rank_NM = step_NM * m - np.arange(m)

@@ -1,20 +1,20 @@
-"""A language model that is shown the user's most similar earlier choices: the evaluation paper's RAG judge.
+"""A language model that sees the user's most similar earlier choices: the evaluation paper's RAG judge.
 
-Paper: Dong et al. 2025, "When Personalization Meets Reality", section 4.1. The user's three training comparisons that
-are most similar to the one at hand are put before a language model, which picks response A or B:
+Paper: Dong et al. 2025, "When Personalization Meets Reality", section 4.1. A language model sees the user's three
+training comparisons that are most similar to the one in question, and picks response A or B:
 
     margin = (odds(A | chosen is A) - odds(A | chosen is B)) / 2        odds(A) = log p(A) - log p(B)
 
 Nothing is trained; validation rows join the memory.
 
-What we changed: the released code searches with the text of the *test* row, its label included; here a query knows
-the two responses only in neutral order, and the pair that is asked about is never shown (``retrieval``). It samples an
-answer at temperature 0.7 and takes any capital A for "A"; here the first token's log-probabilities are compared, both
-orders averaged, so a liking for the letter A or for the first place cancels. Where the model says neither A nor B in
-one order, that order counts nothing; in both, the margin is 0, which counts one half; how often is counted apart
-(``Scores.unanswered_Q``). Strangers are judged without examples: the population's answer, as the model has it. The
-model is any causal one of transformers or any server that speaks OpenAI's protocol (``features.judge``). A single
-response is scored by its margin over an empty one.
+What we changed: the released code searches with the text of the *test* row, including its label; here a query has the
+two responses in neutral order, and the pair in question is never shown (``retrieval``). The released code samples an
+answer at temperature 0.7 and reads any capital A as "A"; here the first token's log-probabilities are compared and both
+orders averaged, so a bias for the letter A or for the first place cancels. If the model says neither A nor B in one
+order, that order is ignored; in both, the margin is 0, which counts one half, and ``Scores.unanswered_Q`` counts such
+cases. Strangers are judged without examples: the model's view of the population's answer. The model is any causal one
+of transformers or any server that speaks OpenAI's protocol (``features.judge``). A single response is scored by its
+margin over an empty one.
 
 Suffixes here: ``_K`` neighbours, ``_M`` remembered comparisons.
 """
@@ -51,19 +51,19 @@ class RetrievalJudge:
     model: str
     """A local folder, a name on the hub, or http://host:8000/v1#name."""
     neighbours: int = 3
-    """How many of the user's own comparisons are shown."""
+    """Number of the user's own comparisons that are shown."""
     characters: int = CHARACTERS
-    """Of each prompt and response that is shown, at most."""
+    """Maximum characters of each prompt and response shown."""
     max_length: int | None = None
-    """Tokens read; the model's limit, at most 8,192, when not given. Not for a server."""
+    """Tokens read; default: the model's limit, at most 8,192. Not for a server."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the network. Not for a server."""
+    """Precision of the network. Not for a server."""
     timeout: float = 60.0
-    """Seconds that a server has for an answer."""
+    """Seconds to wait for a server's answer."""
     retries: int = 5
-    """Further tries when a server is busy or fails."""
+    """Retries if a server is busy or fails."""
     pause: float = 1.0
-    """Seconds before the first of them, doubling."""
+    """Seconds before the first retry, doubling."""
 
     def __post_init__(self) -> None:
         for name, least in (("neighbours", 0), ("characters", 1), ("retries", 0)):
@@ -73,7 +73,7 @@ class RetrievalJudge:
 
     @cached_property
     def language_model(self) -> LanguageModel:
-        """The judge, not loaded. Raises SettingsError for an address that cannot be one."""
+        """The judge, not loaded. Raises SettingsError for an invalid address."""
         return language_model(
             self.model,
             max_length=self.max_length,
@@ -99,7 +99,7 @@ class RetrievalJudge:
 
 
 class Fields(TypedDict):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     settings: RetrievalJudge
     identity: str
@@ -108,7 +108,7 @@ class Fields(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class RetrievalJudgeScorer:
-    """The judge and what it may look up; ``identity`` names the model that was fitted."""
+    """The judge and its memory; ``identity`` names the model of the fit."""
 
     settings: RetrievalJudge
     identity: str
@@ -124,8 +124,8 @@ class RetrievalJudgeScorer:
         return {}
 
     def compare(self, comparisons: Comparisons) -> Scores:
-        """See ``learners.protocol.Compares``. Raises EncoderError when the judge cannot be had or does not reply."""
-        shown_NK = self.memory.nearest(comparisons, self.settings.neighbours)[:, ::-1]  # the likest stands last
+        """See ``learners.protocol.Compares``. Raises EncoderError if the judge is not available or does not reply."""
+        shown_NK = self.memory.nearest(comparisons, self.settings.neighbours)[:, ::-1]  # the most similar is last
         shown = [[self._cases[m] for m in row if m >= 0] for row in shown_NK.tolist()]
         prompts, texts = prompt_texts(comparisons.responses), comparisons.responses.texts_R.to_list()
         prompt_N = comparisons.responses.prompt_R[comparisons.chosen_N].tolist()
@@ -142,7 +142,7 @@ class RetrievalJudgeScorer:
 
     @cached_property
     def _cases(self) -> list[Case]:
-        """What is remembered, in words: the response whose text comes first by content is A."""
+        """Remembered comparisons as text: the response whose text comes first by content is A."""
         rows = self.memory.rows
         prompts, texts = prompt_texts(rows.responses), rows.responses.texts_R.to_list()
         prompt_M = rows.responses.prompt_R[rows.chosen_N].tolist()
@@ -169,7 +169,7 @@ class RetrievalJudgeScorer:
 
     @property
     def encoder(self) -> Encoder:
-        """What turns texts into its features."""
+        """The encoder of its features."""
         return self.memory.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
@@ -179,7 +179,7 @@ class RetrievalJudgeScorer:
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
-        """See ``learners.protocol.Scorer``. Raises ArtifactError when the judge is another one by now."""
+        """See ``learners.protocol.Scorer``. Raises ArtifactError if the judge has changed."""
         settings = RetrievalJudge(**config["settings"])
         if settings.identity != config["identity"]:
             raise ArtifactError(f"{settings.model} has changed since the scorer was saved; fit and save it again.")

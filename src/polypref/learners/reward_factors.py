@@ -1,21 +1,21 @@
-"""A small network finds what people's rewards are made of; each person weighs it in their own way: PReF.
+"""PReF: a small network finds the factors of people's rewards; each person has their own weights of these.
 
 Paper: Shenfeld et al. 2025, "Language Model Personalization via Reward Factorization":
 
-    r_u(x) = lambda_u . phi(x)          phi: C factors of a response,  lambda_u: how much each means to user u
+    r_u(x) = lambda_u . phi(x)          phi: C factors of a response,  lambda_u: user u's weights of these
 
-fitted together to -log sigmoid of the reward differences; a new user gets weights of their own, phi stays as it is.
+fitted together to -log sigmoid of the reward differences; a new user gets their own weights while phi stays fixed.
 
 What we changed: phi is a small network on frozen features instead of a tuned language model,
 
     r_u(x) = p . x + (1, lambda_u) . phi(x)         phi(x) = W x + V gelu(A x + b)
 
-so that people's rewards need not be linear in the features. p is the pooled reward and the first factor counts for
-everybody alike. W and V start at zero: at first everybody has the pooled reward, and swapped labels give exactly
+so that people's rewards need not be linear in the features. p is the pooled reward, and the first factor has the same
+weight for everybody. W and V start at zero: at first everybody has the pooled reward, and swapped labels give exactly
 opposite rewards. The paper starts lambda at a singular value decomposition of the table of users and pairs, for which
-pairs must have many judges; here it starts at random orthogonal columns. Priors N(0, 1/penalty) on the network and
-N(0, 1/user_penalty) on lambda; the network's penalty and the number of steps are chosen on validation rows.
-Strangers get the mean weights; a new user's are drawn around them with the known users' covariance.
+pairs must have many judges; here it starts at random orthogonal columns. Priors N(0, 1/penalty) on the network and N(0,
+1/user_penalty) on lambda; the network's penalty and the number of steps are chosen on validation rows. Strangers get
+the mean weights; the prior of a new user's has this mean and the known users' covariance.
 
 Suffixes here: ``_C`` factors, ``_V`` users and the stranger.
 """
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 NETWORK = ("a_KW", "b_W", "w_KC", "v_WC")
 SPREAD = 0.1  # of the hidden units' first weights
-APART = 2.0  # length of a user's first weights, where there are no more users than factors
+APART = 2.0  # length of a user's first weights, if there are no more users than factors
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RewardFactors:
     """Settings of reward factorization on frozen features."""
 
     factors: int = 8
-    """Factors that users weigh, besides the one that counts for everybody alike."""
+    """Factors with individual weights, besides the one that is the same for everybody."""
     hidden: int = 128
     """Hidden units of the network."""
     penalties: tuple[float, ...] = (0.1, 3.0)
@@ -69,9 +69,9 @@ class RewardFactors:
     rate: float = 0.01
     """Adam's learning rate."""
     most_steps: int = 1600
-    """Steps of Adam at most; validation rows usually stop it earlier."""
+    """Maximum steps of Adam; validation rows usually stop it earlier."""
     directions: int | None = None
-    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+    """Principal directions of the encoder's space to use; None: the number that ``inputs`` chooses."""
 
     @recorded
     def fit(
@@ -93,7 +93,7 @@ class RewardFactors:
         found = {"penalty": chosen, "steps": trials[chosen].steps, **trials[chosen].found}
         weight_UC = fitted["weight_UC"]
         off_UC = weight_UC - weight_UC.mean(axis=0)
-        # as if one more user had shown the prior's covariance
+        # as if one more user had the prior's covariance
         covariance_CC = (off_UC.T @ off_UC + np.eye(self.factors) / self.user_penalty) / (len(weight_UC) + 1)
         return FactorsScorer(inputs, table.users, weight_UC, weight_UC.mean(axis=0), covariance_CC, network, found)
 
@@ -102,31 +102,31 @@ class RewardFactors:
 class _Network:
     """Network and everybody's weights, as ``gradient_descent.Model``."""
 
-    how: RewardFactors
+    config: RewardFactors
     table: Table
     pooled_K: NDArray[np.floating]
     penalty: float
     weight: float  # of all judgements: penalties are per fit, the loss is per judgement
 
     def start(self, seed: int) -> Parameters:
-        """Hidden units that are nearly linear, of which nothing comes yet; users' weights part from the first step."""
+        """The start: nearly linear hidden units with zero output weights; users' weights differ from the first step."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)
-        how, users, k = self.how, len(self.table.users), self.table.x_RK.shape[1]
-        weight_UC = torch.nn.init.orthogonal_(torch.empty(users, how.factors), generator=generator)
+        config, users, k = self.config, len(self.table.users), self.table.x_RK.shape[1]
+        weight_UC = torch.nn.init.orthogonal_(torch.empty(users, config.factors), generator=generator)
         return {
-            "a_KW": torch.randn(k, how.hidden, generator=generator) * SPREAD,
-            "b_W": torch.randn(how.hidden, generator=generator) * SPREAD,
-            "w_KC": torch.zeros(k, 1 + how.factors),
-            "v_WC": torch.zeros(how.hidden, 1 + how.factors),
-            "weight_UC": APART * max(users / how.factors, 1.0) ** 0.5 * weight_UC,
+            "a_KW": torch.randn(k, config.hidden, generator=generator) * SPREAD,
+            "b_W": torch.randn(config.hidden, generator=generator) * SPREAD,
+            "w_KC": torch.zeros(k, 1 + config.factors),
+            "v_WC": torch.zeros(config.hidden, 1 + config.factors),
+            "weight_UC": APART * max(users / config.factors, 1.0) ** 0.5 * weight_UC,
         }
 
     def margins(self, now: Parameters, rows: Batch) -> Tensor:
         """See ``gradient_descent.Model``."""
         import torch
-        from torch.nn.functional import embedding, gelu  # embedding's gradient adds up in a fixed order
+        from torch.nn.functional import embedding, gelu  # embedding sums its gradient in a fixed order
 
         pooled_K1 = torch.from_numpy(self.pooled_K.astype(np.float32))[:, None]
 
@@ -141,14 +141,14 @@ class _Network:
 
     def loss(self, now: Parameters, rows: Batch) -> Tensor:
         """See ``gradient_descent.Model``."""
-        squares = self.how.user_penalty * (now["weight_UC"] ** 2).sum()
+        squares = self.config.user_penalty * (now["weight_UC"] ** 2).sum()
         for name in ("a_KW", "w_KC", "v_WC"):
             squares = squares + self.penalty * (now[name] ** 2).sum()
         return rows.loss(self.margins(now, rows)) + squares / (2.0 * self.weight)
 
 
 class Fields(TypedDict):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     users: Ids
     selection: Selection
@@ -158,7 +158,7 @@ class Fields(TypedDict):
 class FactorsScorer:
     """The network and ``weight_UC`` of the known ``users``; strangers get ``mean_C``.
 
-    A new user's weights are drawn from N(``mean_C``, ``covariance_CC``), those of the users that were fitted.
+    A new user's weights have the prior N(``mean_C``, ``covariance_CC``), estimated from the fitted users.
     """
 
     inputs: Inputs
@@ -192,13 +192,13 @@ class FactorsScorer:
         id_Q, response_Q = resolved(responses, user_ids, response_Q)
         x_RK, _, place_Q = self.inputs.used(responses, response_Q)
         user_Q = self.users.index(id_Q)
-        weight_VC = np.concatenate([self.weight_UC, self.mean_C[None]])  # -1: the stranger
+        weight_VC = np.concatenate([self.weight_UC, self.mean_C[None]])  # -1: a stranger
         factors_RC = self._factors(x_RK)
         value_Q = factors_RC[place_Q, 0] + (factors_RC[place_Q, 1:] * weight_VC[user_Q]).sum(axis=1)
         return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
 
     def _factors(self, x_RK: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What counts for everybody, the pooled reward included, and the factors that users weigh, (R, 1 + C)."""
+        """The part common to everybody, with the pooled reward, and the individually weighted factors, (R, 1 + C)."""
         net = self.network
         found_RC = x_RK @ net["w_KC"]
         for rows in np.array_split(np.arange(len(x_RK)), max(1, len(x_RK) // CHUNK)):
@@ -208,9 +208,9 @@ class FactorsScorer:
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> FactorsScorer:
-        """A new scorer that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
+        """A new scorer that also knows ``user_id`` from ``few`` (whose ids are ignored); other users' scores stay.
 
-        Raises NotEnoughData when there are none.
+        Raises NotEnoughData without comparisons.
         """
         user_id = content.one_id(user_id)
         if not len(few):
@@ -237,7 +237,7 @@ class FactorsScorer:
 
     @property
     def encoder(self) -> Encoder:
-        """What turns texts into its features."""
+        """The encoder of its features."""
         return self.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:

@@ -1,4 +1,4 @@
-"""Validation rows: where they come from, and what is measured on them."""
+"""Validation rows: how they are split off, and what is measured on them. Judgements of weight 0 are dropped here."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from polypref.learners.likelihood import surprise
 
 
 def cut(train: Comparisons, valid: Comparisons | None, seed: int) -> tuple[Comparisons, Comparisons]:
-    """``(train, valid)`` as given, or with a tenth of ``train`` cut off by text pair when there are no validation rows.
+    """``(train, valid)`` as given; without validation rows, a tenth of ``train`` is split off by text pair.
 
-    Every learner starts here, so a judgement of weight 0 moves nobody's scores: it is left out, and who has no other is
-    a stranger. Raises NotEnoughData when there is nothing to learn from.
+    Every learner starts here, so judgements of weight 0 affect no scores: they are left out, and a user who has no
+    others is a stranger. Raises NotEnoughData if there is nothing to learn from.
     """
     train, valid = train.weighing(), None if valid is None else valid.weighing()
     if len(train) == 0:
@@ -29,7 +29,7 @@ def cut(train: Comparisons, valid: Comparisons | None, seed: int) -> tuple[Compa
 
 
 def measure(margin_N: NDArray, rows: Comparisons) -> dict[str, float]:
-    """Mean log loss of all ``rows`` and accuracy of the decided ones; empty where there are none."""
+    """Mean log loss of all ``rows`` and accuracy of the decided ones; empty without rows."""
     if not rows.weights_N.any():
         return {}
     found = {"valid_log_loss": log_loss(margin_N, rows)}
@@ -47,5 +47,5 @@ def log_loss(margin_N: NDArray, rows: Comparisons) -> float:
 
 
 def best(found: Mapping[float, float]) -> float:
-    """The setting with the least loss; the first of equals."""
+    """The setting with the least loss; the first if several are equal."""
     return min(found, key=lambda setting: found[setting])

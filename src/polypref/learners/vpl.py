@@ -1,4 +1,4 @@
-"""A latent vector read off a person's own judgements decides what the reward looks for: VPL, on frozen features.
+"""VPL: a latent vector, inferred from a person's judgements, decides their reward; on frozen features.
 
 Paper: Poddar et al. 2024, "Personalizing Reinforcement Learning from Human Feedback with Variational Preference
 Learning". A context of judgements C gives mean and log variance of a latent z, and with l the loss of a judgement,
@@ -6,22 +6,23 @@ Learning". A context of judgements C gives mean and log variance of a latent z, 
 
     L = mean l(z ~ N(mean(C), variance(C))) + kl * s(step) * mean KL(N(mean(C), variance(C)) || N(0, 1))
 
-Each pair of the context passes a network of three layers, all of them an attention of one head, whose mean gives the
-two; the reward is a network of three layers on (features, z). A new person needs judgements and no gradient.
+Each pair of the context passes through a network of three layers. An attention of one head then combines the pairs, and
+its mean gives mean and log variance. The reward is a network of three layers on (features, z). A new person needs
+judgements but no gradient steps.
 
-``swap_guidance`` adds the repair of Kim et al. 2026, "SPL" (swap-guided preference learning), against latents that say
-nothing: for the same context with all choices turned round the mean must point the other way and the variance stay,
+``swap_guidance`` adds the remedy of Kim et al. 2026, "SPL" (swap-guided preference learning), against uninformative
+latents: for the same context with all choices flipped, the mean must point the other way and the variance stay,
 
     guidance * mean [ (1 + cos(mean, mean')) / 2 + 0.1 * (1 - cos(logvar, logvar')) / 2 ]
 
-and the first ``free_nats`` of a context's KL cost nothing. Its flow and its other decoder are not here.
+and the first ``free_nats`` of a context's KL cost nothing. SPL's flow and its other decoder are not implemented.
 
 What we changed: networks of 32 units and 8 latent numbers on frozen features, which validation rows prefer to the
-paper's 512 and 512. The reward is added to the pooled one, and starts at zero. Contexts hold none of their targets'
-pairs, and none at all now and then, with z = 0: that is what strangers get. No clamp of mean and variance (beyond it
-nothing can learn) and no normalised z in training (it makes rewards of other sizes than z = mean, used afterwards):
-both are settings. Someone with more judgements than a context holds gets the mean of several contexts' latents. The
-KL is averaged over contexts. Encoders read prompt and response together, so the decoder sees the prompt.
+paper's 512 and 512. The reward is added to the pooled one, and starts at zero. Contexts exclude their targets' pairs
+and are sometimes empty, with z = 0, which is what strangers get. By default there is no clamp of mean and variance
+(beyond it gradients vanish) and no normalised z in training (its rewards have another size than those of z = mean, used
+afterwards); both are settings. A person with more judgements than a context holds gets the mean of several contexts'
+latents. The KL is averaged over contexts. Encoders read prompt and response together, so the decoder sees the prompt.
 
 Suffixes here: ``_A`` distinct pairs of a user and a response, ``_C`` places of a context, ``_E`` episodes, ``_I``
 merged judgements, ``_T`` targets, ``_V`` users and the stranger, ``_Z`` latent numbers.
@@ -57,11 +58,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-ACTIVE = 0.01  # variance of a latent number's mean over contexts above which it says something
+ACTIVE = 0.01  # a latent number is informative if its mean varies more than this over contexts
 
-PATIENCE = 24  # looks without a gain: with few people the latent begins to say something after hundreds of steps
+PATIENCE = 24  # checks without improvement: with few people the latent becomes informative only after hundreds of steps
 
-ALONE = 40  # steps before guidance: at the start a turned context gives the same latent, where guidance has no slope
+ALONE = 40  # steps before guidance: at the start a flipped context gives the same latent, and guidance has no slope
 
 
 @dataclass(frozen=True)
@@ -73,27 +74,27 @@ class VPL:
     hidden: int = 32
     """Hidden units of the networks."""
     context: int = 64
-    """Judgements in a context at most."""
+    """Maximum judgements in a context."""
     kl: float = 0.03
     """Weight of the divergence from the prior."""
     anneal: int = 200
-    """Steps over which that weight grows from a tenth, again and again; 0: it is constant."""
+    """Period in steps over which that weight grows from a tenth, repeatedly; 0: constant weight."""
     clamp: float = 0.0
-    """Largest size of the latent's mean and log variance; 0: any."""
+    """Limit of the latent's mean and log variance; 0: none."""
     normalise_z_train: bool = False
     """Scale z to length sqrt(latent) in training, as the paper's code does."""
     normalise_z_eval: bool = False
-    """The same afterwards, which the paper's code does not."""
+    """The same after training, which the paper's code does not do."""
     swap_guidance: float = 0.0
-    """Weight of SPL's guidance by turned contexts; 0: none."""
+    """Weight of SPL's guidance by flipped contexts; 0: none."""
     free_nats: float = 0.0
     """Divergence of a context that costs nothing."""
     rate: float = 0.003
     """Adam's learning rate."""
     most_steps: int = 600
-    """Steps of Adam at most; validation rows usually stop it earlier."""
+    """Maximum steps of Adam; validation rows usually stop it earlier."""
     directions: int | None = None
-    """Principal directions of the encoder's space to use; None: as many as ``inputs`` says."""
+    """Principal directions of the encoder's space to use; None: the number that ``inputs`` chooses."""
 
     @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> VPLScorer:
@@ -138,43 +139,43 @@ class _Latents:
 
         context = episodes.context
         mean_EZ, logvar_EZ = self._encode(now, context)
-        told_E1 = (context.weight > 0).any(dim=1, keepdim=True)
+        known_E1 = (context.weight > 0).any(dim=1, keepdim=True)
         draw_EZ = mean_EZ + (0.5 * logvar_EZ).exp() * torch.randn(mean_EZ.shape, generator=noise)
-        z_EZ = torch.where(told_E1, _scaled(draw_EZ) if self.how.normalise_z_train else draw_EZ, 0.0)
+        z_EZ = torch.where(known_E1, _scaled(draw_EZ) if self.how.normalise_z_train else draw_EZ, 0.0)
         episode, place = (episodes.target.weight > 0).nonzero(as_tuple=True)
         target = episodes.target.take((episode, place))
         margin_T = self._margins(now, target, z_EZ[episode])
         bt = Episodes(context, target).loss(margin_T)
         nats_E = -0.5 * (1.0 + logvar_EZ - mean_EZ**2 - logvar_EZ.exp()).sum(dim=1)
         nats_E = nats_E.clamp(min=self.how.free_nats) if self.how.free_nats else nats_E
-        prior = (nats_E * told_E1[:, 0]).mean()
+        prior = (nats_E * known_E1[:, 0]).mean()
         total = bt + self.how.kl * annealed(step, self.how.anneal) * prior
         if self.how.swap_guidance and step >= ALONE:
             turned = self._encode(now, replace(context, label=1.0 - context.label))
-            total = total + self.how.swap_guidance * guidance((mean_EZ, logvar_EZ), turned, told_E1)
+            total = total + self.how.swap_guidance * guidance((mean_EZ, logvar_EZ), turned, known_E1)
         return total
 
-    def answers(self, now: Parameters, known: Judged, asked: Judged) -> NDArray:
+    def answers(self, now: Parameters, known: Judged, queries: Judged) -> NDArray:
         """See ``episodic_training.Reader``."""
-        return self._answers(now, self.latents(now, known, len(self.table.users))[0], asked)
+        return self._answers(now, self.latents(now, known, len(self.table.users))[0], queries)
 
     def diagnosis(self, now: Parameters, rehearsal: Rehearsal) -> dict[str, float]:
-        """Latent numbers that say something, and the accuracy on validation rows with other people's latents."""
+        """The number of informative latent numbers, and the accuracy on validation rows with other people's latents."""
         if not len(rehearsal.valid):
             return {}
-        known, asked = rehearsal.judged()
+        known, queries = rehearsal.judged()
         _, mean_EZ, _ = self._codes(now, known)
         variance_Z = mean_EZ.var(axis=0) if len(mean_EZ) else np.zeros(self.how.latent)
         found = {"active_units": float((variance_Z > ACTIVE).sum())}
         z_UZ, _ = self.latents(now, known, len(self.table.users))
         shifts = np.unique(np.linspace(1, len(z_UZ) - 1, 8).astype(int)) if len(z_UZ) > 1 else []
-        others = [self._answers(now, np.roll(z_UZ, shift, axis=0), asked) for shift in shifts]
-        figures = [validation.measure(asked.spread(margin_I), rehearsal.valid) for margin_I in others]
+        others = [self._answers(now, np.roll(z_UZ, shift, axis=0), queries) for shift in shifts]
+        figures = [validation.measure(queries.spread(margin_I), rehearsal.valid) for margin_I in others]
         right = [figure["valid_accuracy"] for figure in figures if "valid_accuracy" in figure]
         return found | ({"shuffled_context_accuracy": float(np.mean(right))} if right else {})
 
     def latents(self, now: Parameters, known: Judged, users: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Everybody's z, (U, Z), and who has a context at all; z = 0 for the others."""
+        """Everybody's z, (U, Z), and who has a context; z = 0 for the others."""
         user_E, mean_EZ, length_E = self._codes(now, known)
         total_U = np.bincount(user_E, length_E, users)
         z_UZ = np.zeros((users, self.how.latent), np.float32)
@@ -182,7 +183,7 @@ class _Latents:
         return z_UZ, total_U > 0
 
     def _codes(self, now: Parameters, known: Judged) -> tuple[IntArray, NDArray, NDArray]:
-        """Users, means of the latent and sizes of as many contexts as hold all that is known."""
+        """Users, latent means and sizes of as many contexts as are needed for all judgements."""
         import torch
 
         order_I = np.lexsort((np.random.default_rng(0).random(len(known)), known.user_I))
@@ -198,19 +199,19 @@ class _Latents:
                     mean_EZ[some] = (_scaled(mean) if self.how.normalise_z_eval else mean).numpy()
         return known.user_I[start_E], mean_EZ, length_E
 
-    def _answers(self, now: Parameters, z_UZ: NDArray, asked: Judged) -> NDArray:
+    def _answers(self, now: Parameters, z_UZ: NDArray, queries: Judged) -> NDArray:
         import torch
 
         z = torch.from_numpy(z_UZ)
         margins = [np.zeros(0)]
-        for some in np.array_split(np.arange(len(asked)), max(1, len(asked) // CHUNK)):
-            pairs = asked.pairs(some, np.ones(len(some), bool))
+        for some in np.array_split(np.arange(len(queries)), max(1, len(queries) // CHUNK)):
+            pairs = queries.pairs(some, np.ones(len(some), bool))
             with torch.no_grad():
-                margins.append(self._margins(now, pairs, z[asked.user_I[some].astype(np.int64)]).numpy())
+                margins.append(self._margins(now, pairs, z[queries.user_I[some].astype(np.int64)]).numpy())
         return np.concatenate(margins)
 
     def _encode(self, now: Parameters, context: Pairs) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of the latent behind each context, (E, Z); a tie is half way between the two."""
+        """Mean and log variance of the latent behind each context, (E, Z); a tie counts half for each choice."""
         import torch
 
         texts_2EC = torch.stack([context.first, context.second])
@@ -233,7 +234,7 @@ class _Latents:
 
 
 def annealed(step: int, period: int) -> float:
-    """Share of the KL's weight at a step: from .1 to 1 along half a cosine, again every ``period`` steps."""
+    """Share of the KL's weight at a step: from .1 to 1 along half a cosine, repeated every ``period`` steps."""
     if not period:
         return 1.0
     return 0.1 + 0.9 * (np.cos(np.pi * ((step % period) / period - 1.0)) + 1.0) / 2.0
@@ -243,16 +244,16 @@ def _scaled(z_EZ: Tensor) -> Tensor:
     return z_EZ / z_EZ.norm(dim=1, keepdim=True).clamp(min=1e-6) * z_EZ.shape[1] ** 0.5
 
 
-def guidance(told: tuple[Tensor, Tensor], turned: tuple[Tensor, Tensor], told_E1: Tensor) -> Tensor:
-    """SPL's loss: the mean turns with the choices, the variance does not."""
+def guidance(actual: tuple[Tensor, Tensor], turned: tuple[Tensor, Tensor], known_E1: Tensor) -> Tensor:
+    """SPL's loss: flipped choices must flip the mean and keep the variance."""
     from torch.nn.functional import cosine_similarity
 
-    mean_E, logvar_E = (cosine_similarity(one, other, dim=1) for one, other in zip(told, turned, strict=True))
-    return ((0.5 * (1.0 + mean_E) + 0.05 * (1.0 - logvar_E)) * told_E1[:, 0]).mean()
+    mean_E, logvar_E = (cosine_similarity(one, other, dim=1) for one, other in zip(actual, turned, strict=True))
+    return ((0.5 * (1.0 + mean_E) + 0.05 * (1.0 - logvar_E)) * known_E1[:, 0]).mean()
 
 
 class Fields(TypedDict):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     how: VPL
     users: Ids
@@ -291,21 +292,21 @@ class VPLScorer:
 
         x_RK, _, place_Q = self.inputs.used(responses, response_Q)
         user_Q = self.users.index(id_Q)
-        asked, at_Q = np.unique(user_Q.astype(np.int64) * len(x_RK) + place_Q, return_inverse=True)
-        user_A, place_A = np.divmod(asked, len(x_RK))
-        z_VZ = torch.from_numpy(np.concatenate([self.z_UZ, np.zeros((1, self.how.latent), np.float32)]))  # -1: nobody
+        queries, at_Q = np.unique(user_Q.astype(np.int64) * len(x_RK) + place_Q, return_inverse=True)
+        user_A, place_A = np.divmod(queries, len(x_RK))
+        z_VZ = torch.from_numpy(np.concatenate([self.z_UZ, np.zeros((1, self.how.latent), np.float32)]))  # -1: stranger
         x = torch.from_numpy(x_RK.astype(np.float32))
         value_A = (x_RK @ self.pooled_K)[place_A]
         with torch.no_grad():
-            for rows in np.array_split(np.arange(len(asked)), max(1, len(asked) // CHUNK)):
+            for rows in np.array_split(np.arange(len(queries)), max(1, len(queries) // CHUNK)):
                 value_A[rows] += vpl_network.reward(self._now(), x[place_A[rows]], z_VZ[user_A[rows]]).numpy()
         return Scores(value_A[at_Q], np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> VPLScorer:
-        """A new scorer that reads ``user_id``'s latent off the comparisons in ``few``, whoever they name.
+        """A new scorer that infers ``user_id``'s latent from the comparisons in ``few``, whoever they name.
 
-        Nobody else moves. Somebody without comparisons that weigh anything stays a stranger.
+        Other users' scores do not change. A user without comparisons of positive weight stays a stranger.
         """
         user_id = content.one_id(user_id)
         few = few.weighing()
@@ -325,7 +326,7 @@ class VPLScorer:
 
     @property
     def encoder(self) -> Encoder:
-        """What turns texts into its features."""
+        """The encoder of its features."""
         return self.inputs.encoder
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:

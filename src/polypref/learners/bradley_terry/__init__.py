@@ -1,1 +1,1 @@
-"""The mixed-effects Bradley-Terry solver behind pooled, individual and hierarchical. No method stands here."""
+"""The mixed-effects Bradley-Terry solver behind pooled, individual and hierarchical. It contains no method itself."""

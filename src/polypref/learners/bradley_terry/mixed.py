@@ -4,10 +4,11 @@ Reward of response r for user u is  x_r . (w + d_u) + a_r + b_ur,  and  P(c beat
 
     w ~ N(0, population)   d_u ~ N(0, spread)   a_r ~ N(0, shared)   b_u ~ N(0, personal C)
 
-``a`` and ``b`` are response effects: what features do not explain, for everyone and per user; C says how alike a user's
-views of two texts are (``Likeness``). A *cluster* is a set of responses that one user's comparisons connect or, where
-views carry over, a user's responses to one prompt; b of different clusters are independent. Users' effects are kept in
-dual form: with the dual weights alpha of every slot, b_u = personal C alpha and d_u = spread t_u, where t_u = x' alpha.
+``a`` and ``b`` are response effects, shared and per user: what features do not explain. C is the correlation of a
+user's views of two texts (``Likeness``). A *cluster* is a set of responses that one user's comparisons connect or,
+where views carry over, a user's responses to one prompt; b of different clusters are independent. Users' effects are
+kept in dual form: with the dual weights alpha of every slot, b_u = personal C alpha and d_u = spread t_u, where t_u =
+x' alpha.
 
 Suffixes here: ``_B`` clusters of a bucket, ``_C`` right-hand sides, ``_E`` entries: a response as one user saw it,
 ``_L`` the clusters' slots for responses (padded), ``_T`` population effects (w and a).
@@ -29,13 +30,13 @@ from polypref.learners.likelihood import surprise
 Array = NDArray[np.floating]
 
 
-LONG = 32  # clusters of a user from which one product over all of them is faster than a product per cluster
-LARGEST = 256  # texts of one prompt that are joined into one cluster: its cost is the cube of its size
+LONG = 32  # from this many clusters of a user on, one product over all is faster than a product per cluster
+LARGEST = 256  # maximum texts of one prompt in one cluster, whose cost is the cube of its size
 
 
 @dataclass(frozen=True, eq=False)
 class Variances:
-    """Prior variances of the four effects (see the module's head); 0 switches an effect off."""
+    """Prior variances of the four effects (see the module's docstring); 0 switches an effect off."""
 
     population_K: Array
     spread_KK: Array
@@ -48,7 +49,7 @@ class Variances:
         return self.personal > 0 or bool(self.spread_KK.any())
 
     def scaled(self, spread: float = 1.0, shared: float = 1.0, personal: float = 1.0) -> Variances:
-        """These variances times factors."""
+        """These variances multiplied by factors."""
         return replace(
             self, spread_KK=self.spread_KK * spread, shared=self.shared * shared, personal=self.personal * personal
         )
@@ -56,10 +57,10 @@ class Variances:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike a user's views of two texts are beyond the linear reward.
+    """The correlation of a user's views of two texts beyond the linear reward.
 
-    Their correlation is ``share`` * exp(-distance^2 / (2 ``reach``^2)) with the distance between the first
-    ``directions`` inputs (whose variances sum to 1), plus 1 - share for a text with itself; 0 share: unrelated views.
+    It is ``share`` * exp(-distance^2 / (2 ``reach``^2)) with the distance between the first ``directions`` inputs
+    (whose variances sum to 1), plus 1 - share for a text with itself; share 0: unrelated views.
     """
 
     share: float
@@ -86,7 +87,7 @@ class Likeness:
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """Clusters of like size: slot s of cluster b is response ``response_BL``; padding has number R."""
+    """Clusters of similar size: slot s of cluster b is response ``response_BL``; padding has number R."""
 
     user_B: NDArray[np.int32]  # ascending
     response_BL: NDArray[np.int32]
@@ -100,12 +101,12 @@ class Bucket:
 
     @cached_property
     def first_B(self) -> NDArray[np.int64]:
-        """Where each user's clusters begin."""
+        """The start of each user's clusters."""
         return np.flatnonzero(np.diff(self.user_B, prepend=-1))
 
     @cached_property
     def runs(self) -> list[tuple[int, int]]:
-        """The clusters of one user after the other, as ranges."""
+        """The clusters of each user in turn, as ranges."""
         return list(pairwise([*self.first_B.tolist(), len(self.user_B)]))
 
     @property
@@ -149,7 +150,7 @@ class Bucket:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Comparisons as the solver sees them: inputs, clusters, labels in [0, 1], weights, number of users."""
+    """Comparisons in the solver's form: inputs, clusters, labels in [0, 1], weights, number of users."""
 
     x_RK: Array
     buckets: list[Bucket]
@@ -180,10 +181,10 @@ def problem(
 ) -> Problem:
     """Sort comparisons into clusters, and clusters into buckets (padding wastes at most a quarter of the slots).
 
-    Where views carry over (``likeness``), a user's responses to one prompt (``prompt_R``, default: one prompt) form one
-    cluster, up to ``LARGEST`` of them; larger ones fall apart into what their comparisons connect. No ``likeness``:
-    users have no views of single texts, and where too many texts are connected every pair is a cluster.
-    ``precision`` is that of the dense algebra per cluster and user; single precision is twice as fast.
+    If views carry over (``likeness``), a user's responses to one prompt (``prompt_R``, default: one prompt) form one
+    cluster of up to ``LARGEST``; larger ones are split into the parts that comparisons connect. Without ``likeness``
+    users have no views of single texts, and if too many texts are connected, every pair is a cluster. ``precision`` is
+    that of the dense algebra per cluster and user; single precision is twice as fast.
     """
     n, r, users = len(judges[0]), len(x_RK), int(judges[0].max()) + 1
     prompt_R = np.zeros(r, np.int64) if prompt_R is None else prompt_R
@@ -246,7 +247,7 @@ def _connected(
 
 
 def _same_prompt(user_E: NDArray, prompt_E: NDArray) -> tuple[NDArray, NDArray]:
-    """Links between neighbours among a user's entries of one prompt, where there are at most ``LARGEST``."""
+    """Links between adjacent entries of a user and one prompt, if there are at most ``LARGEST``."""
     order_E = np.lexsort((prompt_E, user_E))
     user_E, prompt_E = user_E[order_E], prompt_E[order_E]
     same_E = (np.diff(user_E) == 0) & (np.diff(prompt_E) == 0)

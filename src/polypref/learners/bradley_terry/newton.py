@@ -23,7 +23,7 @@ from polypref.errors import not_converged
 from polypref.learners.bradley_terry.mixed import Array, Bucket, Effects, Problem, Variances, margins, objective, start
 
 HALVINGS = 12
-EXACT = 200  # population effects up to which each gets a probe of its own
+EXACT = 200  # up to this many population effects, each gets its own probe
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ def curvature(task: Problem, margin_N: Array) -> Sites:
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """The quadratic after b is integrated out, per bucket, and what integrating d out needs, per user."""
+    """The quadratic after b is integrated out, per bucket, and what is needed to integrate d out, per user."""
 
     users: int
     buckets: list[Bucket]
@@ -97,7 +97,7 @@ def reduce(task: Problem, sites: Sites, prior: Variances) -> Reduced:
             bucket.add_gram(a_UKK, pxs[-1])
     if a_UKK is None:
         return Reduced(task.users, task.buckets, ps, pxs, zs, None, None)
-    # in double precision: of somebody with thousands of judgements H is a small rest of large numbers
+    # in double precision: for users with thousands of judgements, H is a small difference of large numbers
     system_UKK = a_UKK.astype(np.float64) @ prior.spread_KK
     system_UKK[:, np.arange(k), np.arange(k)] += 1.0
     h_UKK = np.linalg.inv(system_UKK)
@@ -120,7 +120,7 @@ def deviation(reduced: Reduced, spread_KK: Array, pull: Sequence[Array]) -> tupl
 
 
 class _Population:
-    """The quadratic in (w, a) that is left, scaled so that its prior is the identity; C right-hand sides at a time."""
+    """The remaining quadratic in (w, a), scaled so that its prior is the identity; C right-hand sides at a time."""
 
     def __init__(self, x_RK: Array, reduced: Reduced, prior: Variances) -> None:
         self.x_RK, self.reduced, self.spread_KK = x_RK, reduced, prior.spread_KK
@@ -174,7 +174,7 @@ def conjugate_gradients(
 ) -> Array:
     """Solve a symmetric positive definite system for C right-hand sides at once, to a relative residual.
 
-    Warns with NotConverged when that takes more than 500 iterations.
+    Warns with NotConverged after 500 iterations.
     """
     x_TC = start_TC.copy()
     residual = right_TC - apply(x_TC)
@@ -195,7 +195,7 @@ def conjugate_gradients(
         size_C = new_C
     if not (size_C <= goal_C).all():
         worst = tolerance * float(np.sqrt((size_C / goal_C).max()))
-        reached = f"relative residual {worst:.1e} after 500 iterations, asked {tolerance:.0e}"
+        reached = f"relative residual {worst:.1e} after 500 iterations, expected {tolerance:.0e}"
         not_converged("conjugate gradients", reached)
     return x_TC
 
@@ -204,8 +204,8 @@ def conjugate_gradients(
 class Probes:
     """Random signs (T, C) and their images under the posterior covariance of (w, a), both in scaled units.
 
-    The mean over C of their products has the covariance's diagonal as its expectation (Hutchinson 1990), and is equal
-    to it where the probes are the unit vectors times sqrt(T), as they are for few effects.
+    The mean over C of their products has the covariance's diagonal as its expectation (Hutchinson 1990), and equals it
+    if the probes are the unit vectors times sqrt(T), as they are for few effects.
     """
 
     signs_TC: Array
@@ -213,7 +213,7 @@ class Probes:
 
     @classmethod
     def draw(cls, task: Problem, columns: int, seed: int) -> Probes:
-        """At least ``columns`` fresh probes, more where effects are few; their images are not known yet."""
+        """At least ``columns`` new probes, more if effects are few; their images are not known yet."""
         effects = sum(task.x_RK.shape)
         if columns and effects <= EXACT:
             signs_TC = np.sqrt(effects) * np.eye(effects)
@@ -234,7 +234,7 @@ def step(
 
 
 def _downhill(task: Problem, effects: Effects, goal: Effects, prior: Variances) -> tuple[Effects, float]:
-    """The first of goal, half-way there, ... that is no worse than ``effects``, and its share of the way."""
+    """The first of goal, half-way to it, ... that is no worse than ``effects``, and its share of the way."""
     before = objective(task, effects, prior)
     for halving in range(HALVINGS):
         size = 0.5**halving
@@ -280,9 +280,9 @@ def users(reduced: Reduced, prior: Variances, force: Sequence[Array]) -> tuple[A
 def solve(
     task: Problem, prior: Variances, effects: Effects | None = None, steps: int = 40, tolerance: float = 1e-4
 ) -> Effects:
-    """Posterior modes under given variances, until a whole step gains less than ``tolerance`` a row.
+    """Posterior modes under given variances, until a full step gains less than ``tolerance`` per row.
 
-    Warns with NotConverged when that takes more than ``steps``.
+    Warns with NotConverged after ``steps``.
     """
     effects = effects or start(task)
     probes = Probes.draw(task, 0, 0)
@@ -293,14 +293,14 @@ def solve(
         if size == 0 or (size == 1 and before - now < tolerance * len(task.label_N)):
             return effects
         before = now
-    not_converged("Newton's method", f"its last of {steps} steps still gained")
+    not_converged("Newton's method", f"it still improved at the last of {steps} steps")
     return effects
 
 
 def solve_users(task: Problem, prior: Variances, population_R: Array, steps: int = 50) -> Effects:
-    """Everyone's deviations from population rewards that stay as they are: what a new user's few answers say.
+    """Everyone's deviations from fixed population rewards: the fit of a new user's few answers.
 
-    Warns with NotConverged when that takes more than ``steps``.
+    Warns with NotConverged after ``steps``.
     """
     effects = replace(start(task), a_R=population_R)
     f_R1 = np.append(population_R, 0.0)[:, None]
@@ -314,7 +314,7 @@ def solve_users(task: Problem, prior: Variances, population_R: Array, steps: int
         if size == 0 or before - now < 1e-9:
             return effects
         before = now
-    not_converged("Newton's method", f"its last of {steps} steps still gained")
+    not_converged("Newton's method", f"it still improved at the last of {steps} steps")
     return effects
 
 

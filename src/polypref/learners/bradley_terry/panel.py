@@ -1,4 +1,4 @@
-"""Between the nouns and the solver: comparisons to a ``mixed.Problem``, and its effects to a scorer.
+"""Turns comparisons into a ``mixed.Problem`` for the solver, and the solved effects into a scorer.
 
 Suffixes here: ``_B`` clusters of a bucket, ``_C`` cells of a user and a prompt, ``_E`` entries: a response as one user
 saw it, ``_L`` the clusters' slots for responses (padded), ``_M`` responses of a prompt.
@@ -21,9 +21,9 @@ from polypref.learners.canonical_order import Numbering
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, ResponseEffects
 
-MANY = 2048  # texts of one prompt between which views carry over
-FEW = 16  # texts of a prompt up to which many prompts are handled at once
-PORTION = 1 << 22  # numbers that this may take
+MANY = 2048  # maximum texts of one prompt between which views carry over
+FEW = 16  # up to this many texts per prompt, many prompts are processed at once
+PORTION = 1 << 22  # numbers held at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Panel:
     ) -> Panel:
         """Renumber, compute the inputs; ``share`` as in ``mixed.Likeness``, ``precision`` as in ``mixed.problem``.
 
-        No ``share``: users have no views of single texts.
+        Without ``share`` users have no views of single texts.
         """
         numbers = Numbering.of(train)
         x_RK = inputs(train.responses.take(numbers.responses_R))
@@ -56,7 +56,7 @@ class Panel:
 
     @cached_property
     def task(self) -> mixed.Problem:
-        """The rows as the mixed model's solver sees them."""
+        """The rows in the form of the mixed model's solver."""
         likeness = None if self.share is None else mixed.Likeness(self.share, self.inputs.size - 2)
         judges = (self.user_N, self.chosen_N, self.rejected_N)
         labels = (self.train.label_N, self.train.weights_N)
@@ -95,9 +95,9 @@ class Panel:
     def response_effects(
         self, effects: mixed.Effects, personal: float, variance: Sequence[NDArray] | None = None
     ) -> ResponseEffects:
-        """Response effects by content key; empty when the model has none.
+        """Response effects by content key; empty if the model has none.
 
-        ``variance`` of users' views, as ``newton.posterior`` gives it; the prior's where it is not known.
+        ``variance`` of users' views, as ``newton.posterior`` gives it; the prior's if not given.
         """
         if not effects.a_R.any() and personal == 0:
             return ResponseEffects()
@@ -119,10 +119,10 @@ class Panel:
     def _views(
         self, effects: mixed.Effects, personal: float, variance: Sequence[NDArray] | None
     ) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
-        """What each user thinks of each text beyond the linear reward, as (user, response, view, variance) entries.
+        """Each user's view of each text beyond the linear reward, as (user, response, view, variance) entries.
 
-        b of the texts that they judged and, where these are one cluster of their prompt, what it says of the prompt's
-        other training texts.
+        This is b of the texts that they judged and, if these are one cluster of their prompt, its prediction for the
+        prompt's other training texts.
         """
         r = len(self.responses_R)
         user, response, alpha, own, left, cluster = [], [], [], [], [], []
@@ -149,9 +149,10 @@ class Panel:
     def _carried_over(
         self, user_E: NDArray, response_E: NDArray, weight_E: NDArray, cluster_E: NDArray
     ) -> list[tuple[NDArray, NDArray, NDArray]]:
-        """Views of training texts that a user did not judge, where those that they did judge are one cluster.
+        """Views of training texts that a user did not judge, if those that they judged are one cluster.
 
-        As (user, response, view). Prompts with more than ``MANY`` texts are left out: the cost is its square.
+        Entries are (user, response, view). Prompts with more than ``MANY`` texts are left out, since the cost is
+        quadratic.
         """
         assert self.task.likeness is not None
         order_R = np.argsort(self.prompt_R, kind="stable")
@@ -196,7 +197,7 @@ class Panel:
 
 
 def _portions(size_C: NDArray, prompt_C: NDArray) -> Iterator[tuple[int, int]]:
-    """Ranges of groups (sorted by size, then prompt) to handle at once: one prompt, or many with as few texts each."""
+    """Ranges of groups (sorted by size, then prompt) to process at once: one prompt, or many with equally few texts."""
     few = int(np.searchsorted(size_C, FEW, "right"))
     for size in np.unique(size_C[:few]).tolist():
         low, high = np.searchsorted(size_C, [size, size + 1]).tolist()

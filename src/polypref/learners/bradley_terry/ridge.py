@@ -1,7 +1,7 @@
 """One ridge-penalised Bradley-Terry model per user, all users at once in batched linear algebra.
 
-Minimises, for every user u, the sum over their comparisons of -log P(label) + |w_u - center|^2 / (2 variance), the
-center being zero unless given, by Newton steps that are halved per user until they improve. Users with a like number
+Minimises, for every user u, the sum over their comparisons of -log P(label) + |w_u - center|^2 / (2 variance), where
+the center is zero unless given, by Newton steps that are halved per user until they improve. Users with similar numbers
 of comparisons share a padded batch (at most a quarter of it is padding). The Hessian is single precision, the gradient
 double, so the solution is exact.
 
@@ -25,7 +25,7 @@ HALVINGS = 12
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Users with a like number of judgements: input differences, labels, weights (0 on padding)."""
+    """Users with similar numbers of judgements: input differences, labels, weights (0 on padding)."""
 
     user_B: IntArray
     x_BEK: NDArray[np.float32]
@@ -65,7 +65,7 @@ def solve(
     """Weights (B, K) of every user of the batch: gradient at most ``tolerance`` in every coordinate.
 
     The prior of a weight is N(``center_K``, ``variance``).
-    Warns with NotConverged when that takes more than 50 steps.
+    Warns with NotConverged after 50 steps.
     """
     users, _, k = batch.x_BEK.shape
     w_BK = np.zeros((users, k)) + center_K if start_BK is None else start_BK.copy()
@@ -84,14 +84,14 @@ def solve(
     force_BE = batch.weight_BE * (expit(margin_BE) - batch.label_BE)
     worst = np.abs((force_BE[:, None] @ batch.x_BEK)[:, 0] + (w_BK - center_K) / variance).max()
     if worst >= tolerance:
-        not_converged("ridge regression", f"gradient {worst:.1e} after 50 Newton steps, asked {tolerance:.0e}")
+        not_converged("ridge regression", f"gradient {worst:.1e} after 50 Newton steps, expected {tolerance:.0e}")
     return w_BK
 
 
 def _downhill(
     batch: Batch, w_BK: FloatArray, step_BK: FloatArray, value_B: FloatArray, prior: tuple[float, FloatArray | float]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Weights, margins and objective after the longest of the steps 1, 1/2, 1/4, ... that does not go uphill."""
+    """Weights, margins and objective after the longest of the steps 1, 1/2, 1/4, ... that does not ascend."""
     size_B = np.ones(len(w_BK))
     while True:
         trial_BK = w_BK - size_B[:, None] * step_BK

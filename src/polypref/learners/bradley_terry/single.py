@@ -1,6 +1,6 @@
-"""``mixed`` for one user whose population rewards are given: what a new user's few comparisons say, in milliseconds.
+"""``mixed`` for one user with given population rewards: fits a new user's few comparisons in milliseconds.
 
-With d and b of ``mixed`` integrated over, the N margins of one user are jointly normal,
+With d and b of ``mixed`` integrated out, the N margins of one user are jointly normal,
 
     f ~ N(f0, F),   F = D spread D' + personal A C A'
 
@@ -34,7 +34,7 @@ MOST = 400  # comparisons up to which their cube is cheap
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """One user's comparisons: inputs and prompts of R texts, which of them (by number) won, labels, weights."""
+    """One user's comparisons: inputs and prompts of R texts, the numbers of winners and losers, labels, weights."""
 
     x_RK: Array
     prompt_R: NDArray[np.integer]
@@ -45,13 +45,13 @@ class Judged:
 
     @property
     def suits(self) -> bool:
-        """Whether they are few enough, and texts of different prompts are never compared."""
+        """Whether there are few enough comparisons, none of them between prompts."""
         same = (self.prompt_R[self.chosen_N] == self.prompt_R[self.rejected_N]).all()
         most = np.unique(self.prompt_R, return_counts=True)[1].max(initial=0)
         return 0 < len(self.chosen_N) <= MOST and bool(same) and most <= LARGEST
 
     def apart(self, value_RX: Array) -> Array:
-        """Values of the chosen less those of the rejected texts."""
+        """Values of the chosen minus those of the rejected texts."""
         return value_RX[self.chosen_N] - value_RX[self.rejected_N]
 
 

@@ -1,11 +1,11 @@
-"""How far people differ, read off the data: empirical Bayes for the variances of ``mixed``.
+"""Empirical Bayes for the variances of ``mixed``: estimates from the data how far people differ.
 
 MacKay's fixed point (1992, "The evidence framework applied to classification networks") on the Laplace posterior, one
 update per Newton step: a variance is the sum of squares of its effects over the number of effects that the data
-determine. The spread of users is a full matrix: which directions people differ in, not only how much.
+determine. The spread of users is a full matrix: it has the directions in which people differ, not only the amount.
 
-Known bias: with yes/no answers the Laplace posterior understates variances of effects that were each seen a few times
-(Breslow and Lin 1995). ``hierarchical`` corrects for it with factors chosen on validation rows.
+Known bias: with yes/no answers the Laplace posterior understates variances of effects that were each observed only a
+few times (Breslow and Lin 1995). ``hierarchical`` corrects for it with factors chosen on validation rows.
 
 Suffixes here: ``_B`` clusters of a bucket, ``_C`` probes, ``_L`` the clusters' slots for responses (padded), ``_T``
 population effects (w and a).
@@ -42,12 +42,12 @@ class Estimate:
     shrink: float = 1.0
 
 
-def estimate(task: Problem, how: Estimate, seed: int) -> tuple[Effects, Variances]:
+def estimate(task: Problem, config: Estimate, seed: int) -> tuple[Effects, Variances]:
     """Empirical Bayes: alternate one Newton step with one update of the variances."""
     prior = beginning(task, how)
     probes = Probes.draw(task, how.probes, seed)
     effects = start(task)
-    for at in range(how.steps):
+    for at in range(config.steps):
         effects, reduced, probes, _ = step(task, effects, prior, probes, tolerance=1e-2)
         if at >= 1:
             new = updated(task, how, effects, prior, reduced, (probes.signs_TC * probes.images_TC).mean(axis=1))
@@ -67,10 +67,10 @@ def beginning(task: Problem, how: Estimate) -> Variances:
 
 
 def carried(effects: Effects, old: Variances, new: Variances) -> Effects:
-    """The same effects in the units of new variances, except that variances which shrink may shrink them too.
+    """The same effects in the units of the new variances, except that shrinking variances may also shrink them.
 
-    Without this a spread that grows eightfold makes every deviation grow eightfold before the next step, and where
-    tastes are nearly separable that feeds on itself until numbers overflow.
+    Without this, a spread that grows eightfold makes every deviation grow eightfold before the next step; if tastes are
+    nearly separable, this repeats until numbers overflow.
     """
     spread = min(1.0, np.trace(old.spread_KK) / max(np.trace(new.spread_KK), 1e-300))
     personal = min(1.0, old.personal / max(new.personal, 1e-300))
@@ -83,11 +83,11 @@ def updated(
 ) -> Variances:
     """MacKay's fixed point: variance = sum of squares / number of well-determined effects.
 
-    ``relative_T`` posterior over prior variance of each of (w, a), estimated with the random probes.
+    ``relative_T`` is the ratio of posterior to prior variance of each of (w, a), estimated with the random probes.
     """
     k = task.x_RK.shape[1]
     new = prior
-    if how.population:
+    if config.population:
         population_K = prior.population_K.copy()
         for kind in kinds(k):
             squares = (effects.w_K[kind] ** 2).sum()
@@ -95,21 +95,21 @@ def updated(
             determined = np.clip((1 - relative_T[:k][kind]).sum(), 0.2 * size, size)  # few effects, few probes: noisy
             population_K[kind] = max(_ratio(squares, determined), 1e-4)
         new = replace(new, population_K=population_K)
-    if how.shared:
+    if config.shared:
         new = replace(new, shared=_ratio((effects.a_R**2).sum(), (1 - relative_T[k:]).sum()))
-    if how.personal:
+    if config.personal:
         squares = personal_squares(task, effects)
         trace = _trace(task, reduced, prior.spread_KK)
         new = replace(new, personal=_ratio(prior.personal * squares, trace))
-    if how.spread:
-        new = replace(new, spread_KK=_spread(task, effects, prior, reduced, how.shrink))
+    if config.spread:
+        new = replace(new, spread_KK=_spread(task, effects, prior, reduced, config.shrink))
     return new
 
 
 def _trace(task: Problem, reduced: Reduced, spread_KK: Array) -> float:
-    """Trace of Q C over all clusters, by Hutchinson's random signs (the many slots average the noise away).
+    """Trace of Q C over all clusters, by Hutchinson's random signs (the many slots average out the noise).
 
-    The signs are the same at every step, so that the fixed point has something to settle on.
+    The signs are the same at every step, so that the fixed point can converge.
     """
     rng, padding = np.random.default_rng(0), len(task.x_RK)
     signs = [
@@ -133,9 +133,9 @@ def kinds(k: int) -> list[slice]:
 
 
 def _spread(task: Problem, effects: Effects, prior: Variances, reduced: Reduced, shrink: float) -> Array:
-    """EM's matrix, brought to MacKay's scale, shrunk towards one variance per kind of input."""
+    """EM's matrix, rescaled as in MacKay's rule and shrunk towards one variance per kind of input."""
     spread_KK, k = prior.spread_KK, len(prior.spread_KK)
-    if reduced.j_UKK is None:  # nobody has been seen to differ
+    if reduced.j_UKK is None:  # no differences between users found so far
         return spread_KK
     information_KK, dual_KK = reduced.j_UKK.sum(axis=0), effects.t_UK.T @ effects.t_UK
     moment_KK = spread_KK + spread_KK @ (dual_KK - information_KK) @ spread_KK / task.users

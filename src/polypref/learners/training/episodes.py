@@ -1,12 +1,12 @@
-"""What learners that read a user's own judgements compute with: contexts, targets, and practice on them.
+"""Episodes for learners that read a user's own judgements: contexts, targets, and random batches of both.
 
-A user's judgements of one text pair are merged into one, told in an order that the texts' contents decide, with the
-share of its weight on the first text as its label: ties, repeats and contradictions need no rule of their own. Hence a
-context never holds its target's pair, also not from another row.
+A user's judgements of one text pair are merged into one. Its texts are ordered by content, and its label is the share
+of the weight on the first text, so ties, repeats and contradictions need no special rule. So a context never contains
+its target's pair, not even from another row.
 
-An *episode* is some judgements of one user: a context of random size, none at all included, and targets. Every pass
-over the data deals each user's judgements into episodes anew; drawn by content and seed, so that neither the order of a
-file nor a user's name matters. Contexts have unequal sizes: places that hold nothing weigh nothing.
+An *episode* is some judgements of one user: a context of random size, possibly empty, and targets. Every pass over the
+data splits each user's judgements into new episodes. They are drawn by content and seed, so neither the order of a file
+nor a user's name matters. Contexts have unequal sizes: empty places have weight 0.
 
 Suffixes here: ``_C`` places of a context, ``_E`` episodes, ``_I`` merged judgements, ``_L`` places, ``_T`` places of
 the targets.
@@ -28,7 +28,7 @@ from polypref.learners.canonical_order import Numbering
 if TYPE_CHECKING:
     from torch import Tensor
 
-BARE = 0.125  # share of the episodes without any context: what strangers get is practised too
+BARE = 0.125  # share of the episodes without context, so that the answer for strangers is trained too
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Judged:
     """Merged judgements, by user and then by content; users and responses in the numbers of a ``Numbering``.
 
     ``label_I`` is the share of ``weight_I`` on the first of the two responses, weights have mean 1. Row n of the
-    comparisons is item ``item_N[n]``, told the other way round where ``turned_N[n]``.
+    comparisons is item ``item_N[n]``, with the texts swapped where ``turned_N[n]``.
     """
 
     user_I: IntArray
@@ -49,7 +49,7 @@ class Judged:
 
     @classmethod
     def of(cls, rows: Comparisons, numbers: Numbering) -> Self:
-        """Merge ``rows``, none of which may weigh nothing."""
+        """Merge ``rows``, all of which must have positive weight."""
         user_N, chosen_N, rejected_N = (code_N.astype(np.int64) for code_N in numbers.judges(rows))
         many = len(numbers.responses_R)
         turned_N = chosen_N > rejected_N
@@ -57,7 +57,7 @@ class Judged:
         code_I, item_N = np.unique((user_N * many + first_N) * many + second_N, return_inverse=True)
         weight_I = np.bincount(item_N, rows.weights_N, len(code_I))
         share_N = np.where(turned_N, 1.0 - rows.label_N, rows.label_N)
-        share_N[first_N == second_N] = 0.5  # a text against itself says nothing
+        share_N[first_N == second_N] = 0.5  # a text against itself carries no information
         label_I = np.bincount(item_N, rows.weights_N * share_N, len(code_I)) / weight_I
         pair_I, second_I = np.divmod(code_I, many)
         user_I, first_I = np.divmod(pair_I, many)
@@ -78,7 +78,7 @@ class Judged:
         return self.take(np.flatnonzero(~np.isin(at[len(other) :], at[: len(other)])))
 
     def take(self, items: NDArray) -> Judged:
-        """The items numbered ``items``, which belong to no rows any more."""
+        """The items numbered ``items``, no longer linked to rows."""
         cut = {name: getattr(self, name)[items] for name in ("user_I", "first_I", "second_I", "label_I", "weight_I")}
         return replace(self, **cut, item_N=np.zeros(0, np.int32), turned_N=np.zeros(0, bool))
 
@@ -96,7 +96,7 @@ class Judged:
         return (*codes, *(torch.from_numpy(np.float32(column)) for column in (self.label_I, self.weight_I)))
 
     def pairs(self, item_EL: NDArray, here_EL: NDArray) -> Pairs:
-        """The items numbered ``item_EL`` as tensors of that shape; they weigh nothing where ``here_EL`` is False."""
+        """The items numbered ``item_EL`` as tensors of that shape; their weight is 0 where ``here_EL`` is False."""
         import torch
 
         at, here = torch.from_numpy(np.where(here_EL, item_EL, 0)), torch.from_numpy(here_EL)
@@ -106,7 +106,7 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Judgements as tensors of one shape; weight 0: nothing in this place."""
+    """Judgements as tensors of one shape; weight 0: an empty place."""
 
     first: Tensor
     second: Tensor
@@ -135,7 +135,7 @@ class Episodes:
 
 
 def parts(user_I: IntArray, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where parts of each user's run of ``user_I`` (ascending) begin, and their lengths: alike, at most ``size``."""
+    """Starts and lengths of parts of each user's run in ``user_I`` (ascending): similar lengths, at most ``size``."""
     _, start_U, count_U = np.unique(user_I, return_index=True, return_counts=True)
     place_I = np.arange(len(user_I)) - np.repeat(start_U, count_U)
     many_I, count_I = np.repeat(-(-count_U // size), count_U), np.repeat(count_U, count_U)
@@ -146,14 +146,14 @@ def parts(user_I: IntArray, size: int) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def padded(start_E: NDArray, length_E: NDArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Places ``start .. start + length`` of each episode in a row, (E, L), and which of them there are; L >= 1."""
+    """Places ``start .. start + length`` of each episode in a row, (E, L), and which of them exist; L >= 1."""
     place_L = np.arange(max(int(length_E.max(initial=0)), 1))
     return start_E[:, None] + place_L, place_L < length_E[:, None]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Judgements in a context at most, targets beside the largest context, and judgements in a batch."""
+    """Maximum judgements in a context, targets with the largest context, and judgements in a batch."""
 
     context: int
     targets: int
@@ -161,7 +161,7 @@ class Sizes:
 
 
 def practice(judged: Judged, sizes: Sizes, seed: int) -> Iterator[Episodes]:
-    """Endless batches of episodes; each pass deals every user's judgements anew into parts of context and targets."""
+    """Endless batches of episodes; each pass splits every user's judgements into new contexts and targets."""
     rng = np.random.default_rng(seed)
     while True:
         shuffled_I = np.lexsort((rng.random(len(judged)), judged.user_I))
@@ -174,12 +174,12 @@ def practice(judged: Judged, sizes: Sizes, seed: int) -> Iterator[Episodes]:
             index_ET, here_ET = padded(start + context, length - context)
             last = len(judged) - 1
             known = judged.pairs(shuffled_I[np.minimum(index_EC, last)], here_EC)
-            asked = judged.pairs(shuffled_I[np.minimum(index_ET, last)], here_ET)
-            yield Episodes(known, asked)
+            targets = judged.pairs(shuffled_I[np.minimum(index_ET, last)], here_ET)
+            yield Episodes(known, targets)
 
 
 def _batches(length_E: NDArray, size: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Random batches of episodes of like length, about ``size`` judgements each: little of a batch is padding."""
+    """Random batches of episodes of similar length, about ``size`` judgements each, with little padding."""
     like_E = np.ceil(np.log2(length_E)).astype(np.int64)
     order_E = np.lexsort((rng.random(len(length_E)), like_E))
     before_E = np.cumsum(length_E[order_E]) - length_E[order_E]
@@ -190,9 +190,9 @@ def _batches(length_E: NDArray, size: int, rng: np.random.Generator) -> list[NDA
 
 
 def contexts(judged: Judged, most: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64], IntArray]:
-    """At most ``most`` items of each user that occurs, a seeded choice by content.
+    """At most ``most`` items of each user, a seeded choice by content.
 
-    Returns the items in a row, (I',), sorted by user, where each user's begin, and the users.
+    Returns the items, (I',), sorted by user, the start of each user's items, and the users.
     """
     rng = np.random.default_rng(seed)
     shuffled_I = np.lexsort((rng.random(len(judged)), judged.user_I))

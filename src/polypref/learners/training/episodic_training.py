@@ -1,7 +1,7 @@
-"""Descent for learners that read a user's judgements: Adam on episodes, stopped by validation rows.
+"""Gradient descent for learners that read a user's judgements: Adam on episodes, stopped by validation rows.
 
-Validation rows are foretold from what their users judged in training. Where a user judged a validation pair in training
-too, that judgement is left out of the context.
+Validation rows are predicted from their users' training judgements. If a user also judged a validation pair in
+training, that judgement is left out of the context.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 
 class Reader(Protocol):
-    """What is fitted: where it starts, what it is to lower, and how it answers from judgements it knows."""
+    """The fitted model: its start, its loss, and its answers given known judgements."""
 
     def start(self, seed: int) -> Parameters: ...
 
     def loss(self, now: Parameters, episodes: Episodes, step: int, noise: torch.Generator) -> Tensor: ...
 
-    def answers(self, now: Parameters, known: Judged, asked: Judged) -> NDArray:
-        """Reward(first) - reward(second) of each item of ``asked``, from its user's items of ``known``."""
+    def answers(self, now: Parameters, known: Judged, queries: Judged) -> NDArray:
+        """Reward(first) - reward(second) of each item of ``queries``, from its user's items of ``known``."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Rehearsal:
-    """The rows of a fit, none of which weighs nothing, and how to descend on them.
+    """The rows of a fit, all of positive weight, and the settings of the descent.
 
-    Every ``every`` steps the validation rows are looked at; after ``patience`` looks without a gain the best one
-    counts. Where there are no validation rows, ``unjudged`` steps are taken.
+    Every ``every`` steps the validation rows are checked; after ``patience`` checks without a gain the best one counts.
+    Without validation rows, ``unjudged`` steps are taken.
     """
 
     table: Table
@@ -55,20 +55,20 @@ class Rehearsal:
     unjudged: int = 200
 
     def judged(self) -> tuple[Judged, Judged]:
-        """What validation users are known by, and what they are asked."""
-        asked = Judged.of(self.valid, self.table.numbers)
-        return Judged.of(self.train, self.table.numbers).without(asked), asked
+        """The known judgements of validation users, and the validation items."""
+        queries = Judged.of(self.valid, self.table.numbers)
+        return Judged.of(self.train, self.table.numbers).without(queries), queries
 
     def attempt(self, model: Reader) -> tuple[Trial, Parameters]:
-        """Fit ``model`` to the training rows for as long as the validation rows gain; the best look's parameters."""
+        """Fit ``model`` to the training rows as long as validation improves; returns the best check's parameters."""
         now = model.start(self.seed)
         if not len(self.valid) or not len(self.train):
             trial = Trial(self.unjudged if len(self.train) else 0, 0.0, {})
             return trial, self.finish(model, trial)
-        known, asked = self.judged()
+        known, queries = self.judged()
 
         def look(steps: int) -> Trial:
-            margin_N = asked.spread(model.answers(now, known, asked))
+            margin_N = queries.spread(model.answers(now, known, queries))
             found = validation.measure(margin_N, self.valid)
             return Trial(steps, validation.log_loss(margin_N, self.valid), found)
 
@@ -99,7 +99,7 @@ class Rehearsal:
         import torch
 
         now = {name: value.clone().requires_grad_() for name, value in start.items()}
-        # eps: where a gradient vanishes by symmetry its rounding errors must not move anything
+        # eps: rounding errors of a gradient that vanishes by symmetry must not move anything
         adam = torch.optim.Adam(now.values(), lr=self.rate, eps=1e-6)
         noise = torch.Generator().manual_seed(self.seed)
         judged = Judged.of(rows, self.table.numbers)

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from polypref.learners.training.gradient_descent import Parameters
 
-NOTHING = -1e9  # attention to a place that holds nothing
+NOTHING = -1e9  # attention to an empty place
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Numbers in a token, layers, heads, hidden units of a layer; ``self_edge``: targets see themselves too."""
+    """Numbers in a token, layers, heads, hidden units of a layer; ``self_edge``: targets also see themselves."""
 
     width: int = 128
     layers: int = 6
@@ -47,7 +47,7 @@ def layout(layers: int) -> Arrays:
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """What is known of E people: responses, their labels from -1 to 1, and how often (0: nothing in this place)."""
+    """The known judgements of E people: responses, labels from -1 to 1, and weights (0: an empty place)."""
 
     x_ECK: Tensor
     label_EC: Tensor
@@ -58,8 +58,8 @@ def start(inputs: int, shape: Shape, generator: torch.Generator) -> Parameters:
     """Random parameters for responses of ``inputs`` numbers; width, heads and feed must be even.
 
     The start is our own: the second half of every layer mirrors the first, with opposite weights on labels and opposite
-    weights of the mean. At first rewards are an odd function of the context's labels, and zero without a context; so
-    swapped labels give exactly opposite rewards, at the start and, since descent keeps the mirror image, in the end.
+    weights of the mean. At first, rewards are an odd function of the context's labels, and zero without a context. So
+    swapped labels give exactly opposite rewards at the start and, since descent keeps the mirror image, at the end.
     Weights on texts and labels are N(0, 1), since the inputs' variances add up to about 1.
     """
     import torch
@@ -95,14 +95,14 @@ def start(inputs: int, shape: Shape, generator: torch.Generator) -> Parameters:
 def predict(now: Parameters, shape: Shape, context: Tokens, target_ETK: Tensor) -> Tensor:
     """Reward and log of its standard deviation of each target, (E, T, 2).
 
-    Everybody attends to the context only. Attention weighs judgements; where a context holds nothing, nothing is added.
+    All tokens attend to the context only. Attention weighs judgements; an empty context adds nothing.
     """
     import torch
     from torch.nn.functional import linear, relu
 
     known = torch.cat([context.x_ECK, context.label_EC[:, :, None]], dim=2)
-    asked = torch.cat([target_ETK, torch.zeros_like(target_ETK[:, :, :1])], dim=2)
-    h_ELM = torch.cat([known, asked], dim=1)
+    targets = torch.cat([target_ETK, torch.zeros_like(target_ETK[:, :, :1])], dim=2)
+    h_ELM = torch.cat([known, targets], dim=1)
     for at in range(4):
         h_ELM = linear(relu(h_ELM) if at else h_ELM, now[f"embed.{at}.weight"], now[f"embed.{at}.bias"])
     log_EC = torch.where(context.weight_EC > 0, context.weight_EC.clamp(min=1e-12).log(), NOTHING)

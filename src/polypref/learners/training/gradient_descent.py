@@ -1,7 +1,7 @@
 """Gradient descent for the learners that need it: Adam on batches of judgements, stopped by validation rows.
 
-Rows, users and texts are put in an order that content decides (``canonical_order``) and drawn with a seeded generator,
-so neither the order of a file nor a user's name changes a fit.
+Rows, users and texts are ordered by content (``canonical_order``) and drawn with a seeded generator, so neither the
+order of a file nor a user's name changes a fit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from polypref.learners.inputs import Inputs
 if TYPE_CHECKING:
     from torch import Tensor
 
-AVERAGED = 0.1  # weight of the newest step in the running mean, which takes the batches' noise out
+AVERAGED = 0.1  # weight of the newest step in the running mean, which removes the batches' noise
 
 Parameters = dict[str, "Tensor"]
 
@@ -88,8 +88,8 @@ class Table:
 
 
 def of_rows(numbers_X: Tensor, table_RK: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """``function`` of the table's rows ``numbers_X``, applied to the fewer: the table, or the rows asked for."""
-    from torch.nn.functional import embedding  # its gradient adds up in a fixed order, unlike indexing's
+    """``function`` of the table's rows ``numbers_X``, computed on the table or on these rows, whichever are fewer."""
+    from torch.nn.functional import embedding  # sums its gradient in a fixed order, unlike indexing
 
     if len(table_RK) <= len(numbers_X):
         return embedding(numbers_X, function(table_RK))
@@ -97,7 +97,7 @@ def of_rows(numbers_X: Tensor, table_RK: Tensor, function: Callable[[Tensor], Te
 
 
 class Model(Protocol):
-    """What is fitted: where it starts, what its parameters say, and what they are to lower."""
+    """The fitted model: its start, its margins, and its loss."""
 
     def start(self, seed: int) -> Parameters: ...
 
@@ -110,7 +110,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What a model came to on validation rows: after how many steps it was best, its log loss and figures there."""
+    """A model's result on validation rows: the best number of steps, the log loss and figures there."""
 
     steps: int
     log_loss: float
@@ -119,11 +119,11 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Descent:
-    """The rows of a fit, and how to descend on them.
+    """The rows of a fit, and the settings of the descent.
 
-    Up to ``whole`` training rows every step sees all of them; of more, ``batch``, which costs a little accuracy and
-    saves most of the time. Every ``every`` steps the validation rows are looked at; after ``patience`` looks without a
-    gain the best one counts. Where there are no validation rows, ``unjudged`` steps are taken.
+    Up to ``whole`` training rows, every step sees all of them; with more, it sees ``batch``, which costs a little
+    accuracy and saves most of the time. Every ``every`` steps the validation rows are checked; after ``patience``
+    checks without a gain the best one counts. Without validation rows, ``unjudged`` steps are taken.
     """
 
     table: Table
@@ -140,7 +140,7 @@ class Descent:
 
     @property
     def size(self) -> int:
-        """Rows that a step sees at most."""
+        """Maximum rows that a step sees."""
         return self.whole if len(self.train) <= self.whole else self.batch
 
     @property
@@ -149,7 +149,7 @@ class Descent:
         return max(float(self.train.weights_N.sum()), 1e-12)
 
     def attempt(self, model: Model) -> Trial:
-        """Fit ``model`` to the training rows for as long as the validation rows gain."""
+        """Fit ``model`` to the training rows as long as validation improves."""
         if not len(self.valid):
             return Trial(self.unjudged, 0.0, {})
         rows = self.table.batch(self.valid)
@@ -182,7 +182,7 @@ class Descent:
         return Trial(steps, validation.log_loss(margin_N, self.valid), validation.measure(margin_N, self.valid))
 
     def _walk(self, model: Model, start: Parameters, rows: Comparisons) -> Iterator[Parameters]:
-        """Adam's parameters after one step, two, ...; where a step sees a part of the rows, their running mean."""
+        """Adam's parameters after one step, two, ...; if a step sees only part of the rows, their running mean."""
         import torch
 
         now = {name: value.clone().requires_grad_() for name, value in start.items()}
@@ -200,7 +200,7 @@ class Descent:
             yield mean
 
     def _batches(self, rows: Comparisons) -> Iterator[Batch]:
-        """Endless batches: all rows where they fit into one, otherwise shuffled anew for every pass."""
+        """Endless batches: all rows if they fit into one, otherwise shuffled again for every pass."""
         import torch
 
         user_N, chosen_N, _ = self.table.numbers.judges(rows)
@@ -212,5 +212,5 @@ class Descent:
                 yield whole
                 continue
             order = torch.randperm(len(whole), generator=generator)
-            for part in order.split(self.size)[: len(whole) // self.size]:  # a short rest waits for the next pass
+            for part in order.split(self.size)[: len(whole) // self.size]:  # the rest waits for the next pass
                 yield whole.take(part)

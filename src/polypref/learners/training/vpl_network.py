@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from polypref.learners.training.gradient_descent import Parameters
 
 SLOPE = 0.2  # of the leaky ReLUs, left of zero
-NOTHING = -1e9  # attention to a place that holds nothing
+NOTHING = -1e9  # attention to an empty place
 
 SIZES = {
     "pair.0": ("W", "2K"),
@@ -32,10 +32,10 @@ LAYOUT |= {f"{name}.bias": floats(sizes[0], dtype="float32") for name, sizes in 
 
 
 def start(inputs: int, latent: int, hidden: int, generator: torch.Generator) -> Parameters:
-    """Random parameters for responses of ``inputs`` numbers, seen alike by the encoder and the decoder.
+    """Random parameters for responses of ``inputs`` numbers, the same for the encoder and the decoder.
 
     Two starts are our own. Both halves of the pair encoder's first layer are equal and the reward's last layer is zero:
-    at first nobody's choice and no text counts, so swapped labels give exactly opposite rewards. Weights on texts are
+    at first, choices and texts have no effect, so swapped labels give exactly opposite rewards. Weights on texts are
     N(0, 1), since the inputs' variances add up to about 1.
     """
 
@@ -70,7 +70,7 @@ def _layers(now: Parameters, name: str, h: Tensor) -> Tensor:
 
 
 def both_ways(now: Parameters, x_XK: Tensor) -> Tensor:
-    """What a text adds to the pair encoder's first layer as the chosen one, then as the rejected one, (X, 2H)."""
+    """A text's contribution to the pair encoder's first layer, as chosen and then as rejected, (X, 2H)."""
     import torch
     from torch.nn.functional import linear
 
@@ -79,10 +79,10 @@ def both_ways(now: Parameters, x_XK: Tensor) -> Tensor:
 
 
 def encode(now: Parameters, pair_ECW: Tensor, weight_EC: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log variance (E, Z) of the latent of whoever made the judgements; a weight is how often.
+    """Mean and log variance (E, Z) of the latent of the person who made the judgements; weights are counts.
 
-    ``pair_ECW`` sums what both texts of a judgement add to the first layer, see ``both_ways``. Attention and the mean
-    after it both weigh judgements; nothing comes of a context that holds nothing but the biases.
+    ``pair_ECW`` is the sum of both texts' contributions to the first layer, see ``both_ways``. Attention and the mean
+    after it both weigh judgements; an empty context gives only the biases.
     """
     import torch
     from torch.nn.functional import leaky_relu, linear
