@@ -105,7 +105,7 @@ def test_a_share_that_cannot_be(share):
 
 def test_too_few_users():
     c = simulate("tldr-like", users=4, judgements=20).comparisons
-    with pytest.raises(NotEnoughData, match="4 users cannot be parted into 3 new and at least 2 seen"):
+    with pytest.raises(NotEnoughData, match="4 users cannot be divided into 3 new and at least 2 seen"):
         hold_out(c, "pair", 0, 0.25)
     assert hold_out(simulate("tldr-like", users=5, judgements=20).comparisons, "pair", 0, 0.1).held_out == 3
 

@@ -1,6 +1,6 @@
-"""The user models on a language model tuned with LoRA, through transformers' Trainer, PEFT and Accelerate.
+"""User models on a language model tuned with LoRA, through transformers' Trainer, PEFT and Accelerate.
 
-``LEARNERS`` is the literal table. They are named ``finetune:METHOD`` (the backbone is MiniLM) or
+``LEARNERS`` is the table of learners. They are named ``finetune:METHOD`` (the backbone is MiniLM) or
 ``finetune:METHOD:MODEL`` with a local folder or a name on the hub. Needs ``pip install 'polypref[finetune]'``.
 """
 
@@ -28,13 +28,13 @@ LEARNERS: dict[str, Method] = {
 }
 
 SCORERS: dict[str, type[Scorer]] = by_kind(LEARNERS.values())
-"""The classes of what these learners fit, by kind, as their ``fit`` declares them."""
+"""The scorer classes of these learners by kind, as their ``fit`` declares them."""
 
 __all__ = ["LEARNERS", "PREFIX", "SCORERS", "Recipe", "learner"]
 
 
 def learner(name: str) -> Learner:
-    """The learner called ``finetune:METHOD`` or ``finetune:METHOD:MODEL``. Raises SettingsError for another name."""
+    """The learner ``finetune:METHOD`` or ``finetune:METHOD:MODEL``. Raises SettingsError for another name."""
     method, _, model = name.removeprefix(PREFIX).partition(":")
     found = LEARNERS.get(PREFIX + method)
     if not name.startswith(PREFIX) or found is None:

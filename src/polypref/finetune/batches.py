@@ -1,7 +1,7 @@
-"""Judgements in the order of training and as what the network reads; the order depends on data and seed alone.
+"""Judgements in training order, and as the network's input; the order depends only on data and seed.
 
-A step's judgements are the same however many processes share them and however small their pieces are: position p of
-the plan belongs to step ``p // batch``, and a piece is a run of positions.
+A step's judgements do not depend on the number of processes or the size of their pieces: position p of the plan belongs
+to step ``p // batch``, and a piece is a run of positions.
 
 Suffixes here: ``_I`` positions of the training order, ``_V`` views of a judgement.
 """
@@ -23,11 +23,12 @@ from polypref.learners.canonical_order import Numbering
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """Makes the network's input of any positions of a plan.
+    """Makes the network's input for any positions of a plan.
 
     ``row_I``    the judgement at each position.
-    ``shares``   weight of the loss under the judging user, and under the generic user; views without weight are left
-                 out. Every judgement is read under both, so what the shares mean does not depend on how a batch is cut.
+    ``shares``   weight of the loss under the judging user, and under the generic user; views without weight
+                 are left out. Every judgement is read under both, so the meaning of the shares does not depend on how a
+                 batch is cut.
     """
 
     reader: Reader
@@ -55,7 +56,7 @@ class Batches:
         response_BV2 = np.broadcast_to(pair_B2[:, None], user_BV2.shape)
         texts = [self.texts_R[r] for r in response_BV2.ravel().tolist()]
         return {
-            "label_B": torch.from_numpy(self.label_N[row_B]),  # first: its length is the batch's, to Trainer
+            "label_B": torch.from_numpy(self.label_N[row_B]),  # first, since Trainer takes its length as the batch's
             "weight_B": torch.from_numpy(self.weight_N[row_B]),
             "share_V": torch.tensor([share for _, share in views]),
             "row_B": torch.from_numpy(row_B),
@@ -64,9 +65,9 @@ class Batches:
 
 
 def plan(rows: Comparisons, steps: int, batch: int, seed: int) -> NDArray[np.int64]:
-    """The judgement at each of ``steps * batch`` positions: pass after pass over all rows, each in another order.
+    """The judgement at each of ``steps * batch`` positions: repeated passes over all rows, each in a different order.
 
-    The passes start from an order that content decides, so the file's does not matter.
+    The passes start from an order by content, so the file's order does not matter.
     """
     numbers = Numbering.of(rows)
     user_N, chosen_N, _ = numbers.judges(rows)

@@ -1,4 +1,4 @@
-"""What the methods share: from judgements to a tuned network.
+"""The part that all methods share: from judgements to a tuned network.
 
 Suffixes here: ``_I`` positions of the training order.
 """
@@ -27,7 +27,7 @@ from polypref.learners.canonical_order import Numbering
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The judgements of a fit, its people and texts numbered by content, and the backbone that will read them."""
+    """The judgements of a fit, with people and texts numbered by content, and the backbone that will read them."""
 
     recipe: Recipe
     plan: Plan
@@ -38,7 +38,7 @@ class Study:
 
     @classmethod
     def of(cls, recipe: Recipe, train: Comparisons, valid: Comparisons | None, seed: int) -> Self:
-        """Cut validation rows where there are none. Raises EncoderError, MissingExtra, NotEnoughData."""
+        """Split off validation rows if there are none. Raises EncoderError, MissingExtra, NotEnoughData."""
         found = locate(recipe)
         train, valid = validation.cut(train, valid, seed)
         return cls(recipe, found, train, valid, Numbering.of(concat(train, valid)), seed)
@@ -53,7 +53,7 @@ class Study:
         return load_tokenizer(self.plan)
 
     def texts(self, asking: Asking) -> tuple[Reader, list[Tokens]]:
-        """How texts are read when users are asked so, and all texts of the fit read that way."""
+        """The reader of texts for this form of ``asking``, and all texts of the fit read by it."""
         reader = Reader.of(self.tokenizer, self.plan, asking)
         return reader, reader.read(self.train.responses.take(self.numbers.responses_R))
 
@@ -86,7 +86,7 @@ class Study:
         assemble: Assemble | None = None,
         **name: Any,
     ) -> Task:
-        """The fit of ``asking`` on ``train``; ``name`` tells apart fits that share data and settings."""
+        """The fit of ``asking`` on ``train``; ``name`` distinguishes fits with the same data and settings."""
         content = {"data": [self.train.content_hash, self.valid.content_hash], "weights": self.plan.weights, **name}
         content["asking"] = [asking.form, asking.users, asking.tokens, asking.clusters]
         make = partial(build, self.recipe, self.plan, asking, self.seed, assemble)
@@ -96,6 +96,6 @@ class Study:
         """One network for everybody."""
         reader, texts = self.texts(asking)
         train = self.batches(reader, texts, self.train, shares)
-        # what stops the fit is how well users are answered, not how well the generic user is
+        # the fit stops by the loss under the users, not under the generic user
         valid = self.batches(reader, texts, self.valid, (1.0, 0.0) if shares[0] else shares)
         return tune(self.task(asking, replace(train, row_I=self.order(self.train)), valid))

@@ -7,10 +7,10 @@ r(rejected)), the methods that know users minimise
     alpha * mean l(under the judging user) + (1 - alpha) * mean l(under the generic user)
 
 What we changed. Every judgement is read under its user and under the generic user, so both means are over the whole
-batch whatever pieces it is cut into (the authors' alpha depends on what happens to be in a micro-batch). The reward
-head is trained and saved; it reads the last attended token, or the mean over the attended tokens in encoders, never the
-soft tokens. Users are numbered by content: a person's id decides nothing, and "User ID: 3" is no name. The soft tokens
-stand at the beginning without a separator. Validation rows choose the step and do not join a second fit.
+batch however it is cut (the authors' alpha depends on the content of a micro-batch). The reward head is trained and
+saved; it reads the last attended token, or the mean over the attended tokens in encoders, never the soft tokens. Users
+are numbered by content: a person's id has no effect, and "User ID: 3" is not a name. The soft tokens come first,
+without a separator. Validation rows choose the step and do not join a second fit.
 
 Suffixes here: ``_I`` positions of the training order.
 """
@@ -43,13 +43,13 @@ class Pooled:
 
     @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> TunedScorer:
-        """See ``learners.protocol.Learner``; ``encoder`` is not asked."""
+        """See ``learners.protocol.Learner``; ``encoder`` is not used."""
         return _fit(Study.of(self.recipe, train, valid, seed), Asking(), (0.0, 1.0))
 
 
 @dataclass(frozen=True)
 class Conditional:
-    """The user's number in words before the prompt, "User ID: 3"; strangers are "User ID: generic"."""
+    """The user's number as text before the prompt, "User ID: 3"; strangers are "User ID: generic"."""
 
     recipe: Recipe = field(default_factory=Recipe)
     alpha: float = 0.5
@@ -57,7 +57,7 @@ class Conditional:
 
     @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> TunedScorer:
-        """See ``learners.protocol.Learner``; ``encoder`` is not asked."""
+        """See ``learners.protocol.Learner``; ``encoder`` is not used."""
         study = Study.of(self.recipe, train, valid, seed)
         return _fit(study, Asking("id", len(study.users)), _shares(self.alpha))
 
@@ -68,9 +68,9 @@ class Personalized:
 
     recipe: Recipe = field(default_factory=Recipe)
     users: Literal["individual", "cluster"] = "individual"
-    """Vectors of each user's own around the generic user's, or a mixture of a few clusters' vectors."""
+    """Each user's own vectors around the generic user's, or a mixture of a few clusters' vectors."""
     tokens: int = 10
-    """Soft tokens of one user; the evaluation paper has 1."""
+    """Soft tokens of one user; the evaluation paper uses 1."""
     clusters: int = 5
     """Clusters, for users="cluster"."""
     alpha: float = 0.5
@@ -78,7 +78,7 @@ class Personalized:
 
     @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> TunedScorer:
-        """See ``learners.protocol.Learner``; ``encoder`` is not asked."""
+        """See ``learners.protocol.Learner``; ``encoder`` is not used."""
         if self.tokens < 1 or self.clusters < 1:
             raise SettingsError(f"tokens = {self.tokens}, clusters = {self.clusters}; expected 1 or more of both.")
         study = Study.of(self.recipe, train, valid, seed)
@@ -98,11 +98,11 @@ class Individual:
 
     recipe: Recipe = field(default_factory=Recipe)
     start: Literal["base", "pooled"] = "base"
-    """Tune each user's adapter from the backbone, or go on from the pooled one."""
+    """Tune each user's adapter from the backbone, or continue from the pooled one."""
 
     @recorded
     def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> TunedScorer:
-        """See ``learners.protocol.Learner``; ``encoder`` is not asked."""
+        """See ``learners.protocol.Learner``; ``encoder`` is not used."""
         study = Study.of(self.recipe, train, valid, seed)
         asking = Asking()
         reader, texts = study.texts(asking)
@@ -117,7 +117,7 @@ class Individual:
         fits, own = [everyone], study.numbers.users_U
         for number, user in enumerate(own.tolist(), 1):
             fitted, judged = (rows.take(rows.user_N == user) for rows in (study.train, study.valid))
-            # somebody met among the validation rows alone has nothing to learn from
+            # a user who is only in the validation rows has nothing to learn from
             fits.append(one(fitted, judged, start, number) if len(fitted) else everyone)
         return _scorer(study, asking, fits)
 
@@ -133,7 +133,7 @@ def _fit(study: Study, asking: Asking, shares: tuple[float, float]) -> TunedScor
 
 
 def _scorer(study: Study, asking: Asking, fits: list[Tuned]) -> TunedScorer:
-    """The scorer of what was tuned, measured on the validation rows."""
+    """The scorer of the tuned network, measured on the validation rows."""
     steps = float(np.mean([fit.steps for fit in fits[1:] or fits]))
     states = [fit.state for fit in fits]
     scorer = TunedScorer(study.recipe, study.plan, asking, study.users, states, {"steps": steps})

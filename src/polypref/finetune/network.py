@@ -1,7 +1,7 @@
-"""The network: a backbone under LoRA, what stands for the user, and a reward head; PEFT saves what is trained.
+"""The network: a backbone with LoRA, the user's part, and a reward head; PEFT saves what is trained.
 
-The head has no bias (only differences of rewards mean anything) and starts at zero, so swapped
-labels give exactly opposite rewards. Classes are made in functions because importing this module must not load torch.
+The head has no bias (only differences of rewards are meaningful) and starts at zero, so swapped labels give exactly
+opposite rewards. Classes are defined in functions because importing this module must not load torch.
 
 Suffixes here: ``_C`` clusters of users, ``_D`` the backbone's hidden size, ``_E`` numbers of a user, ``_K`` soft tokens
 of a user, ``_V`` users and the generic one or tokens of the vocabulary, ``_X`` texts of a batch.
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 State = Mapping[str, NDArray[np.float32]]
 
 SAVED = ("reward_head", "user_tokens", "context_encoder")
-"""What is trained whole, beside LoRA: these are saved with the adapter, the head among them."""
+"""Modules trained in full besides LoRA, including the head; they are saved with the adapter."""
 
 
 @dataclass(frozen=True)
 class Asking:
     """How a user enters the network; number 0 is the generic user, 1 ... ``users`` are people.
 
-    ``form``  "nobody": not at all; "id": a number in words before the prompt; "tokens": learned vectors of each user's
-              own around the generic user's; "clusters": a learned mixture of a few sets of vectors.
+    ``form``  "nobody": not at all; "id": a number as text before the prompt; "tokens": each user's own learned
+              vectors around the generic user's; "clusters": a learned mixture of a few sets of vectors.
     """
 
     form: Literal["nobody", "id", "tokens", "clusters"] = "nobody"
@@ -47,8 +47,8 @@ class Asking:
     def soft(self) -> bool:
         return self.form in ("tokens", "clusters")
 
-    def asked_V(self, tokenizer: Any) -> list[list[int]]:
-        """The tokens of everybody's part of a text, the generic user's first (1 + U)."""
+    def user_tokens_V(self, tokenizer: Any) -> list[list[int]]:
+        """The tokens of each user's part of a text, the generic user's first (1 + U)."""
         if self.form != "id":
             return [[0] * self.tokens * self.soft] * (1 + self.users)
         names = ["generic", *map(str, range(1, 1 + self.users))]
@@ -60,18 +60,18 @@ Assemble = Callable[[Recipe, Plan, Asking, Any], Any]
 
 
 def build(recipe: Recipe, plan: Plan, asking: Asking, seed: int, assemble: Assemble | None = None) -> Any:
-    """The network at its start, wrapped by PEFT; the caller's random numbers are as before afterwards."""
+    """The network at its start, wrapped by PEFT; the caller's random state is restored."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = load_body(recipe, plan)
-        torch.manual_seed(seed)  # loading may draw numbers, how many is not ours to know
+        torch.manual_seed(seed)  # loading may draw an unknown number of random numbers
         return adapted(recipe, (assemble or plain)(recipe, plan, asking, body))
 
 
 def plain(recipe: Recipe, plan: Plan, asking: Asking, body: Any) -> Any:
-    """A linear head over the backbone, with soft tokens where ``asking`` has some."""
+    """A linear head over the backbone, with soft tokens if ``asking`` has some."""
     import torch
 
     tokens = user_tokens(asking, body.get_input_embeddings().weight.detach().float()) if asking.soft else None
@@ -82,7 +82,7 @@ def plain(recipe: Recipe, plan: Plan, asking: Asking, body: Any) -> Any:
 
 
 def adapted(recipe: Recipe, network: Any) -> Any:
-    """``network`` with LoRA in its backbone and its own modules trained whole, in float32."""
+    """``network`` with LoRA in its backbone and its own modules trained in full, in float32."""
     import warnings
 
     from peft import LoraConfig, get_peft_model
@@ -96,7 +96,7 @@ def adapted(recipe: Recipe, network: Any) -> Any:
         modules_to_save=own,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about heads of transformers' own, which we do not use
+        warnings.simplefilter("ignore", UserWarning)  # about transformers' own heads, which are not used
         model = get_peft_model(network, config)
     for name, parameter in model.named_parameters():
         if "reward_head" in name and not recipe.head_trained:
@@ -105,7 +105,7 @@ def adapted(recipe: Recipe, network: Any) -> Any:
 
 
 def lora_targets(body: nn.Module, endings: tuple[str, ...]) -> list[str]:
-    """Full names of the linear layers to adapt. Raises SettingsError when ``endings`` match none."""
+    """Full names of the linear layers to adapt. Raises SettingsError if ``endings`` match none."""
     import torch
 
     from polypref.errors import SettingsError
@@ -134,20 +134,20 @@ def reward_network() -> Any:
         def hidden(self, texts: dict[str, Tensor]) -> Tensor:
             """One vector per text (X, D, float32), from the tokens of prompt and response."""
             mask_XT, slot_XT = texts["attention_mask"], texts["slot"]
-            how = {name: texts[name] for name in ("token_type_ids",) if name in texts}
+            extra = {name: texts[name] for name in ("token_type_ids",) if name in texts}
             if self.config.model_type not in POSITIONS_AFTER_PADDING:
-                how["position_ids"] = texts["position"]
+                extra["position_ids"] = texts["position"]
             if self.user_tokens is None:
-                how["input_ids"] = texts["input_ids"]
+                extra["input_ids"] = texts["input_ids"]
             else:
                 embedded_XTD = self.body.get_input_embeddings()(texts["input_ids"])
                 own_XKD = self.user_tokens(texts["user"]).to(embedded_XTD.dtype)
-                how["inputs_embeds"] = embedded_XTD.masked_scatter(slot_XT[..., None].bool(), own_XKD)
-            hidden_XTD = self.body(attention_mask=mask_XT, **how).last_hidden_state
+                extra["inputs_embeds"] = embedded_XTD.masked_scatter(slot_XT[..., None].bool(), own_XKD)
+            hidden_XTD = self.body(attention_mask=mask_XT, **extra).last_hidden_state
             return pool(hidden_XTD, mask_XT - slot_XT, self.pooling)
 
         def forward(self, texts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            """Rewards (X,) and what else the loss punishes: nothing."""
+            """Rewards (X,), and no extra penalty of the loss."""
             hidden_XD = self.hidden(texts)
             with torch.autocast(hidden_XD.device.type, enabled=False):
                 reward_X = self.reward_head(hidden_XD)[:, 0]
@@ -161,7 +161,7 @@ def user_tokens(asking: Asking, embedding_VD: Tensor) -> nn.Module:
     import torch
 
     sets = max(1, asking.clusters)
-    again = -(-sets * asking.tokens // len(embedding_VD))  # more than once through a very small vocabulary
+    again = -(-sets * asking.tokens // len(embedding_VD))  # repeat a very small vocabulary
     drawn = torch.cat([torch.randperm(len(embedding_VD)) for _ in range(again)])[: sets * asking.tokens]
     start = embedding_VD[drawn].reshape(sets, -1)
     return (own_tokens if asking.form == "tokens" else cluster_tokens)()(asking, start)
@@ -169,7 +169,7 @@ def user_tokens(asking: Asking, embedding_VD: Tensor) -> nn.Module:
 
 @cache
 def own_tokens() -> type[nn.Module]:
-    """The class of ``e_u = e_0 + o_u``; the offsets start at zero, so that a number decides nothing."""
+    """The class of ``e_u = e_0 + o_u``; the offsets start at zero, so that a user's number has no effect."""
     import torch
     from torch.nn.functional import embedding
 
@@ -181,7 +181,7 @@ def own_tokens() -> type[nn.Module]:
             self.own = torch.nn.Parameter(torch.zeros(asking.users, start_1E.shape[1]))
 
         def forward(self, user_X: Tensor) -> Tensor:
-            """Vectors (X, K, D) of each asking user; 0 is the generic user, who has no offset."""
+            """Vectors (X, K, D) of the user of each text; 0 is the generic user, who has no offset."""
             own_XE = embedding((user_X - 1).clamp(min=0), self.own) * (user_X > 0)[:, None]
             return (self.generic + own_XE).reshape(len(user_X), self.tokens, -1)
 
@@ -190,7 +190,7 @@ def own_tokens() -> type[nn.Module]:
 
 @cache
 def cluster_tokens() -> type[nn.Module]:
-    """The class of ``e_u = softmax(s_u) . clusters``; everybody, the generic user too, starts as the even mixture."""
+    """The class of ``e_u = softmax(s_u) . clusters``; all users, also the generic one, start as the even mixture."""
     import torch
     from torch.nn.functional import embedding
 
@@ -202,7 +202,7 @@ def cluster_tokens() -> type[nn.Module]:
             self.mixture = torch.nn.Parameter(torch.zeros(1 + asking.users, asking.clusters))
 
         def forward(self, user_X: Tensor) -> Tensor:
-            """Vectors (X, K, D) of each asking user."""
+            """Vectors (X, K, D) of the user of each text."""
             share_XC = torch.softmax(embedding(user_X, self.mixture), dim=1)
             return (share_XC @ self.cluster).reshape(len(user_X), self.tokens, -1)
 
@@ -210,14 +210,14 @@ def cluster_tokens() -> type[nn.Module]:
 
 
 def trained(model: Any) -> dict[str, NDArray[np.float32]]:
-    """All that was trained, by PEFT's names."""
+    """All trained weights, by PEFT's names."""
     from peft import get_peft_model_state_dict
 
     return {name: value.detach().float().cpu().numpy() for name, value in get_peft_model_state_dict(model).items()}
 
 
 def put(model: Any, state: State) -> None:
-    """The inverse of ``trained``. Raises ArtifactError when the state is of another network."""
+    """The inverse of ``trained``. Raises ArtifactError if the state is of another network."""
     import torch
     from peft import set_peft_model_state_dict
 

@@ -1,8 +1,8 @@
-"""How a language model is tuned: the settings that all methods of ``polypref.finetune`` share, and their backbone.
+"""The recipe of tuning: settings shared by all methods of ``polypref.finetune``, and the loading of their backbone.
 
 The default is the evaluation paper's recipe (Dong et al. 2025, appendix): LoRA of rank 16 and alpha 32, learning rate
-3e-4, and the same number of optimisation steps whatever the size of the data. Where the paper is silent: LoRA on every
-linear layer, no dropout (a reward is then the same in training and in use), linear decay after a short warm-up.
+3e-4, and the same number of optimisation steps whatever the size of the data. The paper leaves these open: LoRA on
+every linear layer, no dropout (so rewards are the same in training and in use), linear decay after a short warm-up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is tuned, for how long, and in which pieces; ``micro_batch`` and what follows it decide no values."""
+    """What is tuned, for how long, and in which pieces; ``micro_batch`` and later fields do not affect values."""
 
     backbone: str = "minilm"
     """``minilm``, a local folder or a name on the hub."""
@@ -33,33 +33,33 @@ class Recipe:
     targets: tuple[str, ...] = ()
     """Endings of the names of the layers that LoRA adapts; empty: every linear layer."""
     head_trained: bool = True
-    """False keeps the reward head at its random start, as the evaluation paper's personalized model did."""
+    """False keeps the reward head at its random start, as the evaluation paper's personalized model does."""
     rate: float = 3e-4
     warmup: float = 0.03
     """Share of the steps over which the rate rises; it falls linearly afterwards."""
     decay: float = 0.0
     """Weight decay of AdamW."""
     dropout: float = 0.0
-    """Of LoRA's input; the backbone's own dropout is off."""
+    """Dropout of LoRA's input; the backbone's own dropout is off."""
     steps: int = 300
     batch: int = 32
     """Comparisons per step, over all processes."""
     looks: int = 10
-    """How often validation rows are looked at; the look with the least loss gives the scorer."""
+    """How often validation rows are checked; the check with the least loss gives the scorer."""
     text: TextMode = "joint"
     """Read prompt and response, or the response alone."""
     max_length: int | None = None
-    """Tokens read, the user's among them; None: the backbone's limit, at most 2,048."""
+    """Tokens read, including the user's; None: the backbone's limit, at most 2,048."""
     bf16: bool = False
-    """Keep the frozen weights in bfloat16 and compute in it; what is trained stays in float32."""
+    """Keep the frozen weights in bfloat16 and compute in it; trained weights stay in float32."""
     micro_batch: int = 8
     """Comparisons at a time in one process: bounds memory."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them."""
     attention: str | None = None
-    """``sdpa``, ``flash_attention_2``, ...; None: what transformers chooses."""
+    """``sdpa``, ``flash_attention_2``, ...; None: transformers' choice."""
     checkpoints: str | None = None
-    """Folder where an interrupted fit goes on from its last look; None: nothing is kept."""
+    """Folder from which an interrupted fit resumes at its last check; None: no checkpoints."""
 
     def __post_init__(self) -> None:
         positive = ("rank", "lora_alpha", "steps", "batch", "looks", "micro_batch", "rate")
@@ -70,22 +70,22 @@ class Recipe:
     def pieces(self) -> tuple[int, int]:
         """``(comparisons at a time in one process, pieces per step)``: one step is always ``batch`` comparisons.
 
-        Raises SettingsError when the processes cannot share a step evenly.
+        Raises SettingsError if the processes cannot share a step evenly.
         """
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         size = min(self.micro_batch, max(1, self.batch // processes))
         if self.batch % (size * processes):
             raise SettingsError(
-                f"recipe.batch = {self.batch} cannot be shared by {processes} processes that take "
+                f"recipe.batch = {self.batch} cannot be divided among {processes} processes that take "
                 f"{size} comparisons at a time; expected a multiple of {size * processes}."
             )
         return size, self.batch // (size * processes)
 
 
 def locate(recipe: Recipe) -> Plan:
-    """The backbone's files and how it reads.
+    """The backbone's files and its reading plan.
 
-    Raises EncoderError when it is not there or is none that can be tuned, MissingExtra without PEFT or Accelerate.
+    Raises EncoderError if it is missing or cannot be tuned, MissingExtra without PEFT or Accelerate.
     """
     for package in ("peft", "accelerate"):
         if find_spec(package) is None:
@@ -95,7 +95,7 @@ def locate(recipe: Recipe) -> Plan:
 
 
 def load_body(recipe: Recipe, plan: Plan) -> nn.Module:
-    """The backbone without any head and without dropout, on the CPU. Raises EncoderError when it cannot be loaded."""
+    """The backbone without any head and without dropout, on the CPU. Raises EncoderError if it cannot be loaded."""
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -103,15 +103,15 @@ def load_body(recipe: Recipe, plan: Plan) -> nn.Module:
         with quiet():
             config = AutoConfig.from_pretrained(plan.folder, **LOCAL)
             _no_dropout(config)
-            how: dict[str, Any] = {"config": config, "dtype": torch.bfloat16 if recipe.bf16 else torch.float32}
+            options: dict[str, Any] = {"config": config, "dtype": torch.bfloat16 if recipe.bf16 else torch.float32}
             if recipe.attention is not None:
-                how["attn_implementation"] = recipe.attention
-            body = AutoModel.from_pretrained(plan.folder, **LOCAL, **how)
+                options["attn_implementation"] = recipe.attention
+            body = AutoModel.from_pretrained(plan.folder, **LOCAL, **options)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise EncoderError(f"the backbone in {plan.folder} cannot be loaded: {reason}.") from error
     if getattr(body, "pooler", None) is not None:
-        body.pooler = None  # pooling is ours; its weights would be tuned without ever being read
+        body.pooler = None  # we pool ourselves; its weights would be tuned but never used
     if recipe.gradient_checkpointing:
         body.gradient_checkpointing_enable({"use_reentrant": False})
         body.config.use_cache = False
@@ -131,7 +131,7 @@ def load_tokenizer(plan: Plan) -> Any:
 
 
 def reads_types(tokenizer: Any, plan: Plan) -> bool:
-    """Whether the backbone is told which tokens are the prompt's and which the response's."""
+    """Whether the backbone distinguishes the prompt's tokens from the response's."""
     from transformers import AutoConfig
 
     kinds = getattr(AutoConfig.from_pretrained(plan.folder, **LOCAL), "type_vocab_size", 0)

@@ -1,4 +1,4 @@
-"""The result of tuning: what was trained (LoRA, head, soft tokens) over a backbone that is found again by its content.
+"""The result of tuning: trained weights (LoRA, head, soft tokens) on a backbone that is identified by its content.
 
 ``state`` holds the trained arrays under PEFT's names, prefixed by the number of their adapter; the backbone's weights
 are not saved with them, and a backbone whose files have changed is refused.
@@ -30,11 +30,11 @@ from polypref.finetune.tuning import VERSION
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
 from polypref.schema import Ids, Layout, Selection
 
-LATENTS = "latents_VZ"  # what one kind of scorer saves beside its adapters
+LATENTS = "latents_VZ"  # saved by one kind of scorer besides its adapters
 
 
 class Fields(TypedDict):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     version: int
     recipe: Recipe
@@ -46,7 +46,7 @@ class Fields(TypedDict):
 
 
 def wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
-    """What is wrong with the trained arrays, ``NUMBER.NAME``; None: nothing. Their shapes are the network's to know."""
+    """What is wrong with the trained arrays, ``NUMBER.NAME``; None: nothing. The network checks their shapes."""
     adapters, users = config["adapters"], len(config["users"])
     if adapters not in (1, 1 + users) or config["asking"]["users"] not in (0, users):
         return f"{adapters} adapters for {users} users"
@@ -55,15 +55,15 @@ def wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | Non
         if name == LATENTS:
             continue
         if not (at.isascii() and at.isdecimal() and len(at) < 10 and int(at) < adapters and rest):
-            return f"the array {name[:60]!r} is of no adapter"
+            return f"the array {name[:60]!r} belongs to no adapter"
         if array.dtype.kind != "f" or not np.isfinite(array).all():
-            return f"the array {name[:60]!r} holds what is no finite number"
+            return f"the array {name[:60]!r} holds values that are not finite"
     return None
 
 
 @dataclass(eq=False)
 class _Built:
-    """The network of a scorer and of its copies, built at the first question, and which adapter is in it."""
+    """The network of a scorer and of its copies, built on first use, and the adapter that is loaded in it."""
 
     network: Any = None
     state: State | None = None
@@ -74,8 +74,8 @@ class _Built:
 class TunedScorer:
     """Rewards of a tuned network.
 
-    ``adapters``  what was trained: one state for everybody, or the population's and then one per user.
-    ``batch``     texts at a time; decides speed, not values.
+    ``adapters``  trained states: one for everybody, or the population's and then one per user.
+    ``batch``     texts at a time; affects speed, not values.
     """
 
     recipe: Recipe
@@ -92,7 +92,7 @@ class TunedScorer:
     serves: ClassVar[Serves] = "seen_users"
 
     def model(self, state: State) -> Any:
-        """The network with an adapter in it; the caller holds the lock."""
+        """The network with an adapter loaded; the caller holds the lock."""
         if self._built.network is None:
             with quiet():
                 network = build(self.recipe, self.plan, self.asking, 0, self._assemble)
@@ -108,20 +108,20 @@ class TunedScorer:
 
     @cached_property
     def reader(self) -> Reader:
-        """How texts are read; the same as in training."""
+        """The reader of texts, the same as in training."""
         return Reader.of(load_tokenizer(self.plan), self.plan, self.asking)
 
     @property
     def personal(self) -> bool:
-        """Whether it tells users apart at all."""
+        """Whether it distinguishes users."""
         return len(self.adapters) > 1 or self.asking.form != "nobody"
 
     def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``. Each distinct (user, response) goes through the network once."""
         id_Q, response_Q = resolved(responses, user_ids, response_Q)
         user_Q = self.users.index(id_Q) + 1
-        asked = user_Q if self.personal else np.zeros_like(user_Q)
-        value_Q = self._rewards(responses, asked, response_Q)
+        adapter_Q = user_Q if self.personal else np.zeros_like(user_Q)
+        value_Q = self._rewards(responses, adapter_Q, response_Q)
         known_Q = (user_Q > 0) & self.personal
         return Scores(value_Q, np.where(known_Q, PERSONAL, POPULATION).astype(np.int8))
 
@@ -138,7 +138,7 @@ class TunedScorer:
         return value_X[at_Q.ravel()]
 
     def _by_adapter(self, user_X: NDArray[np.integer]) -> Iterator[tuple[State, NDArray[np.int64]]]:
-        """Each adapter that is asked, and which questions are its own."""
+        """Each adapter in use, and its questions."""
         if len(self.adapters) == 1:
             yield self.adapters[0], np.arange(len(user_X))
             return
@@ -159,7 +159,7 @@ class TunedScorer:
         return value_X
 
     def _ask(self, model: Any, inputs: dict[str, Any], user_B: NDArray[np.int64]) -> Any:
-        """Rewards (B,) of texts; methods that hold more about a user than the network does put it in here."""
+        """Rewards (B,) of texts; methods with more data of a user than the network add it here."""
         return model(inputs)[0]
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
@@ -178,9 +178,9 @@ class TunedScorer:
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
-        """See ``learners.protocol.Scorer``; ``encoder`` is not asked.
+        """See ``learners.protocol.Scorer``; ``encoder`` is not used.
 
-        Raises ArtifactError for another version or a backbone that has changed, EncoderError when it is not there.
+        Raises ArtifactError for another version or a changed backbone, EncoderError if the backbone is missing.
         """
         if config.get("version") != VERSION:
             raise ArtifactError(

@@ -1,12 +1,12 @@
-"""One fit through transformers' Trainer: one GPU, several, FSDP and DeepSpeed are flags of the launcher, not code.
+"""One fit through transformers' Trainer; one GPU, several, FSDP and DeepSpeed are launcher flags, not code.
 
     loss = mean over the step's judgements of  weight * sum over views of share * -log P(label)  (+ what a method adds)
 
-Steps are of ``recipe.batch`` judgements whatever the processes and pieces, weights have mean 1 over all rows, so the
-loss of a step is the same sum however it is cut. The look with the least loss on validation rows is kept.
+A step has ``recipe.batch`` judgements whatever the processes and pieces, and weights have mean 1 over all rows, so the
+loss of a step is the same sum however it is cut. The check with the least loss on validation rows is kept.
 
-With ``recipe.checkpoints`` each fit has a folder there, named by all that decides it. An interrupted fit goes on from
-its last whole look and ends as an uninterrupted one; a finished one is read back.
+With ``recipe.checkpoints`` each fit has a folder there, named by everything that affects it. An interrupted fit resumes
+from its last complete check and ends like an uninterrupted one; a finished one is read back.
 
 Suffixes here: ``_V`` views of a judgement, ``_X`` texts of a batch.
 """
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainingArguments
 
 VERSION = 1
-"""Of checkpoints and saved scorers; another number cannot be read."""
+"""Format version of checkpoints and saved scorers; others cannot be read."""
 
 WHOLE = ("trainer_state.json", "scheduler.pt", "adapter_model.safetensors")
-"""A checkpoint without one of these was being written when the fit was interrupted."""
+"""A checkpoint that lacks one of these was being written when the fit was interrupted."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One fit: the network at its start, the judgements it learns from, those that choose when to stop, its name."""
+    """One fit: the network at its start, the training judgements, the validation judgements, its name."""
 
     recipe: Recipe
     build: Callable[[], Any]
@@ -62,23 +62,23 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """What a fit came to: all that was trained, and after how many steps."""
+    """The result of a fit: all trained weights, and the number of steps."""
 
     state: dict[str, NDArray[np.float32]]
     steps: int
 
 
 def tune(task: Task) -> Tuned:
-    """Fit, or go on with a fit that was interrupted.
+    """Fit, or resume an interrupted fit.
 
-    Raises Diverged when the loss is no finite number, ArtifactError for a checkpoint of another version, CacheError.
+    Raises Diverged if the loss is not finite, ArtifactError for a checkpoint of another version, CacheError.
     """
     with _folder(task) as folder, _random_numbers_kept(), quiet():
         done = folder / "tuned"
         if not (done / "tuned.json").exists():
             with writable(folder, "choose another folder for the checkpoints"):
                 _train(task, folder, done)
-        for checkpoint in folder.glob("checkpoint-*"):  # also those of a fit that was killed before it removed them
+        for checkpoint in folder.glob("checkpoint-*"):  # also those left by a killed fit
             shutil.rmtree(checkpoint, ignore_errors=True)
         finished = json.loads((done / "tuned.json").read_text())
         from safetensors.numpy import load_file
@@ -134,7 +134,7 @@ def _arguments(task: Task, folder: Path) -> TrainingArguments:
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=1,  # beside the best one
+        save_total_limit=1,  # besides the best one
         load_best_model_at_end=look,
         metric_for_best_model="eval_loss" if look else None,
         greater_is_better=False if look else None,
@@ -150,13 +150,13 @@ def _arguments(task: Task, folder: Path) -> TrainingArguments:
         disable_tqdm=silenced() or not sys.stderr.isatty(),
         seed=task.seed,
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process never spreads over devices by itself: launch more
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # a process never spreads over devices; launch more processes
     return arguments
 
 
 @cache
 def trainer_class() -> Callable[..., Trainer]:
-    """The class of the trainer: Trainer with the loss above, and an end to a loss that is no number."""
+    """The class of the trainer: Trainer with the loss above, which stops at a loss that is not finite."""
     import torch
     from torch.nn.functional import softplus
     from torch.utils.data import DataLoader
@@ -168,7 +168,8 @@ def trainer_class() -> Callable[..., Trainer]:
             self.valid_batches = valid
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-            # not Trainer's own: with some versions of Accelerate both divide by the pieces, and clipping then does less
+            # Trainer's own does not work: with some versions of Accelerate both divide by the pieces, which weakens
+            # clipping
             model.train()
             with self.compute_loss_context_manager():
                 loss = self.compute_loss(model, self._prepare_inputs(inputs)) / self.args.gradient_accumulation_steps
@@ -218,7 +219,7 @@ def _folder(task: Task) -> Iterator[Path]:
     if task.recipe.checkpoints is None:
         with ExitStack() as own:
             yield Path(_agreed(lambda: str(own.enter_context(temporary()))))
-            _meet()  # nobody reads there any more
+            _meet()  # no process reads there any more
         return
     folder = Path(task.recipe.checkpoints).expanduser() / identity(task)
     note = folder / "fit.json"
@@ -237,7 +238,7 @@ def _folder(task: Task) -> Iterator[Path]:
 
 
 def identity(task: Task) -> str:
-    """Name of all that decides a fit, and of nothing that only decides its speed or place."""
+    """A name for everything that affects a fit's values, and nothing that only affects its speed or place."""
     recipe = asdict(task.recipe)
     for name in ("checkpoints", "micro_batch", "gradient_checkpointing", "attention"):
         recipe.pop(name)
@@ -247,7 +248,7 @@ def identity(task: Task) -> str:
 
 
 def _last(folder: Path) -> str | None:
-    """The newest checkpoint that was written whole."""
+    """The newest complete checkpoint."""
     found = [path for path in folder.glob("checkpoint-*") if all((path / name).exists() for name in WHOLE)]
     return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
 
@@ -266,7 +267,7 @@ def _meet() -> None:
 
 
 def _agreed(make: Callable[[], Any]) -> Any:
-    """What the first process makes, known to all of them."""
+    """The first process's value, shared with all processes."""
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
@@ -277,7 +278,7 @@ def _agreed(make: Callable[[], Any]) -> Any:
 
 @contextmanager
 def _random_numbers_kept() -> Iterator[None]:
-    """Trainer seeds the generators of the whole process; the caller gets theirs back."""
+    """Restores the caller's random state, since Trainer seeds the generators of the whole process."""
     import random
 
     import torch

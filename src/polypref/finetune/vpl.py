@@ -7,14 +7,14 @@ Learning". With z ~ q(z | some of the user's judgements) and h the language mode
 
 with s rising from .1 to 1 as half a cosine. Contexts are frozen embeddings of pairs, from the encoder given to ``fit``.
 
-What we changed. z is never rescaled: the authors normalise it in training and not in use. Mean and log variance are
-not clamped, since a clamp stops their gradient. A context never holds the pair that is asked about, and contexts come
-from training rows alone. s rises once over the whole fit instead of in cycles of 10,000 steps. h goes to the decoder as
-it is, without a projection. The loss is shared with z = 0, the prior's mean, which answers strangers
-(``alpha=1`` is the authors'). Somebody's latent in use is the mean over all their judgements, in contexts of the size
-trained with. The latent's variance starts at exp(-4): near 1 the noise hides the mean, and the latent collapses.
-``selection`` tells what the latent is worth: active units (variance over users of the mean above .01), and validation
-accuracy when everybody gets somebody else's latent.
+What we changed. z is never rescaled: the authors normalise it in training but not in use. Mean and log variance are not
+clamped, since a clamp stops their gradient. A context never holds the pair in question, and contexts come from training
+rows only. s rises once over the whole fit instead of in cycles of 10,000 steps. h goes to the decoder without a
+projection. The loss is shared with z = 0, the prior's mean, which answers strangers (``alpha=1`` is the authors'). In
+use, a person's latent is the mean over all their judgements, in contexts of the training size. The latent's variance
+starts at exp(-4): near 1 the noise hides the mean, and the latent collapses. ``selection`` shows the value of the
+latent: active units (variance over users of the mean above .01), and validation accuracy if everybody gets somebody
+else's latent.
 
 Suffixes here: ``_C`` judgements of a context, ``_E`` numbers of an embedding, ``_F`` embeddings of a pair side by side,
 ``_I`` positions of the training order, ``_V`` users and the generic one, ``_X`` texts of a batch, ``_Z`` latent
@@ -59,7 +59,7 @@ class Vpl:
     hidden: int = 256
     """Hidden units of the pair encoder and of the decoder; the authors' are 512."""
     context: int = 8
-    """Judgements in a context at most."""
+    """Maximum judgements in a context."""
     kl: float = 1e-4
     """Weight of the divergence from the prior."""
     alpha: float = 0.5
@@ -103,7 +103,7 @@ class Vpl:
 
 
 class Fields(tuned.Fields):
-    """Settings that a saved scorer has."""
+    """Settings of a saved scorer."""
 
     sizes: Sizes
     scale: float
@@ -115,7 +115,7 @@ def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | No
     if latents_VZ is None or latents_VZ.shape != expected or latents_VZ.dtype != np.float32:
         return f"the array {tuned.LATENTS} is missing or not of shape {expected}"
     if not np.isfinite(latents_VZ).all() or config["context"] < 1:
-        return "a latent is not finite, or contexts hold nothing"
+        return "a latent is not finite, or contexts are empty"
     return tuned.wrong(config, arrays)
 
 
@@ -149,7 +149,7 @@ class VplScorer(TunedScorer):
         return model(inputs, latent_XZ=latent_BZ)[0]
 
     def infer(self, contexts: Contexts, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The latent (Z,) that judgements tell of: the mean over contexts of at most the size trained with."""
+        """The latent (Z,) of judgements: the mean over contexts of at most the training size."""
         import torch
 
         if not len(rows):
@@ -185,7 +185,7 @@ class VplScorer(TunedScorer):
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
-        """See ``TunedScorer``; ``encoder`` must be the one of the fit, it reads the judgements of new users."""
+        """See ``TunedScorer``; ``encoder`` must be that of the fit; it reads the judgements of new users."""
         plain = TunedScorer.from_state(config, arrays, encoder)
         more = {"sizes": Sizes(**config["sizes"]), "scale": config["scale"], "context": config["context"]}
         return cls(**_fields(plain), latents_VZ=arrays["latents_VZ"], encoder=encoder, **more)
@@ -198,7 +198,7 @@ def _fields(scorer: TunedScorer) -> dict[str, Any]:
 
 def _contexts(rows: Comparisons, users_U: IntArray, embedding_RE: NDArray[np.float32], size: int) -> Contexts:
     pair_NF = np.concatenate([embedding_RE[rows.chosen_N], embedding_RE[rows.rejected_N]], axis=1)
-    by_content = np.lexsort((rows.chosen_N, rows.pair_key_N))  # neither the file's order nor chance
+    by_content = np.lexsort((rows.chosen_N, rows.pair_key_N))  # independent of the file's order and of chance
     judge_N = rows.user_N[by_content]
     return Contexts(pair_NF, [by_content[judge_N == user] for user in users_U], rows.pair_key_N, size)
 
@@ -208,7 +208,7 @@ def _anneal(step_I: NDArray[np.int64], steps: int) -> NDArray[np.float64]:
 
 
 def _measured(scorer: VplScorer, valid: Comparisons) -> VplScorer:
-    """With validation figures, active units, and accuracy when everybody has the next person's latent."""
+    """Adds validation figures, active units, and the accuracy if everybody has the next person's latent."""
     own_UZ = scorer.latents_VZ[1:]
     found: dict[str, float] = {"active_units": float((own_UZ.var(axis=0) > ACTIVE).sum())}
     if len(valid):

@@ -1,4 +1,4 @@
-"""Variational preference learning's network: what judgements say about a person, and a reward that reads it.
+"""Variational preference learning's network: infers a latent from judgements, and computes a reward from it.
 
 Suffixes here: ``_C`` judgements of a context, ``_D`` the backbone's hidden size, ``_F`` embeddings of a pair side by
 side, ``_I`` positions of the training order, ``_V`` views of a judgement, ``_X`` texts of a batch, ``_Z`` latent
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 START = -4.0
-"""Log variance of the latent at first; under the prior's own, 0, the decoder gives the latent up as noise."""
+"""Initial log variance of the latent; at the prior's, 0, the decoder would ignore the latent as noise."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Sizes:
 
 @cache
 def latent_network() -> Any:
-    """The class of the network: the backbone does not see the user, the decoder does."""
+    """The class of the network: the decoder sees the user, the backbone does not."""
     import torch
 
     class LatentNetwork(reward_network()):
@@ -92,7 +92,7 @@ def context_encoder() -> Any:
             nn.init.constant_(self.log_variance.bias, START)
 
         def forward(self, pair_BCF: Tensor, mask_BC: Tensor) -> tuple[Tensor, Tensor]:
-            """Mean and log variance (B, Z) of the latent; the prior's, 0 and 0, where the context is empty."""
+            """Mean and log variance (B, Z) of the latent; the prior's, 0 and 0, for an empty context."""
             code_BCZ = self.pair(pair_BCF)
             odds_BCC = self.query(code_BCZ) @ self.key(code_BCZ).transpose(1, 2) / code_BCZ.shape[-1] ** 0.5
             odds_BCC = odds_BCC.masked_fill(mask_BC[:, None] == 0, -1e9)
@@ -106,7 +106,7 @@ def context_encoder() -> Any:
 
 @cache
 def latent_decoder() -> Any:
-    """The class of r(text, z): a network of two hidden layers on the text's vector beside the latent."""
+    """The class of r(text, z): a network of two hidden layers on the text's vector and the latent."""
     import torch
     from torch import nn
 
@@ -139,7 +139,7 @@ class Contexts:
     size: int
 
     def draw(self, user: int, key: Any, rng: np.random.Generator) -> NDArray[np.int64]:
-        """At most ``size`` judgements of a user (from 0), never one of the pair that is asked about."""
+        """At most ``size`` judgements of a user (from 0), never one of the pair in question."""
         own = self.own_U[user]
         own = own[self.key_N[own] != key]
         return rng.permutation(own)[: self.size]
@@ -172,7 +172,7 @@ class ContextBatches:
         return len(self.inner)
 
     def __call__(self, positions: Sequence[int]) -> Mapping[str, Any]:
-        """See ``Batches``; the texts are read once, both views share them."""
+        """See ``Batches``; the texts are read once, and both views share them."""
         import torch
 
         batch = self.inner(positions)

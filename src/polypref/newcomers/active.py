@@ -1,19 +1,19 @@
-"""Which question to ask a new person next: the one whose answer says most about the weights of their reward.
+"""Chooses the next question for a new person: the one whose answer is most informative about their weights.
 
 Method: expected information gain (Houlsby et al. 2011, "Bayesian active learning for classification and preference
-learning") under the posterior of ``hierarchical``. A user's weights are N(m, S); of two texts with inputs x apart, with
-a what everybody thinks of them beyond their inputs and v the variance of the user's own views of just these two,
+learning") under the posterior of ``hierarchical``. A user's weights are N(m, S). For two texts whose inputs differ by
+x, with a the difference of their shared effects and v the variance of the user's own views of these two,
 
     gain = H(E p) - E H(p),   p = sigmoid(k (x . w + a)),   k = 1 / sqrt(1 + pi v / 8)
 
 in nats. x . w is one normal number, so both expectations are sums over Gauss-Hermite nodes. Views of single texts are
-noise here: they say nothing of other texts. An answer moves N(m, S) by one rank: x . w gets the mean and the variance
-that the answer leaves (assumed-density filtering, by the same nodes), and w what follows from that.
+noise here: they carry no information about other texts. An answer is a rank-one update of N(m, S): x . w gets its mean
+and variance given the answer (assumed-density filtering, by the same nodes), and w the consequence of that.
 
-What we changed: where several questions are chosen before any is answered, S shrinks as it is expected to.
+What we changed: if several questions are chosen before any is answered, S shrinks by its expected amount.
 
-Covered: any number of candidates, in one pass over them per question. Not covered: that a text which shows up in
-several candidates is judged alike each time.
+Covered: any number of candidates, in one pass over them per question. Not covered: that a text in several candidates is
+judged consistently.
 
 Suffixes here: ``_V`` new users, ``_X`` nodes of the quadrature.
 """
@@ -39,7 +39,7 @@ NODES = 20
 
 @dataclass(frozen=True, eq=False)
 class Outlook:
-    """What a scorer expects of C comparisons for one user: rewards' difference is x . w + a + views, w ~ N(m, S).
+    """A scorer's distribution of C comparisons for one user: the reward difference is x . w + a + views, w ~ N(m, S).
 
     ``x_CK`` inputs; ``mean_C`` of x . w + a; ``covariance_KK`` of w; ``view_C`` variance of the views' difference.
     """
@@ -52,23 +52,23 @@ class Outlook:
 
 @runtime_checkable
 class Asks(Protocol):
-    """Only scorers with a posterior of a user's weights, that of strangers included."""
+    """Only scorers with a posterior of a user's weights, also for strangers."""
 
     def outlook(self, user_id: str, candidates: Comparisons) -> tuple[Floats, Floats, Floats, Floats]:
-        """The fields of ``Outlook``, in its order, for ``candidates``, whose labels do not matter."""
+        """The fields of ``Outlook``, in its order, for ``candidates``; their labels are ignored."""
         ...
 
 
 def next_question(scorer: Scorer, user_id: str, candidates: Comparisons) -> int:
-    """The number of the candidate (two texts each, labels do not matter) to ask user ``user_id`` next."""
+    """The number of the candidate (two texts each, labels are ignored) to ask user ``user_id`` next."""
     return int(questions(scorer, user_id, candidates, 1)[0])
 
 
 def questions(scorer: Scorer, user_id: str, candidates: Comparisons, count: int) -> NDArray[np.int64]:
-    """The numbers of the ``count`` candidates to ask together, the most telling one first.
+    """The numbers of the ``count`` candidates to ask together, the most informative first.
 
-    Where no question tells anything, the first candidates. Raises SettingsError for a scorer without a posterior or a
-    count below 1, NotEnoughData when there are fewer candidates.
+    If no question is informative, the first candidates. Raises SettingsError for a scorer without a posterior or a
+    count below 1, NotEnoughData if there are fewer candidates.
     """
     if not isinstance(scorer, Asks):
         raise SettingsError(
@@ -82,10 +82,10 @@ def questions(scorer: Scorer, user_id: str, candidates: Comparisons, count: int)
 
 
 def order(outlook: Outlook, count: int, label_C: Floats | None = None) -> NDArray[np.int64]:
-    """The ``count`` most telling candidates, one after the other.
+    """The ``count`` most informative candidates, chosen one by one.
 
-    ``label_C``  what the user answers when asked (1 the first text, 0 the other, one half a tie), heard before the next
-                 question is chosen; None: nothing is heard.
+    ``label_C``  the user's answer to each (1 the first text, 0 the other, one half a tie), used before the next
+                 question is chosen; None: no answers are used.
     """
     noise_C = 1.0 / np.sqrt(1.0 + np.pi * outlook.view_C / 8.0)
     mean_C, image_CK = outlook.mean_C.copy(), outlook.x_CK @ outlook.covariance_KK
@@ -111,7 +111,7 @@ def order(outlook: Outlook, count: int, label_C: Floats | None = None) -> NDArra
 def information(mean_C: Floats, variance_C: Floats, noise_C: Floats | float = 1.0) -> Floats:
     """Expected information (C,), in nats, of a choice between two texts about a margin that is N(mean, variance)."""
     node_X, weight_X = _nodes()
-    size_C = np.abs(mean_C)  # which text is named first must not show, not even in the last bits
+    size_C = np.abs(mean_C)  # the order of the two texts must not matter, not even in the last bits
     p_CX = expit(np.asarray(noise_C)[..., None] * (size_C[:, None] + np.sqrt(variance_C)[:, None] * node_X))
     return np.maximum(_entropy(p_CX @ weight_X) - _entropy(p_CX) @ weight_X, 0.0)
 
@@ -121,15 +121,15 @@ def _entropy(p: Floats) -> Floats:
 
 
 def _nodes() -> tuple[Floats, Floats]:
-    """Where a standard normal number is taken to be, and with what weight."""
+    """Nodes and weights of the quadrature for a standard normal number."""
     node_X, weight_X = np.polynomial.hermite_e.hermegauss(NODES)
     return node_X, weight_X / weight_X.sum()
 
 
 def _heard(mean: float, variance: float, noise: float, label: float | None) -> tuple[float, float]:
-    """By how much an answer moves the mean of a margin that is N(mean, variance), and the variance that it leaves.
+    """The shift of the mean of a margin that is N(mean, variance) by an answer, and the remaining variance.
 
-    Without a label: no shift, and the variance that is left on average over both answers.
+    Without a label: no shift, and the mean remaining variance over both answers.
     """
     node_X, weight_X = _nodes()
     shift_X = np.sqrt(variance) * node_X
@@ -149,9 +149,9 @@ def _heard(mean: float, variance: float, noise: float, label: float | None) -> t
 
 
 def asked_order(scorer: Scorer, comparisons: Comparisons, cut: Newcomers, most: int) -> Newcomers:
-    """The same new users, each of whom gives the first ``most`` comparisons in the order in which they are asked for.
+    """The same new users, each of whom gives their first ``most`` comparisons in the order chosen by the posterior.
 
-    The candidates are what the user judged; an answer is heard before the next question is chosen.
+    The candidates are the comparisons that the user judged; an answer is used before the next question is chosen.
     """
     assert isinstance(scorer, Asks)
     parts = []

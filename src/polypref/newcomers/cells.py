@@ -1,7 +1,7 @@
-"""Cells of the new-users grid: a route fitted on seen users takes in every new user from a few comparisons.
+"""Cells of the new-users grid: a route fitted on seen users learns every new user from a few comparisons.
 
-A route is a learner; how it serves a new person is read off its scorer: by ``adapt``, or, where there is none, with
-what it answers to strangers. A cell holds the answers at all sizes and is stored by content hash, as in ``cells``.
+A route is a learner. Its scorer serves a new person by ``adapt`` or, without that, as a stranger. A cell holds the
+answers at all sizes and is stored by content hash, as in ``evaluation.cells``.
 
 Suffixes here: ``_A`` numbers of judgements given, ``_V`` new users.
 """
@@ -27,7 +27,7 @@ from polypref.schema import Array, Json, Layout
 KIND = "new-users-cell"
 FULL = "individual"  # the route that is also given all of a new user's comparisons: the upper bound
 
-Size = int | None  # comparisons of each new user; None: all that they have
+Size = int | None  # comparisons of each new user; None: all they have
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a cell stores: ``margin_AH`` on the new users' test rows for each size, NaN where a user has fewer.
+    """A cell's stored outcome: ``margin_AH`` on the new users' test rows for each size, NaN if a user has fewer.
 
-    ``adapt_ms_A`` is the mean time to take one user in, NaN where nobody was.
+    ``adapt_ms_A`` is the mean time to learn one user, NaN without users.
     """
 
     serves: str
@@ -65,7 +65,7 @@ class _Fields(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Job(StoredCells):
-    """``share`` of the users is new; ``sizes`` ascend, and None stands last where ``FULL`` takes part."""
+    """``share`` of the users is new; ``sizes`` ascend, and None is last if ``FULL`` takes part."""
 
     kind: ClassVar[str] = KIND
     layout: ClassVar[Layout] = Layout(
@@ -80,7 +80,7 @@ class Job(StoredCells):
         return {}
 
     def newcomers(self, seed: int) -> Newcomers:
-        """The new users of a seed, cut and checked once."""
+        """The new users of a seed, split and checked once."""
         if seed not in self._newcomers:
             self._newcomers[seed] = hold_out(self.comparisons, self.rule, seed, self.share)
         return self._newcomers[seed]
@@ -91,7 +91,7 @@ class Job(StoredCells):
 
 
 def run(job: Job, cell: Cell) -> None:
-    """Fit one route, take the new users in at every size, score their test rows and store the outcome."""
+    """Fit one route, learn the new users at every size, score their test rows and store the outcome."""
     started = time.perf_counter()
     cut = job.newcomers(cell.seed)
     train, valid = job.comparisons.take(cut.train_rows), job.comparisons.take(cut.valid_rows)
@@ -123,11 +123,11 @@ def _at_size(
     size: Size,
     cell: Cell,
 ) -> tuple[NDArray[np.float64], float]:
-    """Margins of the test rows of the users who have ``size`` comparisons (NaN: others), and milliseconds a user."""
+    """Margins of the test rows of the users who have ``size`` comparisons (NaN: others), and milliseconds per user."""
     enough_V = cut.count_V >= (1 if size is None else size)
     counted_H = enough_V[np.searchsorted(cut.users_V, test.user_N)]
     if not isinstance(scorer, Adapts) or size == 0:
-        nothing = size == 0 and cell.learner == FULL  # an individual reward without a comparison is none
+        nothing = size == 0 and cell.learner == FULL  # there is no individual reward without comparisons
         return np.where(counted_H & ~np.bool_(nothing), strangers_H, np.nan), np.nan
     if size is None and cell.learner != FULL:
         return np.full(len(test), np.nan), np.nan

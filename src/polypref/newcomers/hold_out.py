@@ -1,10 +1,10 @@
-"""New people: users held out whole, a few of their comparisons to learn them from, and the rest to measure on.
+"""Holds out users as new people: a few of their comparisons to learn from, and the rest to measure on.
 
-The users stand on a circle in the order of a hash of their ids; seed 0 holds out the first of them, seed 1 the next,
-and so on round the circle, so that after a few seeds everybody has been new equally often. Rows are cut as in
-``compare``: the new users' test rows are measured on, their other rows are what may be learned from, smaller numbers
-within larger ones, and the seen users' other rows are the training. No pair (prompt, text: what the rule of the split
-keeps together) of a test row is in what anything was learned from.
+Users are ordered by a hash of their ids. Seed 0 holds out the first of them, seed 1 the next, and so on cyclically, so
+that after a few seeds everybody has been new equally often. Rows are split as in ``compare``: the new users' test rows
+are measured, their other rows may be learned from (smaller numbers are subsets of larger ones), and the seen users'
+other rows are the training set. No unit of a test row (pair, prompt or text, by the split's rule) is in any learning
+row.
 
 Suffixes here: ``_K`` units that stay together, ``_V`` new users.
 """
@@ -27,13 +27,13 @@ FEWEST_SEEN = 2
 
 @dataclass(frozen=True, eq=False)
 class Newcomers:
-    """One seed's cut; V new users.
+    """One seed's split, with V new users.
 
     ``train_rows``, ``valid_rows``  of the seen users; ``test_rows`` of the new ones, ascending.
     ``users_V``    numbers of the new users that have test rows.
     ``few_rows``   of these users, user by user, in the order in which they are given.
-    ``first_V1``   where each user's rows begin in ``few_rows``, and the end.
-    ``held_out``   how many users were held out, those without test rows among them.
+    ``first_V1``   the start of each user's rows in ``few_rows``, and the end.
+    ``held_out``   how many users were held out, including those without test rows.
     """
 
     train_rows: Rows
@@ -46,11 +46,11 @@ class Newcomers:
 
     @property
     def count_V(self) -> NDArray[np.int64]:
-        """Comparisons that each new user can be learned from."""
+        """The number of comparisons available for learning each new user."""
         return np.diff(self.first_V1)
 
     def few(self, v: int, size: int | None) -> Rows:
-        """The first ``size`` rows (None: all) that new user number ``v`` is learned from."""
+        """The first ``size`` rows (None: all) for learning new user number ``v``."""
         rows = self.few_rows[self.first_V1[v] : self.first_V1[v + 1]]
         return rows if size is None else rows[:size]
 
@@ -58,7 +58,7 @@ class Newcomers:
 def hold_out(comparisons: Comparisons, rule: Rule, seed: int, share: float) -> Newcomers:
     """Hold out ``share`` of the users, at least FEWEST_NEW of them.
 
-    Raises SettingsError for a share outside (0, 1), NotEnoughData when too few users stay or none can be measured.
+    Raises SettingsError for a share outside (0, 1), NotEnoughData if too few users remain or none can be measured.
     """
     new_U = _new_users(comparisons, seed, share)
     parts = split(comparisons, rule, seed)
@@ -88,25 +88,25 @@ def hold_out(comparisons: Comparisons, rule: Rule, seed: int, share: float) -> N
 
 
 def check(comparisons: Comparisons, cut: Newcomers, rule: Rule) -> None:
-    """Raise SettingsError when a new user is among the seen ones, or something of a test row is in what is learned."""
+    """Raise SettingsError if a new user is among the seen ones, or a unit of a test row is in the learning rows."""
     seen = np.concatenate([cut.train_rows, cut.valid_rows])
     both = np.intersect1d(comparisons.user_N[seen], cut.users_V)
     if len(both):
         name = comparisons.users.ids[int(both[0])]
-        raise SettingsError(f"leak: {len(both)} new users are in the training rows, {name!r} for one.")
+        raise SettingsError(f"leak: {len(both)} new users are in the training rows, for example {name!r}.")
     learned = np.sort(np.concatenate([seen, cut.few_rows]))
     check_leaks(comparisons, Split(rule, learned, np.zeros(0, np.int64), cut.test_rows, 0))
 
 
 def _new_users(comparisons: Comparisons, seed: int, share: float) -> NDArray[np.bool_]:
-    """Which users (mask over U) are new under ``seed``; who judged nothing is neither new nor seen."""
+    """Which users (mask over U) are new under ``seed``; users without judgements are neither new nor seen."""
     if not 0 < share < 1:
         raise SettingsError(f"a share of {share} of the users cannot be held out; expected a number between 0 and 1.")
     users = np.unique(comparisons.user_N)
     count = max(FEWEST_NEW, round(share * len(users)))
     if len(users) - count < FEWEST_SEEN:
         raise NotEnoughData(
-            f"{len(users)} users cannot be parted into {count} new and at least {FEWEST_SEEN} seen ones; "
+            f"{len(users)} users cannot be divided into {count} new and at least {FEWEST_SEEN} seen ones; "
             "add users or hold out a smaller share."
         )
     ids = comparisons.users.ids.gather(users)
@@ -118,7 +118,7 @@ def _new_users(comparisons: Comparisons, seed: int, share: float) -> NDArray[np.
 
 
 def _drawn(key_K: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
-    """A number for each content key that the seed decides: sorting by it is a draw (splitmix64's finaliser)."""
+    """A seeded number for each content key: sorting by it is a random draw (splitmix64's finaliser)."""
     with np.errstate(over="ignore"):
         value_K = key_K + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
         value_K = (value_K ^ (value_K >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,4 +1,4 @@
-"""Which method to use when a new person has given a few answers: every route, on the same new people, paired.
+"""Compares the methods for new people with a few answers: every route, on the same new people, paired.
 
 hold users out -> encode (once) -> cells (route, seed) -> figures -> results
 """
@@ -30,13 +30,13 @@ from polypref.newcomers.tables import ASKED, NewContents, figures, found
 
 @dataclass(frozen=True, eq=False)
 class NewUsers:
-    """``contents`` is what new_users.json holds: rows, gains over the population, gaps to the upper bound, ..."""
+    """``contents`` is the content of new_users.json: rows, gains over the population, gaps to the upper bound, ..."""
 
     contents: NewContents
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """What new_users.json holds, as JSON types."""
+        """The content of new_users.json, as JSON types."""
         return self.contents.as_dict()
 
     @property
@@ -45,7 +45,7 @@ class NewUsers:
         return frame(self.contents.rows)
 
     def write(self, out: Path) -> None:
-        """Write both files to ``out``, each whole or not at all. Raises CacheError when they cannot be written."""
+        """Write both files to ``out``, each atomically. Raises CacheError if they cannot be written."""
         write(out, "new_users.json", self.contents, {"new_users.parquet": self.rows})
 
 
@@ -59,13 +59,13 @@ def new_users(
     settings: NewSettings | None = None,
     **overrides: Any,
 ) -> NewUsers:
-    """Compare the ways to serve new people on ``comparisons``; with ``out``, results and finished cells are kept there.
+    """Compare the ways to serve new people on ``comparisons``; ``out`` receives results and finished cells.
 
     ``learners``   names as in ``named_routes``, or learners by name.
-    ``metadata``   more to put into the results (files, findings, reproduce).
+    ``metadata``   additions to the results (files, findings, reproduce).
     ``overrides``  single settings by name: ``new_users(comparisons, sizes=(3, 30))``.
 
-    Raises SettingsError, NotEnoughData, CacheError, what an encoder raises, and PolyprefError when cells failed.
+    Raises SettingsError, NotEnoughData, CacheError, the encoder's errors, and PolyprefError if cells failed.
     """
     settings = with_overrides(settings or NewSettings(), overrides)
     routes = dict(learners) if isinstance(learners, Mapping) else named_routes(learners)
@@ -75,7 +75,7 @@ def new_users(
         timing = {"encode_seconds": time.perf_counter() - prepared.started}
         sizes = (*settings.sizes, *([None] if FULL in routes else []))
         job = Job(prepared.comparisons, encoded, routes, prepared.rule, folder, settings.share, sizes)
-        cuts = [job.newcomers(seed) for seed in range(settings.seeds)]  # what cannot be cut is said before any work
+        cuts = [job.newcomers(seed) for seed in range(settings.seeds)]  # reports impossible splits before any work
         cells, began = _cells(job, settings), time.perf_counter()
         ran = run_grid(job, "cells", list(cells.values()), settings, run)
         timing |= {"cells_seconds": time.perf_counter() - began, "cells_run": ran}
@@ -93,8 +93,8 @@ def new_users(
 def named_routes(names: Sequence[str] | None) -> dict[str, Learner]:
     """Routes by name: those of ROUTES, and learners that answer everyone alike or adapt to new users.
 
-    The learners of POPULATION and ``individual`` take part always: gains are measured against the one, gaps to the
-    other. None, or "all" among the names: every route and every learner of the table that adapts. Raises SettingsError
+    The learners of POPULATION and ``individual`` always take part: gains are measured against the former, gaps to the
+    latter. None, or "all" among the names: every route and every registered learner that adapts. Raises SettingsError
     for an unknown name, or a learner that knows seen users only.
     """
     from polypref.learners import LEARNERS
@@ -110,12 +110,12 @@ def named_routes(names: Sequence[str] | None) -> dict[str, Learner]:
             raise unknown_name("learner", name, {**ROUTES, **LEARNERS})
         routes[name] = ROUTES[name] if name in ROUTES else learner(name)
         if _serves(routes[name]) == "seen_users":
-            raise SettingsError(f"learner {name!r} knows only users seen in training; it cannot take in new ones.")
+            raise SettingsError(f"learner {name!r} knows only users seen in training; it cannot learn new ones.")
     return routes
 
 
 def _scorer_class(learner: Learner) -> type:
-    """What ``fit`` returns, by its annotation."""
+    """The return annotation of ``fit``."""
     return get_type_hints(type(learner).fit)["return"]
 
 
@@ -124,7 +124,7 @@ def _serves(learner: Learner) -> str:
 
 
 def _cells(job: Job, settings: NewSettings) -> dict[str, list[Cell]]:
-    """The cells of every route, by the name a reader sees; what has a posterior is also asked for its own order."""
+    """The cells of every route by displayed name; routes with a posterior also run with their order of questions."""
     seeds = range(settings.seeds)
     cells = {}
     for name, learner in job.learners.items():

@@ -1,4 +1,4 @@
-"""What decides the figures of the new-users grid, and how it is run: shared by the command line and Python."""
+"""Settings of the new-users grid, shared by the command line and Python."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from polypref.evaluation.settings import GridSettings, replaced
 
 @dataclass(frozen=True, kw_only=True)
 class NewSettings(GridSettings):
-    """What decides the figures of new people, and how the grid is run; other people are new under each seed."""
+    """The settings that affect the figures, and how the grid is run; each seed has different new people."""
 
     sizes: tuple[int, ...] = (0, 3, 10, 30, 100, 300)
-    """Comparisons of each new person to learn from; who has fewer is left out at that size."""
+    """Comparisons of each new person to learn from; people with fewer are left out at that size."""
     share: float = 0.25
-    """Share of the users that is held out as new people under each seed, at least three."""
+    """Share of the users that are held out as new people under each seed, at least three."""
     seeds: int = 8
     """Number of random splits."""
     asked: bool = True
@@ -25,7 +25,7 @@ class NewSettings(GridSettings):
 
 
 def with_overrides(settings: NewSettings, overrides: Mapping[str, Any]) -> NewSettings:
-    """The settings with single ones replaced by name. Raises SettingsError for an unknown name or impossible value."""
+    """The settings with some replaced by name. Raises SettingsError for an unknown name or impossible value."""
     settings = replaced(settings, overrides)
     if not settings.sizes:
         raise SettingsError("--sizes is empty; expected at least one number of comparisons, as in --sizes 3 30.")

@@ -1,8 +1,8 @@
-"""From the stored cells of the new-users grid to figures: every route at every size on the same test rows, paired.
+"""Computes figures from the stored cells of the new-users grid: every route at every size on the same test rows.
 
-At one size all routes are measured on the test rows of the new users who have so many comparisons. A gain is over the
-population learner that validation rows of seen users prefer; a gap is to what ``individual`` comes to with all that the
-new user has. Positive is better under every metric.
+At each size, all routes are measured on the test rows of the new users who have that many comparisons. A gain is over
+the population learner chosen on validation rows of seen users; a gap is to ``individual`` with all the new user's
+comparisons. Positive is better for every metric.
 
 Suffixes here: ``_A`` numbers of judgements given, ``_V`` new users.
 """
@@ -31,7 +31,7 @@ MEASURED = ("accuracy_micro", "accuracy_macro", "log_loss")
 
 @dataclass(frozen=True, kw_only=True)
 class NewContents(Contents):
-    """What new_users.json holds."""
+    """The content of new_users.json."""
 
     gaps: ResultTable = table(GAIN)
     adapt_ms: Section = section()
@@ -39,7 +39,7 @@ class NewContents(Contents):
 
     @property
     def measured(self) -> list[int]:
-        """The numbers of comparisons at which some new people could be measured."""
+        """The sizes at which some new people could be measured."""
         return [one["size"] for one in self.sizes if one["new_users"]]
 
 
@@ -56,7 +56,7 @@ class Found:
 
     @property
     def adapt_ms_A(self) -> list[float | None]:
-        """Mean milliseconds to take a user in, at each size; None where nobody was."""
+        """Mean milliseconds to learn a user, at each size; None without users."""
         ms_SA = np.stack([outcome.adapt_ms_A for outcome in self.outcomes])
         known_A = np.isfinite(ms_SA).sum(axis=0)
         total_A = np.nansum(ms_SA, axis=0)
@@ -69,12 +69,12 @@ class Found:
 
 
 def found(job: Job, cells: Mapping[str, Sequence[Cell]]) -> dict[str, Found]:
-    """The stored cells, by the name a reader sees."""
+    """The stored cells, by displayed name."""
     return {name: Found(name, [read(job, cell) for cell in group]) for name, group in cells.items()}
 
 
 def figures(job: Job, seeds: int, routes: Mapping[str, Found]) -> dict[str, Any]:
-    """The keys of ``NewContents`` that are measured."""
+    """The measured keys of ``NewContents``."""
     whole = held_out(job.comparisons, [job.newcomers(seed).test_rows for seed in range(seeds)])
     have_H = np.concatenate([_have(job, seed) for seed in range(seeds)])
     everyone = np.ones(len(whole), bool)
@@ -117,7 +117,7 @@ def _known(arm: Arm) -> bool:
 
 
 def _have(job: Job, seed: int) -> NDArray[np.int64]:
-    """How many comparisons the user of each test row can be learned from."""
+    """The number of comparisons available for learning the user of each test row."""
     cut = job.newcomers(seed)
     return cut.count_V[np.searchsorted(cut.users_V, job.comparisons.user_N[cut.test_rows])]
 
@@ -129,7 +129,7 @@ def _restricted(rows: HeldOut, in_H: NDArray[np.bool_]) -> HeldOut:
 
 
 def table_lines(contents: NewContents, metric: str = METRIC) -> list[list[str]]:
-    """Header and one line per route: the metric at every size, marked where the gain's interval leaves out zero."""
+    """Header and one line per route: the metric at every size, marked if the gain's interval excludes zero."""
     rows, gains = contents.rows.where(metric=metric), contents.gains.where(metric=metric)
     lines = [["comparisons of the new person", *map(str, contents.measured)]]
     for name in rows.learners:
@@ -163,7 +163,7 @@ def _ends(gain: ResultRow | None) -> str:
 
 
 def advice(contents: NewContents, metric: str = METRIC) -> list[str]:
-    """A line per size: the route with the highest figure there, and whether it is surely better than the population."""
+    """A line per size: the route with the highest figure, and whether it significantly beats the population."""
     lines = []
     for size in filter(None, contents.measured):
         at = [g for g in contents.gains.where(metric=metric, size=size) if g.learner != CEILING and g.value is not None]
