@@ -304,7 +304,7 @@ def test_a_damaged_cell_is_made_again_and_said(tmp_path, capsys, spoil):
         kind = "cell" if spoil == "other shape" else "scorer"
         artifact.save(folder, kind, config, arrays | {"margin_H": arrays["margin_H"][:-1]})
     assert not job.is_stored(cell)
-    assert "a finished cell is made again (length, all data, seed 0)" in capsys.readouterr().err
+    assert "a finished cell is computed again (length, all data, seed 0)" in capsys.readouterr().err
     cells.run(job, cell)
     assert job.is_stored(cell)
     assert (cells.read(job, cell).margin_H == before).all()

@@ -84,7 +84,7 @@ def test_pipes_and_devices_are_no_preference_files(tmp_path, capsys, name):
             assert main([str(word) for word in words]) == 2
             said = capsys.readouterr().err
             assert said.count("\n") == 1
-            assert "is no regular file" in said
+            assert "is not a regular file" in said
 
 
 def test_a_published_set_with_columns_of_another_type_is_one_line(tmp_path, capsys):

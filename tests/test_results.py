@@ -47,7 +47,7 @@ def test_two_rows_for_one_question_are_an_error():
     table = ResultTable.of([*ROWS, ROWS[1]])
     assert table.at("pooled", size=10).value == 0.5
     for ask in (lambda: table.at("pooled"), table.by_learner):
-        with pytest.raises(InputError, match="2 rows of results are of pooled, accuracy_micro, all, size 30"):
+        with pytest.raises(InputError, match="2 rows of results match pooled, accuracy_micro, all, size 30"):
             ask()
 
 

@@ -182,7 +182,7 @@ def _regular(path: Path, most: int) -> bytes:
     try:
         status = os.fstat(number)
         if not stat.S_ISREG(status.st_mode):
-            raise ArtifactError(f"{path} is no regular file; expected what polypref has written.")
+            raise ArtifactError(f"{path} is not a regular file; expected what polypref has written.")
         if status.st_size > most:
             raise ArtifactError(f"{path} has {status.st_size:,} bytes; expected at most {most:,}.")
         with os.fdopen(number, "rb", closefd=False) as file:

@@ -67,7 +67,7 @@ def content_of(path: Path | str, most: int = LARGEST) -> bytes:
     with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # noqa: PTH123
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if status.st_size > most:
             raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes; expected at most {most:,}", str(path))
         return file.read(status.st_size)

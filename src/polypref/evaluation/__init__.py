@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-# A worker process imports this package too and needs none of these.
+# Worker processes also import this package and need none of these.
 PUBLIC = {
     "Results": "polypref.evaluation.results",
     "Settings": "polypref.evaluation.settings",

@@ -1,7 +1,7 @@
-"""Which training rows a cell sees: a number of comparisons in all, or of each user.
+"""Cuts the training rows of a cell to a number of comparisons, in total or per user.
 
-The evaluation paper's sizes are totals (its Individual models see about N / users each); elsewhere sizes are each
-user's. Changed: rows are drawn at random, where the paper takes the first N of the pool as it lies.
+The evaluation paper's sizes are totals (its Individual models see about N / users each); elsewhere sizes are per user.
+Changed: rows are drawn at random, while the paper takes the first N of the unshuffled pool.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Rows = NDArray[np.int64]
 def training_rows(
     parts: Split, size: int | None, seed: int, budget: Budget = "total", user_N: NDArray[np.integer] | None = None
 ) -> tuple[Rows, Rows]:
-    """``(train_rows, valid_rows)`` cut to ``size`` comparisons in all, or of each user of ``user_N``; None: no cut.
+    """``(train_rows, valid_rows)`` cut to ``size`` comparisons in total, or per user of ``user_N``; None: no cut.
 
-    Rows are drawn at random, training and validation rows alike, and a smaller size is part of a larger one under the
-    same seed. A user with fewer comparisons keeps them all. Raises SettingsError for a size that cannot be cut.
+    Rows are drawn at random, both training and validation rows, and a smaller size is a subset of a larger one under
+    the same seed. A user with fewer comparisons keeps them all. Raises SettingsError for an impossible size.
     """
     if size is None:
         return parts.train_rows, parts.valid_rows
@@ -33,7 +33,7 @@ def training_rows(
 
 
 def _in_all(parts: Split, size: int, seed: int) -> tuple[Rows, Rows]:
-    """``size`` rows, with the same share of validation rows as uncut."""
+    """``size`` rows, with the same share of validation rows as before."""
     available = len(parts.train_rows) + len(parts.valid_rows)
     n_train = round(size * len(parts.train_rows) / available)
     if not 0 < n_train < size <= available:
@@ -60,7 +60,7 @@ def _of_each(parts: Split, size: int, seed: int, user_N: NDArray[np.integer]) ->
     if size >= count_U.max(initial=0):
         raise SettingsError(
             f"--sizes {size} per user cuts nothing: no user has more than {count_U.max(initial=0):,} training "
-            f"comparisons (seed {seed}); choose fewer, or leave --sizes out: all the data are always measured."
+            f"comparisons (seed {seed}); choose fewer, or leave out --sizes: all the data are always measured."
         )
     if not len(train_rows) or not len(valid_rows):
         side = "validation" if len(train_rows) else "training"

@@ -1,6 +1,6 @@
-"""The unit of work: one learner fitted on one cut of the data and scored on the test rows, stored by content hash.
+"""Cells of ``compare``: a learner fitted on one split of the data and scored on its test rows, stored by content hash.
 
-``runs.stored`` says what the hash covers; a cell of ``compare`` adds training size, seed, split rule and arm.
+``runs.cell_store`` says what the hash covers; a cell of ``compare`` adds training size, seed, split rule and arm.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KIND = "cell"
 class Cell:
     """``learner`` by name, ``size`` training comparisons (None: all), ``seed`` of the split, real or shuffled users.
 
-    ``budget`` says what ``size`` counts: comparisons in all, or those of each user.
+    ``budget`` says what ``size`` counts: comparisons in total, or per user.
     """
 
     learner: str
@@ -47,7 +47,7 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a cell stores: ``margin_H`` and ``source_H`` (index into SOURCES) on the test rows of its seed."""
+    """A cell's stored outcome: ``margin_H`` and ``source_H`` (index into SOURCES) on the test rows of its seed."""
 
     cell: Cell
     serves: str
@@ -78,11 +78,11 @@ class Job(StoredCells):
         return {}
 
     def training_rows(self, size: int | None, seed: int, budget: Budget) -> tuple[Rows, Rows]:
-        """The seed's training and validation rows, cut to a size. Raises SettingsError where that cannot be."""
+        """The seed's training and validation rows, cut to a size. Raises SettingsError if that is impossible."""
         return training_rows(self.parts(seed), size, seed, budget, self.comparisons.user_N)
 
     def parts(self, seed: int) -> Split:
-        """The split of a seed, cut and checked for leaks once."""
+        """The split of a seed, made and checked for leaks once."""
         if seed not in self._splits:
             parts = split(self.comparisons, self.rule, seed)
             check_leaks(self.comparisons, parts)

@@ -1,7 +1,7 @@
-"""Which users take part, and the named cohorts among them.
+"""Selects the users who take part, and the named cohorts among them.
 
-``all`` is everyone with test rows; ``minority`` are the users that ``profile`` calls minority users from the training
-rows of a seed. Test labels never decide who belongs to a cohort: they would pick the users that fit the question.
+``all`` is everyone with test rows; ``minority`` are the minority users by ``profile``'s rule on the training rows of a
+seed. Test labels never decide who belongs to a cohort: that would select users by the outcome.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COHORTS = ("all", "minority")
 
 @dataclass(frozen=True)
 class Kept:
-    """Comparisons of the users with at least ``min_judgements`` judgements, and what was left out."""
+    """Comparisons of the users with at least ``min_judgements`` judgements, and counts of what was left out."""
 
     comparisons: Comparisons
     min_judgements: int
@@ -32,10 +32,10 @@ class Kept:
 def keep_users(comparisons: Comparisons, min_judgements: int) -> Kept:
     """Drop the judgements of users who gave fewer than ``min_judgements``, ties included.
 
-    Raises SettingsError for a number below 1, NotEnoughData when nobody is left.
+    Raises SettingsError for a number below 1, NotEnoughData if nobody is left.
     """
     if min_judgements < 1:
-        raise SettingsError(f"--min-judgements {min_judgements} keeps nobody out; expected 1 or more.")
+        raise SettingsError(f"--min-judgements {min_judgements} excludes nobody; expected 1 or more.")
     count_U = np.bincount(comparisons.user_N, minlength=len(comparisons.users))
     kept_U = count_U >= min_judgements
     if not kept_U.any():

@@ -1,7 +1,7 @@
-"""Result folders of ``polypref compare`` side by side: what each measured, by learner and size, and who it was about.
+"""Collects result folders of ``polypref compare``: figures by learner and size, room and gain, and users.
 
-A folder holds ``results.json`` (schema 1, docs/protocol.md), ``users.parquet`` beside it, and ``new_users.json`` where
-new people were measured too. Nothing is fitted here.
+A folder holds ``results.json`` (schema 1, docs/protocol.md), ``users.parquet`` beside it, and ``new_users.json`` if new
+people were measured too. Nothing is fitted here.
 
 Suffixes here: ``_L`` data sets.
 """
@@ -27,7 +27,7 @@ Floats = Sequence[float] | NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """One folder: ``contents`` of results.json (without rows if not there), users.parquet, those of new_users.json."""
+    """One folder: the ``contents`` of results.json (no rows if missing), of users.parquet and of new_users.json."""
 
     name: str
     folder: Path
@@ -41,14 +41,14 @@ class Collected:
         return self.contents.rows
 
     def per_user(self, size: int) -> int | None:
-        """Training comparisons of each user where ``size`` was cut per user; None where it was cut as a total."""
+        """Training comparisons per user if ``size`` is per user; None if it is a total."""
         return next((cut.get("per_user") for cut in self.contents.sizes if cut.get("size") == size), None)
 
 
 def collect(paths: Sequence[str]) -> list[Collected]:
-    """The folders, named by themselves or as ``NAME=FOLDER``.
+    """The folders, named after themselves or as ``NAME=FOLDER``.
 
-    Raises SettingsError for no folder or a name given twice, InputError for a folder without results or of another
+    Raises SettingsError for no folder or a repeated name, InputError for a folder without results or with another
     schema.
     """
     if not paths:
@@ -57,7 +57,7 @@ def collect(paths: Sequence[str]) -> list[Collected]:
     names = [one.name for one in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise SettingsError(f"two folders are named {twice!r}; tell them apart with NAME=FOLDER.")
+        raise SettingsError(f"two folders are named {twice!r}; name them with NAME=FOLDER.")
     return found
 
 
@@ -80,13 +80,13 @@ def _read(path: str) -> Collected:
 
 @dataclass(frozen=True)
 class Gained:
-    """One data set: room above the population learner, and what the best personal learner gained over it.
+    """One data set: room above the population learner, and the gain of the best personal learner over it.
 
-    ``room``      ceiling less the baseline's accuracy on validation rows, not below 0; ``measured`` says whether
-                  people's consistency gave the ceiling, else it is 1 and the room is the most there can be.
+    ``room``      ceiling minus the baseline's accuracy on validation rows, not below 0; ``measured`` says whether
+                  the ceiling is people's measured consistency; otherwise it is 1 and the room an upper limit.
     ``gain``      on test rows, of ``learner``, the best personal one on validation rows, with its interval.
 
-    Room and gain use different rows: chance in the baseline's accuracy on one set of rows would drive both alike.
+    Room and gain use different rows, because noise in the baseline's accuracy on shared rows would correlate them.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Gained:
 
 
 def gained(one: Collected) -> Gained | None:
-    """Room and gain of one data set at full size; None where no personal learner stands beside a population one."""
+    """Room and gain of one data set at full size; None unless it has a personal and a population learner."""
     contents = one.contents
     gains, floor = contents.gains.by_learner(), contents.baseline["valid_accuracy"]
     known = {name: _valid_accuracy(contents.selection.get(name, ())) for name in contents.personal if name in gains}
@@ -126,7 +126,7 @@ def _valid_accuracy(selection: Sequence[Mapping[str, Any]]) -> float | None:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Pearson's correlation over ``n`` data sets, with a 95 % bootstrap interval; None where it cannot be told."""
+    """Pearson's correlation over ``n`` data sets, with a 95 % bootstrap interval; None if it cannot be estimated."""
 
     n: int
     value: float | None
@@ -135,10 +135,10 @@ class Correlation:
 
 
 def correlation(first_L: Floats, second_L: Floats, seed: int = 0) -> Correlation:
-    """Does one figure of a data set go with another? Data sets are redrawn with replacement.
+    """The correlation of two figures over data sets, with a bootstrap over data sets.
 
-    Draws with fewer than three different sets say nothing (two points always lie on a line) and are drawn again. With
-    fewer than four sets, or where one of the figures never varies, it cannot be told.
+    Draws with fewer than three different sets are repeated, since two points always lie on a line. With fewer than four
+    sets, or if one of the figures never varies, the correlation is unknown.
     """
     pairs_L2 = np.column_stack([np.asarray(first_L, float), np.asarray(second_L, float)])
     n = len(pairs_L2)
@@ -161,7 +161,7 @@ def _pearson(pairs_BL2: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def user_spread(users: pl.DataFrame) -> pl.DataFrame:
-    """By learner: accuracy of the worst user, lower tenth, median, upper tenth, best; how many better and worse off."""
+    """By learner: accuracy of the worst user, 10 %, 50 % and 90 % quantiles, the best; users better and worse off."""
     accuracy = pl.col("accuracy").drop_nulls()
     return users.group_by("learner", maintain_order=True).agg(
         worst=accuracy.min(),

@@ -1,4 +1,4 @@
-"""The main job: every learner on the same cuts of the same judgements, person by person, with intervals.
+"""``compare``: every learner on the same splits of the same judgements, person by person, with intervals.
 
 keep users -> choose the split -> encode (once) -> cells -> figures -> results
 """
@@ -34,13 +34,13 @@ def compare(
 ) -> Results:
     """Compare learners on ``comparisons``; returns the results and, with ``out``, writes them there.
 
-    ``learners``   names, or your own learners by name; default: STANDARD. When names are given, the population learners
-                   of POPULATION take part anyway: gains are measured against the better of them.
-    ``out``        folder of results.json, results.parquet, users.parquet and the stored cells; a second run goes on.
-    ``metadata``   more to put into the results (files, findings, reproduce).
+    ``learners``   names, or your own learners by name; default: STANDARD. With names, the population learners of
+                   POPULATION always take part: gains are measured against the better of them.
+    ``out``        folder of results.json, results.parquet, users.parquet and the stored cells; another run resumes.
+    ``metadata``   additions to the results (files, findings, reproduce).
     ``overrides``  single settings by name: ``compare(comparisons, seeds=3)``.
 
-    Raises SettingsError, NotEnoughData, CacheError, what an encoder raises, and PolyprefError when cells failed.
+    Raises SettingsError, NotEnoughData, CacheError, the encoder's errors, and PolyprefError if cells failed.
     """
     settings = with_overrides(settings or Settings(), overrides)
     chosen = named_learners(learners)
@@ -60,7 +60,7 @@ def compare(
 
 
 def named_learners(learners: Sequence[str] | Mapping[str, Learner] | None) -> dict[str, Learner]:
-    """Learners by name: those of the table in its order, then those with a model; "all" names the whole table.
+    """Learners by name: registered ones in their order, then those with a model; "all" means all registered ones.
 
     Raises SettingsError for an unknown name or an empty mapping.
     """
@@ -80,7 +80,7 @@ def named_learners(learners: Sequence[str] | Mapping[str, Learner] | None) -> di
 
 
 def _sides(job: Job, seeds: int) -> dict[str, list[int]]:
-    """Rows per side under each seed; rows that mix held-out and kept texts drop."""
+    """Rows per side under each seed; rows that mix held-out and kept texts are dropped."""
     parts = [job.parts(seed) for seed in range(seeds)]
     rows = {side: [len(getattr(part, f"{side}_rows")) for part in parts] for side in ("train", "valid", "test")}
     return rows | {"dropped": [part.dropped for part in parts]}

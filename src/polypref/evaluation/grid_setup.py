@@ -1,6 +1,6 @@
-"""What every grid of cells begins and ends with: users kept, rule of the split, texts encoded once, what is written.
+"""Shared setup of every grid of cells: kept users, split rule, texts encoded once, metadata of the results.
 
-``compare`` measures people the learners have seen, ``newcomers`` new ones; both rest on this.
+``compare`` measures people the learners have seen, ``newcomers`` new ones; both use this module.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ POPULATION = ("pooled", "pooled-effects")
 
 @dataclass(frozen=True)
 class Prepared:
-    """The judgements that are compared, ``rule`` of the split and ``why``, and the encoder; ``started`` in seconds."""
+    """The judgements to compare, the split's ``rule`` and its reason ``why``, the encoder; ``started`` in seconds."""
 
     kept: Kept
     rule: Rule
@@ -52,12 +52,12 @@ class Prepared:
 
     @property
     def comparisons(self) -> Comparisons:
-        """Of the users who take part."""
+        """The judgements of the users who take part."""
         return self.kept.comparisons
 
     @contextmanager
     def encoded(self, out: Path | str | None) -> Iterator[tuple[Encoded, Path]]:
-        """The encoder with the pool's features at hand, and the folder of the cells: within ``out``, or for a while."""
+        """The encoder with the pool's features loaded, and the folder of the cells: within ``out``, or temporary."""
         with temporary() as own, silent(self.settings.quiet):
             folder = made((own if out is None else Path(out)) / "cells", ELSEWHERE)
             yield encode_once(self.encoder, self.comparisons.responses, own), folder
@@ -65,7 +65,7 @@ class Prepared:
     def metadata(
         self, learners: Mapping[str, Learner], rows: Mapping[str, Sequence[int]], timing: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The keys of the results that are not measured; ``rows`` says how many each side has under each seed."""
+        """The keys of the results that are not measured; ``rows`` are the counts per side under each seed."""
         sides = {side: round(float(np.mean(counted))) for side, counted in rows.items()}
         shares = {"test_share": TEST_SHARE[self.rule], "valid_share": VALID_SHARE[self.rule]}
         described = {name: {"class": type(one).__qualname__} | asdict(one) for name, one in learners.items()}  # type: ignore[call-overload]
@@ -83,7 +83,7 @@ class Prepared:
 def prepare(comparisons: Comparisons, encoder: str | Encoder, settings: GridSettings, cut: Cut = split) -> Prepared:
     """Keep the users with enough judgements and choose the rule of the split, one by which all seeds can be ``cut``.
 
-    Raises NotEnoughData where nothing can be learned, SettingsError for an unknown rule or encoder.
+    Raises NotEnoughData if nothing can be learned, SettingsError for an unknown rule or encoder.
     """
     started = time.perf_counter()
     kept = keep_users(counted(comparisons), settings.min_judgements)
@@ -105,7 +105,7 @@ def prepare(comparisons: Comparisons, encoder: str | Encoder, settings: GridSett
 def run_grid(job: Any, label: str, groups: Sequence[Sequence[Any]], settings: GridSettings, run: Callable) -> int:
     """Run the cells that are not stored; returns how many.
 
-    The learners that stand last in the table cost most and start first, so that no worker idles.
+    The last learners of the registry cost most and start first, so that no worker idles.
     """
     cells = [cell for group in reversed(groups) for cell in group]
     stored = sum(map(job.is_stored, cells))
@@ -114,7 +114,7 @@ def run_grid(job: Any, label: str, groups: Sequence[Sequence[Any]], settings: Gr
 
 
 def _data(kept: Kept) -> dict[str, Any]:
-    """What was compared: counts after users with too few judgements were left out."""
+    """Counts of the compared data, without users who have too few judgements."""
     c = kept.comparisons
     used = np.unique(np.concatenate([c.chosen_N, c.rejected_N]))
     return {

@@ -1,4 +1,4 @@
-"""From a job to its figures: run the cells, measure every arm, judge.
+"""Turns a job into figures: runs the cells, measures every arm, and judges.
 
 cells (learner, size, seed, arm) -> rows, gains, placebo, users -> verdict
 """
@@ -39,10 +39,10 @@ from polypref.stats.per_user import PerUser, counts, per_user, sure, users_table
 
 @dataclass(frozen=True, eq=False)
 class Arms:
-    """Every arm that was run: ``by_size`` of training (all the data under ``full_size``), and with shuffled users.
+    """Every arm of the run: ``by_size`` of training (all the data under ``full_size``), and with shuffled users.
 
-    ``full_size`` is the number of training comparisons, validation rows included, when nothing is cut. ``per_user``
-    holds, by size, how many of each user's comparisons were kept, where sizes were cut so.
+    ``full_size`` is the number of training comparisons, including validation rows, without a cut. ``per_user`` is, by
+    size, the number of comparisons kept per user, if sizes are per user.
     """
 
     by_size: dict[int, dict[str, Arm]]
@@ -61,11 +61,11 @@ class Arms:
 
 
 def run_arms(job: Job, settings: Settings) -> Arms:
-    """Run what is not stored yet: every learner, size and seed; then the personal learners on shuffled users."""
+    """Run the cells not stored yet: every learner, size and seed, and the personal learners on shuffled users."""
     started = time.perf_counter()
     cuts = (*sorted(set(settings.sizes)), None)
     seeds = range(settings.seeds)
-    size_of = {cut: _mean_size(job, cut, settings) for cut in cuts}  # says what cannot be cut before any work is done
+    size_of = {cut: _mean_size(job, cut, settings) for cut in cuts}  # reports impossible sizes before any work is done
     grid = {
         (name, cut): [Cell(name, cut, seed, budget="total" if cut is None else settings.budget) for seed in seeds]
         for cut in cuts
@@ -85,13 +85,13 @@ def run_arms(job: Job, settings: Settings) -> Arms:
 
 
 def _mean_size(job: Job, cut: int | None, settings: Settings) -> int:
-    """Training comparisons under a cut, validation rows included, on average over the seeds."""
+    """Training comparisons under a cut, including validation rows, on average over the seeds."""
     sides = [job.training_rows(cut, seed, settings.budget) for seed in range(settings.seeds)]
     return round(float(np.mean([len(train) + len(valid) for train, valid in sides])))
 
 
 def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], pl.DataFrame]:
-    """The keys of ``CompareContents`` that are measured, and the users' table, from the arms."""
+    """The measured keys of ``CompareContents``, and the users' table, from the arms."""
     minority_SU = minority_by_seed(job, settings.seeds)
     rows = held_out(job.comparisons, [job.parts(seed).test_rows for seed in range(settings.seeds)], minority_SU)
     clusters = Clusters(rows)
@@ -133,7 +133,7 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
 def evidence(described: Mapping[str, Any], n_train_U: NDArray[np.int64], rule: Rule) -> Evidence:
     """What a profile, the users' training judgements and the split say of how sure a verdict is.
 
-    The upper limit of disagreement is Wilson's where that is higher: when all agree, there is nothing to redraw.
+    The upper limit of disagreement is Wilson's if that is higher: when all agree, resampling changes nothing.
     """
     found = described["disagreement"]["at_panel"]["2"]["contested"]
     own_U = n_train_U[n_train_U > 0]
@@ -146,14 +146,14 @@ def evidence(described: Mapping[str, Any], n_train_U: NDArray[np.int64], rule: R
 
 
 def _placebo(clusters: Clusters, arms: Arms, baseline: str) -> ResultTable:
-    """The placebo rows, each with how many users would be called better and worse off."""
+    """The placebo rows, each with the numbers of users who would be called better and worse off."""
     margin_H = arms.full[baseline].margin_H
     people = {name: counts(per_user(clusters, arm.margin_H, margin_H)) for name, arm in arms.shuffled.items()}
     return placebo_rows(clusters, arms.full, arms.shuffled, people, {"baseline": baseline, "size": arms.full_size})
 
 
 def _sure(clusters: Clusters, arms: Arms, people: Mapping[str, PerUser]) -> dict[str, int]:
-    """Users of each personal learner who are better off for being known, allowing for all users and learners."""
+    """Users of each personal learner who benefit from being known, corrected for testing all users and learners."""
     found = {}
     for name in arms.personal:
         arm, shuffled = arms.full[name], arms.shuffled.get(name)

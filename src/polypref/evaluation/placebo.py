@@ -1,12 +1,12 @@
-"""The placebo arm: training rows whose user ids were shuffled, so that nothing is left to personalise.
+"""The placebo arm: training rows with shuffled user ids, which leave nothing to personalise.
 
 Each judgement keeps its texts and its outcome, and each user keeps a number of judgements, but who judged what is drawn
-at random. What a learner gains here over the population baseline is not personal: a better population part, a leak, or
-luck.
+at random. A learner's gain here over the population baseline is not personal: it is a better population part, a leak,
+or luck.
 
 Covered: anything that a learner could gain without knowing whose judgement it was. Shuffling is over all rows of a
-part, not within pairs: within a pair of k judges one label in k would stay with its owner, and where judges agree all
-of them, so that the placebo itself would carry taste.
+part, not within pairs: within a pair of k judges, one label in k would stay with its owner, and all of them if judges
+agree, so the placebo itself would carry taste.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: ``results.json`` (schema 1), ``results.parquet`` and ``users.parquet``."""
+"""The results of a comparison and their files: ``results.json`` (schema 1), ``results.parquet``, ``users.parquet``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = {name: pl.String if name in TEXTS else pl.Int64 if name in COUNTS else p
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """``contents`` is what results.json holds; ``users`` one row per (user, learner), the content of users.parquet."""
+    """``contents`` is the content of results.json; ``users`` has a row per (user, learner), as in users.parquet."""
 
     contents: CompareContents
     users: pl.DataFrame
@@ -34,7 +34,7 @@ class Results:
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """What results.json holds, as JSON types."""
+        """The content of results.json, as JSON types."""
         return self.contents.as_dict()
 
     @property
@@ -55,7 +55,7 @@ class Results:
         return row.value
 
     def write(self, out: Path) -> None:
-        """Write the three files to ``out``, each whole or not at all. Raises CacheError when they cannot be written."""
+        """Write the three files to ``out``, each atomically. Raises CacheError if they cannot be written."""
         write(out, "results.json", self.contents, {"results.parquet": self.rows, "users.parquet": self.users})
 
 
@@ -65,9 +65,9 @@ def frame(rows: ResultTable) -> pl.DataFrame:
 
 
 def write(out: Path, name: str, contents: Contents, tables: Mapping[str, pl.DataFrame]) -> None:
-    """Write tables, and then the JSON file ``name``, to the folder ``out``, each whole or not at all.
+    """Write tables, and then the JSON file ``name``, to the folder ``out``, each atomically.
 
-    Raises CacheError when they cannot be written.
+    Raises CacheError if they cannot be written.
     """
     for file, one in tables.items():
         write_table(out / file, one, ELSEWHERE)

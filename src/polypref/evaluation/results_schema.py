@@ -1,8 +1,8 @@
-"""The keys of ``results.json`` and of ``new_users.json``, in one place: what writes them and what reads them use this.
+"""The keys of ``results.json`` and ``new_users.json``, in one place for writers and readers.
 
 Both files are interfaces for other programs: keys are added, never renamed or removed, within a schema number.
-docs/protocol.md describes every key. They hold no NaN: what is not known is null. A key that a file lacks is read as
-its empty value: a table without rows, a section whose entries are None.
+docs/protocol.md describes every key. They contain no NaN: an unknown value is null. A missing key is read as its empty
+value: a table without rows, a section whose entries are None.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def table(columns: Iterable[str]) -> Any:
 
 
 def section(*names: str, **known: Any) -> Any:
-    """A key that holds an object in which at least ``names`` (None unless told) and ``known`` can be looked up."""
+    """A key with an object that has at least ``names`` (None by default) and ``known``."""
     empty = dict.fromkeys(names) | known
     return field(default_factory=lambda: dict(empty), metadata={"empty": empty})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What both files hold."""
+    """The keys of both files."""
 
     schema: int = SCHEMA
     data: Section = section(
@@ -62,7 +62,7 @@ class Contents:
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Self:
-        """From JSON types. Raises InputError for a key that holds something of another kind."""
+        """From JSON types. Raises InputError for a key with a value of another kind."""
         found: dict[str, Any] = {}
         for key in fields(cls):
             value: Any = content.get(key.name)
@@ -77,7 +77,7 @@ class Contents:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From a file. Raises InputError, in one line, when it is no such file or of another schema."""
+        """From a file. Raises InputError, in one line, if it is not such a file or has another schema."""
         try:
             content = json.loads(content_of(path))
         except (OSError, ValueError, RecursionError) as error:
@@ -91,7 +91,7 @@ class Contents:
             raise InputError(f"{path}: {error}") from error
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types; what is not known, and a baseline that is none, is None."""
+        """JSON types; unknown values, and a missing baseline, are None."""
         found = {key.name: getattr(self, key.name) for key in fields(self)}
         for key in fields(self):
             if "columns" in key.metadata:
@@ -99,7 +99,7 @@ class Contents:
         return plain(found | {"baseline": self.baseline if self.floor else None})
 
     def with_metadata(self, added: Mapping[str, Any]) -> Self:
-        """With more keys, or more entries of sections. Raises SettingsError for a key that there is none of."""
+        """With more keys, or more entries of sections. Raises SettingsError for an unknown key."""
         known = [key.name for key in fields(self)]
         for name in added:
             if name not in known:
@@ -109,7 +109,7 @@ class Contents:
 
     @property
     def floor(self) -> str | None:
-        """The population learner that gains are measured against; None where there was none."""
+        """The population learner that gains are measured against; None if there is none."""
         return self.baseline["learner"]
 
     @property
@@ -120,7 +120,7 @@ class Contents:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareContents(Contents):
-    """What results.json holds."""
+    """The content of results.json."""
 
     verdict: Section = section("best", "text", room="unclear")
     size: int | None = None
@@ -133,12 +133,12 @@ class CompareContents(Contents):
     profile: Section | None = None
 
     def counts(self, learner: str) -> Section:
-        """Users ``better`` and ``worse`` off under a learner, and ``tested`` ones; None where nobody counted them."""
+        """Users ``better`` and ``worse`` off under a learner, and ``tested`` ones; None if not counted."""
         return {"better": None, "worse": None, "tested": None, **self.users.get(learner, {})}
 
 
 def _check(name: str, value: Any, kind: type) -> None:
-    """Raise InputError unless a key holds what it should."""
+    """Raise InputError unless a key's value is of its kind."""
     if not isinstance(value, kind):
         raise InputError(f"{name!r} of the results is {str(value)[:80]}; expected {EXPECTED[kind]}.")
     if isinstance(value, list) and not all(isinstance(one, dict) for one in value):

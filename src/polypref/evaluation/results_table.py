@@ -1,7 +1,6 @@
-"""One table of results: what was measured of each learner, by metric, cohort and training size.
+"""A table of results: figures of each learner by metric, cohort and training size.
 
-A figure that was not measured is None, never 0; a row that is not there is None too; two rows where one is asked for
-are an error.
+A figure that was not measured is None, never 0; a missing row is None too; two rows where one is expected are an error.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any, Literal, Self
 
 from polypref.errors import InputError
 
-METRIC, COHORT = "accuracy_micro", "all"  # what is meant where nothing else is said
+METRIC, COHORT = "accuracy_micro", "all"  # defaults of look-ups
 ROW = ("learner", "size", "cohort", "metric", "value", "lo", "hi", "se", "n_users", "n_comparisons", "seeds")
 GAIN = (*ROW, "baseline", "p", "variance_parts")
 SHUFFLED = (*GAIN, "arm")
@@ -23,12 +22,12 @@ PLACEBO = (*SHUFFLED, "better", "worse", "tested")
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One figure of one learner with its 95 % interval; in a table of gains, how much better than ``baseline`` it is.
+    """One figure of one learner with its 95 % interval; in a table of gains, the difference to ``baseline``.
 
     ``size``    training comparisons, or those of a new person; None: all there are.
-    ``value``   None where nothing could be measured; ``lo``, ``hi``, ``se`` where nothing can be said of its error.
-    ``p``       two-sided, that there is no gain; ``variance_parts``: where the variance comes from.
-    ``arm``     what the learner was trained on if not on the real data.
+    ``value``   None if it could not be measured; ``lo``, ``hi``, ``se`` are None if its error is unknown.
+    ``p``       two-sided, for no gain; ``variance_parts``: the sources of the variance.
+    ``arm``     the training data, if not the real ones.
     ``better``, ``worse``, ``tested``  users counted one by one.
     """
 
@@ -53,7 +52,7 @@ class ResultRow:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
-        """A row as JSON holds it; unknown keys are left alone. Raises InputError for a key of another kind."""
+        """A row from JSON; unknown keys are ignored. Raises InputError for a value of another kind."""
         if not isinstance(row, Mapping) or not isinstance(row.get("learner"), str):
             raise InputError(
                 f"a row of results names no learner: {str(row)[:80]}; expected learner, metric, value, ..."
@@ -73,7 +72,7 @@ class ResultRow:
 
     @property
     def bounded(self) -> BoundedRow | None:
-        """The same where value, interval and counts are known; else None."""
+        """The row itself if value, interval and counts are known; else None."""
         needed = (self.value, self.lo, self.hi, self.n_users, self.n_comparisons)
         return None if None in needed else BoundedRow(**vars(self))
 
@@ -84,7 +83,7 @@ class ResultRow:
 
     @property
     def kind(self) -> Literal["better", "worse", "unclear"]:
-        """Which side of zero a gain's interval lies on; unclear where it holds zero, or there is none."""
+        """The side of zero of a gain's interval; unclear if it contains zero or is missing."""
         if self.lo is None or self.hi is None:
             return "unclear"
         return "better" if self.lo > 0 else "worse" if self.hi < 0 else "unclear"
@@ -116,7 +115,7 @@ class ResultTable:
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> Self:
-        """Rows as JSON holds them. Raises InputError as ``ResultRow.of`` does."""
+        """Rows from JSON. Raises InputError as ``ResultRow.of`` does."""
         return cls(tuple(map(ResultRow.of, rows)))
 
     def __iter__(self) -> Iterator[ResultRow]:
@@ -129,7 +128,7 @@ class ResultTable:
         return ResultTable(self.rows + other.rows)
 
     def as_dicts(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """The rows as JSON holds them, with the keys ``names``."""
+        """The rows as JSON, with the keys ``names``."""
         return [row.as_dict(names) for row in self.rows]
 
     @cached_property
@@ -139,7 +138,7 @@ class ResultTable:
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Sizes that were measured, ascending."""
+        """Measured sizes, ascending."""
         return sorted({row.size for row in self.rows if row.size is not None})
 
     @cached_property
@@ -160,9 +159,9 @@ class ResultTable:
         return self.where(size=self.full)
 
     def at(self, learner: str, metric: str = METRIC, cohort: str = COHORT, size: int | None = None) -> ResultRow | None:
-        """The one row of a learner, at the largest size of the table if none is given; None where there is none.
+        """The single row of a learner, at the table's largest size if none is given; None if there is none.
 
-        Raises InputError where several rows fit.
+        Raises InputError if several rows match.
         """
         found = self._index.get((learner, metric, cohort, self.full if size is None else size), [])
         return _only(found)
@@ -175,7 +174,7 @@ class ResultTable:
         return found
 
     def by_learner(self, metric: str | None = METRIC, cohort: str = COHORT) -> dict[str, ResultRow]:
-        """Each learner's one row at the largest size, where there is one. Raises InputError where several fit."""
+        """Each learner's single row at the largest size, if any. Raises InputError if several match."""
         rows = self.where(metric=metric, cohort=cohort).at_full()
         return {name: row for name in rows.learners if (row := _only(list(rows.where(learner=name))))}
 
@@ -184,5 +183,5 @@ def _only(found: list[ResultRow]) -> ResultRow | None:
     if len(found) > 1:
         row = found[0]
         what = f"{row.learner}, {row.metric}, {row.cohort}, size {row.size}"
-        raise InputError(f"{len(found)} rows of results are of {what}; expected one. Run polypref compare again.")
+        raise InputError(f"{len(found)} rows of results match {what}; expected one. Run polypref compare again.")
     return found[0] if found else None

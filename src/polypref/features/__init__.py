@@ -10,7 +10,7 @@ from polypref.errors import SettingsError, unknown_name
 from polypref.features.joined import Joined
 from polypref.features.protocol import Encoder
 
-# name, or what stands before the colon -> module, class, what may follow the colon
+# name, or the part before the colon -> module, class, what may follow the colon
 ENCODERS = {
     "minilm": ("polypref.features.minilm", "MiniLM", ""),
     "static": ("polypref.features.static", "Static", ""),
@@ -19,13 +19,13 @@ ENCODERS = {
 }
 NEXT = re.compile(
     rf"\+(?=(?:{'|'.join(ENCODERS)})(?:$|[:+]))"
-)  # a plus may also stand in a folder's name or an address
+)  # a plus may also be part of a folder's name or an address
 
 
 def encoder(name: str, **options: object) -> Encoder:
-    """The encoder called ``minilm``, ``static``, ``hf:<model>`` or ``endpoint:<url>``, with its settings.
+    """The encoder ``minilm``, ``static``, ``hf:<model>`` or ``endpoint:<url>``, with its settings.
 
-    ``minilm+static`` and the like: several side by side, each as its name alone gives it. Nothing is loaded until the
+    ``minilm+static`` and similar names join several encoders with their default settings. Nothing is loaded until the
     first text is encoded. Raises SettingsError for an unknown name or setting.
     """
     parts = NEXT.split(name)

@@ -6,10 +6,10 @@
         index.bin    one record per row: identity of the text (16 bytes), checksum of the row (little-endian uint64)
         lock         held by the one process that is filling
 
-Covered: a row counts once its index record is whole, and records are written after their rows, so whatever a killed
-process, a full disk or a power cut leaves is a tail that the next writer cuts off: at most one batch is lost. One
-process fills at a time, so two never encode the same text; readers need no lock and may be many. Damaged rows are
-dropped, said and encoded again. Not covered: a cache folder on a network file system that lacks locks.
+Covered: a row counts once its index record is complete, and records are written after their rows. So a killed process,
+a full disk or a power cut leaves at most an incomplete tail, which the next writer cuts off: at most one batch is lost.
+Only one process writes at a time, so two never encode the same text; any number may read without a lock. Damaged rows
+are reported, dropped and encoded again. Not covered: a cache folder on a network file system that lacks locks.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from polypref.files import content_of, write_json
 from polypref.schema import conform, parse
 from polypref.terminal import say
 
-FORMAT = 2  # is part of a folder's name: what an older version stored is made again beside it
-GATHER = 2048  # rows copied and checked together: few enough to stay in the processor's cache
+FORMAT = 2  # part of the folder's name, so that features of an older version are recomputed in another folder
+GATHER = 2048  # rows copied and checked together, few enough for the processor's cache
 ELSEWHERE = "set POLYPREF_CACHE to another folder, and run again"
 RECORD = np.dtype([("key", f"S{content.BYTES}"), ("check", "<u8")])
 
@@ -69,7 +69,7 @@ def checksums(keys_B: Identities, features_BD: Features) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """What one process knows of a store: its keys, sorted, the row of each, and which rows it has verified."""
+    """A process's view of a store: its sorted keys, the row of each, and which rows it has verified."""
 
     stamp: tuple[int, int, int, int]
     dim: int = 0
@@ -79,7 +79,7 @@ class Index:
     verified: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
 
     def rows(self, keys_R: Identities) -> RowArray:
-        """Row of each key, -1 where it is not stored."""
+        """Row of each key, -1 if it is not stored."""
         at_R = content.places(self.sorted_keys, keys_R)
         return np.where(at_R >= 0, np.append(self.row_of_sorted, -1)[at_R], -1)
 
@@ -88,7 +88,7 @@ _INDEXES: dict[Path, Index] = {}
 
 
 class Damaged(CacheError):
-    """What is stored is not what was written; it can be made again."""
+    """The stored data differ from what was written; they can be recomputed."""
 
 
 class _Meta(TypedDict):
@@ -103,14 +103,14 @@ class Store:
     def __init__(self, identity: str, root: Path | str | None = None) -> None:
         root = cache_root() if root is None else Path(root).expanduser()
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", identity.split(" ")[0])[:60].strip("-.")
-        digest = content.hexdigest(FORMAT, identity)[:16]  # short: the identity in full stands in meta.json
+        digest = content.hexdigest(FORMAT, identity)[:16]  # short, since meta.json has the full identity
         self.identity = identity
         self.folder = root / "features" / f"{slug}-{digest}"
 
     # reading: no lock
 
     def index(self) -> Index:
-        """The index as it is on disk now; read again only when the file changed."""
+        """The current index on disk; read again only if the file changed."""
         try:
             status, rows_status = (self.folder / "index.bin").stat(), (self.folder / "rows.f32").stat()
         except FileNotFoundError:
@@ -119,7 +119,7 @@ class Store:
             raise self._cannot("read", error) from error
         for name, one in (("index.bin", status), ("rows.f32", rows_status)):
             if not stat.S_ISREG(one.st_mode):
-                raise Damaged(f"{self.folder / name} is no regular file")
+                raise Damaged(f"{self.folder / name} is not a regular file")
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns, rows_status.st_size)
         known = _INDEXES.get(self.folder)
         if known is None or known.stamp != stamp:
@@ -153,7 +153,7 @@ class Store:
         return meta["dim"]
 
     def read(self, index: Index, keys_R: Identities, rows_R: RowArray) -> Features:
-        """Features (R, D) of the rows; raises Damaged when a row does not match its checksum."""
+        """Features (R, D) of the rows; raises Damaged if a row does not match its checksum."""
         if not len(rows_R):
             return np.empty((0, index.dim), np.float32)
         shape = (len(index.checks), index.dim)
@@ -174,20 +174,23 @@ class Store:
             raise Damaged(f"row {rows[wrong[0]]} of {self.folder / 'rows.f32'} does not match its checksum")
         index.verified[rows] = True
 
-    # mended
+    # repair
 
-    def mended(self, ask: Callable[[], T]) -> T:
-        """What ``ask`` returns of this store. Where the store is damaged, that is said, the damaged rows are dropped,
-        and ``ask``, which fills what is missing, is called once more."""
+    def repaired(self, ask: Callable[[], T]) -> T:
+        """What ``ask`` returns for this store.
+
+        A damaged store is reported, its damaged rows are dropped, and ``ask``, which encodes missing rows, is called
+        once more.
+        """
         try:
             return ask()
         except Damaged as damage:
-            say(f"{damage}: what is damaged is dropped and made again")
+            say(f"{damage}: damaged rows are dropped and encoded again")
         self._drop_damaged()
         return ask()
 
     def _drop_damaged(self) -> None:
-        """Write the rows that match their checksums anew, and forget the others."""
+        """Rewrite the rows that match their checksums, and drop the others."""
         with self.filling() as writer:
             _INDEXES.pop(self.folder, None)
             try:
@@ -199,7 +202,7 @@ class Store:
             except Damaged:
                 index, stored = Index((0, 0, 0, 0)), np.zeros((0, 0), "<f4")
             try:
-                for name in ("index.bin", "rows.f32", "meta.json"):  # what is mapped stays until it is let go
+                for name in ("index.bin", "rows.f32", "meta.json"):  # mapped data stay until they are released
                     (self.folder / name).unlink(missing_ok=True)
             except OSError as error:
                 raise self._cannot("write", error) from error
@@ -214,7 +217,7 @@ class Store:
 
     @contextmanager
     def filling(self) -> Iterator[Writer]:
-        """Hold the lock; yields what appends. Waits, and says so, while another process fills this store."""
+        """Hold the lock and yield a writer. Waits, with a message, while another process fills this store."""
         from filelock import FileLock, Timeout
 
         try:
@@ -223,7 +226,7 @@ class Store:
             try:
                 lock.acquire(timeout=1)
             except Timeout:
-                say(f"waiting for another process that fills {self.folder}")
+                say(f"waiting for another process that is filling {self.folder}")
                 lock.acquire()
         except OSError as error:
             raise self._cannot("write", error) from error
@@ -233,7 +236,7 @@ class Store:
             lock.release()
 
     def ensure_same(self, stored: int, given: int) -> None:
-        """Raise CacheError where the encoder gives rows of another length than those that are stored."""
+        """Raise CacheError if the encoder gives rows of another length than the stored ones."""
         if stored != given:
             raise CacheError(
                 f"{self.folder} holds features of {stored} numbers and the encoder now gives {given}: "
@@ -254,7 +257,7 @@ class Writer:
         self._store = store
 
     def append(self, keys_B: Identities, features_BD: Features) -> None:
-        """Add one batch; raises CacheError when it cannot be written (what was there before is kept)."""
+        """Add one batch; raises CacheError if it cannot be written (earlier batches are kept)."""
         store, dim = self._store, features_BD.shape[1]
         features_BD = np.ascontiguousarray(features_BD, "<f4")
         records = np.empty(len(keys_B), RECORD)
@@ -278,7 +281,7 @@ class Writer:
                     index.truncate(index_end)
                     raise
         except OSError as error:
-            raise store._cannot("write", error, " What was encoded before is kept.") from error
+            raise store._cannot("write", error, " Texts encoded before are kept.") from error
 
 
 def _open_to_append(path: Path) -> BinaryIO:
@@ -288,7 +291,7 @@ def _open_to_append(path: Path) -> BinaryIO:
 
 
 def write(file: BinaryIO, block: bytes) -> None:
-    """Write all of ``block`` and bring it to the disk: rows must be there before the index names them."""
+    """Write all of ``block`` and sync it to disk: rows must be there before the index refers to them."""
     left = memoryview(block)
     while left:
         left = left[file.write(left) :]

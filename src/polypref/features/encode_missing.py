@@ -1,4 +1,4 @@
-"""From a pool to its features: what the cache has is gathered, what it lacks is encoded, each distinct text once.
+"""Features of a pool: reads cached ones and encodes missing ones, each distinct text once.
 
 Suffixes here: ``_E`` distinct texts as the encoder reads them.
 """
@@ -26,12 +26,12 @@ from polypref.progress import Progress
 
 TextMode = Literal["response", "joint"]
 
-CHUNK = 16_384  # texts tokenised and sorted by token length together: bounds memory, not speed
-WORK_PER_TEXT = 16  # characters that an empty text costs, for the estimate of the time left
+CHUNK = 16_384  # texts tokenised and sorted by token length together; limits memory, not speed
+WORK_PER_TEXT = 16  # cost of an empty text in characters, for the estimate of the time left
 
 
 class Computes(Protocol):
-    """What an encoder adds to the cache: how to encode responses that the cache lacks."""
+    """The encoder's part besides the cache: encodes responses that the cache lacks."""
 
     @property
     def name(self) -> str: ...
@@ -55,9 +55,9 @@ _NO_STORE: ContextVar[bool] = ContextVar("no_store", default=False)
 
 @contextmanager
 def no_store(on: bool = True) -> Iterator[None]:
-    """Within this context, new texts are encoded but not stored: a policy's completions hardly ever recur.
+    """Within this context, new texts are encoded but not stored, since a policy's completions rarely recur.
 
-    ``on=False``  inside it, for texts that do recur, such as prompts: they are stored as usual.
+    ``on=False``  within it, stores texts as usual, for those that do recur, such as prompts.
     """
     before = _NO_STORE.set(on)
     try:
@@ -67,13 +67,13 @@ def no_store(on: bool = True) -> Iterator[None]:
 
 
 def encode_cached(encoder: Computes, text: TextMode, responses: Responses) -> Features:
-    """Features (R, D) of the pool, read-only; the same array when this pool object was encoded before.
+    """Features (R, D) of the pool, read-only; the same array if this pool object was encoded before.
 
-    ``text`` says what the encoder reads of each response: that alone, or its prompt too.
-    Raises CacheError when the cache cannot be written, EncoderError when the encoder fails.
+    ``text`` says what the encoder reads: the response alone, or also its prompt. Raises CacheError if the cache cannot
+    be written, EncoderError if the encoder fails.
     """
     store = Store(encoder.identity, encoder.cache_folder)
-    return store.mended(lambda: _encoded(store, encoder, text, responses))
+    return store.repaired(lambda: _encoded(store, encoder, text, responses))
 
 
 def _encoded(store: Store, encoder: Computes, text: TextMode, responses: Responses) -> Features:
@@ -105,7 +105,7 @@ class Appends(Protocol):
 
 
 class _Memory:
-    """Keeps batches, and has them by key."""
+    """Keeps batches in memory, by key."""
 
     def __init__(self) -> None:
         self._keys: list[Identities] = []
@@ -125,7 +125,7 @@ class _Memory:
 def _with_unstored(
     encoder: Computes, text: TextMode, responses: Responses, stored: tuple[Store, Index, RowArray]
 ) -> Features:
-    """Features of the pool; what the store lacks is encoded beside it."""
+    """Features of the pool; those that the store lacks are encoded but not stored."""
     store, index, rows_R = stored
     lacks_R = rows_R < 0
     memory, keys_R = _Memory(), responses.identity_R
@@ -142,7 +142,7 @@ def _with_unstored(
 
 @dataclass(frozen=True, eq=False)
 class _Groups:
-    """Responses that an encoder cannot tell apart: ``first_E`` stands for rows ``order[start_E[g]:start_E[g + 1]]``."""
+    """Responses that are equal for the encoder: ``first_E`` represents rows ``order[start_E[g]:start_E[g + 1]]``."""
 
     first_E: RowArray
     order: RowArray
@@ -157,7 +157,7 @@ class _Groups:
 
 
 def _groups(responses: Responses, text: TextMode) -> _Groups:
-    """An encoder that reads the response alone sees equal texts under different prompts as one; longest first."""
+    """Groups of equal texts, longest first; without prompts, equal responses to different prompts are one text."""
     if text == "response":
         code_R = responses.texts_R.rank("dense").to_numpy().astype(np.int64)
     else:
@@ -197,14 +197,14 @@ def _refuse_non_finite(encoder: Computes, responses: Responses, rows: RowArray, 
 
 
 def batches(length_R: NDArray[np.integer] | pl.Series, size: int) -> Iterator[IntArray]:
-    """Index batches of ``size`` texts of similar length, longest first, so that padding is little."""
+    """Index batches of ``size`` texts of similar length, longest first, to limit padding."""
     order = np.argsort(-np.asarray(length_R, np.int64), kind="stable").astype(np.int32)
     for start in range(0, len(order), size):
         yield order[start : start + size]
 
 
 def pairs(responses: Responses, text: TextMode) -> list[tuple[str, str]]:
-    """(prompt, response) of each response; the prompt is "" when the response is read alone."""
+    """(prompt, response) of each response; the prompt is "" if the response is read alone."""
     tails = responses.texts_R.to_list()
     if text == "response":
         return [("", tail) for tail in tails]

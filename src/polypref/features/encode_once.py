@@ -1,4 +1,4 @@
-"""Features of the whole pool, encoded once by the parent and shared by all workers as one memory-mapped file."""
+"""Features of the whole pool, encoded once by the parent and shared with all workers as a memory-mapped file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from polypref.files import TMPDIR, writing
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """An encoder that answers for a known pool from ``folder`` and asks ``inner`` for any other text.
+    """An encoder that reads a known pool's features from ``folder`` and uses ``inner`` for any other text.
 
-    Equal to ``inner`` in name, identity and features; only faster, and without work of its own in a worker.
+    Its name, identity and features are those of ``inner``; it is only faster, and computes nothing in a worker.
     """
 
     inner: Encoder
@@ -36,7 +36,7 @@ class Encoded:
 
     @cached_property
     def _pool(self) -> tuple[Identities, NDArray[np.int64], NDArray[np.float32]]:
-        """Sorted keys, where each of them is in the pool, and the pool's features."""
+        """Sorted keys, the place of each in the pool, and the pool's features."""
         keys_R = np.load(self.folder / "keys.npy")
         order = np.argsort(keys_R, kind="stable")
         return keys_R[order], order, np.load(self.folder / "features.npy", mmap_mode="r")
@@ -58,9 +58,9 @@ class Encoded:
 
 
 def encode_once(encoder: Encoder, responses: Responses, folder: Path) -> Encoded:
-    """Encode the pool and leave its features in ``folder`` for the workers.
+    """Encode the pool and write its features to ``folder`` for the workers.
 
-    Raises CacheError when they cannot be written, and what the encoder raises.
+    Raises CacheError if they cannot be written, and the encoder's errors.
     """
     features = encoder.encode(responses)
     for name, array in (
@@ -68,5 +68,5 @@ def encode_once(encoder: Encoder, responses: Responses, folder: Path) -> Encoded
         ("features.npy", np.ascontiguousarray(features, np.float32)),
     ):
         with writing(folder / name, TMPDIR) as output:
-            np.save(output, array)  # type: ignore[arg-type]  # anything with ``write`` will do
+            np.save(output, array)  # type: ignore[arg-type]  # any object with ``write`` works
     return Encoded(encoder, folder)

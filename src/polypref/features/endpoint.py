@@ -1,11 +1,12 @@
-"""Vectors from a server that speaks OpenAI's ``/v1/embeddings``: vLLM, TEI, llama.cpp, Ollama, or a paid service.
+"""Embeddings from a server with OpenAI's ``/v1/embeddings`` interface: vLLM, TEI, llama.cpp, Ollama, or a paid service.
 
-``endpoint:<url>`` is the server's base (``http://localhost:8000/v1``) or full address; the model is named behind a
+``endpoint:<url>`` is the server's base (``http://localhost:8000/v1``) or full address; the model's name follows a
 ``#``: ``endpoint:http://localhost:8000/v1#BAAI/bge-small-en-v1.5``. An API key is read from an environment variable
 when a request is sent; it is never stored, shown or part of the identity.
 
-Covered: busy and failing servers (429, 5xx, dropped connections) are asked again after a growing pause. Not covered: a
-server that changes its model behind an unchanged name; its length limit (too long texts are its affair).
+Covered: requests to busy and failing servers (429, 5xx, dropped connections) are retried after a growing pause. Not
+covered: a server that changes its model under an unchanged name; its length limit (the server handles texts that are
+too long).
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from polypref.network_access import Permission, present
 class Endpoint:
     """An OpenAI-compatible embeddings server.
 
-    ``url``         base or full address, ``#model`` behind it. Never put a password or key into it.
+    ``url``         base or full address, followed by ``#model``. Never put a password or key into it.
     ``text``        "response": the response alone; "joint": prompt, blank line, response.
-    ``batch_size``  texts per request; ``timeout`` seconds per request; ``retries`` further tries after a failure that
-                    may pass; ``pause`` seconds before the first of them, doubling.
+    ``batch_size``  texts per request; ``timeout`` seconds per request; ``retries`` after a temporary failure;
+                    ``pause`` seconds before the first retry, doubling.
     ``key_variable`` environment variable that holds the API key; unset means that none is sent.
     """
 
@@ -60,24 +61,24 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """Where requests go: the full address of ``/embeddings``."""
+        """The full address of ``/embeddings``."""
         base = urldefrag(self.url).url.rstrip("/")
         return base if base.endswith("/embeddings") else f"{base}/embeddings"
 
     @property
     def model(self) -> str:
-        """What stands behind the ``#``, "" when nothing does."""
+        """The part after the ``#``, "" if there is none."""
         return urldefrag(self.url).fragment
 
     def encode(self, responses: Responses) -> Features:
-        """``features_RD`` as the server gives them; cached. Raises EncoderError when it gives none, CacheError."""
+        """``features_RD`` as the server gives them; cached. Raises EncoderError if it gives none, CacheError."""
         return encode_cached(self, self.text, responses)
 
     def compute(self, responses: Responses) -> Iterator[tuple[IntArray, Features]]:
         texts = ["\n\n".join(pair) if pair[0] else pair[1] for pair in pairs(responses, self.text)]
         width = None
         for index_B in batches(responses.lengths_R, self.batch_size):
-            # an empty input is an error for most servers; a space is read as nothing
+            # most servers refuse an empty input; a space is read as empty
             features_BD = self._parse(self._ask([texts[i] or " " for i in index_B]), len(index_B))
             if width not in (None, features_BD.shape[1]):
                 raise self._malformed(f"vectors of {features_BD.shape[1]} numbers after vectors of {width}")

@@ -1,14 +1,14 @@
 """Any transformers model as an encoder: sentence encoders, causal language models, reward models.
 
-What a text becomes, by kind of model (``pooling`` overrides):
+The features of a text, by kind of model (``pooling`` overrides):
 
     encoder    mean of the last hidden states
     causal     last hidden state of the last token
-    reward     what the score head reads: the last token's hidden state (the first token's in BERT-like networks); with
+    reward     the score head's input: the last token's hidden state (the first token's in BERT-like networks); with
                ``score=True`` the model's own score is one more feature, the last
 
-Prompts go through the tokenizer's chat template when it has one. Too long texts lose the beginning of the prompt
-first, the end of the response last. Not covered: encoder-decoders, quantised weights, models whose code is not in
+Prompts go through the tokenizer's chat template if it has one. Texts that are too long lose the beginning of the prompt
+first and the end of the response last. Not covered: encoder-decoders, quantised weights, models whose code is not in
 transformers.
 
 Suffixes here: ``_C`` scores of the network's own head.
@@ -58,13 +58,13 @@ POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet", "long
 class HuggingFace:
     """A model by hub name or local folder.
 
-    ``text``       None: the response alone for an encoder, prompt and response for the others; or say which.
-    ``pooling``    None: see the top of this file; or "mean", "last", "first".
+    ``text``       "response" or "joint"; None: the response alone for an encoder, prompt and response for the others.
+    ``pooling``    "mean", "last", "first"; None: see the top of this file.
     ``score``      reward models only: append the model's own score (scores, if it gives several), or give it "only".
     ``max_length`` tokens read; None: the model's limit, at most 2,048.
     ``dtype``      "float32", "bfloat16", "float16": of the network; features are float32.
     ``revision``   of the hub; None: the newest.
-    ``batch_size``, ``device``, ``cache_folder`` decide speed and place, never values.
+    ``batch_size``, ``device``, ``cache_folder`` affect speed and place, never values.
     """
 
     model: str
@@ -94,12 +94,12 @@ class HuggingFace:
     def encode(self, responses: Responses) -> Features:
         """``features_RD`` (R, hidden size, plus the number of scores with ``score``); cached.
 
-        Raises EncoderError when the model cannot be had or used, CacheError.
+        Raises EncoderError if the model is not available or cannot be used, CacheError.
         """
         return encode_cached(self, self.plan().text, responses)
 
     def plan(self) -> Plan:
-        """Everything that the settings leave to the model, decided."""
+        """The settings with everything that depends on the model resolved."""
         folder, weights = locate(self.model, self.revision, self.permission)
         kind, pooling, limit = inspect(folder)
         if self.score and kind != "reward":
@@ -138,7 +138,7 @@ class HuggingFace:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a HuggingFace encoder does, with nothing left open. ``weights`` names the content of the model's files."""
+    """A HuggingFace encoder's resolved settings. ``weights`` names the content of the model's files."""
 
     folder: Path
     short_name: str
@@ -151,9 +151,9 @@ class Plan:
 
 @lru_cache(maxsize=32)
 def locate(model: str, revision: str | None, permission: Permission = CALLER) -> tuple[Path, str]:
-    """The model's folder and a name of its content: the hub's commit, or a hash of the local files.
+    """The model's folder and a name for its content: the hub's commit, or a hash of the local files.
 
-    Raises EncoderError where it cannot be had, SettingsError where it would have to be downloaded and may not.
+    Raises EncoderError if it is not available, SettingsError if it would have to be downloaded without permission.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -167,7 +167,7 @@ def locate(model: str, revision: str | None, permission: Permission = CALLER) ->
     local = not permission.network
     try:
         folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(FILES), local_files_only=local))
-    except Exception as error:  # the hub's errors are of many kinds, and all of them mean: cannot be had
+    except Exception as error:  # the hub has many kinds of errors, all of which mean: not available
         permission.ensure(f"the model {model}, which is not on this machine")
         raise EncoderError(f"{model} is no local folder and cannot be had from the hub: {line(error)}.") from error
     return folder, folder.name
@@ -175,7 +175,7 @@ def locate(model: str, revision: str | None, permission: Permission = CALLER) ->
 
 @lru_cache(maxsize=8)
 def inspect(folder: Path) -> tuple[Kind, Pooling, int]:
-    """Kind, its pooling, and the most tokens it reads, from the model's own files."""
+    """Kind, pooling, and maximum tokens, from the model's own files."""
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto
 
@@ -207,7 +207,7 @@ def inspect(folder: Path) -> tuple[Kind, Pooling, int]:
 
 
 def score_names(folder: Path) -> list[str]:
-    """What a reward model calls its scores, in their order; ``LABEL_0``, ... where it gives them no names."""
+    """The names of a reward model's scores, in order; ``LABEL_0``, ... if they have none."""
     from transformers import AutoConfig
 
     with quiet():
@@ -216,7 +216,7 @@ def score_names(folder: Path) -> list[str]:
 
 
 def _sentence_transformers_pooling(folder: Path) -> Pooling | None:
-    """Pooling that a sentence-transformers folder states, None where it states none that we know."""
+    """The pooling stated in a sentence-transformers folder, None if it states none that we know."""
     stated = _json(folder / "1_Pooling" / "config.json")
     if stated.get("pooling_mode_cls_token"):
         return "first"
@@ -229,8 +229,8 @@ def _sentence_transformers_pooling(folder: Path) -> Pooling | None:
 def load(folder: Path, kind: Kind, dtype: str, device: str) -> tuple[Any, Any]:
     """The network, in evaluation mode, and its tokenizer.
 
-    Raises EncoderError when they cannot be loaded, or when a reward model's files lack its head, which transformers
-    would draw at random.
+    Raises EncoderError if they cannot be loaded, or if a reward model's files lack its head, which transformers would
+    initialise at random.
     """
     import torch
     from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
@@ -278,7 +278,7 @@ def tokenise(tokenizer: Any, responses: Responses, plan: Plan) -> list[Tokens]:
     framer = Framer(tokenizer, plan.max_length)
     if plan.text == "joint" and tokenizer.chat_template:
         return framer.frame(_chat_pairs(tokenizer, responses), special=False)
-    if plan.text == "joint" and not framer.after:  # no token of the tokenizer's own stands between the two
+    if plan.text == "joint" and not framer.after:  # the tokenizer puts no token between the two
         return framer.frame([(prompt + "\n\n", text) for prompt, text in pairs(responses, "joint")])
     return framer.frame(pairs(responses, plan.text))
 
@@ -300,7 +300,7 @@ def _chat_pairs(tokenizer: Any, responses: Responses) -> list[tuple[str, str]]:
             excerpt = repr(responses.prompts[p][:60])
             raise EncoderError(f"the chat template refuses the prompt {excerpt}: {line(error)}.") from error
         cut = len(opening[p])
-        if not whole.startswith(opening[p]):  # the template opens an answer otherwise than it writes one
+        if not whole.startswith(opening[p]):  # the generation prompt is not the start of an answer
             cut = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(opening[p], whole, strict=False)))
         rendered.append((whole[:cut], whole[cut:]))
     return rendered
@@ -311,5 +311,5 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def line(error: Exception) -> str:
-    """The first line of what an error says."""
+    """The first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

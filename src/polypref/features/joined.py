@@ -1,7 +1,7 @@
-"""Encoders side by side: ``minilm+static`` gives a text the features of both, one after the other.
+"""Joined encoders: ``minilm+static`` concatenates the features of both.
 
-What one encoder loses another may keep: MiniLM's mean of contextual vectors says what a text is about and little of the
-words it is said in; static vectors say the words and nothing of their order. Each part keeps its own cache.
+One encoder may keep what another loses: MiniLM's mean of contextual vectors captures what a text is about but little of
+its wording; static vectors capture the words but not their order. Each part has its own cache.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _JOINED: WeakKeyDictionary[Responses, dict[str, NDArray[np.float32]]] = WeakKeyD
 
 @dataclass(frozen=True)
 class Joined:
-    """Two or more different encoders, each as it is: one whose numbers are larger weighs more."""
+    """Two or more different encoders, not rescaled, so that one with larger numbers weighs more."""
 
     parts: tuple[Encoder, ...]
 
     def __post_init__(self) -> None:
         if len(self.parts) < 2:
-            raise SettingsError("encoders are joined by twos or more, as in minilm+static.")
+            raise SettingsError("joined encoders need at least two parts, as in minilm+static.")
         for part in self.parts:
             if self.parts.count(part) > 1:
                 raise SettingsError(f"encoder {self.name!r} has {part.name} twice; expected different encoders.")

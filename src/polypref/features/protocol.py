@@ -1,4 +1,4 @@
-"""What an encoder is. Everything that turns text into vectors keeps this contract."""
+"""The Encoder contract, which everything that turns text into vectors fulfils."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Encoder(Protocol):
     """A frozen dataclass of settings that turns a pool of responses into features.
 
     ``name``      as given on the command line: ``minilm``, ``static``, ``hf:<model>``, ``endpoint:<url>``.
-    ``identity``  names everything that decides a feature's value (model, weights' hash, pooling, length limit), never
-                  what only decides speed (batch size, device). Equal identity and text mean equal features.
+    ``identity``  names everything that affects a feature's value (model, weights' hash, pooling, length limit), and
+                  nothing that only affects speed (batch size, device). Equal identity and text mean equal features.
     """
 
     @property

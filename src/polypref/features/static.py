@@ -1,9 +1,9 @@
-"""A first look, about a hundred times faster: token embeddings distilled from MiniLM with model2vec.
+"""A fast encoder, about a hundred times faster: token embeddings distilled from MiniLM with model2vec.
 
 Source: Tulkens and van Dongen (2024), Model2Vec. Each token is run through MiniLM once; a text is the mean of its
 tokens' vectors, at unit length. Deviation from model2vec's defaults: the vectors are centred and weighted as there
-(SIF, 1e-4) but not rotated by PCA. That leaves every similarity as it is and makes features equal on every machine,
-which a rotation found by an eigensolver need not be.
+(SIF, 1e-4) but not rotated by PCA. Similarities stay the same, and features are equal on every machine, which an
+eigensolver's rotation does not guarantee.
 
 Suffixes here: ``_V`` tokens of the vocabulary.
 """
@@ -46,7 +46,7 @@ class Static:
     """Static token embeddings of MiniLM (D = 384). Distilled once (about a minute), then kept in the cache folder.
 
     ``text``  "response": the response alone; "joint": prompt and response as one bag of tokens. No length limit.
-    ``batch_size``, ``cache_folder`` decide speed and place, never values.
+    ``batch_size``, ``cache_folder`` affect speed and place, never values.
     """
 
     text: TextMode = "response"
@@ -80,7 +80,7 @@ class Static:
 
 @lru_cache(maxsize=1)
 def load(root: Path) -> StaticModel:
-    """The distilled model, from the cache folder ``root``, or distilled now and kept there."""
+    """The distilled model, from the cache folder ``root``, or distilled now and stored there."""
     if find_spec("model2vec") is None:
         raise MissingExtra("the static encoder", "static")
     from model2vec import StaticModel
@@ -88,9 +88,9 @@ def load(root: Path) -> StaticModel:
     folder = root / "static" / f"minilm-{minilm.SHA256[:16]}-recipe-1"
     if not _is_whole(folder):
         with files.alone(files.made(folder.parent, ELSEWHERE), elsewhere=ELSEWHERE):
-            if not _is_whole(folder):  # another process may have made it while this one waited
+            if not _is_whole(folder):  # another process may have distilled it meanwhile
                 if folder.exists():
-                    say(f"{folder} is damaged, or older than its checksums: made again")
+                    say(f"{folder} is damaged, or older than its checksums: distilling again")
                 model = _distil()
                 with files.new_folder(folder, ELSEWHERE) as partial:
                     model.save_pretrained(partial)
@@ -99,12 +99,12 @@ def load(root: Path) -> StaticModel:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file that is read of a distilled model."""
+    """SHA-256 of each file of a distilled model that is read."""
     return {name: sha256_of(folder / name) for name in READ if (folder / name).is_file()}
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the files are those that were written."""
+    """Whether the files match their checksums."""
     try:
         stated = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         return bool(stated) and stated == _checksums(folder)
@@ -118,7 +118,7 @@ def _distil() -> StaticModel:
 
     say("distilling MiniLM into static token embeddings: once, about a minute")
     network, tokenizer = minilm.load.__wrapped__("cpu")  # our own copy, because model2vec changes the network
-    with redirect_stderr(StringIO()):  # model2vec draws a progress bar of its own
+    with redirect_stderr(StringIO()):  # hides model2vec's own progress bar
         model = distill_from_model(
             network,
             tokenizer,

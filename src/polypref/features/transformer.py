@@ -1,7 +1,7 @@
-"""What the local transformer encoders share: tokens once, batches of similar length, pooling by attention mask.
+"""Shared by the local transformer encoders: tokenisation, batches of similar length, pooling by attention mask.
 
-A text is a pair ``(head, tail)``: the prompt, which may lose its beginning when both are too long, and the response,
-which never gives way to the prompt. Batches are padded on the right under a mask of our own: neither the tokenizer's
+A text is a pair ``(head, tail)``: the prompt, which loses its beginning if both are too long, and the response, which
+is never cut in favour of the prompt. Batches are padded on the right with our own mask, so neither the tokenizer's
 padding side nor its padding token (which may be the end-of-text token, or missing) can change a feature.
 """
 
@@ -42,8 +42,8 @@ class Tokens:
 class Framer:
     """Puts a tokenizer's special tokens around a pair of texts and makes it fit ``max_length`` tokens.
 
-    Special tokens are found out from the tokenizer itself: what it puts before and after a text, and, for tokenizers
-    that close a text (``[SEP]``), the same closing token between prompt and response.
+    Special tokens come from the tokenizer itself: what it puts before and after a text and, for tokenizers that close a
+    text (``[SEP]``), the same closing token between prompt and response.
     """
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
@@ -54,10 +54,10 @@ class Framer:
         self.before, self.after = full[:at], full[at + len(bare) :]
         self._nothing = [tokenizer.bos_token_id or tokenizer.eos_token_id or 0]  # a model must read something
         if max_length <= len(self.before) + 2 * len(self.after):
-            raise EncoderError(f"max_length = {max_length} leaves no room for a text; use 16 or more.")
+            raise EncoderError(f"max_length = {max_length} leaves no space for a text; use 16 or more.")
 
     def frame(self, pairs: Sequence[Pair], special: bool = True) -> list[Tokens]:
-        """Token ids of each pair. ``special=False`` is for texts that a chat template has framed already."""
+        """Token ids of each pair. ``special=False`` is for texts already framed by a chat template."""
         tails = self._ids([tail for _, tail in pairs])
         if not any(head for head, _ in pairs):
             return [self._join([], tail, special) for tail in tails]
@@ -98,16 +98,16 @@ def inputs_of(
         yield index_B, {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
 
 
-def pool(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor, how: Pooling) -> torch.Tensor:
+def pool(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor, pooling: Pooling) -> torch.Tensor:
     """One vector per text (B, D, float32) from the tokens that the mask keeps, on whichever side the padding is."""
     import torch
 
     hidden_BTD = hidden_BTD.float()
-    if how == "mean":
+    if pooling == "mean":
         weight_BT1 = mask_BT.unsqueeze(-1).to(hidden_BTD.dtype)
         return (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1).clamp(min=1)
     place_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
-    if how == "last":
+    if pooling == "last":
         at_B = torch.where(mask_BT > 0, place_T, -1).amax(1)
     else:
         at_B = torch.where(mask_BT > 0, place_T, mask_BT.shape[1]).amin(1)
@@ -115,7 +115,7 @@ def pool(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor, how: Pooling) -> torch
 
 
 def default_device() -> str:
-    """``cuda`` or ``mps`` where there is one, else ``cpu``."""
+    """``cuda`` or ``mps`` if available, else ``cpu``."""
     import torch
 
     if torch.cuda.is_available():
@@ -124,12 +124,12 @@ def default_device() -> str:
 
 
 LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-"""For every model and tokenizer that is read from a folder: its own code is never run, and nothing is looked up."""
+"""Options for every model and tokenizer read from a folder: its own code is never run, and nothing is downloaded."""
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' load report and progress bars; the caller's settings are put back."""
+    """Without transformers' load report and progress bars; the caller's settings are restored."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -144,7 +144,7 @@ def quiet() -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file; that of a large one is noted in the cache folder, for as long as the file stays the same."""
+    """SHA-256 of a file; that of a large file is stored in the cache folder while the file is unchanged."""
     status = path.stat()
     stamp = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
     note = cache_root() / "sha256" / blake2b(stamp.encode(), digest_size=16).hexdigest()
@@ -154,6 +154,6 @@ def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()
     if large:
-        with suppress(CacheError):  # a note only saves time; the cache itself reports a disk that cannot be written
+        with suppress(CacheError):  # this only saves time; the cache itself reports a disk that cannot be written
             write(note, digest)
     return digest

@@ -1,13 +1,13 @@
-"""A language model as a judge: which of two answers it would give next, by the log-probability of the first token.
+"""Asks a language model to judge: which of two answers it prefers, by the log-probability of the first token.
 
     odds = log p(first answer) - log p(second answer)
 
-One rule for a model in this process and behind a server: of its 20 most likely first tokens, those that read exactly as
-an answer, spaces and punctuation aside, count for it. An answer without one is no likelier than the least likely of
-them, and is taken at that. Where neither has one, the judge has not answered: NaN, which is no tie. A server that gives
-no log-probabilities has only its word; that counts as odds of 9 to 1.
+The rule is the same for local models and servers. Of the 20 most likely first tokens, those that equal an answer, apart
+from spaces and punctuation, count for it. An answer without such a token is at most as likely as the least likely of
+the 20, and gets that value. If neither answer has one, the judge has not answered: NaN, which is not a tie. For a
+server without log-probabilities, its text counts as odds of 9 to 1.
 
-Odds are cached on disk by the question's content, batch by batch: a run that stops goes on where it was.
+Odds are cached on disk by the question's content, batch by batch, so an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from polypref.judges.protocol import TOP, LanguageModel, Question, Reply
 from polypref.progress import Progress
 
 WORD = log(9.0)
-LEAST = -50.0  # of a log-probability: servers write -9999, -Infinity or null for none
+LEAST = -50.0  # minimum log-probability: servers write -9999, -Infinity or null for none
 IGNORED = " \t\r\n.,:;()[]*\"'`"
 
 
@@ -40,8 +40,8 @@ def language_model(
 ) -> LanguageModel:
     """The model at ``http://host:8000/v1#name``, in a local folder, or on the hub. Loads nothing yet.
 
-    ``max_length`` and ``dtype`` are for a model of ours, ``timeout``, ``retries`` and ``pause`` for a server. Raises
-    SettingsError for an address that cannot be one.
+    ``max_length`` and ``dtype`` are for a local model, ``timeout``, ``retries`` and ``pause`` for a server. Raises
+    SettingsError for an invalid address.
     """
     if model.startswith(("http://", "https://")):
         from polypref.judges.server import Chat
@@ -55,13 +55,13 @@ def language_model(
 def ask(
     model: LanguageModel, questions: Sequence[Question], answers: tuple[str, str], cache_folder: str | None = None
 ) -> NDArray[np.float64]:
-    """``odds_Q`` of the first answer against the second, NaN where the judge gave neither.
+    """``odds_Q`` of the first answer against the second, NaN if the judge gave neither.
 
-    Raises EncoderError when the model cannot be had or does not reply, CacheError.
+    Raises EncoderError if the model is not available or does not reply, CacheError.
     """
     store = Store(f"{model.identity} answers={'/'.join(answers)} top={TOP}", cache_folder)
     keys_Q = content.identities(b"".join(content.digest(question.text()) for question in questions))
-    return store.mended(lambda: _odds(store, model, questions, keys_Q, answers))
+    return store.repaired(lambda: _odds(store, model, questions, keys_Q, answers))
 
 
 def _odds(
@@ -82,7 +82,7 @@ def _odds(
 
 
 def odds(reply: Reply, answers: tuple[str, str]) -> float:
-    """Log-odds of the first answer against the second; NaN where the reply holds neither."""
+    """Log-odds of the first answer against the second; NaN if the reply contains neither."""
     if isinstance(reply, str):
         word = reply.strip(IGNORED)
         return WORD * (1 - 2 * answers.index(word)) if word in answers else float("nan")

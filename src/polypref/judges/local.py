@@ -1,9 +1,9 @@
 """A judge in this process: any causal language model of transformers, by folder or hub name.
 
-The question goes through the tokenizer's chat template when it has one, else it is plain text; only the first token of
-the answer is looked at, so nothing is generated. Batches are padded on the right under a mask of our own: neither
-padding side nor padding token, which may be missing, nor batch size changes an answer. A question that is longer than
-the context is asked again with all its parts cut shorter. Not covered: models that reason before they answer.
+The question goes through the tokenizer's chat template if it has one, else it is plain text. Only the first token of
+the answer is read, so nothing is generated. Batches are padded on the right with our own mask, so padding side, padding
+token (which may be missing) and batch size do not change an answer. If a question is longer than the context, all its
+parts are cut shorter. Not covered: models that reason before they answer.
 
 Suffixes here: ``_V`` tokens of the vocabulary.
 """
@@ -32,7 +32,7 @@ MOST_HALVINGS = 10
 
 @dataclass(frozen=True)
 class Causal:
-    """A causal language model. ``batch_size`` and ``device`` decide speed and place, never values."""
+    """A causal language model. ``batch_size`` and ``device`` affect speed and place, never values."""
 
     model: str
     max_length: int | None = None
@@ -52,7 +52,7 @@ class Causal:
         return f"judge:{known} weights={weights} max_length={max_length} dtype={self.dtype}"
 
     def replies(self, questions: Sequence[Question]) -> Iterator[tuple[IntArray, list[Reply]]]:
-        """See ``judge.LanguageModel``. Raises EncoderError when the model cannot be had or a question is too long."""
+        """See ``judge.LanguageModel``. Raises EncoderError if the model is not available or a question is too long."""
         folder, _, max_length = self._plan()
         network, tokenizer = load(folder, self.dtype, self.device or default_device())
         tokens = [_tokens(tokenizer, question, max_length) for question in questions]
@@ -63,7 +63,7 @@ class Causal:
             yield index_B, [pairs[at : at + top.values.shape[1]] for at in range(0, len(pairs), top.values.shape[1])]
 
     def _plan(self) -> tuple[Path, str, int]:
-        """The model's folder, a name of its weights, and the tokens that it reads."""
+        """The model's folder, a name for its weights, and the number of tokens it reads."""
         folder, weights = locate(self.model, None, self.permission)
         kind, _, limit = inspect(folder)
         if kind != "causal":
@@ -104,8 +104,8 @@ def _likeliest(network: Any, inputs: dict[str, torch.Tensor]) -> Any:
     """Values and indices (B, at most TOP) of the likeliest next tokens' log-probabilities."""
     import torch
 
-    last_B = inputs["attention_mask"].sum(1) - 1  # padded on the right
-    kept, place_B = last_B.unique(return_inverse=True)  # a whole batch's logits would not fit for a large vocabulary
+    last_B = inputs["attention_mask"].sum(1) - 1  # padding is on the right
+    kept, place_B = last_B.unique(return_inverse=True)  # a whole batch's logits may not fit into memory
     with torch.inference_mode():
         logits_BTV = network(**inputs, logits_to_keep=kept).logits
         logits_BV = logits_BTV[torch.arange(len(place_B), device=place_B.device), place_B].float()
@@ -114,7 +114,7 @@ def _likeliest(network: Any, inputs: dict[str, torch.Tensor]) -> Any:
 
 @lru_cache(maxsize=1)
 def load(folder: Path, dtype: str, device: str) -> tuple[Any, Any]:
-    """The network, in evaluation mode, and its tokenizer. Raises EncoderError when they cannot be loaded."""
+    """The network, in evaluation mode, and its tokenizer. Raises EncoderError if they cannot be loaded."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""What a judge is: a model that is asked questions and says how likely each answer is."""
+"""The judge contract: a model that gets questions and says how likely each answer is."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Protocol
 
 from polypref.comparisons import IntArray
 
-TOP = 20  # likeliest first tokens that are looked at: what servers list at most
+TOP = 20  # most likely first tokens that are read, the maximum that servers list
 
 Reply = Sequence[tuple[str, float]] | str
-"""The likeliest first tokens with their log-probabilities, or the word where a server gives no more."""
+"""The most likely first tokens with log-probabilities, or the text if a server gives no more."""
 
 
 class Question(Protocol):
-    """What a judge is asked."""
+    """A question to a judge."""
 
     def text(self, halvings: int = 0) -> str:
-        """The question; ``halvings`` halves the length that its parts may have, for a model that reads little."""
+        """The question's text; each of ``halvings`` halves the maximum length of its parts, for short contexts."""
         ...
 
 
 class LanguageModel(Protocol):
-    """A model that can be asked."""
+    """A model that answers questions."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def identity(self) -> str:
-        """Everything that decides a reply, as in ``features.protocol.Encoder``."""
+        """Names everything that affects a reply, as in ``features.protocol.Encoder``."""
         ...
 
     def replies(self, questions: Sequence[Question]) -> Iterator[tuple[IntArray, list[Reply]]]:

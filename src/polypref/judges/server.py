@@ -1,8 +1,8 @@
-"""A judge behind a server that speaks OpenAI's protocol: vLLM, llama.cpp, ``transformers serve``, or a paid service.
+"""A judge on a server with OpenAI's protocol: vLLM, llama.cpp, ``transformers serve``, or a paid service.
 
-``http://localhost:8000/v1#model`` is asked at ``/v1/chat/completions``; a full address that ends in ``/completions``
-is asked there, as plain text. Failures that may pass are tried again (``http``); what was answered before one that does
-not is kept. Not covered: a server that changes its model behind an unchanged name; its length limit.
+For ``http://localhost:8000/v1#model`` requests go to ``/v1/chat/completions``; a full address that ends in
+``/completions`` gets plain text. Temporary failures are retried (``http``); answers before a permanent failure are
+kept. Not covered: a server that changes its model under an unchanged name; its length limit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from polypref.judges.protocol import TOP, Question, Reply
 from polypref.network_access import Permission, present
 
 TOGETHER = 32  # questions between two writes to the disk
-TOP_PLAIN = 5  # log-probabilities that /completions gives at most
+TOP_PLAIN = 5  # maximum log-probabilities from /completions
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,17 @@ class Chat:
 
     @property
     def address(self) -> str:
-        """Where questions go."""
+        """The address for questions."""
         base = urldefrag(self.url).url.rstrip("/")
         return base if base.endswith("/completions") else f"{base}/chat/completions"
 
     @property
     def model(self) -> str:
-        """What stands behind the ``#``, "" when nothing does."""
+        """The part after the ``#``, "" if there is none."""
         return urldefrag(self.url).fragment
 
     def replies(self, questions: Sequence[Question]) -> Iterator[tuple[IntArray, list[Reply]]]:
-        """See ``judge.LanguageModel``. Raises EncoderError after all that was answered has been given."""
+        """See ``judge.LanguageModel``. Raises EncoderError only after yielding all answers received."""
         with ThreadPoolExecutor(self.parallel) as threads:
             for start in range(0, len(questions), TOGETHER):
                 together = range(start, min(start + TOGETHER, len(questions)))
@@ -103,7 +103,7 @@ class Chat:
 
 
 def _parse(choice: dict[str, Any]) -> Reply:
-    """The first token's alternatives in either protocol's form, or the text where there are none."""
+    """The first token's alternatives in either protocol's form, or the text if there are none."""
     given = choice.get("logprobs") or {}
     if tokens := given.get("content"):
         listed = tokens[0].get("top_logprobs") or [tokens[0]]

@@ -1,17 +1,17 @@
 """Our own: everybody's weights vary around the population's, by an amount estimated from the data.
 
-Model: ``mixed`` (a mixed-effects Bradley-Terry model); ``spread`` is a full matrix, so the directions that people
-differ in are learned from everyone; response effects, shared and per user, keep evidence that repeats the same few
-texts from counting as independent. Means and variances come from expectation propagation, how far people differ from
-empirical Bayes (``expectation_propagation``, ``variances``). A larger variance of views is taken where validation rows
-ask for it. Where judgements are predicted no better when people may differ, the method is ``pooled-effects``: it then
-knows nobody, and the scores say that the population answered. With much data per user it approaches ``individual``.
+Model: ``mixed`` (a mixed-effects Bradley-Terry model); ``spread`` is a full matrix, so the directions in which people
+differ are learned from everyone. Response effects, shared and per user, keep repeated judgements of the same few texts
+from counting as independent evidence. Means and variances come from expectation propagation, the amount of difference
+between people from empirical Bayes (``expectation_propagation``, ``variances``). Validation rows may choose a larger
+variance of views. If differences between people do not improve predictions, the method is ``pooled-effects``: it then
+knows no users, and the scores say that the population answered. With much data per user it approaches ``individual``.
 
 Strangers get the one reward that explains everybody's judgements best, not the mean of people's rewards: where tastes
 are opposed, the mean agrees with fewer judgements. A new user starts from the mean, around which tastes vary.
 
-Covered by the standard errors: what a user's own answers leave open, and what everybody's leave open of the
-population's weights. Not covered: uncertainty of the texts' shared effects and of the variances.
+The standard errors cover the uncertainty of a user given their answers, and of the population's weights given
+everybody's. Not covered: uncertainty of the texts' shared effects and of the variances.
 
 Suffixes here: ``_E`` entries: a user's effect on a response, ``_M`` distinct judgements.
 """
@@ -45,7 +45,7 @@ from polypref.learners.protocol import Serves, log_odds
 from polypref.learners.provenance import passed_on, recorded
 from polypref.schema import Layout, floats, identities
 
-VIEWS = (1.0, 4.0)  # variances of views of texts that are tried beside the estimated one
+VIEWS = (1.0, 4.0)  # variances of views of texts to try besides the estimated one
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Hierarchical:
     personal_effects: bool = True
     """Learn each user's view of each text beyond its features."""
     likeness: float = 0.9
-    """Share of a user's view of a text that carries over to training texts of the prompt that are alike."""
+    """Share of a user's view of a text that carries over to similar training texts of the same prompt."""
     tune_rows: int = 20_000
-    """Estimate the variances on at most about this many training rows (whole users, at least two, taken at random)."""
+    """Estimate the variances on at most about this many training rows (complete users, at least two, at random)."""
     tune_users: int = 500
-    """And on at most this many users: every one of them costs as much as the cube of the number of inputs."""
+    """And on at most this many users, since each costs the cube of the number of inputs."""
     steps: int = 30
     """Steps of empirical Bayes."""
 
@@ -76,14 +76,14 @@ class Hierarchical:
         train, whole = _counted(train), _counted(concat(train, valid))
         inputs = Inputs.fit(encoder, whole, self.directions)
         some, some_valid = self._some_users(train, valid, seed)
-        found, how, selection = self._chosen(Panel.build(some, inputs, self.likeness, np.float32), some_valid, seed)
+        found, config, selection = self._chosen(Panel.build(some, inputs, self.likeness, np.float32), some_valid, seed)
         panel = Panel.build(whole, inputs, self.likeness, np.float32)
         everyone = self._everyone(panel, seed)
         if found is None:
             return replace(everyone, selection=selection)
         found = propagation.solve(panel.task, found.prior)
         if len(some) == len(train):
-            found = propagation.settled(panel.task, how, seed, found)
+            found = propagation.settled(panel.task, config, seed, found)
         return replace(
             self._scorer(panel, found, selection), strangers=Newcomer(everyone.population_K, everyone.effects)
         )
@@ -91,17 +91,17 @@ class Hierarchical:
     def _chosen(
         self, panel: Panel, valid: Comparisons, seed: int
     ) -> tuple[Posterior | None, Estimate, dict[str, float | str]]:
-        """The variances with which judgements of ``valid`` are predicted best; None where nobody is found to differ.
+        """The variances that predict the judgements of ``valid`` best; None if no differences between people are found.
 
-        Empirical Bayes is preferred: another variance of views, under which the others are estimated again, must be
-        better by two standard errors of the paired difference.
+        Empirical Bayes is preferred: another variance of views, with the others estimated again, must be better by two
+        standard errors of the paired difference.
         """
-        how = Estimate(shared=self.shared_effects, personal=self.personal_effects, steps=self.steps)
-        found = propagation.settled(panel.task, how, seed)
+        config = Estimate(shared=self.shared_effects, personal=self.personal_effects, steps=self.steps)
+        found = propagation.settled(panel.task, config, seed)
         if not len(valid):
-            return found, how, {}
+            return found, config, {}
         loss_N, margin_N = self._losses(panel, found, valid)
-        again = replace(how, steps=self.steps // 2)
+        again = replace(config, steps=self.steps // 2)
         if self.personal_effects:
             fixed, trial = replace(again, personal=False), found
             for personal in VIEWS:
@@ -114,8 +114,8 @@ class Hierarchical:
         alike_N, alike_margin_N = _surprises(alike, valid)
         apart = _apart(panel, found.prior, valid)
         if _gain(loss_N, alike_N, valid.weights_N, 1.0) > 0 or not _differ(panel, found):
-            nobody: dict[str, float | str] = {"apart": 0.0, "personal": 0.0}
-            return None, again, nobody | validation.measure(alike_margin_N, valid)
+            none_differ: dict[str, float | str] = {"apart": 0.0, "personal": 0.0}
+            return None, again, none_differ | validation.measure(alike_margin_N, valid)
         chosen: dict[str, float | str] = {"apart": apart, "personal": found.prior.personal}
         return found, again, chosen | validation.measure(margin_N, valid)
 
@@ -123,7 +123,7 @@ class Hierarchical:
         return _surprises(self._scorer(panel, found, {}), valid)
 
     def _everyone(self, panel: Panel, seed: int) -> HierarchicalScorer:
-        """The one reward that explains everybody's judgements best, as ``pooled`` finds it; it knows nobody."""
+        """The one reward that explains everybody's judgements best, as found by ``pooled``; it knows no users."""
         effects, prior = panel.population(self.shared_effects, seed)
         linear = replace(panel.scorer(effects, prior, {}), users=no_users(), weights_UK=effects.t_UK[:0])
         none_UKK = np.zeros((0, *prior.spread_KK.shape), np.float32)
@@ -153,7 +153,7 @@ class Hierarchical:
 def _counted(rows: Comparisons) -> Comparisons:
     """Equal judgements of one user as one judgement with the sum of their weights.
 
-    Expectation propagation finds nearly, not exactly, the same posterior for the two.
+    Expectation propagation finds nearly, but not exactly, the same posterior for both forms.
     """
     key_N4 = np.stack([rows.user_N, rows.chosen_N, rows.rejected_N, 2 * rows.label_N], axis=1).astype(np.int64)
     _, first, at_N = np.unique(key_N4, axis=0, return_index=True, return_inverse=True)
@@ -165,20 +165,20 @@ def _counted(rows: Comparisons) -> Comparisons:
 
 
 def _surprises(scorer: HierarchicalScorer, rows: Comparisons) -> tuple[FloatArray, FloatArray]:
-    """How unlikely each of the rows was, (N,), and the log odds of their choices."""
+    """The log loss of each of the rows, (N,), and the log odds of their choices."""
     log_odds_N = log_odds(scorer, rows).value_Q
     return surprise(log_odds_N, rows.label_N), log_odds_N
 
 
 def _gain(loss_N: FloatArray, other_N: FloatArray, weight_N: FloatArray, errors: float) -> float:
-    """How much less the other loss is, less ``errors`` standard errors of the difference."""
+    """How much smaller the other loss is, minus ``errors`` standard errors of the difference."""
     saved_N, share_N = loss_N - other_N, weight_N / weight_N.sum()
     mean = float(saved_N @ share_N)
     return mean - errors * float(np.sqrt((saved_N - mean) ** 2 @ share_N / weight_N.sum()))
 
 
 def _differ(panel: Panel, found: Posterior) -> bool:
-    """Whether judgements are less surprising, by a standard error over people, when people may differ."""
+    """Whether allowing people to differ lowers the loss by more than a standard error over people."""
     alike = propagation.solve(panel.task, found.prior.scaled(spread=1e-6, personal=0.0))
     weight_N = panel.task.weight_N
     saved_N = propagation.left_out(panel.task, alike) - propagation.left_out(panel.task, found)
@@ -189,7 +189,7 @@ def _differ(panel: Panel, found: Posterior) -> bool:
 
 
 def _apart(panel: Panel, prior: mixed.Variances, rows: Comparisons) -> float:
-    """How far people's reward differences typically are from the population's, in log odds."""
+    """The typical distance of people's reward differences from the population's, in log odds."""
     x_RK, _, place_2N = panel.inputs.used(rows.responses, np.concatenate([rows.chosen_N, rows.rejected_N]))
     one_NK, other_NK = np.split(x_RK[place_2N], 2)
     difference_NK = one_NK - other_NK

@@ -1,1 +1,1 @@
-"""Running the cells of a study: stored by content, skipped when stored, spread over worker processes."""
+"""Running the cells of a study: stored by content, skipped if stored, spread over worker processes."""

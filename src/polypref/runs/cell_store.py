@@ -1,8 +1,8 @@
-"""Stored cells: what all cells of a run share, and a hash of all that decides its numbers.
+"""Stored cells: the part that all cells of a run share, and a hash of everything that affects their numbers.
 
-The hash covers data, encoder, learner and settings, what the kind of cell adds, and the source of the learner, of the
-cell's own module and of every polypref module that they import. A stored cell is a folder that is written whole or not
-at all, so a run that is killed anywhere finds its finished cells again.
+The hash covers data, encoder, learner and settings, the additions of the kind of cell, and the source code of the
+learner, of the cell's own module and of every polypref module that they import. A stored cell is a folder that is
+written atomically, so a run killed at any point finds its finished cells again.
 
 Not covered by the hash: versions of numpy, torch and other packages.
 """
@@ -36,7 +36,7 @@ from polypref.terminal import say
 
 @runtime_checkable
 class HasIdentity(Protocol):
-    """Only learners with a model of their own, named by all that decides its answers."""
+    """Only learners with their own model, whose identity names everything that affects its answers."""
 
     @property
     def identity(self) -> str: ...
@@ -44,7 +44,7 @@ class HasIdentity(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class StoredCells(ABC):
-    """What all cells of a run share; travels to the workers in one file, with what was computed of it."""
+    """The part that all cells of a run share; it goes to the workers in one file, with what was computed from it."""
 
     kind: ClassVar[str]
     layout: ClassVar[Layout]
@@ -57,18 +57,18 @@ class StoredCells(ABC):
 
     @abstractmethod
     def content(self, cell: Any) -> dict[str, Any]:
-        """What decides the numbers of a cell beside data, encoder, learner and source."""
+        """What affects the numbers of a cell besides data, encoder, learner and source."""
 
     @cached_property
     def code(self) -> dict[str, str]:
-        """Hash of the source behind each learner, taken once: an edit during a run must not rename its cells."""
+        """Hash of each learner's source, computed once, so that an edit during a run does not rename its cells."""
         own = code_hash(type(self).__module__)
         return {name: f"{code_hash(type(learner).__module__)} {own}" for name, learner in self.learners.items()}
 
     def path(self, cell: Any) -> Path:
         """Folder of the stored cell, named by its content hash."""
         learner = self.learners[cell.learner]
-        told = {
+        parts = {
             "data": self.comparisons.content_hash,
             "encoder": self.encoder.identity,
             "learner": [type(learner).__module__, type(learner).__qualname__, asdict(learner)],
@@ -76,8 +76,8 @@ class StoredCells(ABC):
             **self.content(cell),
         }
         if isinstance(learner, HasIdentity):
-            told["model"] = learner.identity
-        text = json.dumps(told, sort_keys=True, default=str)
+            parts["model"] = learner.identity
+        text = json.dumps(parts, sort_keys=True, default=str)
         return self.folder / blake2b(text.encode(), digest_size=12).hexdigest()
 
     def save(self, cell: Any, config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> None:
@@ -85,21 +85,21 @@ class StoredCells(ABC):
         artifact.save(self.path(cell), self.kind, config, arrays)
 
     def load(self, cell: Any) -> tuple[dict[str, Any], dict[str, NDArray]]:
-        """A stored cell's settings and arrays. Raises ArtifactError where there is none, or a damaged one."""
+        """A stored cell's settings and arrays. Raises ArtifactError if it is missing or damaged."""
         path = self.path(cell)
         config, arrays = artifact.load(path, self.kind)
         self.layout.check(config, arrays, str(path))
         return config, arrays
 
     def is_stored(self, cell: Any) -> bool:
-        """Whether a cell is stored whole; a damaged one is removed, to be made again, and that is said."""
+        """Whether a cell is stored completely; a damaged one is reported and removed, to be computed again."""
         path = self.path(cell)
         if not (path / artifact.MANIFEST).exists() and not path.is_symlink():
             return False
         try:
             self.load(cell)
         except ArtifactError as error:
-            say(f"a finished cell is made again ({cell}): {error}")
+            say(f"a finished cell is computed again ({cell}): {error}")
             path.unlink() if path.is_symlink() else shutil.rmtree(path)
             return False
         return True
@@ -117,7 +117,7 @@ def code_hash(module: str) -> str:
         seen.add(name)
         path = _source(name)
         if path is None and name == module:
-            state.update(os.urandom(16))  # written in a notebook: nothing tells that it is unchanged
+            state.update(os.urandom(16))  # written in a notebook, so it is unknown whether it is unchanged
         if path is not None:
             source = path.read_bytes()
             state.update(content.framed(name) + content.framed(source))
@@ -126,7 +126,7 @@ def code_hash(module: str) -> str:
 
 
 def _source(module: str) -> Path | None:
-    """The module's source file; None for what is no module, or has no file. Of polypref's own nothing is imported."""
+    """The module's source file; None if it is not a module or has no file. No polypref module is imported."""
     if module.startswith("polypref."):
         place = Path(artifact.__file__).parent.joinpath(*module.split(".")[1:])
         return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
@@ -134,7 +134,7 @@ def _source(module: str) -> Path | None:
     if loaded is None:
         try:
             spec = find_spec(module)
-        except ModuleNotFoundError:  # a name within a module, not a module
+        except ModuleNotFoundError:  # a name in a module, not a module
             return None
         origin = None if spec is None else spec.origin
     else:

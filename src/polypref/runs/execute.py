@@ -1,8 +1,8 @@
-"""Running cells: those already stored are skipped, the others run here or in worker processes, one thread each.
+"""Runs cells: stored ones are skipped, the others run here or in worker processes, one thread each.
 
-The figures are the same to the bit for any number of workers, and after any interruption. Kill the run anywhere and
-start it again: nothing that finished is redone. A cell that fails does not stop the others; the failures are raised
-together at the end.
+The figures are the same to the bit for any number of workers and after any interruption. A killed run can be started
+again: finished cells are not repeated. A failed cell does not stop the others; all failures are raised together at the
+end.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ TRACEBACK = "failed.txt"
 PIECE = 1 << 20
 AWAKE_EVERY_SECONDS = 0.2
 
-Cell = Any  # of the job's own kind; ``str(cell)`` tells a reader which
-Tell = Callable[[Cell, str | None], None]  # a cell is done; its error, if it failed
-Run = Callable[[Any, Cell], None]  # does a cell of the job and stores it; the workers find it by its name
-_Answer = tuple[int, dict[str, str]]  # number of the cell, and what failed: nothing where all went well
+Cell = Any  # of the job's own kind; ``str(cell)`` describes it
+Tell = Callable[[Cell, str | None], None]  # called for each finished cell, with its error if it failed
+Run = Callable[[Any, Cell], None]  # runs a cell of the job and stores it; the workers find it by name
+_Answer = tuple[int, dict[str, str]]  # number of the cell, and its error; empty on success
 
 
 class Job(Protocol):
-    """What the cells of a run share, as in ``cells.Job``: pickled for the workers."""
+    """The shared part of a run's cells, as in ``cells.Job``; pickled for the workers."""
 
     @property
     def learners(self) -> Mapping[str, Any]: ...
@@ -51,7 +51,7 @@ class Job(Protocol):
 def run_cells(job: Job, cells: Sequence[Cell], workers: int, tell: Tell, run: Run) -> int:
     """``run`` the cells that are not stored yet; returns how many were run.
 
-    ``tell`` is called after each. Raises PolyprefError, after all others are done, when some failed.
+    ``tell`` is called after each. Raises PolyprefError, after all others are done, if some failed.
     """
     waiting = [cell for cell in cells if not job.is_stored(cell)]
     if not waiting:
@@ -93,7 +93,7 @@ def _run_in_workers(
         todo.put(number)
     answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
     stop = threading.Event()
-    with files.nameless() as job_file:  # it holds what users wrote: no name, nothing to read, nothing left behind
+    with files.nameless() as job_file:  # it contains users' texts; without a name, nobody can read it
         with files.writable(tempfile.gettempdir(), files.TMPDIR):
             pickle.dump(task, job_file)
             job_file.flush()
@@ -104,7 +104,7 @@ def _run_in_workers(
             for _ in cells:
                 number, answer = _next(answers)
                 done(cells[number], answer)
-        finally:  # also on Ctrl-C: what runs is given up, what is stored stays
+        finally:  # also on Ctrl-C: running cells are abandoned, stored ones stay
             stop.set()
             for owner in owners:
                 owner.kill()
@@ -113,9 +113,9 @@ def _run_in_workers(
 
 
 def _next(answers: queue.SimpleQueue[_Answer]) -> _Answer:
-    """The next answer, waited for in short naps.
+    """The next answer, polled with short timeouts.
 
-    The system may hand Ctrl-C to any thread, and one that sleeps until an answer comes would not hear of it before.
+    The system may deliver Ctrl-C to any thread, and one that blocks until an answer comes would not notice it.
     """
     while True:
         try:
@@ -125,16 +125,16 @@ def _next(answers: queue.SimpleQueue[_Answer]) -> _Answer:
 
 
 class _Owner(threading.Thread):
-    """Starts a worker, hands it one cell after the other, and starts another one when it dies."""
+    """Starts a worker, gives it one cell after another, and starts a new one if it dies."""
 
     def __init__(self, job_file: BinaryIO, todo: queue.SimpleQueue, answers: queue.SimpleQueue, stop: threading.Event):
         super().__init__(daemon=True)
         self._job_file, self._todo, self._answers, self._stop_event = job_file, todo, answers, stop
         self._process: subprocess.Popen[bytes] | None = None
-        self._starting = threading.Lock()  # so that no worker starts once the run was given up
+        self._starting = threading.Lock()  # so that no worker starts after the run was abandoned
 
     def run(self) -> None:
-        if hasattr(signal, "pthread_sigmask"):  # workers inherit it: Ctrl-C reaches the whole group, the parent decides
+        if hasattr(signal, "pthread_sigmask"):  # inherited by workers: on Ctrl-C the parent decides
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         while not self._stop_event.is_set():
             try:
@@ -143,19 +143,19 @@ class _Owner(threading.Thread):
                 return
             try:
                 answer = self._ask(number)
-            except Exception as error:  # an owner that ends without an answer would leave the run waiting for good
+            except Exception as error:  # an owner that ends without an answer would leave the run waiting forever
                 answer = failure(error)
             if not self._stop_event.is_set():
                 self._answers.put((number, answer))
 
     def kill(self) -> None:
-        """Stop the worker, whatever it does; ``stop`` is set before."""
+        """Stop the worker, whatever it does; ``stop`` is already set."""
         with self._starting:
             if self._process is not None:
                 self._process.kill()
 
     def bury(self) -> None:
-        """Wait until the worker, which was killed, is gone."""
+        """Wait until the killed worker is gone."""
         if self._process is not None:
             self._process.wait()
         if self.is_alive():
@@ -188,7 +188,7 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def _send(job_file: BinaryIO, to: IO[bytes]) -> None:
-    """The job's length in bytes, a line, and the job. Several owners read the one file."""
+    """The job's length in bytes, a newline, and the job. Several owners read the same file."""
     number = job_file.fileno()
     to.write(b"%d\n" % os.fstat(number).st_size)
     place = 0

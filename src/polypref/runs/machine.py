@@ -1,4 +1,4 @@
-"""What results were computed on: this machine's cores and memory, and the versions of what decides the figures."""
+"""The environment of results: this machine's cores and memory, and the versions of packages that affect figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGES = ("polypref", "numpy", "scipy", "polars", "torch", "transformers", "se
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides the figures."""
+    """Versions of the packages that affect the figures."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
     for package in PACKAGES:
         try:

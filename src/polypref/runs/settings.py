@@ -1,4 +1,4 @@
-"""Settings of whatever runs for a while: the command line's commands and Python's functions inherit them."""
+"""Settings of long runs, inherited by the command line's commands and by Python's functions."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Quiet:
-    """Every command and every grid."""
+    """Settings of every command and every grid."""
 
     quiet: bool = False
-    """Nothing on standard error but failures."""
+    """Print only failures to standard error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workers(Quiet):
-    """What runs in several processes."""
+    """Settings of runs in several processes."""
 
     workers: int = 0
     """Worker processes; 0: one per core."""

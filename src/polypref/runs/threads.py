@@ -1,7 +1,7 @@
-"""One thread for numerical libraries: sums of floats depend on how many threads share them, so cells all run with one.
+"""Limits numerical libraries to one thread: sums of floats depend on the number of threads, so all cells use one.
 
-Worker processes start with the environment of ONE_THREAD; what runs in the caller's process runs within ``one_thread``.
-Polars counts its threads once, at import, and no learner sums with it.
+Worker processes start with the environment of ONE_THREAD; work in the caller's process runs within ``one_thread``.
+Polars sets its threads once, at import, and no learner sums with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ONE_THREAD: dict[str, str] = dict.fromkeys(NAMES, "1")
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread within the block, for libraries that are loaded and for those that it loads; then as before."""
+    """Use one thread within the block, also for libraries loaded in it; then restore the previous limits."""
     from threadpoolctl import threadpool_limits
 
     before = {name: os.environ.get(name) for name in ONE_THREAD}
@@ -40,6 +40,6 @@ def one_thread() -> Iterator[None]:
 
 
 def _allowed() -> int:
-    """Threads that PyTorch takes of itself."""
-    told = os.environ.get("OMP_NUM_THREADS") or os.environ.get("MKL_NUM_THREADS") or ""
-    return int(told) if told.isdecimal() and int(told) else os.cpu_count() or 1
+    """PyTorch's default number of threads."""
+    given = os.environ.get("OMP_NUM_THREADS") or os.environ.get("MKL_NUM_THREADS") or ""
+    return int(given) if given.isdecimal() and int(given) else os.cpu_count() or 1

@@ -1,10 +1,10 @@
-"""One worker process: reads the job, then cell numbers, from standard input, runs them, answers one JSON line each.
+"""A worker process: reads the job and then cell numbers from standard input, runs them, answers with a JSON line each.
 
     python -m polypref.runs.worker
 
-A process of its own rather than one of ``multiprocessing``: it never imports the caller's main script (which need not
-be guarded), one that dies takes one cell with it and not the pool, and it stops at once when the parent is gone, in
-whatever way: its standard input ends then, and a thread of its own waits for that.
+It does not use ``multiprocessing``, for three reasons: it never imports the caller's main script (which needs no
+guard); a worker that dies loses one cell and not the pool; and it stops at once if the parent is gone for any reason,
+because its standard input then ends and a separate thread waits for that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from polypref.terminal import visible_warnings
 
 
 def failure(error: BaseException) -> dict[str, str]:
-    """An exception as what the parent reports: one line, and the traceback where the error is nobody's input."""
+    """An exception in the form that the parent reports: one line, and the traceback if the cause is not user input."""
     known = isinstance(error, PolyprefError)
     line = str(error) if known else f"{type(error).__name__}: {error}"
     return {
@@ -33,21 +33,21 @@ def failure(error: BaseException) -> dict[str, str]:
 
 
 def main() -> None:
-    """Answer until standard input ends, which ends the process even in the middle of a cell."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the parent could not block it
+    """Answer until standard input ends, which stops the process even in the middle of a cell."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # if the parent could not block it
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a learner prints must not end up among the answers
+    os.dup2(2, 1)  # a learner's output must not mix with the answers
     size = int(sys.stdin.buffer.readline() or b"0")
     content = sys.stdin.buffer.read(size)
     if not size or len(content) < size:  # the parent is gone
         return
-    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
-    # Sent by the parent for this process alone; artifacts that outlive a run are never pickled.
-    job, cells, run = pickle.loads(content)  # imports what the job needs, which may take a while
+    numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(numbers,), daemon=True).start()
+    # Sent by the parent to this process only; artifacts that outlive a run are never pickled.
+    job, cells, run = pickle.loads(content)  # imports the job's modules, which may take a while
     del content
     while True:
-        cell = cells[asked.get()]
+        cell = cells[numbers.get()]
         try:
             with visible_warnings():
                 run(job, cell)
@@ -57,10 +57,10 @@ def main() -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _listen(asked: queue.SimpleQueue[int]) -> None:
-    """Pass on the numbers; end the process with the input. What a cell stores appears whole or not at all."""
+def _listen(numbers: queue.SimpleQueue[int]) -> None:
+    """Pass on the numbers, and end the process when the input ends. A cell's stored folder appears atomically."""
     for line in sys.stdin.buffer:
-        asked.put(int(line))
+        numbers.put(int(line))
     os._exit(0)
 
 

@@ -93,7 +93,7 @@ def ensure_regular(path: str) -> None:
     """Raise InputError for a pipe, a socket or a device: files are read more than once, and some of these never end."""
     place = Path(path)
     if place.exists() and not place.is_file() and not place.is_dir():
-        raise InputError(f"{path} is no regular file; expected one. Write what it gives to a file first.")
+        raise InputError(f"{path} is not a regular file; expected one. Write what it gives to a file first.")
 
 
 @contextmanager

@@ -1,16 +1,16 @@
-"""Expectation propagation for ``mixed``: means and variances of the effects where the mode misleads.
+"""Expectation propagation for ``mixed``: posterior means and variances of the effects, where the mode misleads.
 
 Papers: Minka 2001, "Expectation propagation for approximate Bayesian inference"; Kuss and Rasmussen 2005, "Assessing
 approximate inference for binary Gaussian process classification". A judgement's likelihood is replaced by a normal in
-its margin (``newton.Sites``) such that the margin's posterior mean and variance are those of the exact likelihood times
-everything else that is known of it:
+its margin (``newton.Sites``), such that the margin's posterior mean and variance equal those of the exact likelihood
+times all other information about it:
 
     cavity    N(m, v):   1/v = 1/variance - precision,   m = v (mean/variance - pull)
     tilted    mean and variance of  N(f; m, v) P(label | f)^weight,  by the trapezoidal rule on 57 points
     site      precision = 1/tilted variance - 1/v,   pull = tilted mean/tilted variance - m/v
 
-Where tastes are strong and answers few, a posterior's mode lies far nearer to zero than its mean, so variances of
-users that are estimated from modes come out at .4 to .8 of the truth (docs/hierarchical.md).
+With strong tastes and few answers, a posterior's mode is much closer to zero than its mean, so users' variances
+estimated from modes are .4 to .8 of the truth (docs/hierarchical.md).
 
 What we changed: all judgements move at once, by a share of the way that falls where they overshoot; a margin's variance
 holds users' weights, their views and the population's weights, and leaves out the shared effects of texts.
@@ -53,7 +53,7 @@ class Pace:
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """What is known of the effects: means, the likelihood as normals, and what is left when users are integrated out.
+    """The posterior of the effects: means, the likelihood as normals, and the rest after users are integrated out.
 
     ``population_KK`` is the covariance of the population's weights; zeros where they were given. ``margin_N`` are the
     means that the sites were moved for.
@@ -74,27 +74,27 @@ class Posterior:
 
     @property
     def newcomer_KK(self) -> Array:
-        """Covariance of the weights of somebody nobody has seen, around the population's mean."""
+        """Covariance of an unknown person's weights around the population's mean."""
         return self.prior.spread_KK + self.population_KK
 
 
-def settled(task: Problem, how: Estimate, seed: int, known: Posterior | None = None) -> Posterior:
+def settled(task: Problem, config: Estimate, seed: int, known: Posterior | None = None) -> Posterior:
     """The posterior under the variances of ``estimate``."""
-    found = estimate(task, how, seed, known)
+    found = estimate(task, config, seed, known)
     return solve(task, found.prior, found)
 
 
-def estimate(task: Problem, how: Estimate, seed: int, known: Posterior | None = None) -> Posterior:
-    """Empirical Bayes as ``variances.estimate``, on the posterior found here; starts at what is ``known``."""
-    prior = beginning(task, how) if known is None else known.prior
-    probes = Probes.draw(task, how.probes, seed)
+def estimate(task: Problem, config: Estimate, seed: int, known: Posterior | None = None) -> Posterior:
+    """Empirical Bayes as in ``variances.estimate``, on this posterior; starts from ``known``."""
+    prior = beginning(task, config) if known is None else known.prior
+    probes = Probes.draw(task, config.probes, seed)
     found = unknown(task, prior) if known is None else known
     path = None
     for at in range(how.steps):
         found, probes = _step(task, replace(found, prior=prior, pace=Pace()), probes, tolerance=1e-2)
         if at >= 2:  # the first sites know next to nothing
             relative_T = (probes.signs_TC * probes.images_TC).mean(axis=1)
-            new = updated(task, how, found.effects, prior, found.reduced, relative_T)
+            new = updated(task, config, found.effects, prior, found.reduced, relative_T)
             new, path = _hastened(prior, new, path)
             found, prior = replace(found, effects=carried(found.effects, prior, new)), new
     return replace(found, prior=prior)
@@ -102,16 +102,16 @@ def estimate(task: Problem, how: Estimate, seed: int, known: Posterior | None = 
 
 @dataclass(frozen=True, eq=False)
 class _Path:
-    """Where an estimate came from: logarithms of its variances by kind, and how far the last update moved them."""
+    """The history of an estimate: logarithms of its variances by kind, and the last update's change of them."""
 
     at_V: Array
     moved_V: Array
 
 
 def _hastened(old: Variances, new: Variances, path: _Path | None) -> tuple[Variances, _Path]:
-    """The update taken between half and twice as far: as the secant through the last two asks (Aitken), kind by kind.
+    """The update scaled by a factor from 1/2 to 2: a secant step through the last two updates (Aitken), by kind.
 
-    Where answers are few the updates are many small steps one way, and where they are many each overshoots.
+    With few answers the updates are many small steps in one direction; with many answers each overshoots.
     """
     at_V, moved_V = _logarithms(old), _logarithms(new) - _logarithms(old)
     factor_V = np.ones(len(at_V))
@@ -131,7 +131,7 @@ def _hastened(old: Variances, new: Variances, path: _Path | None) -> tuple[Varia
 
 
 def _logarithms(some: Variances) -> Array:
-    """Of the variances of shared effects and of views, then by kind of input those of the population and of users."""
+    """Variances of shared effects and of views, then by kind of input those of the population and of users."""
     parts = [some.shared, some.personal]
     for value_K in (some.population_K, some.spread_KK.diagonal()):
         parts += [float(value_K[kind].sum()) for kind in kinds(len(value_K))]
@@ -148,8 +148,7 @@ def solve(
 ) -> Posterior:
     """The posterior under given variances, until margins have less than ``tolerance`` to go on average.
 
-    ``population_R``: the population's rewards, where they are given and stay as they are. Warns with NotConverged when
-    that takes more than ``steps``.
+    ``population_R``: the population's rewards, if they are given and fixed. Warns with NotConverged after ``steps``.
     """
     found = replace(known or unknown(task, prior), prior=prior, pace=Pace())
     if population_R is not None:
@@ -164,7 +163,7 @@ def solve(
 
 
 def unknown(task: Problem, prior: Variances) -> Posterior:
-    """Nothing known but the prior: all effects zero, and the likelihood's curvature there."""
+    """The start, from the prior alone: all effects zero, and the likelihood's curvature there."""
     sites = newton.curvature(task, np.zeros(len(task.label_N)))
     none_KK = np.zeros_like(prior.spread_KK)
     margin_N = np.zeros(len(task.label_N))
@@ -174,7 +173,7 @@ def unknown(task: Problem, prior: Variances) -> Posterior:
 def _step(
     task: Problem, found: Posterior, probes: Probes, tolerance: float, population_R: Array | None = None
 ) -> tuple[Posterior, Probes]:
-    """The exact posterior under the present sites, and the sites moved towards what they should be there."""
+    """The exact posterior under the current sites, and the sites moved towards their values there."""
     prior, effects, population_KK = found.prior, found.effects, np.zeros_like(found.population_KK)
     reduced = newton.reduce(task, found.sites, prior)
     if population_R is None:
@@ -210,7 +209,7 @@ def refined(sites: Sites, moments: tuple[Array, Array], label_N: Array, weight_N
 
 
 def left_out(task: Problem, found: Posterior) -> Array:
-    """How unlikely each judgement (N,) was by what the others say: the averaged likelihood under its cavity."""
+    """The log loss of each judgement (N,) given the others: of the averaged likelihood under its cavity."""
     variance_N = margin_variances(task, found.reduced, found.prior, found.population_KK)
     m_N, v_N = _cavity(found.sites, margins(task, found.effects, found.prior), variance_N)
     return surprise(m_N / np.sqrt(1 + np.pi * v_N / 8), task.label_N)

@@ -59,7 +59,7 @@ def _sums(index: NDArray, value: Array, size: int) -> Array:
 
 
 def _quadratic(bucket: Bucket, sites: Sites) -> tuple[Array, Array]:
-    """Precision M (B, L, L) and linear term (B, L) of the likelihood as ``sites`` have it."""
+    """Precision M (B, L, L) and linear term (B, L) of the likelihood given by ``sites``."""
     clusters, slots = bucket.response_BL.shape
     curve_N, force_N = sites.precision_N[bucket.row_N], sites.pull_N[bucket.row_N]
     c_N = bucket.place_N * slots + bucket.chosen_N
@@ -75,7 +75,7 @@ def _quadratic(bucket: Bucket, sites: Sites) -> tuple[Array, Array]:
 
 
 def reduce(task: Problem, sites: Sites, prior: Variances) -> Reduced:
-    """Integrate b out of every cluster and d out of every user, with the likelihood that ``sites`` stand for."""
+    """Integrate b out of every cluster and d out of every user, with the likelihood given by ``sites``."""
     k = task.x_RK.shape[1]
     differ = bool(prior.spread_KK.any())
     ps, pxs, zs = [], [], []
@@ -226,7 +226,7 @@ class Probes:
 def step(
     task: Problem, effects: Effects, prior: Variances, probes: Probes, tolerance: float
 ) -> tuple[Effects, Reduced, Probes, float]:
-    """The longest of the Newton steps 1, 1/2, 1/4, ... that does not go uphill, and its length; 0 where none does."""
+    """The longest of the Newton steps 1, 1/2, 1/4, ... that does not ascend, and its length; 0 if there is none."""
     reduced = reduce(task, curvature(task, margins(task, effects, prior)), prior)
     goal, probes = move(task, effects, reduced, prior, probes, tolerance)
     effects, size = _downhill(task, effects, goal, prior)
@@ -319,7 +319,7 @@ def solve_users(task: Problem, prior: Variances, population_R: Array, steps: int
 
 
 def posterior(task: Problem, effects: Effects, prior: Variances) -> tuple[Array, list[Array]]:
-    """Laplace's: see ``covariances`` (given the population's effects) and ``views``."""
+    """Laplace's posterior: see ``covariances`` (given the population's effects) and ``views``."""
     reduced = reduce(task, curvature(task, margins(task, effects, prior)), prior)
     return covariances(reduced, prior), views(reduced, prior)
 

@@ -11,9 +11,8 @@ and mean W^-1 pull. Then, with Q = (F + W^-1)^-1, the mean is F alpha + f0 and
     alpha = Q (W^-1 pull - f0)
     d = spread D' alpha,   var(d) = spread - spread D' Q D spread,   b = personal C A' alpha
 
-This is what ``expectation_propagation.solve`` finds for given population rewards, which costs the cube of the number of
-inputs instead of that of the number of comparisons, and sorts them into clusters first. Views of texts of different
-prompts are independent.
+``expectation_propagation.solve`` finds the same for given population rewards, but its cost is the cube of the number of
+inputs instead of comparisons, and it needs clusters first. Views of texts of different prompts are independent.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from polypref.learners.bradley_terry.expectation_propagation import Pace, refine
 from polypref.learners.bradley_terry.mixed import LARGEST, Array, Likeness, Variances
 from polypref.learners.bradley_terry.newton import Sites
 
-MOST = 400  # comparisons up to which their cube is cheap
+MOST = 400  # maximum comparisons, whose cube is the cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +70,7 @@ class Single:
 def solve(judged: Judged, population_R: Array, prior: Variances, likeness: Likeness, steps: int = 300) -> Single:
     """The posterior given the population's rewards of the texts.
 
-    Warns with NotConverged when that takes more than ``steps``.
+    Warns with NotConverged after ``steps``.
     """
     d_NK = judged.apart(judged.x_RK)
     reach_KN = prior.spread_KK @ d_NK.T
@@ -91,14 +90,14 @@ def solve(judged: Judged, population_R: Array, prior: Variances, likeness: Liken
 
 
 def _propagated(judged: Judged, covariance_NN: Array, offset_N: Array, steps: int) -> tuple[Array, Array, Array]:
-    """The dual weights alpha, Q and the precisions W of the sites, when margins no longer move."""
+    """The dual weights alpha, Q and the precisions W of the sites, once margins no longer move."""
     label_N, weight_N = np.asarray(judged.label_N, float), np.asarray(judged.weight_N, float)
     sites = Sites(weight_N / 4, weight_N * (label_N - 0.5))
     mean_N, alpha_N, q_NN, pace = offset_N, np.zeros(len(offset_N)), np.zeros_like(covariance_NN), Pace()
     for _ in range(steps):
         q_NN = _inverse(covariance_NN, sites.precision_N)
         pull_N = sites.pull_N - sites.precision_N * offset_N
-        # Q (W^-1 pull - f0), without dividing by precisions that may be next to nothing
+        # Q (W^-1 pull - f0), without dividing by precisions that may be close to zero
         alpha_N = pull_N - q_NN @ (covariance_NN @ pull_N)
         before_N, mean_N = mean_N, offset_N + covariance_NN @ alpha_N
         pace = pace.after(float(np.abs(mean_N - before_N).max()))

@@ -20,8 +20,9 @@ import numpy as np
 from polypref.learners.bradley_terry.mixed import Array, Effects, Problem, Variances, personal_squares, start
 from polypref.learners.bradley_terry.newton import Probes, Reduced, deviation, step
 
-# A weak prior of users' spread, a scaled inverse chi square: as if so many effects of such a variance had been seen.
-# Without it the most likely spread is too often zero (Chung et al. 2013), and few answers that agree know no bound.
+# A weak prior of users' spread, a scaled inverse chi square: as if that many effects of that variance had been
+# observed. Without it, the most likely spread is too often zero (Chung et al. 2013), and few answers that agree
+# diverge.
 EFFECTS, USUAL = 2.0, 1.0
 LARGEST = 100.0  # a variance beyond which answers are certain anyway; few separable answers know no bound
 
@@ -44,25 +45,25 @@ class Estimate:
 
 def estimate(task: Problem, config: Estimate, seed: int) -> tuple[Effects, Variances]:
     """Empirical Bayes: alternate one Newton step with one update of the variances."""
-    prior = beginning(task, how)
-    probes = Probes.draw(task, how.probes, seed)
+    prior = beginning(task, config)
+    probes = Probes.draw(task, config.probes, seed)
     effects = start(task)
     for at in range(config.steps):
         effects, reduced, probes, _ = step(task, effects, prior, probes, tolerance=1e-2)
         if at >= 1:
-            new = updated(task, how, effects, prior, reduced, (probes.signs_TC * probes.images_TC).mean(axis=1))
+            new = updated(task, config, effects, prior, reduced, (probes.signs_TC * probes.images_TC).mean(axis=1))
             effects, prior = carried(effects, prior, new), new
     return effects, prior
 
 
-def beginning(task: Problem, how: Estimate) -> Variances:
-    """The variances that an estimate starts with."""
+def beginning(task: Problem, config: Estimate) -> Variances:
+    """The initial variances of an estimate."""
     k = task.x_RK.shape[1]
     return Variances(
-        np.full(k, 1.0 if how.population else 0.0),
-        np.eye(k) * (0.3 if how.spread else 0.0),
-        0.3 if how.shared else 0.0,
-        0.3 if how.personal else 0.0,
+        np.full(k, 1.0 if config.population else 0.0),
+        np.eye(k) * (0.3 if config.spread else 0.0),
+        0.3 if config.shared else 0.0,
+        0.3 if config.personal else 0.0,
     )
 
 
@@ -79,7 +80,7 @@ def carried(effects: Effects, old: Variances, new: Variances) -> Effects:
 
 
 def updated(
-    task: Problem, how: Estimate, effects: Effects, prior: Variances, reduced: Reduced, relative_T: Array
+    task: Problem, config: Estimate, effects: Effects, prior: Variances, reduced: Reduced, relative_T: Array
 ) -> Variances:
     """MacKay's fixed point: variance = sum of squares / number of well-determined effects.
 
@@ -143,7 +144,7 @@ def _spread(task: Problem, effects: Effects, prior: Variances, reduced: Reduced,
     for kind in kinds(k):
         own = (kind, kind)
         squares, determined = (float((spread_KK[own] * of_KK[own]).sum()) for of_KK in (dual_KK, information_KK))
-        if determined > 1e-6 * task.users:  # else nothing is known of these inputs
+        if determined > 1e-6 * task.users:  # otherwise there is no information about these inputs
             present = float(spread_KK.diagonal()[kind].mean())
             scale_K[kind] = np.sqrt((present * squares + EFFECTS * USUAL) / (determined + EFFECTS) / present)
     em_KK = scale_K[:, None] * moment_KK * scale_K
