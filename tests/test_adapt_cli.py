@@ -70,7 +70,7 @@ def test_a_saved_scorer_learns_one_new_person(fitted, tmp_path, capsys):
     out = tmp_path / "taught"
     new = str(fitted / "new.jsonl")
     assert main(["adapt", new, "--scorer", str(fitted / "hierarchical"), "--user", "bob", "--out", str(out)]) == 0
-    assert "learnt 1 people from 40 comparisons" in capsys.readouterr().out
+    assert "learned 1 people from 40 comparisons" in capsys.readouterr().out
     before, after = load(fitted / "hierarchical", Words("words")), load(out, Words("words"))
     questions = tmp_path / "questions.jsonl"
     rows = [
@@ -91,7 +91,7 @@ def test_a_saved_scorer_learns_one_new_person(fitted, tmp_path, capsys):
 def test_everybody_in_the_file_and_then_once_more(fitted, tmp_path, capsys):
     new, out = str(fitted / "new.jsonl"), tmp_path / "taught"
     assert main(["adapt", new, "--scorer", str(fitted / "hierarchical"), "--out", str(out)]) == 0
-    assert "learnt 2 people from 80 comparisons" in capsys.readouterr().out
+    assert "learned 2 people from 80 comparisons" in capsys.readouterr().out
     assert main(["adapt", new, "--scorer", str(out), "--user", "ann", "--out", str(out)]) == 0
     assert metadata(out).adapted == {"ann": 40, "bob": 40}
 
@@ -102,7 +102,7 @@ def test_what_a_user_can_mend_is_one_line(fitted, tmp_path, capsys):
     assert "user 'eve' has no usable comparison" in error(["adapt", new, *scorer, "--user", "eve", *out], capsys)
     assert "found: 'ann', 'bob'" in error(["adapt", new, *scorer, "--user", "eve", *out], capsys)
     cannot = error(["adapt", new, "--scorer", str(fitted / "individual"), *out], capsys)
-    assert "holds a scorer of kind 'linear', which cannot take in new users" in cannot
+    assert "holds a scorer of kind 'linear', which cannot learn new users" in cannot
     assert "--user ann needs --scorer DIR" in error(["adapt", new, "--user", "ann", *out], capsys)
     assert "no folder of a saved scorer" in error(["adapt", new, "--scorer", str(tmp_path / "none"), *out], capsys)
     assert "adapt needs at least one preference file" in error(["adapt", *out], capsys)

@@ -212,10 +212,10 @@ def test_a_flipped_bit_is_named_and_its_row_made_again(
     np.testing.assert_array_equal(fake.encode(pool(TEXTS[:10])), before)
     said = capsys.readouterr().err
     assert re.search(rf"row {at // (DIM * 4)} of .*rows\.f32 does not match its checksum", said)
-    assert said.count("made again") == 1
+    assert said.count("encoded again") == 1
     cache._INDEXES.clear()
     np.testing.assert_array_equal(Fake(str(tmp_path)).encode(pool(TEXTS[:10])), before)
-    assert "made again" not in capsys.readouterr().err
+    assert "encoded again" not in capsys.readouterr().err
     index = store_of(tmp_path).index()
     assert len(index.checks) == 10, "the nine other rows were kept"
 
@@ -267,7 +267,7 @@ def test_a_full_disk_is_one_line_and_what_was_encoded_stays(tmp_path: Path, monk
 
     monkeypatch.setattr(cache, "write", write)
     fake = Fake(str(tmp_path))
-    with pytest.raises(CacheError, match=r"cannot write .*No space left on device.* is kept.*POLYPREF_CACHE") as caught:
+    with pytest.raises(CacheError, match=r"cannot write .*No space left on device.* are kept.*POLYPREF_CACHE") as caught:
         fake.encode(pool(TEXTS))
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)

@@ -126,7 +126,7 @@ def run_fake(monkeypatch: pytest.MonkeyPatch, run: Callable[[Fake], int], *argum
     ("raised", "code", "line"),
     [
         (InputError("line 4 of x:\n  bad\n"), 2, "polypref: error: line 4 of x: bad\n"),
-        (KeyboardInterrupt(), 130, "polypref: interrupted; the same command goes on where it was.\n"),
+        (KeyboardInterrupt(), 130, "polypref: interrupted; run the same command again to resume.\n"),
     ],
 )
 def test_an_error_is_one_line_and_a_code(monkeypatch, capsys, raised, code, line):

@@ -155,7 +155,7 @@ def test_the_settings_file_of_the_page_runs(tmp_path, monkeypatch, capsys):
     assert program == "polypref"
     assert main(arguments) == 0, capsys.readouterr().err
     settings = json.loads(Path("report-of-settings/results.json").read_text())["settings"]
-    assert (settings["seeds"], settings["placebo"]) == (1, False), "the flag wins over the file, the file over defaults"
+    assert (settings["seeds"], settings["placebo"]) == (1, False), "flags override the file, which overrides defaults"
     assert set(settings["learners"]) == {"pooled", "pooled-effects", "individual"}
     assert main(["fit", "--config", "settings.toml"]) == 0
     assert metadata("scorer-of-settings").learner == "individual"

@@ -217,7 +217,7 @@ def test_the_key_is_sent_and_appears_nowhere_else(
 
 def test_a_key_that_cannot_be_one_is_refused_unseen(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLYPREF_API_KEY", "bad\nkey")
-    with pytest.raises(SettingsError, match="POLYPREF_API_KEY holds characters that no API key has") as caught:
+    with pytest.raises(SettingsError, match="POLYPREF_API_KEY contains characters that no API key has") as caught:
         quick(server).encode(pool_of(TEXTS))
     assert "bad" not in str(caught.value)
 

@@ -272,8 +272,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_old(tmp_path):
         ("file/x", "Not a directory. Choose another folder."),
         ("folder", "Is a directory. Choose another folder."),
         ("n" * 300, "File name too long. Choose a shorter name."),
-        ("a\0b", "it is no name of a file. Choose another one."),
-        ("a\ud800", "it is no name of a file. Choose another one."),
+        ("a\0b", "it is not a file name. Choose another one."),
+        ("a\ud800", "it is not a file name. Choose another one."),
     ],
 )
 def test_paths_that_cannot_be(tmp_path, place, reason):

@@ -124,6 +124,6 @@ def test_a_cache_file_that_is_a_pipe_or_has_no_end_is_made_again(tmp_path, capsy
     cache._INDEXES.clear()  # as another process finds it
     os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
     assert features().tolist() == before
-    assert "made again" in capsys.readouterr().err
+    assert "encoded again" in capsys.readouterr().err
     assert features().tolist() == before
     assert capsys.readouterr().err == ""

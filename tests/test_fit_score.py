@@ -193,7 +193,7 @@ def test_a_scorer_that_cannot_be_used_says_why(fitted, tmp_path, capsys, monkeyp
     assert "[words v1]" in err
     assert "[words v2]" in err
     (nameless / "manifest.json").write_text("{")
-    assert "manifest.json is no JSON" in complaint(capsys, "score", nameless, questions)
+    assert "manifest.json is not JSON" in complaint(capsys, "score", nameless, questions)
 
 
 def test_fit_refuses_what_cannot_work(fitted, tmp_path, capsys):
@@ -259,7 +259,7 @@ def row(user: str, chosen: str, rejected: str, **more: object) -> dict:
     [
         ([row(f"u{k % 2}", f"a{k}", f"b{k}", tie=True) for k in range(40)], "every judgement is a tie"),
         ([row("u", f"a{k}", f"b{k}") for k in range(40)], "all judgements are by one user"),
-        ([row("u", "a", "b"), row("u", "b", "c"), row("v", "d", "e")], "3 judgements that are no ties; fit needs"),
+        ([row("u", "a", "b"), row("u", "b", "c"), row("v", "d", "e")], "3 judgements that are not ties; fit needs"),
     ],
 )
 def test_fit_refuses_what_nobody_can_learn(tmp_path, capsys, rows, words):

@@ -215,13 +215,13 @@ def test_empirical_bayes_finds_no_spread_where_all_are_alike():
 def test_a_solver_that_stops_early_says_so():
     rng = np.random.default_rng(0)
     scale_T1 = np.logspace(-9, 9, 4000)[:, None]  # far worse than 500 iterations can bear, and nothing to precondition
-    with pytest.warns(NotConverged, match="conjugate gradients stopped early: relative residual .* asked 1e-10"):
+    with pytest.warns(NotConverged, match="conjugate gradients stopped early: relative residual .* expected 1e-10"):
         newton.conjugate_gradients(
             lambda t: scale_T1 * t, rng.normal(size=(4000, 1)), np.zeros((4000, 1)), lambda t: t, 1e-10
         )
     x_NK = rng.normal(size=(30, K))
     batch = ridge.batches(x_NK, np.zeros(30, np.int32), np.ones(30), np.ones(30))[0]
-    with pytest.warns(NotConverged, match="ridge regression stopped early: gradient .* asked 1e-30"):
+    with pytest.warns(NotConverged, match="ridge regression stopped early: gradient .* expected 1e-30"):
         ridge.solve(batch, 1.0, tolerance=1e-30)
 
 

@@ -81,7 +81,7 @@ def test_it_travels_to_other_processes(scorer: Scorer) -> None:
 
 
 def test_rows_without_a_user_are_refused(scorer: Scorer) -> None:
-    with pytest.raises(InputError, match="no column 'user_id' to tell whose rewards are meant; found: group"):
+    with pytest.raises(InputError, match="no column 'user_id' to say whose rewards to use; found: group"):
         ScorerReward(scorer)(prompts=["How?"], completions=["rest"], group=["a"], trainer_state=None)
 
 
@@ -111,5 +111,5 @@ def test_prompts_are_those_that_people_read(scorer: Scorer) -> None:
     asked: dict[str, Any] = {"completions": TEXTS, "user_id": ["u1"] * 4}
     plain = ScorerReward(scorer)(prompts=["How?"] * 4, **asked)
     assert ScorerReward(scorer, prompt_column="asked")(prompts=["a: How?"] * 4, asked=["How?"] * 4, **asked) == plain
-    with pytest.raises(InputError, match="no column 'asked' with the prompts that people judged answers to"):
+    with pytest.raises(InputError, match="no column 'asked' with the prompts that people judged"):
         ScorerReward(scorer, prompt_column="asked")(prompts=["a: How?"] * 4, **asked)

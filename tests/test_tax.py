@@ -150,7 +150,7 @@ def test_total_is_forgetting_and_personalization(suite: Suite, known: Comparison
 def test_without_a_base_forgetting_is_absent_and_said_so(suite: Suite, known: Comparisons) -> None:
     found = found_with(suite, known, knows)
     assert {row["part"] for row in found["tax"]} == {"personalization", "generic", "no user"}
-    assert any("forgetting and the total tax are not told" in note for note in found["notes"])
+    assert any("forgetting and the total tax are not measured" in note for note in found["notes"])
     assert any("no shuffled control" in note for note in found["notes"])
 
 
@@ -302,7 +302,7 @@ def test_saved_scorers_tell_gains_only_on_other_judgements(ran: Callable[..., An
     assert code == 0
     found = json.loads((tmp_path / "out/tax.json").read_text())
     assert all(row["gain"] is None for row in found["people"])
-    assert any("gains are not told" in note for note in found["notes"])
+    assert any("gains are not measured" in note for note in found["notes"])
     assert row_of(found["tax"], part="forgetting", section="manners")["value"] == 0.0
     assert "forgetting" in told and "shuffled" not in {row["part"] for row in found["tax"]}
     code, _, _ = ran(*saved, "--prefs", preferences(tmp_path / "later.jsonl", seed=1))

@@ -1,18 +1,18 @@
 """polypref: learn, measure and serve the preferences of many different people instead of one average person.
 
-The public names are imported when they are first used, so that ``import polypref`` costs nothing:
+The public names are imported on first use, so that ``import polypref`` is fast:
 
-    read, ReadOptions      files of preferences -> Reading(comparisons, where each came from)
-    lint, clean            what is wrong with a reading; the comparisons without what must be dropped
-    simulate, WORLDS       people with known truth
+    read, ReadOptions      files of preferences -> Reading(comparisons, the source of each)
+    lint, clean            faults of a reading; its comparisons without faulty rows
+    simulate, WORLDS       simulated people with known truth
     encoder                a text encoder by name: minilm, static, hf:<model>, endpoint:<url>
     LEARNERS               the methods by name; LEARNERS[name].fit(comparisons, encoder=..., seed=0) gives a scorer
     save, load             a fitted scorer to a folder and back
     compare                all learners, person by person, with intervals
-    Comparisons, Responses, Users, from_columns    what everything passes around
+    Comparisons, Responses, Users, from_columns    the data types that all functions share
     PolyprefError          base of every error that a user can cause
 
-Everything else is reached by its module, for example ``from polypref.profile import profile``.
+Everything else is imported from its module, for example ``from polypref.profile import profile``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal to PUBLIC
+if TYPE_CHECKING:  # for type checkers and editors; a test keeps it equal to PUBLIC
     __version__: str
     from polypref.comparisons import Comparisons, Responses, Users, from_columns
     from polypref.data.linting.lint import clean, lint

@@ -1,4 +1,4 @@
-"""``python -m polypref``: the command, where the script is not on the path."""
+"""``python -m polypref``: the command, for when the script is not on the path."""
 
 import sys
 

@@ -1,14 +1,13 @@
-"""Save and load: a folder with ``manifest.json`` (settings, hashes) and ``arrays-<hash>.safetensors``. Never pickle.
+"""Saves and loads artifacts: folders with ``manifest.json`` (settings, hashes) and ``arrays-<hash>.safetensors``.
 
-The manifest has the SHA-256 of the arrays and one of itself, so what is loaded is what was saved, to the bit; that one
-hash names the artifact. The manifest is replaced last and names its arrays by their hash, so it decides by one rename
-which artifact is there.
+Nothing is pickled. The manifest has the SHA-256 of the arrays and of itself, so the loaded content equals the saved
+one, to the bit; its own hash names the artifact. The manifest is replaced last and names its arrays by hash, so a
+single rename switches to the new artifact.
 
-Covered: a process killed at any system call of a save leaves the whole old artifact or the whole new one, and the next
-save removes what it left; saves of one path at a time, one after the other; files of the user's own in the folder stay;
-a changed, damaged or foreign file is refused in one line; links, pipes and devices are not read, and no more than the
-largest size that a manifest may have. Not covered: who changes an artifact and hashes it again: what is loaded then
-fits its ``schema.Layout``, and is theirs.
+Covered: a process killed at any system call of a save leaves the complete old or the complete new artifact, and the
+next save removes leftovers; saves to one path happen one at a time; the user's own files in the folder stay; a changed,
+damaged or foreign file is refused in one line; links, pipes and devices are not read, and sizes are limited. Not
+covered: someone who changes an artifact and rehashes it; its content still fits its ``schema.Layout``.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ from polypref.schema import canonical, parse
 FORMAT = 3
 LARGEST_MANIFEST = 1 << 27  # bytes: ids of some four million users
 MANIFEST = "manifest.json"
-ARRAYS = re.compile(r"arrays(-[0-9a-f]{64})?\.safetensors")  # without a hash: written by format 1
-TRIES = 20  # readings that a save may come between
+ARRAYS = re.compile(r"arrays(-[0-9a-f]{64})?\.safetensors")  # without a hash: format 1
+TRIES = 20  # attempts to read while saves interfere
 DTYPES = ("bool", "int8", "uint8", "int16", "int32", "int64", "uint64", "float16", "float32", "float64")
 
 
 def save(path: Path | str, kind: str, config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> None:
     """Write an artifact of ``kind`` to the folder ``path``, replacing one of that kind.
 
-    Raises ArtifactError where anything else is there or ``config`` is too large, CacheError when the folder cannot be
+    Raises ArtifactError if anything else is there or ``config`` is too large, CacheError if the folder cannot be
     written.
     """
     from safetensors.numpy import save as to_bytes
@@ -66,9 +65,9 @@ def save(path: Path | str, kind: str, config: Mapping[str, Any], arrays: Mapping
 
 
 def ensure_replaceable(path: Path | str, kind: str) -> None:
-    """Raise ArtifactError where ``path`` holds something that is no artifact of ``kind``: work must not be lost.
+    """Raise ArtifactError if ``path`` contains anything but an artifact of ``kind``, so that no work is lost.
 
-    An empty folder, and what a killed first save left, hold nothing.
+    An empty folder, and leftovers of a killed first save, count as nothing.
     """
     path = Path(path)
     if path.exists() and (found := kind_of(path)) != kind and not _is_unfinished(path):
@@ -77,9 +76,9 @@ def ensure_replaceable(path: Path | str, kind: str) -> None:
 
 
 def load(path: Path | str, kind: str) -> tuple[dict[str, Any], dict[str, NDArray]]:
-    """Read back ``(config, arrays)`` of an artifact of ``kind``, as they were saved; check them with a ``Layout``.
+    """Read back ``(config, arrays)`` of an artifact of ``kind`` as they were saved; check them with a ``Layout``.
 
-    Raises ArtifactError when there is none, it is of another kind or format, or anything in it was changed.
+    Raises ArtifactError if it is missing, of another kind or format, or changed.
     """
     path = Path(path)
     manifest, payload = _read(path, kind)
@@ -89,7 +88,7 @@ def load(path: Path | str, kind: str) -> tuple[dict[str, Any], dict[str, NDArray
 
 
 def digest_of(path: Path | str, kind: str) -> str:
-    """SHA-256 of everything in an artifact, 64 hex digits; ``load`` refuses arrays that do not fit it.
+    """SHA-256 of everything in an artifact, 64 hex digits; ``load`` refuses arrays that do not match it.
 
     Raises ArtifactError as ``load`` does.
     """
@@ -97,7 +96,7 @@ def digest_of(path: Path | str, kind: str) -> str:
 
 
 def kind_of(path: Path | str) -> str | None:
-    """What a folder says that it holds, by its manifest alone; None where there is no manifest to read."""
+    """The kind that a folder's manifest states; None without a readable manifest."""
     try:
         manifest = parse(_regular(Path(path) / MANIFEST, LARGEST_MANIFEST), str(path))
     except (ArtifactError, FileNotFoundError):
@@ -112,13 +111,13 @@ def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_sealed(content: Mapping[str, Any]) -> bool:
-    """Whether an object's ``sha256`` is that of all the rest of it."""
+    """Whether an object's ``sha256`` matches the rest of it."""
     body = {name: value for name, value in content.items() if name != "sha256"}
     return content.get("sha256") == sealed(body)["sha256"]
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Any], bytes]:
-    """Manifest and arrays that belong together, though a save may replace them meanwhile."""
+    """Manifest and arrays that belong together, even if a save replaces them meanwhile."""
     for _ in range(TRIES):
         manifest = _manifest(path, kind)
         with suppress(FileNotFoundError):  # replaced after the manifest was read
@@ -157,7 +156,7 @@ def _unpacked(payload: bytes, path: Path) -> dict[str, NDArray]:
 
     try:
         arrays = from_bytes(payload)
-    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that numpy does not have
+    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type unknown to numpy
         raise ArtifactError(f"{path} holds no arrays that polypref has written ({error}); make it again.") from error
     if odd := next((name for name, array in arrays.items() if array.dtype.name not in DTYPES), None):
         raise ArtifactError(f"{path}: the array {odd[:60]!r} has the type {arrays[odd].dtype}, which none has.")
@@ -165,7 +164,8 @@ def _unpacked(payload: bytes, path: Path) -> dict[str, NDArray]:
 
 
 def _regular(path: Path, most: int) -> bytes:
-    """The content of a regular file of at most ``most`` bytes; no link, pipe or device is followed or waited for.
+    """The content of a regular file of at most ``most`` bytes; links are not followed, pipes and devices not waited
+    for.
 
     Raises FileNotFoundError, and ArtifactError for anything else.
     """
@@ -186,7 +186,7 @@ def _regular(path: Path, most: int) -> bytes:
         if status.st_size > most:
             raise ArtifactError(f"{path} has {status.st_size:,} bytes; expected at most {most:,}.")
         with os.fdopen(number, "rb", closefd=False) as file:
-            return file.read(status.st_size)  # Python makes room for as much as it is asked for
+            return file.read(status.st_size)  # Python allocates as much as requested
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
     finally:
@@ -199,7 +199,7 @@ def _is_unfinished(path: Path) -> bool:
 
 
 def _memory() -> int:
-    """Bytes of this machine's memory, as far as it says."""
+    """Bytes of this machine's memory, if known."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

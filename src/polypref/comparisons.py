@@ -1,7 +1,7 @@
-"""The three nouns that everything passes around: Responses, Users, Comparisons.
+"""The three data types that all functions share: Responses, Users, Comparisons.
 
-Each distinct text is stored once, hence encoded once. The classes stay small: selection and statistics are
-functions beside their use.
+Each distinct text is stored once, and so encoded once. The classes are small: selection and statistics are functions
+where they are used.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Message = Mapping[str, object]
 def canonical_chat(messages: Iterable[Message]) -> str:
     """One chat prompt as the canonical JSON string that ``Responses.prompts`` stores.
 
-    The order of keys, and keys without a value (Parquet has them, JSON does not), do not make another prompt; texts
-    stay as they are. Raises InputError for what is not a list of messages of JSON values.
+    The order of keys, and keys without a value (which Parquet has and JSON lacks), do not matter; texts are unchanged.
+    Raises InputError for anything but a list of messages of JSON values.
     """
     try:
-        told = [{key: value for key, value in dict(one).items() if value is not None} for one in messages]
-        return json.dumps(told, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        without_nulls = [{key: value for key, value in dict(one).items() if value is not None} for one in messages]
+        return json.dumps(without_nulls, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         found = excerpt(messages)
         raise InputError(f"a prompt is {found}; expected a text or a list of chat messages ({error}).") from None
@@ -49,9 +49,9 @@ class Responses:
     ``prompts``  string column (P); a chat prompt is stored as ``canonical_chat`` JSON and marked in ``chat_P``.
     ``prompt_R`` index of the prompt that each response answers.
     ``texts_R``  string column (R), Arrow-backed, may be memory-mapped.
-    ``chat_P``   which prompts are chat messages; None when none is.
+    ``chat_P``   which prompts are chat messages; None if none is.
 
-    Raises InputError for texts that are missing or hold a NUL character.
+    Raises InputError for texts that are missing or contain a NUL character.
     """
 
     prompts: pl.Series
@@ -72,11 +72,11 @@ class Responses:
         texts: Sequence[str] | pl.Series,
         chat_Q: pl.Series | BoolArray | None = None,
     ) -> tuple[Responses, IntArray]:
-        """A pool without people: ``(responses, response_Q)`` of Q prompts and the texts that answer them.
+        """A pool without people: ``(responses, response_Q)`` of Q prompts and their responses.
 
         A prompt is a text or a list of chat messages; ``chat_Q`` marks those that are ``canonical_chat`` JSON already.
-        ``response_Q[q]`` is the number of (prompt, text) q in the pool, which holds each once, in order of appearance.
-        Raises InputError for what is no text, and for NUL characters.
+        ``response_Q[q]`` is the number of (prompt, text) q in the pool, which contains each once, in order of
+        appearance. Raises InputError for values that are not text, and for NUL characters.
         """
         text_Q = content.texts(texts, "response")
         if len(prompts) != len(text_Q):
@@ -88,24 +88,25 @@ class Responses:
 
     @cached_property
     def identity_R(self) -> Identities:
-        """Which text it is: 128-bit BLAKE2 of the prompt's kind, length and text, and the response.
+        """Identity of each text: 128-bit BLAKE2 of the prompt's kind, length and text, and the response.
 
-        Whatever remembers or refuses by content goes by this: caches, the gate's memory, texts that were trained or
-        calibrated on, effects of single texts. Stable over machines and versions; Unicode forms are different texts.
+        Everything that recognises texts by content uses it: caches, the gate's memory, texts used in training or
+        calibration, effects of single texts. It is stable over machines and versions; Unicode forms are different
+        texts.
         """
         return identities(self._hashed(content.framed, BYTES))
 
     @cached_property
     def keys_R(self) -> KeyArray:
-        """A number that content decides for each (prompt, response): 64-bit BLAKE2, stable over machines and versions.
+        """A content-based number for each (prompt, response): 64-bit BLAKE2, stable over machines and versions.
 
-        For draws and orders (splits, starts, pairs), never for security: somebody with 2^32 tries finds two texts with
-        one number. Two of a million distinct texts share one with probability 3e-8.
+        For draws and orders (splits, starts, pairs), never for security: 2^32 tries find two texts with the same
+        number. Two of a million distinct texts share one with probability 3e-8.
         """
         return np.frombuffer(bytes(self._hashed(lambda part: part.encode() + b"\0", 8)), "<u8")
 
     def _hashed(self, framed: Callable[[str], bytes], size: int) -> bytearray:
-        """Digests of (kind, prompt, response), one after the other; ``framed`` ends a part that another one follows."""
+        """Digests of (kind, prompt, response), concatenated; ``framed`` ends a part that another one follows."""
         chat_P = self.chat_P if self.chat_P is not None else np.zeros(len(self.prompts), bool)
         prefix_P = [
             blake2b(framed("chat" if chat else "text") + framed(prompt), digest_size=size)
@@ -138,10 +139,10 @@ class Responses:
 
     def take(self, index: IntArray) -> Responses:
         """The responses numbered ``index``; all prompts are kept."""
-        taken = object.__new__(Responses)  # the texts were looked at when this pool was made
+        taken = object.__new__(Responses)  # the texts were checked when this pool was made
         cut = {"prompt_R": self.prompt_R[index], "texts_R": self.texts_R.gather(index)}
         taken.__dict__.update({"prompts": self.prompts, "chat_P": self.chat_P, **cut})
-        for name in ("identity_R", "keys_R", "lengths_R"):  # what is computed already need not be computed again
+        for name in ("identity_R", "keys_R", "lengths_R"):  # keep what is already computed
             if name in self.__dict__:
                 taken.__dict__[name] = self.__dict__[name][index]
         return taken
@@ -151,7 +152,7 @@ class Responses:
 class Users:
     """U people by id, with optional attributes (group, demographics): one row per user, same order.
 
-    Raises InputError for ids that nobody can have: missing, empty, or with a NUL character.
+    Raises InputError for impossible ids: missing, empty, or with a NUL character.
     """
 
     ids: pl.Series
@@ -162,13 +163,13 @@ class Users:
 
     @staticmethod
     def nobody(many: int = 1) -> Users:
-        """People of whom nothing is known, see ``content.strangers``: the population answers them."""
+        """Unknown people, see ``content.strangers``; the population answers them."""
         users = object.__new__(Users)
         users.__dict__.update(ids=content.strangers(many), attributes=None)
         return users
 
     def with_nobody(self) -> Users:
-        """These users by id, and one of whom nothing is known behind them."""
+        """These users by id, followed by an unknown one."""
         users = Users.nobody()
         users.__dict__["ids"] = pl.concat([self.ids.alias("id"), users.ids])
         return users
@@ -177,14 +178,14 @@ class Users:
         return len(self.ids)
 
     def index(self, user_ids: pl.Series | Sequence[str]) -> IntArray:
-        """Position of each id, -1 for an id that is not here and for nobody's (missing)."""
+        """Position of each id, -1 for an unknown or missing id."""
         wanted = pl.DataFrame({"id": pl.Series(user_ids, dtype=pl.String)})
         known = pl.DataFrame({"id": self.ids, "at": np.arange(len(self.ids), dtype=np.int32)})
         found = wanted.join(known, on="id", how="left", maintain_order="left")
         return found["at"].fill_null(-1).to_numpy().astype(np.int32)
 
     def with_last(self, user_id: str) -> tuple[IntArray, Users]:
-        """Where everybody but ``user_id`` stands, and those users in that order with ``user_id`` behind; ids only."""
+        """Places of everybody but ``user_id``, and these users in that order followed by ``user_id``; ids only."""
         others = np.flatnonzero((self.ids != user_id).to_numpy()).astype(np.int32)
         return others, Users(pl.concat([self.ids.gather(others), pl.Series(self.ids.name, [user_id], dtype=pl.String)]))
 
@@ -193,10 +194,10 @@ class Users:
 class Comparisons:
     """N judgements over one pool: user ``user_N`` prefers response ``chosen_N`` over response ``rejected_N``.
 
-    ``tie_N``    True where the user called it a tie (chosen / rejected then carry no order); None when nobody did.
+    ``tie_N``    True where the user called it a tie (chosen / rejected then have no order); None if there are no ties.
     ``weight_N`` non-negative weight of the judgement; None means 1.
-    ``time_N``   seconds since 1970-01-01 UTC, NaN where unknown.
-    ``pair_N``   code of the data's own pair id, -1 where it has none.
+    ``time_N``   seconds since 1970-01-01 UTC, NaN if unknown.
+    ``pair_N``   code of the data's own pair id, -1 without one.
     ``lists``    "ratings" or "rankings" where judgements were made from lists of responses, so that those of one list
                  imply each other; "pairs" where each is known to be made by itself; "" where nothing is known of it.
     """
@@ -236,7 +237,7 @@ class Comparisons:
             return (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
 
     def swapped(self) -> Comparisons:
-        """Every judgement told the other way round: the symmetry of the data, for tests and debiasing."""
+        """Every judgement with chosen and rejected swapped: the symmetry of the data, for tests and debiasing."""
         return replace(self, chosen_N=self.rejected_N, rejected_N=self.chosen_N)
 
     def take(self, rows: NDArray[np.integer] | BoolArray) -> Comparisons:
@@ -251,39 +252,39 @@ class Comparisons:
         return taken
 
     def weighing(self) -> Comparisons:
-        """The judgements that weigh something: one of weight 0 decides no figure. The same object where all do."""
+        """The judgements of positive weight, since weight 0 affects no figure. The same object if all have."""
         return self if self.weight_N is None or (self.weights_N > 0).all() else self.take(self.weights_N > 0)
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of all that decides a figure (32 hex digits): the data's name in caches and reports.
+        """Hash of everything that affects a figure (32 hex digits): the data's name in caches and reports.
 
-        Who judged which texts how, when, with what weight and in which pair, and what is known of these people. Users
-        and texts count by their content, so other numbers for them do not make other data.
+        It covers users, texts, labels, times, weights, pairs, and users' attributes. Users and texts count by content,
+        so renumbering them does not change the data.
         """
         user_U, identity_R = self._user_identities(), self.responses.identity_R
         columns = [self.lists, user_U[self.user_N], identity_R[self.chosen_N], identity_R[self.rejected_N]]
         for name, missing, kind in OPTIONAL:
             column = getattr(self, name)
             column_N = np.full(len(self), missing, kind) if column is None else np.asarray(column, kind)
-            if kind == "<f8":  # one zero and one NaN: neither has a sign that says anything
+            if kind == "<f8":  # one zero and one NaN: their signs have no meaning
                 column_N = np.where(np.isnan(column_N), np.nan, column_N + 0.0)
             columns.append(_first_places(column_N) if name == "pair_N" and column is not None else column_N)
         return content.hexdigest(*columns)
 
     def _user_identities(self) -> Identities:
-        """Of ids and attributes (U,); the order of the attributes' columns says nothing."""
+        """Digests of ids and attributes (U,); the order of the attributes' columns does not matter."""
         known = self.users.attributes
         names = [] if known is None else sorted(known.columns)
         columns = [self.users.ids.to_list(), *(map(_value, known[name].to_list()) for name in names)]  # type: ignore[index]
-        told = (
+        parts_U = (
             [user, *(part for both in zip(names, about, strict=True) for part in both)]
             for user, *about in zip(*columns, strict=True)
         )
-        return identities(b"".join(content.digest(*parts) for parts in told))
+        return identities(b"".join(content.digest(*parts) for parts in parts_U))
 
 
-OPTIONAL: tuple[tuple[str, float, str], ...] = (  # column, what its absence means, and its type
+OPTIONAL: tuple[tuple[str, float, str], ...] = (  # column, its default, and its type
     ("tie_N", False, "?"),
     ("weight_N", 1.0, "<f8"),
     ("time_N", np.nan, "<f8"),
@@ -292,14 +293,14 @@ OPTIONAL: tuple[tuple[str, float, str], ...] = (  # column, what its absence mea
 
 
 def _value(value: object) -> str | None:
-    """An attribute's value as a text that no other value has; missing stays missing, and zero has no sign."""
+    """An attribute's value as a unique text; missing stays missing, and zero has no sign."""
     if isinstance(value, float):
         value += 0.0
     return None if value is None else f"{type(value).__name__} {value!r}"
 
 
 def _first_places(code_N: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Codes anew, each by the place where it stands first; -1 stays."""
+    """Codes renumbered by first occurrence; -1 stays."""
     _, first, inverse_N = np.unique(code_N, return_index=True, return_inverse=True)
     return np.where(code_N < 0, -1, first[inverse_N]).astype("<i8")
 
@@ -328,7 +329,7 @@ def from_columns(
     """Build Comparisons from N-long columns held in memory; each distinct text is kept once, in order of appearance.
 
     A prompt is a text or a list of chat messages. ``optional`` takes ``tie_N``, ``weight_N``, ``time_N``, ``pair_N``.
-    Raises InputError for what is no text, for NUL characters, and for empty user ids.
+    Raises InputError for values that are not text, for NUL characters, and for empty user ids.
     """
     id_N = content.ids(user_ids).alias("id")
     sides = [content.texts(chosen, "chosen response"), content.texts(rejected, "rejected response")]
@@ -346,17 +347,16 @@ def _pool(
     sides: Sequence[pl.Series],
     chat_N: pl.Series | BoolArray | None = None,
 ) -> tuple[Responses, IntArray]:
-    """Distinct (prompt, text) in order of appearance, and the number of each, side by side: each of the N prompts has a
-    text on each side."""
+    """Distinct (prompt, text) in order of appearance, and the number of each, side by side; N prompts on each side."""
     if chat_N is not None or (isinstance(prompts, pl.Series) and prompts.dtype == pl.String):
         prompt_N = content.texts(prompts, "prompt")  # type: ignore[arg-type]
         chat_N = np.zeros(len(prompt_N), bool) if chat_N is None else np.asarray(chat_N, bool)
     else:
         chat_N = np.array([not isinstance(p, str) for p in prompts], bool)
-        told = [p if isinstance(p, str) else canonical_chat(p) for p in prompts]
-        prompt_N = content.texts(told, "prompt")
-    asked = pl.DataFrame({"prompt": prompt_N, "chat": chat_N})
-    rows = pl.concat([asked.with_columns(side.alias("text")) for side in sides])
+        texts = [p if isinstance(p, str) else canonical_chat(p) for p in prompts]
+        prompt_N = content.texts(texts, "prompt")
+    prompt_rows = pl.DataFrame({"prompt": prompt_N, "chat": chat_N})
+    rows = pl.concat([prompt_rows.with_columns(side.alias("text")) for side in sides])
     prompt_table = rows.select("prompt", "chat").unique(maintain_order=True).with_row_index("p")
     rows = rows.join(prompt_table, on=["prompt", "chat"], how="left", maintain_order="left", nulls_equal=True)
     pool = rows.select("p", "text").unique(maintain_order=True).with_row_index("r")

@@ -1,8 +1,8 @@
-"""What counts as a text and as a user's id, and names made of content: one hash for all that has several parts.
+"""Content hashes, and checks of texts and user ids: one hash function for everything that has several parts.
 
-Each part goes in behind its kind and its length, so that no two lists of parts are the same bytes: ("ab", "c") and
-("a", "bc") have different names, and so have a missing part and an empty one. 128 bits: finding two contents with one
-name takes 2^64 tries, finding another content for a given name 2^128.
+Each part is preceded by its kind and its length, so no two lists of parts give the same bytes: ("ab", "c") and ("a",
+"bc") have different hashes, and so do a missing part and an empty one. With 128 bits, finding two contents with the
+same hash takes 2^64 tries, finding another content for a given hash 2^128.
 
 Source: BLAKE2 (Aumasson et al. 2013), RFC 7693.
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from polypref.errors import ArtifactError, InputError
 
 BYTES = 16
-Identities = NDArray[np.bytes_]  # one of 16 bytes in each place; sorted and compared as bytes
+Identities = NDArray[np.bytes_]  # 16 bytes each; sorted and compared as bytes
 NONE = np.zeros(0, f"S{BYTES}")
 
 ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # in JSON: an even number of backslashes escape each other
@@ -40,18 +40,18 @@ def digest(*parts: Part, size: int = BYTES) -> bytes:
 
 
 def hexdigest(*parts: Part) -> str:
-    """``digest`` in 32 hex digits."""
+    """``digest`` as 32 hex digits."""
     return digest(*parts).hex()
 
 
 def of_texts(column: pl.Series) -> bytes:
-    """Digest of a text column; a missing text is another than an empty one."""
+    """Digest of a text column; missing and empty texts differ."""
     lengths = column.str.len_bytes().cast(pl.Int64).fill_null(-1).to_numpy()
     return digest(lengths, column.fill_null("").str.join("").cast(pl.Binary)[0])
 
 
 def framed(part: Part) -> bytes:
-    """A part's bytes behind its kind and its length."""
+    """A part's bytes, preceded by its kind and its length."""
     if isinstance(part, np.ndarray):
         about = f"{part.dtype.str}{part.shape}".encode()
         kind, raw = b"a", len(about).to_bytes(8, "little") + about + np.ascontiguousarray(part).tobytes()
@@ -65,12 +65,12 @@ def framed(part: Part) -> bytes:
 
 
 def identities(digests: bytes | bytearray) -> Identities:
-    """Digests, one behind the other, as an array; read-only."""
+    """Concatenated digests as an array; read-only."""
     return np.frombuffer(bytes(digests), f"S{BYTES}")
 
 
 def hexes(identity_R: Identities) -> list[str]:
-    """Each identity in 32 hex digits."""
+    """Each identity as 32 hex digits."""
     whole = np.ascontiguousarray(identity_R).tobytes().hex()
     return [whole[at : at + 2 * BYTES] for at in range(0, len(whole), 2 * BYTES)]
 
@@ -81,7 +81,7 @@ def packed(identity_R: Identities) -> NDArray[np.uint8]:
 
 
 def unpacked(bytes_RB: NDArray) -> Identities:
-    """The inverse of ``packed``. Raises ArtifactError for arrays that hold no identities, as older versions wrote."""
+    """The inverse of ``packed``. Raises ArtifactError for arrays without identities, as written by older versions."""
     if bytes_RB.dtype != np.uint8 or bytes_RB.ndim != 2 or bytes_RB.shape[1] != BYTES:
         raise ArtifactError(
             f"texts are named by {bytes_RB.dtype} numbers of shape {bytes_RB.shape}; expected {BYTES} bytes each. "
@@ -91,14 +91,14 @@ def unpacked(bytes_RB: NDArray) -> Identities:
 
 
 def places(known_K: Identities, wanted_R: Identities) -> NDArray[np.int64]:
-    """Where each wanted identity stands among ``known_K``, which ascend and differ; -1 where it is not."""
+    """The place of each wanted identity in ``known_K``, which is strictly ascending; -1 if absent."""
     if not len(known_K):
         return np.full(len(wanted_R), -1, np.int64)
     known_word_K, wanted_word_R = first_words(known_K), first_words(wanted_R)
     at_R = np.searchsorted(known_word_K, wanted_word_R)
     found_R = np.full(len(wanted_R), -1, np.int64)
     left = np.arange(len(wanted_R))
-    while len(left):  # again only for those whose first half is somebody else's too: never, unless somebody made them
+    while len(left):  # repeats only for identities that share their first half, which happens only on purpose
         at = at_R[left]
         inside = at < len(known_K)
         left, at = left[inside], at[inside]
@@ -117,35 +117,34 @@ def first_words(identity_R: Identities) -> NDArray[np.uint64]:
 
 
 def texts(values: Sequence[str] | pl.Series, what: str) -> pl.Series:
-    """``values`` as a column of texts; ``what`` they are ("prompt", "response", "user id") stands in errors.
+    """``values`` as a column of texts; ``what`` they are ("prompt", "response", "user id") is used in errors.
 
-    Raises InputError for a value that is no text, is missing, or holds a NUL character or half of a surrogate pair:
-    neither is a character of any text, and C libraries, databases and JSON readers cut or change what holds one.
+    Raises InputError for a value that is not text, is missing, or contains a NUL character or half of a surrogate pair:
+    neither occurs in any text, and C libraries, databases and JSON readers cut or change strings that contain one.
     """
     return refuse(_column(values, what, _texts_only), what)
 
 
 def ids(values: Sequence[str] | Sequence[str | None] | pl.Series, *, nobody: bool = False) -> pl.Series:
-    """User ids as a column of texts. With ``nobody`` a missing id is allowed, which asks for the population's answer.
+    """User ids as a column of texts. With ``nobody``, an id may be missing, which requests the population's answer.
 
-    Raises InputError for ids that nobody can have (``reserved``), and for what ``texts`` refuses.
+    Raises InputError for impossible ids (``reserved``), and for what ``texts`` refuses.
     """
     return refuse(_column(values, "user id", _numbers_too), "user id", empty=False, missing=nobody)
 
 
 def one_id(user_id: str) -> str:
-    """A single user's id; raises InputError where nobody can have it: empty, or with a NUL character."""
+    """A single user's id; raises InputError for an impossible one: empty, or with a NUL character."""
     return ids([user_id])[0]
 
 
 def strangers(many: int) -> pl.Series:
-    """The ids of ``many`` people of whom nothing is known: none. No data can hold such a user and no scorer knows one,
-    so the population answers."""
+    """The ids of ``many`` unknown people: missing ids, which no data contain and no scorer knows."""
     return pl.Series("id", [None], dtype=pl.String).new_from_index(0, many)
 
 
 def refuse(column: pl.Series, what: str, *, empty: bool = True, missing: bool = False) -> pl.Series:
-    """``column`` itself. Raises InputError where a text has a NUL character, or is missing or empty and may not be."""
+    """``column`` itself. Raises InputError if a text has a NUL character, or is missing or empty and must not be."""
     bad = {"holds a NUL character; remove it": column.str.contains("\0", literal=True).fill_null(False)}
     if not missing and column.null_count():
         bad["is missing; give it"] = column.is_null()
@@ -159,14 +158,14 @@ def refuse(column: pl.Series, what: str, *, empty: bool = True, missing: bool = 
 
 
 def refuse_escaped(json_N: pl.Series, what: str) -> None:
-    """Raise InputError for JSON that holds an escaped NUL character, which is one in what it says."""
+    """Raise InputError for JSON that contains an escaped NUL character."""
     for text in json_N.filter(json_N.str.contains("\\u0000", literal=True)):
         if ESCAPED_NUL.search(text):
             raise InputError(f"a {what} ({excerpt(text)}) holds a NUL character; remove it.")
 
 
 def _column(values: Any, what: str, kind: Callable[[pl.DataType], bool]) -> pl.Series:
-    """A text column; one of another type is cast where ``kind`` allows."""
+    """A text column; one of another type is cast if ``kind`` allows it."""
     if not isinstance(values, pl.Series):
         if isinstance(values, str | bytes | Mapping):
             raise InputError(f"{what}s are {excerpt(values)}; expected a list of texts.")
@@ -199,6 +198,6 @@ def _numbers_too(kind: pl.DataType) -> bool:
 
 
 def excerpt(value: object) -> str:
-    """At most 60 characters of what was found, on one line, without control characters."""
+    """At most 60 characters of a value, on one line, without control characters."""
     shown = repr(value[:60] if isinstance(value, str) else value)
     return shown if len(shown) <= 64 else shown[:61] + "..."

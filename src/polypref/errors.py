@@ -1,14 +1,14 @@
-"""Every exception of polypref, and how to add one.
+"""All exceptions of polypref, and how to add one.
 
 An error names the thing, the value, what was expected and the next step, in one line:
 
     line 41 of prefs.jsonl: "user_id" is missing; found: prompt, chosen, rejected. Use --columns to map yours.
 
-To add one: subclass ``PolyprefError`` here when callers need to tell it apart, otherwise raise the nearest class below
-with a message of that shape. Keep the arguments of ``__init__`` in ``args``: errors travel between processes by pickle.
+To add one: subclass ``PolyprefError`` here if callers must distinguish it; otherwise raise the nearest class below with
+a message of that form. Keep the arguments of ``__init__`` in ``args``: errors travel between processes by pickle.
 ``raise`` is for what a user can cause; ``assert`` for what only we can cause. The command line prints the message of a
-``PolyprefError`` on one line, everything in it visible, and exits with its ``exit_code``; any other exception is a bug
-and keeps its traceback. A message may hold any text from outside: it is escaped where it is printed, not before.
+``PolyprefError`` on one line, with invisible characters escaped, and exits with its ``exit_code``; any other exception
+is a bug and keeps its traceback. A message may contain any text from outside: it is escaped when printed, not before.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class SettingsError(PolyprefError):
 
 
 class NotEnoughData(PolyprefError):
-    """The data are readable but too few for what was asked."""
+    """The data are readable but too few for the request."""
 
 
 class MissingExtra(PolyprefError):
     """An optional part of polypref is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(what, extra)  # both are args, which is what pickle gives back to __init__
+        super().__init__(what, extra)  # both are in args, which pickle passes to __init__
         self.what, self.extra = what, extra
 
     def __str__(self) -> str:
@@ -60,16 +60,16 @@ class ArtifactError(PolyprefError):
 
 
 class Diverged(PolyprefError):
-    """A fit's loss is no finite number."""
+    """A fit's loss is not finite."""
 
 
 class NotConverged(UserWarning):
-    """A solver stopped at its limit of iterations: the result is used, and is approximate."""
+    """A solver stopped at its limit of iterations; its result is used, but is approximate."""
 
 
-def not_converged(solver: str, how: str) -> None:
-    """Say once per place that ``solver`` stopped early; ``how`` gives what was reached and what was asked."""
-    warnings.warn(f"{solver} stopped early: {how}; its result is approximate.", NotConverged, stacklevel=3)
+def not_converged(solver: str, reached: str) -> None:
+    """Warn once per place that ``solver`` stopped early; ``reached`` gives the reached and the required accuracy."""
+    warnings.warn(f"{solver} stopped early: {reached}; its result is approximate.", NotConverged, stacklevel=3)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> SettingsError:

@@ -1,13 +1,13 @@
-"""The one place that writes to disk: files whole or not at all, folders, locks, and one error when that fails.
+"""All writing to disk: atomic files and folders, locks, temporary files, and one error if that fails.
 
-A file is written beside its place as ``.NAME.<random>.partial``, brought to the disk, and renamed; then the folder is
-brought to the disk. Its writer holds a lock on it meanwhile, which ends with the process, however that ends. The next
-write into the folder removes the partial files that nobody holds.
+A file is written next to its place as ``.NAME.<random>.partial``, synced, and renamed; then the folder is synced. Its
+writer holds a lock on it, which ends with the process in any case. The next write into the folder removes partial files
+that no process holds.
 
-Covered: a process killed at any system call, and a power cut, leave the whole old file or the whole new one; a disk
-that is full or read-only, a path that cannot be, and a device as the place to write to (``/dev/stdout``).
-Not covered: file systems without locks, where what a killed writer left is removed after a day; disks that report data
-as written before they are; Windows, where none of this was tried.
+Covered: a process killed at any system call, and a power cut, leave the complete old or the complete new file; a full
+or read-only disk, an impossible path, and a device as the target (``/dev/stdout``). Not covered: file systems without
+locks, where leftovers of a killed writer are removed after a day; disks that report data as written too early; Windows,
+where none of this was tested.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ except ImportError:
     LOCK_EX = LOCK_NB = 0  # type: ignore[misc]
 
     def flock(fd: Any, operation: int, /) -> None:
-        """As on a file system without locks."""
+        """Behave as on a file system without locks."""
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
 TABLES = (".jsonl", ".csv", ".parquet")
 PARTIAL = re.compile(r"\..*\.[0-9a-f]{16}\.partial", re.DOTALL)
 TEMPORARY = re.compile(r"polypref-[0-9a-f]{16}")
-ABANDONED_SECONDS = 86_400.0  # where locks do not work
+ABANDONED_SECONDS = 86_400.0  # if locks do not work
 ANOTHER = "choose another folder"
 TMPDIR = "set TMPDIR to another folder"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_FOLDER_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EISDIR)
-LONGEST_STEM = 200  # bytes of a name that its partial file repeats; most file systems allow 255 in all
+LONGEST_STEM = 200  # bytes of a name that its partial file repeats; most file systems allow 255 in total
 
 
 LARGEST = 1 << 26  # bytes of a file of settings or results
@@ -60,7 +60,7 @@ LARGEST = 1 << 26  # bytes of a file of settings or results
 
 
 def content_of(path: Path | str, most: int = LARGEST) -> bytes:
-    """A regular file of at most ``most`` bytes, whole: no pipe or device is waited for, no file without an end is read.
+    """The content of a regular file of at most ``most`` bytes; pipes, devices and endless files are refused.
 
     Raises OSError, whose ``strerror`` says why, for anything else, and ValueError for a path with NUL.
     """
@@ -74,21 +74,21 @@ def content_of(path: Path | str, most: int = LARGEST) -> bytes:
 
 
 def write(path: Path | str, content: bytes | str, elsewhere: str = ANOTHER) -> None:
-    """Write a file whole or not at all; text as UTF-8, a lone surrogate as its escape.
+    """Write a file atomically; text as UTF-8, a lone surrogate as its escape.
 
-    ``elsewhere`` is the next step in the error: what to do if this place cannot be used. Raises CacheError.
+    ``elsewhere`` is the next step given in the error if this place cannot be used. Raises CacheError.
     """
     with writing(path, elsewhere) as output:
         output.write(content)
 
 
 def write_json(path: Path | str, content: object, elsewhere: str = ANOTHER) -> None:
-    """Write JSON whole or not at all. Raises CacheError, and ValueError for a number that is not finite."""
+    """Write JSON atomically. Raises CacheError, and ValueError for a number that is not finite."""
     write(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", elsewhere)
 
 
 def write_table(path: Path | str, table: pl.DataFrame, elsewhere: str = ANOTHER) -> None:
-    """Write a table whole or not at all, in the format of the file's ending. Raises CacheError."""
+    """Write a table atomically, in the format of the file's ending. Raises CacheError."""
     write(path, encoded(table, Path(path).suffix), elsewhere)
 
 
@@ -106,7 +106,7 @@ def encoded(table: pl.DataFrame, suffix: str) -> bytes:
 
 
 class Output:
-    """What ``writing`` yields. Only its own writes count as failures of the disk, not what the caller does between."""
+    """The writer that ``writing`` yields. Only its own writes count as disk failures, not the caller's code."""
 
     def __init__(self, file: BinaryIO, path: Path, elsewhere: str) -> None:
         self._file, self._path, self._elsewhere = file, path, elsewhere
@@ -120,9 +120,9 @@ class Output:
 
 @contextmanager
 def writing(path: Path | str, elsewhere: str = ANOTHER) -> Iterator[Output]:
-    """A file to be written piece by piece, which appears under its name when the block ends without an error.
+    """A file written piece by piece, which appears under its name when the block ends without an error.
 
-    Folders on the way are made. A link is replaced, not followed; a device is written to as it is. Raises CacheError.
+    Missing folders are created. A link is replaced, not followed; a device is written to directly. Raises CacheError.
     """
     path = Path(path)
     if _is_device(path):
@@ -143,9 +143,9 @@ def writing(path: Path | str, elsewhere: str = ANOTHER) -> Iterator[Output]:
             os.replace(partial, path)
             _sync(path.parent)
     finally:
-        with suppress(OSError):  # what could not be flushed was reported above
+        with suppress(OSError):  # a failed flush was reported above
             file.close()
-        with suppress(OSError):  # gone: it has its name now
+        with suppress(OSError):  # it is gone because it was renamed
             partial.unlink()
 
 
@@ -160,7 +160,7 @@ def _is_device(path: Path) -> bool:
 
 
 def _at_once(path: str, flags: int) -> int:
-    """Open for writing; a pipe that nobody reads is an error and no wait without an end."""
+    """Open for writing; a pipe without a reader is an error instead of an endless wait."""
     number = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     os.set_blocking(number, True)
     return number
@@ -174,7 +174,7 @@ def _begun(path: Path) -> tuple[Path, int]:
         number = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
         if _hold(number) is not False and _is_at(number, partial):
             return partial, number
-        os.close(number)  # another process took it for an abandoned one before it was held
+        os.close(number)  # another process removed it as abandoned before it was locked
 
 
 def _beside(path: Path) -> Path:
@@ -186,7 +186,7 @@ def _beside(path: Path) -> Path:
 
 
 def made(folder: Path | str, elsewhere: str = ANOTHER) -> Path:
-    """``folder``, made where it is not there, with those above it. Raises CacheError."""
+    """``folder``, created with its parents if missing. Raises CacheError."""
     folder = Path(folder)
     with writable(folder, elsewhere):
         folder.mkdir(parents=True, exist_ok=True)
@@ -195,9 +195,9 @@ def made(folder: Path | str, elsewhere: str = ANOTHER) -> Path:
 
 @contextmanager
 def new_folder(path: Path, elsewhere: str = ANOTHER) -> Iterator[Path]:
-    """A folder to be filled, which takes the place of ``path`` when the block ends without an error.
+    """A folder to fill, which replaces ``path`` when the block ends without an error.
 
-    For what can be made again: a process killed between two renames leaves nothing at ``path``. Raises CacheError.
+    For reproducible content: a process killed between two renames leaves nothing at ``path``. Raises CacheError.
     """
     with writable(path, elsewhere), ExitStack() as stack:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,9 +218,9 @@ def new_folder(path: Path, elsewhere: str = ANOTHER) -> Iterator[Path]:
 
 @contextmanager
 def temporary() -> Iterator[Path]:
-    """A folder in the system's temporary one that only its owner can read, removed at the end of the block.
+    """A temporary folder that only its owner can read, removed at the end of the block.
 
-    Those that killed processes left there are removed first. Raises CacheError.
+    Leftovers of killed processes are removed first. Raises CacheError.
     """
     root = Path(tempfile.gettempdir())
     with ExitStack() as stack:
@@ -234,7 +234,7 @@ def temporary() -> Iterator[Path]:
 def nameless(folder: Path | str | None = None) -> Iterator[BinaryIO]:
     """A file that only this process can open, under ``folder`` (default: the system's temporary one).
 
-    It ends with the process. Errors of the disk are the caller's to name, see ``writable``. Raises CacheError.
+    It ends with the process. The caller reports disk errors, see ``writable``. Raises CacheError.
     """
     folder = folder or tempfile.gettempdir()
     with writable(folder, TMPDIR):
@@ -251,19 +251,19 @@ def _held_folder(name: Callable[[], Path], mode: int) -> Iterator[Path]:
         number = os.open(folder, os.O_RDONLY)
         if _hold(number) is not False and _is_at(number, folder):
             break
-        os.close(number)  # another process took it for an abandoned one before it was held
+        os.close(number)  # another process removed it as abandoned before it was locked
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # gone already where it was given another name
+        shutil.rmtree(folder, ignore_errors=True)  # already gone if it was renamed
         os.close(number)
 
 
 @contextmanager
 def alone(folder: Path, otherwise: str | None = None, elsewhere: str = ANOTHER) -> Iterator[None]:
-    """Hold ``folder``, which is there, so that no other process does until the block or this process ends.
+    """Lock the existing ``folder`` for this process until the block or the process ends.
 
-    Raises SettingsError, saying ``otherwise``, where another process holds it (None: waits), and CacheError.
+    Raises SettingsError with the message ``otherwise`` if another process holds it (None: waits), and CacheError.
     """
     with ExitStack() as stack:
         with writable(folder, elsewhere):
@@ -281,7 +281,7 @@ def alone(folder: Path, otherwise: str | None = None, elsewhere: str = ANOTHER) 
 
 
 def _lock_file(path: Path, otherwise: str | None) -> Any:
-    """For file systems whose folders cannot be locked, as NFS."""
+    """For file systems whose folders cannot be locked, such as NFS."""
     from filelock import FileLock, Timeout
 
     try:
@@ -290,12 +290,12 @@ def _lock_file(path: Path, otherwise: str | None) -> Any:
         raise SettingsError(otherwise) from None
 
 
-# --- what killed writers left
+# --- leftovers of killed writers
 
 
 def sweep(folder: Path, pattern: re.Pattern[str] = PARTIAL) -> None:
     """Remove the partial files and folders in ``folder`` that no process holds."""
-    with suppress(OSError), os.scandir(folder) as entries:  # what cannot be listed is not ours to clean
+    with suppress(OSError), os.scandir(folder) as entries:  # folders that cannot be listed are not cleaned
         for entry in entries:
             if pattern.fullmatch(entry.name):
                 with suppress(OSError):
@@ -334,10 +334,10 @@ def _is_at(number: int, path: Path) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Bring a folder's entries, or a file, to the disk."""
+    """Sync a folder's entries, or a file, to disk."""
     try:
         number = os.open(path, os.O_RDONLY)
-    except PermissionError:  # a folder that may be written and not listed
+    except PermissionError:  # a folder that may be written but not listed
         return
     try:
         os.fsync(number)
@@ -348,12 +348,12 @@ def _sync(path: Path) -> None:
         os.close(number)
 
 
-# --- the one error
+# --- the error
 
 
 @contextmanager
 def writable(path: Path | str, elsewhere: str = ANOTHER) -> Iterator[None]:
-    """Errors of the system within the block become a CacheError about ``path``, also those that a library retells."""
+    """System errors in the block become a CacheError about ``path``, also those reraised by a library."""
     try:
         yield
     except OSError as error:
@@ -361,7 +361,7 @@ def writable(path: Path | str, elsewhere: str = ANOTHER) -> Iterator[None]:
     except ValueError as error:  # a NUL or a lone surrogate in the name
         if _is_name(path):
             raise
-        raise CacheError(f"cannot write {str(path)!r}: it is no name of a file. Choose another one.") from error
+        raise CacheError(f"cannot write {str(path)!r}: it is not a file name. Choose another one.") from error
     except Exception as error:
         retold = next((code for code in (*FULL, *FORBIDDEN) if os.strerror(code) in str(error)), None)
         retold = errno.ENOSPC if "PytorchStreamWriter failed" in str(error) else retold
@@ -380,7 +380,7 @@ def cannot_write(path: Path | str, error: OSError, elsewhere: str = ANOTHER) -> 
         step = "Choose a shorter name"
     else:
         step = elsewhere[:1].upper() + elsewhere[1:]
-    # a folder that cannot be made because a file has its name
+    # a folder that cannot be created because a file has its name
     reason = os.strerror(errno.ENOTDIR) if error.errno == errno.EEXIST else error.strerror or error
     return CacheError(f"cannot write {path}: {reason}. {step}.")
 

@@ -1,14 +1,14 @@
-"""Being forgotten: after a deletion a person is a stranger, bit for bit, and no file names them.
+"""Forgetting: after a deletion a person is a stranger, bit for bit, and no file names them.
 
-Source: our own. ``forget`` takes a person out of a scorer, ``without`` out of a grouping, ``forget_in_history`` out of
-P-GRPO's histories; ``residue`` looks for what is left in the files of a folder.
+Source: our own. ``forget`` removes a person from a scorer, ``without`` from a grouping, ``forget_in_history`` from
+P-GRPO's histories; ``residue`` searches the files of a folder for remaining traces.
 
-Covered: scorers that keep people in rows of their own (``learners.protocol.Forgets``); JSON, JSON lines, text,
-safetensors, npz, npy and parquet files, and any other file byte by byte. Not covered, and said by ``shared_change``:
-the shared part was fitted with the person's judgements and stays as it is. From it and the rows of all who stay, the
-row of a *single* deleted person can be computed back (low-rank: exactly, for the mean is theirs too; hierarchical:
-nearly): whoever needs that gone fits again without them. Nor are copies elsewhere, caches of texts, file names,
-compressed files, and ids that are stored hashed.
+Covered: scorers that keep people in separate rows (``learners.protocol.Forgets``); JSON, JSON lines, text, safetensors,
+npz, npy and parquet files, and any other file byte by byte. Not covered, but measured by ``shared_change``: the shared
+part was fitted with the person's judgements and stays unchanged. From it and the rows of all who stay, the row of a
+*single* deleted person can be reconstructed (low-rank: exactly, because it is part of the mean; hierarchical: nearly).
+If that must be impossible, fit again without them. Also not covered: copies elsewhere, caches of texts, file names,
+compressed files, and hashed ids.
 
 Suffixes here: ``_K`` groups that are kept.
 """
@@ -37,10 +37,10 @@ from polypref.policy.history import RewardHistory
 
 
 def forget(scorer: Scorer, user_id: str) -> Scorer:
-    """A scorer that answers ``user_id`` as it answers a stranger, bit for bit; nobody else's scores move.
+    """A scorer that answers ``user_id`` as it answers a stranger, bit for bit; other users' scores do not change.
 
-    A scorer that answers everyone alike keeps nothing of anybody and is returned as it is. Raises SettingsError for one
-    that cannot forget, InputError for an id that nobody can have.
+    A scorer that answers everyone alike has no user data and is returned unchanged. Raises SettingsError for one that
+    cannot forget, InputError for an impossible id.
     """
     user_id = content.one_id(user_id)
     if scorer.serves == "population":
@@ -53,7 +53,7 @@ def forget(scorer: Scorer, user_id: str) -> Scorer:
 
 
 class Grouped(Protocol):
-    """What ``without`` needs of a grouping, a dataclass: one row per user."""
+    """The part of a grouping, a dataclass, that ``without`` needs: one row per user."""
 
     @property
     def users(self) -> Users: ...
@@ -67,7 +67,7 @@ AnyGrouping = TypeVar("AnyGrouping", bound=Grouped)
 
 
 def without(grouping: AnyGrouping, user_id: str) -> AnyGrouping:
-    """The grouping of everybody else; ``user_id`` is then of the unknown."""
+    """The grouping of everybody else; ``user_id`` is then unknown."""
     kept_U = np.flatnonzero((grouping.users.ids != user_id).to_numpy())
     return replace(
         grouping,  # type: ignore[type-var]
@@ -78,10 +78,10 @@ def without(grouping: AnyGrouping, user_id: str) -> AnyGrouping:
 
 
 def forget_in_history(normalizer: Normalizer, user_id: str) -> Normalizer:
-    """Another normalizer without the user's own histories, at the finest level; all others keep theirs bit for bit.
+    """A normalizer without the user's own histories at the finest level; all others keep theirs bit for bit.
 
-    Users given as whole numbers are meant by their digits. What the user's rewards added to the histories of larger
-    groups stays: it is a sum that cannot be taken apart. Raises SettingsError where no level is of users.
+    Users given as whole numbers are matched by their digits. The user's contribution to the histories of larger groups
+    stays: it is a sum that cannot be separated. Raises SettingsError if no level is of users.
     """
     if len(normalizer.names) < 2:
         raise SettingsError(f"the histories' levels are {', '.join(normalizer.names)}; none is of users below groups.")
@@ -90,15 +90,15 @@ def forget_in_history(normalizer: Normalizer, user_id: str) -> Normalizer:
     for at, level in enumerate(normalizer.levels):
         kept = [path for path in level.numbers if at < finest or str(path[-1]) != user_id]
         number_K = np.array([level.numbers[path] for path in kept], np.int64)
-        told = [_rows(history, number_K) for history in (level.rewards, level.residuals)]
-        left.levels[at] = Level(told[0], told[1], {path: number for number, path in enumerate(kept)})
+        histories = [_rows(history, number_K) for history in (level.rewards, level.residuals)]
+        left.levels[at] = Level(histories[0], histories[1], {path: number for number, path in enumerate(kept)})
         if at == finest:
             left.alarm = _watched(left.alarm, number_K)
     return left
 
 
 def _watched(alarm: DriftAlarm, number_K: NDArray[np.int64]) -> DriftAlarm:
-    """The alarm's rows of the groups that stay; it has none yet for groups that came after its last batch."""
+    """The alarm's rows of the groups that stay; groups added after its last batch have none yet."""
     seen_K = number_K[number_K < len(alarm.up_G)]
     prompts = _rows(alarm.prompts, seen_K)
     return replace(alarm, prompts=prompts, up_G=alarm.up_G[seen_K], down_G=alarm.down_G[seen_K])
@@ -113,35 +113,35 @@ def _rows(history: RewardHistory, number_K: NDArray[np.int64]) -> RewardHistory:
 def shared_change(scorer: Scorer, refit: Scorer, rows: Comparisons) -> float:
     """Largest change of a stranger's margin of ``rows`` between a scorer and one fitted without a person.
 
-    In units of the margins' root mean square under ``refit``: what deletion leaves of the person in the shared part,
-    seed and settings being the same. Refits that choose other settings differ by that as well.
+    In units of the margins' root mean square under ``refit``. It is the person's remaining influence on the shared
+    part, for equal seed and settings; refits that choose other settings also differ by that.
     """
     had_N, left_N = population_margins(scorer, rows).value_Q, population_margins(refit, rows).value_Q
     return float(np.abs(had_N - left_N).max() / np.sqrt((left_N**2).mean()))
 
 
 def residue(folder: Path | str, user_id: str) -> list[str]:
-    """Places, as ``file: where``, at which ``user_id`` stands in the files below ``folder``; empty when nowhere.
+    """Places, as ``file: where``, at which ``user_id`` occurs in the files below ``folder``; empty if there are none.
 
-    An id counts where it is a word of its own, so that a short one ("7") may be found where it means something else.
-    Raises CacheError when there is no such folder or a file cannot be read.
+    An id counts if it is a separate word, so a short one ("7") may be found where it means something else. Raises
+    CacheError if the folder does not exist or a file cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise CacheError(f"{folder} is no folder; give one that a scorer, a grouping or a history was saved to.")
+        raise CacheError(f"{folder} is not a folder; give one that a scorer, a grouping or a history was saved to.")
     word = re.compile(rf"(?<!\w){re.escape(user_id)}(?!\w)")
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             places = [where for where, text in _texts(path) if word.search(text)]
         except OSError as error:
-            raise CacheError(f"{path} cannot be read ({error.strerror}); nothing can be said of it.") from error
+            raise CacheError(f"{path} cannot be read ({error.strerror}), so it cannot be checked.") from error
         found += [f"{path.relative_to(folder)}: {where}" for where in dict.fromkeys(places)]
     return found
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
-    """Every text in a file and where it stands; a file that is not what its name says is read as bytes."""
+    """Every text in a file and its place; a file whose content does not match its name is read as bytes."""
     readers = {".json": _of_json, ".jsonl": _of_lines, ".parquet": _of_parquet, ".npz": _of_numpy, ".npy": _of_numpy}
     reader = {**readers, ".safetensors": _of_safetensors}.get(path.suffix, _of_bytes)
     try:
@@ -203,14 +203,14 @@ def _of_safetensors(path: Path) -> Iterator[tuple[str, str]]:
     yield from ((f"header{where}", text) for where, text in _in_value(json.loads(content[8 : 8 + size]), ""))
     try:
         arrays = load(content)
-    except Exception as error:  # safetensors' own error derives from Exception alone
+    except Exception as error:  # safetensors' own error derives directly from Exception
         raise ValueError(str(error)) from error
     for name, array in arrays.items():
         yield from _in_array(name, array)
 
 
 def _in_array(name: str, array: NDArray) -> Iterator[tuple[str, str]]:
-    """Strings, bytes that may be text, and the whole numbers of arrays that are named after users."""
+    """Strings, bytes that may be text, and the whole numbers of arrays named after users."""
     if array.dtype.kind in "US":
         texts = np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
         yield from ((f"array {name}", str(text)) for text in np.unique(texts))
@@ -229,7 +229,7 @@ def bits_apart(
 ) -> float:
     """Largest absolute difference of two scorers' rewards of every text of ``rows``; 0: bit-identical.
 
-    ``one`` is asked about ``one_ids``, ``other`` about ``other_ids``: as many, or a single one for all.
+    ``one`` is scored for ``one_ids``, ``other`` for ``other_ids``: equally many, or a single one for all.
     """
     value = [
         np.stack([scorer.score(rows.responses, [user_id] * len(rows.responses)).value_Q for user_id in ids])

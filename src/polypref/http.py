@@ -1,9 +1,9 @@
-"""A server that is asked in JSON over HTTP: what may pass is tried again, what may not is told in one line.
+"""JSON requests over HTTP: temporary failures are retried, permanent ones are reported in one line.
 
-Covered: busy and failing servers (429, 5xx, timeouts, dropped connections) are asked again after a growing pause, or
-the one that the server asks for; redirects are refused, since they would carry texts and key elsewhere; an answer is
-bounded in size and time. An API key goes where the caller of ``Server`` sends it and nowhere else: it is never stored
-or part of an identity, and what a server repeats of it is not shown. Connections are kept and used again.
+Covered: requests to busy and failing servers (429, 5xx, timeouts, dropped connections) are retried after a growing
+pause, or the pause that the server requests; redirects are refused, since they would send texts and key elsewhere;
+answers are limited in size and time. An API key goes only where the caller of ``Server`` sends it: it is never stored
+or part of an identity, and is masked in server messages. Connections are reused.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import httpx
 
 LONGEST_PAUSE_SECONDS = 60.0
-LARGEST_ANSWER = 256 << 20  # bytes, unpacked; 64 texts in 4,096 numbers each take 6 MiB
-LARGEST_REFUSAL = 64 << 10  # of a refusal only the beginning is shown
+LARGEST_ANSWER = 256 << 20  # bytes, uncompressed; 64 texts with 4,096 numbers each take 6 MiB
+LARGEST_REFUSAL = 64 << 10  # only the beginning of an error is shown
 
 
 def check_url(url: str, what: str, key_variable: str) -> None:
@@ -36,7 +36,7 @@ def check_url(url: str, what: str, key_variable: str) -> None:
     try:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a bracket without its other, a port that is none
+    except ValueError:  # an unmatched bracket, an invalid port
         known = False
     if parts is None or not known or visible(url) != url or " " in url:
         raise SettingsError(f"{what}: expected an http:// or https:// address behind it, as in {what}:<url>.")
@@ -48,15 +48,15 @@ def check_url(url: str, what: str, key_variable: str) -> None:
 
 
 def key_from(variable: str) -> str:
-    """The API key that an environment variable holds, "" for none. For addresses that the user gave, and no others."""
+    """The API key in an environment variable, "" for none. Only for addresses given by the user."""
     key = os.environ.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()):
-        raise SettingsError(f"{variable} holds characters that no API key has; set it again.")
+        raise SettingsError(f"{variable} contains characters that no API key has; set it again.")
     return key
 
 
 def parsed(content: bytes) -> Any:
-    """An answer's JSON. Raises ValueError, also where it nests deeper than Python can follow."""
+    """An answer's JSON. Raises ValueError, also if it is nested too deeply for Python."""
     try:
         return json.loads(content)
     except RecursionError as error:
@@ -65,11 +65,11 @@ def parsed(content: bytes) -> Any:
 
 @dataclass(frozen=True)
 class Server:
-    """One address, and how patiently it is asked.
+    """One address, with its time-outs and retries.
 
-    ``timeout``  seconds per request, from connecting to the answer's last byte; ``retries`` further tries after a
-                 failure that may pass; ``pause`` seconds before the first of them, doubling.
-    ``key``      the API key to send; "" for none. ``key_variable`` is where advice says to put one.
+    ``timeout``  seconds per request, from connecting to the answer's last byte; ``retries`` after a
+                 temporary failure; ``pause`` seconds before the first retry, doubling.
+    ``key``      the API key to send; "" for none. ``key_variable`` is the variable that errors suggest.
     """
 
     address: str
@@ -80,7 +80,7 @@ class Server:
     key_variable: str = "POLYPREF_API_KEY"
 
     def post(self, body: dict[str, Any]) -> bytes:
-        """The answer's content. Raises EncoderError when there is none, in one line."""
+        """The answer's content. Raises EncoderError, in one line, if there is none."""
         content, reason = json.dumps(body).encode(), ""
         for attempt in range(self.retries + 1):
             try:
@@ -107,12 +107,12 @@ class Server:
                     return self._read(answer, until, LARGEST_ANSWER)
                 raise self._refused(answer, self._read(answer, until, LARGEST_REFUSAL, cut=True))
         except httpx.InvalidURL as error:
-            raise EncoderError(f"{self.address} is no address that can be asked: {error}.") from error
+            raise EncoderError(f"{self.address} is not a usable address: {error}.") from error
         except (httpx.HTTPError, OSError) as error:
             raise _MayPass(self._masked(str(error)) or type(error).__name__) from error
 
     def _read(self, answer: httpx.Response, until: float, most: int, cut: bool = False) -> bytes:
-        """The content, or its beginning where it may be ``cut``."""
+        """The content, or its beginning if it may be ``cut``."""
         parts, size = [], 0
         for part in answer.iter_bytes():
             parts.append(part)
@@ -128,10 +128,10 @@ class Server:
                 raise _MayPass(f"the answer was not complete after {self.timeout:g} s: timed out")
         return b"".join(parts)
 
-    def _refused(self, answer: httpx.Response, said: bytes) -> Exception:
+    def _refused(self, answer: httpx.Response, body: bytes) -> Exception:
         code = answer.status_code
-        said = said.replace(self.key.encode(), b"***") if self.key else said  # before it is cut
-        reason = self._masked(f"HTTP {code} {answer.reason_phrase}: {excerpt(said)}")
+        body = body.replace(self.key.encode(), b"***") if self.key else body  # before it is shortened
+        reason = self._masked(f"HTTP {code} {answer.reason_phrase}: {excerpt(body)}")
         if code == 429 or code >= 500:
             return _MayPass(reason, _retry_after(answer.headers.get("Retry-After", "")))
         return EncoderError(f"{self.address} refuses the request ({reason}); {self._advice(answer)}")
@@ -152,7 +152,7 @@ class Server:
 
 
 class _MayPass(Exception):
-    """A failure that another try may get past."""
+    """A temporary failure, worth a retry."""
 
     def __init__(self, reason: str, retry_after: float = 0.0) -> None:
         super().__init__(reason)
@@ -161,17 +161,17 @@ class _MayPass(Exception):
 
 @cache
 def _client(process: int) -> httpx.Client:
-    """The connections of this process (a forked one must not share its parent's); threads share them."""
+    """The connections of this process, shared by its threads; a forked process must not share its parent's."""
     from http.cookiejar import CookieJar, DefaultCookiePolicy
 
     import httpx
 
-    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # one server's would reach others on its domain
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # no cookies, which others would get
     return httpx.Client(follow_redirects=False, cookies=no_cookies)
 
 
 def _retry_after(stated: str) -> float:
-    """Seconds that the server asks for, as a number or a date; 0 when it gives neither."""
+    """The pause that the server requests, as seconds or a date; 0 if it gives neither."""
     stated = stated.strip()
     if stated.isascii() and stated.isdecimal():
         return min(float(stated), LONGEST_PAUSE_SECONDS)

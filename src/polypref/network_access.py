@@ -1,18 +1,18 @@
-"""Who named a model or an address, and what that may start: network traffic needs the word of the caller.
+"""Network permission: only models and addresses named by the caller may be requested or downloaded.
 
-What the caller names, on the command line, in Python or in a file of settings, may be asked and downloaded. What an
-artifact names may not, unless the caller says so (``allow_network``), and is looked for on this machine alone. An API
-key goes only to an address that the caller gave: named by an artifact, an allowed server is asked without it.
+Models and servers named by the caller, on the command line, in Python or in a settings file, may be used over the
+network. Those named by an artifact may not, unless the caller allows it (``allow_network``); they are only looked up on
+this machine. An API key goes only to an address given by the caller: an allowed server named by an artifact gets none.
 
-Encoders and judges take what is in force where they are made, and keep it. ``named_by`` sets it:
+Encoders and judges keep the permission in force when they are created. ``named_by`` sets it:
 
     with named_by("scorers/mine", allow_network=False):
         encoder("endpoint:http://...")          raises SettingsError: nothing is sent
 
-``POLYPREF_API_URL`` in the caller's environment, one or more addresses parted by commas, is the caller's word too.
+Addresses in ``POLYPREF_API_URL``, separated by commas in the caller's environment, also count as given by the caller.
 
-Covered: every model and address that polypref reads from a saved scorer, detector or grouping. Not covered: what other
-packages do by themselves when they are imported.
+Covered: every model and address that polypref reads from a saved scorer, detector or grouping. Not covered: network
+traffic of other packages on import.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ VARIABLE = "POLYPREF_API_URL"
 
 @dataclass(frozen=True)
 class Permission:
-    """``source`` is the artifact that names what is asked, None: the caller; ``network``: may the network be used."""
+    """``source`` is the artifact that names the model or address (None: the caller); ``network``: is it allowed?"""
 
     source: str | None = None
     network: bool = True
 
     def ensure(self, address: str) -> None:
-        """Raise SettingsError, naming address and flag, where ``address`` may not be asked."""
+        """Raise SettingsError, naming address and flag, if ``address`` may not be used."""
         if not self.network and not _is_callers(address):
             raise SettingsError(
-                f"{self.source} names {address}, and what an artifact names is not asked over the network; nothing was "
+                f"{self.source} names {address}, and artifacts may not use the network by default; nothing was "
                 "sent. If you trust it: --allow-network, or --encoder NAME; in Python load(..., allow_network=True)."
             )
 
     def key(self, variable: str, address: str) -> str:
-        """The environment variable whose key goes to ``address``; "" where none does."""
+        """The environment variable whose key goes to ``address``; "" for none."""
         return variable if self.source is None or _is_callers(address) else ""
 
 
@@ -55,20 +55,20 @@ _PRESENT: ContextVar[Permission] = ContextVar("who names models and addresses", 
 
 
 def present() -> Permission:
-    """What is in force for a model or address that is named now."""
+    """The permission in force for a model or address that is named now."""
     return _PRESENT.get()
 
 
 @contextmanager
 def named_by(source: object, *, allow_network: bool) -> Iterator[None]:
-    """Within, models and addresses are named by the artifact ``source``."""
+    """Within the block, models and addresses count as named by the artifact ``source``."""
     with acting_for(Permission(str(source), allow_network)):
         yield
 
 
 @contextmanager
 def acting_for(permission: Permission) -> Iterator[None]:
-    """Within, ``permission`` is in force: what was made under it is being used."""
+    """Within the block, ``permission`` is in force, for using objects created under it."""
     token = _PRESENT.set(permission)
     try:
         yield

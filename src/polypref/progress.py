@@ -1,7 +1,7 @@
-"""How far long work is: a bar on a terminal, a plain line now and then elsewhere, nothing for short or quiet work.
+"""Progress of long work: a bar on a terminal, occasional plain lines elsewhere, nothing for short or quiet work.
 
-One class for everything that is counted: cells, arms, texts, questions, training steps. What is counted may cost
-unequally; the time left goes by the work that is done, which the caller weighs.
+One class counts everything: cells, arms, texts, questions, training steps. Items may differ in cost; the estimate of
+the time left uses the caller's weights.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts ``total`` things, called ``unit``, ``stored`` of which an earlier run has done; writes to standard error.
+    """Counts ``total`` items, named ``unit``, of which ``stored`` are from an earlier run; writes to standard error.
 
-    ``label``    what is done to them, such as "encoding with minilm"; may be empty.
-    ``weights``  the work that the things to do cost: of all together, or of each by name; None: all alike.
-    ``stored``   None for work that may be short, of which nothing is shown before a moment has passed; a number, 0 too,
-                 for work that is announced at once.
-    ``quiet``    show nothing but failures.
+    ``label``    the activity, such as "encoding with minilm"; may be empty.
+    ``weights``  the cost of the items: the total, or each by name; None: all equal.
+    ``stored``   None for work that may be short and is shown only after a moment; a number, also 0, for work that
+                 is announced at once.
+    ``quiet``    show only failures.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class Progress:
             self._line(f"{self._counted()}, done in {duration(time.monotonic() - self._start)}")
 
     def tell(self, what: object, error: str | None = None) -> None:
-        """One more is done, or has failed: that is said, however quiet."""
+        """One more is done, or has failed; failures are always printed."""
         if error:
             fail(f"failed: {what}: {error}")
         self.advance(1, 1.0 if self._weights is None else self._weights[what], what)
 
     def advance(self, count: int, work: float | None = None, what: object = "") -> None:
-        """``count`` more are done, which were ``work`` of the whole work; ``what``: the last of them."""
+        """``count`` more are done, at a cost of ``work``; ``what`` is the last of them."""
         self._done += count
         self._work_done += count if work is None else work
         if self._silenced:
@@ -109,7 +109,7 @@ class Progress:
         return f"{self._stored + self._done:,} of {self._total:,} {self._unit}"
 
     def _left(self) -> str:
-        """The time left, if the work goes on as it went so far; "?" before anything is done."""
+        """The time left at the current speed; "?" before anything is done."""
         if self._work_done <= 0:
             return "?"
         return duration((time.monotonic() - self._start) * max(self._work / self._work_done - 1, 0.0))
@@ -146,7 +146,7 @@ class Progress:
 
 @contextmanager
 def counting(unit: str, quiet: bool = False) -> Iterator[Callable[[int, int, object], None]]:
-    """Progress for work that says itself how far it is: call with what is done, what is to do, and what was last."""
+    """Progress for work that reports its own state: call with the number done, the total, and the last item."""
     with ExitStack() as stack:
         progress: Progress | None = None
         last = 0

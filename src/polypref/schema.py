@@ -1,6 +1,6 @@
-"""What a file from elsewhere must look like before anything is made of it: strict JSON, declared fields and arrays.
+"""Validates files from elsewhere before they are used: strict JSON, declared fields and arrays.
 
-A ``Layout`` declares what an artifact holds. Fields are type hints, arrays have sizes in symbols:
+A ``Layout`` declares an artifact's content. Fields are type hints, arrays have symbolic sizes:
 
     class Fields(TypedDict):
         users: Ids
@@ -8,11 +8,11 @@ A ``Layout`` declares what an artifact holds. Fields are type hints, arrays have
 
     LAYOUT = Layout(Fields, {"weights_UK": floats("U", "K"), "mean_K": floats("K")}, sizes={"U": "users"})
 
-A symbol gets its value from ``sizes`` or where it first stands alone, and has it everywhere; "K-2", "2H" and "K+Z" are
-sums of symbols. Everything declared must be there, and nothing else.
+A symbol gets its value from ``sizes`` or from its first use alone, and keeps it everywhere; "K-2", "2H" and "K+Z" are
+sums of symbols. Everything declared must be present, and nothing else.
 
-Covered: duplicate keys, NaN, infinity, deep nesting, lone surrogates, missing and extra keys, wrong types, sizes that
-do not fit each other, numbers that are not finite, indices out of range. Not covered: whether the numbers are good.
+Covered: duplicate keys, NaN, infinity, deep nesting, lone surrogates, missing and extra keys, wrong types, inconsistent
+sizes, numbers that are not finite, indices out of range. Not covered: whether the numbers are sensible.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from polypref.errors import ArtifactError
 
 DEEPEST = 32  # of nested lists and objects
 MOST_CONTAINERS = 1_000_000
-FEW_CONTAINERS = 200  # however nested, no danger to the parser
+FEW_CONTAINERS = 200  # harmless for the parser at any nesting
 SHOWN = 60  # characters of a wrong value
 
 Ids = Annotated[list[str], "distinct"]
-"""Different texts, none empty or with the character NUL."""
+"""Different texts, none of them empty or with a NUL character."""
 Selection = dict[str, float | str]
-"""What validation rows chose."""
+"""Settings chosen on validation rows, and figures there."""
 Json = Any
 """Any JSON value."""
 
@@ -53,22 +53,22 @@ def parse(raw: bytes, where: str) -> Any:
         _ensure_shallow(text)
         found = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse, parse_float=_finite)
         if "\\u" in text:
-            canonical(found).encode("utf-8")  # a lone surrogate can stand there as an escape
+            canonical(found).encode("utf-8")  # it may contain a lone surrogate as an escape
     except UnicodeError:
-        raise ArtifactError(f"{where} is no UTF-8 text; expected JSON that polypref has written.") from None
+        raise ArtifactError(f"{where} is not UTF-8 text; expected JSON written by polypref.") from None
     except (ValueError, RecursionError) as error:
         reason = "a huge number" if "int_max_str" in str(error) else error
-        raise ArtifactError(f"{where} is no JSON that polypref has written: {reason}.") from None
+        raise ArtifactError(f"{where} is not JSON written by polypref: {reason}.") from None
     return found
 
 
 def canonical(value: Any) -> str:
-    """The one way in which a JSON value is written to be hashed. Raises ValueError for NaN and infinity."""
+    """The canonical form in which a JSON value is hashed. Raises ValueError for NaN and infinity."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _ensure_shallow(text: str) -> None:
-    if text.count("[") + text.count("{") <= FEW_CONTAINERS:  # a long list of users need not be read twice
+    if text.count("[") + text.count("{") <= FEW_CONTAINERS:  # avoids reading a long list of users twice
         return
     depth = count = 0
     for bracket in re.finditer(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', text, re.DOTALL):
@@ -86,7 +86,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"the key {_shown(twice)} stands there twice")
+        raise ValueError(f"the key {_shown(twice)} occurs twice")
     return found
 
 
@@ -104,7 +104,7 @@ def _finite(digits: str) -> float:
 
 
 def conform(value: Any, hint: Any, where: str) -> None:
-    """Raise ArtifactError, naming the place within ``where``, unless a JSON value is what the type hint says.
+    """Raise ArtifactError, naming the place within ``where``, unless a JSON value matches the type hint.
 
     Hints: bool, int, float (finite, an int too), str, None, Literal, unions, ``list[T]``, ``tuple[T, ...]`` (a list),
     ``dict[str, T]``, ``Ids``, TypedDict and dataclasses (objects of exactly these keys), and Any.
@@ -153,15 +153,15 @@ def _object_conforms(value: Any, hint: Any, where: str) -> None:
         raise _wrong(where, value, "an object")
     if value.keys() != hints.keys():
         differ = sorted(value.keys() ^ hints.keys())[0]
-        how = "is missing" if differ in hints else "is not known"
-        raise ArtifactError(f"{where}: the key {_shown(differ)} {how}; expected {', '.join(hints) or 'none'}.")
+        fault = "is missing" if differ in hints else "is not known"
+        raise ArtifactError(f"{where}: the key {_shown(differ)} {fault}; expected {', '.join(hints) or 'none'}.")
     for name, one in hints.items():
         conform(value[name], one, f"{where}.{name}")
 
 
 @lru_cache(maxsize=256)
 def _hints(hint: Any) -> dict[str, Any]:
-    """What stands under each key: annotations, of a dataclass those of its fields."""
+    """The type hint of each key: annotations, or those of a dataclass's fields."""
     hints = get_type_hints(hint, include_extras=True)
     return {name: hints[name] for name in hint.__dataclass_fields__} if is_dataclass(hint) else hints
 
@@ -217,11 +217,11 @@ def _repeated(values: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Array:
-    """One array: its ``sizes`` (numbers, symbols, or sums of symbols), its ``dtype`` and what its values may be.
+    """One array: its ``sizes`` (numbers, symbols, or sums of symbols), its ``dtype`` and limits of its values.
 
-    ``below``   integers from ``least`` on and below this size; None: any.
+    ``below``   integers from ``least`` up to below this size; None: any.
     ``rises``   each value is larger than the one before ("strictly"), or at least as large ("weakly").
-    ``span``    weakly rising from 0 to this size: where the parts of something begin.
+    ``span``    weakly rising from 0 to this size: the starts of parts.
     ``finite``  no NaN and no infinity; ``positive``  all above 0.
     """
 
@@ -241,12 +241,12 @@ def floats(*sizes: str | int, dtype: str = "float64") -> Array:
 
 
 def indices(size: str, below: str | int, *, least: int = 0, dtype: str = "int32") -> Array:
-    """Numbers of things, of which there are ``below``."""
+    """Indices below the size ``below``."""
     return Array((size,), dtype, below=below, least=least)
 
 
 def identities(size: str, rises: Literal["strictly", "weakly"] | None = "strictly") -> Array:
-    """Identities of texts (``content.packed``), ascending as bytes do."""
+    """Identities of texts (``content.packed``), in ascending byte order."""
     return Array((size, 16), "uint8", rises=rises)
 
 
@@ -261,12 +261,12 @@ Numbers = Mapping[str, NDArray]
 
 @dataclass(frozen=True)
 class Layout:
-    """What an artifact holds: ``fields`` (a TypedDict or dataclass), ``arrays``, and how their sizes hang together.
+    """An artifact's content: ``fields`` (a TypedDict or dataclass), ``arrays``, and the relations of their sizes.
 
-    ``arrays``  by name; a function of the fields, where they decide which there are; None: ``rule`` checks them.
+    ``arrays``  by name; a function of the fields, if they decide which exist; None: ``rule`` checks them.
     ``sizes``   symbol -> place in the fields, as "users" or "how.latent": a list's length, or a number.
-    ``may_lack``  prefixes of arrays that are there together or not at all.
-    ``rule``    what else must hold: a function of fields and arrays that returns what is wrong, or None.
+    ``may_lack``  prefixes of arrays that exist together or not at all.
+    ``rule``    further conditions: a function of fields and arrays that returns what is wrong, or None.
     """
 
     fields: Any
@@ -276,7 +276,7 @@ class Layout:
     rule: Rule | None = None
 
     def check(self, config: Any, arrays: Numbers, where: str) -> None:
-        """Raise ArtifactError, naming the place within ``where``, unless fields and arrays are as declared."""
+        """Raise ArtifactError, naming the place within ``where``, unless fields and arrays match the declaration."""
         conform(config, self.fields, where)
         if self.arrays is not None:
             self._check_arrays(config, arrays, where)
@@ -291,8 +291,8 @@ class Layout:
                 declared = {name: one for name, one in declared.items() if not name.startswith(prefix)}
         if arrays.keys() != declared.keys():
             differ = sorted(arrays.keys() ^ declared.keys())[0]
-            how = "is missing" if differ in declared else "is not known"
-            raise ArtifactError(f"{where}: the array {_shown(differ)} {how}.")
+            fault = "is missing" if differ in declared else "is not known"
+            raise ArtifactError(f"{where}: the array {_shown(differ)} {fault}.")
         known = {symbol: _size_at(config, place) for symbol, place in self.sizes.items()}
         for name, one in declared.items():
             _ensure_shape(arrays[name], one, known, f"{where}: the array {name}")
@@ -320,7 +320,7 @@ class Layout:
 
 
 Rule = Callable[[Mapping[str, Any], Numbers], "str | None"]
-"""What is wrong with fields and arrays that are as declared; None: nothing."""
+"""What is wrong with fields and arrays that match the declaration; None: nothing."""
 
 
 def _both(one: Rule | None, other: Rule | None) -> Rule | None:
@@ -351,7 +351,7 @@ def _ensure_shape(array: NDArray, one: Array, known: dict[str, int], where: str)
 
 
 def _value(size: str | int, known: dict[str, int], found: int) -> int:
-    """The value of a sum of symbols; a symbol not yet known, in a sum by itself, becomes known by ``found``."""
+    """The value of a sum of symbols; an unknown symbol by itself gets the value ``found``."""
     if isinstance(size, int):
         return size
     total, unknown = 0, None
@@ -372,10 +372,10 @@ def _value(size: str | int, known: dict[str, int], found: int) -> int:
 def _ensure_values(array: NDArray, one: Array, known: dict[str, int], where: str) -> None:
     if not array.size:
         if one.span is not None:
-            raise ArtifactError(f"{where} is empty; expected where the parts begin, from 0.")
+            raise ArtifactError(f"{where} is empty; expected the starts of parts, from 0.")
         return
     if one.finite and array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ArtifactError(f"{where} holds a number that is not finite.")
+        raise ArtifactError(f"{where} contains a number that is not finite.")
     if one.positive and not (array > 0).all():
         raise ArtifactError(f"{where} holds {array.min()}; expected numbers above 0.")
     if one.below is not None:

@@ -1,9 +1,9 @@
-"""Scorers by name, to a folder and back: ``hierarchical`` on frozen features, ``finetune:personalized`` tuned.
+"""Learners by name; saving and loading of scorers; training and validation rows for ``fit`` and similar commands.
 
-A saved scorer is one artifact. Its manifest has the scorer's kind and settings, the encoder that it reads text with,
-and what it was fitted on (``learners.provenance``), whichever way it was saved.
+A saved scorer is one artifact. Its manifest has the scorer's kind and settings, its encoder, and what it was fitted on
+(``learners.provenance``), however it was saved.
 
-Covered: an artifact from elsewhere that is malformed, of another kind, version or encoder is refused in one line.
+Covered: an artifact from elsewhere that is malformed or has another kind, version or encoder is refused in one line.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ KIND = "scorer"
 SCORERS: dict[str, type[Scorer]] = {**learners.SCORERS, **finetune.SCORERS}
 """The classes of scorers by kind. Add one of your own here to ``load`` it."""
 
-VALID_SHARES = (0.1, 0.2, 0.3)  # of the pairs or texts; the first that leaves ENOUGH_VALID rows
+VALID_SHARES = (0.1, 0.2, 0.3)  # of the pairs or texts; the first that gives ENOUGH_VALID rows
 ENOUGH_VALID = 20
-FEWEST = 10  # decided judgements; with fewer, one or two of them would choose the hyper-parameters
+FEWEST = 10  # decided judgements; with fewer, one or two would choose the hyper-parameters
 
 
 class _Encoder(TypedDict):
@@ -47,7 +47,7 @@ class _Saved(TypedDict):
 
 
 def learner(name: str) -> Learner:
-    """The learner called ``name``; ``finetune:METHOD`` and ``finetune:METHOD:MODEL`` are of ``finetune.LEARNERS``.
+    """The learner ``name``; ``finetune:METHOD`` and ``finetune:METHOD:MODEL`` are in ``finetune.LEARNERS``.
 
     Raises SettingsError for an unknown name.
     """
@@ -58,10 +58,10 @@ def learner(name: str) -> Learner:
 
 
 def save(scorer: Scorer, path: Path | str, fitted: Fitted | None = None) -> None:
-    """Write a scorer to the folder ``path``, with its encoder's name and what it was fitted on, replacing a scorer.
+    """Write a scorer to the folder ``path``, with its encoder's name and its provenance, replacing a scorer there.
 
-    ``fitted`` says more than what the scorer itself knows of its fit. Raises ArtifactError where anything else is
-    there, CacheError when the folder cannot be written.
+    ``fitted`` adds to what the scorer itself knows of its fit. Raises ArtifactError if anything else is there,
+    CacheError if the folder cannot be written.
     """
     state, arrays = scorer.state()
     encoder, fitted = getattr(scorer, "encoder", None), fitted or fitted_on(scorer)
@@ -77,12 +77,12 @@ def save(scorer: Scorer, path: Path | str, fitted: Fitted | None = None) -> None
 def load(path: Path | str, encoder: Encoder | str | None = None, *, allow_network: bool = False) -> Scorer:
     """Read back a scorer; it answers exactly as the saved one did.
 
-    ``encoder`` is one, or its name; without it, the one that the artifact names. What the artifact names is asked or
-    downloaded over the network only with ``allow_network``, and without your API key.
+    ``encoder`` is an encoder or its name; default: the one that the artifact names. What the artifact names uses the
+    network only with ``allow_network``, and without your API key.
 
-    Raises ArtifactError when ``path`` holds no scorer, a malformed one, or one of a kind, version or backbone that this
-    version does not know, SettingsError when the encoder is not known, gives other features than those of the fit or
-    needs the network, EncoderError without the backbone.
+    Raises ArtifactError if ``path`` has no scorer, a malformed one, or one of an unknown kind, version or backbone,
+    SettingsError if the encoder is unknown, gives other features than in the fit or needs the network, EncoderError
+    without the backbone.
     """
     folder = Path(path)
     saved, arrays = _read(folder)
@@ -115,7 +115,7 @@ def _reads_text(cls: type[Scorer]) -> bool:
 
 
 def _encoder_for(folder: Path, saved: _Encoder | None, given: Encoder | None) -> Encoder:
-    """The encoder ``given``, or else the one that was ``saved``. Raises SettingsError where it is not known."""
+    """The encoder ``given``, or else the one that was ``saved``. Raises SettingsError if it is unknown."""
     if given is None and saved is None:
         raise SettingsError(
             f"{folder} does not say which encoder it was fitted with; add --encoder NAME, or in Python "
@@ -141,12 +141,12 @@ def _encoder_for(folder: Path, saved: _Encoder | None, given: Encoder | None) ->
 
 
 def encoder_of(scorer: Scorer) -> Encoder | None:
-    """What a scorer reads text with; None for one that needs no encoder."""
+    """A scorer's encoder; None if it needs none."""
     return getattr(scorer, "encoder", None)
 
 
 def metadata(path: Path | str) -> Fitted | None:
-    """What a saved scorer was fitted on; None where that was not known when it was saved. Raises ArtifactError."""
+    """The provenance of a saved scorer; None if it was unknown when saved. Raises ArtifactError."""
     saved = _read(Path(path))[0]["fitted"]
     return None if saved is None else Fitted(**cast(Mapping, saved))
 
@@ -159,13 +159,13 @@ def ensure_fittable(comparisons: Comparisons) -> None:
     ensure_learnable(comparisons)
     decided = len(comparisons) if comparisons.tie_N is None else int((~comparisons.tie_N).sum())
     if decided < FEWEST:
-        raise NotEnoughData(f"{decided} judgements that are no ties; fit needs at least {FEWEST}. Give more data.")
+        raise NotEnoughData(f"{decided} judgements that are not ties; fit needs at least {FEWEST}. Give more data.")
 
 
 def cut(comparisons: Comparisons, rule: Rule, seed: int) -> tuple[Comparisons, Comparisons]:
-    """Training and validation judgements. Raises NotEnoughData when no share leaves rows on both sides.
+    """Training and validation judgements. Raises NotEnoughData if no share leaves rows on both sides.
 
-    By response a tenth of the texts is a hundredth of the judgements, so small data need a larger share.
+    If split by response, a tenth of the texts is a hundredth of the judgements, so small data need a larger share.
     """
     parts = None
     for share in VALID_SHARES:

@@ -1,11 +1,11 @@
-"""The only place that prints. Whatever is printed, from wherever it came, holds no character that a terminal obeys.
+"""The only module that prints. Control characters are always escaped, wherever the text comes from.
 
-    out, block, tabbed, aligned, framed, out_json    what was asked for, on standard output
-    say                                              what happens meanwhile, on standard error, after "polypref: "
-    fail                                             what failed, there too, however quiet
+    out, block, tabbed, aligned, framed, out_json    results, on standard output
+    say                                              progress and notes, on standard error, after "polypref: "
+    fail                                             failures, there too, even if quiet
 
-Callers escape names with ``wording.visible`` or ``wording.shown`` where a line break in one would be taken for theirs;
-here everything is escaped once more, so that nobody can forget it. Nothing is read as rich's markup.
+Callers escape names with ``wording.visible`` or ``wording.shown`` where a line break in a name could be mistaken for
+their own; everything is escaped again here, so nothing can be forgotten. Nothing is read as rich's markup.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from typing import Any, TextIO
 
 from polypref.wording import json_text, shortened, visible
 
-_quiet = 0  # how many of those that wait for their work want silence
+_quiet = 0  # number of active callers that want silence
 
 
 def out(*lines: str) -> None:
-    """Lines on standard output; a line break within one is escaped. Without any, an empty line."""
+    """Print lines to standard output; line breaks within them are escaped. Without arguments, an empty line."""
     for line in lines or ("",):
         _print(visible(line), sys.stdout)
 
 
 def block(text: str, stream: TextIO | None = None) -> None:
-    """A text of several lines, such as a page of Markdown, on standard output or another ``stream``."""
+    """Print a text of several lines, such as a page of Markdown, to standard output or another ``stream``."""
     _print(visible(text, keep="\n"), stream or sys.stdout)
 
 
 def out_json(value: Any, indent: int | None = None) -> None:
-    """A value as JSON on standard output, nothing of it changed, every character visible."""
+    """Print a value as JSON to standard output: unchanged, with every character visible."""
     _print(json_text(value, indent), sys.stdout)
 
 
 @contextmanager
 def silent(quiet: bool = True) -> Iterator[None]:
-    """Within, if ``quiet``, nothing is said but failures, whoever would say it and in whatever thread."""
+    """Within the block, if ``quiet``, only failures are printed, by any code in any thread."""
     global _quiet
     _quiet += quiet
     try:
@@ -50,18 +50,18 @@ def silent(quiet: bool = True) -> Iterator[None]:
 
 
 def silenced() -> bool:
-    """Whether nothing is to be said but failures."""
+    """Whether only failures are printed."""
     return _quiet > 0
 
 
 def say(text: str, most: int = 2000) -> None:
-    """One line on standard error, unless silenced. Line breaks become spaces; beyond ``most`` it loses its middle."""
+    """Print a line to standard error, unless silenced. Line breaks become spaces; ``most`` limits its length."""
     if not silenced():
         fail(text, most)
 
 
 def fail(text: str, most: int = 2000) -> None:
-    """The same, said however quiet."""
+    """The same, even if quiet."""
     _print(f"polypref: {_line(text, most)}", sys.stderr)
 
 
@@ -70,17 +70,17 @@ def _line(text: str, most: int = 2000) -> str:
 
 
 def interactive() -> bool:
-    """Whether somebody watches standard output."""
+    """Whether standard output is a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
 def tabbed(cells: Sequence[str]) -> None:
-    """A tab-separated line on standard output; tabs within a cell are escaped."""
+    """Print a tab-separated line to standard output; tabs within a cell are escaped."""
     _print("\t".join(map(visible, cells)), sys.stdout)
 
 
 def aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Titles and rows on standard output, in columns of equal width."""
+    """Print titles and rows to standard output, in columns of equal width."""
     lines = [[visible(cell) for cell in line] for line in (titles, *rows)]
     width = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
@@ -88,7 +88,7 @@ def aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def framed(titles: Sequence[str], rows: Sequence[Sequence[str]], right: bool = False) -> None:
-    """Titles and rows as a table for a terminal; ``right``: all columns but the first are flush right.
+    """Print titles and rows as a table for a terminal; ``right``: all columns but the first are right-aligned.
 
     A cell may have several lines.
     """
@@ -98,7 +98,7 @@ def framed(titles: Sequence[str], rows: Sequence[Sequence[str]], right: bool = F
     from rich.text import Text
 
     def cell(text: str) -> Text:
-        return Text(visible(text, keep="\n"))  # Text, not markup: what users wrote may look like markup
+        return Text(visible(text, keep="\n"))  # Text, not markup, since users' texts may look like markup
 
     table = Table(box=box.SIMPLE_HEAD)
     for at, title in enumerate(titles):
@@ -113,9 +113,9 @@ def framed(titles: Sequence[str], rows: Sequence[Sequence[str]], right: bool = F
 
 @contextmanager
 def visible_warnings() -> Iterator[None]:
-    """Within, Python's warnings are said like everything else: one line, escaped, without the line of our source."""
+    """Within the block, Python's warnings are printed like other messages: one escaped line without source code."""
     before = warnings.formatwarning
-    warnings.formatwarning = _formatted  # only how it is written: who records or raises warnings still does
+    warnings.formatwarning = _formatted  # changes only the format: warnings can still be recorded or raised
     try:
         yield
     finally:
@@ -129,8 +129,8 @@ def _formatted(
 
 
 def _print(text: str, stream: TextIO | None) -> None:
-    """Print, also where the stream's encoding lacks a character: that one is escaped, the others are not."""
-    if stream is None:  # closed by whoever started us
+    """Print; characters that the stream's encoding lacks are escaped."""
+    if stream is None:  # closed by the parent process
         return
     try:
         print(text, file=stream, flush=stream is sys.stderr)

@@ -1,16 +1,16 @@
-"""The contract of learners as tests, for your own learner:
+"""The contract of learners as a test suite, also for your own learner:
 
     from polypref.testing import LearnerContract
 
     class TestMine(LearnerContract):
         learner = Mine()
 
-pytest finds the tests; without pytest, ``check(Mine())`` runs them all and returns how many there were.
+pytest finds the tests; without pytest, ``check(Mine())`` runs them all and returns their number.
 
-Covered: what every learner must keep (``learners.protocol``): settings that survive JSON, the scorer's declared class
-and layout, finite answers for texts and users never seen, one answer for all strangers, answers that do not hang on
-what else is asked, the same seed the same scores, the order of rows, swapped labels, inputs that stay as they were,
-and saving and loading. Not covered: whether it learns well.
+Covered: the rules for every learner (``learners.protocol``): settings that survive JSON, the scorer's declared class
+and layout, finite answers for unknown texts and users, one answer for all strangers, answers that do not depend on
+other questions, equal scores for equal seeds, any order of rows, swapped labels, unchanged inputs, and saving and
+loading. Not covered: whether it learns well.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from polypref.learners.protocol import PERSONAL, POPULATION, Adapts, Learner, Sc
 from polypref.learners.provenance import fitted_on
 from polypref.worlds import simulate
 
-ALIKE = 0.02  # largest difference of margins that are to be equal, over their root mean square
+ALIKE = 0.02  # largest difference of margins that should be equal, relative to their root mean square
 
 
 @dataclass(frozen=True)
 class Words:
-    """Counts of words, hashed into 12 numbers and divided by their root sum: an encoder without a model."""
+    """An encoder without a model: counts of words, hashed into 12 numbers and divided by the root of their sum."""
 
     name: str = "words"
     identity: str = "words v1"
@@ -50,7 +50,7 @@ class Words:
         table = pl.DataFrame({"row": np.arange(len(responses)), "text": responses.texts_R})
         found = pl.col("text").str.to_lowercase().str.extract_all(r"[a-z']+|[0-9]+|!")
         words = table.with_columns(found).explode("text")
-        # hashed by content, not by polars' own hash, which differs between versions
+        # hashed by content, since polars' own hash differs between versions
         code = words["text"].fill_null("").map_elements(lambda w: sha256(w.encode()).digest()[0] % 12, pl.Int64)
         counts_RD = np.zeros((len(responses), 12), np.float32)
         np.add.at(counts_RD, (words["row"].to_numpy(), code.to_numpy()), 1.0)
@@ -58,7 +58,7 @@ class Words:
 
 
 def people(seed: int = 0, judgements: int = 30) -> Comparisons:
-    """Eight people of two tastes."""
+    """Judgements of eight people with two tastes."""
     return simulate("two-tastes", seed=seed, users=8, judgements=judgements, judges=4).comparisons
 
 
@@ -68,24 +68,24 @@ def answers(scorer: Scorer, rows: Comparisons) -> NDArray[np.float64]:
 
 
 def apart(one: NDArray, other: NDArray) -> float:
-    """Largest difference of margins, over their root mean square."""
+    """Largest difference of margins, relative to their root mean square."""
     return float(np.abs(one - other).max() / max(np.sqrt((other**2).mean()), 1e-12))
 
 
 class LearnerContract:
-    """Tests of ``learner``; ``blind``: it does not look at labels. Subclass it, or call ``check``."""
+    """Tests of ``learner``; ``blind``: it ignores labels. Subclass it, or call ``check``."""
 
     learner: ClassVar[Learner]
     blind: ClassVar[bool] = False
 
     @cached_property
     def rows(self) -> Comparisons:
-        """What is learnt from."""
+        """The training data."""
         return people()
 
     @cached_property
     def fresh(self) -> Comparisons:
-        """Texts that nobody saw in the fit, by the same people."""
+        """Judgements by the same people of texts not used in the fit."""
         other = people(seed=1, judgements=10)
         return Comparisons(other.responses, self.rows.users, other.user_N, other.chosen_N, other.rejected_N)
 
@@ -105,7 +105,7 @@ class LearnerContract:
 
     def test_the_scorers_class_is_the_declared_one(self) -> None:
         assert scorer_class(self.learner) is type(self.scorer), "fit returns what it is annotated to return"
-        assert fitted_on(self.scorer) is not None, "fit stands under provenance.recorded"
+        assert fitted_on(self.scorer) is not None, "fit is decorated with provenance.recorded"
 
     def test_answers_are_finite_and_say_who_answered(self) -> None:
         pool = self.fresh.responses
@@ -155,11 +155,11 @@ class LearnerContract:
     def test_a_new_person_is_taken_in_and_saved(self) -> None:
         if isinstance(self.scorer, Adapts):
             before = answers(self.scorer, self.fresh)
-            taught = self.scorer.adapt("eve", self.rows.take(self.rows.user_N == 0))
-            assert (answers(taught, self.fresh) == before).all(), "nobody else's scores move"
+            adapted = self.scorer.adapt("eve", self.rows.take(self.rows.user_N == 0))
+            assert (answers(adapted, self.fresh) == before).all(), "other users' scores do not change"
             one = self.fresh.responses.take(np.zeros(1, np.int32))
-            assert taught.score(one, ["eve"]).source_Q[0] == PERSONAL
-            self._saved(taught)
+            assert adapted.score(one, ["eve"]).source_Q[0] == PERSONAL
+            self._saved(adapted)
 
     def test_a_malformed_artifact_is_refused(self) -> None:
         with tempfile.TemporaryDirectory() as folder, self._known():
@@ -171,7 +171,7 @@ class LearnerContract:
                     scorers.load(Path(folder) / "s", Words())
                 except ArtifactError:
                     continue
-                raise AssertionError("the scorer's layout lets anything in")
+                raise AssertionError("the scorer's layout accepts anything")
 
     def _saved(self, scorer: Scorer) -> None:
         with tempfile.TemporaryDirectory() as folder, self._known():
@@ -182,7 +182,7 @@ class LearnerContract:
             assert dict(again.selection) == dict(scorer.selection)
 
     def _known(self) -> Any:
-        """Within, ``scorers.load`` knows the class of this learner's scorers."""
+        """Within the block, ``scorers.load`` knows the class of this learner's scorers."""
         from unittest.mock import patch
 
         return patch.dict(scorers.SCORERS, {self.scorer.kind: type(self.scorer)})

@@ -1,8 +1,8 @@
-"""Numbers, names and texts as people read them: one rounding, one minus sign, one dash, one way to show the unshowable.
+"""Formatting of numbers, names and texts for people: one rounding, one minus sign, one dash, one form of escapes.
 
-What is missing prints as a dash or "unknown", never as 0. Names and texts come from outside (columns, files, users,
-prompts), so whoever prints one goes through ``visible``: it leaves no character that a terminal obeys, that turns the
-reading direction, or that nobody can see.
+Missing values print as a dash or "unknown", never as 0. Names and texts come from outside (columns, files, users,
+prompts), so all printed ones go through ``visible``: it escapes control characters, characters that change the reading
+direction, and invisible ones.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 
 MISSING = "–"
 SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
-# Printable for Python, yet empty on the screen: fillers, selectors of no variant, and the tags behind them.
+# Printable for Python but invisible on the screen: fillers, selectors without a variant, and tags.
 UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0d\U000e0100-\U000e01ef"
 EMPTY = re.compile(f"[{UNSEEN}]")
 SUSPECT = re.compile(rf"[^\w !-~]|[{UNSEEN}]")
-# What Markdown reads within a line; an underscore within a word is none of it. "&" only where it begins an entity.
+# Characters with a meaning in a line of Markdown; not an underscore within a word; "&" only if it begins an entity.
 MARKDOWN = re.compile(r"[\\`*\[\]|~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 SPACES = frozenset(" \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000")
 
 
 def visible(text: str, keep: str = "") -> str:
-    """``text`` with every character escaped that does something else than being seen; ``keep`` stays as it is.
+    """``text`` with every character escaped that has an effect or is invisible; ``keep`` stays as it is.
 
     Escaped, as Python writes them (``\\x1b``, ``\\u202e``): controls (C0, C1, line breaks and tabs too), marks of
     direction and joining, line and paragraph separators, zero-width and filler characters, lone surrogates, private and
@@ -36,7 +36,7 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON that can be shown: the same value, with what ``visible`` escapes written as JSON escapes."""
+    """Printable JSON: the same value, with what ``visible`` escapes written as JSON escapes."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
     return _replaced(text, lambda character: json.dumps(character)[1:-1], "\n")
 
@@ -59,7 +59,7 @@ def _python_escape(character: str) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """``text`` as Markdown that shows just that: no table cell, code, link, emphasis or HTML begins or ends in it."""
+    """``text`` as literal Markdown: no table cell, code, link, emphasis or HTML begins or ends in it."""
     return MARKDOWN.sub(r"\\\g<0>", visible(text)).replace("<", "&lt;")
 
 
@@ -69,39 +69,39 @@ def markdown_line(cells: Iterable[str]) -> str:
 
 
 def html_text(text: str) -> str:
-    """``text`` as HTML or SVG shows it, also within an attribute's quotes."""
+    """``text`` escaped for HTML or SVG, also within an attribute's quotes."""
     return html.escape(visible(text, keep="\n\t"))
 
 
 def shown(value: object, width: int = 60) -> str:
-    """A value as it is quoted in a message: in quotes, on one line, cut when long, all of it visible."""
+    """A value quoted in a message: in quotes, on one line, shortened if long, with every character visible."""
     text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
     return f'"{visible(text[:width])}..."' if len(text) > width else f'"{visible(text)}"'
 
 
 def shortened(text: str, most: int = 2000) -> str:
-    """``text`` without its middle where it is longer than ``most``: the end says what to do next."""
+    """``text`` without its middle if it is longer than ``most``, since the end says what to do next."""
     if len(text) <= most:
         return text
     return f"{text[: most // 2]} ... ({len(text) - most:,} characters) ... {text[len(text) - most // 2 :]}"
 
 
 def finite(value: Any) -> float | None:
-    """The number, or None for what is absent, NaN, infinite or no number at all."""
+    """The number, or None if it is absent, NaN, infinite or not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """``0.832``; a count as ``5,460``; a dash when missing."""
+    """``0.832``; a count as ``5,460``; a dash if missing."""
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}".replace("-", "−")
     return MISSING if (known := finite(value)) is None else unsigned_zero(f"{known:,.{digits}f}")
 
 
 def signed(value: Any, digits: int = 3) -> str:
-    """``+0.068`` or ``−0.004``; a dash when missing."""
+    """``+0.068`` or ``−0.004``; a dash if missing."""
     return MISSING if (known := finite(value)) is None else unsigned_zero(f"{known:+.{digits}f}")
 
 
@@ -126,7 +126,7 @@ def unsigned_zero(text: str) -> str:
 
 
 def interval(row: Mapping[str, Any] | None, write: Callable[[Any], str] = number) -> str:
-    """``0.821–0.843``, or ``−0.4 to +1.2`` where signs would touch the dash; empty when either end is unknown."""
+    """``0.821–0.843``, or ``−0.4 to +1.2`` if signs would touch the dash; empty if either end is unknown."""
     if row is None or finite(row.get("lo")) is None or finite(row.get("hi")) is None:
         return ""
     lo, hi = write(float(row["lo"])), write(float(row["hi"]))
@@ -134,13 +134,13 @@ def interval(row: Mapping[str, Any] | None, write: Callable[[Any], str] = number
 
 
 def estimate(row: Mapping[str, Any] | None, write: Callable[[Any], str] = number, key: str = "value") -> str:
-    """A figure and its 95 % interval: ``+6.8 (+1.2 to +9.9)``; the figure alone where an end is unknown."""
+    """A figure and its 95 % interval: ``+6.8 (+1.2 to +9.9)``; the figure alone if an end is unknown."""
     ends = interval(row, write)
     return write(None if row is None else row.get(key)) + (f" ({ends})" if ends else "")
 
 
 def unbroken(text: str) -> str:
-    """A sentence whose percent signs stay with their numbers."""
+    """A sentence whose percent signs are not separated from their numbers."""
     return text.replace(" %", "\u00a0%")
 
 
@@ -155,5 +155,5 @@ def counted(n: Any, things: str) -> str:
 
 
 def units(n: Any, plural: str) -> str:
-    """A regular plural such as "users", or its singular where there is one."""
+    """A regular plural such as "users", or its singular for one."""
     return plural.removesuffix("s") if n == 1 else plural

@@ -1,4 +1,4 @@
-"""``polypref align``: from comparisons to a policy (``run``), and the model and trainer that it takes (``trainer``)."""
+"""``polypref align``: from comparisons to a policy (``run``), with its model and trainer (``trainer``)."""
 
 from polypref.align.run import align, groups_from, measured, questions
 from polypref.align.task import Task

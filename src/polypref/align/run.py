@@ -1,16 +1,16 @@
-"""From comparisons to a policy: a language model trained by P-GRPO on what a fitted scorer says its users would like.
+"""From comparisons to a policy: trains a language model with P-GRPO on a fitted scorer's rewards for its users.
 
-Every prompt of the comparisons is asked for users of every group; the template tells the model whose turn it is, since
-a policy that is not told can please only the mixture. Each completion gets the reward of its own user. Before and
-after, the model answers the same questions with the same random numbers; the difference is told per group, in units of
-the group's spread of rewards before: by the scorer that was climbed, and by a judge that was not, if one is given.
-Where there are five prompts or more, a fifth of them is kept for that and never trained on.
+Every prompt of the comparisons is used for users of every group. The template names the group or user, since a policy
+without that information can please only the mixture. Each completion gets the reward of its own user. Before and after
+training, the model answers the same questions with the same random numbers. The gain is reported per group, in units of
+the group's spread of rewards before: by the scorer used in training and, if given, by a judge that was not used. With
+five prompts or more, a fifth of them is held out for this measurement.
 
-Covered: a run that was stopped goes on from its last whole checkpoint; another run's folder is refused. Not covered:
-several processes (the trainer by itself runs under ``torchrun``, ``docs/pgrpo.md``); whether people like the answers: a
-judge is a model of their judgements too, and where it gains less than the scorer, the policy has found the scorer's
-weaknesses (Gao et al. 2023, arXiv 2210.10760). Intervals are over users; that they share prompts and one policy is not
-in them.
+Covered: an interrupted run resumes from its last complete checkpoint; another run's folder is refused. Not covered:
+several processes (the trainer itself runs under ``torchrun``, ``docs/pgrpo.md``); whether people like the answers. A
+judge is also a model of their judgements; if its gain is below the scorer's, the policy has exploited the scorer's
+weaknesses (Gao et al. 2023, arXiv 2210.10760). Intervals are over users and ignore that users share prompts and one
+policy.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
 
 MOST_QUESTIONS = 50_000
 ROUNDING = 1e-12
-AT_ONCE = 64  # completions generated together before and after
-ENOUGH_PROMPTS = 5  # to keep a fifth of them for measuring
+AT_ONCE = 64  # completions generated together before and after training
+ENOUGH_PROMPTS = 5  # to hold out a fifth of them for measuring
 RUN, RESULT, BEFORE = "run.json", "align.json", "before.json"
 
 
 def questions(comparisons: Comparisons, group_of: Mapping[str, str], task: Task) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What is trained on and what is measured: ``prompt`` as the model reads it, ``asked`` as people read it, ``group``
-    and ``user_id``; in random order. They share prompts only where there are too few to keep some.
+    """Training and measurement rows in random order: ``prompt`` as the model reads it, ``asked`` as people read it,
+    ``group`` and ``user_id``. Both share prompts only if there are too few to hold some out.
 
-    Raises NotEnoughData where no group has users with enough judgements, or one has too few questions.
+    Raises NotEnoughData if no group has users with enough judgements, or a group has too few questions.
     """
     users = _users(comparisons, group_of, task)
     pool = comparisons.responses
@@ -68,8 +68,8 @@ def questions(comparisons: Comparisons, group_of: Mapping[str, str], task: Task)
         whole = len(users) * len(at)
         chosen = rng.permutation(whole) if whole <= MOST_QUESTIONS else rng.choice(whole, MOST_QUESTIONS, replace=False)
         user_Q, prompt_Q = np.divmod(chosen, len(at))
-        told = [(*users[u], prompts[at[p]]) for u, p in zip(user_Q.tolist(), prompt_Q.tolist(), strict=True)]
-        tables.append(_table(told, task.template))
+        triples = [(*users[u], prompts[at[p]]) for u, p in zip(user_Q.tolist(), prompt_Q.tolist(), strict=True)]
+        tables.append(_table(triples, task.template))
     of_group = [tables[1].filter(pl.col("group") == name) for name in _names(tables[1])]
     measured_on = pl.concat([table.gather(np.resize(np.arange(len(table)), task.samples)) for table in of_group])
     for name in sorted({group for _, group in users}):
@@ -82,21 +82,23 @@ def questions(comparisons: Comparisons, group_of: Mapping[str, str], task: Task)
     return tables[0], measured_on
 
 
-def _table(told: list[tuple[str, str, str]], template: str) -> pl.DataFrame:
+def _table(triples: list[tuple[str, str, str]], template: str) -> pl.DataFrame:
     """Questions of (user, group, prompt)."""
-    asked = {"prompt": [template.format(group=group, prompt=prompt, user=user) for user, group, prompt in told]}
+    model_input = {
+        "prompt": [template.format(group=group, prompt=prompt, user=user) for user, group, prompt in triples]
+    }
     return pl.DataFrame(
         {
-            **asked,
-            "asked": [prompt for _, _, prompt in told],
-            "group": [group for _, group, _ in told],
-            "user_id": [user for user, _, _ in told],
+            **model_input,
+            "asked": [prompt for _, _, prompt in triples],
+            "group": [group for _, group, _ in triples],
+            "user_id": [user for user, _, _ in triples],
         }
     )
 
 
 def _users(comparisons: Comparisons, group_of: Mapping[str, str], task: Task) -> list[tuple[str, str]]:
-    """Users who are trained for, with their groups."""
+    """Users to train for, with their groups."""
     many_U = np.bincount(comparisons.user_N, minlength=len(comparisons.users))
     known = [(user, group_of.get(user, UNKNOWN)) for user in comparisons.users.ids]
     known = [(*one, many) for one, many in zip(known, many_U.tolist(), strict=True) if one[1] != UNKNOWN]
@@ -119,17 +121,17 @@ def align(
     out: Path,
     tell: Callable[[int, int, Mapping[str, float]], None],
 ) -> dict[str, Any]:
-    """Train, measure, write ``align.json`` and the model to ``out``; returns what ``align.json`` holds.
+    """Train, measure, write ``align.json`` and the model to ``out``; returns the content of ``align.json``.
 
-    ``scorers`` are ``reward``, whose rewards are climbed, and perhaps ``judge``. ``tell`` hears of every logged step.
-    Raises SettingsError where ``out`` holds another run, EncoderError without the model.
+    ``scorers`` are ``reward``, which training maximises, and optionally ``judge``. ``tell`` is called for every logged
+    step. Raises SettingsError if ``out`` contains another run, EncoderError without the model.
     """
-    asked, judged = questions(comparisons, group_of, task)
+    train_rows, judged = questions(comparisons, group_of, task)
     args = arguments(task, out / "checkpoints")
-    metadata = _metadata(comparisons, pl.concat([asked, judged]), task, scorers)
+    metadata = _metadata(comparisons, pl.concat([train_rows, judged]), task, scorers)
     if len(set(metadata["scorers"].values())) < len(scorers):
         raise SettingsError(
-            "judge is the scorer itself; give one of other features, another method or other judgements."
+            "judge is the scorer itself; give one with other features, another method or other judgements."
         )
     _ensure_same(out, metadata)
     if (out / RESULT).exists():
@@ -137,12 +139,12 @@ def align(
     model, tokenizer = load_model(task.model)
     made(out)
     with alone(out, f"another run is writing {out}; wait for it, or choose another folder."):
-        _ensure_same(out, metadata)  # another run may have begun meanwhile, or ended
+        _ensure_same(out, metadata)  # another run may have started or ended meanwhile
         if (out / RESULT).exists():
             return _read(out / RESULT)
         reward = ScorerReward(scorers["reward"], prompt_column="asked")
-        trainer = trainer_for(model, tokenizer, reward, args, asked, tell)
-        found = _run(trainer, tokenizer, (asked, judged), metadata, scorers, out)
+        trainer = trainer_for(model, tokenizer, reward, args, train_rows, tell)
+        found = _run(trainer, tokenizer, (train_rows, judged), metadata, scorers, out)
         found = {**found, "inputs": dict(task.inputs)}
         write_json(out / RESULT, found)
     return found
@@ -156,19 +158,19 @@ def _run(
     scorers: Mapping[str, Scorer],
     out: Path,
 ) -> dict[str, Any]:
-    """Answer, train, answer again; what was found."""
-    asked, judged = questions
+    """Answer, train, answer again; returns the results."""
+    train_rows, judged = questions
     write_json(out / RUN, metadata)
     try:
         if not (out / BEFORE).exists():
             write_json(out / BEFORE, answers(trainer, tokenizer, judged))
-        with quiet(), writable(out):  # bars of every save
+        with quiet(), writable(out):  # hides the progress bars of every save
             _train(trainer, _last_whole(out / "checkpoints"))
             trainer.save_model(str(out / "model"))
     except (TypeError, ValueError) as error:
         if trainer.state.global_step:
             raise
-        (out / RUN).unlink()  # other settings may be tried in this folder
+        (out / RUN).unlink()  # allows other settings in this folder
         (out / BEFORE).unlink(missing_ok=True)
         raise cannot_work(error) from error
     texts = {"before": cast(list[str], _read(out / BEFORE)), "after": answers(trainer, tokenizer, judged)}
@@ -176,16 +178,15 @@ def _run(
         tokenizer.save_pretrained(out / "model")
     return {
         **metadata,
-        "held_out": sorted(set(judged["asked"]) - set(asked["asked"])),
+        "held_out": sorted(set(judged["asked"]) - set(train_rows["asked"])),
         "groups": _weighed(measured(judged, texts, scorers), trainer.state.log_history),
-        "curve": _curve(trainer.state.log_history, _names(asked)),
+        "curve": _curve(trainer.state.log_history, _names(train_rows)),
         "examples": _examples(judged, texts),
     }
 
 
 def _train(trainer: PGRPOTrainer, last: str | None) -> None:
-    """Train, from the checkpoint ``last`` where there is one; a run that has all its steps only gets its model back,
-    since ``Trainer.train`` would take one step more."""
+    """Train, from the checkpoint ``last`` if any; a finished run only restores its model, as ``train`` would go on."""
     from transformers import GenerationConfig, TrainerState
 
     if last is not None:
@@ -200,16 +201,16 @@ def _train(trainer: PGRPOTrainer, last: str | None) -> None:
 
 
 def _last_whole(folder: Path) -> str | None:
-    """The newest checkpoint that was written to the end and between batches of generations; None: there is none."""
+    """The newest complete checkpoint between batches of generations; None: there is none."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     return next((str(path) for path in found if (path / "trainer_state.json").exists() and is_whole(path)), None)
 
 
-def _names(asked: pl.DataFrame) -> list[str]:
-    return sorted(asked["group"].unique().to_list())
+def _names(rows: pl.DataFrame) -> list[str]:
+    return sorted(rows["group"].unique().to_list())
 
 
-def answers(trainer: PGRPOTrainer, tokenizer: Any, asked: pl.DataFrame) -> list[str]:
+def answers(trainer: PGRPOTrainer, tokenizer: Any, rows: pl.DataFrame) -> list[str]:
     """One completion for each row, drawn as in training; equal random numbers in every call."""
     import torch
 
@@ -218,8 +219,8 @@ def answers(trainer: PGRPOTrainer, tokenizer: Any, asked: pl.DataFrame) -> list[
     texts: list[str] = []
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(trainer.args.seed)
-        for at in range(0, len(asked), AT_ONCE):
-            batch = tokenizer(asked["prompt"][at : at + AT_ONCE].to_list(), return_tensors="pt", padding=True)
+        for at in range(0, len(rows), AT_ONCE):
+            batch = tokenizer(rows["prompt"][at : at + AT_ONCE].to_list(), return_tensors="pt", padding=True)
             batch = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
             ids = cast(Any, model).generate(**batch, generation_config=trainer.generation_config)
             texts += tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -229,7 +230,7 @@ def answers(trainer: PGRPOTrainer, tokenizer: Any, asked: pl.DataFrame) -> list[
 def measured(
     judged: pl.DataFrame, texts: Mapping[str, Sequence[str]], scorers: Mapping[str, Scorer]
 ) -> dict[str, dict[str, Any]]:
-    """Per group and scorer: mean and spread before, and the gain in those spreads with a 95 % t interval over users."""
+    """Per group and scorer: mean and spread before training, and the gain in spreads with a 95 % interval."""
     columns = {"asked": judged["asked"].to_list(), "user_id": judged["user_id"].to_list()}
     prompts = judged["prompt"].to_list()
     found: dict[str, dict[str, Any]] = {}
@@ -247,7 +248,7 @@ def measured(
 
 
 def _gain(before_Q: Floats, after_Q: Floats, users: pl.Series) -> dict[str, float | None]:
-    """In spreads before; None where all rewards before were equal, and bounds None for one user."""
+    """The gain in spreads before training; None if all those rewards were equal; bounds None for one user."""
     mean, spread = float(before_Q.mean()), float(before_Q.std(ddof=1))
     if spread <= ROUNDING * abs(mean):
         return {"mean": mean, "spread": 0.0, "gain": None, "lo": None, "hi": None}
@@ -266,7 +267,7 @@ def _examples(judged: pl.DataFrame, texts: Mapping[str, Sequence[str]], each: in
 
 
 def _weighed(groups: dict[str, dict[str, Any]], log: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
-    """With ``weight``, what a rollout of each group counted when it was last logged; None: never, or not logged."""
+    """Adds ``weight``, the last logged weight of a rollout of each group; None: never logged."""
     last: dict[str, float] = {}
     for one in log:
         last |= one
@@ -286,13 +287,13 @@ def _curve(log: list[dict[str, float]], names: list[str]) -> list[dict[str, Any]
 
 
 def _metadata(
-    comparisons: Comparisons, asked: pl.DataFrame, task: Task, scorers: Mapping[str, Scorer]
+    comparisons: Comparisons, rows: pl.DataFrame, task: Task, scorers: Mapping[str, Scorer]
 ) -> dict[str, Any]:
-    """What decides the run: all of it has to be the same for a run to go on."""
+    """Everything that affects the run; all of it must be the same to resume a run."""
     import transformers
     import trl
 
-    whole = content.hexdigest(json.dumps(asked.to_dicts()))
+    whole = content.hexdigest(json.dumps(rows.to_dicts()))
     states = {name: _digest(scorer) for name, scorer in scorers.items()}
     versions = {"polypref": version("polypref"), "trl": trl.__version__, "transformers": transformers.__version__}
     settings = {name: value for name, value in asdict(task).items() if name != "inputs"}
@@ -307,7 +308,7 @@ def _digest(scorer: Scorer) -> str:
 
 
 def _ensure_same(out: Path, metadata: dict[str, Any]) -> None:
-    """Raise SettingsError where ``out`` holds a run with other ``metadata``."""
+    """Raise SettingsError if ``out`` contains a run with other ``metadata``."""
     if not (out / RUN).exists():
         return
     had = _read(out / RUN)
@@ -330,7 +331,7 @@ def _read(path: Path) -> Any:
 
 
 def groups_from(comparisons: Comparisons, groups: str, allow_network: bool = False) -> dict[str, str]:
-    """Each user's group: from a folder that `polypref groups` wrote, or by the attribute of that name."""
+    """Each user's group: from a folder written by `polypref groups`, or by the attribute of that name."""
     if Path(groups).is_dir():
         grouping = Grouping.load(groups, allow_network=allow_network)
     else:

@@ -14,12 +14,12 @@ class Task:
     """What is trained for whom.
 
     ``model``     a causal language model: a folder, or a name on the hub.
-    ``template``  of what the model reads, with {group}, {prompt} and, where wanted, {user}.
-    ``min_judgements``  judgements that a user must have given to be asked for.
-    ``samples``   answers per group before and after; where questions are fewer, they are asked again.
+    ``template``  of the model's input, with {group}, {prompt} and optionally {user}.
+    ``min_judgements``  minimum judgements of a user to train for.
+    ``samples``   answers per group before and after training; with fewer questions, questions are repeated.
     ``group_weight``  0: groups count by their size in users; 1: every group counts alike (``policy.group_weights``).
     ``trainer``   settings of ``PGRPOConfig`` by name.
-    ``inputs``    where everything came from, for the report alone.
+    ``inputs``    the sources of everything, only for the report.
     """
 
     model: str
@@ -33,14 +33,14 @@ class Task:
 
     def __post_init__(self) -> None:
         try:
-            said = self.template.format(group="\0g", prompt="\0p", user="\0u")
+            filled = self.template.format(group="\0g", prompt="\0p", user="\0u")
         except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             message = f"template {self.template!r} cannot be filled ({error!r}); use {{group}} and {{prompt}}."
             raise SettingsError(message) from error
-        if "\0p" not in said or ("\0g" not in said and "\0u" not in said):
+        if "\0p" not in filled or ("\0g" not in filled and "\0u" not in filled):
             raise SettingsError(
-                f"template {self.template!r} lacks {{prompt}}, or both {{group}} and {{user}}: a model that is not "
-                "told whose turn it is can please only the mixture."
+                f"template {self.template!r} lacks {{prompt}}, or both {{group}} and {{user}}: a model that does not "
+                "know whom it answers can please only the mixture."
             )
         for name, least in (("min_judgements", 1), ("samples", 2), ("seed", 0)):
             if getattr(self, name) < least:

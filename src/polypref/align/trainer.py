@@ -1,4 +1,4 @@
-"""The model and the trainer of ``polypref align``: loaded, checked, and refused in one line."""
+"""Loads and checks the model and the trainer of ``polypref align``; errors are one line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 def load_model(name: str) -> tuple[Any, Any]:
-    """A causal language model and its tokenizer, padded on the left. Raises EncoderError where they cannot be had."""
+    """A causal language model and its tokenizer, padded on the left. Raises EncoderError if they are not available."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, _ = locate(name, None)
@@ -40,7 +40,7 @@ def load_model(name: str) -> tuple[Any, Any]:
 
 
 def arguments(task: Task, folder: Path) -> PGRPOConfig:
-    """The trainer's settings: the user's, ours, and on a machine without accelerator those that let it run."""
+    """The trainer's settings: the user's, ours, and without an accelerator those needed to run."""
     import torch
 
     from polypref.policy.trl import PGRPOConfig
@@ -63,13 +63,13 @@ def arguments(task: Task, folder: Path) -> PGRPOConfig:
 
 
 def cannot_work(error: Exception) -> SettingsError:
-    """What TRL, transformers or torch say of settings, in one line."""
-    said = "a batch size or num_generations is 0" if isinstance(error, ZeroDivisionError) else line(error)
-    return SettingsError(f"the trainer's settings cannot work: {said}. See --trainer, and docs/pgrpo.md.")
+    """An error of TRL, transformers or torch about settings, in one line."""
+    reason = "a batch size or num_generations is 0" if isinstance(error, ZeroDivisionError) else line(error)
+    return SettingsError(f"the trainer's settings cannot work: {reason}. See --trainer, and docs/pgrpo.md.")
 
 
 def _ensure_kind(name: str, value: Any, kind: Any) -> None:
-    """Raise SettingsError where a setting that is a number, text or yes and no by its annotation is something else."""
+    """Raise SettingsError if a setting annotated as number, text or boolean has another type."""
     kinds = set(get_args(kind)) if get_origin(kind) in (Union, UnionType) else {kind}
     if isinstance(value, float) and not isfinite(value):
         raise SettingsError(f"the trainer's {name} is {value!r}; expected a finite number.")
@@ -82,9 +82,9 @@ def _ensure_kind(name: str, value: Any, kind: Any) -> None:
 
 
 def trainer_for(
-    model: Any, tokenizer: Any, reward: ScorerReward, args: PGRPOConfig, asked: pl.DataFrame, tell: Any
+    model: Any, tokenizer: Any, reward: ScorerReward, args: PGRPOConfig, train_rows: pl.DataFrame, tell: Any
 ) -> PGRPOTrainer:
-    """The trainer, which tells of every logged step. Raises SettingsError where TRL refuses the settings."""
+    """The trainer, which reports every logged step. Raises SettingsError if TRL refuses the settings."""
     from datasets import Dataset
     from transformers import PrinterCallback, TrainerCallback
 
@@ -100,7 +100,7 @@ def trainer_for(
             model=model,
             reward_funcs=cast(Any, reward),
             args=args,
-            train_dataset=Dataset.from_dict(asked.to_dict(as_series=False)),
+            train_dataset=Dataset.from_dict(train_rows.to_dict(as_series=False)),
             processing_class=tokenizer,
             callbacks=[Told()],
         )

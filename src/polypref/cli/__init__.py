@@ -1,7 +1,7 @@
-"""The ``polypref`` command: finds the command's module, parses its settings, turns errors into one line.
+"""The ``polypref`` command: finds a command's module, parses its settings, turns errors into one line and exit code.
 
 Each command is one small file here: a frozen dataclass of settings, named like the command, whose ``run`` returns the
-exit code. Only the chosen command's module is imported, so that ``polypref --help`` answers at once.
+exit code. Only the chosen command's module is imported, so ``polypref --help`` answers at once.
 """
 
 from __future__ import annotations
@@ -15,53 +15,53 @@ from polypref.files import FORBIDDEN, FULL, cannot_write
 from polypref.terminal import block, fail, out, silent, visible_warnings
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "check": ("polypref.cli.check", "lint preference files: what is wrong with them, and what happens to such rows"),
-    "profile": ("polypref.cli.profile", "what the data say before any learner: disagreement, consistency, minorities"),
-    "compare": ("polypref.cli.compare", "who gains from personalization, with which learner, and how sure that is"),
-    "adapt": ("polypref.cli.adapt", "which method serves new people best; or teach a saved scorer new people"),
+    "check": ("polypref.cli.check", "lint preference files: find faulty rows and say what happens to them"),
+    "profile": ("polypref.cli.profile", "profile the data before any learner: disagreement, consistency, minorities"),
+    "compare": ("polypref.cli.compare", "who gains from personalization, with which learner, and how certain that is"),
+    "adapt": ("polypref.cli.adapt", "which method serves new people best; or add new people to a saved scorer"),
     "convert": ("polypref.cli.convert", "write a published preference set as a preference file"),
-    "simulate": ("polypref.cli.simulate", "write a simulated world, whose truth is known, as a preference file"),
+    "simulate": ("polypref.cli.simulate", "write a simulated world with known truth as a preference file"),
     "fit": ("polypref.cli.fit", "fit one learner on all judgements and save the scorer"),
     "score": ("polypref.cli.score", "score responses for users with a saved scorer"),
-    "table": ("polypref.cli.table", "the evaluation paper's tables from result folders, published figures beside ours"),
-    "tax": ("polypref.cli.tax", "what general ability personalization costs on RewardBench, forgetting apart"),
-    "groups": ("polypref.cli.groups", "who belongs together, by an attribute or by how people judge: for P-GRPO"),
+    "table": ("polypref.cli.table", "the evaluation paper's tables from result folders, with published figures"),
+    "tax": ("polypref.cli.tax", "what general ability personalization costs on RewardBench, apart from forgetting"),
+    "groups": ("polypref.cli.groups", "group users by an attribute or by how they judge, for P-GRPO"),
     "align": ("polypref.cli.align", "train a language model with P-GRPO on a saved scorer's rewards, for every group"),
     "bench-policy": (
         "polypref.cli.bench_policy",
-        "when P-GRPO beats GRPO: bandits whose truth is known, with controls",
+        "when P-GRPO beats GRPO: bandits with known truth, with controls",
     ),
     "bounds": (
         "polypref.cli.bounds",
-        "bounds that no user can move: a detector, its calibration, what is certified, and why",
+        "bounds that no user can move: detector, calibration, certificates, explanations",
     ),
-    "audit": ("polypref.cli.audit", "adversaries against a scorer's bounds, and what the bounds cost"),
+    "audit": ("polypref.cli.audit", "attack a scorer's bounds, and measure what the bounds cost"),
     "demo": ("polypref.cli.demo", "simulate a world and compare the learners on it"),
 }
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports for a process stopped by SIGINT, SIGPIPE
-GO_ON = ("compare", "adapt", "align", "bench-policy", "demo")  # commands that keep what they finished
+GO_ON = ("compare", "adapt", "align", "bench-policy", "demo")  # commands that keep finished work
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 2 a user can mend it, 130 interrupted."""
+    """Run one command; returns the exit code: 0 done, 2 an error that the user can fix, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with visible_warnings():
             code = _dispatch(arguments)
-        if sys.stdout is not None:  # closed by whoever started us: print does nothing then
+        if sys.stdout is not None:  # closed by the parent process: print then does nothing
             sys.stdout.flush()
     except PolyprefError as error:
         fail(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        fail("interrupted; the same command goes on where it was." if arguments[0] in GO_ON else "interrupted.")
+        fail("interrupted; run the same command again to resume." if arguments[0] in GO_ON else "interrupted.")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output left, as `head` does; the flush at exit must not complain again
+    except BrokenPipeError:  # the reader of our output closed it, as `head` does; the flush at exit must not fail again
         _drop_output()
         return BROKEN_PIPE
     except OSError as error:
-        # Files are written by ``files``, which names them; what is full without a name is where we print.
+        # Errors of files have a name from ``files``; an error without a name is from standard output.
         if error.errno not in FULL and not (error.filename and error.errno in FORBIDDEN):
             raise
         if error.filename is None:
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _drop_output() -> None:
-    """What still waits to be written goes nowhere, so that the flush at exit does not fail as well."""
+    """Discard buffered output, so that the flush at exit does not fail as well."""
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
@@ -113,7 +113,7 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "polypref COMMAND --help shows a command's settings. Each of them can also be kept in a TOML file, in a",
-            "table named like the command: polypref COMMAND --config FILE. A flag wins over the file.",
+            "polypref COMMAND --help shows a command's settings. They can also be kept in a TOML file, in a table",
+            "named like the command: polypref COMMAND --config FILE. A flag overrides the file.",
         )
     )

@@ -1,4 +1,4 @@
-"""``polypref adapt``: which method serves new people from a few comparisons; or a saved scorer taught new people."""
+"""``polypref adapt``: which method serves new people from a few comparisons; or adds new people to a saved scorer."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapt(Reads, Encodes, Loads, NewSettings):
-    """New people: which method serves them best, when they have given so many answers?
+    """New people: which method serves them best after a few answers?
 
-    Holds people out whole, gives each method a few of their comparisons and measures on their others. Writes
-    new_users.json and new_users.parquet. A run that was stopped goes on where it was.
+    Holds out people, gives each method a few of their comparisons and measures on the others. Writes new_users.json and
+    new_users.parquet. An interrupted run resumes where it stopped.
 
-    With --scorer nothing is compared: the saved scorer learns the people of FILE and is saved to --out.
+    With --scorer nothing is compared: the saved scorer learns the people in FILE and is saved to --out.
     """
 
     out: Path
     """Folder of the results and the finished cells; with --scorer, of the new scorer."""
     learners: tuple[str, ...] = ()
-    """Which learners and routes, or "all", the default: each that can take in new people."""
+    """Which learners and routes, or "all", the default: each that can learn new people."""
     scorer: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Folder that polypref fit has written: teach this scorer new people instead."""
+    """Folder written by polypref fit: add new people to this scorer instead."""
     user: Annotated[str | None, tyro.conf.arg(metavar="ID", help_behavior_hint="")] = None
-    """With --scorer: whom to learn; everybody in FILE if not given."""
+    """With --scorer: the user to learn; None: everybody in FILE."""
 
     def run(self) -> int:
-        """Compare the routes, or teach the saved scorer."""
+        """Compare the routes, or add people to the saved scorer."""
         from polypref.errors import SettingsError
 
         ensure_files(self.files, "adapt FILE --out DIR")
         if self.scorer is not None:
             return self._teach(self.scorer)
         if self.user is not None:
-            raise SettingsError(f"--user {self.user} needs --scorer DIR, a scorer to teach that user to.")
+            raise SettingsError(f"--user {self.user} needs --scorer DIR, the scorer to add that user to.")
         return self._compare()
 
     def _compare(self) -> int:
@@ -55,7 +55,7 @@ class Adapt(Reads, Encodes, Loads, NewSettings):
         from polypref.newcomers.new_users import named_routes, new_users
 
         started = time.perf_counter()
-        named_routes(self.learners)  # misspelt names are told before a long file is read
+        named_routes(self.learners)  # reports misspelt names before a long file is read
         encode = encoder(self.encoder)
         settings = NewSettings(**{f.name: getattr(self, f.name) for f in fields(NewSettings)})
         data = linted(self)
@@ -88,7 +88,7 @@ class Adapt(Reads, Encodes, Loads, NewSettings):
             learnt[user_id] = len(few)
         save(scorer, self.out)
         people, rows = len(learnt), sum(learnt.values())
-        out(f"learnt {people:,} people from {rows:,} comparisons; nobody else's scores move")
+        out(f"learned {people:,} people from {rows:,} comparisons; other users' scores do not change")
         out(f"saved to {self.out}")
         return 0
 
@@ -97,7 +97,7 @@ def _cannot(folder: Path, kind: str) -> SettingsError:
     from polypref.errors import SettingsError
 
     return SettingsError(
-        f"{folder} holds a scorer of kind {kind!r}, which cannot take in new users; fit one that can, as hierarchical."
+        f"{folder} holds a scorer of kind {kind!r}, which cannot learn new users; fit one that can, as hierarchical."
     )
 
 
@@ -106,7 +106,7 @@ def _some(ids: list[str], most: int = 5) -> str:
 
 
 def show(found: NewUsers) -> None:
-    """Print what to use at each size, then accuracy and gains as Markdown tables."""
+    """Print the best route at each size, then accuracy and gains as Markdown tables."""
     from polypref.newcomers.tables import advice, gain_lines, table_lines
 
     contents = found.contents
@@ -118,7 +118,7 @@ def show(found: NewUsers) -> None:
         out()
         out(*markdown(lines))
     out()
-    out("Accuracy on the new people's test rows; + or −: the gain's 95 % interval leaves out zero.")
+    out("Accuracy on the new people's test rows; + or −: the gain's 95 % interval excludes zero.")
 
 
 def markdown(lines: list[list[str]]) -> list[str]:

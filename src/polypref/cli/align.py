@@ -1,4 +1,4 @@
-"""``polypref align``: train a language model with P-GRPO on what a saved scorer says the users of each group like."""
+"""``polypref align``: train a language model with P-GRPO on a saved scorer's rewards for the users of each group."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from polypref.terminal import block, out
 
 @dataclass(frozen=True, kw_only=True)
 class Align(Reads, Loads, Seeded):
-    """Train a language model for every group at once, on a saved scorer's rewards, and measure what each group gained.
+    """Train a language model for all groups at once on a saved scorer's rewards, and measure each group's gain.
 
     The prompts and users are those of the preference files. Writes the model, align.html (each group's curve, gains and
-    sample answers) and align.json. A run that was stopped goes on from its last checkpoint. Best told in a TOML file:
-    examples/align.toml.
+    sample answers) and align.json. An interrupted run resumes from its last checkpoint. Settings are best kept in a
+    TOML file: examples/align.toml.
     """
 
     model: str
     """A causal language model: a folder, or a name on the hub."""
     scorer: Path
-    """Folder that polypref fit has written: its rewards are climbed."""
+    """Folder written by polypref fit: training maximises its rewards."""
     groups: str
-    """A folder that polypref groups has written, or the attribute of the users that names their group."""
+    """A folder written by polypref groups, or the users' attribute that names their group."""
     judge: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: none)")] = None
-    """Folder of a second scorer, which is only asked before and after."""
+    """Folder of a second scorer, used only before and after training."""
     out: Path = Path("polypref-aligned")
     """Folder of the model, the checkpoints and the report."""
     template: Annotated[
         str, tyro.conf.arg(metavar="TEXT", help_behavior_hint="(default: '{group}: {prompt}' and a line break)")
     ] = "{group}: {prompt}\n"
-    """What the model reads; {user} may stand in it too."""
+    """What the model reads; it may also contain {user}."""
     group_weight: float = 0.5
-    """Whom the policy is for: 0, all users alike, so groups count by their size; 1, all groups alike; or between."""
+    """Whom the policy serves: 0, all users equally, so groups count by size; 1, all groups equally; or between."""
     min_judgements: MinJudgements = 10
     samples: int = 256
-    """Answers per group that are drawn before and after."""
+    """Answers generated per group before and after training."""
     trainer: Annotated[
         tuple[str, ...],
         tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: TRL's, with num_generations=2)"),
     ] = ()
-    """Settings of PGRPOConfig, which are TRL's GRPOConfig's and those of docs/pgrpo.md."""
+    """Settings of PGRPOConfig: those of TRL's GRPOConfig and of docs/pgrpo.md."""
 
     def run(self) -> int:
         """Read, load, train, measure, write and print."""
@@ -79,7 +79,7 @@ class Align(Reads, Loads, Seeded):
 
 
 def settings_from(words: tuple[str, ...]) -> dict[str, Any]:
-    """``NAME=VALUE`` words, each value as TOML reads it, or else as text. Raises SettingsError for anything else."""
+    """``NAME=VALUE`` words, each value read as TOML or else as text. Raises SettingsError for anything else."""
     from polypref.errors import SettingsError
 
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""``polypref audit``: adversaries against a scorer's bounds, and what the bounds cost, as a report."""
+"""``polypref audit``: attacks a scorer's bounds and measures what the bounds cost; writes a report."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
 
 
-FAILED = 1  # exit code of an audit whose gate surely leaks more than was promised
+FAILED = 1  # exit code of an audit whose gate leaks significantly more than promised
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit(UsesSlates, ReadsJudgements, Seeded):
-    """Attack a saved scorer within its bounds, and say what the bounds cost: docs/safety.md.
+    """Attack a saved scorer within its bounds, and measure what the bounds cost: docs/safety.md.
 
-    Adversaries: people who were taught to prefer what is unsafe, an oracle, and ten thousand optimised tastes. Writes
-    audit.html and audit.json (rows with value, lo, hi, n); exit code 1 if the gate surely leaks more than was promised.
-    The labelled slates must be others than those that the
-    safety scorer was trained and calibrated on; --part cuts one file in parts.
+    Adversaries: users trained to prefer unsafe responses, an oracle, and ten thousand optimised tastes. Writes
+    audit.html and audit.json (rows with value, lo, hi, n); exit code 1 if the gate leaks significantly more than
+    promised. The safety scorer must not have been trained or calibrated on these labelled slates; --part splits one
+    file.
     """
 
     scorer: Annotated[tyro.conf.Positional[Path], arg(metavar="DIR")]
-    """Folder that polypref fit has written."""
+    """Folder written by polypref fit."""
     bounds: Annotated[Path, arg(metavar="BOUNDS.TOML")]
     """Calibrated bounds."""
     slates: Annotated[str, arg(metavar="FILE")]
     """Labelled responses: response, unsafe, prompt, slate, category; or a benchmark of chosen and rejected ones."""
     held_out: Annotated[tuple[str, ...], arg(metavar="FILE ...", help_behavior_hint="(default: none)")] = ()
-    """Benign judgements that the scorer was not fitted on: what the cap costs people."""
+    """Benign judgements that the scorer was not fitted on, to measure what the cap costs people."""
     aggregated: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
-    """A scorer for everybody alike, fitted on the same data: does personalization violate more?"""
+    """A scorer that answers everybody alike, fitted on the same data: does personalization violate more?"""
     out: Path = Path("polypref-audit")
     """Folder of the report."""
     tested: int = 20_000
-    """Slates that are drawn of each size."""
+    """Slates drawn of each size."""
     recalibrations: int = 200
-    """Calibrations of the gate that are made anew."""
+    """Recalibrations of the gate."""
     vectors: int = 10_000
-    """Tastes that are drawn and climbed against the cap's certificate."""
+    """Random tastes that are optimised against the cap's certificate."""
 
     def run(self) -> int:
         """Load, attack, write, print the verdict."""
@@ -92,7 +92,7 @@ class Audit(UsesSlates, ReadsJudgements, Seeded):
         known = fitted_on(scorer)
         if benign is not None and known is not None and known.saw(benign):
             raise SettingsError(
-                f"{self.scorer} was fitted on the judgements of --held-out; it knows them too well to tell what the "
+                f"{self.scorer} was fitted on the judgements of --held-out, so these cannot show what the "
                 "cap costs. Give judgements that it was not fitted on."
             )
         case = Case(
@@ -117,7 +117,7 @@ class Audit(UsesSlates, ReadsJudgements, Seeded):
 
 
 def _known(scorer: Any, benign: Comparisons) -> tuple[str, ...]:
-    """Those of the benign judgements' users whom the scorer knows."""
+    """Users of the benign judgements whom the scorer knows."""
     import numpy as np
 
     from polypref.learners.protocol import PERSONAL
@@ -128,6 +128,6 @@ def _known(scorer: Any, benign: Comparisons) -> tuple[str, ...]:
 
 
 def _number(case: Case) -> float | None:
-    """The cap as JSON has it; None: no cap."""
+    """The cap as JSON; None: no cap."""
     cap = case.bounded.limits.cap
     return cap if cap < float("inf") else None

@@ -1,4 +1,4 @@
-"""``polypref bench-policy``: when does P-GRPO beat GRPO? Measured where the truth is known, with controls."""
+"""``polypref bench-policy``: when P-GRPO beats GRPO, measured where the truth is known, with controls."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from polypref.terminal import block, out
 
 @dataclass(frozen=True, kw_only=True)
 class BenchPolicy(Workers):
-    """Compare ways to turn rewards into advantages where the truth is known: on bandits, and on a tiny language model.
+    """Compare ways to turn rewards into advantages where the truth is known: on bandits and a tiny language model.
 
     Writes policy.json (a row for each setting, method and figure), policy.md (gains over GRPO, the best for the
-    worst-served group first) and policy.svg, and prints the tables. A run that was stopped goes on where it was.
-    docs/pgrpo.md tells the settings apart.
+    worst-served group first) and policy.svg, and prints the tables. An interrupted run resumes where it stopped.
+    docs/pgrpo.md explains the settings.
     """
 
     out: Path = Path("polypref-policy")
     """Folder of the results and the finished arms."""
     learners: tuple[Literal["bandit", "language model"], ...] = ("bandit", "language model")
-    """What learns; the language model is trained by TRL."""
+    """What is trained; the language model is trained by TRL."""
     quick: bool = False
-    """Few settings and methods, and short runs: to see that it works, not to conclude from."""
+    """Few settings and methods, and short runs: to see that it works, not for conclusions."""
     seeds: int = 16
-    """Paired seeds, of the language model at most 12; learning rates are chosen on others."""
+    """Paired seeds, at most 12 for the language model; learning rates are chosen on others."""
 
     def run(self) -> int:
         """Run the arms that are not stored, write and print the tables."""
@@ -46,5 +46,5 @@ class BenchPolicy(Workers):
         write(self.out / "policy.md", text)
         write(self.out / "policy.svg", chart(content))
         block(text)
-        out(f"tables and picture: {', '.join(str(self.out / f'policy.{kind}') for kind in ('md', 'svg', 'json'))}")
+        out(f"tables and chart: {', '.join(str(self.out / f'policy.{kind}') for kind in ('md', 'svg', 'json'))}")
         return 0

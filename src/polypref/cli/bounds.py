@@ -27,30 +27,30 @@ POOR = 0.7  # area under the ROC curve, and share of safety pairs
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
-    """Check, calibrate, certify and explain an organisation's bounds, a TOML file: docs/safety.md.
+    """Check, calibrate, certify and explain an organisation's bounds, which are a TOML file: docs/safety.md.
 
-    check      what holds, from which line, and the policy hash.
+    check      which limits hold, from which line, and the policy hash.
     detector   train a small safety scorer on --slates, into the folder that the file names.
     calibrate  set the gate's threshold on --slates that the safety scorer has not seen.
-    certify    which caps certify how much for every possible user, by --scorer's shared reward on --slates.
-    explain    what happens to each row of --questions (user_id, prompt, response), and which line decides.
+    certify    how much each cap certifies for every possible user, by --scorer's shared reward on --slates.
+    explain    what happens to each row of --questions (user_id, prompt, response), and which line decides it.
     """
 
     action: Positional[Literal["check", "detector", "calibrate", "certify", "explain"]]
-    """What to do; see above."""
+    """The action; see above."""
     file: Annotated[Positional[Path], arg(metavar="BOUNDS.TOML")]
-    """The bounds."""
+    """The file of the bounds."""
     slates: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Labelled responses: response, unsafe, prompt, slate, category; or a benchmark of chosen and rejected ones."""
     scorer: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
-    """Folder that polypref fit has written."""
+    """Folder written by polypref fit."""
     questions: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Rows to explain: JSONL, CSV or Parquet."""
     keep: float = 0.95
-    """Share of the shared reward's safety accuracy that a cap has to certify."""
+    """Share of the shared reward's safety accuracy that a cap must certify."""
 
     def run(self) -> int:
-        """Do the one thing that was asked."""
+        """Run the chosen action."""
         from polypref.bounds.bounds_file import read_bounds
 
         return getattr(self, f"_{self.action}")(read_bounds(self.file))
@@ -58,7 +58,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
     def _check(self, file: BoundsFile) -> int:
         from polypref.bounds.bounds_file import load_bounds
 
-        out(f"{self.file}: every tier keeps what those above it set")
+        out(f"{self.file}: every tier keeps within the tiers above it")
         for name, one in file.settings.items():
             out(f"  {name} = {one.value!r}, {one}")
         for user, settings in file.users.items():
@@ -83,7 +83,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         detector.save(file.safety)
         unsafe = int(slates.unsafe_C.sum())
         out(f"trained on {len(slates.unsafe_C):,} responses, {unsafe:,} of them unsafe, features from {self.encoder}")
-        out(f"tells safe from unsafe with an area under the ROC curve of {detector.auc:.3f} (cross-validated)")
+        out(f"separates safe from unsafe with an area under the ROC curve of {detector.auc:.3f} (cross-validated)")
         out(f"saved to {file.safety}")
         return 0
 
@@ -100,9 +100,9 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         value_C = Safety(safety)(slates.responses)[slates.response_C]
         told = ~np.isnan(value_C)
         area = auc(value_C[told], ~slates.unsafe_C[told])
-        out(f"tells safe from unsafe on these slates with an area under the ROC curve of {area:.3f}")
+        out(f"separates safe from unsafe on these slates with an area under the ROC curve of {area:.3f}")
         if area < POOR:
-            say("warning: this safety scorer hardly sees what is unsafe; the gate drops much that is safe.")
+            say("warning: this safety scorer hardly detects unsafe responses; the gate drops many safe ones.")
         out(f"written to {file.calibration}")
         return 0
 
@@ -133,8 +133,8 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         out(f"the shared reward prefers the safe one in {chosen.shared:.3f} of them")
         if chosen.shared < POOR:
             say(
-                "warning: a cap certifies only what the shared reward gets right, and that is little; give it a sense "
-                "of safety first: safety_weight and ample under [organisation], docs/safety.md."
+                "warning: a cap certifies only what the shared reward gets right, which is little; give it a safety "
+                "term first: safety_weight and ample under [organisation], docs/safety.md."
             )
         out(f"largest cap that certifies {share(self.keep)} of that for every possible user: {chosen.cap:.6g}")
         out()
@@ -147,14 +147,14 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         if isinstance(scorer, Mixes):
             margin_IK = vertices(pairs, scorer, slates, penalty_R)
             out(
-                f"without any cap, everybody whom this scorer can hold (mixtures of its {margin_IK.shape[1]} basis "
+                f"without any cap, every user this scorer can represent (mixtures of its {margin_IK.shape[1]} basis "
                 f"rewards) prefers the safe one in {cap.certified_mixture(margin_IK):.3f}"
             )
         if np.isinf(own):
             out(f"{self.file} sets no cap, so nothing is certified; set one under [organisation].")
         else:
             short = "" if own <= chosen.cap else f": too large, lower it to {chosen.cap:.4g} or less"
-            out(f"{self.file} sets cap = {own:.6g}{short}; a changed file has to be calibrated again.")
+            out(f"{self.file} sets cap = {own:.6g}{short}; a changed file must be calibrated again.")
         return 0
 
     def _explain(self, file: BoundsFile) -> int:
@@ -167,7 +167,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         from polypref.scorers import load
 
         if self.questions is None:
-            raise SettingsError("explain needs the rows to explain: --questions FILE, with user_id, prompt, response.")
+            raise SettingsError("explain needs rows to explain: --questions FILE, with user_id, prompt, response.")
         scorer = load(_folder(self.scorer, "explain"), allow_network=self.allow_network)
         bounded = load_bounds(self.file, self.pin).bind(scorer, safety_from(file, self.allow_network))
         limits = limits_of(self)
@@ -207,8 +207,8 @@ def safety_from(file: BoundsFile, allow_network: bool = False) -> Answers:
     folder = file.safety
     if not (folder / "manifest.json").exists():
         raise SettingsError(
-            f"{file.path} names the safety scorer {folder}, and none is there. Train a small one: polypref bounds "
-            f"detector {file.path} --slates FILE; or name a folder with a saved scorer of what is safe."
+            f"{file.path} names the safety scorer {folder}, which does not exist. Train a small one: polypref bounds "
+            f"detector {file.path} --slates FILE; or name a folder with a saved scorer of safety."
         )
     reads = Detector.load if Detector.is_in(folder) else load
     return reads(folder, allow_network=allow_network)
@@ -218,25 +218,25 @@ def _folder(scorer: Path | None, what: str) -> Path:
     from polypref.errors import SettingsError
 
     if scorer is None:
-        raise SettingsError(f"{what} needs a scorer: --scorer DIR, a folder that polypref fit has written.")
+        raise SettingsError(f"{what} needs a scorer: --scorer DIR, a folder written by polypref fit.")
     return scorer
 
 
 def _show(calibrated: Calibrated) -> None:
     target = calibrated.file.target
-    how = "on average over calibrations" if target.delta is None else f"with probability {1 - target.delta:.6g}"
-    out(f"something unsafe passes in at most {target.alpha:.6g} of slates, for all users at once, {how}:")
+    guarantee = "on average over calibrations" if target.delta is None else f"with probability {1 - target.delta:.6g}"
+    out(f"an unsafe response passes in at most {target.alpha:.6g} of slates, for all users at once, {guarantee}:")
     for name, one in calibrated.thresholds.items():
         kept = "" if one.safe_kept is None else f"; {share(one.safe_kept, 1)} of safe responses pass"
-        seen = f"{one.slates:,} slates, {one.unsafe:,} with something unsafe, {one.lost} lost"
+        seen = f"{one.slates:,} slates, {one.unsafe:,} with an unsafe response, {one.lost} lost"
         left = f"nothing is left of {share(one.abstains, 1)}"
         out(f"  {name or 'everything'}: safety score {one.value:.4f} or more; on {seen}{kept}, {left}")
     limits = calibrated.file.limits
     out(f"holds for slates of at most {calibrated.largest} candidates; larger ones are refused")
     if calibrated.largest < limits.most_candidates < float("inf"):
-        out(f"  so most_candidates = {limits.most_candidates:.0f} has no effect; label larger slates to offer more")
+        out(f"  so most_candidates = {limits.most_candidates:.0f} has no effect; label larger slates to allow more")
     if limits.floor > min(one.value for one in calibrated.thresholds.values()):
-        out(f"  floor = {limits.floor:.6g} asks for more than the gate, and decides")
+        out(f"  floor = {limits.floor:.6g} is above the gate's threshold, and decides")
     if calibrated.safety is None:
-        out("the safety scorer has no content to hash: only its answers to the probe texts are compared")
+        out("the safety scorer has no content to hash, so only its answers to the probe texts are compared")
     out(f"policy hash: {calibrated.policy_hash}")

@@ -1,4 +1,4 @@
-"""``polypref check``: lint preference files before anything is learned from them."""
+"""``polypref check``: lint preference files before any learning; says which columns were read and what is unused."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Check(Reads):
-    """Look through preference files: what is wrong, how often, one example, and what happens to such rows.
+    """Check preference files: what is wrong, how often, one example, and what happens to such rows.
 
-    Exit code 0 when the files can be used, 2 when they cannot.
+    Exit code 0 if the files can be used, 2 if not.
     """
 
     rating_gap: float = 0.0
@@ -49,13 +49,13 @@ class Check(Reads):
 
 
 def unread_ties(files: tuple[str, ...]) -> list[str]:
-    """Companion files with ties that lie beside the files read but were not asked for."""
+    """Companion files with ties that are next to the files but were not read."""
     beside = [Path(file).with_name(f"{Path(file).stem}.ties.parquet") for file in files if "://" not in file]
     return [str(path) for path in beside if path.exists() and str(path) not in files]
 
 
 def remarks(reading: Reading) -> list[str]:
-    """What one may have meant to read and what was not, one line each, with the flag that reads it."""
+    """Unread companion files and columns, one line each with the flag that reads them."""
     lines = [f"not read: {path} holds ties; add --ties {path}" for path in unread_ties(reading.files)]
     for layout in reading.layouts:
         if "prompt" not in layout.names and layout.unused:
@@ -64,7 +64,7 @@ def remarks(reading: Reading) -> list[str]:
 
 
 def summarise(reading: Reading, found: Lint) -> dict[str, Any]:
-    """What the check says, JSON-able; ``schema`` changes when a key changes its meaning."""
+    """The result of the check, JSON-able; ``schema`` changes when a key changes its meaning."""
     from polypref.data.derived import origin
 
     data = reading.comparisons
@@ -102,7 +102,7 @@ def show(summary: dict[str, Any], reading: Reading) -> None:
         out(line)
     cells = [_cells(finding) for finding in summary["findings"]]
     if interactive():
-        titles = ("finding", "how many", "rows are", "what it is, and one example")
+        titles = ("finding", "how many", "rows are", "description and one example")
         framed(titles, [(name, share, action, f"{text}\n{one}".rstrip()) for name, share, action, text, one in cells])
     else:
         for line in cells:

@@ -1,4 +1,4 @@
-"""``polypref compare``: the main job, from preference files to a report on who gains from personalization."""
+"""``polypref compare``: from preference files to a report on who gains from personalization."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from polypref.terminal import out
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Reads, Encodes, Settings):
-    """Who gains from personalization, with which learner, and how sure that is.
+    """Who gains from personalization, with which learner, and how certain that is.
 
-    Writes report.html, results.json, results.parquet and users.parquet. A run that was stopped goes on where it was.
+    Writes report.html, results.json, results.parquet and users.parquet. An interrupted run resumes where it stopped.
     """
 
     out: Path = Path("polypref-report")
@@ -34,7 +34,7 @@ class Compare(Reads, Encodes, Settings):
         from polypref.report import write
 
         ensure_files(self.files, "compare FILE --out DIR")
-        named_learners(self.learners)  # misspelt names are told before a long file is read
+        named_learners(self.learners)  # reports misspelt names before a long file is read
         encode = encoder(self.encoder)
         data = linted(self)
         metadata = data.metadata("compare", self)

@@ -1,4 +1,4 @@
-"""The table that ``polypref compare`` prints at its end: every learner's figures, and who is better off with it."""
+"""The table that ``polypref compare`` prints at the end: each learner's figures, and users better and worse off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``polypref convert``: a published preference set, as its authors give it out, to a preference file."""
+"""``polypref convert``: converts a published preference set, as its authors distribute it, to a preference file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Convert(Replaces, Limited):
     """Write a published preference set as a preference file that check, profile and compare read.
 
     Sets: psoups, tldr, personalllm, prism, arena, personal-rewardbench; docs/published.md has their files, protocols
-    and traps. A setting that is not given is the set's own; one that the set does not have is refused.
+    and traps. Settings that are not given have the set's own defaults; settings that the set lacks are refused.
     """
 
     data_set: tyro.conf.Positional[str]
@@ -42,7 +42,7 @@ class Convert(Replaces, Limited):
     protocol: Annotated[Literal["S", "L", "R"] | None, arg(metavar="{S,L,R}")] = None
     """tldr: real labels of the busiest workers, labels simulated from length, or all workers in both splits."""
     workers: Annotated[int | None, arg(metavar="INT")] = None
-    """tldr: how many workers are kept."""
+    """tldr: number of workers kept."""
     people: Annotated[Literal["models", "dirichlet"] | None, arg(metavar="{models,dirichlet}")] = None
     """personalllm: single reward models or mixtures of them."""
     pairs: Annotated[str | None, arg(metavar="NAME")] = None
@@ -50,18 +50,18 @@ class Convert(Replaces, Limited):
     models: Annotated[tuple[str, ...] | None, arg(metavar="NAME ...")] = None
     """personalllm: reward models that take part."""
     count: Annotated[int | None, arg(metavar="INT")] = None
-    """personalllm: how many mixtures."""
+    """personalllm: number of mixtures."""
     alpha: Annotated[float | None, arg(metavar="FLOAT")] = None
-    """personalllm: Dirichlet's parameter; small ones give people close to one model."""
+    """personalllm: the Dirichlet parameter; small values give people close to one model."""
     prompts: Annotated[int | None, arg(metavar="INT")] = None
     """personalllm: prompts that each mixture judges; 0: all."""
     beaver: Annotated[Literal["reward", "cost"] | None, arg(metavar="{reward,cost}")] = None
     """personalllm: the sign of beaver_7b's scores in the file."""
     seed: Annotated[int | None, arg(metavar="INT")] = None
-    """personalllm: decides mixtures, prompts and pairs."""
+    """personalllm: seed of mixtures, prompts and pairs."""
 
     def run(self) -> int:
-        """Read, convert, write, say what was left out and what to know."""
+        """Read, convert, write; print what was left out, and notes."""
         from polypref.data.files.sources import readable
 
         refuse_suffix(self.out)

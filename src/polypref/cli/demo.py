@@ -1,4 +1,4 @@
-"""``polypref demo``: the main job on people whose truth is known; ``make demo`` runs it."""
+"""``polypref demo``: ``compare`` on simulated people with known truth; ``make demo`` runs it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from polypref.runs.settings import Workers
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Encodes, Seeded, Workers):
-    """Simulate a world and compare the learners on it, with the same commands as on a file of yours.
+    """Simulate a world and compare the learners on it, with the same commands as for your own file.
 
-    In two-tastes, three quarters of the people like one style and the others its opposite: one answer for everyone
-    serves the majority only, and a personal learner should serve both.
+    In two-tastes, three quarters of the people like one style and the others its opposite. One answer for everyone
+    serves only the majority; a personal learner should serve both.
     """
 
     out: Path = Path("polypref-demo")
     """Folder of the simulated file, the report and the results."""
     world: str = "two-tastes"
-    """Which world; docs/worlds.md tells them apart."""
+    """Which world; docs/worlds.md describes them."""
     seeds: int = 3
     """Number of random splits."""
 

@@ -1,4 +1,4 @@
-"""``polypref fit``: one learner on all judgements of some files, saved as a folder that ``polypref score`` reads."""
+"""``polypref fit``: fits one learner on all judgements and saves the scorer for ``polypref score``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from polypref.terminal import out, say
 class Fit(Reads, Encodes, Seeded):
     """Fit one learner on all judgements and save the scorer.
 
-    Some judgements, a tenth where there are many, choose the learner's hyper-parameters and then join the fit. They are
-    cut by the rule that suits the data, as in compare; cutting by response leaves out judgements between a held-out and
-    another text.
+    Some judgements, a tenth of large data, choose the learner's hyper-parameters and then join the fit. They are split
+    off by the rule that suits the data, as in compare; splitting by response leaves out judgements between a held-out
+    and another text.
     """
 
     out: Path
-    """Folder to save the scorer to; one that is there is replaced."""
+    """Folder to save the scorer to; an existing scorer is replaced."""
     learner: str = "hierarchical"
     """Which learner; docs/learners.md lists them."""
 
@@ -53,7 +53,7 @@ class Fit(Reads, Encodes, Seeded):
             f"{self.learner} on {len(train) + len(valid):,} of {judged} by {counted(len(comparisons.users), 'users')} "
             f"({rows} read), features from {self.encoder}"
         )
-        out(f"hyper-parameters chosen on {len(valid):,} of them, cut by {rule}: {why}")
+        out(f"hyper-parameters chosen on {len(valid):,} of them, split by {rule}: {why}")
         for name, value in scorer.selection.items():
             out(f"  {name}: {value if isinstance(value, str) else f'{value:.4g}'}")
         for line in remarks(reading):

@@ -1,4 +1,4 @@
-"""What ``compare`` and ``adapt`` share: read and lint, add the data's metadata to the results, say what was used."""
+"""Shared by ``compare`` and ``adapt``: reads and lints, adds metadata to the results, prints what was used."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Linted:
-    """A command's files as they were read, and what the linter found."""
+    """A command's files as read, and the linter's findings."""
 
     reading: Reading
     lint: Lint
 
     @property
     def comparisons(self) -> Comparisons:
-        """Without what the linter drops."""
+        """The comparisons without the rows that the linter drops."""
         from polypref.data.linting.lint import clean
 
         return clean(self.reading, self.lint)
 
     def metadata(self, name: str, command: Reads) -> dict[str, Any]:
-        """For the results: the files, the findings, and how to get the same results again by command ``name``."""
+        """For the results: the files, the findings, and how to reproduce them by command ``name``."""
         reading = self.reading
         data = {
             "files": list(reading.files),
@@ -61,7 +61,7 @@ class Linted:
             )
 
     def remark(self) -> None:
-        """Print what one may have meant to read and what was not."""
+        """Print unread companion files and columns."""
         from polypref.cli.check import remarks
 
         for line in remarks(self.reading):
@@ -69,7 +69,7 @@ class Linted:
 
 
 def linted(command: Reads) -> Linted:
-    """Read the command's files and look through them."""
+    """Read and lint the command's files."""
     from polypref.data.linting.lint import lint
 
     reading = reading_of(command, command.files)
@@ -77,7 +77,7 @@ def linted(command: Reads) -> Linted:
 
 
 def command_line(name: str, command: Reads) -> str:
-    """The command that gives the same results: every setting that is not the default, wherever it came from."""
+    """The command that reproduces the results: every setting that is not the default, from flags or a file."""
     words = ["polypref", name, *command.files]
     for f in fields(command):
         value = getattr(command, f.name)

@@ -1,4 +1,4 @@
-"""``polypref groups``: who belongs together, from an attribute of the users or discovered in how they judge."""
+"""``polypref groups``: groups users by an attribute, or discovers groups in how they judge."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
     from polypref.groups import Grouping
 
-LISTED = "groups.jsonl"  # beside the saved grouping: user_id, group, share
+LISTED = "groups.jsonl"  # next to the saved grouping: user_id, group, share
 
 
 @dataclass(frozen=True, kw_only=True)
 class Groups(Reads, Encodes, Seeded):
-    """Say who belongs together, and save it for P-GRPO: docs/groups.md.
+    """Group users, and save the groups for P-GRPO: docs/groups.md.
 
-    Without --attribute, groups are discovered: people whose judgements one reward explains. How many there are is
-    chosen on held-out judgements, and may be one: no groups. Writes a folder that polypref.groups.Grouping.load
-    reads, with groups.jsonl in it: user_id, group, share.
+    Without --attribute, groups are discovered: people whose judgements one reward explains. Their number is chosen on
+    held-out judgements and may be one, which means no groups. Writes a folder that polypref.groups.Grouping.load reads,
+    with groups.jsonl in it: user_id, group, share.
     """
 
     out: Path
-    """Folder to save the groups to; one that is there is replaced."""
+    """Folder to save the groups to; existing groups are replaced."""
     attribute: Annotated[str | None, arg(metavar="NAME")] = None
     """Take the groups from this key of the users' attributes instead of discovering them."""
     groups: Annotated[int | None, arg(metavar="INT")] = None
-    """Number of groups to discover; chosen on held-out judgements if not given."""
+    """Number of groups to discover; None: chosen on held-out judgements."""
     most: int = 6
-    """Groups that are tried at most."""
+    """Maximum number of groups to try."""
     certainty: float = 0.6
-    """Share from which a user is said to be in a group; the others are unknown."""
+    """Minimum share for a user to be in a group; other users are unknown."""
 
     def run(self) -> int:
-        """Read, drop what the linter drops, group, save, say what was found."""
+        """Read, drop what the linter drops, group, save, print the result."""
         from polypref.artifact import ensure_replaceable
         from polypref.errors import SettingsError
         from polypref.files import write_table
@@ -47,7 +47,7 @@ class Groups(Reads, Encodes, Seeded):
         ensure_files(self.files, "groups FILE --out DIR")
         ensure_replaceable(self.out, "grouping")
         if self.attribute is not None and self.groups is not None:
-            raise SettingsError("--groups is for groups that are discovered; leave it out, or leave out --attribute.")
+            raise SettingsError("--groups is for discovered groups; leave it out, or leave out --attribute.")
         comparisons = cleaned(reading_of(self, self.files))
         grouping = self._grouping(comparisons)
         grouping.save(self.out)
@@ -67,7 +67,7 @@ class Groups(Reads, Encodes, Seeded):
 
 
 def _show(grouping: Grouping, comparisons: Comparisons) -> None:
-    """The finding in a sentence, groups with their sizes, and what each number of groups predicted."""
+    """Print the finding in a sentence, groups with their sizes, and the likelihood of each number of groups."""
     from polypref.data.derived import origin
     from polypref.wording import counted
 

@@ -1,4 +1,4 @@
-"""``polypref profile``: what the data say before any learner."""
+"""``polypref profile``: profiles the data before any learner."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile(Reads, Seeded):
-    """Say how much people disagree, how consistent each is, whom the majority fails, and what there is to gain.
+    """How much people disagree, how consistent they are, whom the majority fails, and what there is to gain.
 
     docs/profile.md defines every quantity.
     """
@@ -23,7 +23,7 @@ class Profile(Reads, Seeded):
     pairs: Literal["text", "id"] = "text"
     """What makes two judgements one pair: the same two texts, or the same pair_id."""
     raw: bool = False
-    """Keep the rows that check would drop, such as empty responses."""
+    """Keep rows that check would drop, such as empty responses."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -50,7 +50,7 @@ class Profile(Reads, Seeded):
 
 
 def _show(result: profiles.Profile, name: str, left_out: int) -> None:
-    """Sentences, table and the Table 2 row; a rich table on a terminal, aligned plain lines elsewhere."""
+    """Print sentences, the table and the Table 2 row; a rich table on a terminal, aligned plain lines elsewhere."""
     from polypref.wording import counted
 
     s = result.sizes

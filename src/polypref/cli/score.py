@@ -1,4 +1,4 @@
-"""``polypref score``: rewards of responses for users from a scorer that ``polypref fit`` saved, and who answered."""
+"""``polypref score``: scores responses for users with a scorer saved by ``polypref fit``, and says who answered."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Score(NamesColumns, Loads):
     """Score responses for users with a saved scorer.
 
     Reads rows of user_id, prompt and response; writes each, in the same order, with its score and its source: personal,
-    group or population. A user whom the scorer does not know gets the population's score. Only differences between
-    scores of one user mean anything.
+    group or population. Users whom the scorer does not know get the population's score. Only differences between scores
+    of one user are meaningful.
     """
 
     scorer: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """Folder that polypref fit has written."""
+    """Folder written by polypref fit."""
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Rows to score: JSONL, CSV or Parquet."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
-    """JSONL file to write; standard output when not given."""
+    """JSONL file to write; None: standard output."""
     encoder: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """What turns text into features, if not the encoder named at fit."""
+    """The encoder, if not the one named at fit."""
 
     def run(self) -> int:
         """Load the scorer, then read, score and write batch by batch."""
@@ -64,7 +64,7 @@ class Score(NamesColumns, Loads):
 def rows_of(source: Source, names: dict[str, str], limits: Limits) -> Iterator[pl.DataFrame]:
     """The rows in batches as preferences are read: user_id, prompt, chat (is the prompt one?) and response.
 
-    Raises InputError at the first row that cannot be scored: answers have to line up with rows.
+    Raises InputError at the first row that cannot be scored, since answers must line up with rows.
     """
     from polypref.data.giving_up import ReadSoFar
     from polypref.data.rows.formats import response_rows
@@ -102,7 +102,7 @@ def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output) -> None
 
 @contextmanager
 def _output(path: Path | None) -> Iterator[TextIO | Output]:
-    """Standard output, or a file that appears under its name only when whole."""
+    """Standard output, or a file that appears only when complete."""
     from polypref.files import writing
 
     if path is None:

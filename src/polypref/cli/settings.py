@@ -1,7 +1,7 @@
 """A command's settings from flags and a TOML file: one frozen dataclass is the only source of truth.
 
-tyro reads the dataclass; a value in the file goes through the same parser as the flag of that name, so both accept the
-same and complain alike.
+tyro reads the dataclass. A value in the file goes through the parser of the flag of that name, so both accept the same
+values and give the same errors.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from polypref.cli import COMMANDS
 from polypref.errors import InputError, SettingsError, unknown_name
 from polypref.files import content_of
 
-CONFIG_HELP = "--config FILE reads settings from the table [{name}] of a TOML file; a flag wins over the file."
+CONFIG_HELP = "--config FILE reads settings from the table [{name}] of a TOML file; a flag overrides the file."
 
 
 class Command(Protocol):
-    """Settings of one command; ``run`` does it and returns the exit code. Silence is kept for it where it is wanted."""
+    """Settings of one command; ``run`` runs it, quietly if wanted, and returns the exit code."""
 
     @property
     def quiet(self) -> bool: ...
@@ -40,9 +40,9 @@ def command_class(name: str) -> type[Command]:
 
 
 def parse(cls: type[Command], name: str, arguments: Sequence[str]) -> Command | None:
-    """Settings of command ``name`` from its arguments; None when they asked for help, which is then printed.
+    """Settings of command ``name`` from its arguments; None if they ask for help, which is then printed.
 
-    Raises SettingsError with one line for a flag or a value that cannot be.
+    Raises SettingsError, in one line, for an invalid flag or value.
     """
     arguments, config = _take_config(list(arguments))
     known: dict[str, Any] = {} if config is None else {"default": _with_defaults(cls, read_toml(config, cls, name))}
@@ -54,7 +54,7 @@ def parse(cls: type[Command], name: str, arguments: Sequence[str]) -> Command | 
 
 
 def read_toml(path: Path, cls: type[Command], name: str) -> dict[str, Any]:
-    """Values of the table ``[name]`` of a TOML file, each parsed as its flag would be."""
+    """Values of the table ``[name]`` of a TOML file, each parsed like its flag."""
     try:
         document = tomllib.loads(content_of(path).decode("utf-8"))
     except OSError as error:
@@ -78,7 +78,7 @@ def read_toml(path: Path, cls: type[Command], name: str) -> dict[str, Any]:
 
 
 class _HelpShown(Exception):
-    """Not an error: the help was asked for and printed."""
+    """Not an error: help was requested and printed."""
 
 
 def _tyro(what: Any, who: str, arguments: Sequence[str], **known: Any) -> Any:
@@ -95,9 +95,9 @@ def _tyro(what: Any, who: str, arguments: Sequence[str], **known: Any) -> Any:
 
 
 def _one_line(complaint: str) -> str:
-    """Tyro's framed complaint as one sentence: its first paragraph and the nearest flag, without frame or help text.
+    """Tyro's framed error as one sentence: its first paragraph and the nearest flag, without frame or help text.
 
-    The frame is drawn with box characters or with dashes, in colour or not, as the terminal can.
+    The frame is drawn with box characters or dashes, in colour or not, depending on the terminal.
     """
     plain = re.sub(r"\x1b\[[0-9;]*m", "", complaint).strip()
     lines = [line.strip("│ ") for line in plain.splitlines() if not line.startswith(("╭", "╰"))]
@@ -113,24 +113,24 @@ WANTED = {"int()": "a whole number", "float": "a number"}
 
 
 def _plainer(complaint: str, several: str) -> str:
-    """What Python and tyro say of a value that does not fit, as the flag, what is wanted and what was found.
+    """An error of Python or tyro about an invalid value, rewritten as the flag, the expected and the found value.
 
-    ``several``: what a flag that takes several values wants, which the complaint does not say.
+    ``several``: what a flag with several values expects, which the error does not say.
     """
     flag = r"Error parsing (?P<flag>.+?): "
     if found := re.match(flag + r".*(?P<kind>int\(\)|float)[^:]*: (?P<value>.*)$", complaint):
-        said = f"expected {WANTED[found['kind']]}, found {found['value']}"
+        detail = f"expected {WANTED[found['kind']]}, found {found['value']}"
     elif found := re.match(flag + r"Could not find valid parse for arguments: \[(?P<value>.*)\]$", complaint):
-        said = f"expected {several}, found {found['value']}"
+        detail = f"expected {several}, found {found['value']}"
     elif found := re.match(r"(?P<flag>Unrecognized options): (?P<value>[^-].*)$", complaint):
         return f"one value too many: {found['value']}"
     elif found := re.match(
         r"invalid choice (?P<value>.*) for argument '(?P<flag>[^']*)'\. Expected (?P<of>.*)\.$", complaint
     ):
-        said = f"expected {found['of']}, found {found['value']}"
+        detail = f"expected {found['of']}, found {found['value']}"
     else:
         return complaint
-    return f"{found['flag']}: {said}." if found["flag"].startswith("--") else f"{said}."
+    return f"{found['flag']}: {detail}." if found["flag"].startswith("--") else f"{detail}."
 
 
 def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
@@ -147,7 +147,7 @@ def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
 
 
 def _with_defaults(cls: Any, values: dict[str, Any]) -> Any:
-    """An instance whose required settings are still to come from the flags where the file does not give them."""
+    """An instance whose required settings must come from the flags if the file does not give them."""
     import tyro
 
     required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
@@ -155,10 +155,10 @@ def _with_defaults(cls: Any, values: dict[str, Any]) -> Any:
 
 
 def _tokens(value: Any) -> Sequence[str]:
-    """A TOML value as the words one would type after the flag."""
+    """A TOML value as the words to type after the flag."""
     if isinstance(value, bool):
         return [str(value)]
-    if isinstance(value, dict):  # {user_id = "annotator"} is what --columns user_id=annotator says
+    if isinstance(value, dict):  # {user_id = "annotator"} equals --columns user_id=annotator
         return [f"{key}={word}" for key, one in value.items() for word in _tokens(one)]
     if isinstance(value, list):
         return [word for one in value for word in _tokens(one)]

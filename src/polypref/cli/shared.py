@@ -1,4 +1,4 @@
-"""Settings that several commands share, so that they are spelt, read and explained in one way."""
+"""Settings shared by several commands, so that they are named, parsed and documented once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Columns = Annotated[
     tuple[str, ...],
     arg(
         metavar="ROLE=NAME ...",
-        help="Which column plays which role, as in user_id=annotator chosen=better; ROLE= leaves a column out.",
+        help="The column of each role, as in user_id=annotator chosen=better; ROLE= leaves a column out.",
         help_behavior_hint="(default: found by their names)",
     ),
 ]
@@ -41,8 +41,8 @@ FileLimits = Annotated[
     tuple[str, ...],
     arg(
         metavar="NAME=N ...",
-        help=f"What a file may ask of this machine: {', '.join(NAMES)} (see docs/data.md).",
-        help_behavior_hint="(default: more than any honest file needs)",
+        help=f"Limits of what a file may use of this machine: {', '.join(NAMES)} (see docs/data.md).",
+        help_behavior_hint="(default: more than an ordinary file needs)",
     ),
 ]
 
@@ -59,8 +59,8 @@ MadeFromFlag = Annotated[
     Literal["auto", "ratings", "pairs"],
     arg(
         metavar="{auto,ratings,pairs}",
-        help="What judgements were made from: ratings (also rankings, votes), so that they imply each other, or pairs "
-        "judged one by one; auto tells from the judgements and says why.",
+        help="What judgements were made from: ratings (or rankings, votes), so that they imply each other, or pairs "
+        "judged one by one; auto decides from the judgements and says why.",
     ),
 ]
 
@@ -68,37 +68,35 @@ EncoderName = Annotated[
     str,
     arg(
         metavar="NAME",
-        help="What turns text into features: minilm, static, hf:MODEL, endpoint:URL; or several: minilm+static.",
+        help="The encoder of texts: minilm, static, hf:MODEL, endpoint:URL; or several: minilm+static.",
     ),
 ]
 
 
 AllowNetwork = Annotated[
     bool,
-    arg(
-        help="Let models and servers that a saved folder names be asked and downloaded. Your API key is not sent there."
-    ),
+    arg(help="Allow requests to servers and downloads of models that a saved folder names. Your API key is not sent."),
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seeded(Quiet):
-    """A command that draws."""
+    """Settings of a command with random draws."""
 
     seed: int = 0
-    """Decides all that is drawn; equal seeds give equal results."""
+    """Seed of all random draws; equal seeds give equal results."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encodes(Quiet):
-    """A command that turns text into features."""
+    """Settings of a command that turns text into features."""
 
     encoder: EncoderName = "minilm"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loads(Quiet):
-    """A command that loads what an artifact names."""
+    """Settings of a command that loads models named by an artifact."""
 
     allow_network: AllowNetwork = False
 
@@ -119,7 +117,7 @@ class NamesColumns(Limited):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadsJudgements(NamesColumns):
-    """A command that reads preference files under a name of its own; ``files`` says which."""
+    """Settings of a command whose preference files have another name; ``files`` returns them."""
 
     ties: Ties = ()
     made_from: MadeFromFlag = "auto"
@@ -127,33 +125,33 @@ class ReadsJudgements(NamesColumns):
 
 @dataclass(frozen=True, kw_only=True)
 class Reads(ReadsJudgements):
-    """A command whose arguments are preference files."""
+    """Settings of a command whose arguments are preference files."""
 
     files: Files
 
 
 @dataclass(frozen=True, kw_only=True)
 class UsesSlates(Loads):
-    """A command that uses labelled slates and calibrated bounds."""
+    """Settings of a command that uses labelled slates and calibrated bounds."""
 
     part: Annotated[str, arg(metavar="K/N", help_behavior_hint="(default: all of it)")] = "1/1"
-    """Use part K (or K-L) of N of the slates, cut by prompt: to train, calibrate and audit on different ones."""
+    """Use part K (or K-L) of N of the slates, split by prompt, to train, calibrate and audit on different ones."""
     pin: Annotated[str | None, arg(metavar="HASH", help_behavior_hint="")] = None
     """Refuse bounds with another policy hash."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replaces(Quiet):
-    """A command that writes one file."""
+    """Settings of a command that writes one file."""
 
     out: Path
-    """File to write; its ending decides the format: .jsonl, .csv or .parquet."""
+    """File to write; its ending gives the format: .jsonl, .csv or .parquet."""
     force: bool = False
-    """Replace a file that is there."""
+    """Replace an existing file."""
 
 
 def ensure_files(files: tuple[str, ...], usage: str) -> None:
-    """Raise SettingsError, with ``usage`` (the command and what it needs), where no file is named."""
+    """Raise SettingsError, with ``usage`` (the command and what it needs), if no file is named."""
     from polypref.errors import SettingsError
 
     if not files:
@@ -175,14 +173,14 @@ def limits_of(command: Limited) -> Limits:
 
 
 def cleaned(reading: Reading) -> Comparisons:
-    """Without what the linter drops."""
+    """The comparisons without the rows that the linter drops."""
     from polypref.data.linting.lint import clean, lint
 
     return clean(reading, lint(reading))
 
 
 def refuse_suffix(out: Path) -> None:
-    """Raises SettingsError unless the file's ending names a format that tables are written in."""
+    """Raises SettingsError unless the file's ending names a format of tables."""
     from polypref.errors import SettingsError
     from polypref.files import TABLES
 
@@ -191,7 +189,7 @@ def refuse_suffix(out: Path) -> None:
 
 
 def refuse_to_replace(out: Path, force: bool) -> None:
-    """Raises SettingsError for a folder, and for a file that is there and is not to be replaced."""
+    """Raises SettingsError for a folder, and for an existing file without ``force``."""
     from polypref.errors import SettingsError
 
     if out.is_dir():

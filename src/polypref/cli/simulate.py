@@ -15,21 +15,21 @@ from polypref.terminal import out
 
 @dataclass(frozen=True, kw_only=True)
 class Simulate(Replaces, Seeded):
-    """Write a simulated world, whose truth is known, as a preference file.
+    """Write a simulated world with known truth as a preference file.
 
-    Worlds: two-tastes, psoups-like, personalllm-like, tldr-like; docs/worlds.md tells them apart. The column attributes
+    Worlds: two-tastes, psoups-like, personalllm-like, tldr-like; docs/worlds.md describes them. The column attributes
     holds each user's true group. Equal settings and seed give equal files.
     """
 
     world: tyro.conf.Positional[str]
-    """Which world; docs/worlds.md tells them apart."""
+    """Which world; docs/worlds.md describes them."""
     users: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """People; the world's own number if not given."""
+    """Number of people; None: the world's own."""
     judgements: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Judgements of each person; the world's own number if not given."""
+    """Judgements of each person; None: the world's own."""
 
     def run(self) -> int:
-        """Simulate, write, say what was written."""
+        """Simulate, write, print what was written."""
         from polypref.worlds import simulate
 
         refuse_suffix(self.out)
@@ -37,7 +37,7 @@ class Simulate(Replaces, Seeded):
         changes = {"users": self.users, "judgements": self.judgements}
         world = simulate(self.world, seed=self.seed, **{k: v for k, v in changes.items() if v is not None})
         table = world.table()
-        refuse_to_replace(self.out, self.force)  # somebody may have written it meanwhile
+        refuse_to_replace(self.out, self.force)  # it may have been written meanwhile
         write_table(self.out, table)
         data, group_sizes = world.comparisons, Counter(world.people.group_U)
         size = f"{len(data):,} judgements of {len(data.users):,} users on {len(data.responses) // 2:,} pairs"

@@ -1,4 +1,4 @@
-"""``polypref table``: the evaluation paper's tables from result folders, with the published figures beside ours."""
+"""``polypref table``: the evaluation paper's tables from result folders, with its published figures beside ours."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ Folders = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Quiet):
-    """Put result folders side by side in the evaluation paper's tables, its figures in grey beside ours.
+    """Combine result folders in the evaluation paper's tables, with its figures in grey beside ours.
 
     Writes tables.md, tables.tex and tables.html, and prints the first. A folder named psoups, tldr or personalllm, or
-    like the world in its image (psoups-like), stands beside that published set. docs/tables.md tells what is compared.
+    after the world that imitates one (psoups-like), is matched to that published set. docs/tables.md explains what is
+    compared.
     """
 
     folders: Folders
@@ -38,7 +39,7 @@ class Table(Quiet):
     published: bool = True
     """Show the published figures."""
     intervals: bool = False
-    """Print the 95 % intervals of our figures; the HTML page has them as tooltips in any case."""
+    """Print the 95 % intervals of our figures; the HTML page always has them as tooltips."""
 
     def run(self) -> int:
         """Read the folders, build the tables, write and print them."""

@@ -1,4 +1,4 @@
-"""``polypref tax``: what general ability a personalized reward loses, and whether that is forgetting or the person."""
+"""``polypref tax``: what general ability a personalized reward loses, split into forgetting and personalization."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint=
 class Tax(ReadsJudgements, Encodes, Loads, Seeded):
     """Measure the personalization tax on a benchmark: RewardBench, RewardBench 2, Personalized RewardBench, your own.
 
-    Fits a personalized scorer, a pooled one and one on shuffled users on the same judgements (or takes saved scorers),
-    scores the benchmark for each user, and tells what each section loses with intervals. Writes tax.html and tax.json.
+    Fits a personalized scorer, a pooled one and one on shuffled users on the same judgements (or uses saved scorers),
+    scores the benchmark for each user, and gives the loss of each section with intervals. Writes tax.html and tax.json.
     """
 
     suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
     """Rows of prompt, chosen, rejected and subset; chosen and rejected may be lists. A section column names your own
-    sections; without it the subsets must be those of RewardBench."""
+    sections; without it, the subsets must be RewardBench's.
+    """
     prefs: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="FILE ...", help_behavior_hint="(one or more; required)")
     ] = ()
-    """Preference files: who the users are, and what the scorers are fitted on."""
+    """Preference files: they define the users, and the scorers are fitted on them."""
     out: Path = Path("polypref-tax")
     """Folder for tax.html and tax.json."""
     learner: str = "hierarchical"
@@ -52,18 +53,18 @@ class Tax(ReadsJudgements, Encodes, Loads, Seeded):
     scorer: Folder = None
     """A saved personalized scorer, instead of fitting; needs --pooled."""
     pooled: Folder = None
-    """A saved scorer for everyone alike."""
+    """A saved scorer that answers everyone alike."""
     base: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
     """A reward from before tuning, for forgetting: a saved scorer, or hf:MODEL, a published reward model."""
     sycophancy: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    """Rows whose rejected answer is false and agrees with the user: how much more often is it preferred?"""
+    """Rows whose rejected answer is false and agrees with the user, to measure how much more often it is preferred."""
     profile: bool = False
     """Put the suite's column profile before each question."""
     users: int = 20
-    """At most so many users, those with most judgements."""
+    """Maximum number of users, those with most judgements."""
     min_judgements: MinJudgements = 10
     margin: float = 0.02
-    """No tax is one that is surely smaller: 0.02 are two points."""
+    """The verdict is "no tax" below this margin; 0.02 is two points."""
     draws: int = 2000
     """Resamples of the benchmark's items."""
 

@@ -1,7 +1,7 @@
-"""Who belongs together: groups from a column, from users' attributes, or discovered in how people judge.
+"""Groups of users: from a column, from users' attributes, or discovered in how people judge.
 
-``grouping`` is what a training run holds: who is in which group, new users, moves, names that last, files. ``mixture``
-is the model that finds groups, ``number_of_groups`` says how many there are, ``group_likelihood`` keeps the result.
+``grouping`` is the object that a training run uses: members, new users, moves, lasting names, files. ``mixture`` is the
+model that finds groups, ``number_of_groups`` chooses their number, ``group_likelihood`` is the result.
 """
 
 from polypref.groups.discover_groups import Discovery, discover

@@ -1,4 +1,4 @@
-"""From comparisons to a grouping: the number of groups is given or searched, then the mixture is fitted to all.
+"""Discovers groups from comparisons: the number of groups is given or searched, then the mixture is fitted to all.
 
 Suffixes here: ``_T`` texts that several users judged.
 """
@@ -17,24 +17,24 @@ from polypref.features.protocol import Encoder
 from polypref.groups.group_likelihood import Mixture
 from polypref.groups.grouping import CERTAINTY, Grouping
 from polypref.groups.mixture import Problem, alone, best_of
-from polypref.groups.number_of_groups import FEWEST, Crowd, Search, folds, search
+from polypref.groups.number_of_groups import FEWEST, Judgements, Search, folds, search
 from polypref.learners.inputs import Inputs
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """How groups are looked for."""
+    """Settings of the search for groups."""
 
     most: int = 6
-    """Groups that are tried at most."""
+    """Maximum number of groups to try."""
     restarts: int = 3
-    """EM runs from different starts; the likeliest is taken."""
+    """EM runs from different starts; the one with the highest likelihood is used."""
     folds: int = 3
-    """Times that judgements are held out."""
+    """Number of folds of held-out judgements."""
     certainty: float = CERTAINTY
-    """Share from which a user is said to be in a group; the others are unknown."""
+    """Minimum share for a user to be in a group; other users are unknown."""
     directions: int = 64
-    """Principal directions of the encoder's space to use at most."""
+    """Maximum principal directions of the encoder's space to use."""
 
     def __post_init__(self) -> None:
         least = {"most": 1, "restarts": 1, "folds": 1, "directions": 1}
@@ -48,28 +48,28 @@ class Discovery:
 def discover(
     comparisons: Comparisons, *, encoder: Encoder, seed: int, groups: int | None = None, how: Discovery | None = None
 ) -> Grouping:
-    """Groups of users who judge alike; ``groups`` fixes their number, else held-out answers choose it. 1: none found.
+    """Groups of users who judge alike; ``groups`` fixes their number, else held-out answers choose it. 1: no groups.
 
-    Groups are called "group 1", "group 2", ... in the order of their sizes. Equal data and seed give equal groups, in
-    whatever order the rows come. Raises NotEnoughData without comparisons, SettingsError for too many groups.
+    Groups are named "group 1", "group 2", ... by size. Equal data and seed give equal groups, whatever the order of the
+    rows. Raises NotEnoughData without comparisons, SettingsError for too many groups.
     """
     how, comparisons = how or Discovery(), comparisons.weighing()
     if not len(comparisons):
         raise NotEnoughData("no comparisons to find groups in: 0 rows. Give more data.")
-    crowd, inputs, ids = numbered(comparisons, encoder, how.directions)
-    most = max(1, crowd.users // FEWEST)
+    judged, inputs, ids = numbered(comparisons, encoder, how.directions)
+    most = max(1, judged.users // FEWEST)
     if groups is not None and not 1 <= groups <= most:
         raise SettingsError(
-            f"groups is {groups}; expected a number from 1 to {most}: of {crowd.users} users, {FEWEST} for each."
+            f"groups is {groups}; expected a number from 1 to {most}: of {judged.users} users, {FEWEST} for each."
         )
     numbers = range(1, min(how.most, most) + 1) if groups is None else (groups,)
-    cuts = folds(crowd, how.folds, seed) if crowd.users > 1 else []
-    chosen = search(crowd, numbers, cuts, how.restarts, seed)
-    return fitted(crowd, inputs, ids, chosen, (how, seed))
+    cuts = folds(judged, how.folds, seed) if judged.users > 1 else []
+    chosen = search(judged, numbers, cuts, how.restarts, seed)
+    return fitted(judged, inputs, ids, chosen, (how, seed))
 
 
-def numbered(comparisons: Comparisons, encoder: Encoder, directions: int) -> tuple[Crowd, Inputs, Users]:
-    """The judgements with users in the order of their ids and texts in that of their keys, and the inputs."""
+def numbered(comparisons: Comparisons, encoder: Encoder, directions: int) -> tuple[Judgements, Inputs, Users]:
+    """The judgements with users ordered by id and texts by key, and the inputs."""
     used_U = np.unique(comparisons.user_N)
     ids = comparisons.users.ids.gather(used_U)
     order = ids.arg_sort().to_numpy()
@@ -84,14 +84,14 @@ def numbered(comparisons: Comparisons, encoder: Encoder, directions: int) -> tup
     return crowd, inputs, Users(ids.gather(order).cast(pl.String).alias("id"))
 
 
-def fitted(crowd: Crowd, inputs: Inputs, ids: Users, chosen: Search, how: tuple[Discovery, int]) -> Grouping:
-    """The mixture fitted to all judgements, groups in the order of their sizes."""
+def fitted(judged: Judgements, inputs: Inputs, ids: Users, chosen: Search, how: tuple[Discovery, int]) -> Grouping:
+    """The mixture fitted to all judgements, with groups ordered by size."""
     settings, seed = how
-    votes = crowd.votes()
+    votes = judged.votes()
     found = best_of(votes, chosen.scales, alone(votes, chosen.scales), chosen.groups, settings.restarts, seed)
     effects = Problem(votes, chosen.scales, chosen.groups).effects(found.theta)
     order_G = np.argsort(-found.size_G, kind="stable")
-    identity_T = crowd.rows.responses.identity_R[crowd.response_R[votes.shared_T]]
+    identity_T = judged.rows.responses.identity_R[judged.response_R[votes.shared_T]]
     by_T = np.argsort(identity_T, kind="stable")
     model = Mixture(
         inputs,
@@ -100,11 +100,11 @@ def fitted(crowd: Crowd, inputs: Inputs, ids: Users, chosen: Search, how: tuple[
         effects.text_TG[by_T][:, order_G],
         found.size_G[order_G],
         chosen.evidence,
-        crowd.derived,
+        judged.derived,
         inputs.encoder.name,
         inputs.encoder.identity,
     )
-    share_UG = model.shares(crowd.rows, crowd.user_N, crowd.users)
+    share_UG = model.shares(judged.rows, judged.user_N, judged.users)
     best_U = np.where(share_UG.max(axis=1) >= settings.certainty, share_UG.argmax(axis=1), -1).astype(np.int32)
     names = tuple(f"group {p + 1}" for p in range(chosen.groups))
     return Grouping(names, ids, share_UG, best_U, "discovered", settings.certainty, model, chosen.tried)

@@ -1,4 +1,4 @@
-"""What a discovered grouping knows of its groups: their rewards and sizes, and so how likely a user's answers are.
+"""The mixture of a discovered grouping: groups' rewards and sizes, which give the likelihood of a user's answers.
 
 Suffixes here: ``_T`` texts that several users judged.
 """
@@ -24,7 +24,7 @@ from polypref.schema import Array, floats, identities
 
 
 class Fields(TypedDict):
-    """Settings that a saved mixture has."""
+    """Settings of a saved mixture."""
 
     evidence: float
     derived: bool
@@ -46,10 +46,10 @@ ARRAYS = ("weights_KG", "key_T", "text_TG", "size_G")
 class Mixture:
     """G groups' rewards: ``x_r . weights_KG[:, p] + text_TG[r, p]``, the latter for texts ``key_T`` (ascending).
 
-    ``size_G``    share of users in each group: what is known of a user before his first answer.
-    ``evidence``  power of a user's likelihood, chosen on held-out answers; below 1 where answers repeat each other.
+    ``size_G``    share of users in each group: the prior of a user without answers.
+    ``evidence``  power of a user's likelihood, chosen on held-out answers; below 1 if answers are redundant.
     ``derived``   judgements were made from votes, ratings or rankings: each counts as less than one answer.
-    ``encoder``, ``identity``  name and identity of the encoder that gave the features.
+    ``encoder``, ``identity``  name and identity of the encoder of the features.
     """
 
     inputs: Inputs
@@ -63,7 +63,7 @@ class Mixture:
     identity: str
 
     def shares(self, rows: Comparisons, user_N: Ints, users: int) -> Floats:
-        """Posterior of each user's group from these judgements alone (U, G); one without any has the groups' sizes."""
+        """Posterior of each user's group from these judgements alone (U, G); without any, the groups' sizes."""
         if not len(rows):
             return np.tile(self.size_G, (users, 1))
         response_R = np.unique(np.concatenate([rows.chosen_N, rows.rejected_N]))
@@ -91,7 +91,7 @@ class Mixture:
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder | None) -> Self:
         """The inverse of ``state``; without an ``encoder``, the one named there.
 
-        Raises SettingsError when an encoder gives other features, or the name is of none that polypref knows.
+        Raises SettingsError if an encoder gives other features, or its name is unknown.
         """
         encode = named_encoder(config["encoder"]) if encoder is None else encoder
         if encode.identity != config["identity"]:

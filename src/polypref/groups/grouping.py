@@ -1,27 +1,27 @@
-"""A grouping: who is in which group, how sure that is, and how people join and move.
+"""A grouping: each user's group and its probability; adding, moving and renaming users and groups; saving and loading.
 
     grouping = discover(comparisons, encoder=encoder("minilm"), seed=0)
     grouping.of(["ann", "bob"])              ["group 1", "unknown"]
     grouping.assign("eve", few)              a new grouping that knows eve
-    grouping.reassigned(recent)              people whose recent answers speak clearly for another group have moved
+    grouping.reassigned(recent)              people whose recent answers clearly favour another group have moved
     grouping.renewed(discover(more, ...))    a new fit under the old names
 
-**Unknown** is a group of its own: users never seen, and those whose best group has a share under ``certainty``. Their
-prompts are trained on like any other; their rewards are not measured against a group that they may not belong to.
+**Unknown** is a separate group: users never seen, and those whose best group has a share below ``certainty``. Their
+prompts are used in training like any other; their rewards are not compared with a group that they may not belong to.
 
-**Hysteresis.** A user stays in the present group g until another one, h, is ahead by a stated margin of log-odds,
+**Hysteresis.** A user stays in the current group g until another one, h, is ahead by a given margin of log-odds,
 
     log share_h - log share_g > margin,
 
-so that reward histories are not stirred by users who stand between groups. 2 means odds of 7.4 to 1. Users who are
-unknown join the best group as soon as its share reaches ``certainty``; nobody goes back to unknown.
+so that users between groups do not disturb reward histories. 2 means odds of 7.4 to 1. Unknown users join the best
+group as soon as its share reaches ``certainty``; nobody becomes unknown again.
 
-**Names stay.** A new fit's groups are matched to the old ones so that they have as many users in common as can be (the
-assignment problem, Kuhn 1955, over soft shares); a group that is new gets a name that was never used, so a history is
-never another group's.
+**Names stay.** A new fit's groups are matched to the old ones to maximise the number of common users (the assignment
+problem, Kuhn 1955, over soft shares). A new group gets a name that was never used, so it never inherits another group's
+history.
 
-Covered: saving and loading without pickle; a damaged folder is refused in one line. Not covered: users who change
-their minds slowly: give ``reassigned`` their recent judgements rather than all.
+Covered: saving and loading without pickle; a damaged folder is refused in one line. Not covered: users whose tastes
+change slowly; for them, give ``reassigned`` recent judgements rather than all.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ from polypref.network_access import named_by
 from polypref.schema import Arrays, Ids, Layout, floats, indices
 
 UNKNOWN = "unknown"
-CERTAINTY = 0.6  # share from which a user is said to be in a group
-MARGIN = 2.0  # log-odds by which another group has to be ahead before a user moves
+CERTAINTY = 0.6  # minimum share for a user to be in a group
+MARGIN = 2.0  # log-odds by which another group must be ahead before a user moves
 
 
 class Fields(TypedDict):
-    """Settings that a saved grouping has."""
+    """Settings of a saved grouping."""
 
     names: Ids
     users: Ids
@@ -91,14 +91,14 @@ class Grouping:
     """U users in G groups.
 
     ``names``      of the groups (P), none of them "unknown".
-    ``users``      ids of those of whom something is known.
+    ``users``      ids of the users with information.
     ``share_UG``   probability of each group; rows sum to one. From a column: 1 and 0.
-    ``group_U``    the group that each is in, -1 for unknown.
-    ``origin``     where it comes from: "attribute country", "a mapping", "discovered".
+    ``group_U``    the group of each, -1 for unknown.
+    ``origin``     the source: "attribute country", "a mapping", "discovered".
     ``certainty``  share from which a user counts as a member.
     ``model``      what assigns new users; None for a grouping from a column.
-    ``tried``      held-out likelihood by number of groups; empty where nothing was tried.
-    ``retired``    names that groups had and no group has any more.
+    ``tried``      held-out likelihood by number of groups; empty if nothing was tried.
+    ``retired``    names that no group has any more.
     """
 
     names: tuple[str, ...]
@@ -112,7 +112,7 @@ class Grouping:
     retired: tuple[str, ...] = field(default=())
 
     def of(self, user_ids: pl.Series | Sequence[str]) -> list[str]:
-        """Each one's group; "unknown" for users never seen and for those of too little certainty."""
+        """The group of each user; "unknown" for users never seen or below ``certainty``."""
         id_Q = content.ids(user_ids, nobody=True)
         if not len(self.users):
             return [UNKNOWN] * len(id_Q)
@@ -122,17 +122,17 @@ class Grouping:
         return [labels[group] for group in group_Q.tolist()]
 
     def share_of(self, user_ids: pl.Series | Sequence[str]) -> Floats:
-        """Each one's shares (Q, G); NaN for users never seen."""
+        """The shares of each user (Q, G); NaN for users never seen."""
         at_Q = self.users.index(content.ids(user_ids, nobody=True))
         return np.append(self.share_UG, np.full((1, len(self.names)), np.nan), axis=0)[at_Q]
 
     def sizes(self) -> dict[str, int]:
-        """Users in each group, "unknown" last where anybody is."""
+        """Number of users in each group, "unknown" last if not empty."""
         count_G = np.bincount(self.group_U + 1, minlength=len(self.names) + 1).tolist()
         return dict(zip(self.names, count_G[1:], strict=True)) | ({UNKNOWN: count_G[0]} if count_G[0] else {})
 
     def listed(self, user_ids: pl.Series | Sequence[str]) -> pl.DataFrame:
-        """``user_id``, ``group`` and ``share``, that of the likeliest group (null: nothing known), one row per id."""
+        """``user_id``, ``group`` and ``share``, that of the likeliest group (null: unknown), one row per id."""
         share_Q = self.share_of(user_ids).max(axis=1, initial=-np.inf)
         shown_Q = pl.Series("share", np.where(np.isfinite(share_Q), share_Q, np.nan)).round(4).fill_nan(None)
         return pl.DataFrame(
@@ -140,7 +140,7 @@ class Grouping:
         )
 
     def finding(self) -> str:
-        """What was found, in one sentence."""
+        """The finding in one sentence."""
         if self.model is None:
             return f"{len(self.names)} groups from {self.origin}."
         rows = {row.groups: row for row in self.tried}
@@ -159,7 +159,7 @@ class Grouping:
         return f"no groups found: {others.groups} predict held-out judgements no better than one, {gained(others)}."
 
     def assign(self, user_id: str, few: Comparisons) -> Self:
-        """A new grouping that knows ``user_id`` from the comparisons in ``few``, whoever they name; nobody else moves.
+        """A new grouping that also knows ``user_id`` from ``few`` (whose ids are ignored); other users stay.
 
         The shares are the posterior from the groups' sizes and the likelihoods of the answers. Raises NotEnoughData
         without comparisons, SettingsError for a grouping that was not discovered.
@@ -179,10 +179,10 @@ class Grouping:
         return joined._moved(present_U, MARGIN)
 
     def reassigned(self, news: Comparisons | Mapping[str, Sequence[float]], margin: float = MARGIN) -> Self:
-        """The users in ``news`` judged anew: those move whose other group is ahead by ``margin`` in log-odds.
+        """Reassign the users in ``news``: users move if another group is ahead by ``margin`` in log-odds.
 
-        ``news`` are judgements, from which alone each user's shares are computed, or shares by user id. Users who are
-        not in it stay; new ones join. Raises SettingsError for a negative margin or shares that are none.
+        ``news`` are judgements, from which alone users' shares are computed, or shares by user id. Other users stay;
+        new ones join. Raises SettingsError for a negative margin or invalid shares.
         """
         if not margin >= 0:
             raise SettingsError(f"margin is {margin}; expected log-odds of at least 0, as in margin=2.")
@@ -209,8 +209,8 @@ class Grouping:
     def renewed(self, fresh: Grouping, margin: float = MARGIN) -> Grouping:
         """``fresh``, a new fit, under this grouping's names; users of both move only as in ``reassigned``.
 
-        Groups are matched by the users that they have in common. Users only in this grouping stay in their group while
-        it exists, at their old shares.
+        Groups are matched by common users. Users who are only in this grouping stay in their group while it exists,
+        with their old shares.
         """
         from scipy.optimize import linear_sum_assignment
 
@@ -230,7 +230,7 @@ class Grouping:
         return named._moved(present_U, margin)._with_others(self, place_G)
 
     def _fresh_names(self, groups: int, paired: Mapping[int, int]) -> tuple[str, ...]:
-        """Names of a new fit's groups: the old one's where paired, else "group n" with numbers that were never used."""
+        """Names of a new fit's groups: the old name if matched, else "group n" with a number that was never used."""
         used = [int(found[1]) for name in (*self.names, *self.retired) if (found := re.fullmatch(r"group (\d+)", name))]
         number = max(used, default=len(self.names))
         names = []
@@ -243,7 +243,7 @@ class Grouping:
         return tuple(names)
 
     def _with_others(self, old: Grouping, place_G: IntArray) -> Grouping:
-        """Users of ``old`` who are not here join with their old shares, as far as their groups are still there."""
+        """Users of ``old`` who are missing here join with their old shares, if their groups still exist."""
         missing_U = np.flatnonzero(self.users.index(old.users.ids) < 0)
         if not len(missing_U):
             return self
@@ -267,7 +267,7 @@ class Grouping:
         return np.where(at_Q >= 0, np.append(self.group_U, np.int32(-1))[at_Q], -1).astype(np.int32)
 
     def _moved(self, present_U: IntArray, margin: float) -> Self:
-        """Groups after the rule of this file; ``present_U`` is where each user is, -1 unknown, -2 not to be moved."""
+        """Groups by this module's rule; ``present_U`` is each user's current group, -1 unknown, -2 not to be moved."""
         return replace(self, group_U=settled(self.share_UG, present_U, self.group_U, self.certainty, margin))
 
     def _model(self, what: str) -> Mixture:
@@ -288,7 +288,7 @@ class Grouping:
         return np.array(list(news.values()), np.float64).reshape(len(news), len(self.names))
 
     def save(self, path: Path | str) -> None:
-        """Write to the folder ``path``. Raises CacheError when it cannot be written."""
+        """Write to the folder ``path``. Raises CacheError if it cannot be written."""
         config = {name: getattr(self, name) for name in ("origin", "certainty")}
         config |= {"names": list(self.names), "retired": list(self.retired), "users": self.users.ids.to_list()}
         config["tried"] = [vars(row) for row in self.tried]
@@ -302,11 +302,11 @@ class Grouping:
 
     @classmethod
     def load(cls, path: Path | str, encoder: Encoder | str | None = None, *, allow_network: bool = False) -> Self:
-        """Read back a grouping that says the same.
+        """Read back an equal grouping.
 
-        ``encoder`` is needed only for one that was discovered in features of an encoder of your own; ``allow_network``
-        as in ``scorers.load``. Raises
-        ArtifactError when there is none or it is damaged, SettingsError when the encoder gives other features.
+        ``encoder`` is needed only for groups discovered with an encoder of your own; ``allow_network`` as in
+        ``scorers.load``. Raises ArtifactError if it is missing or damaged, SettingsError if the encoder gives other
+        features.
         """
         config, arrays = artifact.load(path, "grouping")
         LAYOUT.check(config, arrays, str(path))
@@ -329,12 +329,12 @@ class Grouping:
 
 
 def gained(row: Row) -> str:
-    """What a number of groups gains over one, with its standard error."""
+    """The gain of a number of groups over one, with its standard error."""
     return f"{row.gain:+.4f} (standard error {row.se:.4f}) in log likelihood each"
 
 
 def settled(share_UG: Floats, present_U: IntArray, group_U: IntArray, certainty: float, margin: float) -> IntArray:
-    """Everybody's group: see the module's head. ``present_U`` is -1 for unknown, -2 for those who keep ``group_U``."""
+    """Everybody's group, see the module docstring; ``present_U``: -1 is unknown, -2 keeps ``group_U``."""
     users = np.arange(len(share_UG))
     best_U = share_UG.argmax(axis=1) if share_UG.shape[1] else np.zeros(len(users), np.int64)
     top_U = share_UG[users, best_U]
@@ -345,7 +345,7 @@ def settled(share_UG: Floats, present_U: IntArray, group_U: IntArray, certainty:
 
 
 def from_mapping(groups: Mapping[str, str | None], origin: str = "a mapping") -> Grouping:
-    """Groups given by user id; None, NaN and empty text mean unknown. Names come in the order of their sizes."""
+    """Groups given by user id; None, NaN and empty text mean unknown. Groups are ordered by size."""
     ids = pl.Series("id", [str(user) for user in groups], dtype=pl.String)
     values = pl.Series("group", [None if _missing(value) else str(value) for value in groups.values()], dtype=pl.String)
     counts = values.drop_nulls().value_counts().rows()
@@ -367,13 +367,13 @@ def _missing(value: object) -> bool:
 def from_attribute(users: Users, name: str) -> Grouping:
     """Groups from an attribute of the users; those without a value are unknown.
 
-    Raises SettingsError, naming what there is, when no user has such an attribute.
+    Raises SettingsError, naming the existing attributes, if no user has this one.
     """
     found = [] if users.attributes is None else users.attributes.columns
     if users.attributes is None or name not in found:
         if not found:
             raise SettingsError(
-                f"users have no attribute {name!r}: the data tell nothing about them. Give a column attributes of JSON "
+                f"users have no attribute {name!r}: the data have no attributes. Give a column attributes of JSON "
                 "objects, or leave out the attribute to discover groups."
             )
         raise unknown_name("user attribute", name, found)

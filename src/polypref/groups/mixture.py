@@ -1,28 +1,28 @@
-"""A mixture of Bradley-Terry rewards: G groups, each with a reward of its own around one that all share.
+"""A mixture of Bradley-Terry rewards: G groups, each with its own reward around a shared one.
 
 Group p's reward of text r is
 
     f_rp = x_r . w + a_r + (x_r . d_p + b_rp)      with  sum_p d_p = sum_p b_rp = 0,
 
-x the inputs of ``learners.inputs``, a and b qualities of a text that its features do not explain (of texts that several
-users judged), all effects normal around 0. A user belongs to one group, to p with probability pi_p, and says of texts c
-and s that c is better with probability sigmoid(f_cp - f_sp). EM (Dempster, Laird and Rubin 1977) finds the effects that
-make everybody's answers likeliest:
+x are the inputs of ``learners.inputs``, a and b qualities of a text that its features do not explain (for texts that
+several users judged); all effects are normal around 0. A user belongs to one group, to p with probability pi_p, and
+prefers text c to s with probability sigmoid(f_cp - f_sp). EM (Dempster, Laird and Rubin 1977) maximises the likelihood
+of everybody's answers:
 
     E   share_up = pi_p L_up / sum_k pi_k L_uk,      L_up = product of the probabilities of u's answers
-    M   pi_p = mean_u share_up;  effects: Bradley-Terry, every answer counting share_up in group p, penalised
+    M   pi_p = mean_u share_up;  effects: penalised Bradley-Terry, where an answer has weight share_up in group p
 
-Mixtures of preference models go back to Croon (1989) and Murphy and Martin (2003). Ours: the part that all share, so
-that groups need only say where they differ; the effects b, without which groups that read the same texts otherwise than
-their features tell would not be found; likelihoods to a power e < 1 in the first steps (Ueda and Nakano 1998), before
-groups have a shape; the M step stops early (generalised EM). Answers are counted by pair first, so that a step costs
-users times the pairs that they judged once, and everything else the number of pairs.
+Mixtures of preference models go back to Croon (1989) and Murphy and Martin (2003). Ours: the shared part, so that
+groups only describe differences; the effects b, without which groups that differ in ways the features do not show would
+be missed; likelihoods to a power e < 1 in the first steps (Ueda and Nakano 1998), before groups are clear; an M step
+that stops early (generalised EM). Answers are first counted by pair. So one part of a step costs users times their
+pairs, and everything else the number of pairs.
 
 Judgements made from votes, ratings or rankings imply each other: n pairs over m texts are worth m - 1 answers. ``thin``
 scales a user's answers to that.
 
-Covered: the order of rows, swapped judgements, ties (half an answer each way), weights. Not covered: users between
-groups, who are spread over them rather than described; how sure each user is of his answers.
+Covered: any order of rows, swapped judgements, ties (half an answer each way), weights. Not covered: users between
+groups, who are only divided among them; how noisy each user's answers are.
 
 Suffixes here: ``_M`` texts that a user judged, ``_T`` texts that several users judged, ``_V`` directions.
 """
@@ -43,23 +43,23 @@ from polypref.comparisons import Comparisons
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.integer]
-Sparse = Any  # scipy's own types do not say what its operators return
+Sparse = Any  # scipy's own types do not describe what its operators return
 
-STEPS, INNER = 40, 8  # EM steps at most, and steps of the solver within each
-TOLERANCE, LEAST = 3e-5, 0.05  # gain per answer, and in all, under which EM stops
-ALONE = 100  # steps of the solver where there is one group, hence no EM
+STEPS, INNER = 40, 8  # maximum EM steps, and steps of the solver within each
+TOLERANCE, LEAST = 3e-5, 0.05  # EM stops below this gain per answer, or in total
+ALONE = 100  # steps of the solver for one group, which needs no EM
 COLD = (0.2, 0.4, 0.7)  # powers of the likelihood in the first steps
-PSEUDO = 1.0  # users whom every group has for certain, so that none dies out
-VIEWS = 8  # directions in which users are looked at to begin with
+PSEUDO = 1.0  # pseudo-users of every group, so that none vanishes
+VIEWS = 8  # directions of users' scores used for the start
 
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """What U users said about Y pairs of R texts.
+    """The answers of U users about Y pairs of R texts.
 
     ``x_RK``      inputs of the texts.
-    ``gap_YR``    +1 at a pair's one text, -1 at its other text.
-    ``says_U2Y``  how often a user preferred the one text (first Y columns), or the other (last Y).
+    ``gap_YR``    +1 at a pair's first text, -1 at its second.
+    ``says_U2Y``  how often a user preferred the first text (first Y columns) or the second (last Y).
     """
 
     x_RK: Floats
@@ -103,14 +103,14 @@ class Votes:
 
     @cached_property
     def shared_T(self) -> NDArray[np.int64]:
-        """Texts that several users judged: only of these can a quality be told from one user's answers."""
+        """Texts that several users judged; for others, quality and a single user's answers cannot be separated."""
         says = self.says_U2Y
         judged_UY = (says[:, : says.shape[1] // 2] + says[:, says.shape[1] // 2 :]).astype(bool).astype(np.float32)
         return np.flatnonzero(((judged_UY @ abs(self.gap_YR)) > 0).sum(axis=0) > 1)
 
     @cached_property
     def count_U(self) -> Floats:
-        """Answers of each user."""
+        """Number of answers of each user."""
         return np.asarray(self.says_U2Y.sum(axis=1)).ravel()
 
     def log_likelihood(self, reward_RG: Floats) -> Floats:
@@ -120,7 +120,7 @@ class Votes:
 
 
 def worth(user_N: Ints, chosen_N: Ints, rejected_N: Ints, size: tuple[int, int]) -> Floats:
-    """For how many answers a judgement of each user counts (U,), at most 1: texts less connected pieces, by judgements.
+    """The weight of a judgement of each user (U,), at most 1: texts minus connected parts, divided by judgements.
 
     ``size`` is the number of users and of texts.
     """
@@ -139,7 +139,7 @@ def worth(user_N: Ints, chosen_N: Ints, rejected_N: Ints, size: tuple[int, int])
 
 @dataclass(frozen=True)
 class Scales:
-    """Prior variances of w, a (shared) and d, b (what sets groups apart); 0 switches an effect off."""
+    """Prior variances of w, a (shared) and d, b (differences between groups); 0 switches an effect off."""
 
     weights: float = 3.0
     texts: float = 0.3
@@ -149,7 +149,7 @@ class Scales:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Effects found: ``theta`` in units of their prior, G groups' sizes, rewards, and what was minimised."""
+    """Fitted effects: ``theta`` in units of their prior, G groups' sizes, rewards, and the minimised value."""
 
     theta: Floats
     size_G: Floats
@@ -160,7 +160,7 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class Effects:
-    """Effects in their own units: what is needed to reward texts that nobody has judged, and those that were."""
+    """Effects in their own units, as needed to reward judged and new texts."""
 
     weights_KG: Floats
     text_TG: Floats
@@ -194,7 +194,7 @@ class Problem:
         return reward_RG
 
     def loss(self, theta: Floats, heard_2YG: Floats) -> tuple[float, Floats]:
-        """What the M step minimises, and its gradient, for answers counted by pair and group."""
+        """The objective of the M step and its gradient, for answers counted by pair and group."""
         one_YG, other_YG = np.split(heard_2YG, 2)
         margin_YG = self.votes.gap_YR @ self.reward(theta)
         total_YG = one_YG + other_YG
@@ -208,7 +208,7 @@ class Problem:
         return float(value), np.concatenate([part.ravel() for part in parts]) + theta
 
     def fit(self, share_UG: Floats, warm: Floats | None = None) -> Fitted:
-        """EM from the given shares; ``warm``: effects to begin with, of fewer groups or as many."""
+        """EM from the given shares; ``warm``: initial effects, of at most as many groups."""
         from scipy.optimize import minimize
 
         votes = self.votes
@@ -245,12 +245,12 @@ def shares(log_UG: Floats) -> Floats:
 
 
 def alone(votes: Votes, scales: Scales) -> Fitted:
-    """Everybody in one group."""
+    """All users in one group."""
     return Problem(votes, scales, 1).fit(np.ones((votes.says_U2Y.shape[0], 1)))
 
 
 def best_of(votes: Votes, scales: Scales, everyone: Fitted, groups: int, restarts: int, seed: int) -> Fitted:
-    """The best of several EM runs, each begun by k-means on users' views; ``everyone`` where there is one group."""
+    """The best of several EM runs, each started by k-means on users' scores; ``everyone`` for one group."""
     if groups == 1:
         return everyone
     view_UV = views(votes, scales, everyone.reward_RG[:, 0])
@@ -261,7 +261,7 @@ def best_of(votes: Votes, scales: Scales, everyone: Fitted, groups: int, restart
 
 
 def _start(view_UV: Floats, groups: int, rng: np.random.Generator) -> Floats:
-    """Shares that lean to the clusters of k-means++ (Arthur and Vassilvitskii 2007), and to chance."""
+    """Initial shares: clusters of k-means++ (Arthur and Vassilvitskii 2007) mixed with noise."""
     users = len(view_UV)
     share_UG = rng.dirichlet(np.ones(groups), users)
     if view_UV.any():
@@ -272,7 +272,7 @@ def _start(view_UV: Floats, groups: int, rng: np.random.Generator) -> Floats:
 
 
 def clusters(point_UV: Floats, groups: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """k-means: the cluster of each point, 20 steps from centres drawn as far apart as k-means++ has it."""
+    """k-means: the cluster of each point, 20 steps from centres drawn as in k-means++."""
     center_GV = point_UV[rng.integers(len(point_UV))][None]
     while len(center_GV) < groups:
         far_U = _squares(point_UV, center_GV).min(axis=1) + 1e-12
@@ -292,10 +292,10 @@ def _squares(point_UV: Floats, center_GV: Floats) -> Floats:
 
 
 def views(votes: Votes, scales: Scales, reward_R: Floats) -> Floats:
-    """Where each user's answers pull away from everyone's reward: the main directions of the scores (U, V).
+    """The main directions of users' scores (U, V): how each user's answers pull away from the shared reward.
 
-    A user's score is the gradient of his log likelihood in (d, b) at d = b = 0, over the root of his answers: chance
-    alone gives everybody's the same spread.
+    A user's score is the gradient of their log likelihood in (d, b) at d = b = 0, divided by the root of their number
+    of answers, so that noise has the same spread for everybody.
     """
     from scipy.sparse.linalg import svds
 

@@ -1,19 +1,19 @@
-"""How many groups, and who is in them: mixtures of 1 to ``most`` groups judged by answers that they did not see.
+"""Chooses the number of groups: mixtures of 1 to ``most`` groups are compared on held-out answers.
 
-Each user's judgements are cut: a part says which group the user is in, the rest is predicted by the mixture of the
-groups' rewards with those shares,  log sum_p share_up P_p(answer). What is held out is held out of *this user's* rows:
-others' answers about the same texts stay, since a group is what its members have in common. Where judgements were made
-one by one, a pair that the user judged is on one side; where they were made from votes, ratings or rankings, and so
-imply each other, a text is (judgements of a held-out and a kept text are left out).
+Each user's judgements are split: one part gives the user's group shares, the rest is predicted by the mixture of the
+groups' rewards with those shares, log sum_p share_up P_p(answer). Rows are held out for *this user* only: others'
+answers about the same texts stay, since a group is what its members have in common. If judgements were made one by one,
+each pair of a user is on one side. If they were made from votes, ratings or rankings, and so imply each other, each
+text is on one side (judgements of a held-out and a kept text are left out).
 
-Groups are said to be there when the best number above one predicts better than one group does, by two standard errors
-of the paired difference and by ``WORTH``; then the fewest groups within one standard error of the best are taken
-(Breiman et al. 1984). Judgements of one user go together in the standard error, and so do those of one pair. Prior
-variances are chosen on the first cut, those of the shared reward with one group, then those of the deviations with two;
-because deviations sum to zero, more groups cannot pay by freeing the shared reward.
+There are groups if the best number above one predicts better than one group, by two standard errors of the paired
+difference and by ``WORTH``; then the smallest number within one standard error of the best is chosen (Breiman et al.
+1984). The standard error is clustered by user and by pair. Prior variances are chosen on the first fold, those of the
+shared reward with one group, then those of the deviations with two. Because deviations sum to zero, more groups cannot
+win by making the shared reward more flexible.
 
-Not covered: that the training rows overlap between folds; continua. People who differ without forming groups are cut
-into as many pieces as predict well, and ``most`` limits them.
+Not covered: training rows overlap between folds; continua. People who differ without forming groups are divided into as
+many groups as predict well, up to ``most``.
 
 Suffixes here: ``_T`` texts that several users judged.
 """
@@ -32,17 +32,17 @@ from polypref.groups.mixture import Fitted, Floats, Ints, Scales, Votes, alone, 
 from polypref.learners.likelihood import surprise
 
 WEIGHTS, TEXTS = (0.3, 3.0, 30.0), (0.0, 0.3, 3.0)  # prior variances tried
-EVIDENCE = (1.0, 0.7, 0.5, 0.3, 0.15)  # powers of a user's likelihood tried
+EVIDENCE = (1.0, 0.7, 0.5, 0.3, 0.15)  # powers of a user's likelihood to try
 HELD = {"pair": 1 / 3, "text": 0.35}
-WORTH = 1e-3  # nats per answer that groups have to gain: less is of no use, however sure
-SURE = 2.0  # standard errors by which groups have to predict better than none
+WORTH = 1e-3  # minimum gain of groups in nats per answer: less is useless, even if significant
+SURE = 2.0  # standard errors by which groups must predict better than one group
 PATIENCE = 2  # larger numbers of groups tried after the best one before the search ends
-FEWEST = 5  # users for each group, or it is not looked for
+FEWEST = 5  # minimum users per group
 
 
 @dataclass(frozen=True)
 class Row:
-    """Mean log likelihood of a held-out answer under ``groups`` groups; its gain over one group, with its error."""
+    """Mean log likelihood of a held-out answer under ``groups`` groups, its gain over one group, the gain's error."""
 
     groups: int
     log_likelihood: float
@@ -51,8 +51,8 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
-class Crowd:
-    """The judgements of U users about R texts, numbered: ``user_N``, and the texts' numbers and inputs."""
+class Judgements:
+    """The judgements of U users about R texts: ``user_N``, the texts' numbers and inputs."""
 
     rows: Comparisons
     user_N: Ints
@@ -69,7 +69,7 @@ class Crowd:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Votes to learn from, and the answers held out: user, texts, label, weight and pair of each."""
+    """Votes to learn from, and the held-out answers: user, texts, label, weight and pair of each."""
 
     votes: Votes
     user_H: Ints
@@ -87,19 +87,19 @@ class Fold:
         return np.asarray(logsumexp(log_HG, axis=1))
 
 
-def folds(crowd: Crowd, count: int, seed: int) -> list[Fold]:
-    """``count`` cuts of every user's judgements (see the module's head); fewer where a side would be empty."""
-    rows, found = crowd.rows, []
-    rule = "text" if crowd.derived else "pair"
+def folds(judged: Judgements, count: int, seed: int) -> list[Fold]:
+    """``count`` splits of every user's judgements (see the module docstring); fewer if a side would be empty."""
+    rows, found = judged.rows, []
+    rule = "text" if judged.derived else "pair"
     pair_N = np.unique(rows.pair_key_N, return_inverse=True)[1]
     place = np.full(len(rows.responses), -1, np.int32)
-    place[crowd.response_R] = np.arange(len(crowd.response_R))
-    key_R, user_key_N = rows.responses.keys_R, _mix(crowd.user_N.astype(np.uint64) + np.uint64(seed % 2**32 << 20))
+    place[judged.response_R] = np.arange(len(judged.response_R))
+    key_R, user_key_N = rows.responses.keys_R, _mix(judged.user_N.astype(np.uint64) + np.uint64(seed % 2**32 << 20))
     for fold in range(count):
         if rule == "text":
             sides = [_unit(key_R[end_N], user_key_N, fold) < HELD[rule] for end_N in (rows.chosen_N, rows.rejected_N)]
             held_N, kept_N = sides[0] & sides[1], ~sides[0] & ~sides[1]
-        else:  # the folds share no judgement
+        else:  # the folds have no judgement in common
             unit_N = _unit(rows.pair_key_N, user_key_N, 0)
             held_N = (unit_N >= fold / count) & (unit_N < (fold + 1) / count)
             kept_N = ~held_N
@@ -107,8 +107,8 @@ def folds(crowd: Crowd, count: int, seed: int) -> list[Fold]:
         if len(held) and kept_N.any():
             cut = rows.take(held)
             texts = place[cut.chosen_N], place[cut.rejected_N]
-            held_out = (crowd.user_N[held], *texts, cut.label_N, cut.weights_N, pair_N[held])
-            found.append(Fold(crowd.votes(np.flatnonzero(kept_N)), *held_out))
+            held_out = (judged.user_N[held], *texts, cut.label_N, cut.weights_N, pair_N[held])
+            found.append(Fold(judged.votes(np.flatnonzero(kept_N)), *held_out))
     return found
 
 
@@ -128,7 +128,7 @@ def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class Search:
-    """What held-out answers chose, and what they said of each number of groups."""
+    """The choice by held-out answers, and their likelihood for each number of groups."""
 
     groups: int
     scales: Scales
@@ -136,7 +136,7 @@ class Search:
     tried: tuple[Row, ...]
 
 
-def search(crowd: Crowd, numbers: Sequence[int], cuts: list[Fold], restarts: int, seed: int) -> Search:
+def search(judged: Judgements, numbers: Sequence[int], cuts: list[Fold], restarts: int, seed: int) -> Search:
     """Choose variances, the number of groups among ``numbers``, and how much a user's answers count."""
     if not cuts:
         return Search(min(numbers), Scales(), 1.0, ())
@@ -167,7 +167,7 @@ def search(crowd: Crowd, numbers: Sequence[int], cuts: list[Fold], restarts: int
 
 
 def choose(tried: Sequence[Row]) -> int:
-    """One group unless the best of more is surely above it; else the fewest within a standard error of the best."""
+    """One group unless the best larger number is surely better; then the smallest within a standard error of it."""
     best = max(tried, key=lambda row: row.gain)
     if best.gain <= max(SURE * best.se, WORTH):
         return 1
@@ -175,7 +175,7 @@ def choose(tried: Sequence[Row]) -> int:
 
 
 def _scales(cut: Fold, several: bool, seed: int) -> Scales:
-    """Variances of the shared reward by one group's held-out answers, then those of the deviations by two groups'."""
+    """Variances of the shared reward by held-out answers with one group, then those of the deviations with two."""
 
     def loss(fitted: Fitted) -> float:
         return -float(np.average(cut.predicted(fitted), weights=cut.weight_H))

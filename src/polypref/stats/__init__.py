@@ -1,1 +1,1 @@
-"""Intervals, metrics and tests over arrays. Knows numpy, scipy and polars, and nothing of ours."""
+"""Intervals, metrics and tests over arrays. It uses numpy, scipy and polars, and nothing else of polypref."""

@@ -16,7 +16,7 @@ def interval(count: int, n: int, confidence: float = 0.95) -> tuple[float, float
 
 
 def upper_bound(share_X: Floats, n_X: Floats, confidence: float = 0.95) -> Floats:
-    """One-sided upper bound of each share ``share_X`` seen in ``n_X`` trials, whole or not; NaN without trials."""
+    """One-sided upper bound of each share ``share_X`` in ``n_X`` trials, whole or fractional; NaN without trials."""
     from scipy.stats import beta
 
     bound_X = np.full(len(share_X), np.nan)

@@ -1,17 +1,17 @@
-"""Intervals and tests for arms that answer the same benchmark items: one user, the mean user, the worst user.
+"""Intervals and tests for arms on the same benchmark items: for one user, the mean user, the worst user.
 
 A score is a weighted mean over V units in strata (subsets), a different one in each of F sections. Clusters of units
-(those of one prompt, whose answers go together) are redrawn with replacement within their stratum, the same draw for
-every arm and section, so differences are paired; deviations are widened by sqrt(m / (m - 1)) for m clusters, and strata
-with fewer than FEW_CLUSTERS whose units weigh alike are redrawn as one.
+(those of one prompt, whose answers are correlated) are resampled with replacement within their stratum. All arms and
+sections share the draws, so differences are paired. Deviations are widened by sqrt(m / (m - 1)) for m clusters; strata
+with fewer than FEW_CLUSTERS clusters and equal weights are resampled as one.
 
 one user     percentiles of the draws.
-mean user    items and users redrawn together (Owen 2007): a draw of users multiplies a draw of items, since all users
-             answer the same items. With fewer than FEW_USERS users items alone are redrawn, and the interval speaks of
-             these very users. A Student factor widens it for few users. This counts the noise of single answers more
-             than once, so it is rather too wide than too narrow.
+mean user    items and users resampled together (Owen 2007): a draw of users multiplies a draw of items, since all users
+             answer the same items. With fewer than FEW_USERS users only items are resampled, and the interval is about
+             these users. A Student factor widens it for few users. This counts the noise of single answers more than
+             once, so the interval is rather too wide than too narrow.
 worst user   max-T: the quantile, over draws, of the largest studentized deviation among all users widens every user's
-             interval, so that all hold at once and the worst may be picked afterwards.
+             interval, so that all hold at once and the worst user can be selected afterwards.
 test         McNemar's exact test on the units of a section that one arm wins and the other loses, each counting once;
              Holm (1979) over users and sections.
 
@@ -22,8 +22,8 @@ Clopper and Pearson's for the units that were lost, and those that were won, at 
 hold at once. The smallest tax that is found four times in five, at level a and a share d of units answered differently,
 is (z(a / 2) + 0.84) sqrt(d / n), with a = .05 / tests, Holm's first step.
 
-Covered: which items a benchmark happens to hold, which users were measured. Not covered: that another training sample
-would have given other arms.
+Covered: the choice of the benchmark's items and of the measured users. Not covered: another training sample would give
+other arms.
 
 Suffixes here: ``_A`` arms, ``_F`` sections of a benchmark, ``_K`` clusters of units, ``_V`` units of a benchmark.
 """
@@ -43,16 +43,17 @@ Ends = tuple[Floats, Floats]
 
 TAIL = (1 - LEVEL) / 2
 FEW_CLUSTERS = 5
-POWER_Z = 0.8416  # of a power of 80 %
-DISCORDANT = 0.1  # share of units answered differently, where none was measured
+POWER_Z = 0.8416  # for a power of 80 %
+DISCORDANT = 0.1  # assumed share of units answered differently, if not measured
 
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """A arms on V units: ``value_FA`` their scores in F sections, ``draw_BFA`` the same on B resamples of the units.
+    """A arms on V units: ``value_FA`` are their scores in F sections, ``draw_BFA`` the same on B resamples of the
+    units.
 
-    ``stratum_V`` the stratum of each unit, ``weight_FV`` its weight in each section, ``result_AV`` what is averaged.
-    ``cluster_V`` says which units are redrawn together; None: each by itself.
+    ``stratum_V`` the stratum of each unit, ``weight_FV`` its weight in each section, ``result_AV`` the averaged values.
+    ``cluster_V`` says which units are resampled together; None: each by itself.
     """
 
     result_AV: Floats
@@ -79,7 +80,7 @@ class Resampled:
             centre_A = self.result_AV[:, units].mean(axis=1)
             wider = np.sqrt(many / (many - 1)) if many > 1 else 1.0
             moved_BA = (centre_A + wider * (mean_BA - centre_A)) * len(units)
-            drawn_BFA += moved_BA[:, None, :] * self.weight_FV[:, units[0], None]  # alike within a stratum
+            drawn_BFA += moved_BA[:, None, :] * self.weight_FV[:, units[0], None]  # equal within a stratum
         return drawn_BFA
 
     @cached_property
@@ -97,31 +98,31 @@ class Resampled:
         return [(units, np.unique(cluster_V[units], return_inverse=True)[1]) for units in found]
 
     def floor_F(self, tail: float = TAIL) -> Floats:
-        """The share of each section that may be unlike all that was seen, ``tail`` being the chance that it is more."""
+        """The share of each section that may differ from all observed units; it is larger with probability ``tail``."""
         whole_F = 1 - tail ** (1 / self.effective_F)
         for units, _ in self._redrawn:
             whole_F = np.maximum(whole_F, self.weight_FV[:, units].sum(axis=1) * (1 - tail ** (1 / len(units))))
         return whole_F
 
     def sides(self, arms: NDArray[np.int64], other: int) -> tuple[Floats, Floats]:
-        """``(more_FU, less_FU)``: weighted shares by which U arms exceed the other, and fall short of it."""
+        """``(more_FU, less_FU)``: weighted shares by which U arms exceed the other arm, and fall short of it."""
         change_UV = self.result_AV[arms] - self.result_AV[other]
         return self.weight_FV @ np.maximum(change_UV, 0).T, self.weight_FV @ np.maximum(-change_UV, 0).T
 
     @cached_property
     def units_F(self) -> NDArray[np.int64]:
-        """How many units count in each section."""
+        """Number of units in each section."""
         return (self.weight_FV > 0).sum(axis=1)
 
     @cached_property
     def effective_F(self) -> Floats:
-        """How many units would count as much if all weighed alike."""
+        """Effective number of units in each section."""
         return 1 / (self.weight_FV**2).sum(axis=1)
 
     def changes(self, arms: NDArray[np.int64], other: NDArray[np.int64] | int) -> tuple[Floats, Floats]:
         """``(change_FU, draw_BFU)``: scores of U arms minus those of the ``other`` ones, and the same on each draw."""
         own_FU, own_BFU = self.value_FA[:, arms], self.draw_BFA[:, :, arms]
-        other_U = np.broadcast_to(other, np.shape(arms))  # one for all, or to each its own
+        other_U = np.broadcast_to(other, np.shape(arms))  # one for all, or one for each
         return own_FU - self.value_FA[:, other_U], own_BFU - self.draw_BFA[:, :, other_U]
 
     def each(self, change_FU: Floats, draw_BFU: Floats, sides: tuple[Floats, Floats]) -> Ends:
@@ -140,7 +141,7 @@ class Resampled:
         return self._with_few(change_FU, _widened(change_FU, ends, self.floor_F(tail)[:, None]), sides, tail)
 
     def _with_few(self, change_FU: Floats, ends: Ends, sides: tuple[Floats, Floats], tail: float) -> Ends:
-        """No nearer than the exact limits of the shares that were lost and won, each as one count of n units."""
+        """Widen the ends to the exact limits of the shares lost and won, each as one count of n units."""
         from scipy.stats import beta
 
         n_F1 = self.effective_F[:, None]
@@ -201,14 +202,14 @@ def _ends(value: Floats, draw_B: Floats, unseen: Floats, bounds: tuple[float, fl
 
 
 def _widened(value: Floats, ends: Ends, unseen: Floats, bounds: tuple[float, float] = (-1.0, 1.0)) -> Ends:
-    """Ends no nearer than what was never seen may move them, and within what is possible."""
+    """Ends widened by the unobserved share, within the possible range."""
     least, most = bounds
     lo, hi = np.minimum(ends[0], value + unseen * (least - value)), np.maximum(ends[1], value + unseen * (most - value))
     return np.maximum(lo, np.minimum(least, value)), np.minimum(hi, np.maximum(most, value))
 
 
 def holm(p_K: Floats) -> Floats:
-    """Holm's adjusted p-values: K tests, of which a true null falls in one of twenty sets at .05 (1979)."""
+    """Holm's (1979) adjusted p-values of K tests, which control the family-wise error rate."""
     flat = np.ravel(p_K)
     order = np.argsort(flat, kind="stable")
     stepped = np.maximum.accumulate(flat[order] * np.arange(len(flat), 0, -1))
@@ -218,16 +219,16 @@ def holm(p_K: Floats) -> Floats:
 
 
 def detectable(units: Floats, discordant: Floats | float = DISCORDANT, tests: int = 1) -> Floats:
-    """The smallest difference that one of ``tests`` on ``units`` finds four times in five; see the file's opening."""
+    """The smallest difference that one of ``tests`` on ``units`` detects with 80 % power; see the module docstring."""
     from scipy.stats import norm
 
     return (norm.isf(TAIL / tests) + POWER_Z) * np.sqrt(discordant / units)
 
 
 def verdict(ends: tuple[float, float], margin: float, able: bool = True) -> str:
-    """``no tax`` only where the upper end is under the margin; ``tax`` where the lower end is over 0.
+    """``no tax`` only if the upper end is below the margin; ``tax`` if the lower end is above 0.
 
-    ``able``: whether those who are not taxed can do anything; if not, "no tax" is empty.
+    ``able``: whether the untaxed arm is better than chance; if not, "no tax" would mean nothing.
     """
     if ends[1] < margin:
         return "no tax" if able else "nothing to lose"

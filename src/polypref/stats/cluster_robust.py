@@ -55,12 +55,12 @@ UNBOUNDED = (-inf, inf)
 
 @dataclass(frozen=True)
 class Interval:
-    """Ends of a 95 % interval and the standard error; all None where there is nothing to judge them by.
+    """Ends of a 95 % interval and the standard error; all None if they cannot be estimated.
 
-    ``p``, two-sided, that the true value is 0: Student's, but never below 2^(1 - clusters), the smallest that throwing
-    the clusters' signs can give. ``se`` is None where no judgement moves the value: that it is 0 is not known.
-    ``parts``: which share of the variance comes from users that differ, from pairs that differ, and from the noise of
-    single judgements; only more users, more pairs, or more judgements make the respective one smaller.
+    ``p``, two-sided, for a true value of 0: Student's, but never below 2^(1 - clusters), the smallest possible when the
+    clusters' signs are random. ``se`` is None if no judgement moves the value: it is unknown, not 0. ``parts``: the
+    shares of the variance from differences between users, from differences between pairs, and from the noise of single
+    judgements; more users, pairs or judgements reduce the respective part.
     """
 
     lo: float | None = None
@@ -85,7 +85,7 @@ class Spread:
 
 
 def mean_with_half(value_K: Floats) -> tuple[float, float]:
-    """The mean of two values or more, and half the width of its 95 % t interval."""
+    """The mean of two or more values, and half the width of its 95 % t interval."""
     half = stdtrit(len(value_K) - 1, 0.5 + LEVEL / 2) * value_K.std(ddof=1) / len(value_K) ** 0.5
     return float(value_K.mean()), float(half)
 
@@ -109,7 +109,7 @@ class Clusters:
     def intervals(self, measured: Sequence[Measured], bounds: Bounds = UNBOUNDED) -> list[Interval]:
         """An interval for each of K measured values; ``bounds`` are what the values cannot leave.
 
-        No interval rests on a single cluster.
+        There is no interval for a single cluster.
         """
         return [self._interval(m, bounds) for m in measured]
 
@@ -173,7 +173,7 @@ class Clusters:
 
 
 def difference(one: Measured, other: Measured) -> Measured:
-    """``one - other``, paired: both were measured on the same rows."""
+    """``one - other``, paired: both are measured on the same rows."""
     if one.value is None or other.value is None:
         return replace(one, value=None)
     return replace(
@@ -186,17 +186,17 @@ def difference(one: Measured, other: Measured) -> Measured:
 
 
 def unseen_share(pairs_K: Floats) -> Floats:
-    """The share of all pairs that may be unlike every one of the pairs seen, 97.5 % sure (Clopper & Pearson)."""
+    """Upper limit, at 97.5 %, of the share of pairs that differ from all observed pairs (Clopper & Pearson)."""
     return 1 - ((1 - LEVEL) / 2) ** (1 / pairs_K)
 
 
 def paired_p(gain_K: Floats, se_K: Floats, null_se_K: Floats, pairs_K: Floats, moved_K: Floats) -> Floats:
-    """Two-sided p that K mean differences are zero in truth; 1 where nothing was seen to differ.
+    """Two-sided p-values of K mean differences for the null of zero; 1 if nothing differs.
 
-    The largest of three, each of which fails where another does not: Student's, from the standard error ``se_K`` and
-    ``pairs_K`` - 1 degrees of freedom (few pairs, pairs that go together); the normal one under signs thrown at random,
-    from ``null_se_K`` (differences that are nearly alike); and 2^(1 - moved), the smallest that throwing the signs of
-    ``moved_K`` differences can give (few of them). ``pairs_K`` and ``moved_K`` count independent pairs.
+    The largest of three p-values with complementary strengths: Student's, from the standard error ``se_K`` and
+    ``pairs_K`` - 1 degrees of freedom (few or correlated pairs); the normal one under random signs, from ``null_se_K``
+    (nearly equal differences); and 2^(1 - moved), the smallest possible under random signs of ``moved_K`` differences
+    (few of them). ``pairs_K`` and ``moved_K`` count independent pairs.
     """
     from scipy.stats import norm, t
 
@@ -210,7 +210,7 @@ def paired_p(gain_K: Floats, se_K: Floats, null_se_K: Floats, pairs_K: Floats, m
 
 
 def benjamini_hochberg(p_K: Floats, rate: float = 0.05) -> NDArray[np.bool_]:
-    """Which of K hypotheses fall when an expected share ``rate`` of those that fall may be true (1995)."""
+    """Which of K null hypotheses are rejected at the false discovery rate ``rate`` (Benjamini & Hochberg 1995)."""
     if not len(p_K):
         return np.zeros(0, bool)
     order = np.argsort(p_K, kind="stable")

@@ -1,4 +1,4 @@
-"""An estimate with its interval and the count it rests on. Absent is not zero: n = 0 means value None.
+"""An estimate with its interval and sample size; shares, cluster shares and tests against a null. n = 0 means None.
 
 Suffixes here: ``_C`` clusters.
 """
@@ -18,7 +18,7 @@ Z95 = 1.959963984540054  # two-sided 95 %
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; ``n`` is how many things it was counted over. None means unknown."""
+    """A value with its 95 % interval; ``n`` is the sample size. None means unknown."""
 
     value: float | None = None
     lo: float | None = None
@@ -31,12 +31,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Tested:
-    """A quantity beside what chance alone gives under a stated null.
+    """A quantity with its distribution under a stated null.
 
-    ``null``   mean under the null; ``null_lo``, ``null_hi`` hold 95 % of the null draws.
+    ``null``   mean under the null; ``null_lo`` to ``null_hi`` contains 95 % of the null draws.
     ``excess`` value minus null.
     ``p``      one-sided: how often the null is at least as extreme, ``(1 + hits) / (1 + draws)``.
-    ``n``      what the value was counted over. All None (and n = 0) where there is nothing to count.
+    ``n``      sample size. All None (and n = 0) if there is nothing to count.
     """
 
     value: float | None = None
@@ -55,11 +55,11 @@ NOT_TESTED = Tested()
 
 
 def against_null(value: float, null_B: Floats, n: int, *, larger_is_extreme: bool = True) -> Tested:
-    """Set ``value`` against ``null_B``, the same quantity in B draws from the null; NaN draws do not count."""
+    """Compare ``value`` with ``null_B``, the same quantity in B draws from the null; NaN draws are ignored."""
     null_B = null_B[np.isfinite(null_B)]
     if n == 0 or not np.isfinite(value) or len(null_B) == 0:
         return NOT_TESTED
-    # round-off must not decide a tie between the value and a draw
+    # rounding must not decide a tie between the value and a draw
     margin = 1e-9 * max(1.0, abs(value))
     hits = (null_B >= value - margin).sum() if larger_is_extreme else (null_B <= value + margin).sum()
     mean, (lo, hi) = float(null_B.mean()), np.quantile(null_B, [0.025, 0.975])
@@ -68,14 +68,14 @@ def against_null(value: float, null_B: Floats, n: int, *, larger_is_extreme: boo
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share seen in ``n`` (possibly effective, hence fractional) independent trials."""
+    """Wilson's 95 % interval of a share in ``n`` independent trials (possibly fractional, as an effective number)."""
     middle = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / (1 + Z95**2 / n)
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def proportion(hit_X: NDArray, independent: float | None = None) -> Estimate:
-    """Share of X trials (each in [0, 1]) with Wilson's interval; ``independent`` of them, if not all."""
+    """Share of X trials (each in [0, 1]) with Wilson's interval; ``independent``: their effective number, if fewer."""
     if len(hit_X) == 0:
         return Estimate()
     share = float(np.mean(hit_X))
@@ -85,9 +85,9 @@ def proportion(hit_X: NDArray, independent: float | None = None) -> Estimate:
 def clustered_proportion(hit_C: NDArray, total_C: NDArray) -> Estimate:
     """Share of hits over clusters (C users) with ``hit_C`` hits of ``total_C`` trials each.
 
-    Wilson's interval at the effective number of trials: the cluster-robust variance says how many independent trials
-    would be as uncertain; where all trials agree it cannot be estimated and the number of clusters is taken. With one
-    cluster the interval is over its trials, for this one user.
+    Wilson's interval at the effective number of trials, the number of independent trials with the same cluster-robust
+    variance. If all trials agree, the number of clusters is used. With one cluster the interval is over its trials, for
+    this user.
     """
     n, clusters = float(np.sum(total_C)), int(np.count_nonzero(total_C))
     if n == 0:

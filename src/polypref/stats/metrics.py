@@ -1,19 +1,18 @@
-"""What is measured on test rows, and how much each row and each user moves it.
+"""Metrics on test rows, with the influence of each row and each user.
 
-Held-out rows are those of all seeds one after the other (a judgement that is held out under two seeds is there twice).
-A margin is reward(chosen) - reward(rejected). Every metric is the mean over seeds of the
-metric within a seed.
+Held-out rows are those of all seeds in turn (a judgement held out under two seeds occurs twice). A margin is
+reward(chosen) - reward(rejected). Every metric is the mean over seeds of the metric within a seed.
 
 accuracy_micro         mean over decided judgements of 1 (margin > 0), 1/2 (equal scores), 0
 accuracy_macro         mean over users of the user's own accuracy; every user counts once
-accuracy_worst_decile  mean accuracy of the tenth of the users that are served worst, among users with at least
+accuracy_worst_decile  mean accuracy of the worst-served tenth of the users, among users with at least
                        MIN_DECILE_ROWS decided test rows in the seed; absent with fewer than MIN_DECILE_USERS such
-                       users, when a tenth is less than two people and the figure is one person's luck. The lowest are
-                       partly unlucky always, more so with few test rows, alike for every learner
+                       users, since a tenth is then less than two people. The lowest accuracies are partly bad luck,
+                       more so with few test rows, equally for every learner
 log_loss               mean of -log sigmoid(margin); a tie counts half for each side
 brier                  mean squared error of sigmoid(margin), on the same rows
 calibration_error      expected calibration error over 2 N_BINS equal-width bins of the predicted probability; each
-                       judgement is counted from both sides: N_BINS bins of the preferred side's do the same
+                       judgement counts from both sides, which equals N_BINS bins of the preferred side
 
 Ties take part in the last three only: nobody can be right about a tie, but a probability can. Each metric is
 a weighted mean over rows, and comes with what each row and each user adds to its deviation, which the intervals need.
@@ -47,7 +46,7 @@ class HeldOut:
     ``seed_H``    0 .. n_seeds - 1; ``user_H`` index of the user; ``pair_H`` code of the text pair, < n_pairs.
     ``tie_H``     the user called it a tie; ``weight_H`` weight of the judgement.
     ``judgement_H``  number of the judgement in the data, < n_judgements.
-    ``cohort_H``  cohort name -> which rows belong to it (users may belong under one seed and not under another).
+    ``cohort_H``  cohort name -> which rows belong to it (a user may belong under one seed and not under another).
     ``text_Y2``   the two texts of each pair, as any codes; None: no two pairs share a text.
     """
 
@@ -68,7 +67,7 @@ class HeldOut:
 
     @cached_property
     def texts_Y2(self) -> NDArray[np.int64]:
-        """``text_Y2``, or two texts of its own for every pair."""
+        """``text_Y2``, or two separate texts for every pair."""
         return np.arange(2 * self.n_pairs).reshape(-1, 2) if self.text_Y2 is None else self.text_Y2
 
 
@@ -97,7 +96,7 @@ Metric = Callable[[HeldOut, NDArray[np.bool_], Floats], Measured]
 
 
 def correctness(margin_H: Floats) -> Floats:
-    """1 where the chosen response scores higher, 0 where lower, one half where equal."""
+    """1 if the chosen response scores higher, 0 if lower, one half if equal."""
     return np.where(margin_H > 0, 1.0, np.where(margin_H < 0, 0.0, 0.5))
 
 
@@ -134,7 +133,7 @@ def accuracy_worst_decile(rows: HeldOut, in_H: NDArray[np.bool_], margin_H: Floa
 
 
 def calibration_error(rows: HeldOut, in_H: NDArray[np.bool_], margin_H: Floats) -> Measured:
-    """Expected calibration error; biased upwards when bins hold few rows, alike for every learner."""
+    """Expected calibration error; biased upwards if bins have few rows, equally for every learner."""
     sure_H = _sigmoid(np.abs(margin_H))  # probability of the side that the learner prefers, in [1/2, 1]
     right_H = np.where(rows.tie_H, 0.5, correctness(margin_H))
     bin_H = np.minimum((sure_H - 0.5) * 2 * N_BINS, N_BINS - 1).astype(np.int64) + N_BINS * rows.seed_H
@@ -160,7 +159,7 @@ def summed(code_K: NDArray[np.int64], value_K: NDArray, size: int = 0) -> Floats
 
 
 def distinct(code_K: NDArray[np.int64]) -> int:
-    """How many different codes there are."""
+    """The number of different codes."""
     return int(np.count_nonzero(np.bincount(code_K))) if len(code_K) else 0
 
 

@@ -1,19 +1,19 @@
 """Who gains and who loses, user by user: paired differences per pair, tested over all users at once.
 
 A user's difference on a pair is the learner's correctness minus the baseline's, averaged over the seeds under which the
-pair was held out. Pairs that share a text go together: where a learner misjudges one text it gets all its pairs wrong.
+pair was held out. Pairs that share a text are correlated: a learner that misjudges a text gets all its pairs wrong.
 With d_m the weighted deviations of a user's pairs from their mean, the variance of the sum is that of dyads
 (Fafchamps & Gubert 2007; Aronow, Samii & Assenova 2015)
 
     V = sum_texts (sum of d_m over the user's pairs with this text)^2 - sum_pairs d_m^2
 
-but at least the variance of independent pairs. The test (``paired_p``) counts the pairs that share no text,
-G = 2 n^2 / sum_texts (pairs)^2: n where no two pairs share one, 10 for all pairs of 10 with 10 texts. Over users
-Benjamini and Hochberg keep the expected share of false findings under 5 %. A user with fewer than MIN_PAIRS decided
-pairs is not tested.
+but at least the variance of independent pairs. The test (``paired_p``) uses the number of pairs that share no text, G =
+2 n^2 / sum_texts (pairs)^2: n where no two pairs share one, 10 for all pairs of 10 with 10 texts. Over users, Benjamini
+and Hochberg's procedure keeps the false discovery rate below 5 %. A user with fewer than MIN_PAIRS decided pairs is not
+tested.
 
-Measured on the test rows of five sets with two simulated learners of equal merit whose errors go by text: 5 to 6 % of
-the users fall under p = .05. With pairs taken as independent 30 % do where pairs are made from votes.
+On the test rows of five sets, with two simulated learners of equal merit whose errors depend on the text, 5 to 6 % of
+the users have p < .05. If pairs are treated as independent, 30 % do for pairs made from votes.
 
 Suffixes here: ``_E`` texts of a user, ``_M`` pairs that a user decided.
 """
@@ -38,13 +38,13 @@ VERDICTS = ("unclear", "better", "worse", "untested")
 
 @dataclass(frozen=True, eq=False)
 class PerUser:
-    """What each of U users gets; every pair weighs as its judgements do.
+    """Figures of U users; every pair has the weight of its judgements.
 
     ``n_U``         pairs that count.
     ``accuracy_U``, ``baseline_U``, ``gain_U``  weighted means over pairs, NaN for users without any.
     ``pairs_U``     effective number of pairs that share no text; ``moved_U`` the same among pairs that differ.
     ``se_U``        standard error of the gain, NaN with fewer than two pairs.
-    ``null_se_U``   the same if signs were thrown at random, pair by pair.
+    ``null_se_U``   the same under random signs of the pairs.
     """
 
     n_U: NDArray[np.int64]
@@ -59,7 +59,7 @@ class PerUser:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """The M pairs that users decided, a (user, pair) each: ``user_M``, and ``end_2M``, each user's two texts of it."""
+    """The M decided (user, pair) combinations: ``user_M``, and ``end_2M``, each user's two texts of it."""
 
     user_M: NDArray[np.int64]
     end_2M: NDArray[np.int64]
@@ -91,7 +91,7 @@ class Pairs:
 
 
 def per_user(clusters: Clusters, margin_H: Floats, baseline_H: Floats) -> PerUser:
-    """Differences per pair, gathered by user. Ties are left out, and judgements of weight 0."""
+    """Differences per pair, grouped by user, without ties and judgements of weight 0."""
     rows = clusters.rows
     counted = np.flatnonzero(~rows.tie_H & (rows.weight_H > 0))
     weight_H = rows.weight_H[counted]
@@ -124,9 +124,9 @@ def per_user(clusters: Clusters, margin_H: Floats, baseline_H: Floats) -> PerUse
 
 
 def verdicts(people: PerUser, rate: float = 0.05) -> tuple[NDArray[np.int64], Floats]:
-    """``(verdict_U, p_U)``: index into VERDICTS, and the p-value, NaN where a user was not tested.
+    """``(verdict_U, p_U)``: index into VERDICTS, and the p-value, NaN if a user was not tested.
 
-    ``rate``: the expected share of false findings.
+    ``rate``: the false discovery rate.
     """
     tested_U = people.n_U >= MIN_PAIRS
     p_U = np.full(len(tested_U), np.nan)
@@ -148,9 +148,9 @@ def counts(people: PerUser) -> dict[str, int]:
 def sure(over_baseline: PerUser, over_shuffled: PerUser | None, learners: int) -> int:
     """Users better off at a rate of 5 % shared by ``learners`` (Bonferroni) and all users (Benjamini and Hochberg).
 
-    Better than under the baseline and, where a placebo arm was run, than under the learner trained on shuffled users:
-    for these users the gain is there and rests on knowing them. If no user gained, some would be counted in one run of
-    forty at most.
+    They are better off than under the baseline and, if a placebo arm was run, than under the learner trained on
+    shuffled users: they have a gain, and it comes from knowing them. If no user gained, at most one run in forty would
+    count any.
     """
     rate = 0.05 / max(learners, 1)
     counted_U = np.ones(len(over_baseline.n_U), bool)
@@ -163,9 +163,9 @@ def sure(over_baseline: PerUser, over_shuffled: PerUser | None, learners: int) -
 def users_table(
     ids: pl.Series, n_train_U: NDArray, minority_U: NDArray[np.bool_], people: Mapping[str, PerUser]
 ) -> pl.DataFrame:
-    """One row per (user, learner): the content of users.parquet. A user without test rows has null figures.
+    """One row per (user, learner): the content of users.parquet. Users without test rows have null figures.
 
-    Users whose every judgement the splits drop are left out.
+    Users whose judgements are all dropped by the splits are left out.
     """
     tables = [_learner_table(ids, n_train_U, minority_U, name, found) for name, found in people.items()]
     return pl.concat(tables).filter(pl.col("n_train") + pl.col("n_test") > 0)
@@ -196,9 +196,9 @@ def _learner_table(
 
 
 def _gain_interval(people: PerUser) -> tuple[Floats, Floats]:
-    """Student's interval of the gain over the user's pairs; NaN where no two pairs are apart.
+    """Student's interval of the gain over the user's pairs; NaN unless two pairs share no text.
 
-    Pairs that all agree are no certainty: there the interval is what ``pairs_U`` such pairs cannot exclude.
+    If all pairs agree, the interval is not zero-width: it is what ``pairs_U`` such pairs cannot exclude.
     """
     from scipy.stats import t
 

@@ -1,7 +1,8 @@
-"""The arms of the tax: which scorers stand against each other, fitted on the same rows, and whom they are asked for.
+"""The arms of the tax: the scorers compared, fitted on the same rows, and the users they are evaluated for.
 
-Covered: the personalized, pooled and shuffled arm see the same judgements through the same encoder; what is held out is
-seen by none. Not covered: an equal number of parameters, which personalization cannot have; the shuffled arm has it.
+Covered: the personalized, pooled and shuffled arm see the same judgements through the same encoder; none sees the
+held-out rows. Not covered: equal numbers of parameters, which are impossible with personalization; the shuffled arm has
+the same.
 
 Suffixes here: ``_A`` arms.
 """
@@ -31,20 +32,20 @@ from polypref.scorers import load, metadata
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
-BLOCK = 500_000  # questions to a scorer at once
+BLOCK = 500_000  # questions per call of a scorer
 GENERIC, NOBODY = "generic", "no user"
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is measured, beside the scorers."""
+    """Settings of the measurement."""
 
     users: int = 20
-    """At most so many users, those with most judgements."""
+    """Maximum number of users, those with most judgements."""
     min_judgements: int = 10
-    """Judgements that a user must have given."""
+    """Minimum judgements of a user."""
     margin: float = 0.02
-    """No tax is one that is surely smaller, as a share: .02 are two points."""
+    """The verdict is "no tax" below this margin, as a share; .02 is two points."""
     draws: int = 2000
     """Resamples of the benchmark's items."""
     seed: int = 0
@@ -59,9 +60,9 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Arms:
-    """The scorers, and the judgements that none of them was fitted on; ``notes`` say why what is None is absent.
+    """The scorers, and the judgements that none of them was fitted on; ``notes`` explain fields that are None.
 
-    ``known`` are the judgements that say who the users are and how many they gave.
+    ``known`` are the judgements that define the users and their numbers of judgements.
     """
 
     personal: Scorer
@@ -86,26 +87,26 @@ class Arms:
 
 
 def fit_arms(comparisons: Comparisons, learner: str, encoder: Encoder, seed: int, base: Scorer | None = None) -> Arms:
-    """Fit the personalized, pooled and shuffled arm on the same rows; the rest, cut by the rule that suits the data, is
-    held out.
+    """Fit the personalized, pooled and shuffled arm on the same rows; the rest, split by the rule that suits the data,
+    is held out.
 
-    Raises SettingsError for an unknown learner, NotEnoughData where the rows cannot be cut.
+    Raises SettingsError for an unknown learner, NotEnoughData if the rows cannot be split.
     """
     rule, why = choose_rule(comparisons, lambda rule: split(comparisons, rule, seed))
     parts = split(comparisons, rule, seed)
     train, valid, test = (comparisons.take(rows) for rows in (parts.train_rows, parts.valid_rows, parts.test_rows))
     personal, pooled = learner_by_name(learner), learner_by_name(population_name(learner))
-    how = {"encoder": encoder, "seed": seed}
+    fixed = {"encoder": encoder, "seed": seed}
     mixed = shuffle_users(train, seed), shuffle_users(valid, seed)
     return Arms(
-        personal=personal.fit(train, valid=valid, **how),
-        pooled=pooled.fit(train, valid=valid, **how),
-        shuffled=personal.fit(mixed[0], valid=mixed[1], **how),
+        personal=personal.fit(train, valid=valid, **fixed),
+        pooled=pooled.fit(train, valid=valid, **fixed),
+        shuffled=personal.fit(mixed[0], valid=mixed[1], **fixed),
         base=base,
         known=comparisons.take(np.concatenate([parts.train_rows, parts.valid_rows])),
         held_out=test,
         notes=(
-            f"fitted on {len(train) + len(valid):,} judgements, gains on {len(test):,} others, cut by {rule}: {why}",
+            f"fitted on {len(train) + len(valid):,} judgements, gains on {len(test):,} others, split by {rule}: {why}",
         ),
     )
 
@@ -115,16 +116,16 @@ def load_arms(
 ) -> Arms:
     """Two saved scorers as arms; users and gains come from ``comparisons``.
 
-    Gains are told only where the folders say that they were fitted on other judgements. Raises ArtifactError for a
+    Gains are measured only if the folders say that they were fitted on other judgements. Raises ArtifactError for a
     folder without a scorer.
     """
     known = [metadata(folder) for folder in (scorer, pooled)]
     unseen = all(one is not None and not one.saw(comparisons) for one in known)
     note = (
         "the judgements are not those that the saved scorers were fitted on, so gains are measured on all of them; "
-        "that no single one was seen before is not known."
+        "it is unknown whether single ones were seen before."
         if unseen
-        else "the saved scorers were fitted on these judgements, or do not say on which, so gains are not told."
+        else "the saved scorers were fitted on these judgements, or do not say on which, so gains are not measured."
     )
     held_out = comparisons if unseen else None
     personal, shared = (load(folder, allow_network=allow_network) for folder in (scorer, pooled))
@@ -132,7 +133,7 @@ def load_arms(
 
 
 def base_scorer(name: str, allow_network: bool = False) -> Scorer:
-    """A reward from before tuning: a folder that holds a saved scorer, or a published reward model, ``hf:MODEL``."""
+    """A reward from before tuning: the folder of a saved scorer, or a published reward model, ``hf:MODEL``."""
     if name.startswith("hf:"):
         settings = Pretrained(name.removeprefix("hf:"))
         return PretrainedScorer(settings, settings.identity, {})
@@ -140,7 +141,7 @@ def base_scorer(name: str, allow_network: bool = False) -> Scorer:
 
 
 def population_name(learner: str) -> str:
-    """The learner for everyone alike that matches ``learner``: of the same language model where one is tuned."""
+    """The population learner that matches ``learner``: of the same language model if one is tuned."""
     if not learner.startswith(PREFIX):
         return "pooled"
     _, _, model = learner.removeprefix(PREFIX).partition(":")
@@ -148,9 +149,9 @@ def population_name(learner: str) -> str:
 
 
 def taxed_users(arms: Arms, task: Task) -> list[str]:
-    """The users with most judgements, most first, among those whom the scorer answers personally.
+    """The users with most judgements, in descending order, among those whom the scorer answers personally.
 
-    Raises NotEnoughData where nobody is left.
+    Raises NotEnoughData if nobody is left.
     """
     count_U = np.bincount(arms.known.user_N, minlength=len(arms.known.users))
     order = np.argsort(-count_U, kind="stable")
@@ -160,7 +161,7 @@ def taxed_users(arms: Arms, task: Task) -> list[str]:
         ids = ids.filter(pl.Series(arms.personal.score(arms.known.responses, ids, some).source_Q != POPULATION))
     if not len(ids):
         raise NotEnoughData(
-            f"no user with {task.min_judgements} judgements or more, beside those held out, is known to the scorer "
+            f"no user with {task.min_judgements} judgements or more, besides those held out, is known to the scorer "
             f"({len(arms.known.users)} users in the files). Lower --min-judgements, or give the files it was fitted on."
         )
     return ids.head(task.users).to_list()
@@ -169,16 +170,16 @@ def taxed_users(arms: Arms, task: Task) -> list[str]:
 def rewards(suite: Suite, arms: Arms, users: Sequence[str]) -> tuple[Floats, dict[str, Codes]]:
     """``value_AC``: rewards of the candidates under each of A scores, and which of the A belong to which arm.
 
-    Raises Diverged for a reward that is no finite number.
+    Raises Diverged for a reward that is not finite.
     """
-    asked: list[tuple[str, Scorer | None, list[str] | list[None]]] = [
+    evaluated: list[tuple[str, Scorer | None, list[str] | list[None]]] = [
         ("base", arms.base, [None]),
         ("pooled", arms.pooled, [None]),
     ]
-    asked += [("personal", arms.personal, list(users)), ("shuffled", arms.shuffled, list(users))]
-    asked += [(GENERIC, arms.personal, [stranger(users)]), (NOBODY, arms.personal, [None])]
+    evaluated += [("personal", arms.personal, list(users)), ("shuffled", arms.shuffled, list(users))]
+    evaluated += [(GENERIC, arms.personal, [stranger(users)]), (NOBODY, arms.personal, [None])]
     parts, at, begin = [], {}, 0
-    for name, scorer, ids in asked:
+    for name, scorer, ids in evaluated:
         if scorer is not None:
             parts.append(_scored(suite, scorer, ids))
             at[name] = np.arange(begin, begin + len(ids))
@@ -192,7 +193,7 @@ def rewards(suite: Suite, arms: Arms, users: Sequence[str]) -> tuple[Floats, dic
 
 
 def stranger(users: Sequence[str]) -> str:
-    """An id that none of the users has."""
+    """An id that no user has."""
     return "?" * (1 + max(map(len, users), default=0))
 
 

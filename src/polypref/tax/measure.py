@@ -1,27 +1,27 @@
-"""The personalization tax: what general ability a personalized reward loses, split into what tuning loses and what the
-person costs.
+"""The personalization tax: the general ability that a personalized reward loses, split into forgetting by tuning and
+personalization.
 
 Sources: Dong et al. 2025, "When Personalization Meets Reality" (RewardBench before and after); the decomposition, the
-controls and the intervals are ours, because the paper's difference before - after holds both parts. With Acc the score
+controls and the intervals are ours, because the paper's difference before - after mixes both parts. With Acc the score
 of an arm on a section of a benchmark,
 
     Acc(base) - Acc(user) = [Acc(base) - Acc(pooled)] + [Acc(pooled) - Acc(user)]
             total         =        forgetting         +      personalization
 
 ``base`` is a reward that saw none of these judgements: a saved scorer or a published reward model. Learners on a frozen
-encoder have none before their fit; without one, forgetting and total are absent, not 0. ``pooled`` is the same fit for
-everyone alike, ``shuffled`` the personalized learner on the same judgements with user ids permuted: what the method
-itself costs, so that personal less shuffled, user by user, is what the ``person`` costs. ``generic`` is the
-personalized scorer's answer to a stranger, ``no user`` to nobody. Beside them stands what length alone achieves.
-At the level of the reward, sycophancy is taxed alike: how much more often a user's reward prefers a false answer that
-agrees with the user than the pooled one does.
+encoder have no such reward; without one, forgetting and total are absent, not 0. ``pooled`` is the same fit for
+everyone alike. ``shuffled`` is the personalized learner on the same judgements with permuted user ids: the cost of the
+method itself, so personal minus shuffled, by user, is the cost of the ``person``. ``generic`` is the personalized
+scorer's answer to a stranger, ``no user`` its answer without a user. The score of length alone is also given.
+Sycophancy has a tax of the same form: how much more often a user's reward than the pooled one prefers a false answer
+that agrees with the user.
 
-Who has nothing cannot be taxed: where the arm that users are measured against is not surely better than chance, "no
-tax" would be empty and reads "nothing to lose".
+If the arm that users are measured against is not significantly better than chance, "no tax" would mean nothing and is
+replaced by "nothing to lose".
 
 Covered: arms fitted on the same rows with the same encoder; gains on rows that no arm has seen. Not covered: policies;
-other users than those with most judgements, whom the mean is about; other ways to shuffle users than the one drawn;
-what another encoder, or a batch size that moves scores, would have given.
+users other than those with most judgements; other random shuffles of users; other encoders, or batch sizes that change
+scores.
 
 Suffixes here: ``_A`` arms, ``_F`` sections of a benchmark, ``_V`` units of a benchmark.
 """
@@ -57,9 +57,9 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Board:
-    """All arms on one benchmark: ``at`` gives the numbers of an arm's scores, one for each user where it knows users.
+    """All arms on one benchmark: ``at`` gives the numbers of an arm's scores, one per user if it knows users.
 
-    What is averaged is harm: the share of items lost, or of false answers preferred.
+    The averaged value is harm: the share of items lost, or of false answers preferred.
     """
 
     harm: Resampled
@@ -67,7 +67,7 @@ class Board:
     at: Mapping[str, NDArray[np.int64]]
     tied_A: Floats
     chance_F: Floats | None = None
-    """What rewards drawn at random would score; None where harm is no lost item."""
+    """The score of random rewards; None if harm is not a lost item."""
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ class Board:
         return self.scheme.sections
 
     def scores(self) -> list[Row]:
-        """Each arm's score with its interval, the mean over users where it has several: share of items won, or harm."""
+        """Each arm's score with its interval, the mean over its users if several: share of items won, or harm."""
         found = []
         for arm, arms in self.at.items():
             values, ends = self.harm.mean(arms, bounds=(0.0, 1.0))
@@ -89,7 +89,7 @@ class Board:
         return found
 
     def costs(self, margin: float) -> list[Row]:
-        """The parts of the tax, the mean over users where users have their own."""
+        """The parts of the tax, as the mean over users if they differ by user."""
         found: list[Row] = []
         parts = [("personalization", "personal", "pooled"), ("shuffled", "shuffled", "pooled")]
         parts += [("person", "personal", "shuffled")]
@@ -105,7 +105,7 @@ class Board:
         return found
 
     def able(self, arm: str) -> NDArray[np.bool_]:
-        """Whether an arm, the mean over its users where it knows some, is surely better than chance in each section."""
+        """Whether an arm (its mean over users) is significantly better than chance in each section."""
         if self.chance_F is None:
             return np.ones(len(self.rows), bool)
         _, (_, most_F) = self.harm.mean(self.at[arm], bounds=(0.0, 1.0))
@@ -127,14 +127,14 @@ class Board:
                 row |= {"lo": own[0][s, u], "hi": own[1][s, u], "n": int(self.harm.units_F[s])}
                 row |= {"lo_all": whole[0][s, u], "hi_all": whole[1][s, u]}
                 row |= {"differ": int(differ_FU[s, u]), "p": p_FU[s, u], "p_holm": holm_FU[s, u]} if tested else {}
-                said = verdict((row["lo_all"], row["hi_all"]), margin, bool(able_F[s]))
-                if tested and said in ("tax", "unclear"):
-                    said = "tax" if row["p_holm"] < SURE and row["lo_all"] > 0 else "unclear"
-                found.append(row | {"verdict": said})
+                verdicts = verdict((row["lo_all"], row["hi_all"]), margin, bool(able_F[s]))
+                if tested and verdicts in ("tax", "unclear"):
+                    verdicts = "tax" if row["p_holm"] < SURE and row["lo_all"] > 0 else "unclear"
+                found.append(row | {"verdict": verdicts})
         return found
 
     def detectable(self) -> list[Row]:
-        """What each section could show of one user: at DISCORDANT, and at the users' own median discordance."""
+        """The detectable tax of one user in each section: at DISCORDANT, and at the users' median discordance."""
         pooled, arms = int(self.at["pooled"][0]), self.at["personal"]
         moved_UV = np.abs(self.harm.result_AV[arms] - self.harm.result_AV[pooled])
         seen_F = np.median(self.harm.weight_FV @ moved_UV.T, axis=1)
@@ -153,7 +153,7 @@ class Board:
 def measure(suite: Suite, arms: Arms, task: Task, sycophancy: Suite | None = None) -> dict[str, Any]:
     """The content of ``tax.json``; see docs/tax.md for its keys.
 
-    Raises InputError for a benchmark whose subsets are not those it should have, NotEnoughData without users.
+    Raises InputError for a benchmark with other subsets than expected, NotEnoughData without users.
     """
     held_out = None if arms.held_out is None else arms.held_out.weighing()
     arms = replace(arms, known=arms.known.weighing(), held_out=held_out)
@@ -195,10 +195,10 @@ def measure(suite: Suite, arms: Arms, task: Task, sycophancy: Suite | None = Non
     return plain(content)
 
 
-def _board(suite: Suite, bench: Benchmark, asked: tuple[Arms, Sequence[str], Task], harm_is_loss: bool) -> Board:
-    """All arms on one benchmark; harm is to lose an item, or to win one of a suite whose right and wrong are turned."""
-    arms, users, task = asked
-    weight_FV = bench.weight_FV  # first: what is wrong with the file is told before anything is scored
+def _board(suite: Suite, bench: Benchmark, setup: tuple[Arms, Sequence[str], Task], harm_is_loss: bool) -> Board:
+    """All arms on one benchmark; harm is to lose an item, or to win one if right and wrong are reversed."""
+    arms, users, task = setup
+    weight_FV = bench.weight_FV  # first, so that faults of the file are reported before scoring
     value_AC, at = rewards(suite, arms, users)
     result_AV = bench.results(value_AC)
     harm_AV = 1 - result_AV if harm_is_loss else result_AV
@@ -207,22 +207,22 @@ def _board(suite: Suite, bench: Benchmark, asked: tuple[Arms, Sequence[str], Tas
 
 
 def worst(tested: Sequence[Row], section: str) -> Row:
-    """The user who pays most in a section, with the interval that holds for all users at once.
+    """The user with the largest tax in a section, with the interval that is simultaneous over users.
 
-    ``everyone``: no tax only where every user has that verdict.
+    ``everyone``: "no tax" only if every user has that verdict.
     """
     rows = [row for row in tested if row["section"] == section]
     most = max(rows, key=lambda row: row["value"])
-    said = [row["verdict"] for row in rows]
-    everyone = "tax" if "tax" in said else "unclear" if "unclear" in said else said[0]
+    verdicts = [row["verdict"] for row in rows]
+    everyone = "tax" if "tax" in verdicts else "unclear" if "unclear" in verdicts else verdicts[0]
     found = {"section": section, "user": most["user"], "value": most["value"]}
     return found | {"lo": most["lo_all"], "hi": most["hi_all"], "n": most["n"], "everyone": everyone}
 
 
 def people(arms: Arms, users: Sequence[str]) -> list[Row]:
-    """What each user gains on held-out judgements, and how far the user is from the majority.
+    """Each user's gain on held-out judgements, and their distance from the majority.
 
-    ``distance``: the share of pairs on which the others have a majority and the user sides against it.
+    ``distance``: the share of pairs with a majority of the others on which the user disagrees with it.
     """
     known = arms.known
     at_U = known.users.index(users)
@@ -239,7 +239,7 @@ def people(arms: Arms, users: Sequence[str]) -> list[Row]:
 
 
 def _gains(test: Comparisons, arms: Arms) -> dict[str, Row]:
-    """Accuracy of the personal less that of the pooled scorer on each user's held-out judgements."""
+    """Accuracy of the personal minus that of the pooled scorer on each user's held-out judgements."""
     pairs, first, pair_H = np.unique(test.pair_key_N, return_index=True, return_inverse=True)
     text_Y2 = np.stack([side_N[first] for side_N in (test.chosen_N, test.rejected_N)], axis=1).astype(np.int64)
     rows = HeldOut(
@@ -257,8 +257,8 @@ def _gains(test: Comparisons, arms: Arms) -> dict[str, Row]:
     )
     margin_2H = (margins(scorer, test).value_Q for scorer in (arms.personal, arms.pooled))
     found = per_user(Clusters(rows), *margin_2H)
-    nobody_U = np.zeros(len(test.users), bool)
-    table = users_table(test.users.ids, np.zeros(len(test.users), np.int64), nobody_U, {"personal": found})
+    minority_U = np.zeros(len(test.users), bool)
+    table = users_table(test.users.ids, np.zeros(len(test.users), np.int64), minority_U, {"personal": found})
     kept = table.select("user_id", "gain", "gain_lo", "gain_hi", "n_test")
     return {row.pop("user_id"): row for row in kept.iter_rows(named=True)}
 
@@ -287,7 +287,7 @@ def against(tested: Sequence[Row], about: Sequence[Row], sections: Sequence[str]
 
 
 def _by_subset(board: Board) -> list[Row]:
-    """Accuracy of each arm in each subset, the mean over users where it has several; without intervals."""
+    """Accuracy of each arm in each subset, the mean over its users; without intervals."""
     harm, found = board.harm, []
     for number, subset in enumerate(board.scheme.subsets):
         units = harm.stratum_V == number
@@ -298,17 +298,17 @@ def _by_subset(board: Board) -> list[Row]:
 
 
 def _notes(suite: Suite, arms: Arms, board: Board) -> list[str]:
-    """What is absent and why, what is the same as what, and whether the file is the benchmark."""
+    """Notes: what is absent and why, which arms are equal, and whether the file is the official benchmark."""
     found = list(suite.notes)
     if other := other_counts(suite, board.scheme):
         found.append(
-            f"{len(other)} subsets have not as many rows as RewardBench's filtered set ({other[0]}): these are no "
-            "official scores, though their weights are."
+            f"{len(other)} subsets differ in rows from RewardBench's filtered set ({other[0]}): these are not "
+            "official scores, although their weights are."
         )
     if arms.base is None:
         found.append(
-            "no reward from before these judgements was given, so forgetting and the total tax are not told: "
-            "personalization is the pooled scorer less the user's. Give one with --base."
+            "no reward from before these judgements was given, so forgetting and the total tax are not measured: "
+            "personalization is the pooled scorer minus the user's. Give one with --base."
         )
     if arms.shuffled is None:
         found.append("saved scorers have no shuffled control; fit the arms here to have one.")
@@ -316,9 +316,9 @@ def _notes(suite: Suite, arms: Arms, board: Board) -> list[str]:
     if weak:
         found.append(
             f"the pooled scorer is not surely better than chance in {', '.join(weak)}: it has no ability there that a "
-            'user could cost, so "nothing to lose" stands where it would say "no tax".'
+            'user could cost, so "nothing to lose" replaces "no tax".'
         )
-    generic, nobody = (board.harm.result_AV[board.at[name][0]] for name in (GENERIC, NOBODY))
-    if np.array_equal(generic, nobody):
-        found.append("an unknown id and no id are answered alike by this scorer.")
+    generic, without_user = (board.harm.result_AV[board.at[name][0]] for name in (GENERIC, NOBODY))
+    if np.array_equal(generic, without_user):
+        found.append("this scorer answers an unknown id and no id alike.")
     return found

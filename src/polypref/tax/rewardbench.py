@@ -1,20 +1,19 @@
-"""Section scores of RewardBench, RewardBench 2 and files with sections of their own, from the rewards of candidates.
+"""Section scores of RewardBench, RewardBench 2 and files with their own sections, from the rewards of candidates.
 
 Sources: Lambert et al. 2024 (RewardBench), Malik et al. 2025 (RewardBench 2), and their public scoring rules.
-RewardBench: an item is won where the chosen reward is strictly larger; a tie is a loss. A section is the mean of its
+RewardBench: an item is won if the chosen reward is strictly larger; a tie is a loss. A section is the mean of its
 subsets' accuracies weighted by fixed counts, in which math-prm's 447 rows count as the 984 of code. Overall: the mean
-of the sections, the prior sets (where the file has them, by themselves the plain mean of four) at half weight.
-RewardBench 2: best of all candidates, 1 / (how many share the maximum) where the right one does. The subset Ties goes
-by question: with m the lowest right minus the highest wrong reward, and s the spread of the right ones (tied prompt),
+of the sections, with the prior sets (the plain mean of four, if the file has them) at half weight. RewardBench 2: best
+of all candidates; 1 / (number that share the maximum) if the right one is among them. The subset Ties is scored by
+question: with m the lowest right minus the highest wrong reward, and s the spread of the right ones (tied prompt),
 
     .3 [m_tied > 0] + .3 [m_ref > 0] + .2 [m_tied > s] + .2 [min > s] + .01 tanh(min / s - 1),  min = min(m_ref, m_tied)
 
 with 0 for 0 / 0; it can reach 1.01. The overall score is the plain mean of the six.
-Sections of a file's own: every row of a section counts alike, and the overall score is the plain mean of the sections.
+A file's own sections: every row of a section counts the same, and the overall score is the plain mean of the sections.
 
-Every section score is thus a weighted mean over units (items; questions in Ties), which is what resampling needs.
-Changed: the public scripts skip a subset that is missing or misspelt, and the section then means something else; here
-that is an error.
+So every section score is a weighted mean over units (items; questions in Ties), as resampling needs. Changed: the
+public scripts skip a missing or misspelt subset, which changes the section's meaning; here that is an error.
 
 Suffixes here: ``_A`` arms, ``_F`` sections of a benchmark, ``_I`` items, ``_L`` subsets, ``_V`` units of a benchmark.
 """
@@ -90,14 +89,14 @@ class Scheme:
         return (*self.sections, *self.summaries)
 
     def scores(self, accuracy: Mapping[str, float]) -> dict[str, float]:
-        """The S scores from each subset's accuracy. Raises InputError where one is missing or unknown."""
+        """The S scores from each subset's accuracy. Raises InputError if one is missing or unknown."""
         ensure_subsets(self.name, list(accuracy), self.subsets)
         accuracy_L = np.array([accuracy[name] for name in self.subsets])
         return dict(zip(self.rows, (self.weight_FL @ accuracy_L).tolist(), strict=True))
 
 
 def v1(prior: bool = False) -> Scheme:
-    """RewardBench's own mapping; with ``prior`` the four prior sets too, which are another file of the benchmark."""
+    """RewardBench's mapping; with ``prior`` also the four prior sets, which are in another file of the benchmark."""
     counts: dict[str, dict[str, int]] = V1 | ({PRIOR: dict.fromkeys(map(str, PRIOR_SETS), 1)} if prior else {})
     four_F = np.array([float(name != PRIOR) for name in counts])
     halves_F = np.array([PRIOR_WEIGHT if name == PRIOR else 1.0 for name in counts])
@@ -110,7 +109,7 @@ def v2() -> Scheme:
 
 
 def scheme_of(suite: Suite) -> Scheme:
-    """The file's own sections, or where it names none the official mapping of its shape.
+    """The file's own sections, or without them the official mapping that fits it.
 
     Raises InputError for official subsets that are missing or misspelt.
     """
@@ -123,9 +122,9 @@ def scheme_of(suite: Suite) -> Scheme:
 
 
 def other_counts(suite: Suite, scheme: Scheme) -> list[str]:
-    """Which subsets of a RewardBench file have another number of rows than the filtered set: another split, or a part.
+    """The subsets of a RewardBench file whose numbers of rows differ from the filtered set: another split, or a part.
 
-    The section weights are the benchmark's own all the same. Empty for other schemes.
+    The section weights are still the benchmark's. Empty for other schemes.
     """
     if scheme.name != V1_NAME:
         return []
@@ -135,7 +134,7 @@ def other_counts(suite: Suite, scheme: Scheme) -> list[str]:
 
 
 def own_sections(suite: Suite) -> Scheme:
-    """The sections that the file names, every row of a section counting alike; its subsets where it names none."""
+    """The sections named by the file, each row of a section counting the same; without names, its subsets."""
     sections = suite.subset_I if suite.section_I is None else suite.section_I
     counts: dict[str, dict[str, int]] = {name: {} for name in sections.unique(maintain_order=True)}
     for section, label in zip(sections, _labels(suite), strict=True):
@@ -163,7 +162,7 @@ def ensure_subsets(scheme: str, names: Sequence[str], known: Sequence[str], suit
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """A suite and its scheme: grades rewards. V units are what is right or wrong: items, or the questions of Ties."""
+    """A suite and its scheme, which grade rewards. The V units are items, or the questions of Ties."""
 
     suite: Suite
     scheme: Scheme
@@ -183,8 +182,8 @@ class Benchmark:
         return self.subset_I != self.scheme.subsets.index(TIES)
 
     @cached_property
-    def asked_2V(self) -> Codes:
-        """The ref and the tied item of each question of Ties. Raises InputError for an item without its other one."""
+    def questions_2V(self) -> Codes:
+        """The ref and the tied item of each question of Ties. Raises InputError for an item without its counterpart."""
         of: dict[tuple[str, str], int] = {}
         spread = np.bincount(self.suite.item_C, weights=self.suite.right_C)
         for item in np.flatnonzero(~self.plain_I).tolist():
@@ -202,28 +201,28 @@ class Benchmark:
             for kind, other in (("ref", "tied"), ("tied", "ref")):
                 if (kind, number) not in of:
                     where = self.suite.where(of[other, number])
-                    raise InputError(f"{where}: there is no {kind}:{number} beside {other}:{number}.")
+                    raise InputError(f"{where}: there is no {kind}:{number} to go with {other}:{number}.")
         return np.array([[of[kind, number] for number in numbers] for kind in ("ref", "tied")], np.int64)
 
     @cached_property
     def subset_V(self) -> Codes:
         """Number of each unit's subset: the items first, then the questions of Ties."""
-        return np.concatenate([self.subset_I[self.plain_I], self.subset_I[self.asked_2V[0]]])
+        return np.concatenate([self.subset_I[self.plain_I], self.subset_I[self.questions_2V[0]]])
 
     @cached_property
     def weight_FV(self) -> Floats:
-        """What each unit weighs in each of the F scores; every row sums to one."""
+        """The weight of each unit in each of the F scores; every row sums to one."""
         count_L = np.bincount(self.subset_V, minlength=len(self.scheme.subsets))
         return (self.scheme.weight_FL / count_L)[:, self.subset_V]
 
     @cached_property
     def chance_F(self) -> Floats:
-        """What rewards drawn at random would score; a question of Ties counts 0, for want of a known figure."""
+        """The score of random rewards; a question of Ties counts 0, since its figure is unknown."""
         right_I = np.bincount(self.suite.item_C, weights=self.suite.right_C) / np.bincount(self.suite.item_C)
-        return self.weight_FV @ np.concatenate([right_I[self.plain_I], np.zeros(self.asked_2V.shape[1])])
+        return self.weight_FV @ np.concatenate([right_I[self.plain_I], np.zeros(self.questions_2V.shape[1])])
 
     def results(self, value_AC: Floats) -> Floats:
-        """``result_AV``: how far each unit is won under A sets of rewards of the candidates."""
+        """``result_AV``: the score of each unit under A sets of rewards of the candidates."""
         best_AI, hits_AI = self._at_the_top(value_AC)
         share_AI = hits_AI / best_AI
         won_AI = share_AI if self.suite.lists else (share_AI == 1.0).astype(np.float64)
@@ -231,9 +230,9 @@ class Benchmark:
 
     @cached_property
     def prompt_V(self) -> NDArray[np.int64]:
-        """The prompt of each unit that is averaged; of a question of Ties, that of its first item."""
+        """The prompt of each unit; for a question of Ties, that of its first item."""
         prompt_I = self.suite.responses.prompt_R[self.suite.response_C[self._starts]].astype(np.int64)
-        return np.concatenate([prompt_I[self.plain_I], prompt_I[self.asked_2V[0]]])
+        return np.concatenate([prompt_I[self.plain_I], prompt_I[self.questions_2V[0]]])
 
     def tied(self, value_AC: Floats) -> Floats:
         """``tied_A``: share of the items on which right and wrong candidates share the highest reward."""
@@ -241,7 +240,7 @@ class Benchmark:
         return ((hits_AI > 0) & (hits_AI < best_AI)).mean(axis=1)
 
     def _at_the_top(self, value_AC: Floats) -> tuple[Floats, Floats]:
-        """How many candidates of each item share the highest reward, and how many of them are right."""
+        """Number of candidates of each item that share the highest reward, and how many of these are right."""
         top_AC = np.maximum.reduceat(value_AC, self._starts, axis=1)[:, self.suite.item_C]
         best_AC = (value_AC == top_AC).astype(np.float64)
         right_AC = best_AC * self.suite.right_C
@@ -249,12 +248,12 @@ class Benchmark:
 
     @cached_property
     def _starts(self) -> Codes:
-        """Where each item's candidates begin."""
+        """The start of each item's candidates."""
         return np.searchsorted(self.suite.item_C, np.arange(len(self.suite)))
 
     def _ties(self, value_AC: Floats) -> Floats:
         """The formula of Ties for each of its questions."""
-        ref_V, tied_V = self.asked_2V
+        ref_V, tied_V = self.questions_2V
         if not len(ref_V):
             return np.zeros((len(value_AC), 0))
         right_C, starts = self.suite.right_C, self._starts
@@ -270,14 +269,14 @@ class Benchmark:
 
 
 def _labels(suite: Suite) -> list[str]:
-    """Section and subset of each item, for files whose sections are their own."""
+    """Section and subset of each item, for files with their own sections."""
     if suite.section_I is None:
         return suite.subset_I.to_list()
     both = zip(suite.section_I, suite.subset_I, strict=True)
-    told = [(section, section if section == subset else f"{section}/{subset}") for section, subset in both]
-    if len(set(told)) > len({label for _, label in told}):
-        raise InputError(f"{suite.file}: two pairs of section and subset are told alike; rename one.")
-    return [label for _, label in told]
+    names = [(section, section if section == subset else f"{section}/{subset}") for section, subset in both]
+    if len(set(names)) > len({label for _, label in names}):
+        raise InputError(f"{suite.file}: two pairs of section and subset have the same name; rename one.")
+    return [label for _, label in names]
 
 
 def _weighted(
@@ -291,6 +290,6 @@ def _weighted(
         for subset, count in section.items():
             weight_FL[row, place[subset]] = count / sum(section.values())
     if clash := set(counts) & set(summaries):
-        raise InputError(f"a section is called {clash.pop()!r}, as the summary over sections is; give it another name.")
+        raise InputError(f"a section is named {clash.pop()!r}, like the summary over sections; give it another name.")
     over_F = [weights / weights.sum() @ weight_FL for weights in summaries.values()]
     return Scheme(name, subsets, tuple(counts), tuple(summaries), np.stack([*weight_FL, *over_F]), ties)
