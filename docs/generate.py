@@ -17,9 +17,9 @@ from pathlib import Path
 from textwrap import wrap
 
 DOCS = Path(__file__).parent
-WIDTH = "110"  # of the help texts; tyro reads it from the environment
+WIDTH = "110"  # width of the help texts; tyro reads it from the environment
 
-# One runnable example of each command, each reading what those before wrote; tests/test_docs.py runs them in order.
+# One runnable example per command, which may read what earlier ones wrote; tests/test_docs.py runs them in order.
 EXAMPLES: dict[str, str] = {
     "simulate": "polypref simulate two-tastes --out prefs.jsonl",
     "check": "polypref check prefs.jsonl",
@@ -48,7 +48,7 @@ def cli_page() -> str:
     parts = [
         "# The commands",
         "",
-        "Written by `make docs` from `--help`. The examples run in this order, each on the files of those before;",
+        "Written by `make docs` from `--help`. The examples run in this order and use files of earlier ones;",
         "`questions.jsonl` is shown under [score](#score), `suite.jsonl` under [tax](#tax), `P1A.json` and `P1B.json`",
         "under [convert](#convert).",
         "",
@@ -58,10 +58,10 @@ def cli_page() -> str:
     for name in [*EXAMPLES, *(name for name in COMMANDS if name not in EXAMPLES)]:
         parts += ["", f"## {name}", "", f"Example: `{EXAMPLES.get(name, 'missing')}`", "", _block(help_text(name))]
         if name == "score":
-            parts += ["", "`questions.jsonl`, and what `score` answers:", "", _block(QUESTIONS, "json")]
+            parts += ["", "`questions.jsonl`, and the answers of `score`:", "", _block(QUESTIONS, "json")]
             parts += ["", _block(ANSWERS, "json")]
         if name == "tax":
-            parts += ["", "`suite.jsonl`, of which a real one has hundreds of rows:", "", _block(SUITE, "json")]
+            parts += ["", "`suite.jsonl`; a real one has hundreds of rows:", "", _block(SUITE, "json")]
         if name == "convert":
             parts += ["", "`P1A.json` and `P1B.json`, two of the six files of the set:", "", _block(P1A, "json")]
             parts += ["", _block(P1B, "json")]
@@ -74,7 +74,7 @@ def cli_page() -> str:
 
 SETTINGS_TEXT = """\
 Every command takes `--config FILE`, a TOML file with a table named like the command. A key is a flag without its
-dashes, a list its values; `columns` may be a table. What is not given has its default, and a flag wins over the file.
+dashes, a list its values; `columns` may be a table. Missing settings have their defaults; a flag overrides the file.
 This `settings.toml` serves two commands:"""
 SETTINGS = """\
 [compare]
@@ -93,7 +93,7 @@ SETTINGS_COMMAND = "Example: `polypref compare --config settings.toml --seeds 1`
 
 
 class _Printed(StringIO):
-    encoding = "utf-8"  # type: ignore[assignment]  # tyro draws frames as the terminal's encoding allows
+    encoding = "utf-8"  # type: ignore[assignment]  # tyro draws frames if the terminal's encoding allows them
 
 
 QUESTIONS = """\
@@ -122,7 +122,7 @@ ALIGN = """\
 files = "prefs.jsonl"
 model = "lm"
 scorer = "scorer"
-groups = "group"            # an attribute of the users; or the folder that polypref groups has written
+groups = "group"            # an attribute of the users, or a folder written by polypref groups
 template = "{group}: {prompt}\\n"
 samples = 8
 out = "aligned"
@@ -137,7 +137,7 @@ learning_rate = 1e-4"""
 BOUNDS = """\
 [immutable]
 safety = "safety"           # folder of the safety scorer
-alpha = 0.1                 # share of slates in which something unsafe may pass; 0.01 needs 299 slates or more
+alpha = 0.1                 # share of slates in which an unsafe response may pass; 0.01 needs 299 slates or more
 delta = 0.1
 
 [organisation]
@@ -157,7 +157,7 @@ FILES = {  # what they read besides
 
 
 def help_text(command: str) -> str:
-    """What ``polypref COMMAND --help`` prints."""
+    """The output of ``polypref COMMAND --help``."""
     from polypref.cli import main
 
     os.environ |= {"COLUMNS": WIDTH, "NO_COLOR": "1"}
@@ -178,7 +178,7 @@ def learners_page() -> str:
         "",
         "Written by `make docs` from `polypref.learners.LEARNERS`, whose settings `compare` and `fit` use.",
         "`MODEL` is a local folder or a name on the hub, for a judge also `http://host:8000/v1#name`. Settings may",
-        "stand behind it: `polypref compare prefs.jsonl --learners pretrained:some/cost-model,sign=-1`.",
+        "follow it: `polypref compare prefs.jsonl --learners pretrained:some/cost-model,sign=-1`.",
         "",
         "| name | what it is | settings |",
         "|---|---|---|",
@@ -206,13 +206,13 @@ def python_page() -> str:
     parts = [
         "# The same in Python",
         "",
-        "Written by `make docs` from the public names of `polypref`, which are imported when first used. The examples",
-        "are `examples/five_lines.py` and `examples/scoring.py`; they read what this writes:",
+        "Written by `make docs` from the public names of `polypref`, which are imported on first use. The examples",
+        "are `examples/five_lines.py` and `examples/scoring.py`; they read the file written by",
         "`polypref simulate two-tastes --out prefs.jsonl`.",
         "",
         *("## Compare learners", "", compare, ""),
         *("## Fit, save, load and score", "", score, ""),
-        "A learner and the scorer that it fits are called as",
+        "A learner's `fit` and a scorer's `score` have these signatures:",
         "",
         _block(f"{_signature('fit', Learner.fit)}\n{_signature('score', Scorer.score)}", "python"),
         "",
@@ -268,9 +268,9 @@ def published_page() -> str:
     parts = [
         "# Published sets",
         "",
-        "Written by `make docs` from `polypref.data.published`. `polypref convert NAME FILE... --out FILE` brings a",
-        "set's own files, from disk or `hf://datasets/...`, to a preference file that `check`, `profile` and `compare`",
-        "read, and prints how many rows were left out, why, and what to know before using it. No set comes with",
+        "Written by `make docs` from `polypref.data.published`. `polypref convert NAME FILE... --out FILE` converts a",
+        "set's original files, from disk or `hf://datasets/...`, to a preference file that `check`, `profile` and `compare`",
+        "read, and prints how many rows were left out and why, with notes on its use. No set comes with",
         "polypref, and each keeps its own licence. The adapters are tested on small files in the published shape.",
         "",
         "| name | what it is | settings |",

@@ -218,7 +218,7 @@ def test_a_text_of_no_tokens_still_gives_the_model_one() -> None:
 
 
 def test_a_length_limit_without_room_is_refused() -> None:
-    with pytest.raises(EncoderError, match="max_length = 3 leaves no room"):
+    with pytest.raises(EncoderError, match="max_length = 3 leaves no space"):
         Framer(Letters(True), 3)
 
 

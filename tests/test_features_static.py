@@ -134,7 +134,7 @@ def test_what_cannot_be_joined_is_one_line() -> None:
         encoder("static+minilm+static")
     with pytest.raises(SettingsError, match="takes no settings"):
         encoder("static+minilm", text="joint")
-    with pytest.raises(SettingsError, match="twos or more"):
+    with pytest.raises(SettingsError, match="at least two parts"):
         Joined((encoder("static"),))
 
 

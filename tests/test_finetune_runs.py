@@ -162,7 +162,7 @@ def test_a_scorer_of_another_version_or_on_other_weights(backbone, tmp_path):
         ({"rank": 0}, "recipe.rank = 0; expected a number above 0"),
         ({"targets": ("nothing",)}, "match no linear layer; there are: .*q_proj"),
         ({"batch": 9, "micro_batch": 4}, "batch = 9 cannot be divided among 1 processes"),
-        ({"max_length": 1}, "max_length = 1 leaves no room"),
+        ({"max_length": 1}, "max_length = 1 leaves no space"),
         ({"max_length": 4096}, "reads at most 128 tokens"),
     ],
 )
