@@ -80,8 +80,8 @@ def numbered(comparisons: Comparisons, encoder: Encoder, directions: int) -> tup
     pool = comparisons.responses.take(response_R)
     inputs = Inputs.fit(encoder, comparisons, directions)
     user_N = place_U[comparisons.user_N]
-    crowd = Crowd(comparisons, user_N, len(order), response_R, inputs(pool), origin(comparisons).dependent)
-    return crowd, inputs, Users(ids.gather(order).cast(pl.String).alias("id"))
+    judged = Judgements(comparisons, user_N, len(order), response_R, inputs(pool), origin(comparisons).dependent)
+    return judged, inputs, Users(ids.gather(order).cast(pl.String).alias("id"))
 
 
 def fitted(judged: Judgements, inputs: Inputs, ids: Users, chosen: Search, how: tuple[Discovery, int]) -> Grouping:

@@ -90,7 +90,7 @@ def estimate(task: Problem, config: Estimate, seed: int, known: Posterior | None
     probes = Probes.draw(task, config.probes, seed)
     found = unknown(task, prior) if known is None else known
     path = None
-    for at in range(how.steps):
+    for at in range(config.steps):
         found, probes = _step(task, replace(found, prior=prior, pace=Pace()), probes, tolerance=1e-2)
         if at >= 2:  # the first sites know next to nothing
             relative_T = (probes.signs_TC * probes.images_TC).mean(axis=1)
