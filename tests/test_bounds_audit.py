@@ -267,7 +267,7 @@ def test_the_commands_check_and_refuse(folder, capsys):
     for words, complaint in (
         ([*asked], "needs labelled slates: --slates FILE"),
         ([*asked, "--slates", folder / "labelled.jsonl", "--part", "3/2"], "--part 3/2: expected K/N"),
-        ([*asked, "--slates", folder / "labelled.jsonl", "--part", "1/3"], "so these cannot show"),
+        ([*asked, "--slates", folder / "labelled.jsonl", "--part", "1/3"], "too well to be judged"),
         (["audit", folder, "--bounds", folder / "bounds.toml", "--slates", folder / "labelled.jsonl"], "too well"),
         (
             [

@@ -267,9 +267,7 @@ def test_a_full_disk_is_one_line_and_what_was_encoded_stays(tmp_path: Path, monk
 
     monkeypatch.setattr(cache, "write", write)
     fake = Fake(str(tmp_path))
-    with pytest.raises(
-        CacheError, match=r"cannot write .*No space left.* are kept.*POLYPREF_CACHE"
-    ) as caught:
+    with pytest.raises(CacheError, match=r"cannot write .*No space left.* are kept.*POLYPREF_CACHE") as caught:
         fake.encode(pool(TEXTS))
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)

@@ -141,7 +141,7 @@ def test_the_user_survives_truncation(backbone, method):
     texts = scorer.reader.read(long)
     inputs = scorer.reader.inputs(texts, [1] * len(texts))
     assert inputs["input_ids"].shape[1] <= 24
-    part = scorer.reader.asked_V[1]
+    part = scorer.reader.user_tokens_V[1]
     if scorer.asking.soft:
         assert (inputs["slot"].sum(1) == scorer.asking.tokens).all()
     else:
@@ -237,5 +237,5 @@ def test_names():
     assert learner("finetune:personalized") == LEARNERS["finetune:personalized"]
     named = learner("finetune:individual:some/model:tag")
     assert type(named) is type(LEARNERS["finetune:individual"]) and named.recipe.backbone == "some/model:tag"
-    assert Asking().asked_V(None) == [[]]
+    assert Asking().user_tokens_V(None) == [[]]
     assert load.__doc__
