@@ -85,7 +85,7 @@ def test_nothing_to_compare_without_end(tmp_path, monkeypatch, rubbish):
     monkeypatch.setattr("polypref.data.files.textfiles.BLOCK", 4096)
     content = ROW + json.dumps(rubbish).encode() + b"\n"
     said = refused(tmp_path / "p.jsonl", ROW + (json.dumps(rubbish).encode() + b"\n") * 9000, unusable_rows=2000)
-    assert re.match(r"only 1 of the first 2,... lines of p\.jsonl are of use", said)
+    assert re.match(r"only 1 of the first 2,... lines of p\.jsonl are usable", said)
     (tmp_path / "p.jsonl").write_bytes(content * 3000)
     assert len(read([tmp_path / "p.jsonl"], ReadOptions(limits=Limits(unusable_rows=2000))).comparisons) == 6000
 
@@ -107,7 +107,7 @@ def test_empty_lines_without_end(tmp_path, monkeypatch, name, head, row, empty):
     monkeypatch.setattr("polypref.data.files.textfiles.BLOCK", 4096)
     content = head + (row + empty * 1000) * 100
     said = refused(tmp_path / name, content, unusable_rows=1000)
-    assert re.match(rf"only .* of the first .* lines of {name} are of use", said)
+    assert re.match(rf"only .* of the first .* lines of {name} are usable", said)
     assert len(read([tmp_path / name]).comparisons) == 100
     (tmp_path / name).write_bytes(head + (row + empty) * 3000 + empty * 40_000)
     assert len(read([tmp_path / name], ReadOptions(limits=Limits(unusable_rows=1000))).comparisons) == 3000

@@ -160,7 +160,7 @@ class TestBias:
         rng = np.random.default_rng(3)
         few = [(f"u{k % 4}", f"prompt {k}", f"good{k:04}", f"evil{k:04}") for k in range(24)]
         text = found(lint(reading(few, first=list(rng.integers(0, 2, 24)))))["position bias"].text
-        assert text.endswith("whether there is a bias cannot be told from so few")
+        assert text.endswith("too few to tell whether there is a bias")
 
     def test_position(self):
         rng = np.random.default_rng(2)
@@ -227,7 +227,7 @@ class TestPrompts:
         assert finding is not None and finding.action == "counted"
         assert (finding.count, finding.total, finding.unit) == (60, 60, "prompts")
         assert "elementary school student" in finding.example
-        assert "each user's prompts carry one instruction" in finding.text
+        assert "each user's prompts have one instruction" in finding.text
 
     def test_instruction_first(self):
         finding = self.leak(self.rows(lambda q, u: f"{ORDERS[u // 2]}\n{q}"))
@@ -243,7 +243,7 @@ class TestPrompts:
     def test_instructions_that_do_not_go_with_users(self):
         mixed = self.rows(lambda q, u: f"{q} {ORDERS[(u + self.QUESTIONS.index(q)) % 3]}")
         finding = self.leak(mixed)
-        assert finding is not None and "the same question comes under different instructions" in finding.text
+        assert finding is not None and "the same question has different instructions" in finding.text
 
     def test_plain_questions_do_not_leak(self):
         assert self.leak(self.rows(lambda q, u: q)) is None

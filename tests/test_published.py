@@ -87,7 +87,7 @@ def test_psoups_mirror_form(tmp_path):
     ]
     found = PSoups().convert([dump(tmp_path / "train.jsonl", rows)])
     assert found.table.rows() == [("1", "Q?", "x", "y"), ("2", "Q?", "y", "x")]
-    assert any(remark.startswith("1 prompts held none of the six") for remark in found.remarks)
+    assert any(remark.startswith("1 prompts had none of the six") for remark in found.remarks)
 
 
 def test_psoups_needs_the_persons_file_name(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from polypref.data.files.csvfiles import Csv
 from polypref.data.files.limits import Limits
-from polypref.data.linting.problems import Tally
+from polypref.data.linting.problems import ProblemLog
 from polypref.data.read import read
 from polypref.errors import InputError
 
@@ -22,11 +22,11 @@ def saved(tmp_path, lines):
 
 
 def rows_of(path):
-    tally = Tally()
+    problem_log = ProblemLog()
     source = Csv.open(path, Limits())
-    batches = list(source.batches(source.columns, tally))
+    batches = list(source.batches(source.columns, problem_log))
     rows = [(int(line), *row) for b in batches for line, row in zip(b.line_B, b.frame.iter_rows(), strict=True)]
-    return rows, tally
+    return rows, problem_log
 
 
 @pytest.mark.parametrize("odd", [False, True])
@@ -48,9 +48,9 @@ def test_blank_rows_and_declared_separators(tmp_path, separator, declared, odd):
     if odd:
         lines.append(ODD.format(separator))
         expected.append((len(lines), "u9", 'p 5" pipe', "x", "y"))
-    rows, tally = rows_of(saved(tmp_path, lines))
+    rows, problem_log = rows_of(saved(tmp_path, lines))
     assert [tuple(cell or "" for cell in row) for row in rows] == expected[1:]
-    assert not tally.problems
+    assert not problem_log.problems
 
 
 def test_a_hint_proposes_a_column_that_has_a_name(tmp_path):

@@ -23,7 +23,7 @@ from polypref.data.files import textfiles
 from polypref.data.files.jsonlines import JsonLines
 from polypref.data.files.limits import Limits
 from polypref.data.linting.lint import clean, lint
-from polypref.data.linting.problems import Tally
+from polypref.data.linting.problems import ProblemLog
 from polypref.data.read import Reading, ReadOptions, read
 
 NASTY = r"""\nabla \u0041 "quoted" 'x' \\ \/ , ; [1] {"role":"user"} [/INST] $.content""" + "\t\r\n\x7f\u2028é🙂\x01"
@@ -184,8 +184,8 @@ VALUE = st.one_of(
 @settings(max_examples=80, deadline=None)
 def test_both_parsers_of_jsonl_agree(tmp_path_factory, values, seed):
     path = written(tmp_path_factory.mktemp("j") / "p.jsonl", [{"a": a, "b": b} for a, b in values], seed)
-    quick = JsonLines(str(path), {"a": "text", "b": "text"}).batches(["a", "b"], Tally())
-    exact = JsonLines(str(path), {"a": "list", "b": "list"}).batches(["a", "b"], Tally())
+    quick = JsonLines(str(path), {"a": "text", "b": "text"}).batches(["a", "b"], ProblemLog())
+    exact = JsonLines(str(path), {"a": "list", "b": "list"}).batches(["a", "b"], ProblemLog())
     assert [b.frame.to_dicts() for b in quick] == [b.frame.to_dicts() for b in exact]
 
 

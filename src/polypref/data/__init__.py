@@ -1,1 +1,1 @@
-"""Files to comparisons: reading, linting, splitting, simulated worlds."""
+"""From files to comparisons: reading, linting, splitting, benchmarks, published sets."""

@@ -1,13 +1,13 @@
-"""Benchmarks with a known right answer: items of candidate responses, the right ones marked.
+"""Reads benchmarks with known right answers: items of candidate responses, with the right ones marked.
 
-Three shapes are told by their columns: RewardBench (Lambert et al. 2024: prompt, chosen, rejected, subset, id),
+Three forms are recognised by their columns: RewardBench (Lambert et al. 2024: prompt, chosen, rejected, subset, id),
 RewardBench 2 (Malik et al. 2025: chosen and rejected are lists), Personalized RewardBench (arXiv 2604.07343: question,
-profile, chosen, rejected, category). A ``section`` column says to which section a row belongs, where the file's
-sections are its own. JSONL, CSV (not for lists) and Parquet; a prompt may be a list of chat messages.
+profile, chosen, rejected, category). A ``section`` column gives each row's section, for files with their own sections.
+JSONL, CSV (not for lists) and Parquet; a prompt may be a list of chat messages.
 
-Covered: a file is read whole or refused, by the line, since a score without some rows is another score; an item that
-stands twice in a subset counts once, and items that contradict others are kept, both told. Not covered:
-whether the subsets are those that a benchmark should have; see ``evaluation.rewardbench``.
+Covered: a file is read completely or refused with the line, since a score without some rows is another score; a
+repeated item of a subset counts once, and contradicting items are kept, both with a note. Not covered: whether the
+subsets are those of the benchmark; see ``tax.rewardbench``.
 
 Suffixes here: ``_I`` items.
 """
@@ -35,7 +35,7 @@ from polypref.data.linting.problems import short
 from polypref.errors import InputError
 from polypref.wording import counted, shown
 
-ROLES: dict[str, tuple[str, ...]] = {  # role -> columns that may play it, the first that is there
+ROLES: dict[str, tuple[str, ...]] = {  # role -> possible columns, the first that exists is used
     "prompt": ("prompt", "question"),
     "chosen": ("chosen",),
     "rejected": ("rejected",),
@@ -51,15 +51,15 @@ WHOLE = "all"  # the subset of a file that names none
 
 @dataclass(frozen=True, eq=False)
 class Suite:
-    """I items with C candidate responses, which lie item by item, the right ones of an item first.
+    """I items with C candidate responses, grouped by item, the right ones of an item first.
 
     ``item_C``      the item of each candidate, ascending; ``response_C`` its number in the pool ``responses``.
-    ``right_C``     which candidates are right: one at least and not all of each item.
-    ``subset_I``    name of each item's subset; ``section_I`` its section, None where subsets are all that the file has:
-                    they should then be a benchmark's own.
+    ``right_C``     which candidates are right: at least one and not all of each item.
+    ``subset_I``    name of each item's subset; ``section_I`` its section, None if the file has only subsets, which
+                    should then be a benchmark's own.
     ``id_I``        the file's own ids, or the line numbers; ``line_I`` the line (Parquet: row) of each item.
-    ``lists``       whether the file's candidates are lists, as in RewardBench 2, and not pairs.
-    ``notes``       which items stood there twice, and which contradict others.
+    ``lists``       whether the file's candidates are lists, as in RewardBench 2, instead of pairs.
+    ``notes``       which items are repeated, and which contradict others.
     """
 
     file: str
@@ -83,16 +83,16 @@ class Suite:
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of what is asked, what is right and how items are counted together (32 hex digits)."""
+        """Hash of the prompts, the right answers and the grouping of items (32 hex digits)."""
         identity_C = self.responses.identity_R[self.response_C]
         names = [None if column is None else content.of_texts(column) for column in (self.subset_I, self.section_I)]
         return content.hexdigest(self.item_C, identity_C, self.right_C, *names)
 
 
 def read_suite(path: str, *, profile: bool = False, limits: Limits | None = None) -> Suite:
-    """Read a benchmark file; with ``profile`` the text of that column stands before each question.
+    """Read a benchmark file; with ``profile`` the text of that column is put before each question.
 
-    Raises InputError, with the line, for a row without prompt or candidates, for a file of another shape, and for one
+    Raises InputError, with the line, for a row without prompt or candidates, for a file of another form, and for one
     beyond ``limits``.
     """
     files = expand([path])
@@ -145,8 +145,8 @@ def _once(
         kept += [i] if first == i else []
         copies += [] if first == i else [(line_I[first], line_I[i])]
     found = [
-        (copies, "stood there before, with the same labels in the same subset, and count once"),
-        (against, "have the prompt and the candidates of others and other labels, and are kept; settle them"),
+        (copies, "are repeated, with the same labels in the same subset, and count once"),
+        (against, "have the prompt and candidates of others but other labels, and are kept; resolve them"),
     ]
     return kept, tuple(
         f"{counted(len(pairs), 'items')} {text} (first: lines {pairs[0][0]} and {pairs[0][1]})."
@@ -156,7 +156,7 @@ def _once(
 
 
 def _columns(source: Source, profile: bool) -> dict[str, str]:
-    """Which column plays each role."""
+    """The column of each role."""
     found = {role: next((n for n in names if n in source.types), None) for role, names in ROLES.items()}
     if not profile:
         found["profile"] = None
@@ -181,14 +181,14 @@ def _columns(source: Source, profile: bool) -> dict[str, str]:
                 f'{source.path}: column "{found[role]}" holds {kind} values; expected texts, or lists, in every row.'
             )
     if profile and source.types[str(found["prompt"])] == "list":
-        raise InputError(f"{source.path}: prompts are chat messages, before which no profile can stand.")
+        raise InputError(f"{source.path}: prompts are chat messages, which cannot be preceded by a profile.")
     if (kinds[0] == "list") != (kinds[1] == "list"):
         raise InputError(f'{source.path}: "chosen" is {kinds[0]} and "rejected" {kinds[1]}; expected both alike.')
     return {role: name for role, name in found.items() if name is not None}
 
 
 def _rows(path: str, profile: bool, limits: Limits, late: Sequence[str]) -> tuple[Source, dict, pl.DataFrame, Lines]:
-    """The file, which column plays each role, all rows with their columns named so, and their lines."""
+    """The file, the column of each role, all rows with columns named by role, and their lines."""
     source = open_source(path, limits, late, lambda found: [n for names in ROLES.values() for n in names])
     columns = _columns(source, profile)
     so_far = ReadSoFar(source.path, limits)
@@ -205,7 +205,7 @@ def _rows(path: str, profile: bool, limits: Limits, late: Sequence[str]) -> tupl
 
 
 def _names(frame: pl.DataFrame, role: str, line_I: NDArray[np.int64], path: str, default: str) -> pl.Series:
-    """A column of names, none of them missing; ``default`` throughout where the file has no such column."""
+    """A column of names, none of them missing; ``default`` in every row if the file has no such column."""
     if role not in frame.columns:
         return pl.Series(role, [default]).new_from_index(0, len(frame))
     names = frame[role].cast(pl.String)
@@ -219,7 +219,7 @@ def _names(frame: pl.DataFrame, role: str, line_I: NDArray[np.int64], path: str,
 def _prompts(
     frame: pl.DataFrame, line_I: NDArray[np.int64], source: Source, columns: dict[str, str]
 ) -> Sequence[str | list[dict[str, Any]]]:
-    """Each item's prompt, a text or chat messages, behind the profile where that is asked for."""
+    """Each item's prompt, a text or chat messages, preceded by the profile if requested."""
     texts = _present(frame["prompt"], "prompt", line_I, source.path)
     if "profile" in columns:
         about = _present(frame["profile"], "profile", line_I, source.path)

@@ -1,7 +1,7 @@
-"""Were these judgements seen before? A hash of them in whatever order, and that of parts adds up to that of all.
+"""An order-free hash of judgements; the hashes of parts add up to that of all.
 
-Covered: another order of the rows, a cut into parts, other weights, times or pair ids, the sides of a tie. Not covered:
-somebody who looks for other judgements with the same hash.
+Unaffected by: the order of rows, a split into parts, weights, times, pair ids, the sides of a tie. Not covered:
+deliberate search for other judgements with the same hash.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LANES = (1, 2)  # of 64 bits each
 
 
 def judged_hash(comparisons: Comparisons) -> str:
-    """Hash of who judged which texts how (32 hex digits)."""
+    """Hash of users, judged texts and labels (32 hex digits)."""
     c = comparisons
     digests = b"".join(blake2b(i.encode(), digest_size=8).digest() for i in c.users.ids)
     user_N = np.frombuffer(digests, dtype="<u8")[c.user_N]
@@ -43,7 +43,7 @@ def added(hashes: Iterable[str]) -> str:
 
 
 def _mixed(value_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Each number to one that looks unlike it (splitmix64)."""
+    """Scrambles each number (splitmix64)."""
     with np.errstate(over="ignore"):
         value_N = value_N + np.uint64(0x9E3779B97F4A7C15)
         value_N = (value_N ^ (value_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

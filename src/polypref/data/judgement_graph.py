@@ -1,7 +1,7 @@
-"""Judgements as a graph: texts as each user sees them, an edge from the text taken to the text left.
+"""Judgements as a graph: nodes are texts as judged by one user, edges go from the chosen to the rejected text.
 
-A user who contradicts themselves leaves a cycle: a over b, b over c, c over a. What the graph says does not depend on
-the order of rows, users and texts.
+A user who contradicts themselves leaves a cycle: a over b, b over c, c over a. Its results do not depend on the order
+of rows, users and texts.
 
 Suffixes here: ``_M`` edges: pairs a user judged, ``_V`` vertices: texts as one user sees them.
 """
@@ -24,11 +24,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Judgements as edges from the text taken to the text left; a vertex is a text as one user sees it.
+    """Judgements as edges from the chosen to the rejected text; a vertex is a text as judged by one user.
 
-    Ties and pairs that the user judged both ways are left out; ``times_M`` is how often the user said the same.
-    ``user_V`` and ``response_V`` say whose and which text a vertex is; ``key_V``, ascending, names it whatever the
-    order of rows and users.
+    Ties and pairs that the user judged both ways are left out; ``times_M`` counts equal judgements. ``user_V`` and
+    ``response_V`` are a vertex's user and text; ``key_V``, ascending, identifies it whatever the order of rows and
+    users.
     """
 
     tail_M: Ints
@@ -67,7 +67,7 @@ class Graph:
         return cls(*place_V[edges_2M], times_M, user_V[order_V], response_V[order_V], key_V[order_V])
 
     def of_users(self, users: Ints) -> Graph:
-        """The judgements of some users, who are numbered as they stand in ``users``."""
+        """The judgements of some users, numbered in the order of ``users``."""
         place_U = np.full(int(self.user_V.max(initial=0)) + 1, -1)
         place_U[users] = np.arange(len(users))
         user_V = place_U[self.user_V]
@@ -78,16 +78,16 @@ class Graph:
         return Graph(*edges, user_V[kept_V], response_V, self.key_V[kept_V])
 
     def rank(self) -> int:
-        """Edges of a spanning forest: what the judgements are worth where they follow from each other."""
+        """Number of edges of a spanning forest: the worth of judgements that follow from each other."""
         return self.nodes - _components(self.tail_M, self.head_M, self.nodes, "weak")[0]
 
     def circular_M(self) -> BoolArray:
-        """Which edges stand on a cycle."""
+        """Which edges are on a cycle."""
         part_V = _components(self.tail_M, self.head_M, self.nodes, "strong")[1]
         return part_V[self.tail_M] == part_V[self.head_M]
 
     def slips_M(self) -> BoolArray:
-        """Edges against an order of the nodes of their cycle: by wins less losses on cycles, ties the better way."""
+        """Edges against an order of their cycle's nodes, by wins minus losses on cycles, ties resolved favourably."""
         part_V = _components(self.tail_M, self.head_M, self.nodes, "strong")[1]
         inside = np.flatnonzero(part_V[self.tail_M] == part_V[self.head_M])
         tail, head, part = self.tail_M[inside], self.head_M[inside], part_V[self.tail_M[inside]]
@@ -100,9 +100,10 @@ class Graph:
         return slip_M
 
     def sides(self) -> tuple[int, int]:
-        """Texts that a user took in some pairs and left in others, and texts in two pairs or more.
+        """Numbers of texts that a user chose in some pairs and rejected in others, and of texts in two pairs or more.
 
-        Of texts that some users always take and others never: what everybody thinks of a text is not personal.
+        Only texts that some users always choose and others never, since what everybody thinks of a text is not
+        personal.
         """
         taken_V, left_V = (np.bincount(end_M, minlength=self.nodes) for end_M in (self.tail_M, self.head_M))
         always_R, never_R = (np.bincount(self.response_V, end_V == 0) > 0 for end_V in (left_V, taken_V))
@@ -112,8 +113,8 @@ class Graph:
     def judged(self, draws: int, spread: float) -> Graph:
         """``draws`` copies of the users, at most MOST_DRAWS, with the same pairs judged by Bradley-Terry judges.
 
-        Their rewards are drawn anew, normal with standard deviation ``spread``. Who says the same of a pair n times
-        has n times the log odds of it.
+        Their rewards are drawn again, normal with standard deviation ``spread``. A user who repeats a judgement n times
+        has n times its log odds.
         """
         from scipy.special import ndtri
 
@@ -124,7 +125,7 @@ class Graph:
             reward_V = spread * ndtri(_unit(self.key_V, draw))
             gap_M = self.times_M * (reward_V[self.tail_M] - reward_V[self.head_M])
             chance_M = _unit(_mix(low_M) ^ high_M, draw + MOST_DRAWS)
-            chance_M = np.where(key_2M[0] == low_M, chance_M, 1 - chance_M)  # the same draw whoever was taken
+            chance_M = np.where(key_2M[0] == low_M, chance_M, 1 - chance_M)  # the same draw whichever was chosen
             kept_M = np.log(chance_M) - np.log1p(-chance_M) < gap_M
             tails.append(np.where(kept_M, self.tail_M, self.head_M) + draw * self.nodes)
             heads.append(np.where(kept_M, self.head_M, self.tail_M) + draw * self.nodes)
@@ -137,7 +138,7 @@ class Graph:
 
 
 def vertices(comparisons: Comparisons) -> tuple[Ints, Ints]:
-    """``(vertex_2N, code_V)``: texts taken and left as their users see them, numbered; user and text of each number."""
+    """``(vertex_2N, code_V)``: vertices of the chosen and rejected texts; user and text of each vertex."""
     ends_2N = np.stack([comparisons.chosen_N, comparisons.rejected_N]).astype(np.int64)
     ends_2N += comparisons.user_N.astype(np.int64) * max(len(comparisons.responses), 1)
     code_V, vertex_2N = np.unique(ends_2N, return_inverse=True)

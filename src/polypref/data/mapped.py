@@ -1,8 +1,8 @@
-"""Text columns that live in a file and are mapped into memory, handed to Polars by the Arrow C data interface.
+"""Memory-mapped text columns in a file, passed to Polars through the Arrow C data interface.
 
-Polars reads Arrow files into memory; what it is given by the interface it uses in place. The file holds the two
-buffers of Arrow's large string layout, 64-bit offsets and then UTF-8 bytes, and has no name: the mapping keeps the
-bytes until the last column that uses them is gone, and a killed process leaves nothing behind.
+Polars reads Arrow files into memory, but uses data from this interface in place. The file has the two buffers of
+Arrow's large string layout, 64-bit offsets and then UTF-8 bytes, and no name: the mapping keeps the bytes until the
+last column that uses them is gone, and a killed process leaves nothing behind.
 
 https://arrow.apache.org/docs/format/CDataInterface.html
 """
@@ -59,7 +59,7 @@ _new_capsule = ctypes.pythonapi.PyCapsule_New
 _new_capsule.restype = ctypes.py_object
 _new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 
-_alive: dict[int, tuple[Any, ...]] = {}  # what the arrays handed out point to, until they are released
+_alive: dict[int, tuple[Any, ...]] = {}  # the data behind exported arrays, until these are released
 
 
 @_Release
@@ -77,7 +77,7 @@ def _release_schema(address: int) -> None:
 def map_texts(texts: pl.Series, folder: str | None = None) -> pl.Series:
     """The same texts (no nulls), kept in an unlinked file under ``folder`` (default: the system's) instead of memory.
 
-    Raises CacheError when the file cannot be written.
+    Raises CacheError if the file cannot be written.
     """
     folder = folder or tempfile.gettempdir()
     with nameless(folder) as file, writable(folder, TMPDIR):
@@ -93,7 +93,7 @@ def map_texts(texts: pl.Series, folder: str | None = None) -> pl.Series:
 
 
 class _Texts:
-    """A large string array over two buffers, for whoever speaks the Arrow C data interface."""
+    """A large string array over two buffers, exported through the Arrow C data interface."""
 
     def __init__(self, offsets: NDArray[np.uint8], data: NDArray[np.uint8], length: int) -> None:
         self._offsets, self._data, self._length = offsets, data, length

@@ -1,7 +1,7 @@
-"""The pool that grows while files stream by: each distinct text is kept once, in order of first appearance.
+"""The pool of texts, built while files are streamed: each distinct text is kept once, in order of first appearance.
 
-Texts are told apart by a 64-bit hash drawn anew for each read; two of a million distinct texts collide with probability
-3e-8. Texts beyond a byte budget go to files on disk that are memory-mapped, so memory holds codes, not texts.
+Texts are identified by a 64-bit hash with a new random seed for each read; two of a million distinct texts collide with
+probability 3e-8. Texts beyond a byte budget go to memory-mapped files, so memory contains codes, not texts.
 
 Suffixes here: ``_K`` distinct texts of a batch.
 """
@@ -24,8 +24,8 @@ SPILL_BYTES = 256 << 20  # texts held in memory before they are written to disk
 class KeyTable:
     """Codes 0, 1, 2, ... for 64-bit keys, in order of first appearance; 12 bytes of memory for each distinct key.
 
-    Known keys lie in a few sorted runs that are merged when they grow alike (a log-structured merge tree), so adding B
-    keys to a table of K costs O(B log K) and the merges O(K log K) altogether.
+    Known keys are in a few sorted runs, which are merged when their sizes become similar (a log-structured merge tree),
+    so adding B keys to a table of K costs O(B log K) and the merges O(K log K) altogether.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class KeyTable:
         self._runs: list[tuple[KeyArray, IntArray]] = []
 
     def copy(self) -> KeyTable:
-        """A table that grows on its own from here."""
+        """A copy of the table that grows independently."""
         new = copy(self)
         new._runs = list(self._runs)
         return new
@@ -79,22 +79,22 @@ class TextTable:
         return self._keys.size
 
     def copy(self) -> TextTable:
-        """A table that grows on its own from here."""
+        """A copy of the table that grows independently."""
         new = copy(self)
         new._keys, new._held, new._mapped = self._keys.copy(), list(self._held), list(self._mapped)
         return new
 
     def codes(self, texts_N: pl.Series, within_N: IntArray | None = None) -> tuple[IntArray, NDArray[np.intp]]:
-        """Code of each text (of each (text, ``within_N``) when given), and where each new one appears first.
+        """Code of each text (of each (text, ``within_N``) if given), and where each new one appears first.
 
-        Raises CacheError when texts must go to disk and the disk is full or read-only.
+        Raises CacheError if texts must go to disk and the disk is full or read-only.
         """
         keys_N = texts_N.hash(self.seed).to_numpy()
         if within_N is not None:
             keys_N = mix(keys_N, within_N)
         code_N, first = self._keys.codes(keys_N)
         if len(first):
-            # A copy of the new texts alone: views into a large batch would keep the whole batch in memory.
+            # Copies only the new texts, since views into a large batch would keep the whole batch in memory.
             fresh = texts_N.gather(first).rechunk()
             self._held.append(fresh)
             self._held_bytes += int(fresh.str.len_bytes().sum()) + 16 * len(fresh)
@@ -131,14 +131,14 @@ class Pool:
         self._prompt_R: list[IntArray] = []
 
     def copy(self) -> Pool:
-        """A pool that grows on its own from here."""
+        """A copy of the pool that grows independently."""
         new = copy(self)
         new.users, new._prompts, new._texts = self.users.copy(), self._prompts.copy(), self._texts.copy()
         new._chat, new._prompt_R = list(self._chat), list(self._prompt_R)
         return new
 
     def prompts(self, prompt_N: pl.Series, chat_N: BoolArray) -> IntArray:
-        """Code of each prompt; chat prompts are canonical JSON already and never equal a text prompt."""
+        """Code of each prompt; chat prompts are already canonical JSON and never equal a text prompt."""
         code_N, first = self._prompts.codes(prompt_N, chat_N.astype(np.int32))
         self._chat.append(chat_N[first])
         return code_N

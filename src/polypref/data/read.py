@@ -1,4 +1,4 @@
-"""Files of preferences to Comparisons, streamed in batches: memory holds codes and each distinct text once."""
+"""Reads files of preferences into Comparisons, in batches: memory contains codes and each distinct text once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from polypref.data.files.late_columns import look_on, read_again
 from polypref.data.files.limits import Limits
 from polypref.data.files.sources import Source, expand, open_source, readable
 from polypref.data.giving_up import ReadSoFar
-from polypref.data.linting.problems import RowProblem, Tally
+from polypref.data.linting.problems import ProblemLog, RowProblem
 from polypref.data.pool import SPILL_BYTES, KeyTable, Pool
 from polypref.data.rows import chat, convert, values
 from polypref.data.rows.attributes import Attributes
@@ -33,14 +33,14 @@ Int8Array = NDArray[np.int8]
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How files are read.
+    """Options for reading files.
 
-    ``columns``      role -> name of the column that plays it, for columns that are not found by their names.
-    ``ties``         companion files whose rows are ties; never read unasked.
-    ``made_from``    "ratings" or "pairs", where the user knows what judgements were made from; "auto": see ``origin``.
+    ``columns``      role -> name of its column, for columns that are not found by their names.
+    ``ties``         companion files whose rows are ties; only read if given.
+    ``made_from``    "ratings" or "pairs", if the user knows what judgements were made from; "auto": see ``origin``.
     ``rating_gap``   ratings of two responses that differ by less are a tie (equal ratings always are).
     ``spill_bytes``  distinct texts beyond this many bytes are kept on disk, memory-mapped.
-    ``limits``       how much a file may ask of this machine; a file beyond them is refused.
+    ``limits``       limits of what a file may use of this machine; a file beyond them is refused.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -53,14 +53,14 @@ class ReadOptions:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What was read: N judgements, and where each came from.
+    """The result of reading: N judgements, and the source of each.
 
     ``line_N``         1-based line (JSONL, CSV) or row (Parquet) in file ``files[file_N]``.
-    ``shown_first_N``  1 where the chosen response was shown first, 0 where the rejected one was, -1 unknown.
-    ``seconds_N``      time the answer took, NaN where unknown.
-    ``rows_read``      rows in the files, usable or not. ``problems``: those that were not, by kind.
-    ``rules``          what the columns were taken to mean where that is not obvious, one sentence each.
-    ``layouts``        which column played which role, and which none: one entry where all files are alike.
+    ``shown_first_N``  1 if the chosen response was shown first, 0 if the rejected one was, -1 unknown.
+    ``seconds_N``      duration of the answer, NaN if unknown.
+    ``rows_read``      rows in the files, usable or not. ``problems``: unusable rows, by kind.
+    ``rules``          how columns were interpreted if that is not obvious, one sentence each.
+    ``layouts``        the columns of each role, and unused columns: one entry if all files are alike.
     """
 
     comparisons: Comparisons
@@ -78,7 +78,7 @@ class Reading:
 def read(paths: Sequence[str | Path], options: ReadOptions | None = None) -> Reading:
     """Read preference files: JSONL, CSV (both also .gz, .zst) and Parquet; paths, globs and ``hf://`` paths.
 
-    Raises InputError when a file cannot be used: no such file, missing column, wrong type, no rows, more than half of
+    Raises InputError if a file cannot be used: no such file, missing column, wrong type, no rows, more than half of
     its rows unusable. Single unusable rows are left out and counted in ``Reading.problems``.
     """
     options = options or ReadOptions()
@@ -96,11 +96,11 @@ def read(paths: Sequence[str | Path], options: ReadOptions | None = None) -> Rea
 
 
 class _Work:
-    """What a read has gathered so far."""
+    """The state of a read."""
 
     def __init__(self, options: ReadOptions, files: tuple[str, ...], n_main: int) -> None:
         self.options, self.files, self.n_main = options, files, n_main
-        self.tally = Tally()
+        self.problem_log = ProblemLog()
         self.pool = Pool(options.spill_bytes)
         self.pairs = KeyTable()
         self.attributes = Attributes(options.limits)
@@ -111,16 +111,16 @@ class _Work:
         self.layouts: list[Layout] = []
 
     def copy(self) -> _Work:
-        """Work that goes on from here on its own."""
+        """A copy of the state that continues independently."""
         new = copy(self)
         new.pool, new.pairs, new.attributes = self.pool.copy(), self.pairs.copy(), self.attributes.copy()
         new.judged, new.rated = list(self.judged), list(self.rated)
         return new
 
     def with_file(self, number: int, late: Sequence[str]) -> _Work:
-        """This and the file ``number``, read to its end; ``late`` are columns that first stand late in it.
+        """This state after reading the file ``number``; ``late`` are columns that first occur late in it.
 
-        Raises InputError when it has no rows or most of them cannot be used, LateColumns when more such columns appear.
+        Raises InputError if it has no rows or most of them are unusable, LateColumns if more such columns appear.
         """
         columns, limits, file = self.options.columns, self.options.limits, self.files[number]
         source = open_source(file, limits, late, partial(unnamed, mapping=columns))
@@ -141,11 +141,11 @@ class _Work:
             coded = self._code(frame, number, so_far.unusable)
             into.append(coded)
             so_far.add(batch, coded.height if into is self.rated else (coded["chosen"] != coded["rejected"]).sum())
-        if not so_far.rows and number < self.n_main:  # that nobody called a tie is fine
+        if not so_far.rows and number < self.n_main:  # a file of ties may be empty
             raise InputError(f"{source.path} has no rows; expected at least one judgement.")
         so_far.refuse_if_most()
         self.rows_read += so_far.rows
-        self.tally.merge(so_far.unusable, self.files[number])
+        self.problem_log.merge(so_far.unusable, self.files[number])
         self._state_rules(layout)
         if layout not in self.layouts:
             self.layouts.append(layout)
@@ -160,8 +160,8 @@ class _Work:
         }
         self.rules |= dict.fromkeys(rule for rule, holds in rules.items() if holds)
 
-    def _code(self, frame: pl.DataFrame, number: int, tally: Tally) -> pl.DataFrame:
-        """A canonical frame with texts and ids replaced by codes: some 40 bytes a row."""
+    def _code(self, frame: pl.DataFrame, number: int, problem_log: ProblemLog) -> pl.DataFrame:
+        """A canonical frame with texts and ids replaced by codes, about 40 bytes per row."""
         n = frame.height
         prompt = self.pool.prompts(frame["prompt"], frame["chat"].to_numpy())
         user, _ = self.pool.users.codes(frame["user_id"])
@@ -169,7 +169,9 @@ class _Work:
             bad = self.attributes.add(user, frame["attributes"])
             if bad.any():
                 text = f"{shown(frame['attributes'].filter(pl.Series(bad))[0])} is not a JSON object. The row is kept."
-                tally.add("unreadable attributes", self.files[number], frame["line"].to_numpy()[bad], text, kept=True)
+                problem_log.add(
+                    "unreadable attributes", self.files[number], frame["line"].to_numpy()[bad], text, kept=True
+                )
         sides = [name for name in ("chosen", "rejected", "response") if name in frame.columns]
         texts = pl.concat([frame[name].alias("text") for name in sides])
         codes = np.split(self.pool.responses(texts, np.tile(prompt, len(sides))), len(sides))
@@ -199,7 +201,7 @@ class _Work:
         return rows
 
     def finish(self) -> Reading:
-        """Everything as one Reading. Raises NotEnoughData when no two ratings can be compared."""
+        """Everything as one Reading. Raises NotEnoughData if no two ratings can be compared."""
         rows = self._judgements()
         n = rows.height
 
@@ -233,13 +235,13 @@ class _Work:
             shown_first_N=column("shown_first", -1, np.int8),
             seconds_N=column("seconds", np.nan, np.float64),
             rows_read=self.rows_read,
-            problems=self.tally.problems,
+            problems=self.problem_log.problems,
             rules=tuple(self.rules),
             layouts=tuple(self.layouts),
         )
 
     def _lists(self) -> str:
-        """What judgements were made from: as the options say, else by the files' layouts; "" where nothing is known."""
+        """What judgements were made from: by the options, else by the files' layouts; "" if unknown."""
         if self.options.made_from != "auto":
             return self.options.made_from
         return next((layout.shape for layout in self.layouts if layout.shape in ("ratings", "rankings")), "")

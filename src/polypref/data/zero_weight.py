@@ -13,10 +13,10 @@ from polypref.comparisons import Comparisons, IntArray
 
 
 def counted(comparisons: Comparisons) -> Comparisons:
-    """The judgements that weigh something, over the users and responses that occur in them.
+    """The judgements of positive weight, over the users and responses that occur in them.
 
-    Users stand in the order of their ids: draws go by a user's number, and neither the order of rows, users and files
-    nor a judgement of weight 0 may move them.
+    Users are ordered by id: draws depend on a user's number, which must not depend on the order of rows, users and
+    files or on judgements of weight 0.
     """
     kept = compact(comparisons.weighing())
     order = kept.users.ids.arg_sort().to_numpy().astype(np.int32)
@@ -50,15 +50,15 @@ def _renumbered(comparisons: Comparisons, user_K: IntArray) -> Comparisons:
 
 
 def _first_seen(code_N: IntArray, many: int) -> IntArray:
-    """The codes that occur, of ``many``, by where they stand first."""
+    """The codes that occur, of ``many``, in order of first occurrence."""
     first_K = np.full(many, len(code_N), np.int64)
-    first_K[code_N[::-1]] = np.arange(len(code_N))[::-1]  # the last one that is written stays: the first row
+    first_K[code_N[::-1]] = np.arange(len(code_N))[::-1]  # the last value written stays, which is the first row
     order = np.argsort(first_K, kind="stable")
     return order[: np.count_nonzero(first_K < len(code_N))].astype(np.int32)
 
 
 def _places(code_K: IntArray, many: int) -> IntArray:
-    """Where each of ``many`` codes stands in ``code_K``; -1 for those that do not."""
+    """The place of each of ``many`` codes in ``code_K``; -1 if absent."""
     place_K = np.full(many, -1, np.int32)
     place_K[code_K] = np.arange(len(code_K), dtype=np.int32)
     return place_K

@@ -1,1 +1,1 @@
-"""From paths that a user types to batches of raw rows: JSONL, CSV, Parquet, compressed files, hub paths."""
+"""From paths given by a user to batches of raw rows: JSONL, CSV, Parquet, compressed files, hub paths."""

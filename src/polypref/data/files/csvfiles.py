@@ -1,9 +1,10 @@
 """CSV as batches of text columns with their line numbers.
 
-What RFC 4180 allows is parsed by Polars in blocks. A file that bends it (a quote in the middle of a text, as in 5"
-pipe) goes through Python's parser in its strict mode: a record that it could only guess at is left out and told.
+Files that follow RFC 4180 are parsed by Polars in blocks. A file that deviates (a quote in the middle of a text, as in
+5" pipe) goes through Python's parser in strict mode: an ambiguous record is left out and reported.
 
-What spreadsheets add is no data: rows of separators only are empty lines, a first line ``sep=;`` names the separator.
+Additions of spreadsheets are not data: rows of separators only are empty lines, a first line ``sep=;`` names the
+separator.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from polypref.data.files import textfiles
 from polypref.data.files.limits import Limits, over
 from polypref.data.files.textfiles import Batch, blocks, first_lines, too_long
-from polypref.data.linting.problems import Tally, short
+from polypref.data.linting.problems import ProblemLog, short
 from polypref.errors import InputError
 from polypref.wording import shown
 
@@ -48,7 +49,7 @@ class Csv:
 
     @classmethod
     def open(cls, path: str, limits: Limits) -> Csv:
-        """Read the header. Raises InputError when there is none or it is not UTF-8."""
+        """Read the header. Raises InputError if there is none or it is not UTF-8."""
         lines = [line for _, line in first_lines(path, limits)]
         declared = DECLARED.fullmatch(lines[0]) if lines else None
         given = declared[1].decode() if declared and declared[1] != b'"' else ""
@@ -70,7 +71,7 @@ class Csv:
             header = next(rows)
         except csv.Error as error:
             raise InputError(
-                f"{path}: the header line {shown(first)} is not CSV ({error}); mend its quotes."
+                f"{path}: the header line {shown(first)} is not CSV ({error}); correct its quotes."
             ) from error
         return cls(path, separator, tuple(header), limits, bool(given))
 
@@ -79,8 +80,8 @@ class Csv:
         """Every column of a CSV file is text."""
         return dict.fromkeys(self.columns, "text")
 
-    def batches(self, names: Sequence[str], tally: Tally) -> Iterator[Batch]:
-        """The columns ``names``; a record may span lines inside quotes and is known by its first line."""
+    def batches(self, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]:
+        """The columns ``names``; a record may span lines inside quotes and is identified by its first line."""
         line, carry, header = 1, b"", True
         stream = self._blocks()
         most = min(2 * textfiles.BLOCK, self.limits.line_bytes)
@@ -96,12 +97,12 @@ class Csv:
             batch = self._parse(carry[:cut], starts, line + lines, header) if starts is not None and cut else None
             if batch is None:  # quotes that do not pair up: the strict parser takes it from here
                 rest = _Lines(_all(carry, (block for _, block in stream)), self.path, line, self.limits)
-                yield from self._slow(rest, header, names, tally)
+                yield from self._slow(rest, header, names, problem_log)
                 return
             yield replace(batch, frame=batch.frame.select(names))
             line, carry, header = line + carry.count(b"\n", 0, cut), carry[cut:], False
         if carry.strip():
-            yield from self._slow(_Lines([carry], self.path, line, self.limits), header, names, tally)
+            yield from self._slow(_Lines([carry], self.path, line, self.limits), header, names, problem_log)
 
     def _blocks(self) -> Iterator[tuple[int, bytes]]:
         """The file's blocks, a line that only declares the separator blanked."""
@@ -129,14 +130,14 @@ class Csv:
             keep[np.argmax(keep)] = False
         return Batch(frame.filter(pl.Series(keep)), line_B[keep], int(keep.sum()), empty, len(block))
 
-    def _slow(self, lines: _Lines, header: bool, names: Sequence[str], tally: Tally) -> Iterator[Batch]:
+    def _slow(self, lines: _Lines, header: bool, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]:
         """Python's own parser, which reads quotes inside a text as they are, for what Polars refuses."""
         _allow(self.limits)
         reader = csv.reader(lines, delimiter=self.separator, strict=True)
         while not lines.ended:
             rows: list[list[str]] = []
             numbers: list[int] = []
-            empty, broken, until, lines.size = 0, -tally.rows, lines.next + SLOW_ROWS, 0
+            empty, broken, until, lines.size = 0, -problem_log.rows, lines.next + SLOW_ROWS, 0
             while lines.next < until and lines.size < SLOW_BYTES:
                 begin = lines.next
                 lines.begin()
@@ -145,20 +146,20 @@ class Csv:
                 except StopIteration:
                     break
                 except csv.Error as error:
-                    self._tell_broken(error, begin, lines, tally)
+                    self._tell_broken(error, begin, lines, problem_log)
                     continue
                 if not any(row):
                     empty += 1
                 elif header:
                     header = False
-                elif self._is_whole(row, begin, tally):
+                elif self._is_whole(row, begin, problem_log):
                     rows.append(row)
                     numbers.append(begin)
-            broken += tally.rows
+            broken += problem_log.rows
             frame, line_B = self._frame(rows, names), np.array(numbers, np.int64)
             yield Batch(frame, line_B, len(rows) + broken, empty, lines.size)
 
-    def _tell_broken(self, error: csv.Error, begin: int, lines: _Lines, tally: Tally) -> None:
+    def _tell_broken(self, error: csv.Error, begin: int, lines: _Lines, problem_log: ProblemLog) -> None:
         """Count the lines of a record whose quotes leave open what it says. Raises InputError where none ends it."""
         count = lines.next - begin
         if (lines.ended and "unexpected end" in str(error)) or "field limit" in str(error):
@@ -169,18 +170,18 @@ class Csv:
         text = (
             f"quotes that are not closed or not doubled ({error}) in {shown(lines.last)}; double quotes inside a text."
         )
-        tally.add("broken quotes", self.path, list(range(begin, lines.next)), f"{text} The row is left out.")
+        problem_log.add("broken quotes", self.path, list(range(begin, lines.next)), f"{text} The row is left out.")
 
-    def _is_whole(self, row: list[str], line: int, tally: Tally) -> bool:
+    def _is_whole(self, row: list[str], line: int, problem_log: ProblemLog) -> bool:
         if len(row) != len(self.columns):
             found = f"{len(row)} fields; expected {len(self.columns)} ({', '.join(self.columns[:20])})"
-            tally.add("wrong number of fields", self.path, [line], f"{found}. The row is left out.")
+            problem_log.add("wrong number of fields", self.path, [line], f"{found}. The row is left out.")
             return False
         broken = next((value for value in row if any("\udc80" <= c <= "\udcff" for c in value)), None)
         if broken is not None:
             near = shown(broken.encode(errors="surrogateescape"))
             advice = "convert the file with iconv. The row is left out."
-            tally.add("not UTF-8", self.path, [line], f"{near} is not UTF-8; {advice}")
+            problem_log.add("not UTF-8", self.path, [line], f"{near} is not UTF-8; {advice}")
         return broken is None
 
     def _frame(self, rows: list[list[str]], names: Sequence[str]) -> pl.DataFrame:
@@ -189,7 +190,7 @@ class Csv:
 
 
 class _Lines:
-    """Lines as texts for Python's parser: ``next`` is the number of the line to come, ``last`` the one given out."""
+    """Lines as texts for Python's parser: ``next`` is the number of the next line, ``last`` the line given last."""
 
     def __init__(self, parts: Iterable[bytes], path: str, first: int, limits: Limits) -> None:
         self.next, self.last, self.ended = first, "", False
@@ -230,9 +231,9 @@ class _Lines:
 
 
 def _records(data: bytes, separator: int) -> tuple[NDArray[np.int64] | None, NDArray[np.int64], int]:
-    """Where each whole CSV record starts, how many lines lie before it, and where the last whole one ends.
+    """The start of each complete CSV record, the number of lines before it, and the end of the last complete one.
 
-    The starts are None where a quote stands that RFC 4180 does not know: not at the edge of a field, and not doubled.
+    The starts are None if a quote violates RFC 4180: not at the edge of a field, and not doubled.
     """
     byte = np.frombuffer(data, np.uint8)
     newline = np.flatnonzero(byte == NEWLINE)
@@ -262,7 +263,7 @@ def _at_edges(byte: NDArray[np.uint8], quote: NDArray[np.int64], separator: int)
 
 
 def _allow(limits: Limits) -> None:
-    """Let Python's parser take fields as long as a line may be: its own limit, for the process, is 128 KiB."""
+    """Let Python's parser accept fields as long as a line may be; its own limit, per process, is 128 KiB."""
     csv.field_size_limit(max(csv.field_size_limit(), limits.line_bytes))
 
 

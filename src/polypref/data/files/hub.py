@@ -1,4 +1,4 @@
-"""``hf://`` paths: files of sets on the Hugging Face hub, found and fetched by its own client.
+"""``hf://`` paths: files of data sets on the Hugging Face hub, found and downloaded by its own client.
 
 Files go to the client's cache, so the next command reads them from disk.
 """
@@ -13,7 +13,7 @@ from polypref.errors import InputError, MissingExtra, PolyprefError
 
 
 def hub() -> Any:
-    """The hub's client. Raises MissingExtra when it is not installed."""
+    """The hub's client. Raises MissingExtra if it is not installed."""
     try:
         import huggingface_hub
     except ImportError as error:
@@ -22,7 +22,7 @@ def hub() -> Any:
 
 
 def hub_files(path: str) -> list[str]:
-    """The files that an ``hf://`` path or pattern stands for. Raises InputError when the hub cannot be asked."""
+    """The files that match an ``hf://`` path or pattern. Raises InputError if the hub cannot be reached."""
     with _reaching(path):
         system = hub().HfFileSystem()
         if any(c in path for c in "*?["):
@@ -34,7 +34,7 @@ def hub_files(path: str) -> list[str]:
 
 
 def fetch(path: str) -> str:
-    """The local copy of an ``hf://`` file. Raises InputError when it cannot be had."""
+    """The local copy of an ``hf://`` file. Raises InputError if it is not available."""
     with _reaching(path):
         place = hub().HfFileSystem().resolve_path(path)
         return hub().hf_hub_download(

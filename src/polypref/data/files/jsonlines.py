@@ -1,9 +1,8 @@
 """JSONL as batches of text columns with their line numbers.
 
-Texts arrive as they were meant, whichever legal way they were escaped; numbers as written (1.0 as 1), lists and objects
-as the JSON that stands in the file. Polars parses blocks of plain texts. What it would change on the way, a list or an
-object in a column, is parsed by msgspec, which also tells what is wrong with a line. Of a key that stands twice in one
-object (RFC 8259 leaves that open) one value is taken.
+Texts are unescaped, whatever the legal form of escapes; numbers stay as written (1.0 as 1), lists and objects stay
+JSON. Polars parses blocks of plain texts. Lists and objects, which it would change, are parsed by msgspec, which also
+explains what is wrong with a line. If a key occurs twice in an object (RFC 8259 leaves that open), one value is used.
 """
 
 from __future__ import annotations
@@ -22,29 +21,29 @@ import polars as pl
 from polypref.data.files.late_columns import watched
 from polypref.data.files.limits import Limits, over
 from polypref.data.files.textfiles import Batch, blocks, first_lines
-from polypref.data.linting.problems import Tally, short
+from polypref.data.linting.problems import ProblemLog, short
 from polypref.errors import InputError
 from polypref.wording import shown
 
-Wanted = Callable[[Sequence[str]], Sequence[str]]  # from the columns that a file has to others that would matter
+Wanted = Callable[[Sequence[str]], Sequence[str]]  # from a file's columns to other relevant ones
 Scalar = str | int | float | bool | None
 KINDS = {'"': "text", "t": "boolean", "f": "boolean", "n": "null", "[": "list", "{": "object"}
 NESTED = ("list", "object")
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what is raised for a line that is no row
-FEW = 0.05  # share of a block's rows that are parsed again singly, above which all are
-EXPLAINED = 1 << 16  # bytes of a broken line up to which Python's parser is asked what is wrong
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # raised for a line that is not a row
+FEW = 0.05  # above this share of a block's rows to parse again, all are
+EXPLAINED = 1 << 16  # up to this many bytes, Python's parser explains a broken line
 
 
 def nothing(_: Sequence[str]) -> Sequence[str]:
-    """No other column would matter."""
+    """No other column is relevant."""
     return ()
 
 
 @dataclass(frozen=True, eq=False)
 class JsonLines:
-    """A JSONL file; ``types`` says of each column what its first thousand values are: text, number, number and text.
+    """A JSONL file; ``types`` gives the kinds of each column's first thousand values: text, number, number and text.
 
-    ``wanted``: columns that are not among these and would matter.
+    ``wanted``: relevant columns that are not among these.
     """
 
     path: str
@@ -54,9 +53,9 @@ class JsonLines:
 
     @classmethod
     def open(cls, path: str, limits: Limits, late: Sequence[str] = (), wanted: Wanted = nothing) -> JsonLines:
-        """Look at the first lines. ``late``: keys that are known to stand behind them.
+        """Read the first lines. ``late``: keys known to occur only after them.
 
-        Raises InputError when none of the first lines is a JSON object.
+        Raises InputError if none of the first lines is a JSON object.
         """
         kinds: dict[str, set[str]] = {}
         lines, reason = first_lines(path, limits), ""
@@ -84,18 +83,18 @@ class JsonLines:
         types |= {key: "null" for key in late if key not in types}
         return cls(path, types, limits, tuple(key for key in wanted(list(types)) if key not in types))
 
-    def batches(self, names: Sequence[str], tally: Tally) -> Iterator[Batch]:
-        """The columns ``names`` (absent keys are null). Raises LateColumns where a line has one of those wanted."""
-        parser = _Parser(self.path, list(dict.fromkeys(names)), self.types, tally)
+    def batches(self, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]:
+        """The columns ``names`` (absent keys are null). Raises LateColumns if a line has one of the wanted columns."""
+        parser = _Parser(self.path, list(dict.fromkeys(names)), self.types, problem_log)
         for line, block in watched(blocks(self.path, self.limits), self.wanted):
             yield parser.parse(block, line)
 
 
 class _Parser:
-    """Blocks of one file to batches; what is wrong with single lines goes to the tally."""
+    """Turns blocks of one file into batches; faults of single lines go to the problem log."""
 
-    def __init__(self, path: str, names: list[str], types: dict[str, str], tally: Tally) -> None:
-        self.path, self.names, self.tally = path, names, tally
+    def __init__(self, path: str, names: list[str], types: dict[str, str], problem_log: ProblemLog) -> None:
+        self.path, self.names, self.problem_log = path, names, problem_log
         self.schema = dict.fromkeys(names, pl.String)
         nested = {name for name in names if any(kind in types[name].split(" and ") for kind in NESTED)}
         self.plain = not nested
@@ -112,11 +111,11 @@ class _Parser:
                 if frame.height == lines:
                     return Batch(self._mended(frame, block), np.arange(line, line + lines), lines, 0, len(block))
             except (pl.exceptions.PolarsError, *UNREADABLE):
-                pass  # some line is broken: look at each
+                pass  # some line is broken: check each
         return self._exact(block, line, lines)
 
     def _mended(self, frame: pl.DataFrame, block: bytes) -> pl.DataFrame:
-        """With lists and objects, which Polars does not keep, parsed again. Raises an UNREADABLE where that fails."""
+        """Parse lists and objects, which Polars does not keep, again. Raises an UNREADABLE if that fails."""
         is_nested = pl.any_horizontal(pl.all().str.starts_with("[") | pl.all().str.starts_with("{"))
         at = frame.select(is_nested.fill_null(False)).to_series().arg_true().to_numpy()
         if not len(at):
@@ -144,7 +143,7 @@ class _Parser:
                 unreadable.setdefault(name, (text, error, []))[2].append(number)
         count = len(numbers)
         for name, (first, error, wrong) in unreadable.items():
-            self.tally.add(name, self.path, wrong, _explained(first, error))
+            self.problem_log.add(name, self.path, wrong, _explained(first, error))
             count += len(wrong)
         columns = zip(*rows, strict=True) if rows else [()] * len(self.names)
         frame = pl.DataFrame(
@@ -158,13 +157,13 @@ class _Parser:
             line.decode()
         try:
             row = self._row(line)
-        except msgspec.ValidationError:  # a list where the first lines had texts, or not an object at all
+        except msgspec.ValidationError:  # a list where the first lines had texts, or not an object
             row = self._raw_row(line)
         return [v if v.__class__ is str or v is None else _text(v) for v in row]
 
 
 def _explained(line: bytes, error: Exception) -> str:
-    """What is wrong with a line that is no row, in words. Slow: only the first line of a kind is explained."""
+    """Explains what is wrong with a line that is not a row. Slow, so only the first line of a kind is explained."""
     if isinstance(error, UnicodeDecodeError):
         near = line[max(0, error.start - 20) : error.end + 20]
         advice = "expected UTF-8; convert the file with iconv. The row is left out."
@@ -174,7 +173,7 @@ def _explained(line: bytes, error: Exception) -> str:
 
 def _decoder(names: Sequence[str], raw: set[str]) -> Callable[[bytes], tuple[Any, ...]]:
     """A line to the values of ``names`` in their order; those of ``raw`` stay JSON."""
-    if any(c in '\\"' or c < " " for name in names for c in name):  # no name of a field may hold one: look them up
+    if any(c in '\\"' or c < " " for name in names for c in name):  # field names cannot contain these: look them up
         find = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
         return lambda line: tuple(map(find(line).get, names, repeat(msgspec.Raw(b"null"))))
     keys = [f"f{k}" for k in range(len(names))]
@@ -189,12 +188,12 @@ def _keys(line: bytes) -> dict[str, msgspec.Raw]:
     line.decode()
     try:
         return msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-    except msgspec.ValidationError:  # JSON, and not an object
+    except msgspec.ValidationError:  # JSON, but not an object
         return {}
 
 
 def _text(value: Any) -> str | None:
-    """A value that is no text as text."""
+    """A value that is not text, as text."""
     if isinstance(value, msgspec.Raw):
         written = bytes(value)
         if written[:1] in (b"[", b"{"):
@@ -209,7 +208,7 @@ def _text(value: Any) -> str | None:
 
 
 def _number(written: str) -> str:
-    """1, 1.0 and 1e0 as one text."""
+    """1, 1.0 and 1e0 as the same text."""
     number = Decimal(written)
     if not number:
         return "0"
@@ -227,7 +226,7 @@ def _is_utf8(block: bytes) -> bool:
 
 
 def what_is_wrong(line: bytes, error: Exception) -> str:
-    """What is wrong with a line, in the words of the standard parser where it sees it."""
+    """What is wrong with a line, in the standard parser's words if it finds the fault."""
     if b"\0" in line:
         return "a NUL byte"
     if isinstance(error, RecursionError):

@@ -1,8 +1,8 @@
-"""Keys of a JSONL file that first stand behind the lines that were looked at, found while it is read.
+"""Late columns: keys of a JSONL file that first occur after its first lines, found while it is read.
 
-Which column plays which role is settled before a file is read. A key that would change that and first stands late is
-met by ``watched``, which ends the reading; it begins anew with that key known (``read_again``). So a file is read once
-where no key stands late, is never read further than its reader would, and means the same in any order of its rows.
+The roles of columns are decided before a file is read. If a key that would change them occurs late, ``watched`` ends
+the reading, which starts again with that key known (``read_again``). So a file without late keys is read once, no file
+is read further than its reader would, and the order of rows does not matter.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from polypref.data.files.textfiles import blocks
 from polypref.data.giving_up import is_enough
 
 COLON, QUOTE, SPACE = ord(":"), ord('"'), ord(" ")
-AHEAD = 64 << 20  # bytes that are looked through for more such keys behind the first one
+AHEAD = 64 << 20  # bytes searched for more such keys after the first one
 
 Result = TypeVar("Result")
 
 
 class LateColumns(Exception):
-    """Columns first stand behind the lines by which the file's layout was settled."""
+    """Columns first occur after the lines that decided the file's layout."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(", ".join(names))
@@ -33,7 +33,7 @@ class LateColumns(Exception):
 
 
 def read_again(attempt: Callable[[tuple[str, ...]], Result]) -> Result:
-    """What ``attempt`` gives, which is told the late columns that are known, and is made again for each new ones."""
+    """The result of ``attempt``, which gets the known late columns and is repeated for each new ones."""
     late: tuple[str, ...] = ()
     while True:
         try:
@@ -44,10 +44,10 @@ def read_again(attempt: Callable[[tuple[str, ...]], Result]) -> Result:
 
 
 def watched(stream: Iterable[tuple[int, bytes]], wanted: Sequence[str]) -> Iterator[tuple[int, bytes]]:
-    """The blocks of ``stream`` as they are, until a line's own object has one of the keys ``wanted``.
+    """The blocks of ``stream`` unchanged, until a line's own object has one of the keys ``wanted``.
 
-    Raises LateColumns then, with all of them that stand there or in as many bytes again: what is read several times
-    stays in proportion to what is read at all.
+    It then raises LateColumns with all of them that occur there or in as many bytes again, so that repeated reading
+    stays proportional to the total.
     """
     marks = {key: f'"{key}"'.encode() for key in wanted}
     if not marks:
@@ -69,7 +69,7 @@ def watched(stream: Iterable[tuple[int, bytes]], wanted: Sequence[str]) -> Itera
 
 
 def look_on(path: str, wanted: Sequence[str], limits: Limits) -> None:
-    """Raise LateColumns for keys ``wanted`` in a file that is of no use without them, unless it is given up before."""
+    """Raise LateColumns for keys ``wanted`` in a file that is useless without them, unless it is given up before."""
     size = 0
     for line, block in watched(blocks(path, limits), wanted) if wanted else ():
         size += len(block)
@@ -86,7 +86,7 @@ def _keys_in(block: bytes, marks: dict[str, bytes]) -> set[str]:
 
 
 def _ends(block: bytes, marks: dict[str, bytes]) -> Iterator[tuple[str, int]]:
-    """Each key and where its closing quote stands, if a colon follows; inside a text quotes would be escaped."""
+    """Each key and the place of its closing quote, if a colon follows; inside a text quotes would be escaped."""
     byte = np.frombuffer(block, np.uint8)
     colon = np.flatnonzero(byte == COLON)
     end = colon - 1
@@ -113,7 +113,7 @@ def _tails(byte: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def _has(block: bytes, at: int, key: str) -> bool:
-    """Whether the line around ``at`` is an object with ``key`` in itself and not in something nested."""
+    """Whether the line around ``at`` is an object with ``key`` at its top level."""
     start, end = block.rfind(b"\n", 0, at) + 1, block.find(b"\n", at)
     line = block[start : end if end >= 0 else len(block)]
     try:

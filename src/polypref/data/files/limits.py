@@ -1,7 +1,7 @@
-"""How much a file from elsewhere may ask of this machine: bounds that no honest file meets, and that anybody can raise.
+"""Limits of what a file from elsewhere may use of this machine; ordinary files stay below, and users can raise them.
 
-Covered: compressed files that grow without end, endless lines and records, nesting, more columns or attributes than
-people have. Not covered: honest sizes; ten million rows of preferences are read whatever they take.
+Covered: compressed files that grow without end, endless lines and records, nesting, absurd numbers of columns or
+attributes. Not covered: ordinary sizes; ten million rows of preferences are read whatever they need.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from polypref.errors import InputError, SettingsError, unknown_name
 
 @dataclass(frozen=True)
 class Limits:
-    """What one file may hold.
+    """Limits of one file.
 
     ``line_bytes``      bytes of one line or CSV record, and of space between two rows.
     ``columns``         columns of a CSV or Parquet file; different keys among the first lines of a JSONL file.
     ``attribute_keys``  different keys of the users' attributes.
     ``depth``           levels of lists and objects within a chat or an attribute.
-    ``whole_bytes``     decompressed bytes of a file that has to be read whole: a published set, a suite, slates.
-    ``unusable_rows``   rows, or KiB, that are read of a file while more than half of its rows cannot be used.
+    ``whole_bytes``     decompressed bytes of a file that is read whole: a published set, a suite, slates.
+    ``unusable_rows``   rows, or KiB, read of a file while more than half of its rows are unusable.
     """
 
     line_bytes: int = 16 << 20
@@ -36,7 +36,7 @@ NAMES = tuple(field.name for field in fields(Limits))
 
 
 def parse_limits(pairs: Sequence[str]) -> Limits:
-    """``NAME=NUMBER`` words to limits. Raises SettingsError for another name or a value that is no positive number."""
+    """``NAME=NUMBER`` words to limits. Raises SettingsError for another name or a value that is not positive."""
     found: dict[str, int] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -51,6 +51,6 @@ def parse_limits(pairs: Sequence[str]) -> Limits:
 
 
 def over(what: str, most: int, name: str, advice: str = "") -> InputError:
-    """The error for something that is beyond the limit ``name``."""
-    said = f" {advice}" if advice else ""
-    return InputError(f"{what}, more than {most:,}.{said} --limits {name}=NUMBER raises the limit.")
+    """The error for exceeding the limit ``name``."""
+    hint = f" {advice}" if advice else ""
+    return InputError(f"{what}, more than {most:,}.{hint} --limits {name}=NUMBER raises the limit.")

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from polypref.data.files.limits import Limits, over
 from polypref.data.files.textfiles import Batch
-from polypref.data.linting.problems import Tally, short
+from polypref.data.linting.problems import ProblemLog, short
 from polypref.errors import InputError
 from polypref.wording import shown
 
 BATCH_ROWS, NESTED_ROWS = 250_000, 50_000
 DAYS = (-719162, 2932897)  # since 1970, of the first of January of the years 1 and 10000
 PER_SECOND = {"ms": 10**3, "us": 10**6, "ns": 0}  # 64 bits of nanoseconds end in the year 2262 anyway
-KEPT = (pl.String, pl.Boolean, pl.Null, pl.Categorical, pl.Enum)  # what Polars writes as JSON unchanged, and integers
+KEPT = (pl.String, pl.Boolean, pl.Null, pl.Categorical, pl.Enum)  # Polars writes these as JSON unchanged
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Parquet:
 
     @classmethod
     def open(cls, path: str, limits: Limits) -> Parquet:
-        """Read the schema. Raises InputError when the file is not Parquet."""
+        """Read the schema. Raises InputError if the file is not Parquet."""
         try:
             schema = dict(pl.scan_parquet(path, glob=False).collect_schema())
         except (pl.exceptions.PolarsError, OSError) as error:
@@ -45,10 +45,10 @@ class Parquet:
 
     @property
     def types(self) -> dict[str, str]:
-        """What each column holds, in words."""
+        """The kind of each column's values, in words."""
         return {name: _kind(dtype) for name, dtype in self.schema.items()}
 
-    def batches(self, names: Sequence[str], tally: Tally) -> Iterator[Batch]:
+    def batches(self, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]:
         """The columns ``names`` in slices; lists and structs become JSON text, categories become text."""
         names = list(dict.fromkeys(names))
         nested = any(isinstance(self.schema[name], pl.List | pl.Array | pl.Struct) for name in names)
@@ -59,25 +59,25 @@ class Parquet:
                 for part in frame.iter_slices(NESTED_ROWS if nested else BATCH_ROWS):
                     numbers = np.arange(row, row + part.height)
                     row += part.height
-                    yield self._decoded(part, numbers, tally)
+                    yield self._decoded(part, numbers, problem_log)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"{self.path} is damaged after row {row - 1} ({first_line(error)}).") from error
 
-    def _decoded(self, frame: pl.DataFrame, line_B: NDArray[np.int64], tally: Tally) -> Batch:
-        """Columns as text where they have to be; rows that hold what is no text go to the tally."""
+    def _decoded(self, frame: pl.DataFrame, line_B: NDArray[np.int64], problem_log: ProblemLog) -> Batch:
+        """Columns as text where needed; rows with values that cannot be text go to the problem log."""
         rows, size = frame.height, int(frame.estimated_size())
         for name in frame.columns:
-            column = self._in_calendar(frame[name], line_B, tally)
+            column = self._in_calendar(frame[name], line_B, problem_log)
             texts, why = _as_texts(column)
             broken = column.is_not_null() & texts.is_null()
             if broken.any():
                 text = f'"{name}" is {shown(column.filter(broken)[0])}, {why}. The row is left out.'
-                tally.add("not UTF-8", self.path, line_B[broken.to_numpy()], text)
+                problem_log.add("not UTF-8", self.path, line_B[broken.to_numpy()], text)
             frame, line_B = frame.with_columns(texts).filter(~broken), line_B[~broken.to_numpy()]
         return Batch(frame, line_B, rows, 0, size)
 
-    def _in_calendar(self, column: pl.Series, line_B: NDArray[np.int64], tally: Tally) -> pl.Series:
-        """Dates and moments of the years 1 to 9999; others, which Polars cannot show, are told and null."""
+    def _in_calendar(self, column: pl.Series, line_B: NDArray[np.int64], problem_log: ProblemLog) -> pl.Series:
+        """Dates and times of the years 1 to 9999; others, which Polars cannot show, are reported and null."""
         dtype = column.dtype
         unit = 86400 * PER_SECOND[dtype.time_unit] if isinstance(dtype, pl.Datetime) else int(dtype == pl.Date)
         if not unit:
@@ -88,13 +88,13 @@ class Parquet:
         if outside.any():
             found = f'"{column.name}" is {number.filter(outside)[0]} (as a number)'
             text = f"{found}, a date beyond the years 1 to 9999. The row is kept without it."
-            tally.add(f"unreadable {column.name}", self.path, line_B[outside.to_numpy()], text, kept=True)
+            problem_log.add(f"unreadable {column.name}", self.path, line_B[outside.to_numpy()], text, kept=True)
             column = pl.select(pl.when(~outside).then(number)).to_series().cast(column.dtype).alias(column.name)
         return column
 
 
 def _as_texts(column: pl.Series) -> tuple[pl.Series, str]:
-    """Bytes as UTF-8, lists and objects as JSON, categories by name; null where that cannot be, and why."""
+    """Bytes as UTF-8, lists and objects as JSON, categories by name; null if impossible, and the reason."""
     dtype = column.dtype
     if isinstance(dtype, pl.List | pl.Array | pl.Struct):
         return _as_json(column), "which holds bytes that are not UTF-8"
@@ -131,7 +131,7 @@ def _is_kept(dtype: Any) -> bool:
 
 
 def _written(column: pl.Series, row: int) -> str | None:
-    """One list or object as JSON; None where it holds bytes that are no text, or a date beyond Python's."""
+    """One list or object as JSON; None if it contains bytes that are not text, or a date beyond Python's range."""
     try:
         value = column[row]
         plain = _plain(value.to_list() if isinstance(value, pl.Series) else value)
@@ -170,5 +170,5 @@ def _kind(dtype: pl.DataType) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind."""
+    """The first line of an error's message, or its kind."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

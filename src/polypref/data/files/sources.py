@@ -1,4 +1,4 @@
-"""From what a user types (paths, globs, ``hf://`` paths) to sources of row batches."""
+"""From a user's paths, globs and ``hf://`` paths to sources of row batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from polypref.data.files.jsonlines import JsonLines, Wanted, nothing
 from polypref.data.files.limits import Limits
 from polypref.data.files.parquet import Parquet, first_line
 from polypref.data.files.textfiles import Batch
-from polypref.data.linting.problems import Tally
+from polypref.data.linting.problems import ProblemLog
 from polypref.errors import InputError
 
 SUFFIXES = {
@@ -30,9 +30,9 @@ SUFFIXES = {
 
 
 class Source(Protocol):
-    """A file of rows: what kind of value each column holds, and the rows in batches.
+    """A file of rows: the kind of each column's values, and the rows in batches.
 
-    ``wanted``: columns that may first stand late in it and would matter; ``batches`` raises LateColumns for them.
+    ``wanted``: relevant columns that may first occur late; ``batches`` raises LateColumns for them.
     """
 
     @property
@@ -44,13 +44,13 @@ class Source(Protocol):
     @property
     def wanted(self) -> tuple[str, ...]: ...
 
-    def batches(self, names: Sequence[str], tally: Tally) -> Iterator[Batch]: ...
+    def batches(self, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]: ...
 
 
 def expand(paths: Sequence[str]) -> list[str]:
-    """The files that paths, globs, folders' globs and ``hf://`` paths stand for, each once, in order.
+    """The files that match paths, globs, folders' globs and ``hf://`` paths, each once, in order.
 
-    Raises InputError when a path stands for no file.
+    Raises InputError if a path matches no file.
     """
     files: list[str] = []
     for path in map(str, paths):
@@ -70,8 +70,8 @@ def expand(paths: Sequence[str]) -> list[str]:
 def open_source(path: str, limits: Limits, late: Sequence[str] = (), wanted: Wanted = nothing) -> Source:
     """A source for one file by its suffix.
 
-    ``late`` are columns that are known to stand late in it, ``wanted`` gives those that would matter besides the ones
-    found. Raises InputError for an unknown suffix or an unreadable file.
+    ``late`` are columns known to occur late, ``wanted`` gives relevant columns besides those found. Raises InputError
+    for an unknown suffix or an unreadable file.
     """
     if path.startswith("hf://"):
         path = fetch(path)
@@ -93,17 +93,17 @@ def ensure_regular(path: str) -> None:
     """Raise InputError for a pipe, a socket or a device: files are read more than once, and some of these never end."""
     place = Path(path)
     if place.exists() and not place.is_file() and not place.is_dir():
-        raise InputError(f"{path} is not a regular file; expected one. Write what it gives to a file first.")
+        raise InputError(f"{path} is not a regular file; expected one. Write its content to a file first.")
 
 
 @contextmanager
 def readable(path: str) -> Iterator[None]:
-    """What goes wrong while a file from elsewhere is read, as one InputError that names the file.
+    """Turns errors while reading a file from elsewhere into one InputError that names the file.
 
-    Polars tells some of it by a panic, which is no Exception; memory that is not there and nesting beyond Python's
-    stack are the file's doing too.
+    Polars reports some errors by a panic, which is not an Exception; missing memory and nesting beyond Python's stack
+    also count as faults of the file.
     """
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, MemoryError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({first_line(error)}). Is it damaged? Write it anew.") from error
+        raise InputError(f"{path} cannot be read ({first_line(error)}). Is it damaged? Write it again.") from error

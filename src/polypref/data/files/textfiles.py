@@ -1,6 +1,6 @@
 """Text files as blocks of whole lines: plain, .gz or .zst, in bounded memory, without a byte order mark.
 
-A file that ends in the middle of its compression is refused, and so is one whose lines are longer than ``Limits`` lets.
+Incomplete compressed files are refused, and so are files whose lines are longer than ``Limits`` allows.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from polypref.errors import InputError
 
 BLOCK = 16 << 20
 HEAD_LINES, HEAD_BYTES = 1000, 16 << 20
-ZSTD_PIECE = 1 << 10  # compressed bytes at a time: they cannot become more than 32 MiB
-ROWS, PIECE = 1 << 20, 1 << 20  # a block of more lines than this, which take memory each, is cut into pieces of a MiB
-ZSTD_WINDOW = 128 << 20  # what zstd itself accepts without being told to take more
+ZSTD_PIECE = 1 << 10  # compressed bytes at a time, which expand to at most 32 MiB
+ROWS, PIECE = 1 << 20, 1 << 20  # blocks of more lines are split into pieces of a MiB
+ZSTD_WINDOW = 128 << 20  # the window that zstd accepts by default
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Some rows of a file: B rows of columns, and the 1-based line (Parquet: row) each came from.
 
-    ``rows``  rows that were read for it, with those that cannot be brought into columns. ``empty``: lines between them.
-    ``size``  bytes of them all.
+    ``rows``  number of rows read for it, including unusable ones. ``empty``: empty lines between them.
+    ``size``  bytes of all of them.
     """
 
     frame: pl.DataFrame
@@ -45,7 +45,8 @@ class Batch:
 def chunks(path: str) -> Iterator[bytes]:
     """The file's bytes, decompressed, without a byte order mark.
 
-    Raises InputError when the file cannot be opened, is empty, is UTF-16 or its compressed data are cut or damaged.
+    Raises InputError if the file cannot be opened, is empty, is UTF-16 or its compressed data are incomplete or
+    damaged.
     """
     first = True
     try:
@@ -109,7 +110,7 @@ def _zstd_chunks(handle: io.BufferedIOBase, path: str) -> Iterator[bytes]:
 
 
 def whole(path: str, limits: Limits | None = None) -> bytes:
-    """All bytes of a file, decompressed. Raises InputError as ``chunks`` does and where they are too many."""
+    """All bytes of a file, decompressed. Raises InputError as ``chunks`` does, and if there are too many."""
     limits = limits or Limits()
     parts, size = [], 0
     for chunk in chunks(path):
@@ -159,7 +160,7 @@ def _refuse_long(block: bytes, path: str, line: int, limits: Limits) -> None:
 
 
 def _pieces(block: bytes) -> Iterator[bytes]:
-    """A block of whole lines as it is, or in small pieces where its lines are so short that they are very many."""
+    """A block of complete lines unchanged, or in small pieces if it has very many short lines."""
     if block.count(b"\n") <= ROWS:
         yield block
         return

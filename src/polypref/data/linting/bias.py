@@ -1,4 +1,4 @@
-"""Biases of the judgements as a whole: position, length, haste. Intervals are at 95 % and count users, not rows."""
+"""Biases of the judgements as a whole: position, length, haste. 95 % intervals are clustered by user."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from polypref import wording
 from polypref.comparisons import IntArray
 from polypref.data.linting.findings import Inspection
 
-# Adults read 238 words of English a minute (Brysbaert 2019, J. Memory and Language 109); nobody reads three times that.
+# Adults read 238 words of English a minute (Brysbaert 2019, J. Memory and Language 109); three times that is
+# implausible.
 FASTEST_WPM = 3 * 238
-NARROW = 0.2  # width of an interval around one half that leaves no room for a bias worth the name
-SHOWN_BOTH_WAYS = 0.05  # share of judgements whose pair is shown in both orders, below which order and text are one
+NARROW = 0.2  # an interval around one half narrower than this excludes a relevant bias
+SHOWN_BOTH_WAYS = 0.05  # below this share of pairs shown in both orders, order and text are confounded
 
 
 def look(job: Inspection) -> None:
@@ -27,7 +28,7 @@ def rate(hit_N: NDArray[np.bool_], user_N: IntArray) -> tuple[float, float, floa
     """Share of hits with its 95 % interval from the spread between users (of one user: between rows).
 
     Cluster-robust: the variance is the sum over users of their squared total residual, but at least that of
-    independent rows. Where all rows agree nothing varies; then it is Clopper and Pearson's with a trial per user.
+    independent rows. If all rows agree, it is Clopper and Pearson's with one trial per user.
     """
     from scipy.special import stdtrit
 
@@ -41,7 +42,7 @@ def rate(hit_N: NDArray[np.bool_], user_N: IntArray) -> tuple[float, float, floa
         return (0.0, 0.0, unseen) if share == 0 else (1.0, 1 - unseen, 1.0)
     squares = max((residual_U**2).sum() * n_users / max(n_users - 1, 1), n * share * (1 - share))
     spread = np.sqrt(squares) / n
-    half = float(stdtrit(max(n_users - 1, 1), 0.975) * spread)  # Student's t: three annotators are three, not many
+    half = float(stdtrit(max(n_users - 1, 1), 0.975) * spread)  # Student's t, since annotators may be few
     return share, max(0.0, share - half), min(1.0, share + half)
 
 
@@ -84,10 +85,10 @@ def _length(job: Inspection) -> None:
 
 
 def _sign(low: float, high: float) -> str:
-    """What an interval around one half says: no bias only where it leaves room for a small one at most."""
+    """The conclusion from an interval around one half: no bias only if it excludes all but a small one."""
     if not low <= 0.5 <= high:
         return ""
-    return "; no sign of bias" if high - low <= NARROW else "; whether there is a bias cannot be told from so few"
+    return "; no sign of bias" if high - low <= NARROW else "; too few to tell whether there is a bias"
 
 
 def _percent(share: float, low: float, high: float) -> str:
@@ -95,7 +96,7 @@ def _percent(share: float, low: float, high: float) -> str:
 
 
 def _haste(job: Inspection) -> None:
-    """Answers given in less time than the two responses take to read; gaps between times are an upper bound of that."""
+    """Answers given faster than the two responses can be read; gaps between times bound the reading time."""
     d, seconds_N = job.data, job.reading.seconds_N
     has_seconds = np.isfinite(seconds_N).any()
     if not has_seconds and d.time_N is None:
@@ -114,9 +115,9 @@ def _haste(job: Inspection) -> None:
 
 
 def _speed_between(job: Inspection, words_N: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Words a minute if a user read all the time since the answers before; NaN for a user's first answers.
+    """Words a minute if a user read during all the time since their previous answers; NaN for a user's first answers.
 
-    Answers with one time (a form sent off as a whole) share the time since the ones before.
+    Answers with equal times (a form sent as a whole) share the time since the previous ones.
     """
     d = job.data
     assert d.time_N is not None

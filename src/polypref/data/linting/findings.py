@@ -1,4 +1,4 @@
-"""What a linter's check says, and the desk at which checks hand it in."""
+"""A finding of the linter, and the collector to which checks add findings."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Action = Literal["kept", "dropped", "counted"]
 class Finding:
     """``count`` of ``total`` ``unit`` (rows, users, pairs, prompts) are like ``example``, at ``line`` of ``file``.
 
-    ``action`` is what happens to such rows; "counted" means that it is said of the data as a whole and no single row is
-    to blame. ``line`` is 0 where there is none. ``values`` holds the figures behind ``text``, such as an interval.
+    ``action`` is what happens to such rows; "counted" means that it is about the data as a whole and not single rows.
+    ``line`` is 0 if there is none. ``values`` are the figures behind ``text``, such as an interval.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Inspection:
         example: str = "",
         values: Mapping[str, float] | None = None,
     ) -> None:
-        """Add a finding: ``seen`` is (count, total, unit), ``row`` the number of the judgement that is its example."""
+        """Add a finding: ``seen`` is (count, total, unit), ``row`` the number of the example judgement."""
         file, line = "", 0
         if row is not None:
             file, line = self.reading.files[self.reading.file_N[row]], int(self.reading.line_N[row])
@@ -63,7 +63,7 @@ class Inspection:
         self.findings.append(Finding(name, *seen, action, example, file, line, text, values or {}))
 
     def rows(self, name: str, bad_N: BoolArray, action: Action, text: str) -> None:
-        """Add a finding about single rows, those marked ``bad_N``, if there are any."""
+        """Add a finding about the single rows marked ``bad_N``, if there are any."""
         if bad_N.any():
             self.note(name, (int(bad_N.sum()), len(bad_N), "rows"), action, text, int(np.argmax(bad_N)))
             if action == "dropped":

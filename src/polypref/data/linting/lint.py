@@ -1,7 +1,7 @@
 """The linter: what is wrong with a set of judgements, how often, one example, and what happens to such rows.
 
-Actions: *dropped* rows are left out by ``clean``; *kept* rows are used as they are; *counted* is said of the data as a
-whole. Repeats are kept: agreeing and contradictory ones together are the only measure of a person's consistency, so
+Actions: *dropped* rows are left out by ``clean``; *kept* rows are used as they are; *counted* is about the data as a
+whole. Repeats are kept: agreeing and contradictory repeats together are the only measure of a person's consistency, so
 dropping one kind would bias it.
 """
 
@@ -21,7 +21,7 @@ from polypref.data.zero_weight import compact
 from polypref.errors import NotEnoughData
 from polypref.wording import shown
 
-FEW = 5  # users with fewer judgements are told of even where none are dropped for it
+FEW = 5  # users with fewer judgements are reported even if not dropped
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Lint:
 
 
 def lint(reading: Reading, *, min_judgements: int = 1) -> Lint:
-    """Look for all that is known to go wrong; users with fewer than ``min_judgements`` usable rows are dropped."""
+    """Run all checks; users with fewer than ``min_judgements`` usable rows are dropped."""
     job = Inspection(reading)
     for problem in reading.problems:
         action = "kept" if problem.kept else "dropped"
@@ -56,9 +56,9 @@ def lint(reading: Reading, *, min_judgements: int = 1) -> Lint:
 
 
 def clean(reading: Reading, found: Lint) -> Comparisons:
-    """The judgements without the dropped ones; users and responses that nothing is left of go too.
+    """The judgements without the dropped ones; users and responses without judgements are dropped as well.
 
-    Raises NotEnoughData when nothing is left.
+    Raises NotEnoughData if nothing is left.
     """
     if found.dropped_N.all():
         raise NotEnoughData(f"{', '.join(reading.files)}: no usable judgement is left; polypref check shows why.")
@@ -73,14 +73,14 @@ def ensure_learnable(comparisons: Comparisons) -> None:
 
 def _texts(job: Inspection) -> None:
     d = job.data
-    empty_R = ~d.responses.texts_R.str.contains(r"\S").to_numpy()  # no copies: the texts may be mapped and many
+    empty_R = ~d.responses.texts_R.str.contains(r"\S").to_numpy()  # without copying the texts
     empty_N = empty_R[d.chosen_N] | empty_R[d.rejected_N]
     job.rows("empty response", empty_N, "dropped", "one of the two responses is missing or empty")
     same_N = (d.chosen_N == d.rejected_N) & ~job.dropped_N
     job.rows("same response twice", same_N, "dropped", "the two responses are the same text")
     if d.weight_N is not None:
         silent_N = (d.weights_N == 0) & ~job.dropped_N
-        job.rows("weight of zero", silent_N, "dropped", "judgements of weight 0 say nothing")
+        job.rows("weight of zero", silent_N, "dropped", "judgements of weight 0 have no effect")
     empty_P = ~d.responses.prompts.str.contains(r"\S").to_numpy()
     job.rows("empty prompt", empty_P[d.responses.prompt_R[d.chosen_N]], "kept", "the prompt is missing or empty")
 
@@ -124,7 +124,7 @@ def _repeats(job: Inspection) -> None:
 def _without_copies(job: Inspection, table: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     """Drops rows that copy an earlier one: same user, texts, answer, pair id and time.
 
-    Where the answers under one pair id and time differ, these rows are second answers, and none is taken for a copy.
+    If the answers under one pair id and time differ, these rows are second answers, and none counts as a copy.
     """
     if (table.group_by(keys).agg(pl.col.outcome.n_unique())["outcome"] > 1).any():
         return table
@@ -145,7 +145,7 @@ def _pair_ids(job: Inspection) -> None:
     several = pairs.filter(pl.col.pair.is_duplicated())
     if several.height:
         row = several.filter(~pl.col.pair.is_first_distinct())["row"][0]
-        text = "one pair_id stands for different texts; pairs are told apart by their texts"
+        text = "one pair_id has different texts; pairs are identified by their texts"
         seen = (several["pair"].n_unique(), pairs["pair"].n_unique(), "pair ids")
         job.note("pair_id of other texts", seen, "kept", text, row)
 
@@ -180,7 +180,7 @@ def _too_little(job: Inspection) -> None:
 
 
 def _lacks(d: Comparisons, kept_N: BoolArray) -> list[tuple[str, str]]:
-    """What the judgements marked ``kept_N`` lack for anything to be personalised: ``(name, text)``."""
+    """What the judgements marked ``kept_N`` lack for personalization: ``(name, text)``."""
     count_U = np.bincount(d.user_N[kept_N], minlength=len(d.users))
     if not kept_N.any():
         return [("nothing left", "no usable judgement is left")]

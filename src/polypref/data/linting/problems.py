@@ -1,4 +1,4 @@
-"""What was wrong with single rows: counted by kind, one example each with its file, line, value and next step."""
+"""Problems of single rows: counted by kind, with one example each with its file, line, value and next step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class RowProblem:
-    """``count`` rows of one kind; ``text`` tells the first in one line. Kept rows lack only the value complained of."""
+    """``count`` rows of one kind; ``text`` describes the first in one line. Kept rows lack only the faulty value."""
 
     name: str
     count: int
@@ -20,7 +20,7 @@ class RowProblem:
     kept: bool = False
 
 
-class Tally:
+class ProblemLog:
     """Collects the row problems of one read."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Tally:
 
     @property
     def problems(self) -> tuple[RowProblem, ...]:
-        """One entry for each kind, most frequent first."""
+        """One entry per kind, most frequent first."""
         return tuple(sorted(self._found.values(), key=lambda problem: -problem.count))
 
     def add(self, name: str, file: str, lines: NDArray[np.integer] | list[int], text: str, kept: bool = False) -> None:
@@ -48,8 +48,8 @@ class Tally:
         told = f"line {line} of {short(file)}: {text}"
         self._found[name] = RowProblem(name, len(lines), file, line, told, kept)
 
-    def merge(self, other: Tally, file: str) -> None:
-        """Take over what another tally has counted in ``file``."""
+    def merge(self, other: ProblemLog, file: str) -> None:
+        """Add the counts of another log for ``file``."""
         for problem in other.problems:
             seen = self._found.get(problem.name) or replace(problem, count=0, file=file)
             self._found[problem.name] = replace(seen, count=seen.count + problem.count)

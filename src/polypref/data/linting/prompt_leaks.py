@@ -1,10 +1,10 @@
-"""Prompts that give the preference away: one question under instructions that say what its user wants to read.
+"""Prompts that reveal the preference: questions with instructions that say what the user wants.
 
 In P-SOUPS (Jang et al. 2023, arXiv 2310.11564) each simulated user's prompts end in that user's preference, as in
-"Generate a response that can be easily understood by an elementary school student.": a model can read it off the
-prompt and need not know the user. What is looked for: an opening or closing sentence that recurs with other prompts, at
-least two such sentences, and either each user sees mostly one of them, or they ask for a kind of response and recur on
-the same question. Not covered: instructions paraphrased from prompt to prompt.
+"Generate a response that can be easily understood by an elementary school student.": a model can read it in the prompt
+and need not know the user. The check searches for opening or closing sentences that recur with other prompts: at least
+two of them, and either each user has mostly one of them, or they request a kind of response and recur on the same
+question. Not covered: instructions paraphrased from prompt to prompt.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ASKS = (
     r".*\b(that|as|like|style|manner|tone|to)\b"
 )
 LEAST_WORDS = 3
-ONE_EACH = 0.9  # share of a user's prompts that carry the user's most frequent instruction
+ONE_EACH = 0.9  # share of a user's prompts with their most frequent instruction
 
 
 def look(job: Inspection) -> None:
-    """Add a finding when prompts carry instructions that go with users or vary over one question."""
+    """Add a finding if prompts contain instructions that depend on the user or vary over one question."""
     d = job.data
     prompts = d.responses.prompts
     if d.responses.chat_P is not None and d.responses.chat_P.any():
@@ -55,9 +55,9 @@ def _leaks(job: Inspection, parts: pl.DataFrame) -> bool:
     varied = parts.filter(pl.col.said.n_unique().over("stem") >= 2)
     asking = varied.filter(pl.col.said.str.contains(ASKS))
     if _goes_with_users(job, parts):
-        found, text = parts, "each user's prompts carry one instruction, so the prompt tells who asks"
+        found, text = parts, "each user's prompts have one instruction, so the prompt reveals the user"
     elif asking["said"].n_unique() >= 2:
-        found, text = asking, "the same question comes under different instructions, so the prompt tells what is wanted"
+        found, text = asking, "the same question has different instructions, so the prompt reveals what is wanted"
     else:
         return False
     leaky_P = np.zeros(len(d.responses.prompts), bool)
@@ -75,7 +75,7 @@ def _leaks(job: Inspection, parts: pl.DataFrame) -> bool:
 
 
 def _goes_with_users(job: Inspection, parts: pl.DataFrame) -> bool:
-    """Whether nearly all prompts of nearly each user carry one instruction, while the users together see several."""
+    """Whether nearly all prompts of nearly every user have one instruction, but several over all users."""
     d = job.data
     prompt_N = d.responses.prompt_R[d.chosen_N]
     seen = pl.DataFrame({"user": d.user_N, "p": prompt_N}).filter(~pl.Series(job.dropped_N)).unique()

@@ -1,8 +1,8 @@
-"""Published preference sets, brought to preference files: one file for each, named in PUBLISHED.
+"""Converts published preference sets to preference files: one module per set, listed in PUBLISHED.
 
-Each is a frozen dataclass of settings whose ``convert(paths, limits)`` reads files in the published shape, from disk or
-``hf://`` paths, and returns rows that ``check``, ``profile`` and ``compare`` read. Each file opens with where the set
-comes from, whose protocols it offers, its traps and what was changed.
+Each is a frozen dataclass of settings whose ``convert(paths, limits)`` reads files in the published form, from disk or
+``hf://`` paths, and returns rows that ``check``, ``profile`` and ``compare`` read. Each module's docstring gives the
+source of the set, its protocols, traps and our changes.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""PersonalLLM (Zollo et al. 2024): eight answers to each prompt, scored by ten reward models that stand for people.
+"""PersonalLLM (Zollo et al. 2024): eight answers to each prompt, scored by ten reward models that represent people.
 
 namkoong-lab/PersonalLLM: prompt, response_1 ... response_8, and response_{i}_{model} for ten reward models. Scores are
-brought to one scale with the authors' means and standard deviations. People are
+standardised with the authors' means and standard deviations. People are
 
-    models     single reward models, as in the evaluation paper. It uses eight of the ten, and which is not known: name
-               yours with ``models``, else all ten take part.
+    models     single reward models, as in the evaluation paper. It uses an unknown eight of the ten: choose yours with
+               ``models``, else all ten take part.
     dirichlet  mixtures w ~ Dirichlet(alpha) of the models in alphabetical order: reward = sum of w_j z_j
 
 and pairs are ``four`` of each prompt, drawn without replacement and the same for everyone (with eight people 10,402 x 4
-x 8 = 332,864, the paper's 333k; how it drew them is not known), or ``best-worst``: the best and the worst answer by the
+x 8 = 332,864, the paper's 333k; its way of drawing is unknown), or ``best-worst``: the best and the worst answer by the
 person's own reward. The labels are a function of scores, so everyone is perfectly consistent.
 
-beaver_7b is a cost model; its published scores have their sign flipped already (mean +6.2). Whoever scored with it anew
-has costs (mean below 0): ``beaver="cost"`` flips them, and a column of the other sign is refused.
+beaver_7b is a cost model; its published scores already have their sign flipped (mean +6.2). New scores from the model
+are costs (mean below 0): ``beaver="cost"`` flips them, and a column of the other sign is refused.
 
 Suffixes here: ``_A`` prompts that a user is asked, ``_M`` reward models.
 """
@@ -28,7 +28,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.data.files.limits import Limits
-from polypref.data.published.rows import Converted, Sieve, one_of, read_files, stack
+from polypref.data.published.rows import Converted, Selection, one_of, read_files, stack
 from polypref.errors import InputError, SettingsError
 
 SCALES = {  # reward model -> mean and standard deviation of its scores, from the authors' constants
@@ -52,8 +52,8 @@ Ints = NDArray[np.int64]
 class PersonalLLM:
     """``people`` models or dirichlet; ``pairs`` four, best-worst or "" (four for models, best-worst for dirichlet).
 
-    ``models`` that are people or are mixed (none: all ten), ``count`` mixtures with ``alpha``, each judging ``prompts``
-    prompts (0: all; for models always all).
+    ``models`` that represent people or are mixed (none: all ten), ``count`` mixtures with ``alpha``, each judging
+    ``prompts`` prompts (0: all; for models always all).
     """
 
     people: str = "models"
@@ -80,15 +80,15 @@ class PersonalLLM:
             )
 
     def convert(self, paths: Sequence[str], limits: Limits | None = None) -> Converted:
-        """Raises InputError for files of another shape or with beaver's sign the wrong way round."""
+        """Raises InputError for files of another form or with beaver's sign reversed."""
         names = sorted(self.models or SCALES)
         wanted = ["prompt", *(f"response_{i}" for i in range(1, RESPONSES + 1))]
         scores = [f"response_{i}_{name}" for i in range(1, RESPONSES + 1) for name in names]
         whole = stack([file.need("PersonalLLM", *wanted, *scores) for file in read_files(paths, limits)])
-        sieve = Sieve(whole)
-        sieve.drop("prompts with a text or a score missing", pl.any_horizontal(pl.all().is_null()))
-        shape = (sieve.frame.height, RESPONSES, len(names))
-        z_PRM = self._on_one_scale(sieve.frame.select(scores).cast(pl.Float64).to_numpy().reshape(shape), names)
+        selection = Selection(whole)
+        selection.drop("prompts with a text or a score missing", pl.any_horizontal(pl.all().is_null()))
+        shape = (selection.frame.height, RESPONSES, len(names))
+        z_PRM = self._on_one_scale(selection.frame.select(scores).cast(pl.Float64).to_numpy().reshape(shape), names)
         weight_UM, users, attributes = self._people(names)
         four = (self.pairs or {"models": "four", "dirichlet": "best-worst"}[self.people]) == "four"
         rng = np.random.default_rng([self.seed, 1])
@@ -98,12 +98,12 @@ class PersonalLLM:
             prompt_A = self._prompts(shape[0], user)
             value_AR = z_PRM[prompt_A] @ weight_M
             parts.append((user, *_judged(value_AR, prompt_A, None if drawn_P8 is None else drawn_P8[prompt_A])))
-        texts = sieve.frame
-        sieve.frame = _table(texts, parts, users, attributes)
+        texts = selection.frame
+        selection.frame = _table(texts, parts, users, attributes)
         title = (
             f"PersonalLLM, {len(users):,} simulated people ({self.people}), {'four pairs' if four else 'best-worst'}"
         )
-        return sieve.finish(title, whole.height, self._remarks(names), ("tie", "attributes"))
+        return selection.finish(title, whole.height, self._remarks(names), ("tie", "attributes"))
 
     def _on_one_scale(self, score_PRM: Floats, names: Sequence[str]) -> Floats:
         mean_M, sd_M = np.array([SCALES[name] for name in names]).T
@@ -127,8 +127,8 @@ class PersonalLLM:
             return np.eye(len(names)), list(names), [json.dumps({"model": name}) for name in names]
         weight_UM = np.random.default_rng([self.seed, 0]).dirichlet(np.full(len(names), self.alpha), self.count)
         users = [f"d{number:0{len(str(self.count - 1))}d}" for number in range(self.count)]
-        told = [{"model": names[int(w_M.argmax())], "share": round(float(w_M.max()), 4)} for w_M in weight_UM]
-        return weight_UM, users, [json.dumps(one) for one in told]
+        descriptions = [{"model": names[int(w_M.argmax())], "share": round(float(w_M.max()), 4)} for w_M in weight_UM]
+        return weight_UM, users, [json.dumps(one) for one in descriptions]
 
     def _prompts(self, n_prompts: int, user: int) -> Ints:
         if self.people == "models" or not 0 < self.prompts < n_prompts:

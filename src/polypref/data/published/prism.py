@@ -1,10 +1,10 @@
 """PRISM (Kirk et al. 2024): 1,396 people from many countries talk with language models and rate the answers.
 
 HannahRoseKirk/prism-alignment: utterances.jsonl has one row for each rated answer (conversation_id, user_id, turn,
-within_turn_id, user_prompt, model_response, score 1 to 100, if_chosen), survey.jsonl what each person said of
+within_turn_id, user_prompt, model_response, score 1 to 100, if_chosen), survey.jsonl each person's statements about
 themselves. The prompt of a turn is the conversation so far, with the answers that the person chose. Pairs are
 
-    chosen  the chosen answer of a turn against each other one, as in P-RLHF
+    chosen  the chosen answer of a turn against each other answer, as in P-RLHF
     rated   every two answers of a turn, the higher score preferred, equal scores a tie
 
 Human texts are CC BY, model texts CC BY-NC. Changed: P-RLHF also leaves out texts above 2,300 characters.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from polypref.data.files.limits import Limits
-from polypref.data.published.rows import Converted, Sieve, one_of, read_files, stack
+from polypref.data.published.rows import Converted, Selection, one_of, read_files, stack
 from polypref.errors import InputError
 
 COLUMNS = (
@@ -47,21 +47,23 @@ class Prism:
         if wrong is not None or not others:
             raise InputError(
                 f"{(wrong or files[0]).path} holds no utterances of PRISM; give utterances.jsonl (one row for each "
-                f"rated answer of the same conversations), and survey.jsonl for what people said of themselves."
+                f"rated answer of the same conversations), and survey.jsonl for what people said about themselves."
             )
         rows = stack([file.need("PRISM", *COLUMNS) for file in others])
-        sieve = Sieve(rows.unique(maintain_order=True))
-        sieve.count("copy of an earlier row", rows.height - sieve.frame.height)
-        told = _history(sieve)
-        sieve.frame = self._paired(sieve.frame).join(told, on=TURN, how="left", maintain_order="left")
+        selection = Selection(rows.unique(maintain_order=True))
+        selection.count("copy of an earlier row", rows.height - selection.frame.height)
+        history = _history(selection)
+        selection.frame = self._paired(selection.frame).join(history, on=TURN, how="left", maintain_order="left")
         columns = ["tie"] if self.pairs == "rated" else []
         if surveys:
-            sieve.frame = sieve.frame.join(_survey(surveys[0].frame), on="user_id", how="left", maintain_order="left")
+            selection.frame = selection.frame.join(
+                _survey(surveys[0].frame), on="user_id", how="left", maintain_order="left"
+            )
             columns.append("attributes")
-        return sieve.finish(f"PRISM, {self.pairs} answers", rows.height, (), columns)
+        return selection.finish(f"PRISM, {self.pairs} answers", rows.height, (), columns)
 
     def _paired(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Two answers of one turn in each row: ``chosen``, ``rejected`` and, of ratings, ``tie``."""
+        """Two answers of a turn in each row: ``chosen``, ``rejected`` and, of ratings, ``tie``."""
         each = rows.select(*TURN, "user_id", "within_turn_id", "model_response", "score", "if_chosen")
         other = each.select(
             *TURN, pl.col("within_turn_id", "model_response", "score", "if_chosen").name.suffix("_other")
@@ -78,21 +80,21 @@ class Prism:
         )
 
 
-def _history(sieve: Sieve) -> pl.DataFrame:
+def _history(selection: Selection) -> pl.DataFrame:
     """``conversation_id``, ``turn`` and the ``prompt`` of each turn as chat JSON.
 
-    Turns that follow one in which nothing was chosen are left out: what the person answered to is not known.
+    Turns after one without a chosen answer are left out, since their context is unknown.
     """
-    picked = sieve.frame.sort("within_turn_id").group_by(TURN, maintain_order=True)
+    picked = selection.frame.sort("within_turn_id").group_by(TURN, maintain_order=True)
     turns = picked.agg(
         asked=pl.col.user_prompt.first(), answer=pl.col.model_response.filter(pl.col.if_chosen).first()
     ).sort(TURN)
     before = pl.col.answer.is_not_null().cast(pl.Int64).cum_prod().shift(1, fill_value=1).over("conversation_id")
     turns = turns.with_columns(known=before == 1, user=_message("user", "asked"), model=_message("assistant", "answer"))
     lost = turns.filter(~pl.col.known).select(TURN)
-    kept = sieve.frame.join(lost, on=TURN, how="anti", maintain_order="left")
-    sieve.count("answers after a turn in which none was chosen", sieve.frame.height - kept.height)
-    sieve.frame = kept
+    kept = selection.frame.join(lost, on=TURN, how="anti", maintain_order="left")
+    selection.count("answers after a turn in which none was chosen", selection.frame.height - kept.height)
+    selection.frame = kept
     earlier = turns.select("conversation_id", "turn", pl.format("{},{},", "user", "model").alias("said"))
     said = (
         turns.filter("known")

@@ -1,9 +1,9 @@
 """P-SOUPS (Jang et al. 2023, Personalized Soups): six simulated people, three pairs of opposed wishes.
 
 https://github.com/joeljang/RLPHF, files rm_training/P1A.json ... P3B.json with user_input, completion_a (preferred) and
-completion_b; the mirror RiverDong/psoups has uid, prompt, chosen, rejected. GPT-4 gave the labels, each time for one
-wish, and ``user_input`` ends in that wish as an instruction: a learner that reads prompts would read the label's cause
-there. It is taken out. Each file repeats its rows five times and more; copies are left out, which leaves 53,471.
+completion_b; the mirror RiverDong/psoups has uid, prompt, chosen, rejected. GPT-4 gave the labels, each for one wish,
+and ``user_input`` ends in that wish as an instruction. A learner that reads prompts would see the label's cause there,
+so the instruction is removed. Each file repeats its rows five times or more; without copies 53,471 remain.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from polypref.data.files.limits import Limits
-from polypref.data.published.rows import Converted, File, Sieve, per_cent, read_files, stack
+from polypref.data.published.rows import Converted, File, Selection, per_cent, read_files, stack
 from polypref.errors import InputError
 
 INSTRUCTIONS = {  # person -> the sentence that ends their user_input
@@ -32,25 +32,25 @@ MIRROR = ("uid", "prompt", "chosen", "rejected")
 
 @dataclass(frozen=True)
 class PSoups:
-    """Six people; in the raw files the file's name says whose rows it holds."""
+    """Six people; the name of a raw file gives the person."""
 
     def convert(self, paths: Sequence[str], limits: Limits | None = None) -> Converted:
-        """Raises InputError for a file of another shape or name."""
+        """Raises InputError for a file of another form or name."""
         frames = [_mirror(file) if file.has(*MIRROR) else _raw(file) for file in read_files(paths, limits)]
         whole = stack(frames)
-        sieve = Sieve(whole.unique(maintain_order=True))
-        sieve.count("copy of an earlier row", whole.height - sieve.frame.height)
+        selection = Selection(whole.unique(maintain_order=True))
+        selection.count("copy of an earlier row", whole.height - selection.frame.height)
         sentences = list(INSTRUCTIONS.values())
-        sieve.frame = sieve.frame.with_columns(
+        selection.frame = selection.frame.with_columns(
             instructed=pl.col.asked.str.contains_any(sentences),
             prompt=pl.col.asked.str.replace_many(sentences, [""] * len(sentences)).str.strip_chars(),
         )
-        found = sieve.finish("P-SOUPS", whole.height, ())
-        with_it = int(sieve.frame["instructed"].sum())
-        remarks = [f"the person's instruction was taken out of {with_it:,} prompts"]
+        found = selection.finish("P-SOUPS", whole.height, ())
+        with_it = int(selection.frame["instructed"].sum())
+        remarks = [f"the person's instruction was removed from {with_it:,} prompts"]
         if with_it < found.table.height:
             others = found.table.height - with_it
-            remarks.append(f"{others:,} prompts held none of the six instructions and are as they were")
+            remarks.append(f"{others:,} prompts had none of the six instructions and are unchanged")
         return replace(found, remarks=(*remarks, *_counts(found.table), _shared(found.table)))
 
 
@@ -72,7 +72,7 @@ def _mirror(file: File) -> pl.DataFrame:
 
 
 def _counts(table: pl.DataFrame) -> list[str]:
-    """How the counts stand to the published ones, for people who have published ones."""
+    """Compares the counts with the published ones, for people who have these."""
     counts = dict(table["user_id"].value_counts().iter_rows())
     known = {user: count for user, count in counts.items() if user in COUNTS}
     other = [f"{user} {n:,} (published {COUNTS[user]:,})" for user, n in sorted(known.items()) if n != COUNTS[user]]
@@ -83,7 +83,7 @@ def _counts(table: pl.DataFrame) -> list[str]:
 
 
 def _shared(table: pl.DataFrame) -> str:
-    """How many pairs of texts several people judged, and on how many of them they disagree."""
+    """Number of pairs of texts that several people judged, and on how many they disagree."""
     first = pl.col.chosen <= pl.col.rejected
     key = (
         pl.when(first).then("chosen").otherwise("rejected").alias("a"),
@@ -96,7 +96,7 @@ def _shared(table: pl.DataFrame) -> str:
     )
     shared = pairs.filter(pl.col.users > 1)
     if shared.is_empty():
-        return "no pair of texts was judged by two people: who disagrees with whom cannot be counted"
+        return "no pair of texts was judged by two people: disagreement cannot be counted"
     split = int((shared["sides"] > 1).sum())
     return (
         f"{shared.height:,} of {pairs.height:,} pairs were judged by two people or more, who disagree on "

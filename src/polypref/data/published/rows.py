@@ -1,4 +1,4 @@
-"""What the adapters share: the rows of published files, a sieve that counts what it leaves out, and the result.
+"""Shared by the adapters: rows of published files, a filter that counts what it leaves out, and the result.
 
 Published sets are read whole into memory (the largest, TL;DR, has 180,000 rows): JSON lists, JSON lines, CSV and
 Parquet, compressed or not, from disk or ``hf://`` paths.
@@ -26,10 +26,10 @@ from polypref.wording import share
 class Converted:
     """A published set as preference rows.
 
-    ``title``     the set and its protocol; labels that no person gave are named so here and in ``attributes``.
-    ``table``     user_id, prompt, chosen, rejected and, where there are any, tie, pair_id, timestamp and attributes.
-    ``rows``      rows read. ``left_out`` says how many of the judgements in them are not in the table, by reason.
-    ``remarks``   sentences on counts and traps, to be read before the set is used.
+    ``title``     the set and its protocol; labels not given by people are marked here and in ``attributes``.
+    ``table``     user_id, prompt, chosen, rejected and, if present, tie, pair_id, timestamp and attributes.
+    ``rows``      rows read. ``left_out`` counts the judgements that are not in the table, by reason.
+    ``remarks``   sentences on counts and traps, to read before using the set.
     """
 
     title: str
@@ -40,40 +40,40 @@ class Converted:
 
 
 @dataclass(eq=False)
-class Sieve:
-    """Rows, and how many were left out for which reason."""
+class Selection:
+    """Rows, and how many were left out, by reason."""
 
     frame: pl.DataFrame
     left_out: dict[str, int] = field(default_factory=dict)
 
     def drop(self, reason: str, bad: pl.Expr) -> None:
-        """Leave out the rows for which ``bad`` holds; null counts as holding."""
+        """Leave out the rows for which ``bad`` is true or null."""
         kept = self.frame.filter(~bad.fill_null(True))
         self.count(reason, self.frame.height - kept.height)
         self.frame = kept
 
     def count(self, reason: str, rows: int) -> None:
-        """Note ``rows`` that are not there."""
+        """Count ``rows`` as left out."""
         if rows:
             self.left_out[reason] = self.left_out.get(reason, 0) + rows
 
     def finish(self, title: str, rows: int, remarks: Iterable[str], columns: Sequence[str] = ()) -> Converted:
-        """Leave out pairs of one text, and name the result. Raises NotEnoughData when nothing is left.
+        """Leave out pairs of one text, and name the result. Raises NotEnoughData if nothing is left.
 
-        Equal rows stay: a person who judged a pair twice alike says as much about consistency as one who did not.
+        Equal rows stay: a repeated equal judgement is as informative about consistency as a contradictory one.
         """
         self.drop("no text", pl.any_horizontal(pl.col("prompt", "chosen", "rejected").is_null()))
         self.drop("chosen and rejected are the same text", pl.col.chosen == pl.col.rejected)
         table = self.frame.select("user_id", "prompt", "chosen", "rejected", *columns)
         if table.is_empty():
-            told = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
-            raise NotEnoughData(f"{title}: nothing is left of {rows:,} rows ({told or 'there were none'}).")
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+            raise NotEnoughData(f"{title}: nothing is left of {rows:,} rows ({reasons or 'there were none'}).")
         return Converted(title, table, rows, self.left_out, tuple(remarks))
 
 
 @dataclass(frozen=True, eq=False)
 class File:
-    """One file's rows and where they came from."""
+    """One file's rows and its path."""
 
     path: str
     frame: pl.DataFrame
@@ -96,7 +96,7 @@ class File:
 
 
 def read_files(paths: Sequence[str], limits: Limits | None = None) -> list[File]:
-    """The files' rows. Raises InputError for a file that is not there, cannot be read or has no rows."""
+    """The files' rows. Raises InputError for a file that is missing, cannot be read or has no rows."""
     if not paths:
         raise SettingsError("no file given; expected the files of the published set, or hf:// paths.")
     return [File(path, _rows(path, limits or Limits())) for path in expand(paths)]
@@ -110,7 +110,7 @@ def _rows(path: str, limits: Limits) -> pl.DataFrame:
     if frame.is_empty():
         raise InputError(f"{path} has no rows.")
     for name, kind in frame.schema.items():
-        if "Binary" in repr(kind):  # Polars ends in a panic where such values are written as JSON
+        if "Binary" in repr(kind):  # Polars panics if such values are written as JSON
             raise InputError(f'{path}: column "{name}" holds bytes; expected text. Is it the published file?')
     return frame
 
@@ -135,7 +135,7 @@ def _frame(path: str, local: str, limits: Limits) -> pl.DataFrame:
 
 
 def stack(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """The rows of several files under each other; a column is as wide as its widest type."""
+    """The concatenated rows of several files; a column has the widest of its types."""
     return pl.concat(frames, how="vertical_relaxed")
 
 

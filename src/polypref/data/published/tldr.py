@@ -4,14 +4,14 @@ openai/summarize_from_feedback, config comparisons: info {post, title, subreddit
 summaries [{text, policy, ...} twice], choice, worker, split; 92,858 rows of split train, 86,086 of valid1 and valid2.
 Three protocols go by this name, and their figures cannot be compared:
 
-    S  the evaluation paper: the workers with most rows in train (5), counted before anything is left out, their own
-       labels, posts only
+    S  the evaluation paper: the workers with most rows in train (5), counted before filtering, their own labels,
+       posts only
     L  P-RLHF (also PAL, CoPL): workers (10) and rows by policy (both summaries from "sup" policies, none from ppo or
        cnn), labels *simulated from length*: by rank, each worker prefers the longer (.7) or the shorter summary, drawn
        with numpy's RandomState(3456)
-    R  LoRe, MRM: every worker who judged in both splits, their own labels, posts only
+    R  LoRe, MRM: every worker who judged in both splits, with their own labels, posts only
 
-Changed: under L two summaries of equal length are a tie, where P-RLHF takes the first; it also leaves out texts above
+Changed: under L two summaries of equal length are a tie, while P-RLHF prefers the first; it also leaves out texts above
 4,800 characters (with equal texts, 7 of 23,299 rows). Workers with equally many rows are ranked by their names.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 
 from polypref.data.files.limits import Limits
-from polypref.data.published.rows import Converted, Sieve, one_of, read_files, stack
+from polypref.data.published.rows import Converted, Selection, one_of, read_files, stack
 from polypref.errors import InputError, NotEnoughData, SettingsError
 
 WORKERS = {"S": 5, "L": 10}
@@ -39,7 +39,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class TLDR:
-    """``protocol`` S, L or R; ``workers`` who are kept under S and L (0: as published, 5 and 10)."""
+    """``protocol`` S, L or R; number of ``workers`` kept under S and L (0: as published, 5 and 10)."""
 
     protocol: str = "S"
     workers: int = 0
@@ -50,51 +50,51 @@ class TLDR:
             raise SettingsError("--workers is for protocols S and L; R keeps every worker in both splits.")
 
     def convert(self, paths: Sequence[str], limits: Limits | None = None) -> Converted:
-        """Raises InputError for files of another shape, NotEnoughData where no train rows rank the workers."""
+        """Raises InputError for files of another form, NotEnoughData without train rows to rank the workers."""
         whole = stack([_flat(file.need("TL;DR", *COLUMNS)) for file in read_files(paths, limits)])
-        sieve = Sieve(whole)
-        sieve.drop("no worker", pl.col.worker.is_null())
+        selection = Selection(whole)
+        selection.drop("no worker", pl.col.worker.is_null())
         remarks = (_SIMULATED,) if self.protocol == "L" else ()
         keep = {"S": self._busiest, "L": self._by_length, "R": _in_both_splits}[self.protocol]
-        columns = keep(sieve)
-        return sieve.finish(TITLES[self.protocol], whole.height, remarks, columns)
+        columns = keep(selection)
+        return selection.finish(TITLES[self.protocol], whole.height, remarks, columns)
 
-    def _busiest(self, sieve: Sieve) -> tuple[str, ...]:
-        top = _ranked(sieve.frame)[: self.workers or WORKERS["S"]]
-        sieve.drop("not one of the busiest workers", ~pl.col.worker.is_in(top))
-        return _own_labels(sieve)
+    def _busiest(self, selection: Selection) -> tuple[str, ...]:
+        top = _ranked(selection.frame)[: self.workers or WORKERS["S"]]
+        selection.drop("not one of the busiest workers", ~pl.col.worker.is_in(top))
+        return _own_labels(selection)
 
-    def _by_length(self, sieve: Sieve) -> tuple[str, ...]:
+    def _by_length(self, selection: Selection) -> tuple[str, ...]:
         bad = [
             ~pl.col(side).str.contains("sup", literal=True) | pl.col(side).str.contains("ppo|cnn")
             for side in ("policy_0", "policy_1")
         ]
-        sieve.drop("a summary of another policy", pl.any_horizontal(bad))
-        ranked = _ranked(sieve.frame)
+        selection.drop("a summary of another policy", pl.any_horizontal(bad))
+        ranked = _ranked(selection.frame)
         shorter = np.random.RandomState(SEED).random_sample(len(ranked)) >= 1 - SHORTER
         top = ranked[: self.workers or WORKERS["L"]]
-        sieve.drop("not one of the busiest workers", ~pl.col.worker.is_in(top))
+        selection.drop("not one of the busiest workers", ~pl.col.worker.is_in(top))
         prefers = dict(zip(ranked, np.where(shorter, "shorter", "longer").tolist(), strict=True))
-        sieve.frame = sieve.frame.with_columns(
+        selection.frame = selection.frame.with_columns(
             prefers=pl.col.worker.replace_strict(prefers, default=None, return_dtype=pl.String)
         )
         length_0, length_1 = pl.col.text_0.str.len_chars(), pl.col.text_1.str.len_chars()
         first = pl.when(pl.col.prefers == "longer").then(length_0 >= length_1).otherwise(length_0 <= length_1)
         text = pl.coalesce("post", "article")
-        _label(sieve, first, pl.format("SUBREDDIT: r/{}\nTITLE: {}\nPOST: {}\nTL;DR: ", "subreddit", "title", text))
+        _label(selection, first, pl.format("SUBREDDIT: r/{}\nTITLE: {}\nPOST: {}\nTL;DR: ", "subreddit", "title", text))
         simulated = pl.struct(pl.lit("simulated from length").alias("labels"), "prefers").struct.json_encode()
-        sieve.frame = sieve.frame.with_columns(tie=length_0 == length_1, attributes=simulated)
+        selection.frame = selection.frame.with_columns(tie=length_0 == length_1, attributes=simulated)
         return "tie", "attributes"
 
 
 _SIMULATED = (
-    "the labels follow the length of the summaries and nothing else, whatever the workers said: figures on this file "
-    "say how well a learner finds lengths, not people"
+    "the labels follow the length of the summaries and nothing else, not the workers' choices: figures on this file "
+    "show how well a learner finds lengths, not people"
 )
 
 
 def _flat(rows: pl.DataFrame) -> pl.DataFrame:
-    """Nested columns to flat ones; a field that the file has not got is null."""
+    """Flattens nested columns; a missing field is null."""
     for column, kind in (("info", pl.Struct), ("summaries", pl.List)):
         if not isinstance(rows.schema[column], kind):
             raise InputError(f'column "{column}" of TL;DR holds {rows.schema[column]}; expected nested values.')
@@ -120,22 +120,22 @@ def _ranked(frame: pl.DataFrame) -> list[str]:
     return counts.sort("rows", "worker", descending=[True, False])["worker"].to_list()
 
 
-def _in_both_splits(sieve: Sieve) -> tuple[str, ...]:
+def _in_both_splits(selection: Selection) -> tuple[str, ...]:
     both = pl.col.train.any().over("worker") & (~pl.col.train).any().over("worker")
-    sieve.drop("a worker of one split only", ~both)
-    return _own_labels(sieve)
+    selection.drop("a worker of one split only", ~both)
+    return _own_labels(selection)
 
 
-def _own_labels(sieve: Sieve) -> tuple[str, ...]:
+def _own_labels(selection: Selection) -> tuple[str, ...]:
     """The workers' own choices on posts."""
-    sieve.drop("a news article, not a post", pl.col.post.is_null())
-    sieve.drop("no choice", ~pl.col.choice.is_in([0, 1]))
-    _label(sieve, pl.col.choice == 0, pl.format("Summarize the following text:\n{}", "post"))
+    selection.drop("a news article, not a post", pl.col.post.is_null())
+    selection.drop("no choice", ~pl.col.choice.is_in([0, 1]))
+    _label(selection, pl.col.choice == 0, pl.format("Summarize the following text:\n{}", "post"))
     return ()
 
 
-def _label(sieve: Sieve, first: pl.Expr, prompt: pl.Expr) -> None:
-    sieve.frame = sieve.frame.with_columns(
+def _label(selection: Selection, first: pl.Expr, prompt: pl.Expr) -> None:
+    selection.frame = selection.frame.with_columns(
         user_id=pl.col.worker,
         prompt=prompt,
         chosen=pl.when(first).then("text_0").otherwise("text_1"),

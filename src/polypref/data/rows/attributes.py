@@ -1,4 +1,4 @@
-"""Users' attributes from a JSON column: the keys that have the same value on all rows of a user."""
+"""Users' attributes from a JSON column: the keys that have the same value on all rows of each user."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from polypref.data.files.limits import Limits, over
 from polypref.data.rows.messages import NUL, depth_of, holds_nul, written
 from polypref.errors import InputError
 
-SPARSE = 20  # cells of the table of users and attributes for each known value
-CELLS = 5_000_000  # cells that a table may have in any case
+SPARSE = 20  # cells of the table of users and attributes per known value
+CELLS = 5_000_000  # cells that a table may always have
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -35,15 +35,15 @@ class Attributes:
         self._varied: set[str] = set()
 
     def copy(self) -> Attributes:
-        """Attributes to which others can be added without changing these."""
+        """A copy that can grow without changing this one."""
         new = copy(self)
         new._keys, new._varied = set(self._keys), set(self._varied)
         return new
 
     def add(self, user_N: IntArray, json_N: pl.Series) -> BoolArray:
-        """Note the objects ``json_N`` of users ``user_N``; gives which of them are not JSON objects (null is fine).
+        """Add the objects ``json_N`` of users ``user_N``; returns which of them are not JSON objects (null is fine).
 
-        Raises InputError when there are more keys than any table of users has.
+        Raises InputError if there are more keys than ``Limits`` allows.
         """
         rows = pl.DataFrame({"user": user_N, "json": json_N})
         known = rows.drop_nulls("json").unique(maintain_order=True)
@@ -86,9 +86,9 @@ class Attributes:
         self._values = found.filter(~pl.col.key.is_in(list(self._varied))).drop("varies")
 
     def table(self, n_users: int) -> pl.DataFrame | None:
-        """One row per user, one text column per attribute that at least one user has; null where unknown.
+        """One row per user, one text column per attribute that at least one user has; null if unknown.
 
-        Raises InputError where nearly every cell would be empty, so that the table would be far larger than the file.
+        Raises InputError if nearly every cell would be empty, so that the table would be much larger than the file.
         """
         if self._values.is_empty():
             return None
@@ -102,11 +102,11 @@ class Attributes:
         wide = self._values.with_columns(pl.col.key.replace_strict(names)).pivot(on="key", index="user", values="value")
         users = pl.DataFrame({"user": np.arange(n_users, dtype=np.int32)})
         table = users.join(wide, on="user", how="left", maintain_order="left").drop("user")
-        return table.rename({name: key for key, name in names.items()})  # last: an attribute may be called "user" too
+        return table.rename({name: key for key, name in names.items()})  # last, since an attribute may be named "user"
 
 
 def _text(value: Any) -> str | None:
-    """A value as text, as a column of the file would say it: true, 40 for 40.0; what is nested as JSON."""
+    """A value as text, as in a column of a file: true, 40 for 40.0; nested values as JSON."""
     if value is None:
         return None
     if isinstance(value, bool):

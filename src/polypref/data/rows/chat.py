@@ -1,11 +1,11 @@
 """TRL's preference formats: chat prompts stay chat, chat responses become text, implicit prompts are found.
 
-https://huggingface.co/docs/trl/dataset_formats: prompt, chosen and rejected are texts ("standard") or lists of
-messages ("conversational"); without a prompt column ("implicit") the prompt is what chosen and rejected share at the
-start. Chats arrive as JSON text; each is parsed once, and texts are not looked into.
+https://huggingface.co/docs/trl/dataset_formats: prompt, chosen and rejected are texts ("standard") or lists of messages
+("conversational"); without a prompt column ("implicit") the prompt is the common start of chosen and rejected. Chats
+arrive as JSON text; each is parsed once, and plain texts are not parsed.
 
-What differs from TRL: a text prompt ends after the last ``Assistant:`` turn where there is one, else at a whole word,
-so that one response is cut alike in all its pairs; TRL cuts at the first character that differs.
+Difference to TRL: a text prompt ends after the last ``Assistant:`` turn if there is one, else at a word boundary, so
+that a response is cut equally in all its pairs; TRL cuts at the first character that differs.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from polypref.data.rows.rows import Rows
 from polypref.wording import shown
 
 IMPLICIT_RULE = (
-    "no prompt column (--columns prompt=NAME names one): what the two responses share at the start (turns, or words) "
+    "no prompt column (--columns prompt=NAME names one): the common start of the two responses (turns, or words) "
     "is the prompt"
 )
 TURN = r"(?s)^(.*(?:^|\n)\s*(?:Assistant|ASSISTANT|assistant|<\|assistant\|>|\[/INST\])\s*:?)"
 MESSAGES = "a JSON list of messages with a role and a text as content"
-SHAPE = re.compile(r"\s*\[\s*\{")  # how chats begin
-SLICE = 10_000  # rows whose texts stand in Python's memory at a time
+SHAPE = re.compile(r"\s*\[\s*\{")  # the start of a chat
+SLICE = 10_000  # rows whose texts are in Python's memory at a time
 HELD = 64 << 20  # characters of chats that are kept parsed
 
 
@@ -53,7 +53,7 @@ def read_chats(rows: Rows, sides: Sequence[str]) -> None:
 
 @dataclass
 class _Talks:
-    """Chats parsed once each, as long as they fit; what was found in them besides text."""
+    """Chats parsed once each, while they fit, and what they contain besides text."""
 
     depth: int
     parsed: dict[str, Messages | NotMessages] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class _Talks:
 
 
 def _split_chats(rows: Rows, columns: Sequence[str], at: NDArray[np.int64]) -> None:
-    """Rows ``at``, in which a text may be a chat: prompts to canonical chats, responses to text."""
+    """Rows ``at``, whose texts may be chats: converts prompts to canonical chats, responses to text."""
     talks = _Talks(rows.limits.depth)
     broken = {role: np.full(rows.frame.height, "", object) for role in columns}
     unread = np.full(rows.frame.height, "", object)
@@ -107,16 +107,16 @@ def _split_chats(rows: Rows, columns: Sequence[str], at: NDArray[np.int64]) -> N
         why = rows.frame[f"_broken_{role}"]
         rows.drop("broken chat", why != "", role, f"{MESSAGES} ({next(filter(None, why), '')})")
     keys = rows.frame["_unread"]
-    said = f"messages of the responses have {shown(next(filter(None, keys), ''))}"
-    rows.note("unread message keys", keys != "", f"{said}; only role, content and calls of tools are read.")
+    contents = f"messages of the responses have {shown(next(filter(None, keys), ''))}"
+    rows.note("unread message keys", keys != "", f"{contents}; only role, content and calls of tools are read.")
 
 
 class _Row:
-    """A prompt and its responses, chats or texts, taken apart.
+    """A prompt and its responses, chats or texts, in parts.
 
     ``texts``   the prompt and the responses as texts. ``chat``: the prompt is canonical chat JSON. ``talk``: a response
-                was a chat. ``broken``: the number of the column that is no chat though it looks like one, and why.
-    ``unread``  the keys of responses' messages that no text is made of.
+                was a chat. ``broken``: the number of a column that looks like a chat but is not, and why.
+    ``unread``  the keys of responses' messages that are not used for text.
     """
 
     def __init__(self, talks: _Talks, *texts: str | None) -> None:
@@ -156,7 +156,7 @@ class _Row:
 
 
 def _split_texts(rows: Rows, sides: Sequence[str], plain: NDArray[np.bool_]) -> None:
-    """Implicit prompts of texts: cut what both responses share at the start."""
+    """Implicit prompts of texts: cuts off the common start of both responses."""
     at = np.flatnonzero(plain)
     a, b = (rows.frame[role][at].fill_null("") for role in sides)
     shared_N = shared_start(a, b)

@@ -1,4 +1,4 @@
-"""Ratings and rankings to comparisons, by stated rules.
+"""Converts ratings and rankings to comparisons, by stated rules.
 
 Suffixes here: ``_L`` lists of rated responses.
 """
@@ -44,7 +44,7 @@ def pairs_within(sizes_L: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArr
 
 
 def json_lists(texts_N: pl.Series) -> pl.Series:
-    """JSON lists as lists of texts (what is in them and no text stays JSON); null for a text that is no JSON list."""
+    """JSON lists as lists of texts (other elements stay JSON); null for a text that is not a JSON list."""
     found: dict[str, list[str | None] | None] = {}
     lists = []
     for text in texts_N:
@@ -64,7 +64,7 @@ def _json_list(text: str) -> list[str | None] | None:
 
 
 def explode_rankings(rows: Rows) -> pl.DataFrame:
-    """Rows with JSON lists ``responses`` and ``ranking`` to rows with ``chosen``, ``rejected``, ``tie``."""
+    """Converts rows with JSON lists ``responses`` and ``ranking`` to rows with ``chosen``, ``rejected``, ``tie``."""
     for role in ("responses", "ranking"):
         lists = json_lists(rows.frame[role].cast(pl.String).fill_null(""))
         rows.set(**{f"_{role}": lists})
@@ -89,10 +89,10 @@ def explode_rankings(rows: Rows) -> pl.DataFrame:
 
 
 def pair_ratings(rated: pl.DataFrame, gap: float) -> pl.DataFrame:
-    """Coded rated responses (``user``, ``prompt``, ``response``, ``rating``, ...) to coded judgements.
+    """Converts coded rated responses (``user``, ``prompt``, ``response``, ``rating``, ...) to coded judgements.
 
-    A judgement has the line, file and time of the later of its two rows and the lower of their weights; the seconds of
-    single ratings say nothing about a comparison and are left out.
+    A judgement has the line, file and time of the later of its two rows and the lower of their weights; the durations
+    of single ratings are meaningless for a comparison and are left out.
     """
     rated = rated.sort("user", "prompt", maintain_order=True).drop("seconds", "shown_first", strict=False)
     group = rated.select(pl.struct("user", "prompt").rle_id()).to_series()

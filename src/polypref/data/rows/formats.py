@@ -1,4 +1,4 @@
-"""Rows of any layout to one canonical frame of comparisons, vectorised, with what was wrong sent to the tally.
+"""Rows of any layout to one canonical frame of comparisons, vectorised; problems go to the problem log.
 
 The canonical frame has ``line``, ``user_id``, ``prompt``, ``chat`` (is the prompt chat JSON?), then ``chosen``,
 ``rejected`` and ``tie`` for judgements or ``response`` and ``rating`` for rated responses, and of the optional columns
@@ -14,7 +14,7 @@ import polars as pl
 
 from polypref.data.files.limits import Limits
 from polypref.data.files.textfiles import Batch
-from polypref.data.linting.problems import Tally
+from polypref.data.linting.problems import ProblemLog
 from polypref.data.rows import chat, values
 from polypref.data.rows.convert import explode_rankings
 from polypref.data.rows.layouts import Layout
@@ -27,9 +27,11 @@ OPTIONAL: dict[str, tuple[Reader, str]] = {
 }
 
 
-def canonical(batch: Batch, layout: Layout, file: str, tally: Tally, limits: Limits | None = None) -> pl.DataFrame:
+def canonical(
+    batch: Batch, layout: Layout, file: str, problem_log: ProblemLog, limits: Limits | None = None
+) -> pl.DataFrame:
     """The batch's usable rows in canonical form."""
-    rows = Rows(batch, layout, file, tally, limits)
+    rows = Rows(batch, layout, file, problem_log, limits)
     _read_users(rows)
     if layout.shape == "rankings":
         rows.frame = explode_rankings(rows)
@@ -47,17 +49,17 @@ def canonical(batch: Batch, layout: Layout, file: str, tally: Tally, limits: Lim
     return rows.frame
 
 
-def response_rows(batch: Batch, names: Mapping[str, str], file: str, tally: Tally) -> pl.DataFrame:
+def response_rows(batch: Batch, names: Mapping[str, str], file: str, problem_log: ProblemLog) -> pl.DataFrame:
     """Rows of ``user_id``, ``prompt`` and ``response`` without a judgement, read as those of preferences are."""
-    rows = Rows(batch, Layout("ratings", names), file, tally)
+    rows = Rows(batch, Layout("ratings", names), file, problem_log)
     _read_users(rows)
     _read_texts(rows)
     return rows.frame.select("user_id", "prompt", "chat", "response")
 
 
-def text_rows(batch: Batch, names: Mapping[str, str], file: str, tally: Tally) -> pl.DataFrame:
+def text_rows(batch: Batch, names: Mapping[str, str], file: str, problem_log: ProblemLog) -> pl.DataFrame:
     """Rows of ``prompt``, ``chat`` and ``response`` of nobody in particular; a prompt is "" where the file has none."""
-    rows = Rows(batch, Layout("ratings", names), file, tally)
+    rows = Rows(batch, Layout("ratings", names), file, problem_log)
     _read_texts(rows)
     return rows.frame.select("prompt", "chat", "response")
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from polypref.data.files.limits import Limits
 from polypref.data.files.textfiles import Batch
-from polypref.data.linting.problems import Tally
+from polypref.data.linting.problems import ProblemLog
 from polypref.data.rows.layouts import Layout
 from polypref.wording import shown
 
@@ -18,8 +18,10 @@ Reader = Callable[[pl.Series], tuple[pl.Series, pl.Series]]
 class Rows:
     """The rows of one batch while they are brought to canonical form: columns by role, and who is dropped why."""
 
-    def __init__(self, batch: Batch, layout: Layout, file: str, tally: Tally, limits: Limits | None = None) -> None:
-        self.layout, self.file, self.tally, self.limits = layout, file, tally, limits or Limits()
+    def __init__(
+        self, batch: Batch, layout: Layout, file: str, problem_log: ProblemLog, limits: Limits | None = None
+    ) -> None:
+        self.layout, self.file, self.problem_log, self.limits = layout, file, problem_log, limits or Limits()
         self.frame = batch.frame.select(
             pl.Series("line", batch.line_B), *(pl.col(name).alias(role) for role, name in layout.names.items())
         )
@@ -42,14 +44,14 @@ class Rows:
         """Count the rows marked ``odd``, which are kept, as ``name``."""
         if odd.any():
             lines = self.frame["line"].filter(odd).to_numpy()
-            self.tally.add(name, self.file, lines, f"{text} The row is kept.", kept=True)
+            self.problem_log.add(name, self.file, lines, f"{text} The row is kept.", kept=True)
 
     def _tell(self, name: str, bad: pl.Series, role: str, text: str, kept: bool) -> None:
         value = self.frame[role].filter(bad)[0]
         found = "missing" if value is None else shown(value)
         column = self.layout.names.get(role, role)
         lines = self.frame["line"].filter(bad).to_numpy()
-        self.tally.add(name, self.file, lines, f'"{column}" is {found}; {text}', kept=kept)
+        self.problem_log.add(name, self.file, lines, f'"{column}" is {found}; {text}', kept=kept)
 
     def read_optional(self, role: str, reader: Reader, expected: str) -> None:
         """Replace a column by what ``reader`` makes of it; rows whose value cannot be read are kept without it."""
