@@ -87,8 +87,9 @@ def test_a_new_user_is_served_and_nobody_else_moves(name):
     stranger, known = (margins(s, p.test.take(mine_N)) for s in (before, after))
     assert (stranger.source_Q == POPULATION).all()
     assert (known.source_Q == PERSONAL).all()
-    assert (stranger.value_Q > 0).mean() < 0.4
-    assert (known.value_Q > 0).mean() > 0.6
+    before_right, after_right = ((scores.value_Q > 0).mean() for scores in (stranger, known))  # of a dozen judgements
+    assert before_right < 0.4
+    assert after_right > max(0.5, before_right + 0.15)
     for who in (["nobody"] * len(p.test.responses), None):
         nobody = [s.score(p.test.responses, who) for s in (before, after)]
         assert (nobody[0].value_Q == nobody[1].value_Q).all() and (nobody[1].source_Q == POPULATION).all()
