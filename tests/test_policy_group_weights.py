@@ -54,6 +54,7 @@ def batch(seed: int, shares: tuple[float, ...] = (0.8, 0.15, 0.05), prompts: int
 
 
 @given(batches, alphas)
+@settings(deadline=None)
 def test_weights_are_the_formulas(told: list[list[int]], alpha: float) -> None:
     weigh = GroupWeights(alpha)
     for counts_G, expected_G in zip(told, by_hand(told, alpha), strict=True):
@@ -64,6 +65,7 @@ def test_weights_are_the_formulas(told: list[list[int]], alpha: float) -> None:
 
 
 @given(batches, alphas)
+@settings(deadline=None)
 def test_no_completion_counts_more_than_the_floor_allows(told: list[list[int]], alpha: float) -> None:
     weigh = GroupWeights(alpha)
     for counts_G in told:
@@ -87,6 +89,7 @@ def test_five_rollouts_never_own_the_gradient() -> None:
 
 
 @given(batches)
+@settings(deadline=None)
 def test_alpha_0_is_exactly_1(told: list[list[int]]) -> None:
     weigh = GroupWeights(0.0)
     for counts_G in told:
@@ -151,7 +154,7 @@ def test_grpo_as_a_baseline_is_grpo_and_reads_no_history() -> None:
 
 
 @given(st.permutations(range(40)))
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_the_order_of_a_batch_changes_no_weight(order: list[int]) -> None:
     reward_B, prompt_B, (key_B,) = batch(0)
     row_B = (2 * np.array(order)[:, None] + np.arange(2)).ravel()
@@ -191,8 +194,8 @@ def test_histories_that_forget_still_count_everything() -> None:
     how = Normalization(half_life=20, group_weight=1.0)
     normalizer, plain = Normalizer(how), Normalizer(replace(how, half_life=None))
     for seed in range(20):
-        weights = [one(*batch(seed)).weight_B for one in (normalizer, plain)]
-        np.testing.assert_array_equal(*weights)
+        one, other = (which(*batch(seed)).weight_B for which in (normalizer, plain))
+        np.testing.assert_array_equal(one, other)
     assert np.ptp(normalizer.levels[1].rewards.count_G) < 2
 
 
@@ -220,7 +223,8 @@ def test_counts_are_kept_with_the_histories(tmp_path: Path) -> None:
     how = Normalization(group_weight=1.0)
     whole, half = Normalizer(how), Normalizer(how)
     for seed in range(3):
-        whole(*batch(seed)), half(*batch(seed))
+        for one in (whole, half):
+            one(*batch(seed))
     history_file.save(tmp_path / "h.npz", [half])
     (again,), _ = history_file.load(tmp_path / "h.npz", [Normalizer(how)])
     assert history_file.digest([again]) == history_file.digest([whole])
@@ -254,7 +258,7 @@ def test_a_file_from_before_weights_goes_on_without_them(tmp_path: Path, monkeyp
 @settings(max_examples=60, deadline=None)
 def test_weights_reinforce_nothing_unsafe(seed: int, alpha: float, baseline, unsafe: float) -> None:
     how = Normalization(baseline=baseline, group_weight=alpha, min_count=4)
-    normalizer, guard = Normalizer(how), Guard(Bound(0.5, rate=0.1))
+    normalizer, guard, safe = Normalizer(how), Guard(Bound(0.5, rate=0.1)), 0
     for at in range(3):
         reward_B, prompt_B, key_LB = batch(seed + at)
         score_B = (np.random.default_rng(seed + at).random(len(reward_B)) >= unsafe).astype(float)
@@ -262,4 +266,5 @@ def test_weights_reinforce_nothing_unsafe(seed: int, alpha: float, baseline, uns
         unsafe_B = score_B < 0.5
         assert (found.value_B[unsafe_B] < found.value_B[~unsafe_B].min(initial=0.0)).all()
         assert (found.value_B[unsafe_B] < 0).all()
-    assert normalizer.weights.seen_G.sum() <= 3 * len(reward_B)
+        safe += int((~unsafe_B).sum())
+    assert normalizer.weights.seen_G.sum() == safe, "unsafe completions are in no group's share"
