@@ -210,8 +210,8 @@ def test_ties_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tied", "message"),
     [
-        ({"ref:1": [["a"], ["b"]]}, "there is no tied:1 beside ref:1"),
-        ({"tied:1": [["a", "b"], ["c"]]}, "there is no ref:1 beside tied:1"),
+        ({"ref:1": [["a"], ["b"]]}, "there is no tied:1 to go with ref:1"),
+        ({"tied:1": [["a", "b"], ["c"]]}, "there is no ref:1 to go with tied:1"),
         ({"ref:1": [["a"], ["b"]], "tied:1": [["a"], ["b"]]}, "a tied item has one right answer"),
         ({"1": [["a"], ["b"]]}, "the id '1' of an item of Ties; expected ref:N"),
     ],

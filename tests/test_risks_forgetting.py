@@ -227,5 +227,5 @@ def test_residue_finds_what_is_planted_in_every_kind_of_file(tmp_path):
     assert residue(tmp_path, "jos") == []  # a part of a word is somebody else
     assert residue(tmp_path, "nobody here") == []
     assert "a.json: .users[]" in residue(tmp_path, "bob")
-    with pytest.raises(CacheError, match="is no folder"):
+    with pytest.raises(CacheError, match="is not a folder"):
         residue(tmp_path / "missing", "bob")

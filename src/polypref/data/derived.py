@@ -177,7 +177,7 @@ def _returning(comparisons: Comparisons) -> float:
     vertex_2N, code_V = vertices(comparisons)
     pair_K, pair_N = np.unique(vertex_2N.min(axis=0) * len(code_V) + vertex_2N.max(axis=0), return_inverse=True)
     end_2K = np.stack(np.divmod(pair_K, max(len(code_V), 1)))
-    again_K = (np.bincount(end_2K.ravel(), minlength=1)[end_2K] > 1).any(axis=0)
+    again_K = np.logical_or(*(np.bincount(end_2K.ravel(), minlength=1)[end_2K] > 1))
     return float(again_K[pair_N].mean()) if len(comparisons) else 0.0
 
 
@@ -185,7 +185,8 @@ def _weigh(graph: Graph) -> Evidence:
     """The evidence of some users' judgements."""
     users, draws = int(graph.user_V.max()) + 1, int(np.clip(SIMULATED // len(graph.tail_M), 2, MOST_DRAWS))
     drawn = graph.judged(draws, SPREAD)
-    edges_U, slips_U = np.bincount(graph.user_M, minlength=users), np.bincount(graph.user_M, graph.slips_M(), users)
+    edges_U = np.bincount(graph.user_M, minlength=users)
+    slips_U = np.asarray(np.bincount(graph.user_M, graph.slips_M(), users), float)
     slips_BU = np.bincount(drawn.user_M, drawn.slips_M(), draws * users).reshape(draws, users)
     expected_U = slips_BU.mean(axis=0)
     wide = max(1.0, float(slips_BU.var(axis=0, ddof=1).sum() / max(expected_U.sum(), 1e-9)))  # 1 for Poisson
@@ -214,6 +215,7 @@ def _mixture(log_UC: Floats) -> tuple[float, Floats]:
     """Log likelihood with the best shares of the classes, and whose class each user is (EM)."""
     top_U = log_UC.max(axis=1)
     like_UC, share_C = np.exp(log_UC - top_U[:, None]), np.full(log_UC.shape[1], 1 / log_UC.shape[1])
+    of_UC = like_UC
     for _ in range(EM_STEPS):
         of_UC = like_UC * share_C
         of_UC /= of_UC.sum(axis=1, keepdims=True)

@@ -64,7 +64,8 @@ class Graph:
         key_V = _mix(content_keys(comparisons.users.ids)[user_V] + comparisons.responses.keys_R[response_V])
         order_V = np.argsort(key_V, kind="stable")
         place_V = np.argsort(order_V, kind="stable")
-        return cls(*place_V[edges_2M], times_M, user_V[order_V], response_V[order_V], key_V[order_V])
+        tail_M, head_M = place_V[edges_2M]
+        return cls(tail_M, head_M, times_M, user_V[order_V], response_V[order_V], key_V[order_V])
 
     def of_users(self, users: Ints) -> Graph:
         """The judgements of some users, numbered in the order of ``users``."""

@@ -140,7 +140,7 @@ class _Work:
             frame = canonical(batch, layout, source.path, so_far.unusable, self.options.limits)
             coded = self._code(frame, number, so_far.unusable)
             into.append(coded)
-            so_far.add(batch, coded.height if into is self.rated else (coded["chosen"] != coded["rejected"]).sum())
+            so_far.add(batch, coded.height if into is self.rated else int((coded["chosen"] != coded["rejected"]).sum()))
         if not so_far.rows and number < self.n_main:  # a file of ties may be empty
             raise InputError(f"{source.path} has no rows; expected at least one judgement.")
         so_far.refuse_if_most()

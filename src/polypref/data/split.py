@@ -165,15 +165,19 @@ def choose_rule(comparisons: Comparisons, cut: Callable[[Rule], object] | None =
     uses = 2 * len(comparisons) / max(texts, 1)
     rules: tuple[Rule, ...]
     if made.dependent:
-        rules = ("response", "own-response") if texts >= FEWEST_TEXTS else ("own-response", "response")
+        by_text: list[Rule] = ["response", "own-response"]
+        if texts < FEWEST_TEXTS:
+            by_text.reverse()
         prompts = len(np.unique(comparisons.responses.prompt_R[used]))
         unsure = made.derived is None and prompts >= FEWEST_PROMPTS
-        rules, why = ("prompt", *rules) if unsure else (*rules, "prompt"), made.why
+        by_text.insert(0 if unsure else len(by_text), "prompt")
+        rules, why = tuple(by_text), made.why
     elif FEWEST_TEXTS <= texts < FEW_TEXTS and uses >= OFTEN:
         rules = ("response", "pair")
         why = f"only {texts} texts, each judged {uses:.0f} times: remembering each text would answer every pair"
     else:
-        rules, why = ("pair",), made.why
+        rules = ("pair",)
+        why = made.why
     for rule in rules:
         try:
             cut(rule) if cut else split(comparisons, rule, 0)

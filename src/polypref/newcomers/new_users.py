@@ -69,7 +69,9 @@ def new_users(
     """
     settings = with_overrides(settings or NewSettings(), overrides)
     routes = dict(learners) if isinstance(learners, Mapping) else named_routes(learners)
-    prepared = prepare(comparisons, encoder, settings, lambda *cut: hold_out(*cut, settings.share))
+    prepared = prepare(
+        comparisons, encoder, settings, lambda rows, rule, seed: hold_out(rows, rule, seed, settings.share)
+    )
     hold_out(prepared.comparisons, prepared.rule, 0, settings.share)  # too few users: said before anything is encoded
     with prepared.encoded(out) as (encoded, folder):
         timing = {"encode_seconds": time.perf_counter() - prepared.started}

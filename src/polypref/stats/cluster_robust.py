@@ -124,7 +124,7 @@ class Clusters:
         within = [value + unseen * (bound - value) for bound in bounds]
         if se <= TINY:
             p = 1.0 if abs(value) <= TINY else least_p
-            return Interval(*within, None, p) if np.isfinite(within).all() else Interval(p=p)
+            return Interval(within[0], within[1], None, p) if np.isfinite(within).all() else Interval(p=p)
         half = float(stdtrit(spread.freedom, 0.5 + LEVEL / 2)) * se
         ends = [value - half, value + half]
         if spread.moved < FEW_MOVED and np.isfinite(within).all():

@@ -178,8 +178,8 @@ def _row_mean(rows: HeldOut, in_H: NDArray[np.bool_], value_H: Floats) -> Measur
     share_H = weight_H / safe_S[rows.seed_H] / seeds
     value = float((summed(rows.seed_H, weight_H * value_H, rows.n_seeds) / safe_S).sum() / seeds)
     row_H = share_H * (value_H - value)
-    by_user = (summed(rows.user_H, one_H, rows.n_users) for one_H in (share_H, row_H))
-    return Measured(value, share_H, row_H, *by_user, **_counts(rows, weight_H > 0))
+    share_U, row_U = (summed(rows.user_H, one_H, rows.n_users) for one_H in (share_H, row_H))
+    return Measured(value, share_H, row_H, share_U, row_U, **_counts(rows, weight_H > 0))
 
 
 def _user_mean(

@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import dropwhile
-from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -45,7 +44,7 @@ class Csv:
     columns: tuple[str, ...]
     limits: Limits = field(default_factory=Limits)
     declared: bool = False
-    wanted: ClassVar[tuple[str, ...]] = ()
+    wanted: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: str, limits: Limits) -> Csv:

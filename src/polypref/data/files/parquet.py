@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -30,7 +30,7 @@ class Parquet:
 
     path: str
     schema: dict[str, pl.DataType]
-    wanted: ClassVar[tuple[str, ...]] = ()
+    wanted: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: str, limits: Limits) -> Parquet:

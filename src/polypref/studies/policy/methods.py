@@ -64,7 +64,7 @@ def _by_group(value_SP: Floats, one: Step) -> Floats:
     """Sums over the prompts of each group that the method is told of, (S, G)."""
     runs, groups = len(value_SP), one.groups
     cell_SP = one.label_SP + groups * np.arange(runs)[:, None]
-    return np.bincount(cell_SP.ravel(), value_SP.ravel(), runs * groups).reshape(runs, groups)
+    return np.asarray(np.bincount(cell_SP.ravel(), value_SP.ravel(), runs * groups), float).reshape(runs, groups)
 
 
 def _scaled(value_SPJ: Floats, weight_SG: Floats, one: Step) -> Floats:
