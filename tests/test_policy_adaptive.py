@@ -11,7 +11,8 @@ from polypref.errors import ArtifactError
 from polypref.policy import history_file
 from polypref.policy.advantages import Normalization, Normalizer
 from polypref.policy.history import Floats
-from polypref.studies.policy.study import Arm, curves
+from polypref.studies.policy.measure import curves
+from polypref.studies.policy.study import Arm
 
 ADAPTIVE = Normalization(baseline="group", adaptive=True)
 PROMPTS, SIZE = 8, 2
@@ -112,6 +113,6 @@ def test_under_drift_the_papers_formula_gains_by_it() -> None:
     """On the bandit whose minority gets four more from half time on, what the worst group has in the end."""
     ends = {}
     for method in ("P-GRPO paper", "P-GRPO adaptive"):
-        curve_STP = curves(Arm("drift", method, 8), 0.08, np.arange(6), 300)
+        curve_STP = curves(Arm("drift", method, 8), np.full(6, 0.08), np.arange(6), 300)
         ends[method] = curve_STP[:, -3:].min(axis=2).mean()
     assert ends["P-GRPO adaptive"] > ends["P-GRPO paper"] + 0.03

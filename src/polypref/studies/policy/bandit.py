@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,7 +165,7 @@ class Policy:
         hidden_SPW = x_SPD @ first
         hidden_SPW += _rows(own + bias, group_SP)
         np.tanh(hidden_SPW, out=hidden_SPW)
-        return _softmax(np.asarray(hidden_SPW @ last + other, np.float32)), hidden_SPW
+        return _softmax(cast(Singles, hidden_SPW @ last + other)), hidden_SPW
 
     def everywhere(self, x_SXD: Singles) -> Singles:
         """Chances of the actions for each group in each context, (S, G, X, K)."""
@@ -209,7 +209,7 @@ def _softmax(logit: Singles) -> Singles:
     while (wide := largest.shape[-1]) > 1:
         largest = np.maximum(largest[..., : wide // 2], largest[..., wide // 2 :])
     chance = np.exp(logit - largest)
-    return np.asarray(chance / (chance @ np.ones((ACTIONS, 1), np.float32)), np.float32)
+    return cast(Singles, chance / (chance @ np.ones((ACTIONS, 1), np.float32)))
 
 
 def _chosen(chance_SPK: Singles, lot_SPJ: Singles) -> NDArray[np.int64]:
