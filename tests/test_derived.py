@@ -94,7 +94,7 @@ def test_two_hundred_chances_without_a_cycle_are_enough_and_few_are_treated_as_e
     assert (origin(one).derived, origin(one).dependent, origin(one).worth) == (True, True, 12 * 7)
     few = one.take(np.flatnonzero(one.user_N < 4))
     assert (origin(few).derived, origin(few).dependent, origin(few).worth) == (None, True, 4 * 7)
-    assert "which does not rule it out" in origin(few).why
+    assert origin(few).why.startswith("pairs may be made from")
 
 
 def test_the_order_of_rows_users_and_texts_decides_nothing() -> None:

@@ -166,9 +166,8 @@ def test_pairs_of_lists_are_not_split_by_pair(shape, expected):
     comparisons = replace(from_columns(*zip(*rows, strict=True)), lists=shape)
     rule, why = choose_rule(comparisons)
     assert rule == expected
-    assert why.startswith(
-        f"pairs were made from {shape};" if shape else "pairs may be made from ratings, rankings or votes: users had 48"
-    )
+    assert why.startswith(f"pairs were made from {shape};" if shape else "pairs may be made from ratings, rankings or")
+    assert shape or "since users had 48 chances to contradict themselves and never did" in why
     found = origin(comparisons)
     assert (found.derived, found.dependent, found.worth) == (True if shape else None, True, 96)
 
@@ -189,7 +188,7 @@ def test_where_there_are_too_few_texts_each_user_is_tested_on_texts_of_their_own
 def test_what_the_user_says_goes_before_what_the_judgements_look_like():
     assert origin(voted()).derived
     assert origin(replace(voted(), lists="pairs")).dependent is False
-    assert "one by one, as you said: users had" in choose_rule(replace(judged(), lists="pairs"))[1]
+    assert "one by one, as you said (users had" in choose_rule(replace(judged(), lists="pairs"))[1]
 
 
 def test_lists_of_two_are_judgements_of_their_own():
@@ -203,7 +202,7 @@ def test_texts_that_hardly_ever_return_leave_nothing_to_follow():
     rows = [(f"u{u}", f"p{k}", f"{k}.{u}.a", f"{k}.{u}.b") for u in range(4) for k in range(12)]
     comparisons = from_columns(*zip(*rows, strict=True))
     assert choose_rule(comparisons)[0] == "pair"
-    assert "one by one: no user judged a text in two pairs" in choose_rule(comparisons)[1]
+    assert "one by one, since no user judged a text in two pairs" in choose_rule(comparisons)[1]
     returning = from_columns(*zip(*rows, *[("u0", "p0", "0.0.a", f"more {i}") for i in range(6)], strict=True))
     assert choose_rule(returning)[0] != "pair"
     assert origin(returning).returning == pytest.approx(7 / 54)
@@ -212,7 +211,7 @@ def test_texts_that_hardly_ever_return_leave_nothing_to_follow():
 def test_cycles_are_the_evidence_for_judgements_one_by_one():
     rule, why = choose_rule(judged())
     assert rule == "pair"
-    assert re.search(r"judged one by one: users had [\d,]+ chances to .*, and [1-9][\d,]* judgements form cycles", why)
+    assert re.search(r"one by one, since users had [\d,]+ chances to .*, and [1-9][\d,]* judgements form cycles", why)
 
 
 def test_few_texts_judged_very_often_are_split_by_response():

@@ -137,7 +137,7 @@ def _known(lists: str, returning: float, chances: str) -> tuple[bool, str] | Non
     if not lists:
         return None
     if lists == "pairs":
-        return False, f"pairs were judged one by one, as you said: {chances}"
+        return False, f"pairs were judged one by one, as you said ({chances})"
     if not returning:
         return False, f"pairs were made from {lists} of two responses each, so none follows from others"
     return True, f"pairs were made from {lists}"
@@ -146,20 +146,18 @@ def _known(lists: str, returning: float, chances: str) -> tuple[bool, str] | Non
 def _told(graph: Graph, returning: float, chances: str) -> tuple[bool | None, str]:
     """What the judgements say."""
     found, made = evidence(graph), "made from ratings, rankings or votes"
+    if found.made and found.share < 1 - SOME:
+        who = f"users who made {share(found.share)} of the judgements"
+        return True, f"some pairs look {made}, since {who} hardly ever contradict themselves, unlike the others"
     if found.made:
-        if found.by == "sides":
-            chances = "users mostly take a text in all of their pairs or in none"
-        if found.share < 1 - SOME:
-            who = f"users who made {share(found.share)} of the judgements"
-            return True, f"some pairs look {made}: {who} hardly ever contradict themselves, unlike the others"
-        return True, f"pairs look {made}, or judged by people who never waver: {chances}"
+        why = chances if found.by == "cycles" else "users mostly take a text in all of their pairs or in none"
+        return True, f"pairs look {made}, or judged by people who never waver, since {why}"
     if found.single:
-        return False, f"pairs were judged one by one: {chances}"
+        return False, f"pairs were judged one by one, since {chances}"
     if returning <= LITTLE:
         few = "hardly any user" if returning else "no user"
-        return None, f"pairs are taken to be judged one by one: {few} judged a text in two pairs"
-    unless = "if each was judged by itself, add --made-from pairs"
-    return None, f"pairs may be {made}: {chances}, which does not rule it out ({unless})"
+        return None, f"pairs are taken to be judged one by one, since {few} judged a text in two pairs"
+    return None, f"pairs may be {made}, since {chances} (if each was judged by itself, add --made-from pairs)"
 
 
 def _chances(loops: int, circular: int) -> str:
