@@ -146,7 +146,7 @@ def test_twelve_people_speak_for_themselves(opposed):
     assert (results.verdict["room"] == "yes") == bool(opposed)
     assert content["users_sure"]["own0"] == (4 if opposed else 0)
     if opposed:
-        assert "4 of 12 users tested are each significantly better off" in results.verdict["text"]
+        assert "4 of 12 users tested are significantly better off and none worse" in results.verdict["text"]
         assert "until there are more people" in results.verdict["text"]
         gain = next(row for row in content["gains"] if row["learner"] == "own0" and row["metric"] == "accuracy_micro")
         assert gain["variance_parts"]["users"] > 0.8

@@ -7,7 +7,8 @@ from scipy.stats import t
 from polypref.evaluation import verdict as module
 from polypref.evaluation.measure import evidence
 from polypref.evaluation.results_table import ResultTable
-from polypref.evaluation.verdict import ENOUGH_HELD_OUT, MARGIN, Evidence
+from polypref.evaluation.tables import ALL_BUT_ONE
+from polypref.evaluation.verdict import ENOUGH_HELD_OUT, MARGIN, Compared, Evidence
 from polypref.stats.cluster_robust import unseen_share
 
 
@@ -29,8 +30,8 @@ def people(disagreement: float | None, spread: float = 0.02, users: int = 200, o
 BASELINE = "pooled"
 
 
-def verdict(gains, placebo, over_shuffled, *more) -> dict:
-    return module.verdict(*map(ResultTable.of, (gains, placebo, over_shuffled)), *more)
+def verdict(gains, placebo, over_shuffled, *more, these=()) -> dict:
+    return module.verdict(Compared(*map(ResultTable.of, (gains, placebo, over_shuffled, these))), *more)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +187,58 @@ def few(value: float = 0.25, **more) -> dict:
 OTHERS = [gain(name, 0.1, 0.1, df=11) for name in ("b", "c")]
 
 
+def these(learner: str = "a", value: float = 0.13, rest: float = 0.1, placebo: float = 0.0) -> list[dict]:
+    """Gains of these users alone, all with a standard error of two points."""
+    return [
+        gain(learner, value, 0.02, baseline=BASELINE),
+        gain(learner, rest, 0.02, baseline=BASELINE) | {"cohort": ALL_BUT_ONE},
+        gain(learner, placebo, 0.02, baseline=BASELINE, arm="shuffled"),
+    ]
+
+
+def verdict_of_these(told: list[dict], knowing: float = 0.13) -> dict:
+    own = [gain("a", knowing, 0.02), gain("b", 0.0, 0.02), gain("c", 0.0, 0.02)]
+    told = [*told, *these("b", 0, 0, 0), *these("c", 0, 0, 0)]
+    served = {"a": SERVED | {"sure": 0}}
+    return verdict([few(), *OTHERS], [], own, ["a", "b", "c"], BASELINE, TWELVE, served, these=told)
+
+
+@pytest.mark.parametrize(
+    ("told", "knowing", "room"),
+    [
+        (these(), 0.13, "yes"),
+        (these(value=0.055), 0.13, "yes"),
+        (these(value=0.045), 0.13, "unclear"),
+        (these(rest=0.03), 0.13, "unclear"),
+        (these(placebo=0.13), 0.13, "unclear"),
+        (these(), 0.045, "yes"),
+        (these(), 0.03, "unclear"),
+    ],
+)
+def test_a_sure_gain_of_these_users_is_a_second_road_to_yes(told, knowing, room):
+    """Closed where three learners could show it by chance, where it rests on one user, where users that were shuffled
+    gain as well, and where it may not rest on knowing them."""
+    found = verdict_of_these(told, knowing)
+    assert (found["room"], found["best"]) == (room, "a" if room == "yes" else "pooled")
+    assert ("for these people" in found["text"]) == (room == "yes")
+    assert found["text"].count(". ") == 1
+
+
+def test_the_second_road_speaks_of_these_users_and_says_what_is_short():
+    text = verdict_of_these(these())["text"]
+    assert "a gets 13.0 points more of their held-out judgements right than pooled (95 % interval 9.1 to 16.9)" in text
+    assert "13.0 more than if it had been trained on shuffled users (9.1 to 16.9); 4 of 12 users tested are sig" in text
+    assert (
+        "not yet of others, for whom the interval is 3.0 to 47.0, which may be chance when 3 are tried; use a" in text
+    )
+    assert text.endswith(
+        "use a for them, and pooled for others until there are more people (more judgements by these 12 would hardly "
+        "help: 90 % of the uncertainty is how much they differ)."
+    )
+    alone = verdict([few(), *OTHERS], [], [], ["a", "b", "c"], BASELINE, TWELVE, these=these())
+    assert alone["room"] == "unclear", "a learner that is better for everyone alike is better for these, too"
+
+
 @pytest.mark.parametrize(
     ("served", "value", "placebo", "room"),
     [
@@ -199,7 +252,7 @@ OTHERS = [gain(name, 0.1, 0.1, df=11) for name in ("b", "c")]
         ({}, 0.25, gain("a", 0.2, 0.01), "unclear"),
     ],
 )
-def test_users_who_gain_one_by_one_are_a_second_road_to_yes(served, value, placebo, room):
+def test_users_who_gain_one_by_one_are_a_third_road_to_yes(served, value, placebo, room):
     """Closed where one user gains, somebody loses, they are few of many, or shuffled users gain as well."""
     shuffled = gain("a", 0.0, 0.05, df=11) | {"better": 0} | placebo
     rows = [few(value), *OTHERS]
@@ -209,7 +262,7 @@ def test_users_who_gain_one_by_one_are_a_second_road_to_yes(served, value, place
     assert found["text"].count(". ") == 1
 
 
-def test_the_second_road_speaks_of_these_users_and_says_what_is_short():
+def test_the_third_road_speaks_of_these_users_and_says_what_is_short():
     rows = [few(), *OTHERS]
     shuffled = [gain("a", 0.0, 0.05, df=11) | {"better": 0}]
     text = verdict(rows, shuffled, [], ["a", "b", "c"], BASELINE, TWELVE, {"a": SERVED})["text"]

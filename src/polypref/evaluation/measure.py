@@ -27,10 +27,11 @@ from polypref.evaluation.tables import (
     leaderboard,
     load_arm,
     minority_by_seed,
+    of_these_users,
     over_shuffled,
     placebo_rows,
 )
-from polypref.evaluation.verdict import Evidence, verdict
+from polypref.evaluation.verdict import Compared, Evidence, verdict
 from polypref.profile import profile
 from polypref.stats.cluster_robust import Clusters
 from polypref.stats.estimate import wilson
@@ -105,14 +106,17 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
     over = {other: _people(clusters, arms.full, other) for other in {floor, REFERENCE} if other in arms.full}
     placebo = ResultTable() if floor is None else _placebo(clusters, arms, floor)
     own = over_shuffled(clusters, arms.full, arms.shuffled, arms.full_size)
+    these = (
+        ResultTable() if floor is None else of_these_users(clusters, arms.full, arms.shuffled, floor, arms.full_size)
+    )
     described = profile(job.comparisons).as_dict()
     n_train_U = _training_counts(job, settings.seeds)
     counted = {name: counts(found) for name, found in over.get(floor, {}).items()}
     beyond = {} if floor is None else _sure(clusters, arms, over[floor])
     served = {name: counted[name] | {"sure": number} for name, number in beyond.items()}
-    gains = tables["gains"].where(size=arms.full_size)
+    compared = Compared(tables["gains"].where(size=arms.full_size), placebo, own, these)
     figures = {
-        "verdict": verdict(gains, placebo, own, arms.personal, floor, evidence(described, n_train_U, job.rule), served),
+        "verdict": verdict(compared, arms.personal, floor, evidence(described, n_train_U, job.rule), served),
         "baseline": baseline,
         "size": arms.full_size,
         "sizes": [{"size": size, "per_user": arms.per_user.get(size)} for size in arms.by_size],
@@ -122,6 +126,7 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
         "users_over_pooled": {name: counts(found) for name, found in over.get(REFERENCE, {}).items()},
         "placebo": placebo,
         "gains_over_shuffled": own,
+        "gains_of_these_users": these,
         "selection": {name: arm.selection for name, arm in arms.full.items()},
         "serves": {name: arm.serves for name, arm in arms.full.items()},
         "profile": described,

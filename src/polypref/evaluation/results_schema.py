@@ -126,6 +126,7 @@ class CompareContents(Contents):
     size: int | None = None
     gains_over_pooled: ResultTable = table(GAIN)
     gains_over_shuffled: ResultTable = table(SHUFFLED)
+    gains_of_these_users: ResultTable = table(SHUFFLED)
     placebo: ResultTable = table(PLACEBO)
     users: Mapping[str, Mapping[str, int]] = section()
     users_sure: Mapping[str, int] = section()

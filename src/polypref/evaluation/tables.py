@@ -18,7 +18,7 @@ from polypref.evaluation.cells import Cell, Job, Outcome, read
 from polypref.evaluation.cohorts import minority_mask
 from polypref.evaluation.results_table import ResultRow, ResultTable
 from polypref.stats.cluster_robust import UNBOUNDED, Clusters, Interval, difference
-from polypref.stats.metrics import LOWER_IS_BETTER, METRICS, HeldOut, Measured
+from polypref.stats.metrics import LOWER_IS_BETTER, METRICS, HeldOut, Measured, accuracy_micro
 
 Floats = NDArray[np.float64]
 
@@ -167,6 +167,38 @@ def over_shuffled(clusters: Clusters, real: Mapping[str, Arm], shuffled: Mapping
         gains = {name: _gain(own[name], without[name], metric) for name in shuffled}
         rows += _gain_rows(clusters, gains, {"arm": "shuffled", "size": size, "metric": metric})
     return ResultTable(tuple(replace(row, baseline=row.learner) for row in rows))
+
+
+ALL_BUT_ONE = "all but one"  # without the user who gains most
+
+
+def of_these_users(
+    clusters: Clusters, real: Mapping[str, Arm], shuffled: Mapping[str, Arm], baseline: str, size: int
+) -> ResultTable:
+    """Gains in micro accuracy of each personal learner, for these users on new pairs: none stand for others.
+
+    Over the baseline, also without the user who gains most (cohort ALL_BUT_ONE), and trained on shuffled users.
+    """
+    these = replace(clusters, these_users=True)
+    everybody_H, floor_H = clusters.rows.cohort_H["all"], real[baseline].margin_H
+    rows: list[ResultRow] = []
+    for name in (name for name, arm in real.items() if arm.personal):
+        own_H = real[name].margin_H
+        gain = _more_right(clusters.rows, everybody_H, own_H, floor_H)
+        rest_H = everybody_H & (clusters.rows.user_H != gain.user_U.argmax())
+        rest = _more_right(clusters.rows, rest_H, own_H, floor_H)
+        found = [("all", None, gain), (ALL_BUT_ONE, None, rest)]
+        if name in shuffled:
+            placebo = _more_right(clusters.rows, everybody_H, shuffled[name].margin_H, floor_H)
+            found += [("all", "shuffled", placebo)]
+        for cohort, arm, measured in found:
+            common = {"size": size, "cohort": cohort, "metric": "accuracy_micro", "arm": arm, "baseline": baseline}
+            rows += _gain_rows(these, {name: measured}, common)
+    return ResultTable(tuple(rows))
+
+
+def _more_right(rows: HeldOut, in_H: BoolArray, one_H: Floats, other_H: Floats) -> Measured:
+    return difference(*(accuracy_micro(rows, in_H, margin_H) for margin_H in (one_H, other_H)))
 
 
 def _gain(one: Measured, baseline: Measured, metric: str) -> Measured:

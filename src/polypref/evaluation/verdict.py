@@ -1,13 +1,16 @@
 """The answer in two sentences: is there room to personalise, and which learner serves these people best.
 
-yes      on one of two roads. On average: a personal learner gains over the population baseline and over itself trained
-         on shuffled users, both beyond what chance over all personal learners explains (Bonferroni), and trained on
-         shuffled users it does not gain, or less than half of what the real gain is at least. Or user by user: under a
-         personal learner MIN_BETTER users or more, and SHARE_BETTER of those tested, are each better off than under the
-         baseline and than under itself trained on shuffled users, beyond what chance over all users and personal
-         learners explains (``people.sure``), nobody is significantly worse off, and shuffled users leave nobody
-         better. That speaks of these users and says so: with few of them the mean over people is never sure, whatever
-         each shows.
+yes      on one of three roads. For people like these: a personal learner gains over the population baseline and over
+         itself trained on shuffled users, both beyond what chance over all personal learners explains (Bonferroni), and
+         trained on shuffled users it does not gain, or less than half of what the real gain is at least.
+         For these people: all of that holds for them on new pairs, whoever others may be (``Compared.these``), and the
+         gain is there without the user who gains most, who may be two people with one account; only the gain over
+         itself must still be sure for people like these, at 95 %, since a fit may suit a dozen people by luck.
+         For some of these people, one by one: MIN_BETTER users or more, and SHARE_BETTER of those tested, are each
+         better off than under the baseline and than under the learner trained on shuffled users, beyond what chance
+         over all users and personal learners explains (``people.sure``), nobody is significantly worse off, and
+         shuffled users leave nobody better. Where people differ, the mean over new ones is not sure with a few dozen of
+         them, however sure each; that the second and third road say nothing of others, the text says.
 no       no learner does, and there is enough evidence, of one of two kinds, that there is little to gain. Little gain:
          no personal learner can plausibly gain MARGIN (upper ends of the intervals) and the best is not surely worse,
          on at least FEW_USERS users with ENOUGH_OWN training judgements and ENOUGH_HELD_OUT held-out ones. Little
@@ -17,20 +20,23 @@ no       no learner does, and there is enough evidence, of one of two kinds, tha
 unclear  anything else: what gains does so for another reason than the user, or evidence is missing, and the text says
          which. Always where the split leaks: a held-out pair may follow from a user's training pairs.
 
-Each road says yes by chance in one run of forty at most if nobody gains, both together in one of twenty.
+Each road says yes by chance in one run of forty at most if nobody gains, all together in one of twenty: the last two
+rest on the same judgements.
 
-``best`` is the learner with the largest gain among those that passed the test (user by user: with most users better
-off); without one it is the baseline, since a difference that may be chance is no reason for a more complicated method.
+``best`` is the learner with the largest gain among those that passed the test; without one it is the baseline, since a
+difference that may be chance is no reason for a more complicated method.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from polypref.evaluation.results_table import BoundedRow, ResultRow, ResultTable
+from polypref.evaluation.results_table import COHORT, BoundedRow, ResultRow, ResultTable
 from polypref.stats.cluster_robust import FEW_USERS
 from polypref.wording import percent, share
+
+Bounded = Mapping[str, BoundedRow]
 
 MARGIN = 0.01
 HIGH_GAIN = 0.05
@@ -63,19 +69,30 @@ class Evidence:
     leak: str = ""
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What was measured at the full size.
+
+    ``gains`` and ``placebo`` are over the baseline, trained on real and on shuffled users; ``over_shuffled`` is the one
+    less the other, paired; both are empty when no placebo arm was run, and then the first road does without.
+    ``these``: gains and placebo for these users alone, as ``tables.of_these_users`` gives them.
+    """
+
+    gains: ResultTable
+    placebo: ResultTable = field(default_factory=ResultTable)
+    over_shuffled: ResultTable = field(default_factory=ResultTable)
+    these: ResultTable = field(default_factory=ResultTable)
+
+
 def verdict(
-    gains: ResultTable,
-    placebo: ResultTable,
-    over_shuffled: ResultTable,
+    compared: Compared,
     personal: Collection[str],
     baseline: str | None,
     evidence: Evidence,
     people: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, str]:
-    """``{"room", "best", "text"}`` from the rows at the full size.
+    """``{"room", "best", "text"}``.
 
-    ``gains`` and ``placebo`` are over the baseline, trained on real and on shuffled users; ``over_shuffled`` is the one
-    less the other, paired; both are empty when no placebo arm was run, and then the verdict does without.
     ``personal`` names the learners that know users; ``people`` holds, for each of these, how many users are ``better``
     and ``worse`` off of those ``tested``, and ``sure`` ones.
     """
@@ -87,18 +104,19 @@ def verdict(
             "best": best,
             "text": "No population learner was compared, so nobody's gain can be measured. Add pooled to the learners.",
         }
-    own = {name: row for name, row in gains.by_learner().items() if name in personal}
-    known = {name: bounded for name, row in own.items() if (bounded := row.bounded) is not None}
+    gains, chance, knowing = (t.by_learner() for t in (compared.gains, compared.placebo, compared.over_shuffled))
+    known = _bounded(gains, personal)
+    sure, honest, real = _passed(known, chance, knowing)
     if evidence.leak:
         return {"room": "unclear", "best": baseline, "text": _leaks(known, baseline, evidence.leak)}
-    chance, knowing = placebo.by_learner(), over_shuffled.by_learner()
-    sure = {learner: row for learner, row in known.items() if _above_zero(row, len(known))}
-    honest = {n: row for n, row in sure.items() if n not in chance or _vanishes(chance[n], row, len(known))}
-    real = {n: row for n, row in honest.items() if n not in knowing or _above_zero(knowing[n], len(known))}
     if real:
         best = max(real, key=lambda learner: real[learner].value)
         checks = (rows[best].bounded if best in rows else None for rows in (chance, knowing))
         return {"room": "yes", "best": best, "text": _yes(real[best], baseline, *checks)}
+    served = _served(compared.these, personal, knowing)
+    if served:
+        best = max(served, key=lambda learner: served[learner][0].value)
+        return {"room": "yes", "best": best, "text": _yes_for_these(served[best], known, people.get(best, {}))}
     some = [n for n in known if n in people and _serves_some(known[n], people[n], chance.get(n), len(known))]
     if some:
         best = max(some, key=lambda learner: (people[learner]["sure"], known[learner].value))
@@ -115,8 +133,39 @@ def verdict(
     return {"room": "no", "best": baseline, "text": _no(known, baseline, evidence)}
 
 
+def _bounded(rows: Mapping[str, ResultRow], personal: Collection[str]) -> dict[str, BoundedRow]:
+    """The personal learners' rows whose value and interval are known."""
+    return {name: row.bounded for name, row in rows.items() if name in personal and row.bounded is not None}
+
+
+def _passed(
+    known: Bounded, chance: Mapping[str, ResultRow], knowing: Mapping[str, ResultRow]
+) -> tuple[Bounded, Bounded, Bounded]:
+    """Of the personal learners ``known``: who surely gain; of these, who gain not much when users are shuffled; of
+    these, who surely gain by knowing the user."""
+    tests = len(known)
+    sure = {n: row for n, row in known.items() if _above_zero(row, tests)}
+    honest = {n: row for n, row in sure.items() if n not in chance or _vanishes(chance[n], row, tests)}
+    return sure, honest, {n: row for n, row in honest.items() if n not in knowing or _above_zero(knowing[n], tests)}
+
+
+def _served(
+    these: ResultTable, personal: Collection[str], knowing: Mapping[str, ResultRow]
+) -> dict[str, tuple[BoundedRow, BoundedRow]]:
+    """The second road to yes: learner -> the gain of these users, and what it is worth to know a user like these.
+
+    Closed without a placebo arm: a learner that is better for everyone alike is better for these people, too.
+    """
+    real = these.where(arm=None)
+    own = _bounded({row.learner: row for row in real if row.cohort == COHORT}, personal)
+    rest = {row.learner: row for row in real if row.cohort != COHORT}
+    _, honest, _ = _passed(own, {row.learner: row for row in these.where(arm="shuffled")}, {})
+    known = {n: row for n, row in _bounded(knowing, honest).items() if row.kind == rest[n].kind == "better"}
+    return {n: (honest[n], row) for n, row in known.items()}
+
+
 def _serves_some(row: BoundedRow, people: Mapping[str, int], placebo: ResultRow | None, tests: int) -> bool:
-    """The second road to yes: some users gain for being known, none loses, and with shuffled users nobody gains.
+    """The third road to yes: some users gain for being known, none loses, and with shuffled users nobody gains.
 
     Closed without a placebo arm: a learner that is better for everyone alike is better for many users, too.
     """
@@ -125,7 +174,7 @@ def _serves_some(row: BoundedRow, people: Mapping[str, int], placebo: ResultRow 
     return enough and people["worse"] == 0 and row.value > 0 and personal
 
 
-def _missing(known: Mapping[str, BoundedRow], e: Evidence) -> list[str]:
+def _missing(known: Bounded, e: Evidence) -> list[str]:
     """What keeps the verdict from being "no", in words; empty when nothing does."""
     gain, agreement = _gain_lacks(known, e), _agreement_lacks(known, e)
     few = [f"only {_users(e.n_users)} {'was' if e.n_users == 1 else 'were'} compared"] if e.n_users < MIN_USERS else []
@@ -137,7 +186,7 @@ def _missing(known: Mapping[str, BoundedRow], e: Evidence) -> list[str]:
     return few + alone + gain
 
 
-def _gain_lacks(known: Mapping[str, BoundedRow], e: Evidence) -> list[str]:
+def _gain_lacks(known: Bounded, e: Evidence) -> list[str]:
     """What is missing to say that nothing can be gained, whether people agree or not."""
     top = max(row.hi for row in known.values())
     held_out = max(row.n_comparisons for row in known.values())
@@ -151,7 +200,7 @@ def _gain_lacks(known: Mapping[str, BoundedRow], e: Evidence) -> list[str]:
     return [text for text, so in lacks.items() if so]
 
 
-def _agreement_lacks(known: Mapping[str, BoundedRow], e: Evidence) -> list[str]:
+def _agreement_lacks(known: Bounded, e: Evidence) -> list[str]:
     """What is missing to say that people agree."""
     if e.disagreement is None or e.disagreement_hi is None:
         return ["no two people judged the same pair"]
@@ -167,7 +216,7 @@ def _agreement_lacks(known: Mapping[str, BoundedRow], e: Evidence) -> list[str]:
     return [text for text, so in lacks.items() if so]
 
 
-def _not_excluded(known: Mapping[str, BoundedRow], margin: float) -> str:
+def _not_excluded(known: Bounded, margin: float) -> str:
     """The gain that may yet be there: of the learner that the text speaks of, or else of the one it names."""
     best = known[_leader(known)]
     if best.hi >= margin:
@@ -176,7 +225,7 @@ def _not_excluded(known: Mapping[str, BoundedRow], margin: float) -> str:
     return f"a gain of {percent(row.hi)} points by {row.learner} is not excluded"
 
 
-def _leader(known: Mapping[str, BoundedRow]) -> str:
+def _leader(known: Bounded) -> str:
     """The personal learner with the largest gain."""
     return max(known, key=lambda learner: known[learner].value)
 
@@ -218,9 +267,22 @@ def _yes(row: BoundedRow, baseline: str, placebo: BoundedRow | None, knowing: Bo
     )
 
 
-def _yes_for_some(
-    known: Mapping[str, BoundedRow], best: str, baseline: str, people: Mapping[str, Mapping[str, int]]
-) -> str:
+def _yes_for_these(rows: tuple[BoundedRow, BoundedRow], known: Bounded, counted: Mapping[str, int]) -> str:
+    gain, knowing = rows
+    better, worse, others = counted.get("better", 0), counted.get("worse", 0), known[gain.learner]
+    each = f"; {better} of {_users(counted['tested'])} tested are significantly better off" if better else ""
+    each += f" and {worse or 'none'} worse" if better else ""
+    return (
+        f"There is something to personalise for these people: {gain.learner} gets {percent(gain.value)} points more of "
+        f"their held-out judgements right than {gain.baseline} (95 % interval {_interval(gain)}), and "
+        f"{percent(knowing.value)} more than if it had been trained on shuffled users ({_interval(knowing)}){each}. "
+        f"This speaks of these {_users(gain.n_users)}, not yet of others, for whom the interval is "
+        f"{_interval(others)}{_may_be_chance(known, others)}; use {gain.learner} for them, and {gain.baseline} for "
+        f"others {_until(others)}."
+    )
+
+
+def _yes_for_some(known: Bounded, best: str, baseline: str, people: Mapping[str, Mapping[str, int]]) -> str:
     row, served = known[best], people[best]
     return (
         f"There is something to personalise for some of these people: under {best} {served['sure']} of "
@@ -231,7 +293,7 @@ def _yes_for_some(
     )
 
 
-def _no(known: Mapping[str, BoundedRow], baseline: str, e: Evidence) -> str:
+def _no(known: Bounded, baseline: str, e: Evidence) -> str:
     top = max(row.hi for row in known.values())
     if e.disagreement is not None and not _agreement_lacks(known, e):
         why = f"two people who judge the same pair disagree on only {share(e.disagreement)} of the pairs"
@@ -277,12 +339,10 @@ def _unmeasured(baseline: str) -> str:
     )
 
 
-def _unclear(
-    known: Mapping[str, BoundedRow], baseline: str, missing: Sequence[str], people: Mapping[str, Mapping[str, int]]
-) -> str:
+def _unclear(known: Bounded, baseline: str, missing: Sequence[str], people: Mapping[str, Mapping[str, int]]) -> str:
     best = _leader(known)
     row = known[best]
-    chance = f", which may be chance{_when_tried(known)}" if row.lo > 0 else ""
+    chance = _may_be_chance(known, row)
     gained = f"gains {percent(row.value)} points over" if row.value > 0 else "gains nothing over"
     first = (
         f"Whether there is room to personalise is unclear: the best personal learner, {best}, {gained} {baseline} "
@@ -300,7 +360,12 @@ def _unclear(
     return f"{first}, {of} and none worse. Use {best} for {_these(better)}, and {baseline} for others {_until(row)}."
 
 
-def _when_tried(known: Mapping[str, BoundedRow]) -> str:
+def _may_be_chance(known: Bounded, row: BoundedRow) -> str:
+    """Why an interval above zero is not enough."""
+    return f", which may be chance{_when_tried(known)}" if row.lo > 0 else ""
+
+
+def _when_tried(known: Bounded) -> str:
     return f" when {len(known)} are tried" if len(known) > 1 else ""
 
 

@@ -16,8 +16,8 @@ themselves. The interval is Student's, with Satterthwaite's degrees of freedom (
 All three counts are effective ones, 1 / sum h^2, for pairs 2 / sum_texts (share of a text's pairs)^2, which is n for n
 pairs of equal weight that share no text. Differences are paired: psi is that of the difference.
 
-It speaks of new users like these on new pairs like these. With fewer than FEW_USERS users nothing can be said of users
-in general: U and D_u are left out, and the interval speaks of these very users on new pairs.
+It speaks of new users like these on new pairs like these. Of these very users on new pairs (``these_users``), U and D_u
+are left out; so they are with fewer than FEW_USERS users, when nothing can be said of users in general.
 
 Where FEW_MOVED pairs or more move the value, that is all. Where hardly any does (all right, or two learners that answer
 alike; their effective number is (sum psi^2)^2 / sum psi^4) the sample cannot tell how much rare ones weigh, and with
@@ -92,9 +92,10 @@ def mean_with_half(value_K: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """Users, pairs and (user, pair) cells of the test rows."""
+    """Users, pairs and (user, pair) cells of the test rows; ``these_users``: intervals speak of these, however many."""
 
     rows: HeldOut
+    these_users: bool = False
 
     @cached_property
     def cell_H(self) -> NDArray[np.int64]:
@@ -104,7 +105,7 @@ class Clusters:
     @cached_property
     def by_user(self) -> bool:
         """Whether the users stand for others, or are taken as the ones that matter."""
-        return len(np.unique(self.rows.user_H)) >= FEW_USERS
+        return not self.these_users and len(np.unique(self.rows.user_H)) >= FEW_USERS
 
     def intervals(self, measured: Sequence[Measured], bounds: Bounds = UNBOUNDED) -> list[Interval]:
         """An interval for each of K measured values; ``bounds`` are what the values cannot leave.
