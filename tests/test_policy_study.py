@@ -83,6 +83,26 @@ def test_each_groups_end_is_told(ran: Path) -> None:
         assert min(one["ends"]) >= final[*key, "final_worst"] - 1e-12
 
 
+def test_levers_are_differences_to_their_controls(ran: Path) -> None:
+    content = json.loads((ran / "policy.json").read_text())
+    mean = {
+        (row["setting"], row["method"], row["group_weight"], row["metric"]): row["value"]
+        for row in content["rows"]
+        if not row["metric"].endswith("gain")
+    }
+    controls = {"history": ("Dr. GRPO", 0.0), "group weight": ("P-GRPO shrunken", 0.0)}
+    assert {(row["lever"], row["group_weight"]) for row in content["levers"]} == {
+        ("history", 0.0),
+        ("group weight", 1.0),
+    }
+    for row in content["levers"]:
+        method, weight = controls[row["lever"]]
+        assert row["control"] == f"{method}, 2"
+        own = mean[row["setting"], "P-GRPO shrunken", row["group_weight"], row["metric"]]
+        assert row["value"] == pytest.approx(own - mean[row["setting"], method, weight, row["metric"]])
+    assert "| history, weight 0 | weight 1: P-GRPO shrunken, 2 |" in markdown(content)
+
+
 def test_rivals_are_compared_at_their_best_and_with_equal_weight(ran: Path) -> None:
     content = json.loads((ran / "policy.json").read_text())
     mean = {

@@ -104,9 +104,28 @@ def _levers(content: Mapping[str, Any]) -> list[str]:
         "History is told apart from few completions by Dr. GRPO, which has none, with as many; how much a group counts "
         "by the same method without weights. Worst group / mean over groups / mean over users.",
         *_table(["setting", *map(title, arms)], lines),
+        "What each lever gives the worst group, seed by seed: history against Dr. GRPO with as many completions and "
+        "the same weight; a weight against the same method without.",
+        *_lever_gains(content),
         "Told groups that say nothing, the worst group's gain over the same method with weight 0 and true groups:",
         *_controls(content, found),
     ]
+
+
+def _lever_gains(content: Mapping[str, Any]) -> list[str]:
+    """Each lever against its control."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in content["levers"]:
+        if row["metric"] == "worst":
+            weight = f"weight {row['group_weight']:g}"
+            column = f"history, {weight}" if row["lever"] == "history" else f"{weight}: {row['control']}"
+            found.setdefault(named(row), {})[column] = row
+    columns = list(dict.fromkeys(column for of in found.values() for column in of))
+    lines = [
+        [markdown_text(setting), *(_sure(of[one]) if one in of else MISSING for one in columns)]
+        for setting, of in found.items()
+    ]
+    return _table(["setting", *columns], lines)
 
 
 def _controls(content: Mapping[str, Any], true: Mapping[str, Mapping[Arm, Mapping[str, Row]]]) -> list[str]:

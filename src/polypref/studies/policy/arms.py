@@ -22,6 +22,7 @@ QUICK: dict[Learner, Plan] = {
 
 REFERENCE = ("GRPO", 8)
 OURS = ("P-GRPO shrunken", 2)
+NO_HISTORY = ("Dr. GRPO", 2)  # the control of history: as many completions, measured against each other alone
 WEIGHTS = (0.0, 0.5, 1.0)
 COMPARING = ("GRPO", "Dr. GRPO", "RLOO", "batch", "P-GRPO prompt")  # a prompt's completions: two at least
 ALONE = ("REINFORCE++", "P-GRPO paper", "P-GRPO shrunken")  # one is enough

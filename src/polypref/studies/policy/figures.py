@@ -6,6 +6,8 @@ the curve of the mean over groups, of the group that is worst off at the time an
 group has what GRPO gives it in the end. A gain is the difference to GRPO with eight completions and no weights, seed by
 seed. Intervals are 95 % t intervals over seeds.
 
+``levers``   each of the two levers against its control, seed by seed: history against the same number of completions
+without it, and a group weight against the same method without one.
 ``rivals``   for each group weight, P-GRPO as it is by default against every other method at that one's own best number
 of completions, chosen on the same seeds (which favours the rival).
 ``regrets``  what a fixed choice of method, completions and weight falls short of the best choice in a setting, for all
@@ -24,7 +26,7 @@ import numpy as np
 
 from polypref.policy.history import Floats
 from polypref.stats.cluster_robust import mean_with_half
-from polypref.studies.policy.arms import OURS, REFERENCE, WEIGHTS
+from polypref.studies.policy.arms import NO_HISTORY, OURS, REFERENCE, WEIGHTS
 from polypref.studies.policy.measure import LAST, Arm
 
 CURVES = ("worst", "macro", "users")
@@ -74,6 +76,25 @@ def _interval(value_S: Floats) -> dict[str, float]:
     """Mean over seeds with a 95 % t interval."""
     mean, half = mean_with_half(value_S)
     return {"value": mean, "lo": mean - half, "hi": mean + half}
+
+
+def levers(found: Measured) -> Iterator[dict[str, Any]]:
+    """What history gives at each group weight, and what each group weight gives with and without history."""
+    told = {arm: figures(one) for arm, one in found.items() if arm.labels == "true"}
+    pairs = [("history", (*OURS, weight), (*NO_HISTORY, weight)) for weight in WEIGHTS]
+    pairs += [
+        ("group weight", (*who, weight), (*who, 0.0)) for who in (REFERENCE, OURS) for weight in WEIGHTS if weight
+    ]
+    for learner, setting in dict.fromkeys((arm.learner, arm.setting) for arm in told):
+        for lever, *both in pairs:
+            one, control = (Arm(setting, *what, learner=learner) for what in both)
+            if one in told and control in told:
+                for metric in CURVES:
+                    gain = _interval(told[one][metric] - told[control][metric])
+                    yield {**named(one), "lever": lever, "control": f"{control.method}, {control.generations}"} | {
+                        "metric": metric,
+                        **gain,
+                    }
 
 
 def rivals(found: Measured) -> Iterator[dict[str, Any]]:

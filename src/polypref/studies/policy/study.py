@@ -132,6 +132,7 @@ def study(out: Path, what: Study, quiet: bool = False) -> dict[str, Any]:
         },
         "rows": list(figures.rows(found)),
         "ends": list(figures.ends(found)),
+        "levers": list(figures.levers(found)),
         "rivals": list(figures.rivals(found)),
         "regrets": list(figures.regrets(found)),
     }
