@@ -17,7 +17,8 @@ from polypref.errors import CacheError, InputError, SettingsError
 from polypref.evaluation.results_schema import CompareContents
 from polypref.features import cache
 from polypref.features.encode_missing import encode_cached
-from polypref.files import content_of, write
+from polypref.files import write
+from polypref.regular_files import content_of
 
 
 @dataclass(frozen=True)

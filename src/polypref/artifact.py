@@ -13,9 +13,7 @@ covered: someone who changes an artifact and rehashes it; its content still fits
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -27,6 +25,7 @@ from numpy.typing import NDArray
 
 from polypref import files
 from polypref.errors import ArtifactError
+from polypref.regular_files import content_of, memory
 from polypref.schema import canonical, parse
 
 FORMAT = 3
@@ -98,7 +97,7 @@ def digest_of(path: Path | str, kind: str) -> str:
 def kind_of(path: Path | str) -> str | None:
     """The kind that a folder's manifest states; None without a readable manifest."""
     try:
-        manifest = parse(_regular(Path(path) / MANIFEST, LARGEST_MANIFEST), str(path))
+        manifest = parse(_content(Path(path) / MANIFEST, LARGEST_MANIFEST), str(path))
     except (ArtifactError, FileNotFoundError):
         return None
     kind = manifest.get("kind") if isinstance(manifest, dict) else None
@@ -121,13 +120,13 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], bytes]:
     for _ in range(TRIES):
         manifest = _manifest(path, kind)
         with suppress(FileNotFoundError):  # replaced after the manifest was read
-            return manifest, _regular(path / f"arrays-{manifest['arrays']}.safetensors", _memory())
+            return manifest, _content(path / f"arrays-{manifest['arrays']}.safetensors", memory())
     raise ArtifactError(f"the arrays that {path / MANIFEST} names are missing; {_again(kind)}.")
 
 
 def _manifest(path: Path, kind: str) -> dict[str, Any]:
     try:
-        content = parse(_regular(path / MANIFEST, LARGEST_MANIFEST), str(path / MANIFEST))
+        content = parse(_content(path / MANIFEST, LARGEST_MANIFEST), str(path / MANIFEST))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is not a polypref artifact: there is no {path / MANIFEST}.") from None
     if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
@@ -163,44 +162,16 @@ def _unpacked(payload: bytes, path: Path) -> dict[str, NDArray]:
     return arrays
 
 
-def _regular(path: Path, most: int) -> bytes:
-    """The content of a regular file of at most ``most`` bytes; links are not followed, pipes and devices not waited
-    for.
-
-    Raises FileNotFoundError, and ArtifactError for anything else.
-    """
-    flags = os.O_RDONLY
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
-        flags |= getattr(os, name, 0)
+def _content(path: Path, most: int) -> bytes:
+    """Raises FileNotFoundError, and ArtifactError for a file that is not read."""
     try:
-        number = os.open(path, flags)
+        return content_of(path, most, within=path.parent)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
-        reason = "it is a link, and only files in the folder itself are read" if path.is_symlink() else error
-        raise ArtifactError(f"{path} cannot be read: {getattr(reason, 'strerror', reason)}.") from error
-    try:
-        status = os.fstat(number)
-        if not stat.S_ISREG(status.st_mode):
-            raise ArtifactError(f"{path} is not a regular file; expected what polypref has written.")
-        if status.st_size > most:
-            raise ArtifactError(f"{path} has {status.st_size:,} bytes; expected at most {most:,}.")
-        with os.fdopen(number, "rb", closefd=False) as file:
-            return file.read(status.st_size)  # Python allocates as much as requested
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
-    finally:
-        os.close(number)
+        raise ArtifactError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def _is_unfinished(path: Path) -> bool:
     names = [found.name for found in path.iterdir()] if path.is_dir() else [""]
     return all(ARRAYS.fullmatch(name) or files.PARTIAL.fullmatch(name) for name in names)
-
-
-def _memory() -> int:
-    """Bytes of this machine's memory, if known."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 1 << 40

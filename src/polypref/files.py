@@ -53,24 +53,7 @@ NO_FOLDER_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno
 LONGEST_STEM = 200  # bytes of a name that its partial file repeats; most file systems allow 255 in total
 
 
-LARGEST = 1 << 26  # bytes of a file of settings or results
-
-
 # --- files
-
-
-def content_of(path: Path | str, most: int = LARGEST) -> bytes:
-    """The content of a regular file of at most ``most`` bytes; pipes, devices and endless files are refused.
-
-    Raises OSError, whose ``strerror`` says why, for anything else, and ValueError for a path with NUL.
-    """
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # noqa: PTH123
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        if status.st_size > most:
-            raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes; expected at most {most:,}", str(path))
-        return file.read(status.st_size)
 
 
 def write(path: Path | str, content: bytes | str, elsewhere: str = ANOTHER) -> None:

@@ -20,6 +20,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -34,6 +35,7 @@ from polypref.learners.protocol import Forgets, Scorer, population_margins
 from polypref.policy.advantages import Level, Normalizer
 from polypref.policy.drift import DriftAlarm
 from polypref.policy.history import RewardHistory
+from polypref.regular_files import content_of, ensure_within, memory
 
 
 def forget(scorer: Scorer, user_id: str) -> Scorer:
@@ -133,6 +135,7 @@ def residue(folder: Path | str, user_id: str) -> list[str]:
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
+            ensure_within(path, folder)
             places = [where for where, text in _texts(path) if word.search(text)]
         except OSError as error:
             raise CacheError(f"{path} cannot be read ({error.strerror}), so it cannot be checked.") from error
@@ -151,16 +154,20 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
     yield from found
 
 
+def _content(path: Path) -> bytes:
+    return content_of(path, memory())
+
+
 def _of_bytes(path: Path) -> Iterator[tuple[str, str]]:
-    yield "bytes", path.read_bytes().decode("utf-8", "replace")
+    yield "bytes", _content(path).decode("utf-8", "replace")
 
 
 def _of_json(path: Path) -> Iterator[tuple[str, str]]:
-    yield from _in_value(json.loads(path.read_text(encoding="utf-8")), "")
+    yield from _in_value(json.loads(_content(path).decode()), "")
 
 
 def _of_lines(path: Path) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(_content(path).decode().split("\n"), 1):
         if line.strip():
             yield from ((f"line {number}{where}", text) for where, text in _in_value(json.loads(line), ""))
 
@@ -180,7 +187,7 @@ def _in_value(value: Any, where: str) -> Iterator[tuple[str, str]]:
 
 
 def _of_parquet(path: Path) -> Iterator[tuple[str, str]]:
-    table = pl.read_parquet(path)
+    table = pl.read_parquet(BytesIO(_content(path)))
     for column in table:
         yield f"name of column {column.name}", column.name
         for value in (column if column.dtype.is_nested() else column.unique()).to_list():
@@ -188,7 +195,7 @@ def _of_parquet(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _of_numpy(path: Path) -> Iterator[tuple[str, str]]:
-    loaded = np.load(path, allow_pickle=False)
+    loaded = np.load(BytesIO(_content(path)), allow_pickle=False)
     arrays = {"array": loaded} if isinstance(loaded, np.ndarray) else loaded
     for name in arrays:
         yield f"name of array {name}", name
@@ -198,7 +205,7 @@ def _of_numpy(path: Path) -> Iterator[tuple[str, str]]:
 def _of_safetensors(path: Path) -> Iterator[tuple[str, str]]:
     from safetensors.numpy import load
 
-    content = path.read_bytes()
+    content = _content(path)
     size = int.from_bytes(content[:8], "little")
     yield from ((f"header{where}", text) for where, text in _in_value(json.loads(content[8 : 8 + size]), ""))
     try:

@@ -33,11 +33,12 @@ from polypref.comparisons import Comparisons
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 from polypref.features.hf import locate
 from polypref.features.transformer import quiet
-from polypref.files import alone, content_of, made, writable, write_json
+from polypref.files import alone, made, writable, write_json
 from polypref.groups import UNKNOWN, Grouping, from_attribute
 from polypref.learners.protocol import Scorer
 from polypref.policy.history import Floats
 from polypref.policy.history_file import is_whole
+from polypref.regular_files import content_of
 from polypref.stats.cluster_robust import mean_with_half
 
 if TYPE_CHECKING:

@@ -44,7 +44,8 @@ from polypref.bounds.safety import Answers, same_answers
 from polypref.bounds.safety_cache import Safety
 from polypref.bounds.slates import Slates
 from polypref.errors import ArtifactError, SettingsError, unknown_name
-from polypref.files import content_of, write_json
+from polypref.files import write_json
+from polypref.regular_files import content_of
 from polypref.schema import conform, parse
 
 TIERS = ("immutable", "organisation", "user")

@@ -19,7 +19,7 @@ from typing import Any, Protocol, get_type_hints
 
 from polypref.cli import COMMANDS
 from polypref.errors import InputError, SettingsError, unknown_name
-from polypref.files import content_of
+from polypref.regular_files import content_of
 
 CONFIG_HELP = "--config FILE reads settings from the table [{name}] of a TOML file; a flag overrides the file."
 

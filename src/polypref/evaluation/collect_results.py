@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from polypref.data.files.parquet import first_line
 from polypref.errors import InputError, SettingsError
 from polypref.evaluation.results_schema import CompareContents, Contents
 from polypref.evaluation.results_table import COHORT, METRIC, ResultTable
+from polypref.regular_files import content_of, memory
 
 DRAWS, LEAST_SETS = 10_000, 4
 Floats = Sequence[float] | NDArray[np.float64]
@@ -73,9 +76,16 @@ def _read(path: str) -> Collected:
         name or folder.resolve().name,
         folder,
         CompareContents.read(results) if results.exists() else CompareContents(),
-        pl.read_parquet(users) if users.exists() else None,
+        _users(users) if users.exists() else None,
         (Contents.read(grid) if grid.exists() else Contents()).rows.where(metric=METRIC, cohort=COHORT),
     )
+
+
+def _users(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(BytesIO(content_of(path, memory())))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{path} cannot be read ({first_line(error)}). Run polypref compare again.") from error
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from polypref.errors import InputError, unknown_name
 from polypref.evaluation.results_table import GAIN, PLACEBO, ROW, SHUFFLED, ResultTable
-from polypref.files import content_of
+from polypref.regular_files import content_of
 
 SCHEMA = 1
 Section = Mapping[str, Any]

@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from polypref import content
 from polypref.content import Identities
 from polypref.errors import ArtifactError, CacheError
-from polypref.files import content_of, write_json
+from polypref.files import write_json
+from polypref.regular_files import content_of, memory
 from polypref.schema import conform, parse
 from polypref.terminal import say
 
@@ -129,7 +130,7 @@ class Store:
     def _read_index(self, stamp: tuple[int, int, int, int], before: Index | None) -> Index:
         dim = self._dim()
         try:
-            raw = (self.folder / "index.bin").read_bytes()
+            raw = content_of(self.folder / "index.bin", memory())
             whole = min(len(raw) // RECORD.itemsize, (self.folder / "rows.f32").stat().st_size // (4 * dim))
         except OSError as error:
             raise self._cannot("read", error) from error

@@ -41,6 +41,7 @@ from polypref.features.transformer import (
     sha256_of,
 )
 from polypref.network_access import CALLER, Permission, present
+from polypref.regular_files import content_of
 
 if TYPE_CHECKING:
     import torch
@@ -198,8 +199,8 @@ def inspect(folder: Path) -> tuple[Kind, Pooling, int]:
     elif stated := _sentence_transformers_pooling(folder):
         pooling = stated
     limits = [
-        _json(folder / "tokenizer_config.json").get("model_max_length"),
-        _json(folder / "sentence_bert_config.json").get("max_seq_length"),
+        _json(folder, "tokenizer_config.json").get("model_max_length"),
+        _json(folder, "sentence_bert_config.json").get("max_seq_length"),
         (getattr(config, "max_position_embeddings", None) or MAX_LENGTH)
         - (2 if config.model_type in POSITIONS_AFTER_PADDING else 0),
     ]
@@ -216,8 +217,8 @@ def score_names(folder: Path) -> list[str]:
 
 
 def _sentence_transformers_pooling(folder: Path) -> Pooling | None:
-    """The pooling stated in a sentence-transformers folder, None if it states none that we know."""
-    stated = _json(folder / "1_Pooling" / "config.json")
+    """Pooling that a sentence-transformers folder states, None where it states none that we know."""
+    stated = _json(folder, "1_Pooling/config.json")
     if stated.get("pooling_mode_cls_token"):
         return "first"
     if stated.get("pooling_mode_lasttoken"):
@@ -306,8 +307,18 @@ def _chat_pairs(tokenizer: Any, responses: Responses) -> list[tuple[str, str]]:
     return rendered
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+def _json(folder: Path, name: str) -> dict[str, Any]:
+    """What a file of the folder holds, which ``locate`` has looked over; empty where there is none."""
+    path = folder / name
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(content_of(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise EncoderError(f"{path} cannot be read as JSON: {line(error)}.") from error
+    if not isinstance(found, dict):
+        raise EncoderError(f"{path} holds {content.excerpt(found)}; expected a JSON object.")
+    return found
 
 
 def line(error: Exception) -> str:

@@ -30,6 +30,7 @@ from polypref.features.cache import ELSEWHERE, Features, cache_root
 from polypref.features.encode_missing import TextMode, batches, encode_cached, pairs
 from polypref.features.transformer import sha256_of
 from polypref.network_access import Permission, acting_for, present
+from polypref.regular_files import content_of
 from polypref.terminal import say
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 def _is_whole(folder: Path) -> bool:
     """Whether the files match their checksums."""
     try:
-        stated = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        stated = json.loads(content_of(folder / CHECKSUMS, within=folder))
         return bool(stated) and stated == _checksums(folder)
     except (OSError, ValueError):
         return False

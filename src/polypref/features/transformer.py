@@ -21,6 +21,7 @@ from polypref.errors import CacheError, EncoderError
 from polypref.features.cache import cache_root
 from polypref.features.encode_missing import batches
 from polypref.files import write
+from polypref.regular_files import content_of, opened
 
 if TYPE_CHECKING:
     import torch
@@ -150,8 +151,8 @@ def sha256_of(path: Path) -> str:
     note = cache_root() / "sha256" / blake2b(stamp.encode(), digest_size=16).hexdigest()
     large = status.st_size >= LARGE_FILE_BYTES
     if large and note.exists():
-        return note.read_text()
-    with path.open("rb") as file:
+        return content_of(note).decode()
+    with opened(path) as file:
         digest = file_digest(file, "sha256").hexdigest()
     if large:
         with suppress(CacheError):  # this only saves time; the cache itself reports a disk that cannot be written

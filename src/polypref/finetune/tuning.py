@@ -34,6 +34,7 @@ from polypref.finetune.batches import Batches
 from polypref.finetune.network import State, put
 from polypref.finetune.recipe import Recipe
 from polypref.finetune.vpl_network import ContextBatches
+from polypref.regular_files import content_of, memory
 from polypref.terminal import silenced
 
 if TYPE_CHECKING:
@@ -80,10 +81,18 @@ def tune(task: Task) -> Tuned:
                 _train(task, folder, done)
         for checkpoint in folder.glob("checkpoint-*"):  # also those left by a killed fit
             shutil.rmtree(checkpoint, ignore_errors=True)
-        finished = json.loads((done / "tuned.json").read_text())
-        from safetensors.numpy import load_file
+        return _read(done)
 
-        return Tuned(load_file(done / "adapter_model.safetensors"), finished["steps"])
+
+def _read(done: Path) -> Tuned:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        steps = json.loads(content_of(done / "tuned.json", within=done))["steps"]
+        return Tuned(load(content_of(done / "adapter_model.safetensors", memory(), within=done)), steps)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CacheError(f"the finished fit in {done} cannot be used ({error}); remove that folder.") from error
 
 
 def _train(task: Task, folder: Path, done: Path) -> None:
@@ -226,8 +235,8 @@ def _folder(task: Task) -> Iterator[Path]:
     try:
         if not note.exists():
             write_json(note, {"version": VERSION, **task.name})
-        version = json.loads(note.read_text()).get("version")
-    except (OSError, ValueError) as error:
+        version = json.loads(content_of(note)).get("version")
+    except (OSError, ValueError, AttributeError) as error:
         raise CacheError(f"the checkpoints in {folder} cannot be used ({error}); choose another folder.") from error
     if version != VERSION:
         raise ArtifactError(

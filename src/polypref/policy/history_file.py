@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import asdict
 from hashlib import blake2b
 from io import BytesIO
@@ -18,16 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref.errors import ArtifactError
-from polypref.files import content_of, write
+from polypref.files import write
 from polypref.policy.advantages import Level, Normalizer
 from polypref.policy.drift import DriftAlarm
 from polypref.policy.history import RewardHistory
+from polypref.regular_files import content_of
 
 VERSION = 1
 NAME = "pgrpo_history.npz"
 UNSAID = {"group_weight": 0.0}  # of files from before that setting
 
 MOST = 1 << 34  # bytes of histories
+DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def settings_of(normalizer: Normalizer) -> dict[str, Any]:
@@ -83,7 +86,7 @@ def load(path: Path, like: list[Normalizer], **config: Any) -> tuple[list[Normal
             f"{path} is missing: groups would start again without history, and training would not go on as it was. "
             "Put the file back, or start a new run without resuming."
         ) from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise ArtifactError(f"{path} cannot be read ({error}); resume from an earlier checkpoint.") from error
     if about.get("version") != VERSION:
         raise ArtifactError(
@@ -106,7 +109,7 @@ def is_whole(checkpoint: Path) -> bool:
     try:
         with np.load(BytesIO(content_of(checkpoint / NAME, MOST)), allow_pickle=False) as file:
             return bool(_json(file["about"]).get("whole"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except DAMAGED:
         return False
 
 

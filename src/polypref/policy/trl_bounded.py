@@ -29,7 +29,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from polypref.errors import ArtifactError, SettingsError
-from polypref.files import content_of, write_json
+from polypref.files import write_json
 from polypref.policy.advantages import Key
 from polypref.policy.bounded import EVERYONE, Bound, Bounded, Guard, judged
 from polypref.policy.trl import (
@@ -42,6 +42,7 @@ from polypref.policy.trl import (
     check_trl,
     gather_object,
 )
+from polypref.regular_files import content_of
 
 NAME = "pgrpo_bounds.json"
 

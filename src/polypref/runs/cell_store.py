@@ -30,6 +30,7 @@ from polypref.comparisons import Comparisons
 from polypref.data.split import Rule
 from polypref.errors import ArtifactError
 from polypref.features.protocol import Encoder
+from polypref.regular_files import content_of
 from polypref.schema import Layout
 from polypref.terminal import say
 
@@ -119,7 +120,7 @@ def code_hash(module: str) -> str:
         if path is None and name == module:
             state.update(os.urandom(16))  # written in a notebook, so it is unknown whether it is unchanged
         if path is not None:
-            source = path.read_bytes()
+            source = content_of(path)
             state.update(content.framed(name) + content.framed(source))
             waiting += sorted(_imported(source), reverse=True)
     return state.hexdigest()

@@ -19,8 +19,9 @@ from typing import Any
 
 from polypref.artifact import is_sealed, sealed
 from polypref.errors import ArtifactError, SettingsError
-from polypref.files import content_of, made, write_json
+from polypref.files import made, write_json
 from polypref.progress import Progress
+from polypref.regular_files import content_of
 from polypref.runs.cell_store import code_hash
 from polypref.runs.execute import run_cells
 from polypref.schema import parse
