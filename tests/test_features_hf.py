@@ -121,7 +121,7 @@ def test_scores_equal_transformers_own_on_single_texts(tmp_path: Path, kind: str
     model = save(tmp_path / "m", kind)
     settings = HuggingFace(str(tmp_path / "m"), score=True, device="cpu")
     responses = responses_of(RESPONSES)
-    _, tokenizer = module.load(settings.plan().folder, "reward", "float32", "cpu")
+    _, tokenizer = module.load(settings.plan().folder, "any", "reward", "float32", "cpu")
     features = settings.encode(responses)
     for tokens, row in zip(tokenise(tokenizer, responses, settings.plan()), features, strict=True):
         types = [int(i >= (tokens.n_head or len(tokens.ids))) for i in range(len(tokens.ids))]
@@ -194,7 +194,7 @@ def test_pooling_that_a_sentence_transformers_folder_states_is_used(tmp_path: Pa
 
 def decoded(folder: Path, responses: Responses, **settings: Any) -> list[str]:
     made = HuggingFace(str(folder), **settings)
-    _, tokenizer = module.load(made.plan().folder, made.plan().kind, "float32", "cpu")
+    _, tokenizer = module.load(made.plan().folder, made.plan().weights, made.plan().kind, "float32", "cpu")
     return [" ".join(WORDS[i] for i in tokens.ids) for tokens in tokenise(tokenizer, responses, made.plan())]
 
 

@@ -16,7 +16,7 @@ from polypref import artifact, features, network_access
 from polypref.bounds.detector import KIND, READS, Detector
 from polypref.cli import main
 from polypref.errors import PolyprefError, SettingsError
-from polypref.features.hf import locate
+from polypref.features import model_folder
 from polypref.groups.grouping import from_mapping
 from polypref.learners import LEARNERS
 from polypref.learners.pretrained import Pretrained
@@ -113,7 +113,7 @@ def test_no_foreign_detector_or_grouping_starts_anything(tmp_path, denied):
 
 def test_the_denial_would_be_noticed(tmp_path, denied):
     """With the caller's word something is tried, and so seen."""
-    locate.cache_clear()
+    model_folder._downloaded.cache_clear()
     with pytest.raises(PolyprefError):
         load(named(tmp_path / "s", "hf:some-hub/model-that-is-not-here"), allow_network=True)
     assert denied

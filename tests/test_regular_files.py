@@ -17,7 +17,7 @@ from polypref.cli.check import Check
 from polypref.cli.settings import read_toml
 from polypref.errors import PolyprefError
 from polypref.evaluation.collect_results import collect
-from polypref.features.hf import inspect
+from polypref.features.hf import HuggingFace
 from polypref.finetune import tuning
 from polypref.policy import history_file
 from polypref.policy.advantages import Normalizer
@@ -43,12 +43,12 @@ REASONS = {
     "data/mapped.py": "a nameless file that this process wrote and alone can open",
     "features/encode_once.py": "a folder that this run wrote and alone can read",
     "features/cache.py": "rows are mapped, not read whole; that the file is regular is tested before",
-    "features/hf.py": "folders that `locate` has looked over, file by file",
+    "features/hf.py": "folders that `model_folder.locate` has looked over, file by file",
     "features/minilm.py": "folders whose files are known by their hashes",
     "features/static.py": "a folder whose files are known by their hashes",
-    "finetune/recipe.py": "folders that `features.hf.locate` has looked over",
-    "judges/local.py": "folders that `features.hf.locate` has looked over",
-    "align/trainer.py": "folders that `features.hf.locate` has looked over",
+    "finetune/recipe.py": "folders that `features.model_folder.locate` has looked over",
+    "judges/local.py": "folders that `features.model_folder.locate` has looked over",
+    "align/trainer.py": "folders that `features.model_folder.locate` has looked over",
     "align/run.py": "checkpoints of this very run",
     "report/page.py": "templates of this package",
     "report/tax.py": "templates of this package",
@@ -124,7 +124,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {  # the file's name,
     "history": (history_file.NAME, of_history),
     "steps": ("tuned.json", tuning._read),
     "adapter": ("adapter_model.safetensors", tuning._read),
-    "tokenizer": ("tokenizer_config.json", inspect),
+    "tokenizer": ("tokenizer_config.json", lambda folder: HuggingFace(str(folder)).plan()),
     "residue": ("left.txt", lambda folder: forgetting.residue(folder, "u") or 1 / 0),
 }
 """``artifact`` has tests of its own, in tests/test_artifact.py."""

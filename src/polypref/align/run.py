@@ -31,7 +31,7 @@ from polypref.align.task import Task
 from polypref.align.trainer import arguments, cannot_work, load_model, trainer_for
 from polypref.comparisons import Comparisons
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
-from polypref.features.hf import locate
+from polypref.features.model_folder import locate
 from polypref.features.transformer import quiet
 from polypref.files import alone, made, writable, write_json
 from polypref.groups import UNKNOWN, Grouping, from_attribute

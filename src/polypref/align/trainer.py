@@ -13,8 +13,8 @@ import polars as pl
 from polypref.align.rewards import ScorerReward
 from polypref.align.task import Task
 from polypref.errors import EncoderError, SettingsError, unknown_name
-from polypref.features.hf import line, locate
-from polypref.features.transformer import LOCAL, quiet
+from polypref.features.model_folder import line, locate
+from polypref.features.transformer import LOCAL, WEIGHTS, quiet
 
 if TYPE_CHECKING:
     from polypref.policy.trl import PGRPOConfig, PGRPOTrainer
@@ -30,7 +30,7 @@ def load_model(name: str) -> tuple[Any, Any]:
     folder, _ = locate(name, None)
     try:
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(folder, **LOCAL)
+            model = AutoModelForCausalLM.from_pretrained(folder, **WEIGHTS)
             tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL, padding_side="left")
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
         raise EncoderError(f"the language model in {folder} cannot be loaded: {line(error)}.") from error

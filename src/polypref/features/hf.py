@@ -16,7 +16,6 @@ Suffixes here: ``_C`` scores of the network's own head.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,13 +23,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from polypref import content
 from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError, SettingsError
 from polypref.features.cache import Features
 from polypref.features.encode_missing import TextMode, encode_cached, pairs
+from polypref.features.model_folder import json_of, line, locate
 from polypref.features.transformer import (
     LOCAL,
+    WEIGHTS,
     Framer,
     Pooling,
     Tokens,
@@ -38,10 +38,8 @@ from polypref.features.transformer import (
     inputs_of,
     pool,
     quiet,
-    sha256_of,
 )
-from polypref.network_access import CALLER, Permission, present
-from polypref.regular_files import content_of
+from polypref.network_access import Permission, present
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +49,6 @@ if TYPE_CHECKING:
 Kind = Literal["encoder", "causal", "reward"]
 
 MAX_LENGTH = 2048  # tokens, unless the model reads fewer or the settings say otherwise
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "1_Pooling/config.json")
 POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "roberta-prelayernorm"}
 
 
@@ -102,7 +99,7 @@ class HuggingFace:
     def plan(self) -> Plan:
         """The settings with everything that depends on the model resolved."""
         folder, weights = locate(self.model, self.revision, self.permission)
-        kind, pooling, limit = inspect(folder)
+        kind, pooling, limit = inspect(folder, weights)
         if self.score and kind != "reward":
             raise SettingsError(f"{self.name} is of kind {kind!r} and has no score; score=True needs a reward model.")
         if self.max_length is not None and self.max_length > limit:
@@ -121,7 +118,7 @@ class HuggingFace:
         import torch
 
         plan = self.plan()
-        network, tokenizer = load(plan.folder, plan.kind, self.dtype, self.device or default_device())
+        network, tokenizer = load(plan.folder, plan.weights, plan.kind, self.dtype, self.device or default_device())
         forward = _with_score(network) if self.score else _without_score(network, plan.kind)
         tokens = tokenise(tokenizer, responses, plan)
         types = getattr(network.config, "type_vocab_size", 0) > 1 and "token_type_ids" in tokenizer.model_input_names
@@ -150,33 +147,9 @@ class Plan:
     max_length: int
 
 
-@lru_cache(maxsize=32)
-def locate(model: str, revision: str | None, permission: Permission = CALLER) -> tuple[Path, str]:
-    """The model's folder and a name for its content: the hub's commit, or a hash of the local files.
-
-    Raises EncoderError if it is not available, SettingsError if it would have to be downloaded without permission.
-    """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        files = sorted(path for pattern in FILES for path in folder.glob(pattern) if path.is_file())
-        names = [part for path in files for part in (str(path.relative_to(folder)), sha256_of(path))]
-        return folder, content.hexdigest(*names)
-    if model.startswith((".", "/", "~")):
-        raise EncoderError(f"{model}: there is no such folder; give a local folder or a name on the hub.")
-    from huggingface_hub import snapshot_download
-
-    local = not permission.network
-    try:
-        folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(FILES), local_files_only=local))
-    except Exception as error:  # the hub has many kinds of errors, all of which mean: not available
-        permission.ensure(f"the model {model}, which is not on this machine")
-        raise EncoderError(f"{model} is no local folder and cannot be had from the hub: {line(error)}.") from error
-    return folder, folder.name
-
-
 @lru_cache(maxsize=8)
-def inspect(folder: Path) -> tuple[Kind, Pooling, int]:
-    """Kind, pooling, and maximum tokens, from the model's own files."""
+def inspect(folder: Path, weights: str) -> tuple[Kind, Pooling, int]:
+    """Kind, its pooling, and the most tokens it reads, from the model's own files, which ``weights`` names."""
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto
 
@@ -199,8 +172,8 @@ def inspect(folder: Path) -> tuple[Kind, Pooling, int]:
     elif stated := _sentence_transformers_pooling(folder):
         pooling = stated
     limits = [
-        _json(folder, "tokenizer_config.json").get("model_max_length"),
-        _json(folder, "sentence_bert_config.json").get("max_seq_length"),
+        json_of(folder, "tokenizer_config.json").get("model_max_length"),
+        json_of(folder, "sentence_bert_config.json").get("max_seq_length"),
         (getattr(config, "max_position_embeddings", None) or MAX_LENGTH)
         - (2 if config.model_type in POSITIONS_AFTER_PADDING else 0),
     ]
@@ -218,7 +191,7 @@ def score_names(folder: Path) -> list[str]:
 
 def _sentence_transformers_pooling(folder: Path) -> Pooling | None:
     """Pooling that a sentence-transformers folder states, None where it states none that we know."""
-    stated = _json(folder, "1_Pooling/config.json")
+    stated = json_of(folder, "1_Pooling/config.json")
     if stated.get("pooling_mode_cls_token"):
         return "first"
     if stated.get("pooling_mode_lasttoken"):
@@ -227,8 +200,8 @@ def _sentence_transformers_pooling(folder: Path) -> Pooling | None:
 
 
 @lru_cache(maxsize=1)
-def load(folder: Path, kind: Kind, dtype: str, device: str) -> tuple[Any, Any]:
-    """The network, in evaluation mode, and its tokenizer.
+def load(folder: Path, weights: str, kind: Kind, dtype: str, device: str) -> tuple[Any, Any]:
+    """The network, in evaluation mode, and its tokenizer; ``weights`` names the content of the folder.
 
     Raises EncoderError if they cannot be loaded, or if a reward model's files lack its head, which transformers would
     initialise at random.
@@ -240,7 +213,7 @@ def load(folder: Path, kind: Kind, dtype: str, device: str) -> tuple[Any, Any]:
     try:
         with quiet():
             network, info = network_class.from_pretrained(
-                folder, **LOCAL, dtype=getattr(torch, dtype), output_loading_info=True
+                folder, **WEIGHTS, dtype=getattr(torch, dtype), output_loading_info=True
             )
             network, tokenizer = network.eval().to(device), AutoTokenizer.from_pretrained(folder, **LOCAL)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
@@ -305,22 +278,3 @@ def _chat_pairs(tokenizer: Any, responses: Responses) -> list[tuple[str, str]]:
             cut = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(opening[p], whole, strict=False)))
         rendered.append((whole[:cut], whole[cut:]))
     return rendered
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    """What a file of the folder holds, which ``locate`` has looked over; empty where there is none."""
-    path = folder / name
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(content_of(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise EncoderError(f"{path} cannot be read as JSON: {line(error)}.") from error
-    if not isinstance(found, dict):
-        raise EncoderError(f"{path} holds {content.excerpt(found)}; expected a JSON object.")
-    return found
-
-
-def line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

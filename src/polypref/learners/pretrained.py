@@ -21,7 +21,8 @@ import numpy as np
 
 from polypref.comparisons import Comparisons, IntArray, Responses
 from polypref.errors import ArtifactError, EncoderError, SettingsError
-from polypref.features.hf import HuggingFace, inspect, locate, score_names
+from polypref.features.hf import HuggingFace, inspect, score_names
+from polypref.features.model_folder import locate
 from polypref.features.protocol import Encoder
 from polypref.judges.ask import LanguageModel, ask, language_model
 from polypref.learners import validation
@@ -87,8 +88,8 @@ class Pretrained:
         if self.ask:
             return 0
         assert isinstance(self._reads, HuggingFace)
-        folder, _ = locate(self.model, None, self._reads.permission)
-        kind, _, _ = inspect(folder)
+        folder, weights = locate(self.model, None, self._reads.permission)
+        kind, _, _ = inspect(folder, weights)
         if kind != "reward":
             raise EncoderError(
                 f"{self.model} has no reward head (its kind is {kind!r}); give a sequence-classification model, or a "
