@@ -105,8 +105,8 @@ def load_body(recipe: Recipe, plan: Plan) -> nn.Module:
             _no_dropout(config)
             options: dict[str, Any] = {"config": config, "dtype": torch.bfloat16 if recipe.bf16 else torch.float32}
             if recipe.attention is not None:
-                how["attn_implementation"] = recipe.attention
-            body = AutoModel.from_pretrained(plan.folder, **WEIGHTS, **how)
+                options["attn_implementation"] = recipe.attention
+            body = AutoModel.from_pretrained(plan.folder, **WEIGHTS, **options)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise EncoderError(f"the backbone in {plan.folder} cannot be loaded: {reason}.") from error
