@@ -125,7 +125,7 @@ def test_an_item_that_stands_twice_counts_once_and_contradictions_are_told(tmp_p
     assert suite.subset_I.to_list() == ["a", "b", "a"]
     assert suite.line_I.tolist() == [1, 2, 4]
     copies, against = suite.notes
-    assert copies.startswith("1 item stood there before") and "lines 1 and 3" in copies
+    assert copies.startswith("1 item occurred before") and "lines 1 and 3" in copies
     assert against.startswith("1 item ") and "lines 1 and 4" in against
     once = read_suite(written(tmp_path / "once.jsonl", rows[:2]))
     assert once.notes == () and len(once) == 2

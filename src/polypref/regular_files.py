@@ -12,8 +12,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 LARGEST = 1 << 26  # bytes of a file of settings or results
 
@@ -34,7 +34,7 @@ def content_of(path: Path | str, most: int = LARGEST, *, within: Path | None = N
 
 
 @contextmanager
-def opened(path: Path | str, *, within: Path | None = None) -> Iterator[BinaryIO]:
+def opened(path: Path | str, *, within: Path | None = None) -> Iterator[BufferedReader]:
     """A regular file to be read piece by piece. Raises as ``content_of`` does."""
     flags = os.O_RDONLY
     for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):

@@ -145,7 +145,7 @@ def _once(
         kept += [i] if first == i else []
         copies += [] if first == i else [(line_I[first], line_I[i])]
     found = [
-        (copies, "are repeated, with the same labels in the same subset, and count once"),
+        (copies, "occurred before, with the same labels in the same subset; each counts once"),
         (against, "have the prompt and candidates of others but other labels, and are kept; resolve them"),
     ]
     return kept, tuple(
