@@ -87,7 +87,7 @@ def levers(found: Measured) -> Iterator[dict[str, Any]]:
     ]
     for learner, setting in dict.fromkeys((arm.learner, arm.setting) for arm in told):
         for lever, *both in pairs:
-            one, control = (Arm(setting, *what, learner=learner) for what in both)
+            one, control = (Arm(setting, *what, learner=learner) for what in both)  # pyright: ignore[reportArgumentType]
             if one in told and control in told:
                 for metric in CURVES:
                     gain = _interval(told[one][metric] - told[control][metric])
