@@ -137,11 +137,17 @@ class Responses:
             return "\n".join(f"{m.get('role')}: {m.get('content')}" for m in self.messages(prompt))
         return self.prompts[prompt]
 
-    def take(self, index: IntArray) -> Responses:
-        """The responses numbered ``index``; all prompts are kept."""
+    def take(self, index: IntArray, prompts: IntArray | None = None) -> Responses:
+        """The responses numbered ``index``; all prompts are kept, or those numbered ``prompts``, in that order."""
         taken = object.__new__(Responses)  # the texts were checked when this pool was made
         cut = {"prompt_R": self.prompt_R[index], "texts_R": self.texts_R.gather(index)}
         taken.__dict__.update({"prompts": self.prompts, "chat_P": self.chat_P, **cut})
+        if prompts is not None:
+            new_P = np.full(len(self.prompts), -1, np.int32)
+            new_P[prompts] = np.arange(len(prompts), dtype=np.int32)
+            chat_P = None if self.chat_P is None or not self.chat_P[prompts].any() else self.chat_P[prompts]
+            kept = {"prompts": self.prompts.gather(prompts), "chat_P": chat_P, "prompt_R": new_P[cut["prompt_R"]]}
+            taken.__dict__.update(kept)
         for name in ("identity_R", "keys_R", "lengths_R"):  # keep what is already computed
             if name in self.__dict__:
                 taken.__dict__[name] = self.__dict__[name][index]

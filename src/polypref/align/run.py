@@ -30,6 +30,7 @@ from polypref.align.rewards import ScorerReward
 from polypref.align.task import Task
 from polypref.align.trainer import arguments, cannot_work, load_model, trainer_for
 from polypref.comparisons import Comparisons
+from polypref.data.zero_weight import counted
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 from polypref.features.model_folder import locate
 from polypref.features.transformer import quiet
@@ -127,6 +128,7 @@ def align(
     ``scorers`` are ``reward``, which training maximises, and optionally ``judge``. ``tell`` is called for every logged
     step. Raises SettingsError if ``out`` contains another run, EncoderError without the model.
     """
+    comparisons = counted(comparisons)
     train_rows, judged = questions(comparisons, group_of, task)
     args = arguments(task, out / "checkpoints")
     metadata = _metadata(comparisons, pl.concat([train_rows, judged]), task, scorers)

@@ -131,24 +131,26 @@ def read_suite(path: str, *, profile: bool = False, limits: Limits | None = None
 def _once(
     frame: pl.DataFrame, prompts: Sequence[Any], sides: list[list[list[str]]], line_I: NDArray[np.int64]
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Numbers of the items that copy no earlier one of their subset, and notes of copies and contradictions."""
-    places = frame.select(name for name in ("subset", "section") if name in frame.columns).cast(pl.String).rows()
+    """Numbers of the items that copy no earlier one of their subset, in the order of their sections, subsets and texts,
+    and notes of copies and contradictions.
+    """
+    columns = [frame[name].cast(pl.String).fill_null("") for name in ("section", "subset") if name in frame.columns]
+    places = list(zip(*columns, strict=True))
     seen: dict[tuple, int] = {}
     labels: dict[tuple, tuple[int, tuple]] = {}
-    kept, copies, against = [], [], []
+    copies, against = [], []
     for i, prompt in enumerate(prompts):
         asked, right, wrong = json.dumps(prompt, sort_keys=True), *(tuple(sorted(side[i])) for side in sides)
         first, told = labels.setdefault((asked, tuple(sorted(right + wrong))), (i, (right, wrong)))
         if told != (right, wrong):
             against.append((line_I[first], line_I[i]))
-        first = seen.setdefault((asked, right, wrong, places[i] if places else ()), i)
-        kept += [i] if first == i else []
+        first = seen.setdefault((places[i] if places else (), asked, right, wrong), i)
         copies += [] if first == i else [(line_I[first], line_I[i])]
     found = [
         (copies, "occurred before, with the same labels in the same subset; each counts once"),
         (against, "have the prompt and candidates of others but other labels, and are kept; resolve them"),
     ]
-    return kept, tuple(
+    return [seen[key] for key in sorted(seen)], tuple(
         f"{counted(len(pairs), 'items')} {text} (first: lines {pairs[0][0]} and {pairs[0][1]})."
         for pairs, text in found
         if pairs

@@ -166,7 +166,10 @@ class _Work:
         prompt = self.pool.prompts(frame["prompt"], frame["chat"].to_numpy())
         user, _ = self.pool.users.codes(frame["user_id"])
         if "attributes" in frame.columns:
-            bad = self.attributes.add(user, frame["attributes"])
+            told = frame["attributes"]
+            if "weight" in frame.columns:  # a row of weight 0 says nothing
+                told = frame.select(pl.when(pl.col.weight > 0).then("attributes")).to_series()
+            bad = self.attributes.add(user, told)
             if bad.any():
                 text = f"{shown(frame['attributes'].filter(pl.Series(bad))[0])} is not a JSON object. The row is kept."
                 problem_log.add(
@@ -244,4 +247,5 @@ class _Work:
         """What judgements were made from: by the options, else by the files' layouts; "" if unknown."""
         if self.options.made_from != "auto":
             return self.options.made_from
-        return next((layout.shape for layout in self.layouts if layout.shape in ("ratings", "rankings")), "")
+        shapes = {layout.shape for layout in self.layouts}
+        return next((shape for shape in ("ratings", "rankings") if shape in shapes), "")

@@ -12,6 +12,7 @@ import polars as pl
 
 from polypref.comparisons import Comparisons, Users
 from polypref.data.derived import origin
+from polypref.data.zero_weight import counted
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.groups.group_likelihood import Mixture
@@ -53,7 +54,7 @@ def discover(
     Groups are named "group 1", "group 2", ... by size. Equal data and seed give equal groups, whatever the order of the
     rows. Raises NotEnoughData without comparisons, SettingsError for too many groups.
     """
-    how, comparisons = how or Discovery(), comparisons.weighing()
+    how, comparisons = how or Discovery(), counted(comparisons)
     if not len(comparisons):
         raise NotEnoughData("no comparisons to find groups in: 0 rows. Give more data.")
     judged, inputs, ids = numbered(comparisons, encoder, how.directions)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import Comparisons
 from polypref.data.benchmarks import Suite
 from polypref.data.split import choose_rule, split
+from polypref.data.zero_weight import counted
 from polypref.errors import Diverged, NotEnoughData, SettingsError
 from polypref.evaluation.placebo import shuffle_users
 from polypref.features.protocol import Encoder
@@ -92,6 +93,7 @@ def fit_arms(comparisons: Comparisons, learner: str, encoder: Encoder, seed: int
 
     Raises SettingsError for an unknown learner, NotEnoughData if the rows cannot be split.
     """
+    comparisons = counted(comparisons)
     rule, why = choose_rule(comparisons, lambda rule: split(comparisons, rule, seed))
     parts = split(comparisons, rule, seed)
     train, valid, test = (comparisons.take(rows) for rows in (parts.train_rows, parts.valid_rows, parts.test_rows))
@@ -119,6 +121,7 @@ def load_arms(
     Gains are measured only if the folders say that they were fitted on other judgements. Raises ArtifactError for a
     folder without a scorer.
     """
+    comparisons = counted(comparisons)
     known = [metadata(folder) for folder in (scorer, pooled)]
     unseen = all(one is not None and not one.saw(comparisons) for one in known)
     note = (

@@ -33,10 +33,10 @@ def rate(hit_N: NDArray[np.bool_], user_N: IntArray) -> tuple[float, float, floa
     from scipy.special import stdtrit
 
     share, n = float(hit_N.mean()), len(hit_N)
-    residual_U = np.bincount(user_N, weights=hit_N - share)
+    residual_U = np.sort(np.bincount(user_N, weights=hit_N) - share * np.bincount(user_N))  # a sum in one order
     n_users = len(np.unique(user_N))
     if n_users < 2:
-        residual_U, n_users = hit_N - share, n
+        residual_U, n_users = np.sort(hit_N - share), n
     if share in (0.0, 1.0):
         unseen = 1 - 0.025 ** (1 / n_users)
         return (0.0, 0.0, unseen) if share == 0 else (1.0, 1 - unseen, 1.0)
@@ -122,7 +122,7 @@ def _speed_between(job: Inspection, words_N: NDArray[np.float64]) -> NDArray[np.
     d = job.data
     assert d.time_N is not None
     table = pl.DataFrame({"user": d.user_N, "time": d.time_N, "words": words_N, "row": np.arange(len(d))})
-    table = table.filter(pl.col.time.is_not_nan())
+    table = table.filter(pl.col.time.is_not_nan() & ~pl.Series(job.dropped_N))
     moments = table.group_by("user", "time").agg(pl.col.words.sum()).sort("user", "time")
     moments = moments.with_columns(speed=60 * pl.col.words / (pl.col.time - pl.col.time.shift(1).over("user")))
     table = table.join(moments.select("user", "time", "speed"), on=["user", "time"], how="left", maintain_order="left")

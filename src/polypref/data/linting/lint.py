@@ -17,7 +17,7 @@ from polypref.data.linting import bias as lint_bias
 from polypref.data.linting import prompt_leaks as lint_prompts
 from polypref.data.linting.findings import Finding, Inspection
 from polypref.data.read import Reading
-from polypref.data.zero_weight import compact
+from polypref.data.zero_weight import counted
 from polypref.errors import NotEnoughData
 from polypref.wording import shown
 
@@ -56,13 +56,13 @@ def lint(reading: Reading, *, min_judgements: int = 1) -> Lint:
 
 
 def clean(reading: Reading, found: Lint) -> Comparisons:
-    """The judgements without the dropped ones; users and responses without judgements are dropped as well.
+    """The judgements without the dropped ones, in the order of content; see ``zero_weight.counted``.
 
     Raises NotEnoughData if nothing is left.
     """
     if found.dropped_N.all():
         raise NotEnoughData(f"{', '.join(reading.files)}: no usable judgement is left; polypref check shows why.")
-    return compact(reading.comparisons.take(~found.dropped_N))
+    return counted(reading.comparisons.take(~found.dropped_N))
 
 
 def ensure_learnable(comparisons: Comparisons) -> None:
@@ -104,7 +104,9 @@ def _repeats(job: Inspection) -> None:
     if table.is_empty():
         return
     if told:
-        table = _without_copies(job, table, ["user", "low", "high", *told])
+        about = {"weight": d.weights_N, "shown": job.reading.shown_first_N, "seconds": job.reading.seconds_N}
+        table = table.with_columns(pl.Series(name, column_N)[table["row"]] for name, column_N in about.items())
+        table = _without_copies(job, table, ["user", "low", "high", *told], list(about))
     again = table.group_by("user", "low", "high").agg(
         n=pl.len(),
         both=(pl.col.outcome == 0).any() & (pl.col.outcome == 1).any(),
@@ -121,17 +123,19 @@ def _repeats(job: Inspection) -> None:
         job.note("contradictory repeat", (against.height, again.height, "repeats"), "kept", text, against["row"][0])
 
 
-def _without_copies(job: Inspection, table: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    """Drops rows that copy an earlier one: same user, texts, answer, pair id and time.
+def _without_copies(job: Inspection, table: pl.DataFrame, keys: list[str], about: list[str]) -> pl.DataFrame:
+    """Drops rows that copy an earlier one: same user, texts, answer, pair id and time (``keys``), and all ``about`` it.
 
     If the answers under one pair id and time differ, these rows are second answers, and none counts as a copy.
     """
     if (table.group_by(keys).agg(pl.col.outcome.n_unique())["outcome"] > 1).any():
         return table
-    copied = ~table.select(pl.struct(keys).is_first_distinct()).to_series()
+    copied = ~table.select(pl.struct(*keys, *about).is_first_distinct()).to_series()
     bad_N = np.zeros(len(job.data), bool)
     bad_N[table["row"].filter(copied).to_numpy()] = True
-    job.rows("duplicate judgement", bad_N, "dropped", "same user, texts, answer, pair id and time as an earlier row")
+    job.rows(
+        "duplicate judgement", bad_N, "dropped", "same user, texts, answer, pair id, time and weight as an earlier row"
+    )
     return table.filter(~copied)
 
 

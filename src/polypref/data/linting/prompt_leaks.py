@@ -37,8 +37,10 @@ def look(job: Inspection) -> None:
         contents = [text_of(json.loads(prompt)) for prompt in prompts.filter(chat)]
         # scatter writes into its series
         prompts = prompts.clone().scatter(np.flatnonzero(d.responses.chat_P), pl.Series(contents, dtype=pl.String))
+    used = np.unique(d.responses.prompt_R[d.chosen_N[~job.dropped_N]]).astype(np.int32)
+    prompts = prompts.gather(used)
     for pattern, stem, instruction in ((CLOSING, 1, 2), (OPENING, 2, 1)):
-        parts = pl.DataFrame({"p": np.arange(len(prompts), dtype=np.int32)}).with_columns(
+        parts = pl.DataFrame({"p": used}).with_columns(
             stem=prompts.str.extract(pattern, stem).str.strip_chars(),
             said=prompts.str.extract(pattern, instruction).str.strip_chars(),
         )
@@ -69,7 +71,7 @@ def _leaks(job: Inspection, parts: pl.DataFrame) -> bool:
     row = int(np.argmax(leaky_N))
     said = found.filter(pl.col.p == prompt_N[row])["said"][0]
     example = f"the prompt says {shown(said, 90)}"
-    seen = (int(leaky_P.sum()), len(np.unique(prompt_N)), "prompts")
+    seen = (int(leaky_P.sum()), len(np.unique(prompt_N[~job.dropped_N])), "prompts")
     job.note("preference in the prompt", seen, "counted", text, row, example)
     return True
 

@@ -91,8 +91,9 @@ def explode_rankings(rows: Rows) -> pl.DataFrame:
 def pair_ratings(rated: pl.DataFrame, gap: float) -> pl.DataFrame:
     """Converts coded rated responses (``user``, ``prompt``, ``response``, ``rating``, ...) to coded judgements.
 
-    A judgement has the line, file and time of the later of its two rows and the lower of their weights; the durations
-    of single ratings are meaningless for a comparison and are left out.
+    A judgement has the line and file of the later of its two rows, the later of their times, the lower of their
+    weights, and their pair id if it is the same; the durations of single ratings are meaningless for a comparison and
+    are left out.
     """
     rated = rated.sort("user", "prompt", maintain_order=True).drop("seconds", "shown_first", strict=False)
     group = rated.select(pl.struct("user", "prompt").rle_id()).to_series()
@@ -108,6 +109,12 @@ def pair_ratings(rated: pl.DataFrame, gap: float) -> pl.DataFrame:
         tie=pl.Series((apart == 0) | (apart < gap), dtype=pl.Boolean),
     )
     if "weight" in rated.columns:
-        weight = rated["weight"].to_numpy()
+        weight = rated["weight"].fill_null(1.0).to_numpy()
         judged = judged.with_columns(weight=np.minimum(weight[first], weight[second]))
+    if "time" in rated.columns:
+        time = rated["time"].fill_null(np.nan).to_numpy()
+        judged = judged.with_columns(time=np.fmax(time[first], time[second]))
+    if "pair" in rated.columns:
+        pair = rated["pair"].fill_null(-1).to_numpy()
+        judged = judged.with_columns(pair=pl.Series(np.where(pair[first] == pair[second], pair[second], -1)))
     return judged
