@@ -218,7 +218,7 @@ def test_a_misspelt_setting(tmp_path: Path) -> None:
 
 def test_without_the_log_hook_or_a_folder(tmp_path: Path) -> None:
     manager = Manager(tmp_path)
-    with pytest.raises(SettingsError, match=r"has not told which rollout .* --custom-rollout-log-function-path"):
+    with pytest.raises(SettingsError, match=r"this rollout is not known.* --custom-rollout-log-function-path"):
         slime.post_process(manager.args, rollout(0))
     manager.args.save = None
     with pytest.raises(SettingsError, match="--save is not set"):

@@ -201,12 +201,12 @@ def test_resuming_with_other_rewards_is_refused(model: Path, tmp_path: Path) -> 
 
 
 def test_checkpoints_amid_a_batch_of_generations_are_refused(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"save_steps=1 would save amid .* used for 2 steps"):
+    with pytest.raises(SettingsError, match=r"save_steps=1 would save within .* used for 2 steps"):
         trainer(model, config(tmp_path, save_steps=1, num_iterations=2))
     odd = config(tmp_path, save_strategy="epoch", num_iterations=2, max_steps=3)
     trainer(model, odd, data=rows(4)).train()
     (folder,) = (f for f in tmp_path.glob("checkpoint-*") if int(f.name.split("-")[1]) % 2)
-    with pytest.raises(SettingsError, match=rf"{folder.name} was saved amid a batch of generations"):
+    with pytest.raises(SettingsError, match=rf"{folder.name} was saved within a batch of generations"):
         trainer(model, replace_out(odd, tmp_path), data=rows(4)).train(resume_from_checkpoint=str(folder))
 
 

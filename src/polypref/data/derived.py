@@ -1,33 +1,33 @@
-"""Do some of a user's judgements follow from others of theirs? One answer for everything that asks.
+"""Tests whether some of a user's judgements follow from others of the same user; used by all commands.
 
 Pairs that are made from ratings, rankings, votes or the best of several texts follow from each other: m ratings are
 worth m - 1 judgements, not m (m - 1) / 2. A held-out pair is then no new observation: a learner that remembers the
-training pairs knows it. Where files hold lists (``Comparisons.lists``), or the user says so (``--made-from``), this is
-known. Otherwise it is told from the judgements: one that was made by itself contradicts the user's others now and then.
+training pairs knows it. Where files hold lists (``Comparisons.lists``), or the user states it (``--made-from``), this
+is known. Otherwise it is inferred from the judgements: independent ones contradict the user's others now and then.
 
-    null         Bradley-Terry judges: each pair is answered by itself, with the log odds of the difference of the
-                 user's two rewards, which are drawn anew, normal with standard deviation ``SPREAD``
-    cycles      judgements of each user that must be turned round to leave no cycle (a over b, b over c, c over a; a
+    null         Bradley-Terry judges: each pair is answered independently, with the log odds of the difference of the
+                 user's two rewards, which are drawn at random, normal with standard deviation ``SPREAD``
+    cycles       judgements of each user that must be reversed to leave no cycle (a over b, b over c, c over a; a
                  greedy count), Poisson with mean c l; l is simulated on the same pairs. Judges have c of 1 or more,
                  pairs that follow from others ``FLAWED``, for slips such as a text that was rated twice
-    sides        texts taken in some of a user's pairs and left in others, among those in two pairs or more that some
-                 users always take and some always leave: votes, and the best of several, leave none. Binomial with p0,
-                 simulated, against ``FLAWED`` p0
+    sides        texts chosen in some of a user's pairs and rejected in others, among those in two pairs or more that
+                 some users always choose and some always reject: votes, and the best of several, leave none. Binomial
+                 with p0, simulated, against ``FLAWED`` p0
     evidence     log likelihood ratio of the cycles of all users together, or of the sides. Also for cycles, where
                  it is clearer: mixtures of users with and without the class ``FLAWED``, if at least ``SOME`` of the
                  judgements fall to it. Ratios for "derived" are divided by the dispersion of the null's cycles
 
 Users are taken in a random order, fixed by their ids, until the odds are above ``MADE`` (``derived`` is True; for some
-users only, above ``SINGLE``) or below 1 / ``SINGLE`` (False): Wald's sequential test (1945). None: too little to tell.
+users only, above ``SINGLE``) or below 1 / ``SINGLE`` (False): Wald's sequential test (1945). None: too few data.
 
 Consistency looks the same: a person who never wavers leaves no cycle either, and their further judgements can be known
-from the earlier ones just as well. So True means "as if made from ratings" and is worded so. The null judges are
-strict: 1.4 % of their closed triads go round, and asked again they give the same answer in 89 % of cases, as the most
-consistent crowds that we measured (texts of many models .893, arguments .895).
+from the earlier ones just as well. So True means "as if made from ratings", and messages say so. The null judges are
+strict: 1.4 % of their closed triads are cyclic, and they repeat an answer in 89 % of cases, as the most consistent
+crowds that we measured (texts of many models .893, arguments .895).
 
-``dependent`` is what follows: True where derived, and where it cannot be told but more than ``LITTLE`` of the
-judgements share a text with another pair of the same user. A needless split by text costs precision; a leak costs the
-truth.
+``dependent`` is what follows: True where derived, and where this is unknown but more than ``LITTLE`` of the
+judgements share a text with another pair of the same user. A needless split by text costs precision; a leak makes the
+result wrong.
 
 Suffixes here: ``_C`` classes of users, ``_K`` distinct pairs of a user, ``_M`` edges of the graph, ``_V`` its vertices.
 """
@@ -49,7 +49,7 @@ MADE, SINGLE = 15.0, 20.0
 JUDGES = (1.0, 2.0, 4.0, 8.0, 16.0)  # how many times the null's cycles judges may leave
 SOME = 0.1  # share of the judgements that must look made from ratings where the others do not
 LITTLE = 0.1  # share of the judgements that may share a text: one text in common lets a sixth more be guessed
-FIRST = 4_000  # judgements that are looked at first; twice as many each time
+FIRST = 4_000  # judgements in the first look; twice as many each time
 SIMULATED = 200_000  # judgements to simulate, in all draws together
 EM_STEPS = 100
 
@@ -59,14 +59,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Origin:
-    """Whether judgements follow from each other, and why we think so.
+    """Whether judgements follow from each other, and the reason.
 
     ``derived``    True: they look made from ratings, rankings or votes, or are known to be. False: judged one by one.
-                   None: too little to tell.
+                   None: too few data.
     ``dependent``  whether to treat them as derived: what the split, the profile and the groups go by.
     ``why``        one clause.
     ``loops``      how often a user's judgements could contradict that user's other ones.
-    ``circular``   judgements that stand on a cycle.
+    ``circular``   judgements on a cycle.
     ``returning``  share of the judgements that have a text in common with another pair of the same user.
     ``worth``      how many judgements they are worth: those that follow from no others of the user, where dependent.
     """
@@ -105,7 +105,7 @@ class Evidence:
 
 
 def origin(comparisons: Comparisons) -> Origin:
-    """Whether judgements follow from each other: as the file or the user says, else by the module's test."""
+    """Whether judgements follow from each other: as the file or the user states, else by the module's test."""
     comparisons = comparisons.weighing()
     graph, returning = Graph.of(comparisons), _returning(comparisons)
     rank = graph.rank()
@@ -118,7 +118,7 @@ def origin(comparisons: Comparisons) -> Origin:
 
 
 def evidence(graph: Graph) -> Evidence:
-    """What the judgements themselves say, from as many users as it takes."""
+    """The test's result, from as many users as it needs."""
     found, size, limit = Evidence(0.0), 0, FIRST
     edges_U = np.bincount(graph.user_M, minlength=int(graph.user_V.max(initial=0)) + 1)
     key_U = np.zeros(len(edges_U), np.uint64)
@@ -133,7 +133,7 @@ def evidence(graph: Graph) -> Evidence:
 
 
 def _known(lists: str, returning: float, chances: str) -> tuple[bool, str] | None:
-    """What the file, or the user, says; None where it is not known."""
+    """What the file or the user states; None where it is not known."""
     if not lists:
         return None
     if lists == "pairs":
@@ -144,13 +144,13 @@ def _known(lists: str, returning: float, chances: str) -> tuple[bool, str] | Non
 
 
 def _told(graph: Graph, returning: float, chances: str) -> tuple[bool | None, str]:
-    """What the judgements say."""
+    """The test's result in words."""
     found, made = evidence(graph), "made from ratings, rankings or votes"
     if found.made and found.share < 1 - SOME:
         who = f"users who made {share(found.share)} of the judgements"
         return True, f"some pairs look {made}, since {who} hardly ever contradict themselves, unlike the others"
     if found.made:
-        why = chances if found.by == "cycles" else "users mostly take a text in all of their pairs or in none"
+        why = chances if found.by == "cycles" else "users mostly choose a text in all of their pairs or in none"
         return True, f"pairs look {made}, or judged by people who never waver, since {why}"
     if found.single:
         return False, f"pairs were judged one by one, since {chances}"
@@ -222,7 +222,7 @@ def _mixture(log_UC: Floats) -> tuple[float, Floats]:
 
 
 def _sided(seen: tuple[int, int], drawn: tuple[int, int]) -> float:
-    """Log likelihood ratio for texts that stay on their side; halved, since a judgement is one of both its texts'."""
+    """Log likelihood ratio for texts that stay on one side; halved, since a judgement counts for both its texts."""
     (mixed, met), null = seen, drawn[0] / max(drawn[1], 1)
     if not met or not 0 < null < 1:
         return 0.0

@@ -5,11 +5,11 @@
 ``prompt``        no prompt of a test comparison occurs in training.
 ``response``      no text of a test comparison occurs in training, under any prompt. A comparison of a held-out with a
                   kept text belongs to neither side and is dropped.
-``own-response``  no text of a test comparison was judged in training by the same user; others may have judged it. What
-                  the user thinks of it is as new as under ``response``, and a dozen texts are enough.
+``own-response``  no text of a test comparison was judged in training by the same user; others may have judged it. The
+                  user's opinion of it is as new as under ``response``, and a dozen texts are enough.
 
-A cut hashes content with the seed, so it does not move with the order of the rows, and data that are added later leave
-earlier rows where they were.
+A cut hashes content with the seed, so it does not depend on the order of the rows, and rows that are added later do not
+move earlier ones.
 
 Covered: equal texts under different pair ids, prompts or users. Not covered: near-duplicates and paraphrases.
 
@@ -41,7 +41,7 @@ TEST_SHARE: dict[Rule, float] = {"pair": 0.2, "prompt": 0.2, "response": 0.3, "o
 VALID_SHARE: dict[Rule, float] = {"pair": 0.1, "prompt": 0.15, "response": 0.2, "own-response": 0.2}
 TEXT_RULES: tuple[Rule, ...] = ("response", "own-response")
 
-# So few texts, each judged so often, that knowing each text's quality answers every pair of them; under FEWEST_TEXTS
+# So few texts, each judged so often, that knowing each text's quality answers every pair of them; below FEWEST_TEXTS
 # the texts held out for everyone would make three pairs or fewer.
 FEWEST_TEXTS, FEW_TEXTS, OFTEN = 12, 100, 50
 FEWEST_PROMPTS = 12
@@ -61,12 +61,12 @@ KEPT_APART: dict[Rule, str] = {
 
 
 class EmptySide(NotEnoughData):
-    """A cut would leave a side without rows."""
+    """A cut would leave one side empty."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Row numbers of the training, validation and test judgements, ascending, and how many belong to none of them."""
+    """Row numbers of training, validation and test judgements, ascending, and the number of those in none of them."""
 
     rule: Rule
     train_rows: Rows
@@ -82,7 +82,7 @@ def split(
     test_share: float | None = None,
     valid_share: float | None = None,
 ) -> Split:
-    """Cut by ``rule``; the validation rows are cut by the same rule from what the test rows leave.
+    """Cut by ``rule``; the validation rows are cut by the same rule from the rest.
 
     The shares are of pairs, prompts or texts (defaults: TEST_SHARE, VALID_SHARE). Raises EmptySide when a side stays
     empty.
@@ -148,15 +148,15 @@ def check_leaks(comparisons: Comparisons, parts: Split) -> None:
 
 
 def choose_rule(comparisons: Comparisons, cut: Callable[[Rule], object] | None = None) -> tuple[Rule, str]:
-    """The rule that suits these data, and why in one sentence.
+    """The rule for these data, and the reason in one sentence.
 
     Where a user's judgements follow from others of theirs (``derived.origin``), by ``response``; by ``own-response``
-    where there are few texts, or nothing is left on a side; else by ``prompt``. Where that cannot be told, by
+    where there are few texts, or nothing is left on a side; else by ``prompt``. Where that is unknown, by
     ``prompt`` first if there are enough, since that drops nothing. By ``response`` also where so few texts are judged
     so often that remembering each text answers every pair. Otherwise by ``pair``.
 
-    ``cut``  makes the cuts that will be made by a rule; one for which it raises EmptySide is not chosen. Left out: one
-             ``split``. Raises EmptySide where that is so for every rule that does not leak.
+    ``cut``  makes the cuts that will be made by a rule; one for which it raises EmptySide is not chosen. Default: one
+             ``split``. Raises EmptySide if it does so for every rule that does not leak.
     """
     comparisons = comparisons.weighing()
     made = origin(comparisons)

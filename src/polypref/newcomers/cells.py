@@ -25,7 +25,7 @@ from polypref.runs.cell_store import StoredCells
 from polypref.schema import Array, Json, Layout
 
 KIND = "new-users-cell"
-FULL = "individual"  # the route that is also given all of a new user's comparisons: the upper bound
+FULL = "individual"  # the route that is also fitted on all of a new user's comparisons, as the reference
 
 Size = int | None  # comparisons of each new user; None: all they have
 

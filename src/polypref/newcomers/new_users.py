@@ -30,7 +30,7 @@ from polypref.newcomers.tables import ASKED, NewContents, figures, found
 
 @dataclass(frozen=True, eq=False)
 class NewUsers:
-    """``contents`` is the content of new_users.json: rows, gains over the population, gaps to the upper bound, ..."""
+    """``contents`` is the content of new_users.json: rows, gains over the population, gaps to the reference, ..."""
 
     contents: NewContents
 

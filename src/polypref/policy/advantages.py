@@ -1,11 +1,11 @@
-"""Advantages: each reward against what its preference group is used to.
+"""Advantages: each reward measured against the history of its preference group.
 
 Sources: Wang et al. (2026), Personalized Group Relative Policy Optimization, arXiv 2603.10009 (``PAPER``); Shao et al.
 (2024), DeepSeekMath, arXiv 2402.03300 (GRPO, to which a group without a history falls back). The published formula is
 
     A_i = (r_i - mu_p) / (sigma_p + epsilon)    mu_p, sigma_p: of all rewards that group p has had so far
 
-and leaves open whether the batch itself is in mu_p and sigma_p (``order``) and what a new group gets (``min_count``).
+and leaves open whether mu_p and sigma_p include the batch itself (``order``) and what a new group gets (``min_count``).
 Everything else here is ours. For completion i of a prompt with G completions, m_i is the mean of the others' rewards:
 
     baseline     subtracted                  divided by
@@ -16,14 +16,14 @@ Everything else here is ours. For completion i of a prompt with G completions, m
 
 t is the variance of the group's rewards, w that within its prompts, b = t - w (not below 0) that between them, and
 k = b / (b + w / (G - 1)): the best linear forecast of a reward from the prompt's others (docs/pgrpo.md). At G = 1 there
-are no others: k = 0 and w = t, so "shrunken" is "group", and "prompt" and "grpo" have no signal. How much a group
-counts is apart from all that: advantages are multiplied by ``group_weights``'s weights, mean 1 over the batch.
+are no others: k = 0 and w = t, so "shrunken" is "group", and "prompt" and "grpo" have no signal. The weight of a group
+is independent of all that: advantages are multiplied by the weights of ``group_weights``, mean 1 over the batch.
 
 Covered: rewards that are not finite, or beyond ``LARGEST``, get advantage 0 and enter no statistic; a group whose
 rewards are all equal gets exactly 0; adding c to a group's rewards moves its advantages by rounding alone, about
 2e-16 |c| / spread in each batch (under 1e-6 at rewards of 1e9 +- 1), until the spread is ``ROUNDING`` of the mean; one
-group's rewards never move another's advantages, except where that is the purpose (a parent's statistics below
-``min_count`` and under ``shrinkage``); weights are moved by how many rewards a group has had, never by their values.
+group's rewards never change another's advantages, except by design (a parent's statistics below ``min_count`` and with
+``shrinkage``); weights depend on how many rewards a group has had, never on their values.
 Not covered: completions of one prompt in different groups (refused).
 
 Suffixes here: ``_L`` levels of groups.
@@ -60,19 +60,19 @@ class Normalization:
 
     ``baseline``   see the top of this file.
     ``order``      "after": the batch is in the history that it is measured against, so no scale is ever unseen;
-                   "before": it is not, so a batch's rewards do not move each other, and a group's first batch falls
-                   back.
-    ``half_life``  of the history, in rewards of the group itself; None: everything counts the same, which under an
-                   improving policy leaves mu_p behind.
-    ``min_count``  rewards that must be remembered of a group; until then its advantages are those of ``cold``.
+                   "before": it is not, so the rewards of a batch do not affect each other, and a group's first batch
+                   falls back.
+    ``half_life``  of the history, in rewards of the group itself; None: all rewards count the same, so mu_p lags behind
+                   an improving policy.
+    ``min_count``  rewards that a history needs; until then the group's advantages are those of ``cold``.
     ``cold``       "prompt": GRPO's, within the prompt; "parent": with the statistics of the level above.
-    ``shrinkage``  rewards that the parent's spread counts for in a group's own, on the log scale; 0: nothing.
+    ``shrinkage``  number of rewards as which the parent's spread counts in the group's, on the log scale; 0: none.
     ``clip``       largest absolute advantage; None: any.
-    ``epsilon``    added to the scale; more than 0 makes groups whose rewards are small learn less.
+    ``epsilon``    added to the scale; above 0, groups with small rewards learn less.
     ``adaptive``   when a group's drift alarm rings (``drift.DriftAlarm``, on the finest level), its history is cut to
-                   ``min_count`` rewards, so that its mean and scale soon follow what it gets now.
+                   ``min_count`` rewards, so that its mean and scale soon follow the present rewards.
     ``group_weight``  alpha of ``group_weights``, for the coarsest level of groups: with 0 every rollout counts alike,
-                   with 1 every group. A choice of what is to be raised; docs/pgrpo.md says what the majority pays.
+                   with 1 every group. This chooses the objective; docs/pgrpo.md gives the cost for the majority.
     """
 
     baseline: Baseline = "shrunken"
@@ -158,14 +158,14 @@ class Prompts:
 
 @dataclass(eq=False)
 class Level:
-    """The groups of one level, numbered as they first came, and what has been seen of each."""
+    """The groups of one level, numbered by first occurrence, and the statistics of each."""
 
     rewards: RewardHistory
     residuals: RewardHistory
     numbers: dict[Path, int] = field(default_factory=dict)
 
     def copy(self) -> Level:
-        """Another with the same content, to be changed alone."""
+        """An independent copy."""
         return Level(self.rewards.copy(), self.residuals.copy(), dict(self.numbers))
 
     def number(self, paths: Sequence[Path]) -> NDArray[np.int64]:
@@ -187,7 +187,7 @@ class Level:
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """What each completion's group is used to: count, mean, total variance, and variance within prompts."""
+    """Statistics of each completion's group: count, mean, total variance, and variance within prompts."""
 
     count_B: Floats
     mean_B: Floats
@@ -196,7 +196,7 @@ class Moments:
 
     @classmethod
     def of(cls, level: Level, group_B: Ints) -> Self:
-        """The total stands in for the variance within prompts where no prompt had two rewards."""
+        """The total variance in place of the one within prompts where no prompt had two rewards."""
         count_B, mean_B, total_B = level.rewards.of(group_B)
         told_B, residual_B, within_B = level.residuals.of(group_B)
         within_B = np.where(told_B > 0, np.minimum(within_B + residual_B**2, total_B), total_B)
@@ -210,7 +210,7 @@ class Moments:
         return Moments(*[np.where(own_B, mine_B, of_B) for mine_B, of_B in both])
 
     def towards(self, parent: Moments, weight: float) -> Moments:
-        """Spreads drawn towards the parent's on the log scale, as if ``weight`` rewards had had the parent's spread."""
+        """Spreads shrunk towards the parent's on the log scale, which counts as ``weight`` rewards."""
         share_B = self.count_B / (self.count_B + weight)
 
         def drawn(own_B: Floats, of_B: Floats) -> Floats:
@@ -223,9 +223,9 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Advantages:
-    """``value_B`` and how each came about.
+    """``value_B`` and how each was computed.
 
-    ``weight_B``  what the group's part in it is: ``group_weights``.
+    ``weight_B``  the group's weight in it: ``group_weights``.
     ``group_LB``  the number of each one's group at each level, everyone first.
     ``alarmed``   of ``adaptive``: the finest level's groups whose histories were cut.
     """
@@ -240,7 +240,7 @@ class Advantages:
 class Normalizer:
     """Histories of preference groups, and the advantages of each batch against them.
 
-    ``names``  of the levels of grouping, coarse to fine, as in ``("group", "user")``; above them stands everyone. Equal
+    ``names``  of the levels of grouping, coarse to fine, as in ``("group", "user")``; above them is everyone. Equal
     batches in equal order give equal advantages and states, bit for bit, in any process.
     """
 
@@ -253,7 +253,7 @@ class Normalizer:
     def __call__(
         self, reward_B: Floats, prompt_B: Ints, key_LB: Sequence[Sequence[Key]], learn: bool = True
     ) -> Advantages:
-        """Advantages of a batch, which enters the histories; without ``learn`` they are then as before.
+        """Advantages of a batch, which is added to the histories; without ``learn`` the histories stay as they were.
 
         ``prompt_B``  which prompt each completion answers, any numbers.
         ``key_LB``    for each level, the group of each completion: text or whole numbers.
@@ -282,7 +282,7 @@ class Normalizer:
         return Advantages(value_B, weight_B, group_LB, cold_B, alarmed)
 
     def copy(self) -> Normalizer:
-        """Another with the same histories, to be changed alone."""
+        """A copy with its own histories."""
         other = Normalizer(self.how, self.names)
         other.levels, other.alarm = [level.copy() for level in self.levels], self.alarm.copy()
         other.weights = self.weights.copy()
@@ -290,27 +290,27 @@ class Normalizer:
 
     def _groups(self, of_B: Ints, key_LB: Sequence[Sequence[Key]]) -> list[NDArray[np.int64]]:
         """For each level, everyone first, the number of each prompt's group. Raises SettingsError."""
-        told = list(dict.fromkeys(zip(of_B.tolist(), *key_LB, strict=True)))  # in the order in which they first came
-        if len(told) > int(of_B.max(initial=-1)) + 1:
+        prompts = list(dict.fromkeys(zip(of_B.tolist(), *key_LB, strict=True)))  # in the order in which they first came
+        if len(prompts) > int(of_B.max(initial=-1)) + 1:
             _refuse(of_B, key_LB)
-        place, *key_LP = zip(*told, strict=True) if told else [()] * len(self.levels)
+        place, *key_LP = zip(*prompts, strict=True) if prompts else [()] * len(self.levels)
         found = []
         for depth, level in enumerate(self.levels):
-            group_P = np.zeros(len(told), np.int64)
-            paths = list(zip(*key_LP[:depth], strict=True)) if depth else [()] * len(told)
+            group_P = np.zeros(len(prompts), np.int64)
+            paths = list(zip(*key_LP[:depth], strict=True)) if depth else [()] * len(prompts)
             group_P[list(place)] = level.number(paths)
             found.append(group_P)
         return found
 
     def _forget(self, prompts: Prompts, group_P: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Cut the histories of the finest groups whose alarm rings at this batch; which those are."""
+        """Cut the histories of the finest groups with an alarm at this batch; return those groups."""
         alarmed, _ = self.alarm.watch(prompts.mean_P, group_P)
         for history in (self.levels[-1].rewards, self.levels[-1].residuals):
             history.forget(alarmed, self.how.min_count)
         return alarmed
 
     def _moments(self, group_LB: Sequence[Ints]) -> Moments:
-        """The finest level's, drawn towards and replaced by their parents' as the settings say."""
+        """The finest level's, shrunk towards their parents' or replaced by them, by the settings."""
         parent, *finer = (Moments.of(level, group_B) for level, group_B in zip(self.levels, group_LB, strict=True))
         for own in finer:
             own = own.towards(parent, self.how.shrinkage) if self.how.shrinkage else own
@@ -344,17 +344,17 @@ class Normalizer:
         return baseline_B, np.sqrt(np.where(others_B > 0, within_B, total_B))
 
 
-def normalizer_of(told: dict[str, Any], where: str) -> Normalizer:
+def normalizer_of(settings: dict[str, Any], where: str) -> Normalizer:
     """A normalizer without history, by an engine's settings: ``Normalization``'s, ``paper``, and the columns of groups.
 
-    ``where``  what the user calls them. Raises SettingsError for names and values that are none.
+    ``where``  the user's name for them. Raises SettingsError for unknown names and invalid values.
     """
-    columns = (told.pop("group_column", "group"), told.pop("user_column", None))
-    paper, known = told.pop("paper", False), [setting.name for setting in fields(Normalization)]
-    for name in told:
+    columns = (settings.pop("group_column", "group"), settings.pop("user_column", None))
+    paper, known = settings.pop("paper", False), [setting.name for setting in fields(Normalization)]
+    for name in settings:
         if name not in known:
             raise unknown_name(f"setting of {where}", name, [*known, "group_column", "user_column", "paper"])
-    return Normalizer(PAPER if paper else Normalization(**told), [column for column in columns if column])
+    return Normalizer(PAPER if paper else Normalization(**settings), [column for column in columns if column])
 
 
 def _refuse(prompt_B: Ints, key_LB: Sequence[Sequence[Key]]) -> None:

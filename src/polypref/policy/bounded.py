@@ -1,27 +1,27 @@
-"""Bounds in training: what is unsafe is never reinforced, whatever a group's rewards have been.
+"""Bounds in training: an unsafe completion is never reinforced, whatever its group's rewards have been.
 
-Group histories can erase a penalty that is part of the reward: the more unsafe answers a group has had, the nearer a
-further one is to what the group is used to (tests/test_policy_bounded.py). So safety stays outside normalisation. With
+Group histories can erase a penalty that is part of the reward: the more unsafe answers a group has had, the closer
+the next one is to the group's mean (tests/test_policy_bounded.py). So safety is not part of the normalization. With
 s_i the safety score of completion i, A_i its advantage by preference alone, and g its preference group,
 
     safe_i  = s_i is finite and s_i >= unsafe_below
     value_i = A_i                     where safe_i
     value_i = -(kappa + lambda_g)     elsewhere,        kappa = gap + max |A_j| over the safe j of the batch
 
-A_i is computed from the safe rewards alone: unsafe ones are in no history, prompt mean or scale. Where a rate d is
-wanted, each group has a multiplier, moved after each batch by the share of its completions that were unsafe (dual
-ascent as in Safe RLHF, Dai et al. 2023, arXiv 2310.12773; there one for all, here one per group and only ever added):
+A_i is computed from the safe rewards alone: unsafe ones are in no history, prompt mean or scale. If a rate d is set,
+each group has a multiplier, updated after each batch by the share of its completions that were unsafe (dual ascent as
+in Safe RLHF, Dai et al. 2023, arXiv 2310.12773; there one for all, here one per group, and it only adds):
 
     lambda_g <- min(most, max(0, lambda_g + step (share_g - d)))
 
-A prompt whose completions are all unsafe pushes all of them down alike; GRPO would see a tie and do nothing.
+If all completions of a prompt are unsafe, all of them are pushed down alike; GRPO would see a tie and do nothing.
 
 Covered: every completion judged unsafe has an advantage below 0 and, by ``gap`` to rounding, below every safe one of
 its batch, for all rewards, histories and groups; a score that is missing or not finite counts as unsafe, and is counted
 (fail closed); unsafe rewards, however large, move no safe completion's advantage. Not covered: what the judge of safety
-misses; how often the trained policy is unsafe, which is measured, not promised; penalties are no baseline, so where
-sampling is cut short (top_p and the like) they bias the gradient away from what is sampled. One thing is shared among
-groups: kappa, which is the batch's.
+misses; how often the trained policy is unsafe, which is measured, not guaranteed; penalties are not a baseline, so with
+truncated sampling (top_p and the like) they bias the gradient away from what is sampled. Groups share one thing: kappa,
+which is the batch's.
 
 Suffixes here: ``_K`` groups of a batch, ``_L`` levels of groups.
 """
@@ -41,7 +41,7 @@ from polypref.policy.advantages import Key, Normalizer
 from polypref.policy.history import Floats, Ints
 
 Bools = NDArray[np.bool_]
-EVERYONE: Key = "everyone"  # the group of all, where there are no groups
+EVERYONE: Key = "everyone"  # the group of everyone, if there are no groups
 
 
 LEAST, MOST = 1e-6, 1e6  # beyond these, single precision cannot hold what the trainer adds up
@@ -92,7 +92,7 @@ def judged(score_B: Floats, unsafe_below: float) -> tuple[Bools, Bools]:
 
 @dataclass(frozen=True, eq=False)
 class Bounded:
-    """``value_B`` and how it came about.
+    """``value_B`` and how it was computed.
 
     ``kappa``         the penalty before multipliers.
     ``key_K``         the groups of the batch, in the order in which they first come.
@@ -119,7 +119,7 @@ class Guard:
     def __call__(self, preference_B: Floats, score_B: Floats, key_B: Sequence[Key], learn: bool = True) -> Bounded:
         """Bounded advantages of a batch; without ``learn`` the multipliers stay.
 
-        ``preference_B``  advantages by preference, from the safe rewards alone; what unsafe ones have is not read.
+        ``preference_B``  advantages by preference, from the safe rewards alone; those of unsafe ones are not read.
         ``key_B``         the group that each completion's multiplier belongs to.
         """
         safe_B, unscored_B = judged(score_B, self.bound.unsafe_below)
@@ -136,23 +136,23 @@ class Guard:
         return Bounded(value_B, safe_B, unscored_B, kappa, list(numbers), violation_K, multiplier_K)
 
     def copy(self) -> Guard:
-        """Another with the same multipliers, to be changed alone."""
+        """A copy with its own multipliers."""
         return Guard(self.bound, dict(self.multipliers))
 
     def state(self) -> list[list[Any]]:
         """Groups and multipliers, for a JSON file, which keeps every bit of them."""
         return [[key, value] for key, value in self.multipliers.items()]
 
-    def restored(self, told: Any) -> Guard:
-        """The inverse of ``state``. Raises ArtifactError for what is none."""
-        told = told if isinstance(told, list) else [None]
-        for one in told:
+    def restored(self, state: Any) -> Guard:
+        """The inverse of ``state``. Raises ArtifactError for anything else."""
+        state = state if isinstance(state, list) else [None]
+        for one in state:
             key, value = one if isinstance(one, list) and len(one) == 2 else (None, -1.0)
             if not isinstance(key, (str, int)) or not _is_number(value) or not 0 <= value <= self.bound.most:
                 raise ArtifactError(
                     f"a group's multiplier is {one!r}; it is damaged, resume from an earlier checkpoint."
                 )
-        multipliers = {key: float(value) for key, value in told}
+        multipliers = {key: float(value) for key, value in state}
         return Guard(self.bound, multipliers)
 
 

@@ -1,4 +1,4 @@
-"""Do methods of another library that ours extend still have the signatures they had when this was written?"""
+"""Checks that the methods of another library that ours extend still have the signatures that were tested."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Signatures = Mapping[str, tuple[str, ...]]
 def check_signatures(extended: type, signatures: Signatures, where: str, remedy: str) -> None:
     """Raise PolyprefError where a method of ``extended`` no longer takes the parameters that ``signatures`` names.
 
-    ``where`` is what the library calls the class, with {name} for the method; ``remedy`` says what to do.
+    ``where`` is the library's name of the class, with {name} for the method; ``remedy`` is the next step.
     """
     for name, expected in signatures.items():
         method = getattr(extended, name, None)

@@ -1,14 +1,14 @@
-"""Has a group's taste changed? An alarm when its rewards leave their history.
+"""Detects that a group's taste has changed: an alarm when its rewards leave their history.
 
 Each step compares the group's prompts with its history of prompt means (completions of one prompt are not independent):
 
     z = (mean of m prompt means - mean of the n before) / (sd sqrt(1/m + 1/n))
 
-and two running sums watch for lasting shifts (Page, 1954): up = max(0, up + z - slack) and down = max(0, down - z -
-slack). One of them above ``limit`` is an alarm; the group's sums and history then begin anew. Rewards that an improving
-policy earns drift upwards by themselves, so there an alarm "up" is no surprise and an alarm "down" is one.
+and two running sums detect lasting shifts (Page, 1954): up = max(0, up + z - slack) and down = max(0, down - z -
+slack). One of them above ``limit`` is an alarm; the group's sums and history then start again. Rewards of an improving
+policy drift upwards by themselves, so an alarm "up" is expected there and an alarm "down" is not.
 
-Covered: groups of any size and rate; how often it cries wolf is measured (docs/pgrpo.md). Not covered: a shift that is
+Covered: groups of any size and rate; the rate of false alarms is measured (docs/pgrpo.md). Not covered: a shift that is
 small against the spread of the group's prompts; which of a group's users changed.
 
 Suffixes here: ``_K`` groups of a batch.
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from polypref.policy.history import ROUNDING, Batch, Floats, Ints, RewardHistory
 
-LEAST = 8  # prompts that a group must have had before it is watched
+LEAST = 8  # prompts of a group before alarms are possible
 
 
 @dataclass(eq=False)
@@ -39,7 +39,7 @@ class DriftAlarm:
     down_G: Floats = field(default_factory=lambda: np.zeros(0))
 
     def watch(self, mean_P: Floats, group_P: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Take in the mean rewards of a step's prompts; the groups with an alarm and its direction, 1 up or -1 down."""
+        """Add the mean rewards of a step's prompts; return groups with an alarm and its direction, 1 up or -1 down."""
         finite_P = np.isfinite(mean_P)
         new = Batch.of(mean_P[finite_P], group_P[finite_P])
         self._grow(int(new.group_K[-1]) + 1 if len(new.group_K) else 0)
@@ -59,7 +59,7 @@ class DriftAlarm:
         return groups, np.where(risen_K, 1, -1)[alarmed_K]
 
     def copy(self) -> DriftAlarm:
-        """Another with the same content, to be changed alone."""
+        """An independent copy."""
         return DriftAlarm(self.slack, self.limit, self.prompts.copy(), self.up_G.copy(), self.down_G.copy())
 
     def arrays(self) -> dict[str, Floats]:

@@ -1,7 +1,8 @@
 """How much each preference group counts: advantages times a power of the group's share of the rewards.
 
-Which mean over people a policy is to raise is a choice, and rollouts make it silently: a group with a twentieth of the
-prompts has a twentieth of the gradient. With n_p the rewards that group p has had so far, those of the batch included,
+Which mean over people a policy should raise is a choice, and rollouts make it implicitly: a group with a twentieth of
+the prompts has a twentieth of the gradient. With n_p the rewards that group p has had so far, those of the batch
+included,
 
     u_p = max(n_p / largest n, FLOOR)^-alpha
     weight of a completion of group p = u_p / (mean of u over the batch's completions that count)

@@ -93,11 +93,11 @@ def load(path: Path, like: list[Normalizer], **config: Any) -> tuple[list[Normal
             f"{path} is of version {about.get('version')}, this polypref reads version {VERSION}; resume with the "
             "polypref that wrote it, or start a new run."
         )
-    asked = [{**settings_of(normalizer), **config} for normalizer in like]
+    expected = [{**settings_of(normalizer), **config} for normalizer in like]
     same = {name: about.get(name) for name in config}
     had = [{**UNSAID, **settings, **same} for settings in about.get("settings", [])]
-    if had != asked:
-        raise ArtifactError(f"{path} was gathered under other settings: {_difference(had, asked)}.")
+    if had != expected:
+        raise ArtifactError(f"{path} was gathered under other settings: {_difference(had, expected)}.")
     try:
         return [_restored(found, n, normalizer) for n, normalizer in enumerate(like)], about
     except (KeyError, ValueError) as error:
@@ -117,17 +117,17 @@ def _restored(found: dict[str, NDArray], n: int, like: Normalizer) -> Normalizer
     normalizer = Normalizer(like.how, like.names)
     for at, level in enumerate(normalizer.levels):
         keys = [tuple(key) for key in _json(found[f"{n}.{at}.keys"])]
-        told = {}
+        histories = {}
         for kind in ("rewards", "residuals"):
             own = {name: found[f"{n}.{at}.{kind}.{name}"] for name in level.rewards.arrays()}
-            told[kind] = RewardHistory.from_arrays(own, like.how.half_life)
+            histories[kind] = RewardHistory.from_arrays(own, like.how.half_life)
         numbers = {key: number for number, key in enumerate(keys)}
-        normalizer.levels[at] = Level(told["rewards"], told["residuals"], numbers)
+        normalizer.levels[at] = Level(histories["rewards"], histories["residuals"], numbers)
     if like.how.group_weight:
         normalizer.weights.seen_G = np.array(found[f"{n}.seen_G"], np.float64)
     if like.how.adaptive:
-        told = {name: found[f"{n}.alarm.{name}"] for name in normalizer.alarm.arrays()}
-        normalizer.alarm = DriftAlarm.from_arrays(told)
+        alarm = {name: found[f"{n}.alarm.{name}"] for name in normalizer.alarm.arrays()}
+        normalizer.alarm = DriftAlarm.from_arrays(alarm)
     return normalizer
 
 

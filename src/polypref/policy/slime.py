@@ -7,8 +7,8 @@
 
 Source: Wang et al. (2026), arXiv 2603.10009; see ``advantages``. slime hands the samples of a training rollout to
 ``post_process(args, samples)``, in one process, instead of normalising rewards itself; what comes back becomes the
-advantages. That hook is not told which rollout it is, and slime's own arguments do not say where a resumed run begins;
-the log hook, which slime calls just before, is told, so it notes the rollout in ``args`` and leaves logging to slime.
+advantages. slime does not pass the rollout's number to that hook, and its arguments do not contain where a resumed run
+begins. The log hook, called just before, gets the number; it stores it in ``args`` and leaves logging to slime.
 
 The histories after rollout N are in ``<save>/pgrpo/rollout_N.npz``; rollout N + 1 begins with them, in this process or
 after a restart (then from ``<load>``), so a resumed run is bit for bit the uninterrupted one from any of slime's
@@ -43,7 +43,7 @@ HOOKS = "--custom-rollout-log-function-path polypref.policy.slime.log_rollout"
 
 
 def log_rollout(rollout_id: int, args: Any, samples: Any, rollout_extra_metrics: Any, rollout_time: float) -> bool:
-    """Note which rollout the next rewards are of; False: slime logs it as ever."""
+    """Store the number of the rollout that the next rewards belong to; False: slime logs as usual."""
     args.pgrpo_rollout = rollout_id
     return False
 
@@ -56,7 +56,7 @@ def post_process(args: Any, samples: list[Any]) -> tuple[list[Any], list[float]]
     """
     rollout = getattr(args, "pgrpo_rollout", None)
     if rollout is None:
-        raise SettingsError(f"slime has not told which rollout this is; add {HOOKS}.")
+        raise SettingsError(f"the number of this rollout is not known; add {HOOKS}.")
     if not args.save:
         raise SettingsError("--save is not set; P-GRPO keeps its histories there, beside slime's checkpoints.")
     normalizer = normalizer_of(dict(getattr(args, "pgrpo", None) or {}), "pgrpo")
@@ -93,9 +93,7 @@ def _file(folder: str | None, rollout: int) -> Path:
 
 def _group(sample: Any, column: str) -> Any:
     if sample.group_index is None:
-        raise InputError(
-            f"sample {sample.index} has no group_index, which tells whose completions it is compared with."
-        )
+        raise InputError(f"sample {sample.index} has no group_index, which identifies its prompt.")
     if column not in (sample.metadata or {}):
         found = ", ".join(sample.metadata or {}) or "nothing"
         raise InputError(

@@ -1,9 +1,9 @@
 """Token-level advantages of trajectories whose engine names them ``<prompt>_<session>_<output>``, as verl does.
 
 A session answers a prompt once and may leave several outputs (an agent's turns); they share one advantage, that of the
-session's last output, whose reward is the session's. Rows that only fill up a batch have none and enter no history.
+session's last output, whose reward is the session's. Rows that only pad a batch have none and enter no history.
 
-Covered: rewards at any token (they are summed), sessions that left nothing, rewards that are not finite (advantage 0).
+Covered: rewards at any token (they are summed), sessions without output, rewards that are not finite (advantage 0).
 Not covered: outputs of one session with rewards of their own.
 
 Suffixes here: ``_C`` sessions, ``_L`` levels of groups.
@@ -32,7 +32,7 @@ def token_advantages(
 
     ``name_B``    of each row: prompt, session and the output's place in it, joined by "_".
     ``key_LB``    for each level of groups, the row's.
-    ``filler_B``  rows that stand for nothing.
+    ``filler_B``  rows that only pad the batch.
     Raises SettingsError when sessions of one prompt belong to different groups.
     """
     last: dict[str, tuple[int, int]] = {}  # of each session, the place and the row of its last output

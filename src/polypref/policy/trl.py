@@ -10,7 +10,7 @@ as it is; this class reads the gathered rewards, replaces the advantages, and ke
 Covered: several processes (every one updates the same histories from the same gathered rewards; equality is checked at
 each save), several reward functions (summed, or with ``multi_objective_aggregation="normalize_then_sum"`` one history
 each), PEFT, vLLM generation (rewards and advantages are computed where they are without), one completion per prompt,
-resuming on a generation boundary. Refused: checkpoints off one, where TRL generates anew and rewards would count twice.
+resuming on a generation boundary. Refused: other checkpoints, where TRL generates again and rewards would count twice.
 Not covered: TRL's asynchronous GRPO, whose workers compute advantages themselves. ``scale_rewards`` has no effect.
 
 Suffixes here: ``_F`` reward functions, ``_L`` levels of groups.
@@ -48,8 +48,8 @@ EXTENDED = {
     "_save_checkpoint": ("self", "model", "trial"),
     "_load_optimizer_and_scheduler": ("self", "checkpoint"),
 }
-WITHIN = ("prompt", "grpo")  # baselines that leave nothing over that a prompt's completions share
-SHOWN = 32  # groups that get metrics of their own
+WITHIN = ("prompt", "grpo")  # baselines that remove everything that the completions of a prompt share
+SHOWN = 32  # groups with metrics of their own
 
 
 @dataclass
@@ -58,15 +58,19 @@ class PGRPOConfig(GRPOConfig):
 
     group_column: str = field(default="group", metadata={"help": "Column with each prompt's preference group."})
     user_column: str | None = field(default=None, metadata={"help": "Column with users: a finer level of groups."})
-    paper: bool = field(default=False, metadata={"help": "The paper's formula, whatever the next settings say."})
+    paper: bool = field(default=False, metadata={"help": "The paper's formula; the settings below are ignored."})
     group_weight: float = field(default=0.5, metadata={"help": "0: every rollout counts alike; 1: every group does."})
     advantage_baseline: str = field(default="shrunken", metadata={"help": "group (the paper), prompt, shrunken, grpo."})
     advantage_order: str = field(default="after", metadata={"help": "Advantages after or before the update."})
     advantage_clip: float | None = field(default=None, metadata={"help": "Largest absolute advantage."})
-    history_half_life: float | None = field(default=None, metadata={"help": "In rewards of the group; None: for ever."})
+    history_half_life: float | None = field(
+        default=None, metadata={"help": "In rewards of the group; None: no forgetting."}
+    )
     history_min_count: int = field(default=16, metadata={"help": "Rewards before a group's history is used."})
     history_cold: str = field(default="prompt", metadata={"help": "Until then: prompt (GRPO) or parent (level above)."})
-    history_adaptive: bool = field(default=False, metadata={"help": "Cut a history when its group's drift is noticed."})
+    history_adaptive: bool = field(
+        default=False, metadata={"help": "Cut a history when its group's drift is detected."}
+    )
     history_shrinkage: float = field(default=0.0, metadata={"help": "Rewards that the level above counts for."})
 
     def __post_init__(self) -> None:
@@ -87,7 +91,7 @@ class PGRPOConfig(GRPOConfig):
         if alone and how.baseline in WITHIN:
             raise SettingsError(
                 f"advantage_baseline={self.advantage_baseline!r} compares the completions of a prompt with each other, "
-                "and num_generations is 1: nothing would be learnt. Choose another, or 2 completions or more."
+                "and num_generations is 1: nothing would be learned. Choose another, or 2 completions or more."
             )
 
     def normalization(self) -> Normalization:
@@ -115,7 +119,7 @@ def check_trl() -> None:
 
 
 class PGRPOTrainer(GRPOTrainer):
-    """``GRPOTrainer`` whose advantages compare each reward with what its preference group is used to."""
+    """``GRPOTrainer`` whose advantages compare each reward with the history of its preference group."""
 
     args: PGRPOConfig
 
@@ -147,7 +151,7 @@ class PGRPOTrainer(GRPOTrainer):
 
     @property
     def _learns(self) -> bool:
-        """Whether a batch is one of training, as TRL tells it."""
+        """Whether TRL is training, not evaluating."""
         return cast(Any, self.model).training
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
@@ -159,7 +163,7 @@ class PGRPOTrainer(GRPOTrainer):
             raise
         except Exception as error:
             raise InputError(
-                f"a reward function failed at step {self.state.global_step}: {type(error).__name__}: {error}. Mend it "
+                f"a reward function failed at step {self.state.global_step}: {type(error).__name__}: {error}. Fix it "
                 "and resume from the last checkpoint, where there is one."
             ) from error
         self._rewards_and_keys = rewards, gather_object(keys)
@@ -177,14 +181,14 @@ class PGRPOTrainer(GRPOTrainer):
         local = output["advantages"]
         start = self.accelerator.process_index * len(local)
         output["advantages"] = local.new_tensor(value_B[start : start + len(local)])
-        log = self._logs["advantages"]  # TRL has noted its own, as many as there is room for
+        log = self._logs["advantages"]  # TRL has logged its own, as many as fit
         shown = value_B.tolist()[-len(log) :]
         for at, value in zip(range(-len(shown), 0), shown, strict=True):
             log[at] = value
         return output
 
     def _advantages(self, reward_BF: np.ndarray, prompt_B: np.ndarray, key_LB: list[tuple[Key, ...]]) -> np.ndarray:
-        """Advantages of the whole batch, and what is logged of it."""
+        """Advantages of the whole batch, which are logged."""
         weight_F = self.reward_weights.double().cpu().numpy()
         told_BF = np.where(np.isfinite(reward_BF), reward_BF, np.nan)
         sum_B = np.where(np.isnan(reward_BF).all(axis=1), np.nan, np.nansum(reward_BF * weight_F, axis=1))
@@ -241,13 +245,13 @@ class PGRPOTrainer(GRPOTrainer):
             micro = int(args.save_steps) * args.gradient_accumulation_steps
             if micro % self._every():
                 raise SettingsError(
-                    f"save_steps={int(args.save_steps)} would save amid a batch of generations, which is used for "
-                    f"{self._every() / args.gradient_accumulation_steps:g} steps; a resumed run would generate it anew "
-                    "and count its rewards twice. Choose a multiple."
+                    f"save_steps={int(args.save_steps)} would save within a batch of generations, which is used for "
+                    f"{self._every() / args.gradient_accumulation_steps:g} steps; a resumed run would generate it "
+                    "again and count its rewards twice. Choose a multiple."
                 )
 
     def _warn_of_truncation(self) -> None:
-        """A baseline is free only where completions are drawn from the policy whose log-probabilities are trained."""
+        """A baseline is unbiased only if completions are drawn from the policy whose log-probabilities are trained."""
         args = self.args
         cut = {"top_p": args.top_p != 1.0, "top_k": bool(args.top_k and args.top_k > 0), "min_p": bool(args.min_p)}
         cut |= {name: True for name in ("suppress_tokens", "bad_words_ids") if name in (args.generation_kwargs or {})}
@@ -278,14 +282,14 @@ class PGRPOTrainer(GRPOTrainer):
         self.histories, about = history_file.load(Path(checkpoint) / history_file.NAME, self.histories, **self._told())
         if not about["whole"]:
             raise SettingsError(
-                f"{checkpoint} was saved amid a batch of generations, which is used for {self._every()} micro-steps; "
-                "resuming would generate it anew and count its rewards twice. Resume from another checkpoint."
+                f"{checkpoint} was saved within a batch of generations, which is used for {self._every()} micro-steps; "
+                "resuming would generate it again and count its rewards twice. Resume from another checkpoint."
             )
 
 
 def _check_columns(found: Iterable[str] | None, columns: tuple[str, ...]) -> None:
     for column in columns:
-        if found is not None and column not in found:  # None: a stream, looked at row by row
+        if found is not None and column not in found:  # None: a stream, checked row by row
             raise SettingsError(
                 f"the dataset has no column {column!r}; found: {', '.join(found)}. Set group_column to the one with "
                 "each prompt's preference group."

@@ -5,12 +5,12 @@
     BoundedPGRPOTrainer(model, reward_funcs, args, train_dataset, safety_func=judge).train()
 
 ``safety_func`` is anything that TRL takes as a reward function: a function (async too), a model, or a model's name. Its
-scores are no reward: TRL lists them among the rewards with weight 0. ``BoundedGRPOTrainer`` does the same without
+scores are not a reward: TRL lists them among the rewards with weight 0. ``BoundedGRPOTrainer`` does the same without
 groups and keeps TRL's own advantages, ``scale_rewards`` included, for what is safe.
 
-Covered: several reward functions, several processes, evaluation (nothing is learnt there), resuming: multipliers lie in
-the checkpoint beside the histories, and another bound, safety function or missing multipliers are refused. A safety
-function that raises stops the run; None and NaN count as unsafe. Not covered: what ``bounded`` lists as such; under
+Covered: several reward functions, several processes, evaluation (nothing is learned there), resuming: multipliers are
+in the checkpoint beside the histories, and another bound, safety function or missing multipliers are refused. A safety
+function that raises stops the run; None and NaN count as unsafe. Not covered: the limits of ``bounded``; under
 ``BoundedGRPOTrainer`` TRL's own ``reward`` figures are those of safe completions.
 
 Suffixes here: ``_F`` reward functions, ``_K`` groups of a batch, ``_L`` levels of groups.
@@ -49,7 +49,7 @@ NAME = "pgrpo_bounds.json"
 
 @dataclass
 class BoundedGRPOConfig(GRPOConfig):
-    """GRPO's settings, and what is unsafe."""
+    """GRPO's settings, and the bound."""
 
     unsafe_below: float | None = field(default=None, metadata={"help": "Safety scores below it are unsafe. Required."})
     unsafe_gap: float = field(default=1.0, metadata={"help": "Least distance of unsafe advantages to safe ones."})
@@ -59,7 +59,7 @@ class BoundedGRPOConfig(GRPOConfig):
         self.bound()
 
     def bound(self) -> Bound:
-        """What is unsafe; without multipliers."""
+        """The bound, without multipliers."""
         return _single(Bound(_least(self.unsafe_below), self.unsafe_gap))
 
 
@@ -69,7 +69,9 @@ class BoundedPGRPOConfig(PGRPOConfig):
 
     unsafe_below: float | None = field(default=None, metadata={"help": "Safety scores below it are unsafe. Required."})
     unsafe_gap: float = field(default=1.0, metadata={"help": "Least distance of unsafe advantages to safe ones."})
-    unsafe_rate: float | None = field(default=None, metadata={"help": "Unsafe share that groups are steered towards."})
+    unsafe_rate: float | None = field(
+        default=None, metadata={"help": "Target share of unsafe completions in each group."}
+    )
     multiplier_step: float = field(default=1.0, metadata={"help": "Of a group's multiplier, per batch and excess."})
     multiplier_most: float = field(default=10.0, metadata={"help": "Largest multiplier of a group."})
 
@@ -78,9 +80,9 @@ class BoundedPGRPOConfig(PGRPOConfig):
         self.bound()
 
     def bound(self) -> Bound:
-        """What is unsafe, and how groups' multipliers move."""
-        told = self.unsafe_gap, self.unsafe_rate, self.multiplier_step, self.multiplier_most
-        return _single(Bound(_least(self.unsafe_below), *told))
+        """The bound, and how groups' multipliers are updated."""
+        rest = self.unsafe_gap, self.unsafe_rate, self.multiplier_step, self.multiplier_most
+        return _single(Bound(_least(self.unsafe_below), *rest))
 
 
 def _least(unsafe_below: float | None) -> float:
@@ -90,7 +92,7 @@ def _least(unsafe_below: float | None) -> float:
 
 
 def _single(bound: Bound) -> Bound:
-    """The bound in single precision, as TRL keeps scores: one that is just safe would else be found unsafe."""
+    """The bound in single precision, as TRL keeps scores: otherwise one that is just safe would count as unsafe."""
     return replace(bound, unsafe_below=float(np.float32(bound.unsafe_below)))
 
 
@@ -121,7 +123,7 @@ class _Judged(GRPOTrainer):
 
     @property
     def _noted(self) -> Any:
-        """TRL's metrics of what it is doing, training or evaluation."""
+        """TRL's metrics of its present mode, training or evaluation."""
         return self._metrics["train" if cast(Any, self.model).training else "eval"]
 
     def _log_bounds(self, found: Bounded) -> None:
@@ -137,11 +139,11 @@ class BoundedGRPOTrainer(_Judged):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         score_B = rewards[:, self.safety_at].detach().double().cpu().numpy()
         safe_B, _ = judged(score_B, self.guard.bound.unsafe_below)
-        told = rewards.clone()
-        told[:, self.safety_at] = float("nan")
-        told[~rewards.new_tensor(safe_B).bool()] = float("nan")  # TRL leaves such rows out of means and scales
+        kept = rewards.clone()
+        kept[:, self.safety_at] = float("nan")
+        kept[~rewards.new_tensor(safe_B).bool()] = float("nan")  # TRL leaves such rows out of means and scales
         self._rewards_and_scores = rewards, score_B
-        return told
+        return kept
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         output = super()._generate_and_score_completions(inputs)
@@ -177,7 +179,7 @@ class BoundedPGRPOTrainer(PGRPOTrainer, _Judged):
         safe_B, _ = judged(score_B, self.guard.bound.unsafe_below)
         told_BF = np.where(safe_B[:, None], np.delete(reward_BF, self.safety_at, axis=1), np.nan)
         weights, kept_F = self.reward_weights, np.arange(len(self.reward_weights)) != self.safety_at
-        self.reward_weights = weights[kept_F.tolist()]  # those of the rewards that tell preferences
+        self.reward_weights = weights[kept_F.tolist()]  # those of the rewards by preference
         try:
             preference_B = super()._advantages(told_BF, prompt_B, key_LB)
         finally:
@@ -215,7 +217,7 @@ class BoundedPGRPOTrainer(PGRPOTrainer, _Judged):
         path = Path(checkpoint) / NAME
         try:
             content = json.loads(content_of(path))
-            told, step = content["multipliers"], content["step"]
+            multipliers, step = content["multipliers"], content["step"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArtifactError(
                 f"{path} cannot be read ({error}): groups' multipliers would start again at 0. Resume from another "
@@ -224,18 +226,18 @@ class BoundedPGRPOTrainer(PGRPOTrainer, _Judged):
         saved = int(Path(checkpoint).name.rpartition("-")[2]) if Path(checkpoint).name[-1:].isdigit() else step
         if step != saved:
             raise ArtifactError(
-                f"{path} is of step {step}, and the checkpoint of step {saved}; resume from a whole one."
+                f"{path} is of step {step}, and the checkpoint of step {saved}; resume from a complete one."
             )
-        self.guard = self.guard.restored(told)
+        self.guard = self.guard.restored(multipliers)
 
 
 def _as_list(given: Any) -> list[Any]:
-    """What TRL takes as one, as many, or not at all."""
+    """An argument that TRL takes as one value, several, or None, as a list."""
     return [] if given is None else list(given) if isinstance(given, list) else [given]
 
 
 def _note(log: Any, values: list[float]) -> None:
-    """Put ``values`` in the place of TRL's own, the last in ``log``, as many as there is room for."""
+    """Replace TRL's own values, the last in ``log``, by ``values``, as many as fit."""
     shown = values[-len(log) :]
     for at, value in zip(range(-len(shown), 0), shown, strict=True):
         log[at] = value

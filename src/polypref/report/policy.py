@@ -23,24 +23,25 @@ LEVERS: tuple[Arm, ...] = (
     ("P-GRPO shrunken", 2, 0.5),
     ("P-GRPO shrunken", 2, 1.0),
 )
-MANY = 6  # groups; of more, the least, the middle and the largest are told
+MANY = 6  # groups; of more, the lowest, the median and the highest are shown
 METRICS = {"worst": "worst group", "macro": "groups' mean", "users": "users' mean"}
 
 
 def markdown(content: Mapping[str, Any]) -> str:
     """Both levers, each group's end, regrets, rivals, and a table per setting, the best for the worst group first."""
-    said = content["settings"]
-    longer = "".join(f" ({name}: {times} times as many)" for name, times in said["longer"].items())
+    settings = content["settings"]
+    longer = "".join(f" ({name}: {times} times as many)" for name, times in settings["longer"].items())
     runs = [
-        f"{learner}: {said['seeds'] if plan['most'] is None else min(said['seeds'], plan['most'])} paired seeds, "
-        f"{plan['steps']} steps{longer if learner == 'bandit' else ''} of {said['completions'][learner]} completions"
-        for learner, plan in said["plans"].items()
+        f"{learner}: {min(settings['seeds'], plan['most'] or settings['seeds'])} paired seeds, {plan['steps']} steps"
+        f"{longer if learner == 'bandit' else ''} of {settings['completions'][learner]} completions"
+        for learner, plan in settings["plans"].items()
     ]
     parts = [
         "# Advantages where the truth is known",
         "",
         f"{'; '.join(runs)}. Figures are points of normalised reward (0 uniform choice, 100 the best), area under the "
-        "curve unless said. Every setting has seeds of its own; learning rates are each arm's best on other seeds.",
+        "curve unless stated otherwise. Every setting has its own seeds; learning rates are each arm's best on other "
+        "seeds.",
         *_levers(content),
         *_ends(content),
         *_rivals(content),
@@ -67,7 +68,7 @@ def title(arm: Arm) -> str:
 
 
 def by_setting(rows: Iterable[Row], groups: str = "true") -> dict[str, dict[Arm, dict[str, Row]]]:
-    """Rows by setting, arm and metric, of arms that are told so of groups."""
+    """Rows by setting, arm and metric, of arms with these group labels."""
     found: dict[str, dict[Arm, dict[str, Row]]] = {}
     for row in rows:
         if row["groups"] == groups:
@@ -81,7 +82,7 @@ def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _shown(arms: Iterable[Arm]) -> list[Arm]:
-    """Those of the levers that were run anywhere."""
+    """The levers that were run in any setting."""
     run = set(arms)
     return [arm for arm in LEVERS if arm in run]
 
@@ -92,22 +93,23 @@ def _levers(content: Mapping[str, Any]) -> list[str]:
     arms = _shown(arm for of in found.values() for arm in of)
     lines = []
     for setting, of in found.items():
-        told = (
+        cells = (
             "/".join(number(100 * of[arm][name]["value"], 0) for name in METRICS) if arm in of else MISSING
             for arm in arms
         )
-        lines.append([markdown_text(setting), *told])
+        lines.append([markdown_text(setting), *cells])
     return [
         "",
         "## Two levers",
         "",
-        "History is told apart from few completions by Dr. GRPO, which has none, with as many; how much a group counts "
-        "by the same method without weights. Worst group / mean over groups / mean over users.",
+        "The control for history is Dr. GRPO, which has none, with as many completions; the control for group weights "
+        "is the same method without them. Worst group / mean over groups / mean over users.",
         *_table(["setting", *map(title, arms)], lines),
-        "What each lever gives the worst group, seed by seed: history against Dr. GRPO with as many completions and "
-        "the same weight; a weight against the same method without.",
+        "The gain of each lever for the worst group, seed by seed: history against Dr. GRPO with as many completions "
+        "and the same weight; a weight against the same method without.",
         *_lever_gains(content),
-        "Told groups that say nothing, the worst group's gain over the same method with weight 0 and true groups:",
+        "With group labels that carry no information, the worst group's gain over the same method with weight 0 and "
+        "true groups:",
         *_controls(content, found),
     ]
 
@@ -132,26 +134,26 @@ def _controls(content: Mapping[str, Any], true: Mapping[str, Mapping[Arm, Mappin
     lines = []
     for labels in ("shuffled", "random"):
         for setting, of in by_setting(content["rows"], labels).items():
-            for arm, told in of.items():
+            for arm, row in of.items():
                 least = true[setting].get((*arm[:2], 0.0))
                 if least is not None:
-                    gain = told["worst"]["value"] - least["worst"]["value"]
+                    gain = row["worst"]["value"] - least["worst"]["value"]
                     lines.append([markdown_text(setting), title(arm), labels, points(gain)])
     return _table(["setting", "arm", "groups", "worst group"], lines) if lines else ["", "None was run.", ""]
 
 
 def _ends(content: Mapping[str, Any]) -> list[str]:
-    """What every group has in the end: what the majority pays for the others."""
-    told = {(named(row), arm_of(row)): row["ends"] for row in content["ends"] if row["groups"] == "true"}
-    arms = _shown(arm for _, arm in told)
+    """Final value of every group: the cost of the minorities' gains for the majority."""
+    ends = {(named(row), arm_of(row)): row["ends"] for row in content["ends"] if row["groups"] == "true"}
+    arms = _shown(arm for _, arm in ends)
     lines = []
-    for setting in dict.fromkeys(name for name, _ in told):
+    for setting in dict.fromkeys(name for name, _ in ends):
         shares = content["settings"]["shares"][setting.rpartition(": ")[2]]
         sizes = "/".join(f"{100 * one:g}" for one in shares) if len(shares) <= MANY else f"{len(shares)} groups"
-        cells = [_end(told[setting, arm]) if (setting, arm) in told else MISSING for arm in arms]
+        cells = [_end(ends[setting, arm]) if (setting, arm) in ends else MISSING for arm in arms]
         lines.append([markdown_text(setting), sizes, *cells])
     return [
-        "## What each group has in the end",
+        "## Final value of each group",
         "",
         "In the order of the groups' shares (percent); of many groups the lowest, the median and the highest.",
         *_table(["setting", "shares", *map(title, arms)], lines),
@@ -192,7 +194,7 @@ def _rivals(content: Mapping[str, Any]) -> list[str]:
 
 
 def _regrets(content: Mapping[str, Any]) -> list[str]:
-    """For each method and weight, the number of completions with the least largest regret; then chosen anew."""
+    """For each method and weight, the number of completions with the least largest regret; then chosen per setting."""
     rows = [row for row in content["regrets"] if row["metric"] == "worst"]
     others = {(arm_of(row), row["metric"]): row["most"] for row in content["regrets"]}
     best: dict[tuple[Any, ...], Row] = {}
@@ -214,7 +216,7 @@ def _regrets(content: Mapping[str, Any]) -> list[str]:
     return [
         "## Regret",
         "",
-        "How far the worst group is below what the best arm of all gives it in that setting. For each method and "
+        "How far the worst group is below its value under the best arm of that setting. For each method and "
         "weight, the number of completions with the least largest regret; and for each method, with completions and "
         "weight chosen for each setting. Last, the largest regret: of the worst group, groups' mean and users' mean.",
         *_table(["arm", *map(markdown_text, settings), "most", "groups' mean", "users' mean"], lines),
@@ -225,8 +227,8 @@ def _settings(content: Mapping[str, Any]) -> list[str]:
     parts = [
         "## Every arm",
         "",
-        "Gains over GRPO with G = 8 and weight 0, with 95 % intervals over seeds; in bold those clear of zero. "
-        "completions: share of the run until the worst group has what GRPO gives it in the end.",
+        "Gains over GRPO with G = 8 and weight 0, with 95 % intervals over seeds; bold: the interval excludes zero. "
+        "completions: share of the run after which the worst group reaches its final value under GRPO.",
     ]
     rows_of: dict[str, list[Row]] = {}
     for row in content["rows"]:
@@ -254,7 +256,7 @@ def _cells(figures: Mapping[str, Row]) -> list[str]:
 
 
 def _sure(row: Row) -> str:
-    """A difference with its interval, in bold where that is clear of zero."""
+    """A difference with its interval, in bold where that excludes zero."""
     if row["lo"] == row["hi"] == 0:
         return MISSING
     text = estimate(row, points)

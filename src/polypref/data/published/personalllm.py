@@ -12,7 +12,7 @@ x 8 = 332,864, the paper's 333k; its way of drawing is unknown), or ``best-worst
 person's own reward. The labels are a function of scores, so everyone is perfectly consistent.
 
 beaver_7b is a cost model; its published scores already have their sign flipped (mean +6.2). New scores from the model
-are costs (mean below 0): ``beaver="cost"`` flips them, and a column of the other sign is refused.
+are costs (mean below 0): ``beaver="cost"`` flips them, and a column with the opposite sign is refused.
 
 Suffixes here: ``_A`` prompts that a user is asked, ``_M`` reward models.
 """

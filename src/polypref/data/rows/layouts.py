@@ -18,7 +18,7 @@ from polypref.wording import shown
 
 Shape = Literal["pairs", "labels", "ratings", "rankings"]
 
-# Role -> the column names understood without --columns, the most telling first.
+# Role -> the column names understood without --columns, the most specific first.
 ALIASES: dict[str, tuple[str, ...]] = {
     "user_id": (
         *("user_id", "uid", "user", "userid", "worker_id", "worker", "workerid", "annotator_id", "annotator"),
@@ -150,7 +150,7 @@ def find_layout(
 
 
 def unnamed(found: Sequence[str], mapping: Mapping[str, str]) -> list[str]:
-    """Names that would play a role which none of the columns ``found`` plays: worth a look at the rest of a file."""
+    """Names that would play a role that no column of ``found`` plays: a reason to read the rest of a file."""
     known = {_plain(name) for name in found}
     names = [name for name in mapping.values() if name]
     for role, aliases in ALIASES.items():
@@ -184,7 +184,7 @@ def listed(names: Sequence[str], most: int = 20) -> str:
 
 
 def _quoted(name: str) -> str:
-    """A name from a file as it stands in a message: one line, cut when long."""
+    """A name from a file, for a message: one line, shortened when long."""
     return shown(name)[1:-1]
 
 
@@ -197,7 +197,7 @@ def _name_roles(path: str, types: Mapping[str, str], mapping: Mapping[str, str],
             names[role] = found
     labels = [known[alias] for alias in ALIASES["label"] if alias in known]
     if len(labels) > 1:
-        names["label_too"] = labels[1]  # where it says something else, the row contradicts itself
+        names["label_too"] = labels[1]  # if it differs, the row contradicts itself
     for role, name in mapping.items():
         if role not in ALIASES:
             raise unknown_name("role in --columns", role, ALIASES)

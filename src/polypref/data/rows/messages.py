@@ -1,7 +1,7 @@
-"""Chat messages: JSON to messages, and messages to the text that a response is.
+"""Chat messages: JSON to messages, and messages to the text of a response.
 
-A message is an object with a role; its content is a text, a list of text parts, or absent. Calls of tools stand in a
-response's text as JSON, behind its content.
+A message is an object with a role; its content is a text, a list of text parts, or absent. Tool calls are in a
+response's text as JSON, after its content.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _decode = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
 class NotMessages(Exception):
-    """A text that is no list of messages; ``chat`` says whether it was meant for one, the text why it is none."""
+    """A text that is no list of messages; ``chat``: whether it was meant to be one; the message is the reason."""
 
     def __init__(self, why: str, chat: bool) -> None:
         super().__init__(why)
@@ -53,9 +53,9 @@ def _checked(messages: Messages, text: str, depth: int) -> Messages:
             for part in content:
                 if not isinstance(part, str) and not (isinstance(part, dict) and isinstance(part.get("text"), str)):
                     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-                    raise NotMessages(f"a part of type {kind} is no text", True)
+                    raise NotMessages(f"a part of type {kind} is not text", True)
         elif content is not None and not isinstance(content, str):
-            raise NotMessages("a content is no text", True)
+            raise NotMessages("a content is not text", True)
     if text.count("[") + text.count("{") > depth and depth_of(messages) > depth:
         raise NotMessages(f"nested deeper than {depth} levels", True)
     if NUL in text and holds_nul(messages):
@@ -73,7 +73,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def depth_of(value: Any) -> int:
-    """Levels of lists and objects, the outermost counted."""
+    """Levels of lists and objects, including the outermost."""
     deep, level = 0, [value]
     while level := [one for one in level if isinstance(one, list | dict)]:
         deep += 1
@@ -96,7 +96,7 @@ def text_of(messages: Messages) -> str:
 
 
 def message_text(message: dict[str, Any]) -> str:
-    """A message's content and its calls of tools."""
+    """A message's content and its tool calls."""
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
@@ -110,7 +110,7 @@ def written(value: Any) -> str:
 
 
 def shared(lists: Sequence[Messages]) -> int:
-    """How many first messages the lists share, one message left to each; of a single list: all but one."""
+    """Number of leading messages that the lists share, leaving each at least one; of a single list: all but one."""
     most = min(len(messages) for messages in lists) - 1
     if len(lists) == 1:
         return most

@@ -1,4 +1,4 @@
-"""Single columns to numbers and flags: times, labels, positions. Each gives a column and marks what it cannot read."""
+"""Single columns to numbers and flags: times, labels, positions. Each returns a column and marks unreadable values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def as_number(column: pl.Series) -> tuple[pl.Series, pl.Series]:
 def as_time(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Seconds since 1970 UTC, from dates, ISO 8601 texts (UTC if no zone is given) or epoch numbers (s, ms, us, ns)."""
     if column.dtype.is_temporal():
-        if column.dtype in (pl.Time, pl.Duration):  # of no day
+        if column.dtype in (pl.Time, pl.Duration):  # not on any day
             return pl.Series(column.name, [None] * len(column), dtype=pl.Float64), column.is_not_null()
         unit = 86400.0 if column.dtype == pl.Date else 1.0 / PER_SECOND[column.dtype.time_unit]  # type: ignore[attr-defined]
         return _in_calendar(column.to_physical().cast(pl.Float64) * unit, column.is_null() & False)
@@ -66,7 +66,7 @@ def as_time(column: pl.Series) -> tuple[pl.Series, pl.Series]:
 
 
 def _in_calendar(seconds: pl.Series, bad: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Moments of the years 1 to 9999 and what could not be read, all others among it."""
+    """Times of the years 1 to 9999, and unreadable values, which include all other times."""
     outside = ~seconds.is_between(YEAR_1, YEAR_10000, closed="left").fill_null(True)
     return pl.select(pl.when(~outside).then(seconds)).to_series(), bad | outside
 
@@ -81,7 +81,7 @@ def as_flag(column: pl.Series) -> tuple[pl.Series, pl.Series]:
 
 
 def as_label(column: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Probability that response_a is preferred: 1, 0 or one half; and which values say none of these."""
+    """Probability that response_a is preferred: 1, 0 or one half; and which values are none of these."""
     text = as_text(column).str.strip_chars().str.to_lowercase().fill_null("")
     meaning = dict.fromkeys(FIRST, 1.0) | dict.fromkeys(SECOND, 0.0) | dict.fromkeys(TIED, 0.5)
     value = text.replace_strict(meaning, default=None, return_dtype=pl.Float64)

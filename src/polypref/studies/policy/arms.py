@@ -1,8 +1,8 @@
 """What ``bench-policy`` compares, and how long each arm learns.
 
-Every method that can do with one completion runs with 1, 2, 4 and 8, the
-others with 2, 4 and 8, each with group weights 0, .5 and 1, in every setting. Controls: identical groups, and groups
-that differ in taste alone, are settings; groups shuffled among prompts, and groups drawn by lot for users, are arms.
+Every method that can learn from one completion runs with 1, 2, 4 and 8, the others with 2, 4 and 8, each with group
+weights 0, .5 and 1, in every setting. Controls: identical groups, and groups that differ only in taste, are settings;
+groups shuffled among prompts, and groups assigned to users at random, are arms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ QUICK: dict[Learner, Plan] = {
 
 REFERENCE = ("GRPO", 8)
 OURS = ("P-GRPO shrunken", 2)
-NO_HISTORY = ("Dr. GRPO", 2)  # the control of history: as many completions, measured against each other alone
+NO_HISTORY = ("Dr. GRPO", 2)  # the control for history: as many completions, compared only with each other
 WEIGHTS = (0.0, 0.5, 1.0)
 COMPARING = ("GRPO", "Dr. GRPO", "RLOO", "batch", "P-GRPO prompt")  # a prompt's completions: two at least
 ALONE = ("REINFORCE++", "P-GRPO paper", "P-GRPO shrunken")  # one is enough
@@ -35,7 +35,7 @@ def sizes(method: str) -> tuple[int, ...]:
 
 
 def bandit_arms(quick: bool) -> list[Arm]:
-    """What is compared on bandits; ``quick``: two settings and a few methods, to see that it works."""
+    """What is compared on bandits; ``quick``: two settings and a few methods, as a check that it works."""
     if quick:
         chosen = [(*REFERENCE, 0.0), ("Dr. GRPO", 2, 0.0), (*OURS, 0.0), (*OURS, 1.0)]
         return [Arm(setting, *one) for setting in ("minority scale 0.1", "identical groups") for one in chosen]
@@ -43,7 +43,7 @@ def bandit_arms(quick: bool) -> list[Arm]:
     for setting in bandit.SETTINGS:
         for method in (*COMPARING, *ALONE):
             found += [Arm(setting, method, size, weight) for size in sizes(method) for weight in WEIGHTS]
-        found += [Arm(setting, "MaxMin", size) for size in sizes("MaxMin")]  # it weighs groups by itself
+        found += [Arm(setting, "MaxMin", size) for size in sizes("MaxMin")]  # it has its own group weights
     found += [
         Arm("drift", method, size) for method in ("P-GRPO half-life", "P-GRPO shrunken half-life") for size in (2, 8)
     ]

@@ -1,4 +1,4 @@
-"""Contextual bandits whose expected rewards are known exactly: where methods of advantage can be told apart in seconds.
+"""Contextual bandits with exactly known expected rewards: a comparison of advantage methods that takes seconds.
 
 A *prompt* is a context x of a user, who belongs to a preference group; a *completion* is one of K actions, drawn from a
 policy that sees x and the group: a network with one hidden layer, trained by Adam on A grad log pi(action), as GRPO's
@@ -8,9 +8,9 @@ first step on fresh completions is. Group p's reward of action a is
 
 or, where ``binary``, 1 with probability sigmoid(2 theta_pa . x / sqrt(D) - 2.5) and else 0. From half time on,
 ``drift`` is added to the last group's rewards. Many runs go at once as one array, each with a world, a policy and
-histories of its own: one for each seed, or, where learning rates are tried, for each seed and rate. A run depends on
-nothing but its seed, its rate and the settings; runs of one seed at several rates share worlds and random numbers, and
-the seed then stands several times among ``_S``.
+histories of its own: one for each seed, or, where learning rates are tried, for each seed and rate. A run depends
+only on its seed, its rate and the settings; runs of one seed at several rates share worlds and random numbers, and the
+seed then occurs several times in ``_S``.
 
 Suffixes here: ``_D`` numbers of a context, ``_E`` distinct seeds, ``_I`` inputs of the policy (context and group),
 ``_K`` actions, ``_X`` contexts on which policies are judged.
@@ -38,7 +38,7 @@ Labels = Literal["true", "shuffled", "random"]
 
 @dataclass(frozen=True)
 class Setting:
-    """A population: groups' shares, scales and means of reward, and what else makes learning hard."""
+    """A population: groups' shares, scales and means of reward, and other difficulties."""
 
     shares: tuple[float, ...] = (0.8, 0.2)
     scales: tuple[float, ...] = (1.0, 1.0)
@@ -51,7 +51,7 @@ class Setting:
 
     @property
     def length(self) -> int:
-        """How much longer a run has to be for the smallest group to get what 5 % get elsewhere."""
+        """Factor of a run's length by which the smallest group gets as many prompts as 5 % get elsewhere."""
         return max(1, round(0.05 / min(self.shares)))
 
 
@@ -82,7 +82,7 @@ class World:
 
     @classmethod
     def draw(cls, setting: Setting, seeds: Ints) -> World:
-        """The worlds of these seeds; a world depends on nothing but the setting and its seed."""
+        """The worlds of these seeds; a world depends only on the setting and its seed."""
         seed_E, of_S = np.unique(seeds, return_inverse=True)
         drawn = [_draw(setting, np.random.default_rng([int(seed), 7])) for seed in seed_E]
         theta_SGKD, group_SU, x_SXD = (np.stack(part)[of_S] for part in zip(*drawn, strict=True))
@@ -111,13 +111,13 @@ def _draw(setting: Setting, rng: np.random.Generator) -> tuple[Floats, NDArray[n
 
 
 def _value(setting: Setting, utility: Floats) -> Floats:
-    """Expected reward in units of the group's scale; what all actions of a prompt share is left out."""
+    """Expected reward in units of the group's scale; without the part that all actions of a prompt share."""
     return 1 / (1 + np.exp(2.5 - 2 * utility)) if setting.binary else utility
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step's prompts: users' groups, what the method is told of them, what was chosen (S, P, J) and its rewards.
+    """One step's prompts: users' groups, the group labels that the method sees, actions (S, P, J) and their rewards.
 
     ``groups``  how many there are in the setting.
     """
@@ -130,7 +130,7 @@ class Step:
 
 
 Method = Callable[[Step], Floats]
-"""Advantages (S, P, J) of a step; keeps what it remembers to itself."""
+"""Advantages (S, P, J) of a step; holds its own state."""
 
 
 @dataclass(eq=False)
@@ -213,7 +213,7 @@ def _softmax(logit: Singles) -> Singles:
 
 
 def _chosen(chance_SPK: Singles, lot_SPJ: Singles) -> NDArray[np.int64]:
-    """The action that each lot falls on."""
+    """The action that each random number selects."""
     below_SPK = chance_SPK @ np.triu(np.ones((ACTIONS, ACTIONS), np.float32))
     action_SPJ = np.zeros(lot_SPJ.shape, np.int64)
     for action in range(ACTIONS - 1):
@@ -223,7 +223,7 @@ def _chosen(chance_SPK: Singles, lot_SPJ: Singles) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Run:
-    """How long, how many completions a step, and what the method is told of groups.
+    """Steps, completions a step, and the group labels that the method sees.
 
     ``rate``  of learning: one for all runs, or one for each.
     """

@@ -1,17 +1,17 @@
-"""What the measured arms of ``bench-policy`` say: figures with intervals, gains, rivals and regrets.
+"""Results of the arms of ``bench-policy``: figures with intervals, gains, rivals and regrets.
 
 Figures are of rewards that are 0 for uniform choice and 1 for the best. ``macro``, ``worst`` and ``users``: area under
 the curve of the mean over groups, of the group that is worst off at the time and of the mean over users;
-``final_macro``, ``final_worst`` and ``final_users``, at the end; ``completions``, the share of the run until the worst
-group has what GRPO gives it in the end. A gain is the difference to GRPO with eight completions and no weights, seed by
-seed. Intervals are 95 % t intervals over seeds.
+``final_macro``, ``final_worst`` and ``final_users``: at the end; ``completions``: the share of the run after which the
+worst group reaches its final value under GRPO. A gain is the difference to GRPO with eight completions and no weights,
+seed by seed. Intervals are 95 % t intervals over seeds.
 
 ``levers``   each of the two levers against its control, seed by seed: history against the same number of completions
 without it, and a group weight against the same method without one.
-``rivals``   for each group weight, P-GRPO as it is by default against every other method at that one's own best number
-of completions, chosen on the same seeds (which favours the rival).
-``regrets``  what a fixed choice of method, completions and weight falls short of the best choice in a setting, for all
-settings; and for each method when completions and weight are chosen for each setting anew.
+``rivals``   for each group weight, P-GRPO's default against every other method at that method's best number of
+completions, chosen on the same seeds (which favours the rival).
+``regrets``  in each setting, the difference between the best choice and a fixed choice of method, completions and
+weight; and for each method with completions and weight chosen per setting.
 
 Suffixes here: ``_T`` steps at which a policy is judged.
 """
@@ -34,9 +34,9 @@ Measured = Mapping[Arm, Mapping[str, Any]]
 
 
 def named(arm: Arm) -> dict[str, Any]:
-    """An arm as rows name it."""
-    told = {"learner": arm.learner, "setting": arm.setting, "method": arm.method, "generations": arm.generations}
-    return told | {"group_weight": arm.group_weight, "groups": arm.labels}
+    """The columns that identify an arm."""
+    names = {"learner": arm.learner, "setting": arm.setting, "method": arm.method, "generations": arm.generations}
+    return names | {"group_weight": arm.group_weight, "groups": arm.labels}
 
 
 def rows(found: Measured) -> Iterator[dict[str, Any]]:
@@ -52,7 +52,7 @@ def rows(found: Measured) -> Iterator[dict[str, Any]]:
 
 
 def ends(found: Measured) -> Iterator[dict[str, Any]]:
-    """Where each group is in the end, mean over seeds, in the order of the setting's shares."""
+    """Final value of each group, mean over seeds, in the order of the setting's shares."""
     for arm, one in found.items():
         yield {**named(arm), "ends": np.array(one["end_SG"]).mean(axis=0).tolist()}
 
@@ -79,18 +79,18 @@ def _interval(value_S: Floats) -> dict[str, float]:
 
 
 def levers(found: Measured) -> Iterator[dict[str, Any]]:
-    """What history gives at each group weight, and what each group weight gives with and without history."""
-    told = {arm: figures(one) for arm, one in found.items() if arm.labels == "true"}
+    """Gain of history at each group weight, and gain of each group weight with and without history."""
+    figures_of = {arm: figures(one) for arm, one in found.items() if arm.labels == "true"}
     pairs = [("history", (*OURS, weight), (*NO_HISTORY, weight)) for weight in WEIGHTS]
     pairs += [
         ("group weight", (*who, weight), (*who, 0.0)) for who in (REFERENCE, OURS) for weight in WEIGHTS if weight
     ]
-    for learner, setting in dict.fromkeys((arm.learner, arm.setting) for arm in told):
+    for learner, setting in dict.fromkeys((arm.learner, arm.setting) for arm in figures_of):
         for lever, *both in pairs:
             one, control = (Arm(setting, *what, learner=learner) for what in both)  # pyright: ignore[reportArgumentType]
-            if one in told and control in told:
+            if one in figures_of and control in figures_of:
                 for metric in CURVES:
-                    gain = _interval(told[one][metric] - told[control][metric])
+                    gain = _interval(figures_of[one][metric] - figures_of[control][metric])
                     yield {**named(one), "lever": lever, "control": f"{control.method}, {control.generations}"} | {
                         "metric": metric,
                         **gain,
@@ -99,30 +99,30 @@ def levers(found: Measured) -> Iterator[dict[str, Any]]:
 
 def rivals(found: Measured) -> Iterator[dict[str, Any]]:
     """P-GRPO less each other method at its best number of completions and the same group weight."""
-    told = {arm: figures(one) for arm, one in found.items() if arm.labels == "true"}
+    figures_of = {arm: figures(one) for arm, one in found.items() if arm.labels == "true"}
     for weight in WEIGHTS:
-        ours = [arm for arm in told if (arm.method, arm.generations, arm.group_weight) == (*OURS, weight)]
+        ours = [arm for arm in figures_of if (arm.method, arm.generations, arm.group_weight) == (*OURS, weight)]
         for mine in ours:
-            others = [arm for arm in told if replace(mine, method=arm.method, generations=arm.generations) == arm]
+            others = [arm for arm in figures_of if replace(mine, method=arm.method, generations=arm.generations) == arm]
             for metric in CURVES:
                 best: dict[str, Arm] = {}
                 for arm in others:
                     had = best.setdefault(arm.method, arm)
-                    if told[arm][metric].mean() > told[had][metric].mean():
+                    if figures_of[arm][metric].mean() > figures_of[had][metric].mean():
                         best[arm.method] = arm
                 for method, arm in best.items():
                     if method != mine.method:
-                        lead = _interval(told[mine][metric] - told[arm][metric])
+                        lead = _interval(figures_of[mine][metric] - figures_of[arm][metric])
                         yield {**named(arm), "metric": metric, **lead}
 
 
 def regrets(found: Measured) -> Iterator[dict[str, Any]]:
     """For each choice that was run in every setting of the bandits, its regret in each; ``generations`` and
-    ``group_weight`` are None where they were chosen for each setting anew."""
-    told = {arm: figures(one) for arm, one in found.items() if arm.labels == "true" and arm.learner == "bandit"}
-    settings = list(dict.fromkeys(arm.setting for arm in told))
+    ``group_weight`` are None where they were chosen per setting."""
+    figures_of = {arm: figures(one) for arm, one in found.items() if arm.labels == "true" and arm.learner == "bandit"}
+    settings = list(dict.fromkeys(arm.setting for arm in figures_of))
     for metric in CURVES:
-        mean = {arm: float(one[metric].mean()) for arm, one in told.items()}
+        mean = {arm: float(one[metric].mean()) for arm, one in figures_of.items()}
         best = {name: max(value for arm, value in mean.items() if arm.setting == name) for name in settings}
         choices: dict[tuple[Any, ...], dict[str, float]] = {}
         for arm, value in mean.items():

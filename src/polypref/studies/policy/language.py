@@ -5,13 +5,13 @@ A prompt names a preference group and two of six topics; a completion is four of
     r = mean_p + scale_p (mean over words of the sum over topics of taste_p[topic, word before, word]
                           + difficulty z + noise)
 
-with tastes drawn from N(0, 1/2), so what words by lot are worth and what the best completion is worth are known. The
+with tastes drawn from N(0, 1/2), so the value of random words and of the best completion are known. The
 model is a Llama of two layers, trained from random weights by ``GRPOTrainer`` or ``PGRPOTrainer``, 128 completions a
-step; what a method reaches is the reward without noise of the completions that it samples while it learns. Every
-method gets the same entropy bonus: without one, policies settled on one answer for a whole group before they had tried
-others, and what a seed reached was a matter of luck.
+step; a method is judged by the noise-free reward of the completions that it samples while it learns. Every method gets
+the same entropy bonus: without one, policies settled on one answer for a whole group before they had tried others, and
+the result of a seed was a matter of luck.
 
-Settings and their names are the bandits' (``policy.bandit``). Not covered: what a pretrained model brings with it.
+Settings and their names are the bandits' (``policy.bandit``). Not covered: the effects of pretraining.
 
 Suffixes here: ``_A`` topics of a prompt, ``_C`` topics, ``_L`` words of a completion, ``_T`` blocks of steps, ``_V``
 words.
@@ -48,14 +48,14 @@ TRAINERS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class Tastes:
-    """``taste_GCVV``: what group p gives word v after another where topic c is asked; the first comes after word 0."""
+    """``taste_GCVV``: reward by group, topic, word before and word; the first word comes after word 0."""
 
     setting: Setting
     taste_GCVV: Floats
 
     @classmethod
     def draw(cls, setting: Setting, seed: int) -> Tastes:
-        """Depends on nothing but the setting and the seed."""
+        """The world of a setting and a seed."""
         groups = len(setting.shares)
         taste_GCVV = np.random.default_rng([seed, 17]).standard_normal((groups, TOPICS, WORDS, WORDS))
         if setting.alike:
@@ -72,7 +72,7 @@ class Tastes:
         return of_topic_BAL.sum(1).mean(1)
 
     def bounds(self) -> tuple[Floats, Floats]:
-        """Mean over prompts of what words by lot are worth to each group, and of the best completion's worth (G,)."""
+        """Mean over prompts of the value of random words and of the best completion to each group (G,)."""
         taste_GPVV = self.taste_GCVV[:, PROMPTS_PA].sum(2)
         uniform_GP = (taste_GPVV[:, :, 0].mean(2) + (LENGTH - 1) * taste_GPVV.mean((2, 3))) / LENGTH
         ahead_GPV = np.zeros(taste_GPVV.shape[:3])
@@ -108,7 +108,7 @@ def curve(arm: Arm, rate: float, seed: int, steps: int) -> Floats:
 
 
 class _Reward:
-    """A reward function that remembers what each completion is worth without the noise."""
+    """A reward function that records the noise-free reward of each completion."""
 
     __name__ = "taste"
 
@@ -118,11 +118,11 @@ class _Reward:
         self._rng = np.random.default_rng([seed, 19])
 
     def __call__(
-        self, *, completion_ids: list[list[int]], row: list[int], told: list[int], trainer_state: Any, **_: Any
+        self, *, completion_ids: list[list[int]], row: list[int], truth: list[int], trainer_state: Any, **_: Any
     ) -> list[float]:
-        """``row`` is the prompt's number, ``told`` its group and topics as one number."""
+        """``row`` is the prompt's number, ``truth`` its group and topics as one number."""
         setting = self.tastes.setting
-        group_B, asked_B = np.divmod(np.array(told), len(PROMPTS_PA))
+        group_B, asked_B = np.divmod(np.array(truth), len(PROMPTS_PA))
         word_BL = np.array(completion_ids) - _first_word(len(setting.shares))
         utility_B = self.tastes.utility(group_B, asked_B, word_BL)
         self.seen.append((group_B, utility_B))
@@ -140,7 +140,7 @@ def _first_word(groups: int) -> int:
 
 
 def _prompts(setting: Setting, labels: Labels, seed: int, many: int) -> Any:
-    """Prompts by lot; ``group`` is what the method is told, which the prompt's own words never are."""
+    """Random prompts; ``group`` is the label that the method sees, which may differ from the prompt's words."""
     from datasets import Dataset
 
     rng = np.random.default_rng([seed, 23])
@@ -155,7 +155,7 @@ def _prompts(setting: Setting, labels: Labels, seed: int, many: int) -> Any:
                 for p, topics in zip(group_N.tolist(), PROMPTS_PA[asked_N].tolist(), strict=True)
             ],
             "group": label_N.tolist(),
-            "told": (group_N * len(PROMPTS_PA) + asked_N).tolist(),
+            "truth": (group_N * len(PROMPTS_PA) + asked_N).tolist(),
             "row": list(range(many)),
         }
     )
@@ -179,8 +179,8 @@ def _tokenizer(groups: int) -> Any:
 def _model(groups: int, seed: int) -> Any:
     """A model that chooses nearly uniformly among words.
 
-    What is no word is ruled out by the model itself: were it only kept from being sampled, log-probabilities would not
-    be those of the policy that samples, and a baseline would bias the gradient.
+    The model itself excludes all tokens that are not words: if only the sampler did, log-probabilities would not be
+    those of the policy that samples, and a baseline would bias the gradient.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM

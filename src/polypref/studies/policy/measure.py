@@ -1,6 +1,6 @@
-"""One arm of ``bench-policy``, measured: its learning rate is chosen on seeds of its own, then the paired seeds run.
+"""Measures one arm of ``bench-policy``: its learning rate is chosen on separate seeds, then the paired seeds run.
 
-Every setting has seeds of its own, so that settings are independent; all arms of a setting share them. The rate is the
+Every setting has its own seeds, so that settings are independent; all arms of a setting share them. The rate is the
 best of the plan's by the sum of macro and worst-group area under the curve.
 
 Suffixes here: ``_T`` steps at which a policy is judged.
@@ -23,7 +23,7 @@ Learner = Literal["bandit", "language model"]
 
 @dataclass(frozen=True)
 class Plan:
-    """Learning rates that are tried, on how many seeds of their own, for how many steps, and the most paired seeds."""
+    """Learning rates to try, the number of separate seeds and of steps to try them on, and the most paired seeds."""
 
     rates: tuple[float, ...]
     tuned_on: int
@@ -34,7 +34,7 @@ class Plan:
 @dataclass(frozen=True, order=True)
 class Arm:
     """A way to turn rewards into advantages, with so many completions per prompt and such a group weight, in a setting;
-    ``labels`` say what it is told of groups."""
+    ``labels`` are the group labels that it sees."""
 
     setting: str
     method: str
@@ -44,12 +44,12 @@ class Arm:
     learner: Learner = "bandit"
 
     def __str__(self) -> str:
-        told = f"G={self.generations}, group weight {self.group_weight:g}, {self.labels} groups"
-        return f"{self.learner}, {self.setting}: {self.method}, {told}"
+        rest = f"G={self.generations}, group weight {self.group_weight:g}, {self.labels} groups"
+        return f"{self.learner}, {self.setting}: {self.method}, {rest}"
 
 
 TUNED = 500  # of a setting's thousand seeds, the first for choosing rates
-LAST = 3  # looks at the end of a curve that count as its end
+LAST = 3  # last points of a curve, whose mean is its end
 
 Curves = Callable[[Arm, Floats, Ints, int], Floats]
 """Of an arm, with the rate of each seed, for so many steps: normalised reward of each group over time, (S, T, G)."""
@@ -70,8 +70,8 @@ def curves(arm: Arm, rate_S: Floats, seed_S: Ints, steps: int) -> Floats:
 
 
 def measure(arm: Arm, plan: Plan, seeds: int, curves: Curves) -> dict[str, Any]:
-    """The rate, what each rate came to, and of the paired seeds the curves (S, T) of the mean over groups, of the group
-    that is worst off at the time and of the mean over users, and each group's end (S, G)."""
+    """The rate, the result of each rate, and the paired seeds' curves (S, T) of the mean over groups, of the worst
+    group at each time and of the mean over users, and each group's final value (S, G)."""
     tried = [0.0] * len(plan.rates)
     if len(plan.rates) > 1:
         seed_S = seeds_of(arm.setting, plan.tuned_on, tuning=True)

@@ -1,4 +1,4 @@
-"""Advantages by the methods that P-GRPO is compared with, on the bandits' arrays; each remembers what it needs.
+"""Advantages by the methods that P-GRPO is compared with, on the bandits' arrays; each holds its own state.
 
     method        subtracted                      divided by                        source
     GRPO          the prompt's mean               the prompt's standard deviation   Shao et al. 2024, arXiv 2402.03300
@@ -10,7 +10,7 @@
     P-GRPO        as ``policy.advantages`` says                                     Wang et al. 2026, arXiv 2603.10009
 
 Standard deviations have the divisor n - 1 and 1e-4 added, as TRL's. RLOO is G / (G - 1) times Dr. GRPO; Adam divides
-that out, so the two differ by rounding alone. MaxMin takes exponentiated steps, as group robust optimization does
+that out, so the two differ only by rounding. MaxMin takes exponentiated steps, as group robust optimization does
 (Ramesh et al. 2024, arXiv 2405.20304). ``Weighed`` puts group weights on any of them.
 """
 
@@ -61,7 +61,7 @@ def reinforce(one: Step) -> Floats:
 
 
 def _by_group(value_SP: Floats, one: Step) -> Floats:
-    """Sums over the prompts of each group that the method is told of, (S, G)."""
+    """Sums over the prompts of each group, by the labels that the method sees, (S, G)."""
     runs, groups = len(value_SP), one.groups
     cell_SP = one.label_SP + groups * np.arange(runs)[:, None]
     return np.asarray(np.bincount(cell_SP.ravel(), value_SP.ravel(), runs * groups), float).reshape(runs, groups)
@@ -91,9 +91,9 @@ class MaxMin:
 
 @dataclass(eq=False)
 class PGRPO:
-    """The runs' groups are groups of one ``Normalizer``, of a level without levels above: they do not touch each other.
+    """The runs' groups are groups of one ``Normalizer``, of a level without levels above: they are independent.
 
-    Weights are left to ``Weighed``: a ``Normalizer`` takes its batch for that of one run.
+    ``Weighed`` applies the weights: a ``Normalizer`` treats its batch as that of one run.
     """
 
     how: Normalization = PAPER
@@ -106,9 +106,9 @@ class PGRPO:
         runs, prompts, size = one.reward_SPJ.shape
         if not self.normalizer.levels[0].numbers:
             self.normalizer.levels[0].number([(group,) for group in range(runs * one.groups)])
-        told = Prompts.numbered(one.reward_SPJ.ravel(), np.arange(runs * prompts).repeat(size))
+        prompts_B = Prompts.numbered(one.reward_SPJ.ravel(), np.arange(runs * prompts).repeat(size))
         group_P = (one.label_SP + one.groups * np.arange(runs)[:, None]).ravel()
-        return self.normalizer.numbered(told, [group_P]).value_B.reshape(one.reward_SPJ.shape)
+        return self.normalizer.numbered(prompts_B, [group_P]).value_B.reshape(one.reward_SPJ.shape)
 
 
 @dataclass(eq=False)

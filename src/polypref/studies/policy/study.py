@@ -1,10 +1,10 @@
 """When does P-GRPO beat GRPO? Contextual bandits with exact expected rewards, many settings, methods and controls; and
 a tiny language model through TRL's own trainer, in fewer.
 
-Every arm (``arms``) spends equal completions; where the smallest group is 1 %, runs are five times as long, so that it
-gets what one of 5 % does. Rates are chosen alike for every arm on seeds that are used for nothing else (``measure``);
-``figures`` says what comes of the paired seeds. An arm is a unit of work: stored when it is done, found again by a
-later run.
+Every arm (``arms``) uses the same number of completions; where the smallest group is 1 %, runs are five times as long,
+so that it gets as many as a group of 5 %. Rates are chosen alike for every arm on seeds used for nothing else
+(``measure``);
+``figures`` evaluates the paired seeds. An arm is a unit of work: stored when it is done, and reused by a later run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SCHEMA = 4
 
 @dataclass(frozen=True)
 class Study:
-    """What is run: ``learners`` among PLANS' keys, paired ``seeds`` of each arm, in so many processes."""
+    """Settings of a study: ``learners`` among the keys of PLANS, paired ``seeds`` of each arm, number of processes."""
 
     learners: tuple[Learner, ...] = ("bandit", "language model")
     quick: bool = False
@@ -52,7 +52,7 @@ class Study:
 
     @property
     def arms(self) -> list[Arm]:
-        """All arms, in the order in which they are told."""
+        """All arms, in the order of the report."""
         language = language_arms(self.quick) if "language model" in self.learners else []
         return [*language, *(bandit_arms(self.quick) if "bandit" in self.learners else [])]
 
@@ -70,7 +70,7 @@ class Job:
 
     @cached_property
     def code(self) -> dict[str, str]:
-        """Hashes of the source behind each learner, taken once: an edit during a run must not rename its arms."""
+        """Hashes of each learner's source, computed once: an edit during a run must not rename its arms."""
         return {one: code_hash(CODE[one].__name__) for one in self.what.learners}
 
     def path(self, arm: Arm) -> Path:
@@ -80,14 +80,14 @@ class Job:
         return self.folder / f"{blake2b(text.encode(), digest_size=12).hexdigest()}.json"
 
     def is_stored(self, arm: Arm) -> bool:
-        """Whether an arm is stored whole; a damaged one is removed, to be made again, and that is said."""
+        """Whether an arm is stored whole; a damaged one is removed and measured again, with a message."""
         path = self.path(arm)
         if not path.exists():
             return False
         try:
             _stored(path)
         except ArtifactError as error:
-            say(f"a finished arm is made again ({arm}): {error}")
+            say(f"a finished arm is measured again ({arm}): {error}")
             path.unlink()
             return False
         return True
@@ -104,7 +104,7 @@ def _longer(arm: Arm) -> bool:
 
 
 def _seconds(arm: Arm) -> float:
-    """About how long an arm takes: the longest start first, and the estimate of the time left goes by it."""
+    """Estimated time of an arm: the longest start first, and the time left is estimated from it."""
     if arm.learner == "language model":
         return 360.0
     dearer = 2.0 if arm.method.startswith("P-GRPO") else 1.0
