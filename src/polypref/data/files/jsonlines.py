@@ -115,9 +115,10 @@ class _Parser:
         return self._exact(block, line, lines)
 
     def _mended(self, frame: pl.DataFrame, block: bytes) -> pl.DataFrame:
-        """Parse lists and objects, which Polars does not keep, again. Raises an UNREADABLE if that fails."""
-        is_nested = pl.any_horizontal(pl.all().str.starts_with("[") | pl.all().str.starts_with("{"))
-        at = frame.select(is_nested.fill_null(False)).to_series().arg_true().to_numpy()
+        """Parse lists, objects and -0, which Polars changes, again. Raises an UNREADABLE if that fails."""
+        is_nested = pl.all().str.starts_with("[") | pl.all().str.starts_with("{")
+        is_changed = pl.any_horizontal(is_nested | (pl.all() == "-0"))  # the number -0, or the text "-0"
+        at = frame.select(is_changed.fill_null(False)).to_series().arg_true().to_numpy()
         if not len(at):
             return frame
         if len(at) > FEW * frame.height:

@@ -15,7 +15,7 @@ LABEL_RULE = "label A or 1: response_a is preferred; B or 0: response_b; tie or 
 
 
 def as_text(column: pl.Series) -> pl.Series:
-    """Ids as text: 1, 1.0 and "1" are the same id; NaN is null."""
+    """Ids as text: 1, 1.0 and "1" are the same id, and so are 0 and -0; NaN is null."""
     if column.dtype.is_float():
         whole = column.is_finite() & (column == column.round()) & (column.abs() < 2.0**53)
         numbers = pl.DataFrame({"v": column, "whole": whole.fill_null(False)})
