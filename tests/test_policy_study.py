@@ -312,11 +312,11 @@ def test_rewards_have_the_settings_scale_mean_and_drift() -> None:
     setting = bandit.Setting(scales=(1.0, 0.1), means=(0.0, -3.0), drift=5.0)
     reward = policy_language._Reward(Tastes.draw(setting, 0), seed=0, steps=10)
     groups, first = 2, policy_language._first_word(2)
-    told = np.repeat([0, 1], 2000) * len(policy_language.PROMPTS_PA)
+    truth = np.repeat([0, 1], 2000) * len(policy_language.PROMPTS_PA)
     ids = (first + np.random.default_rng(0).integers(0, policy_language.WORDS, (4000, 4))).tolist()
     for step, shift in ((0, 0.0), (5, 5.0)):
         state = SimpleNamespace(global_step=step)
-        found = np.array(reward(completion_ids=ids, row=list(range(4000)), told=told.tolist(), trainer_state=state))
+        found = np.array(reward(completion_ids=ids, row=list(range(4000)), truth=truth.tolist(), trainer_state=state))
         of_a, of_b = found.reshape(groups, -1)
         assert of_b.mean() == pytest.approx(-3.0 + shift, abs=0.1)
         assert of_b.std() == pytest.approx(0.1 * of_a.std(), rel=0.2)
