@@ -148,10 +148,14 @@ def test_a_scorer_of_another_version_or_on_other_weights(backbone, tmp_path):
         artifact.save(tmp_path / "scorer", "scorer", _saved({**config, **change}), arrays)
         with pytest.raises(ArtifactError, match=message):
             load(tmp_path / "scorer", None)  # type: ignore[arg-type]
-    fewer = {name: array for name, array in arrays.items() if "reward_head" not in name}
-    artifact.save(tmp_path / "scorer", "scorer", _saved(config), fewer)
-    with pytest.raises(ArtifactError, match=r"another network: .*reward_head.* differs"):
-        margins(load(tmp_path / "scorer", None), judgements())  # type: ignore[arg-type]
+    for part, message in (
+        ("reward_head", "no array .reward_head.weight"),
+        ("q_proj", r"another network: .*q_proj.* differs"),
+    ):
+        fewer = {name: array for name, array in arrays.items() if part not in name}
+        artifact.save(tmp_path / "scorer", "scorer", _saved(config), fewer)
+        with pytest.raises(ArtifactError, match=message):
+            margins(load(tmp_path / "scorer", None), judgements())  # type: ignore[arg-type]
     save(scorer, tmp_path / "scorer")
     assert len(margins(load(tmp_path / "scorer", None), judgements()).value_Q)  # type: ignore[arg-type]
 

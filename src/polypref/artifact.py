@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from polypref import files
 from polypref.errors import ArtifactError
 from polypref.regular_files import content_of, memory
-from polypref.schema import canonical, parse
+from polypref.strict_json import canonical, parse
 
 FORMAT = 3
 LARGEST_MANIFEST = 1 << 27  # bytes: ids of some four million users

@@ -1,4 +1,4 @@
-"""Validates files from elsewhere before they are used: strict JSON, declared fields and arrays.
+"""Validates artifacts from elsewhere before they are used: declared fields and arrays.
 
 A ``Layout`` declares an artifact's content. Fields are type hints, arrays have symbolic sizes:
 
@@ -9,10 +9,11 @@ A ``Layout`` declares an artifact's content. Fields are type hints, arrays have 
     LAYOUT = Layout(Fields, {"weights_UK": floats("U", "K"), "mean_K": floats("K")}, sizes={"U": "users"})
 
 A symbol gets its value from ``sizes`` or from its first use alone, and keeps it everywhere; "K-2", "2H" and "K+Z" are
-sums of symbols. Everything declared must be present, and nothing else.
+sums of symbols, "T*D" is a product. Everything declared must be present, and nothing else. A number of the fields that
+is a size must be that of an array with as many values, so no memory is reserved for a size that is only stated.
 
-Covered: duplicate keys, NaN, infinity, deep nesting, lone surrogates, missing and extra keys, wrong types, inconsistent
-sizes, numbers that are not finite, indices out of range. Not covered: whether the numbers are sensible.
+Covered: missing and extra keys, wrong types, inconsistent sizes, sizes without values, numbers that are not finite,
+indices out of range. Not covered: whether the numbers are sensible.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from functools import lru_cache
+from math import prod
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -30,9 +32,6 @@ from numpy.typing import NDArray
 
 from polypref.errors import ArtifactError
 
-DEEPEST = 32  # of nested lists and objects
-MOST_CONTAINERS = 1_000_000
-FEW_CONTAINERS = 200  # harmless for the parser at any nesting
 SHOWN = 60  # characters of a wrong value
 
 Ids = Annotated[list[str], "distinct"]
@@ -41,63 +40,6 @@ Selection = dict[str, float | str]
 """Settings chosen on validation rows, and figures there."""
 Json = Any
 """Any JSON value."""
-
-
-# --- JSON
-
-
-def parse(raw: bytes, where: str) -> Any:
-    """The JSON value in ``raw``, strictly. Raises ArtifactError, naming ``where``."""
-    try:
-        text = raw.decode("utf-8")
-        _ensure_shallow(text)
-        found = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse, parse_float=_finite)
-        if "\\u" in text:
-            canonical(found).encode("utf-8")  # it may contain a lone surrogate as an escape
-    except UnicodeError:
-        raise ArtifactError(f"{where} is not UTF-8 text; expected JSON written by polypref.") from None
-    except (ValueError, RecursionError) as error:
-        reason = "a huge number" if "int_max_str" in str(error) else error
-        raise ArtifactError(f"{where} is not JSON written by polypref: {reason}.") from None
-    return found
-
-
-def canonical(value: Any) -> str:
-    """The canonical form in which a JSON value is hashed. Raises ValueError for NaN and infinity."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _ensure_shallow(text: str) -> None:
-    if text.count("[") + text.count("{") <= FEW_CONTAINERS:  # avoids reading a long list of users twice
-        return
-    depth = count = 0
-    for bracket in re.finditer(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', text, re.DOTALL):
-        kind = bracket[0]
-        if kind in "[{":
-            depth, count = depth + 1, count + 1
-            if depth > DEEPEST or count > MOST_CONTAINERS:
-                raise ValueError(f"more than {DEEPEST} levels" if depth > DEEPEST else "too many lists and objects")
-        elif kind in "]}":
-            depth -= 1
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"the key {_shown(twice)} occurs twice")
-    return found
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
-
-
-def _finite(digits: str) -> float:
-    if abs(number := float(digits)) == float("inf"):
-        raise ValueError(f"{digits[:SHOWN]} is too large a number")
-    return number
 
 
 # --- fields
@@ -217,7 +159,7 @@ def _repeated(values: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Array:
-    """One array: its ``sizes`` (numbers, symbols, or sums of symbols), its ``dtype`` and limits of its values.
+    """One array: its ``sizes`` (numbers, symbols, sums or products; None: any), its ``dtype`` and limits of its values.
 
     ``below``   integers from ``least`` up to below this size; None: any.
     ``rises``   each value is larger than the one before ("strictly"), or at least as large ("weakly").
@@ -225,7 +167,7 @@ class Array:
     ``finite``  no NaN and no infinity; ``positive``  all above 0.
     """
 
-    sizes: tuple[str | int, ...]
+    sizes: tuple[str | int | None, ...]
     dtype: str = "float64"
     below: str | int | None = None
     least: int = 0
@@ -235,7 +177,7 @@ class Array:
     positive: bool = False
 
 
-def floats(*sizes: str | int, dtype: str = "float64") -> Array:
+def floats(*sizes: str | int | None, dtype: str = "float64") -> Array:
     """Finite numbers."""
     return Array(sizes, dtype)
 
@@ -263,28 +205,50 @@ Numbers = Mapping[str, NDArray]
 class Layout:
     """An artifact's content: ``fields`` (a TypedDict or dataclass), ``arrays``, and the relations of their sizes.
 
-    ``arrays``  by name; a function of the fields, if they decide which exist; None: ``rule`` checks them.
+    ``arrays``  by name; a function of the fields, if they decide which exist.
+    ``endings`` by the last parts of their names, where the first depend on a model: every array that ends so, at least
+                one; other arrays may exist. None: all are declared by their whole names.
     ``sizes``   symbol -> place in the fields, as "users" or "how.latent": a list's length, or a number.
     ``may_lack``  prefixes of arrays that exist together or not at all.
     ``rule``    further conditions: a function of fields and arrays that returns what is wrong, or None.
     """
 
     fields: Any
-    arrays: Arrays | Callable[[Mapping[str, Any]], Arrays] | None = field(default_factory=dict)
+    arrays: Arrays | Callable[[Mapping[str, Any]], Arrays] = field(default_factory=dict)
     sizes: Mapping[str, str] = field(default_factory=dict)
     may_lack: tuple[str, ...] = ()
     rule: Rule | None = None
+    endings: Callable[[Mapping[str, Any]], Arrays] | None = None
 
     def check(self, config: Any, arrays: Numbers, where: str) -> None:
         """Raise ArtifactError, naming the place within ``where``, unless fields and arrays match the declaration."""
         conform(config, self.fields, where)
-        if self.arrays is not None:
-            self._check_arrays(config, arrays, where)
+        self._check_arrays(config, arrays, where)
         if self.rule is not None and (wrong := self.rule(config, arrays)):
             raise ArtifactError(f"{where}: {wrong}.")
 
     def _check_arrays(self, config: Mapping[str, Any], arrays: Numbers, where: str) -> None:
-        assert self.arrays is not None
+        declared = self._declared(config, arrays, where)
+        known = {symbol: _size_at(config, place) for symbol, place in self.sizes.items()}
+        for name, one in declared.items():
+            _ensure_shape(arrays[name], one, known, f"{where}: the array {name}")
+        for symbol, place in self.sizes.items():
+            uses = [name for name, one in declared.items() if any(symbol in _symbols(size) for size in one.sizes)]
+            if uses and known[symbol] > max(arrays[name].size for name in uses):
+                raise ArtifactError(f"{where}: {place} is {known[symbol]}, and no array has as many values.")
+        for name, one in declared.items():
+            _ensure_values(arrays[name], one, known, f"{where}: the array {name}")
+
+    def _declared(self, config: Mapping[str, Any], arrays: Numbers, where: str) -> Arrays:
+        """The declaration of each array. Raises ArtifactError if one is missing or not known."""
+        if self.endings is not None:
+            found = {}
+            for ending, one in self.endings(config).items():
+                named = [name for name in arrays if name == ending or name.endswith(f".{ending}")]
+                if not named:
+                    raise ArtifactError(f"{where}: there is no array {_shown(ending)}.")
+                found |= dict.fromkeys(named, one)
+            return found
         declared = self.arrays(config) if callable(self.arrays) else self.arrays
         for prefix in self.may_lack:
             if not any(name.startswith(prefix) for name in arrays):
@@ -293,11 +257,7 @@ class Layout:
             differ = sorted(arrays.keys() ^ declared.keys())[0]
             fault = "is missing" if differ in declared else "is not known"
             raise ArtifactError(f"{where}: the array {_shown(differ)} {fault}.")
-        known = {symbol: _size_at(config, place) for symbol, place in self.sizes.items()}
-        for name, one in declared.items():
-            _ensure_shape(arrays[name], one, known, f"{where}: the array {name}")
-        for name, one in declared.items():
-            _ensure_values(arrays[name], one, known, f"{where}: the array {name}")
+        return declared
 
     def with_more(
         self,
@@ -309,7 +269,7 @@ class Layout:
         rule: Rule | None = None,
     ) -> Layout:
         """This layout with further arrays; ``fields`` are all of them."""
-        assert isinstance(self.arrays, Mapping)
+        assert isinstance(self.arrays, Mapping) and self.endings is None
         return Layout(
             fields,
             {**self.arrays, **arrays},
@@ -350,10 +310,16 @@ def _ensure_shape(array: NDArray, one: Array, known: dict[str, int], where: str)
         raise ArtifactError(f"{where} has the shape {array.shape}; expected ({symbols}){values}.")
 
 
-def _value(size: str | int, known: dict[str, int], found: int) -> int:
-    """The value of a sum of symbols; an unknown symbol by itself gets the value ``found``."""
-    if isinstance(size, int):
-        return size
+def _symbols(size: str | int | None) -> list[str]:
+    return re.findall(r"[A-Za-z]\w*", size) if isinstance(size, str) else []
+
+
+def _value(size: str | int | None, known: dict[str, int], found: int) -> int:
+    """The value of a sum of symbols; an unknown symbol by itself, and None, get the value ``found``."""
+    if not isinstance(size, str):
+        return found if size is None else size
+    if "*" in size:
+        return prod(known[symbol] for symbol in size.split("*"))
     total, unknown = 0, None
     for sign, times, symbol in re.findall(r"([+-]?)(\d*)((?:[A-Za-z]\w*)?)", size):
         if times or symbol:

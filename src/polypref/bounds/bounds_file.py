@@ -46,7 +46,8 @@ from polypref.bounds.slates import Slates
 from polypref.errors import ArtifactError, SettingsError, unknown_name
 from polypref.files import write_json
 from polypref.regular_files import content_of
-from polypref.schema import conform, parse
+from polypref.schema import conform
+from polypref.strict_json import parse
 
 TIERS = ("immutable", "organisation", "user")
 LOWER, HIGHER, FIXED = "lower", "higher", "fixed"

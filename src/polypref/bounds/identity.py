@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from polypref import artifact
-from polypref.schema import canonical
+from polypref.strict_json import canonical
 
 
 def identity_of(scorer: Any) -> str | None:

@@ -32,7 +32,8 @@ from polypref.content import Identities
 from polypref.errors import ArtifactError, CacheError
 from polypref.files import write_json
 from polypref.regular_files import content_of, memory
-from polypref.schema import conform, parse
+from polypref.schema import conform
+from polypref.strict_json import parse
 from polypref.terminal import say
 
 FORMAT = 2  # part of the folder's name, so that features of an older version are recomputed in another folder

@@ -28,7 +28,7 @@ from polypref.finetune.recipe import Recipe, load_tokenizer, locate
 from polypref.finetune.texts import Reader
 from polypref.finetune.tuning import VERSION
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
-from polypref.schema import Ids, Layout, Selection
+from polypref.schema import Arrays, Ids, Layout, Selection, floats
 
 LATENTS = "latents_VZ"  # saved by one kind of scorer besides its adapters
 
@@ -45,11 +45,28 @@ class Fields(TypedDict):
     selection: Selection
 
 
+SIZES = {"R": "recipe.rank", "U": "users", "T": "asking.tokens", "C": "asking.clusters"}
+LORA = {f"lora_{side}.weight": shape for side, shape in (("A", ("R", None)), ("B", (None, "R")))}
+SOFT_TOKENS: dict[str, dict[str, tuple[str, ...]]] = {
+    "tokens": {"user_tokens.generic": ("T*D",), "user_tokens.own": ("U", "T*D")},
+    "clusters": {"user_tokens.cluster": ("C", "T*D"), "user_tokens.mixture": ("1+U", "C")},
+}
+
+
+def endings(config: Mapping[str, Any]) -> Arrays:
+    """The trained arrays whose sizes the fields decide."""
+    sizes = {"reward_head.weight": (1, "D")} | LORA | SOFT_TOKENS.get(config["asking"]["form"], {})
+    return {ending: floats(*shape, dtype="float32") for ending, shape in sizes.items()}
+
+
 def wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
-    """What is wrong with the trained arrays, ``NUMBER.NAME``; None: nothing. The network checks their shapes."""
+    """What is wrong with the trained arrays, ``NUMBER.NAME``; None: nothing. The network checks its own shapes."""
     adapters, users = config["adapters"], len(config["users"])
     if adapters not in (1, 1 + users) or config["asking"]["users"] not in (0, users):
         return f"{adapters} adapters for {users} users"
+    form, counts = config["asking"]["form"], [config["asking"][name] != 0 for name in ("tokens", "clusters")]
+    if counts != [form in SOFT_TOKENS, form == "clusters"]:
+        return f"the form {form!r} with these numbers of tokens and clusters"
     for name, array in arrays.items():
         at, _, rest = name.partition(".")
         if name == LATENTS:
@@ -88,7 +105,7 @@ class TunedScorer:
     _built: _Built = field(default_factory=lambda: _Built(), repr=False)
 
     kind: ClassVar[str] = "finetune"
-    layout: ClassVar[Layout] = Layout(Fields, None, rule=wrong)
+    layout: ClassVar[Layout] = Layout(Fields, sizes=SIZES, rule=wrong, endings=endings)
     serves: ClassVar[Serves] = "seen_users"
 
     def model(self, state: State) -> Any:

@@ -35,6 +35,7 @@ from polypref.comparisons import Comparisons, IntArray
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.finetune import scorer as tuned
+from polypref.finetune import vpl_network
 from polypref.finetune.fitting import Study
 from polypref.finetune.network import Asking, Assemble
 from polypref.finetune.recipe import Recipe
@@ -44,7 +45,7 @@ from polypref.finetune.vpl_network import ContextBatches, Contexts, Sizes
 from polypref.learners import validation
 from polypref.learners.protocol import Serves, margins
 from polypref.learners.provenance import passed_on, recorded
-from polypref.schema import Layout
+from polypref.schema import Arrays, Layout, floats
 
 ACTIVE = 0.01
 
@@ -110,12 +111,14 @@ class Fields(tuned.Fields):
     context: int
 
 
+def _endings(config: Mapping[str, Any]) -> Arrays:
+    sizes = tuned.LORA | vpl_network.ENDINGS | {tuned.LATENTS: ("1+U", "Z")}
+    return {ending: floats(*shape, dtype="float32") for ending, shape in sizes.items()}
+
+
 def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
-    latents_VZ, expected = arrays.get(tuned.LATENTS), (1 + len(config["users"]), config["sizes"]["latent"])
-    if latents_VZ is None or latents_VZ.shape != expected or latents_VZ.dtype != np.float32:
-        return f"the array {tuned.LATENTS} is missing or not of shape {expected}"
-    if not np.isfinite(latents_VZ).all() or config["context"] < 1:
-        return "a latent is not finite, or contexts are empty"
+    if config["asking"]["form"] != "nobody" or config["context"] < 1:
+        return "users enter by their latents, and contexts have a judgement or more"
     return tuned.wrong(config, arrays)
 
 
@@ -130,7 +133,7 @@ class VplScorer(TunedScorer):
     encoder: Encoder
 
     kind: ClassVar[str] = "finetune-vpl"
-    layout: ClassVar[Layout] = Layout(Fields, None, rule=_wrong)
+    layout: ClassVar[Layout] = Layout(Fields, sizes=tuned.SIZES | vpl_network.SIZES, rule=_wrong, endings=_endings)
     serves: ClassVar[Serves] = "any_user"
 
     @property
@@ -172,7 +175,8 @@ class VplScorer(TunedScorer):
         embedding_RE = self.encoder.encode(few.responses.take(used_R.astype(np.int32))) * np.float32(self.scale)
         pair_NF = np.concatenate([embedding_RE[place[: len(few)]], embedding_RE[place[len(few) :]]], axis=1)
         everything = np.arange(len(few))
-        latent_Z = self.infer(Contexts(pair_NF, [everything], few.pair_key_N, self.context), everything)
+        size = min(self.context, len(few))
+        latent_Z = self.infer(Contexts(pair_NF, [everything], few.pair_key_N, size), everything)
         others, users = self.users.with_last(user_id)
         latents_VZ = np.concatenate([self.latents_VZ[:1], self.latents_VZ[1:][others], latent_Z[None]])
         return replace(self, users=users, latents_VZ=latents_VZ, asking=replace(self.asking, users=len(users)))

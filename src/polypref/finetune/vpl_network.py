@@ -28,6 +28,19 @@ START = -4.0
 """Initial log variance of the latent; at the prior's, 0, the decoder would ignore the latent as noise."""
 
 
+SIZES = {"B": "sizes.embedding", "Z": "sizes.latent", "H": "sizes.hidden"}
+ENDINGS = {
+    "context_encoder.pair.0.weight": ("H", "2B"),
+    "context_encoder.pair.2.weight": ("H", "H"),
+    "context_encoder.pair.4.weight": ("Z", "H"),
+    **{f"context_encoder.{name}.weight": ("Z", "Z") for name in ("query", "key", "value", "mean", "log_variance")},
+    "reward_head.layers.0.weight": ("H", "D+Z"),
+    "reward_head.layers.2.weight": ("H", "H"),
+    "reward_head.last.weight": (1, "H"),
+}
+"""The trained arrays of a saved scorer whose sizes are those of ``Sizes``."""
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Numbers of an embedding, of the latent and of the hidden layers."""

@@ -269,7 +269,7 @@ def rewards(
     start_E, length_E = parts(user_A, TARGETS)
     value_A = np.zeros(len(user_A))
     order_E = np.argsort(length_E, kind="stable")
-    tokens_E = 2 * how.context + length_E[order_E]
+    tokens_E = 2 * min(how.context, PORTION) + length_E[order_E]
     cuts = np.flatnonzero(np.diff(np.cumsum(tokens_E) // PORTION)) + 1
     for some in np.split(order_E, cuts):
         if not len(some):

@@ -21,7 +21,8 @@ from polypref.comparisons import Comparisons, IntArray, Responses, Users
 from polypref.errors import ArtifactError
 from polypref.features.protocol import Encoder
 from polypref.learners.canonical_order import Numbering
-from polypref.schema import Array, Ids, conform, indices, parse
+from polypref.schema import Array, Ids, conform, indices
+from polypref.strict_json import parse
 
 PORTION = 1 << 22  # similarities held at once
 STEPS = 1e5  # similarities closer than one step are equal, so that rounding decides nothing

@@ -190,7 +190,8 @@ class _Latents:
         start_E, length_E = parts(known.user_I, self.how.context)
         mean_EZ = np.zeros((len(start_E), self.how.latent), np.float32)
         sort_E = np.argsort(length_E, kind="stable")
-        for some in np.array_split(sort_E, max(1, len(sort_E) * self.how.context // CHUNK)):
+        portions = min(len(sort_E) * self.how.context // CHUNK, len(sort_E))
+        for some in np.array_split(sort_E, max(1, portions)):
             index_EC, here_EC = padded(start_E[some], length_E[some])
             pairs = known.pairs(order_I[np.minimum(index_EC, len(known) - 1)], here_EC) if len(some) else None
             if pairs is not None:

@@ -24,7 +24,7 @@ from polypref.progress import Progress
 from polypref.regular_files import content_of
 from polypref.runs.cell_store import code_hash
 from polypref.runs.execute import run_cells
-from polypref.schema import parse
+from polypref.strict_json import parse
 from polypref.studies.policy import bandit, figures
 from polypref.studies.policy import language as policy_language
 from polypref.studies.policy import measure as measuring
