@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextvars
 import json
 import os
 import re
@@ -24,10 +25,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kills import killed, kills
-from polypref import artifact, files
+from polypref import artifact, errors, files
 from polypref.errors import ArtifactError, CacheError, SettingsError
+from polypref.files import locks
 
-SOURCE = Path(files.__file__).parent
+SOURCE = Path(errors.__file__).parent
 
 
 def names(folder: Path) -> list[str]:
@@ -155,7 +157,7 @@ def test_where_locks_do_not_work_a_day_must_pass(tmp_path, monkeypatch):
     def nowhere(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(files, "flock", nowhere)
+    monkeypatch.setattr(locks, "flock", nowhere)
     partial = tmp_path / f".x.{'0' * 16}.partial"
     partial.write_text("")
     files.write(tmp_path / "a", "")
@@ -163,8 +165,10 @@ def test_where_locks_do_not_work_a_day_must_pass(tmp_path, monkeypatch):
     os.utime(partial, (0, 0))
     files.write(tmp_path / "a", "")
     assert names(tmp_path) == ["a"]
-    with files.alone(tmp_path, "taken"), pytest.raises(SettingsError, match="taken"), files.alone(tmp_path, "taken"):
-        pass
+    with files.held_for_run(tmp_path):
+        with pytest.raises(SettingsError, match="another run is writing"):
+            contextvars.Context().run(hold, tmp_path)
+        hold(tmp_path)  # what holds a folder may lock it again
 
 
 def test_a_failure_between_writes_leaves_the_old_file(tmp_path):
@@ -223,17 +227,21 @@ def test_a_temporary_folder_is_private_and_ends_with_its_owner(tmp_path, monkeyp
     assert names(tmp_path) == ["polypref-mine"]
 
 
+def hold(folder: Path) -> None:
+    with files.held_for_run(folder):
+        pass
+
+
 def test_one_process_alone_holds_a_folder(tmp_path):
-    held = f"with alone(Path({str(tmp_path)!r})): print(flush=True); time.sleep(60)"
-    code = f"import time; from pathlib import Path; from polypref.files import alone\n{held}"
+    held = f"with held_for_run({str(tmp_path)!r}): print(flush=True); time.sleep(60)"
+    code = f"import time; from polypref.files import held_for_run\n{held}"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(SettingsError, match="another run"), files.alone(tmp_path, "another run"):
-            pass
+        with pytest.raises(SettingsError, match=rf"^another run \(process {other.pid}, since 20[-0-9: ]+\) is writing"):
+            hold(tmp_path)
         other.send_signal(signal.SIGKILL)
-    with files.alone(tmp_path, "another run"):
-        pass
+    hold(tmp_path)
     assert names(tmp_path) == [], "a killed one leaves nothing"
 
 
@@ -345,7 +353,8 @@ WRITES |= {"TemporaryDirectory", "TemporaryFile", "NamedTemporaryFile"}
 WRITES |= {"write_parquet", "write_csv", "write_ndjson", "save_file", "savez", "savez_compressed"}
 OF = {("os", "replace"), ("os", "rename"), ("np", "save"), ("pickle", "dump")}
 REASONS = {
-    "files.py": "the one place",
+    "files/__init__.py": "the one place",
+    "files/locks.py": "folders to lock",
     "features/cache.py": "appends to files of its own format, under a lock of its own",
     **dict.fromkeys(("features/encode_once.py", "testing.py"), "into a temporary folder"),
     "policy/history_file.py": "into memory",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextvars import Context
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from polypref.align.rewards import ScorerReward
 from polypref.cli.align import settings_from
 from polypref.comparisons import Comparisons, from_columns
 from polypref.errors import ArtifactError, CacheError, EncoderError, NotEnoughData, SettingsError
-from polypref.files import alone
+from polypref.files import held_for_run
 from polypref.groups import from_mapping
 from polypref.learners import LEARNERS
 from polypref.report.alignment import curves, page, summary
@@ -184,8 +185,8 @@ def test_another_run_in_the_folder_is_refused(ran, comparisons, group_of, scorer
 
 def test_two_runs_in_one_folder_do_not_write_it_both(comparisons, group_of, scorers, model, tmp_path) -> None:
     task = Task(model, samples=4, trainer=RUN)
-    with alone(tmp_path), pytest.raises(SettingsError, match="another run is writing"):
-        align(comparisons, group_of, task, scorers, tmp_path, print)
+    with held_for_run(tmp_path), pytest.raises(SettingsError, match=r"another run .*is writing"):
+        Context().run(align, comparisons, group_of, task, scorers, tmp_path, print)
     assert not (tmp_path / "run.json").exists()
 
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import warnings
+from contextvars import Context
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from judge_cases import save_judge
 from polypref.errors import ArtifactError, InputError, MissingExtra, PolyprefError, SettingsError
-from polypref.files import alone
+from polypref.files import held_for_run
 
 pytest.importorskip("trl")
 
@@ -314,10 +315,10 @@ def test_a_reward_function_that_raises_is_named_with_its_step(model: Path, tmp_p
 
 def test_two_trainers_of_one_folder(model: Path, tmp_path: Path) -> None:
     with (
-        alone(tmp_path),
-        pytest.raises(SettingsError, match="another trainer is writing"),
+        held_for_run(tmp_path),
+        pytest.raises(SettingsError, match=r"another trainer .*is writing .*choose another output_dir"),
     ):
-        trainer(model, config(tmp_path)).train()
+        Context().run(trainer(model, config(tmp_path)).train)
 
 
 def test_a_plain_config_is_refused(model: Path, tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ OF_FILES = {("json", "load"), ("np", "load"), ("tomllib", "load"), ("torch", "lo
 TABLES = re.compile("(read|scan)_(parquet|csv|ndjson|json|ipc|excel|avro)")
 REASONS = {
     "regular_files.py": "the reader",
-    "files.py": "opens what it writes and locks",
+    "files/__init__.py": "opens what it writes",
+    "files/locks.py": "opens what it locks; the kernel's tables",
     "cli/__init__.py": "os.devnull in place of a standard output that is full",
     "data/files/textfiles.py": "data files are read in pieces within `Limits`; ensure_regular has looked at them",
     "data/files/jsonlines.py": "a class's method called open; blocks in memory",

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from polypref import files
 from polypref.errors import ArtifactError
+from polypref.files.locks import LOCK_FILE
 from polypref.regular_files import content_of, memory
 from polypref.strict_json import canonical, parse
 
@@ -52,7 +53,6 @@ def save(path: Path | str, kind: str, config: Mapping[str, Any], arrays: Mapping
     if len(text.encode()) > LARGEST_MANIFEST:
         raise ArtifactError(f"{path}: the ids of so many users do not fit into one artifact; save fewer together.")
     ensure_replaceable(path, kind)
-    files.made(path)
     own = path / f"arrays-{digest}.safetensors"
     with files.alone(path):
         files.write(own, payload)
@@ -174,4 +174,4 @@ def _content(path: Path, most: int) -> bytes:
 
 def _is_unfinished(path: Path) -> bool:
     names = [found.name for found in path.iterdir()] if path.is_dir() else [""]
-    return all(ARRAYS.fullmatch(name) or files.PARTIAL.fullmatch(name) for name in names)
+    return all(ARRAYS.fullmatch(name) or files.PARTIAL.fullmatch(name) or name == LOCK_FILE for name in names)

@@ -34,7 +34,7 @@ from polypref.data.zero_weight import counted
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 from polypref.features.model_folder import locate
 from polypref.features.transformer import quiet
-from polypref.files import alone, made, writable, write_json
+from polypref.files import held_for_run, writable, write_json
 from polypref.groups import UNKNOWN, Grouping, from_attribute
 from polypref.learners.protocol import Scorer
 from polypref.policy.history import Floats
@@ -140,8 +140,7 @@ def align(
     if (out / RESULT).exists():
         return _read(out / RESULT)
     model, tokenizer = load_model(task.model)
-    made(out)
-    with alone(out, f"another run is writing {out}; wait for it, or choose another folder."):
+    with held_for_run(out):
         _ensure_same(out, metadata)  # another run may have started or ended meanwhile
         if (out / RESULT).exists():
             return _read(out / RESULT)

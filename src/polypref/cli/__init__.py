@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from polypref.errors import PolyprefError, unknown_name
-from polypref.files import FORBIDDEN, FULL, cannot_write
+from polypref.files import FORBIDDEN, FULL, cannot_write, held_for_run
 from polypref.terminal import block, fail, out, silent, visible_warnings
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -93,11 +93,13 @@ def _dispatch(arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
     from polypref.cli.settings import command_class, parse
+    from polypref.cli.shared import WritesFolder
 
     command = parse(command_class(name), name, rest)
     if command is None:
         return 0
-    with silent(command.quiet):
+    folder = command.out if isinstance(command, WritesFolder) else None
+    with silent(command.quiet), held_for_run(folder):
         return command.run()
 
 

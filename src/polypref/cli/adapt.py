@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from polypref.cli.grids import linted
-from polypref.cli.shared import Encodes, Loads, Reads, cleaned, ensure_files, reading_of
+from polypref.cli.shared import Encodes, Loads, Reads, WritesFolder, cleaned, ensure_files, reading_of
 from polypref.newcomers.settings import NewSettings
 from polypref.terminal import out
 from polypref.wording import markdown_line, markdown_text
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapt(Reads, Encodes, Loads, NewSettings):
+class Adapt(WritesFolder, Reads, Encodes, Loads, NewSettings):
     """New people: which method serves them best after a few answers?
 
     Holds out people, gives each method a few of their comparisons and measures on the others. Writes new_users.json and

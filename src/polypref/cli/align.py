@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from polypref.cli.shared import Loads, MinJudgements, Reads, Seeded, cleaned, ensure_files, reading_of
+from polypref.cli.shared import Loads, MinJudgements, Reads, Seeded, WritesFolder, cleaned, ensure_files, reading_of
 from polypref.files import write
 from polypref.terminal import block, out
 
 
 @dataclass(frozen=True, kw_only=True)
-class Align(Reads, Loads, Seeded):
+class Align(WritesFolder, Reads, Loads, Seeded):
     """Train a language model for all groups at once on a saved scorer's rewards, and measure each group's gain.
 
     The prompts and users are those of the preference files. Writes the model, align.html (each group's curve, gains and

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import arg
 
-from polypref.cli.shared import ReadsJudgements, Seeded, UsesSlates, cleaned, limits_of, reading_of
+from polypref.cli.shared import ReadsJudgements, Seeded, UsesSlates, WritesFolder, cleaned, limits_of, reading_of
 from polypref.files import made, write, write_json
 from polypref.terminal import block, out, say
 
@@ -23,7 +23,7 @@ FAILED = 1  # exit code of an audit whose gate leaks significantly more than pro
 
 
 @dataclass(frozen=True, kw_only=True)
-class Audit(UsesSlates, ReadsJudgements, Seeded):
+class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
     """Attack a saved scorer within its bounds, and measure what the bounds cost: docs/safety.md.
 
     Adversaries: users trained to prefer unsafe responses, an oracle, and ten thousand optimised tastes. Writes

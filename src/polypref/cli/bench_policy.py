@@ -7,13 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from polypref.cli.shared import WritesFolder
 from polypref.files import write
 from polypref.runs.settings import Workers
 from polypref.terminal import block, out
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchPolicy(Workers):
+class BenchPolicy(WritesFolder, Workers):
     """Compare ways to turn rewards into advantages where the truth is known: on bandits and a tiny language model.
 
     Writes policy.json (a row for each setting, method and figure), policy.md (gains over GRPO, the best for the

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from polypref.cli.compare_summary import show
 from polypref.cli.grids import linted
-from polypref.cli.shared import Encodes, Reads, ensure_files
+from polypref.cli.shared import Encodes, Reads, WritesFolder, ensure_files
 from polypref.evaluation.settings import Settings
 from polypref.terminal import out
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(Reads, Encodes, Settings):
+class Compare(WritesFolder, Reads, Encodes, Settings):
     """Who gains from personalization, with which learner, and how certain that is.
 
     Writes report.html, results.json, results.parquet and users.parquet. An interrupted run resumes where it stopped.

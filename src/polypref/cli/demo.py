@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from polypref.cli.shared import Encodes, Seeded
+from polypref.cli.shared import Encodes, Seeded, WritesFolder
 from polypref.runs.settings import Workers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demo(Encodes, Seeded, Workers):
+class Demo(WritesFolder, Encodes, Seeded, Workers):
     """Simulate a world and compare the learners on it, with the same commands as for your own file.
 
     In two-tastes, three quarters of the people like one style and the others its opposite. One answer for everyone

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from polypref.cli.shared import Encodes, Reads, Seeded, cleaned, ensure_files, reading_of
+from polypref.cli.shared import Encodes, Reads, Seeded, WritesFolder, cleaned, ensure_files, reading_of
 from polypref.terminal import out, say
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit(Reads, Encodes, Seeded):
+class Fit(WritesFolder, Reads, Encodes, Seeded):
     """Fit one learner on all judgements and save the scorer.
 
     Some judgements, a tenth of large data, choose the learner's hyper-parameters and then join the fit. They are split

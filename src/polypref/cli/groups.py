@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from polypref.cli.shared import Encodes, Reads, Seeded, cleaned, ensure_files, reading_of
+from polypref.cli.shared import Encodes, Reads, Seeded, WritesFolder, cleaned, ensure_files, reading_of
 from polypref.terminal import out
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ LISTED = "groups.jsonl"  # next to the saved grouping: user_id, group, share
 
 
 @dataclass(frozen=True, kw_only=True)
-class Groups(Reads, Encodes, Seeded):
+class Groups(WritesFolder, Reads, Encodes, Seeded):
     """Group users, and save the groups for P-GRPO: docs/groups.md.
 
     Without --attribute, groups are discovered: people whose judgements one reward explains. Their number is chosen on

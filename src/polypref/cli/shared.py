@@ -141,6 +141,14 @@ class UsesSlates(Loads):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WritesFolder(Quiet):
+    """A command that writes a folder, which no other run may write meanwhile."""
+
+    out: Path
+    """Folder of the results."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Replaces(Quiet):
     """Settings of a command that writes one file."""
 

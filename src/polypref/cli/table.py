@@ -9,8 +9,8 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
+from polypref.cli.shared import WritesFolder
 from polypref.files import write
-from polypref.runs.settings import Quiet
 from polypref.terminal import block, out
 
 Folders = Annotated[
@@ -25,7 +25,7 @@ Folders = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table(Quiet):
+class Table(WritesFolder):
     """Combine result folders in the evaluation paper's tables, with its figures in grey beside ours.
 
     Writes tables.md, tables.tex and tables.html, and prints the first. A folder named psoups, tldr or personalllm, or

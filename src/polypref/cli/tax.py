@@ -15,6 +15,7 @@ from polypref.cli.shared import (
     MinJudgements,
     ReadsJudgements,
     Seeded,
+    WritesFolder,
     cleaned,
     ensure_files,
     limits_of,
@@ -31,7 +32,7 @@ Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint=
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tax(ReadsJudgements, Encodes, Loads, Seeded):
+class Tax(WritesFolder, ReadsJudgements, Encodes, Loads, Seeded):
     """Measure the personalization tax on a benchmark: RewardBench, RewardBench 2, Personalized RewardBench, your own.
 
     Fits a personalized scorer, a pooled one and one on shuffled users on the same judgements (or uses saved scorers),

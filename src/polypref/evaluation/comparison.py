@@ -19,6 +19,7 @@ from polypref.evaluation.results import Results
 from polypref.evaluation.results_schema import CompareContents
 from polypref.evaluation.settings import Settings, with_overrides
 from polypref.features.protocol import Encoder
+from polypref.files import held_for_run
 from polypref.learners.protocol import Learner
 
 
@@ -40,22 +41,24 @@ def compare(
     ``metadata``   additions to the results (files, findings, reproduce).
     ``overrides``  single settings by name: ``compare(comparisons, seeds=3)``.
 
-    Raises SettingsError, NotEnoughData, CacheError, the encoder's errors, and PolyprefError if cells failed.
+    Raises SettingsError (also if another run is writing ``out``), NotEnoughData, CacheError, the encoder's errors, and
+    PolyprefError if cells failed.
     """
     settings = with_overrides(settings or Settings(), overrides)
     chosen = named_learners(learners)
     prepared = prepare(comparisons, encoder, settings)
-    with prepared.encoded(out) as (encoded, folder):
-        timing = {"encode_seconds": time.perf_counter() - prepared.started}
-        job = Job(prepared.comparisons, encoded, chosen, prepared.rule, folder)
-        arms = run_arms(job, settings)
-        figures, users = measure(job, settings, arms)
-    contents = CompareContents(
-        **figures, **prepared.metadata(chosen, _sides(job, settings.seeds), timing | arms.timing)
-    )
-    results = Results(contents.with_metadata(metadata or {}), users)
-    if out is not None:
-        results.write(Path(out))
+    with held_for_run(out):
+        with prepared.encoded(out) as (encoded, folder):
+            timing = {"encode_seconds": time.perf_counter() - prepared.started}
+            job = Job(prepared.comparisons, encoded, chosen, prepared.rule, folder)
+            arms = run_arms(job, settings)
+            figures, users = measure(job, settings, arms)
+        contents = CompareContents(
+            **figures, **prepared.metadata(chosen, _sides(job, settings.seeds), timing | arms.timing)
+        )
+        results = Results(contents.with_metadata(metadata or {}), users)
+        if out is not None:
+            results.write(Path(out))
     return results
 
 

@@ -88,7 +88,7 @@ def load(root: Path) -> StaticModel:
 
     folder = root / "static" / f"minilm-{minilm.SHA256[:16]}-recipe-1"
     if not _is_whole(folder):
-        with files.alone(files.made(folder.parent, ELSEWHERE), elsewhere=ELSEWHERE):
+        with files.alone(folder.parent, ELSEWHERE):
             if not _is_whole(folder):  # another process may have distilled it meanwhile
                 if folder.exists():
                     say(f"{folder} is damaged, or older than its checksums: distilling again")

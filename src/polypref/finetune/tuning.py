@@ -17,7 +17,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import blake2b
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from polypref.errors import ArtifactError, CacheError, Diverged
 from polypref.features.transformer import quiet
-from polypref.files import temporary, writable, write_json
+from polypref.files import alone, temporary, writable, write_json
 from polypref.finetune.batches import Batches
 from polypref.finetune.network import State, put
 from polypref.finetune.recipe import Recipe
@@ -243,7 +243,9 @@ def _folder(task: Task) -> Iterator[Path]:
             f"{folder} holds checkpoints of version {version}; this polypref writes {VERSION}. Finish the fit with the "
             "version that began it, or remove the folder."
         )
-    yield folder
+    with alone(folder) if _is_first() else nullcontext():  # another process may be fitting the same: it is waited for
+        _meet()  # before any process looks whether the fit is finished
+        yield folder
 
 
 def identity(task: Task) -> str:
@@ -266,6 +268,12 @@ def _on_cpu() -> bool:
     import torch
 
     return not (torch.cuda.is_available() or torch.backends.mps.is_available())
+
+
+def _is_first() -> bool:
+    from accelerate import PartialState
+
+    return PartialState(cpu=_on_cpu()).is_main_process
 
 
 def _meet() -> None:

@@ -19,6 +19,7 @@ from polypref.errors import SettingsError, unknown_name
 from polypref.evaluation.grid_setup import POPULATION, prepare, run_grid
 from polypref.evaluation.results import frame, write
 from polypref.features.protocol import Encoder
+from polypref.files import held_for_run
 from polypref.learners.new_user_baselines import ROUTES
 from polypref.learners.protocol import Learner
 from polypref.newcomers.active import Asks
@@ -73,22 +74,23 @@ def new_users(
         comparisons, encoder, settings, lambda rows, rule, seed: hold_out(rows, rule, seed, settings.share)
     )
     hold_out(prepared.comparisons, prepared.rule, 0, settings.share)  # too few users: said before anything is encoded
-    with prepared.encoded(out) as (encoded, folder):
-        timing = {"encode_seconds": time.perf_counter() - prepared.started}
-        sizes = (*settings.sizes, *([None] if FULL in routes else []))
-        job = Job(prepared.comparisons, encoded, routes, prepared.rule, folder, settings.share, sizes)
-        cuts = [job.newcomers(seed) for seed in range(settings.seeds)]  # reports impossible splits before any work
-        cells, began = _cells(job, settings), time.perf_counter()
-        ran = run_grid(job, "cells", list(cells.values()), settings, run)
-        timing |= {"cells_seconds": time.perf_counter() - began, "cells_run": ran}
-        measured = figures(job, settings.seeds, found(job, cells))
-    rows = {side: [len(getattr(cut, f"{side}_rows")) for cut in cuts] for side in ("train", "valid", "test")}
-    contents = NewContents(**measured, **prepared.metadata(routes, rows, timing))
-    contents = contents.with_metadata({"data": {"new_users_per_seed": [cut.held_out for cut in cuts]}})
-    contents = contents.with_metadata(metadata or {})
-    result = NewUsers(contents)
-    if out is not None:
-        result.write(Path(out))
+    with held_for_run(out):
+        with prepared.encoded(out) as (encoded, folder):
+            timing = {"encode_seconds": time.perf_counter() - prepared.started}
+            sizes = (*settings.sizes, *([None] if FULL in routes else []))
+            job = Job(prepared.comparisons, encoded, routes, prepared.rule, folder, settings.share, sizes)
+            cuts = [job.newcomers(seed) for seed in range(settings.seeds)]  # reports impossible splits before any work
+            cells, began = _cells(job, settings), time.perf_counter()
+            ran = run_grid(job, "cells", list(cells.values()), settings, run)
+            timing |= {"cells_seconds": time.perf_counter() - began, "cells_run": ran}
+            measured = figures(job, settings.seeds, found(job, cells))
+        rows = {side: [len(getattr(cut, f"{side}_rows")) for cut in cuts] for side in ("train", "valid", "test")}
+        contents = NewContents(**measured, **prepared.metadata(routes, rows, timing))
+        contents = contents.with_metadata({"data": {"new_users_per_seed": [cut.held_out for cut in cuts]}})
+        contents = contents.with_metadata(metadata or {})
+        result = NewUsers(contents)
+        if out is not None:
+            result.write(Path(out))
     return result
 
 

@@ -145,8 +145,7 @@ class PGRPOTrainer(GRPOTrainer):
         if not self.accelerator.is_main_process:
             return super().train(*args, **kwargs)
         folder = Path(str(self.args.output_dir))
-        otherwise = f"another trainer is writing {folder}; choose another output_dir."
-        with files.alone(files.made(folder), otherwise):
+        with files.held_for_run(folder, "trainer", "choose another output_dir"):
             return super().train(*args, **kwargs)
 
     @property

@@ -19,7 +19,7 @@ from typing import Any
 
 from polypref.artifact import is_sealed, sealed
 from polypref.errors import ArtifactError, SettingsError
-from polypref.files import made, write_json
+from polypref.files import held_for_run, made, write_json
 from polypref.progress import Progress
 from polypref.regular_files import content_of
 from polypref.runs.cell_store import code_hash
@@ -114,30 +114,31 @@ def _seconds(arm: Arm) -> float:
 def study(out: Path, what: Study, quiet: bool = False) -> dict[str, Any]:
     """Run the arms that are not stored yet, and write ``policy.json``, whose content it returns."""
     chosen = what.arms
-    made(out / "arms")
-    job = Job(what, out / "arms")
-    weights = {arm: _seconds(arm) for arm in chosen if not job.is_stored(arm)}
-    with Progress("", len(chosen), "arms", weights, stored=len(chosen) - len(weights), quiet=quiet) as progress:
-        run_cells(job, sorted(chosen, key=_seconds, reverse=True), what.workers, progress.tell, run)
-    found = {arm: _stored(job.path(arm)) for arm in chosen}
-    content = {
-        "schema": SCHEMA,
-        "versions": {"polypref": version("polypref"), **versions(what.learners)},
-        "settings": {
-            "seeds": what.seeds,
-            "quick": what.quick,
-            "plans": {one: asdict(plan := what.plan(one)) | {"rates": list(plan.rates)} for one in what.learners},
-            "longer": {one.setting: bandit.SETTINGS[one.setting].length for one in chosen if _longer(one)},
-            "shares": {one.setting: list(bandit.SETTINGS[one.setting].shares) for one in chosen},
-            "completions": {"bandit": bandit.Run.completions, "language model": policy_language.COMPLETIONS},
-        },
-        "rows": list(figures.rows(found)),
-        "ends": list(figures.ends(found)),
-        "levers": list(figures.levers(found)),
-        "rivals": list(figures.rivals(found)),
-        "regrets": list(figures.regrets(found)),
-    }
-    write_json(out / "policy.json", content)
+    with held_for_run(out):
+        made(out / "arms")
+        job = Job(what, out / "arms")
+        weights = {arm: _seconds(arm) for arm in chosen if not job.is_stored(arm)}
+        with Progress("", len(chosen), "arms", weights, stored=len(chosen) - len(weights), quiet=quiet) as progress:
+            run_cells(job, sorted(chosen, key=_seconds, reverse=True), what.workers, progress.tell, run)
+        found = {arm: _stored(job.path(arm)) for arm in chosen}
+        content = {
+            "schema": SCHEMA,
+            "versions": {"polypref": version("polypref"), **versions(what.learners)},
+            "settings": {
+                "seeds": what.seeds,
+                "quick": what.quick,
+                "plans": {one: asdict(plan := what.plan(one)) | {"rates": list(plan.rates)} for one in what.learners},
+                "longer": {one.setting: bandit.SETTINGS[one.setting].length for one in chosen if _longer(one)},
+                "shares": {one.setting: list(bandit.SETTINGS[one.setting].shares) for one in chosen},
+                "completions": {"bandit": bandit.Run.completions, "language model": policy_language.COMPLETIONS},
+            },
+            "rows": list(figures.rows(found)),
+            "ends": list(figures.ends(found)),
+            "levers": list(figures.levers(found)),
+            "rivals": list(figures.rivals(found)),
+            "regrets": list(figures.regrets(found)),
+        }
+        write_json(out / "policy.json", content)
     return content
 
 

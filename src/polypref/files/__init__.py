@@ -2,7 +2,7 @@
 
 A file is written next to its place as ``.NAME.<random>.partial``, synced, and renamed; then the folder is synced. Its
 writer holds a lock on it, which ends with the process in any case. The next write into the folder removes partial files
-that no process holds.
+that no process holds. ``locks`` keeps two runs from writing one folder; ``failures`` has the error.
 
 Covered: a process killed at any system call, and a power cut, leave the complete old or the complete new file; a full
 or read-only disk, an impossible path, and a device as the target (``/dev/stdout``). Not covered: file systems without
@@ -24,32 +24,42 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from polypref.errors import CacheError, PolyprefError, SettingsError
-
-try:
-    from fcntl import LOCK_EX, LOCK_NB, flock
-except ImportError:
-    LOCK_EX = LOCK_NB = 0  # type: ignore[misc]
-
-    def flock(fd: Any, operation: int, /) -> None:
-        """Behave as on a file system without locks."""
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
+from polypref.files.failures import ANOTHER, FORBIDDEN, FULL, cannot_write, writable
+from polypref.files.locks import alone, held_for_run, hold, is_at
 
 if TYPE_CHECKING:
     import polars as pl
 
+__all__ = [
+    "ANOTHER",
+    "FORBIDDEN",
+    "FULL",
+    "PARTIAL",
+    "TABLES",
+    "TMPDIR",
+    "Output",
+    "alone",
+    "cannot_write",
+    "encoded",
+    "held_for_run",
+    "made",
+    "nameless",
+    "new_folder",
+    "sweep",
+    "temporary",
+    "writable",
+    "write",
+    "write_json",
+    "write_table",
+    "writing",
+]
 TABLES = (".jsonl", ".csv", ".parquet")
 PARTIAL = re.compile(r"\..*\.[0-9a-f]{16}\.partial", re.DOTALL)
 TEMPORARY = re.compile(r"polypref-[0-9a-f]{16}")
 ABANDONED_SECONDS = 86_400.0  # if locks do not work
-ANOTHER = "choose another folder"
 TMPDIR = "set TMPDIR to another folder"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-NO_FOLDER_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EISDIR)
 LONGEST_STEM = 200  # bytes of a name that its partial file repeats; most file systems allow 255 in total
 
 
@@ -155,7 +165,7 @@ def _begun(path: Path) -> tuple[Path, int]:
     while True:
         partial = _beside(path)
         number = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
-        if _hold(number) is not False and _is_at(number, partial):
+        if hold(number) is not False and is_at(number, partial):
             return partial, number
         os.close(number)  # another process removed it as abandoned before it was locked
 
@@ -232,7 +242,7 @@ def _held_folder(name: Callable[[], Path], mode: int) -> Iterator[Path]:
         folder = name()
         folder.mkdir(mode)
         number = os.open(folder, os.O_RDONLY)
-        if _hold(number) is not False and _is_at(number, folder):
+        if hold(number) is not False and is_at(number, folder):
             break
         os.close(number)  # another process removed it as abandoned before it was locked
     try:
@@ -240,37 +250,6 @@ def _held_folder(name: Callable[[], Path], mode: int) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # already gone if it was renamed
         os.close(number)
-
-
-@contextmanager
-def alone(folder: Path, otherwise: str | None = None, elsewhere: str = ANOTHER) -> Iterator[None]:
-    """Lock the existing ``folder`` for this process until the block or the process ends.
-
-    Raises SettingsError with the message ``otherwise`` if another process holds it (None: waits), and CacheError.
-    """
-    with ExitStack() as stack:
-        with writable(folder, elsewhere):
-            try:
-                number = os.open(folder, os.O_RDONLY)
-                stack.callback(os.close, number)
-                flock(number, LOCK_EX if otherwise is None else LOCK_EX | LOCK_NB)
-            except BlockingIOError:
-                raise SettingsError(otherwise) from None
-            except OSError as error:
-                if error.errno not in NO_FOLDER_LOCKS:
-                    raise
-                stack.enter_context(_lock_file(folder / ".lock", otherwise))
-        yield
-
-
-def _lock_file(path: Path, otherwise: str | None) -> Any:
-    """For file systems whose folders cannot be locked, such as NFS."""
-    from filelock import FileLock, Timeout
-
-    try:
-        return FileLock(path).acquire(timeout=-1 if otherwise is None else 0)
-    except Timeout:
-        raise SettingsError(otherwise) from None
 
 
 # --- leftovers of killed writers
@@ -289,7 +268,7 @@ def _remove_abandoned(path: Path) -> None:
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
         status = os.fstat(number)
-        held = _hold(number)
+        held = hold(number)
         if held or (held is None and time.time() - status.st_mtime > ABANDONED_SECONDS):
             if stat.S_ISDIR(status.st_mode):
                 shutil.rmtree(path)
@@ -297,23 +276,6 @@ def _remove_abandoned(path: Path) -> None:
                 path.unlink()
     finally:
         os.close(number)
-
-
-def _hold(number: int) -> bool | None:
-    """Lock an open file or folder until it is closed; False: another process holds it, None: locks do not work here."""
-    try:
-        flock(number, LOCK_EX | LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _is_at(number: int, path: Path) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(number), path.stat())
-    return False
 
 
 def _sync(path: Path) -> None:
@@ -329,47 +291,3 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(number)
-
-
-# --- the error
-
-
-@contextmanager
-def writable(path: Path | str, elsewhere: str = ANOTHER) -> Iterator[None]:
-    """System errors in the block become a CacheError about ``path``, also those reraised by a library."""
-    try:
-        yield
-    except OSError as error:
-        raise cannot_write(path, error, elsewhere) from error
-    except ValueError as error:  # a NUL or a lone surrogate in the name
-        if _is_name(path):
-            raise
-        raise CacheError(f"cannot write {str(path)!r}: it is not a file name. Choose another one.") from error
-    except Exception as error:
-        retold = next((code for code in (*FULL, *FORBIDDEN) if os.strerror(code) in str(error)), None)
-        retold = errno.ENOSPC if "PytorchStreamWriter failed" in str(error) else retold
-        if retold is None or isinstance(error, PolyprefError):
-            raise
-        raise cannot_write(path, OSError(retold, os.strerror(retold)), elsewhere) from error
-
-
-def cannot_write(path: Path | str, error: OSError, elsewhere: str = ANOTHER) -> CacheError:
-    """``cannot write PATH: REASON. NEXT STEP.``"""
-    if error.errno in FULL:
-        step = f"Free the space or {elsewhere}"
-    elif error.errno in FORBIDDEN:
-        step = f"Make it writable or {elsewhere}"
-    elif error.errno == errno.ENAMETOOLONG:
-        step = "Choose a shorter name"
-    else:
-        step = elsewhere[:1].upper() + elsewhere[1:]
-    # a folder that cannot be created because a file has its name
-    reason = os.strerror(errno.ENOTDIR) if error.errno == errno.EEXIST else error.strerror or error
-    return CacheError(f"cannot write {path}: {reason}. {step}.")
-
-
-def _is_name(path: Path | str) -> bool:
-    try:
-        return b"\0" not in os.fsencode(path)
-    except UnicodeEncodeError:
-        return False
