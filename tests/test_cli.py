@@ -6,7 +6,6 @@ import io
 import os
 import subprocess
 import sys
-import time
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +14,10 @@ from pathlib import Path
 import pytest
 import tyro
 
-from polypref import __version__
+from polypref import __version__, simulate
 from polypref.cli import COMMANDS, main, settings
 from polypref.errors import InputError, SettingsError
 from polypref.runs.settings import Quiet
-
-ENTRY = [sys.executable, "-m", "polypref"]
 
 
 @dataclass(frozen=True)
@@ -49,22 +46,41 @@ class Needy:
     """Seed."""
 
 
-def test_help_is_fast_and_loads_nothing_heavy():
-    heavy = ("torch", "transformers", "polars", "numpy", "tyro", "rich")
-    code = (
-        "import sys; from polypref.cli import main; assert main(['--help']) == 0;"
-        f"print('loaded:', *[name for name in {heavy!r} if name in sys.modules])"
-    )
-    subprocess.run([*ENTRY, "--help"], check=True, capture_output=True)  # compiles what is not compiled yet
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run([*ENTRY, "--help"], check=True, capture_output=True)
-        times.append(time.perf_counter() - start)
+LEARNING = ("torch", "transformers", "tokenizers", "sklearn", "model2vec", "accelerate", "peft", "trl", "httpx")
+TABLES = ("polars", "numpy", "scipy", "rich", "msgspec", "filelock", "safetensors")
+
+
+def loaded_by(code: str, names: tuple[str, ...]) -> tuple[str, list[str]]:
+    """What a fresh interpreter prints, and which of ``names`` it has loaded in the end."""
+    code = f"import sys; from polypref.cli import main\n{code}\n"
+    code += f"print('loaded:', *[name for name in {names} if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.endswith("loaded:\n")
-    assert all(f"  {name}" in shown for name in COMMANDS)
-    assert min(times) < 0.5
+    said, _, found = shown.rpartition("loaded:")
+    return said, found.split()
+
+
+def test_help_loads_nothing_heavy():
+    said, found = loaded_by("assert main(['--help']) == 0", (*LEARNING, *TABLES, "tyro", "asyncio"))
+    assert found == []
+    assert all(f"  {name}" in said for name in COMMANDS)
+
+
+def test_the_help_of_no_command_loads_what_computes():
+    said, found = loaded_by(f"for name in {[*COMMANDS]}: assert main([name, '--help']) == 0", (*LEARNING, *TABLES))
+    assert found == []
+    assert all(f"polypref {name} " in said for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["check", "profile"])
+def test_reading_and_describing_load_nothing_that_learns(name, tmp_path):
+    """Nor the slow parts of SciPy; ``scipy.special`` and the graphs of ``scipy.sparse`` are what they compute with."""
+    file = tmp_path / "prefs.parquet"
+    simulate("two-tastes", seed=0, users=8, judgements=20).table().write_parquet(file)
+    slow = ("scipy.stats", "scipy.optimize", "scipy.ndimage", "scipy.interpolate", "scipy.integrate")
+    said, found = loaded_by(f"assert main([{name!r}, {str(file)!r}]) == 0", (*LEARNING, *slow))
+    assert said and found == []
+    _, found = loaded_by(f"import scipy.stats; assert main([{name!r}, {str(file)!r}]) == 0", (*LEARNING, *slow))
+    assert found == [*slow], "what is loaded is seen"
 
 
 def test_version(capsys):
