@@ -59,6 +59,7 @@ class Align(WritesFolder, Reads, Loads, Seeded):
         ensure_files(self.files, "align FILE --model DIR --scorer DIR --groups DIR")
         inputs = {"files": " ".join(self.files), "scorer": str(self.scorer), "judge": str(self.judge or "none")}
         inputs |= {"groups": self.groups, "columns": " ".join(self.columns), "ties": " ".join(self.ties)}
+        inputs |= {"made_from": self.made_from}
         trainer = settings_from(self.trainer)
         chosen = self.min_judgements, self.samples, self.seed, self.group_weight
         task = Task(self.model, self.template, *chosen, trainer, inputs)

@@ -92,7 +92,7 @@ class Tax(WritesFolder, ReadsJudgements, Encodes, Loads, Seeded):
         found["inputs"] = {"suite": self.suite, "files": list(self.prefs), "encoder": self.encoder}
         found["inputs"] |= {"learner": str(self.scorer or self.learner), "pooled": str(self.pooled or "fitted here")}
         found["inputs"] |= {"base": self.base, "sycophancy": self.sycophancy, "profile": self.profile}
-        found["inputs"] |= {"ties": list(self.ties), "columns": list(self.columns)}
+        found["inputs"] |= {"ties": list(self.ties), "columns": list(self.columns), "made_from": self.made_from}
         if self.scorer is not None:
             known = metadata(self.scorer)
             found["inputs"]["encoder"] = None if known is None else known.encoder
