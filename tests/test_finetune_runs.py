@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from finetune_cases import TINY, fitted, judgements, llama
 from polypref import artifact
 from polypref.errors import ArtifactError, Diverged, EncoderError, MissingExtra, SettingsError
 from polypref.evaluation.comparison import named_learners
+from polypref.files import alone
 from polypref.finetune import LEARNERS, Recipe, learner, recipe, tuning
 from polypref.learners.protocol import margins
 from polypref.scorers import load, save
@@ -69,6 +71,20 @@ def test_a_finished_fit_is_read_back_and_other_settings_are_another_fit(backbone
         fitted("pooled", backbone, checkpoints=str(tmp_path), rate=2e-2)
     with pytest.raises(KeyboardInterrupt):
         fitted("pooled", backbone, judgements(seed=3), checkpoints=str(tmp_path))
+
+
+def test_the_same_fit_in_another_run_is_waited_for(backbone, tmp_path):
+    """Here another thread is the other run: it has no part in this one's lock."""
+    how = {"steps": 1, "looks": 1, "checkpoints": str(tmp_path)}
+    fitted("pooled", backbone, **how)
+    (note,) = tmp_path.glob("*/fit.json")
+    waiting = Thread(target=fitted, args=("pooled", backbone), kwargs=how, daemon=True)
+    with alone(note.parent):
+        waiting.start()
+        waiting.join(3)
+        assert waiting.is_alive()
+    waiting.join(120)
+    assert not waiting.is_alive()
 
 
 def test_a_checkpoint_of_another_version_is_one_clear_line(backbone, tmp_path):
