@@ -50,7 +50,7 @@ sys.exit(main(sys.argv[2:]))
 @pytest.fixture(scope="module")
 def prefs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("prefs") / "prefs.csv"
-    simulate("two-tastes", seed=0, users=8, judgements=20).table().drop("attributes").write_csv(path)
+    simulate("two-tastes", seed=0, users=12, judgements=20).table().drop("attributes").write_csv(path)
     return path
 
 
@@ -60,7 +60,18 @@ def commands(prefs: Path, out: Path) -> dict[str, list[str]]:
         "compare": ["compare", str(prefs), *SMALL, "--out", str(out)],
         "fit": ["fit", str(prefs), "--learner", "pooled", "--encoder", "static", "--out", str(out)],
         "groups": ["groups", str(prefs), "--groups", "2", "--encoder", "static", "--out", str(out)],
-        "bench-policy": ["bench-policy", "--learners", "bandit", "--quick", "--seeds", "2", "--out", str(out)],
+        "bench-policy": [
+            "bench-policy",
+            "--learners",
+            "bandit",
+            "--quick",
+            "--seeds",
+            "2",
+            "--workers",
+            "1",
+            "--out",
+            str(out),
+        ],
     }
 
 
