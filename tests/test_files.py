@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ast
-import contextvars
 import json
 import os
 import re
 import resource
-import signal
 import stat
 import subprocess
 import sys
@@ -26,7 +24,7 @@ from hypothesis import strategies as st
 
 from kills import killed, kills
 from polypref import artifact, errors, files
-from polypref.errors import ArtifactError, CacheError, SettingsError
+from polypref.errors import ArtifactError, CacheError
 from polypref.files import locks
 
 SOURCE = Path(errors.__file__).parent
@@ -165,10 +163,6 @@ def test_where_locks_do_not_work_a_day_must_pass(tmp_path, monkeypatch):
     os.utime(partial, (0, 0))
     files.write(tmp_path / "a", "")
     assert names(tmp_path) == ["a"]
-    with files.held_for_run(tmp_path):
-        with pytest.raises(SettingsError, match="another run is writing"):
-            contextvars.Context().run(hold, tmp_path)
-        hold(tmp_path)  # what holds a folder may lock it again
 
 
 def test_a_failure_between_writes_leaves_the_old_file(tmp_path):
@@ -225,24 +219,6 @@ def test_a_temporary_folder_is_private_and_ends_with_its_owner(tmp_path, monkeyp
         assert stat.S_IMODE(one.stat().st_mode) == 0o700
         assert len({one, other, *tmp_path.iterdir()}) == 3, "two that are held, and one of another name"
     assert names(tmp_path) == ["polypref-mine"]
-
-
-def hold(folder: Path) -> None:
-    with files.held_for_run(folder):
-        pass
-
-
-def test_one_process_alone_holds_a_folder(tmp_path):
-    held = f"with held_for_run({str(tmp_path)!r}): print(flush=True); time.sleep(60)"
-    code = f"import time; from polypref.files import held_for_run\n{held}"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        with pytest.raises(SettingsError, match=rf"^another run \(process {other.pid}, since 20[-0-9: ]+\) is writing"):
-            hold(tmp_path)
-        other.send_signal(signal.SIGKILL)
-    hold(tmp_path)
-    assert names(tmp_path) == [], "a killed one leaves nothing"
 
 
 def test_the_users_own_files_stay_in_an_artifacts_folder(tmp_path):

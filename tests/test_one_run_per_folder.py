@@ -175,6 +175,19 @@ def test_every_command_with_a_folder_says_so():
 # --- the lock itself
 
 
+def test_one_process_alone_holds_a_folder(tmp_path):
+    held = f"with held_for_run({str(tmp_path)!r}): print(flush=True); time.sleep(60)"
+    code = f"import time; from polypref.files import held_for_run\n{held}"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(SettingsError, match=rf"^another run \(process {other.pid}, since 20[-0-9: ]+\) is writing"):
+            _enter(tmp_path)
+        other.send_signal(signal.SIGKILL)
+    _enter(tmp_path)
+    assert not list(tmp_path.iterdir()), "a killed one leaves nothing"
+
+
 def test_a_folder_left_empty_is_removed_and_others_stay(tmp_path):
     (tmp_path / "there").mkdir()
     with held_for_run(tmp_path / "there" / "a" / "b"):
