@@ -1,9 +1,11 @@
 """JSON requests over HTTP: temporary failures are retried, permanent ones are reported in one line.
 
 Covered: requests to busy and failing servers (429, 5xx, timeouts, dropped connections) are retried after a growing
-pause, or the pause that the server requests; redirects are refused, since they would send texts and key elsewhere;
-answers are limited in size and time. An API key goes only where the caller of ``Server`` sends it: it is never stored
-or part of an identity, and is masked in server messages. Connections are reused.
+pause, or the pause that the server requests; tries and time are bounded, also for a server that sends its answer, or
+the lines before it, drop by drop; redirects are refused, since they would send texts and key elsewhere; answers are
+limited in size as they are unpacked (gzip only), and in the lists and objects that they hold. An API key goes only
+where the caller of ``Server`` sends it: it is never stored or part of an identity, and is masked in server messages.
+Connections are reused.
 """
 
 from __future__ import annotations
@@ -11,10 +13,14 @@ from __future__ import annotations
 import json
 import os
 import time
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -26,8 +32,13 @@ if TYPE_CHECKING:
     import httpx
 
 LONGEST_PAUSE_SECONDS = 60.0
-LARGEST_ANSWER = 256 << 20  # bytes, uncompressed; 64 texts with 4,096 numbers each take 6 MiB
+LONGEST_SECONDS = 1800.0  # no try begins later
+MOST_RETRIES, LONGEST_TIMEOUT = 100, 3600.0
+LARGEST_ANSWER = 64 << 20  # bytes, unpacked; 64 texts with 4,096 numbers each take 6 MiB
 LARGEST_REFUSAL = 64 << 10  # only the beginning of an error is shown
+MOST_CONTAINERS = 1_000_000  # lists and objects of an answer, some 100 bytes of memory each
+GZIP = 31  # zlib's window bits for it
+GRACE_SECONDS = 0.5  # for the connection's own time-out to be told
 
 
 def check_url(url: str, what: str, key_variable: str) -> None:
@@ -56,7 +67,9 @@ def key_from(variable: str) -> str:
 
 
 def parsed(content: bytes) -> Any:
-    """An answer's JSON. Raises ValueError, also if it is nested too deeply for Python."""
+    """An answer's JSON. Raises ValueError, also if it is nested too deeply for Python or in too many parts."""
+    if content.count(b"[") + content.count(b"{") > MOST_CONTAINERS:
+        raise ValueError("too many lists and objects")
     try:
         return json.loads(content)
     except RecursionError as error:
@@ -79,25 +92,33 @@ class Server:
     key: str = field(default="", repr=False)
     key_variable: str = "POLYPREF_API_KEY"
 
+    def __post_init__(self) -> None:
+        limits = {"timeout": LONGEST_TIMEOUT, "retries": MOST_RETRIES, "pause": LONGEST_PAUSE_SECONDS}
+        for name, most in limits.items():
+            if not (0 <= (value := getattr(self, name)) <= most) or (name == "timeout" and not value):
+                raise SettingsError(f"{name} of {self.address} is {value:g}; expected 0 to {most:g}.")
+
     def post(self, body: dict[str, Any]) -> bytes:
         """The answer's content. Raises EncoderError, in one line, if there is none."""
-        content, reason = json.dumps(body).encode(), ""
-        for attempt in range(self.retries + 1):
+        content, began, tries = json.dumps(body).encode(), time.monotonic(), 0
+        while True:
+            tries += 1
             try:
-                return self._send(content)
+                return _within(self.timeout, lambda: self._send(content))
             except _MayPass as failure:
-                reason = failure.reason
-                if attempt < self.retries:
-                    wait = min(max(self.pause * 2**attempt, failure.retry_after), LONGEST_PAUSE_SECONDS)
-                    say(f"{self.address}: {reason}; trying again in {wait:.3g} s")
-                    time.sleep(wait)
-        tries = self.retries + 1
-        raise EncoderError(f"{self.address} gives no answer in {tries} tries ({reason}); is the server running?")
+                wait = min(max(self.pause * 2 ** (tries - 1), failure.retry_after), LONGEST_PAUSE_SECONDS)
+                if tries > self.retries or time.monotonic() + wait - began > LONGEST_SECONDS:
+                    raise EncoderError(
+                        f"{self.address} gives no answer in {tries} tries ({failure.reason}); is the server running?"
+                    ) from None
+                say(f"{self.address}: {failure.reason}; trying again in {wait:.3g} s")
+                time.sleep(wait)
 
     def _send(self, content: bytes) -> bytes:
         import httpx
 
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
+        headers |= {"Authorization": f"Bearer {self.key}"} if self.key else {}
         until = time.monotonic() + self.timeout
         try:
             with _client(os.getpid()).stream(
@@ -113,11 +134,10 @@ class Server:
 
     def _read(self, answer: httpx.Response, until: float, most: int, cut: bool = False) -> bytes:
         """The content, or its beginning if it may be ``cut``."""
-        parts, size = [], 0
-        for part in answer.iter_bytes():
-            parts.append(part)
-            size += len(part)
-            if size > most:
+        content = bytearray()
+        for part in self._unpacked(answer, most):
+            content += part
+            if len(content) > most:
                 if cut:
                     break
                 raise EncoderError(
@@ -125,8 +145,31 @@ class Server:
                     "If it is, send it fewer texts at a time."
                 )
             if time.monotonic() > until:
-                raise _MayPass(f"the answer was not complete after {self.timeout:g} s: timed out")
-        return b"".join(parts)
+                raise _MayPass(_timed_out(self.timeout))
+        return bytes(content)
+
+    def _unpacked(self, answer: httpx.Response, most: int) -> Iterator[bytes]:
+        """The content piece by piece, each at most one byte longer than ``most``."""
+        packing = answer.headers.get("Content-Encoding", "identity").strip().lower()
+        if packing == "identity":
+            yield from answer.iter_raw()
+            return
+        if packing != "gzip":
+            raise EncoderError(f"{self.address} packs its answer by {excerpt(packing.encode())}; gzip was asked for.")
+        unpacker = zlib.decompressobj(GZIP)
+        try:
+            for piece in answer.iter_raw():
+                yield unpacker.decompress(piece, most + 1)
+                rest = unpacker.unconsumed_tail
+                while rest:
+                    yield unpacker.decompress(rest, most + 1)
+                    rest = unpacker.unconsumed_tail
+                if unpacker.unused_data:
+                    raise _MayPass("the answer is damaged: something follows its gzip")
+        except zlib.error as error:
+            raise _MayPass(f"the answer is damaged: {error}") from error
+        if not unpacker.eof:
+            raise _MayPass("the answer is damaged: its gzip ends early")
 
     def _refused(self, answer: httpx.Response, body: bytes) -> Exception:
         code = answer.status_code
@@ -149,6 +192,30 @@ class Server:
         if code == 404:
             return "check the address and the model's name, as in http://host:8000/v1#model."
         return "check the model's name behind the # and its length limit."
+
+
+def _within(seconds: float, send: Callable[[], bytes]) -> bytes:
+    """What ``send`` returns or raises; time-outs of the connection are for each piece, not for all of them together."""
+    found: SimpleQueue[tuple[bytes, Exception | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            found.put((send(), None))
+        except Exception as error:
+            found.put((b"", error))
+
+    Thread(target=run, daemon=True).start()
+    try:
+        content, failure = found.get(timeout=seconds + GRACE_SECONDS)
+    except Empty:
+        raise _MayPass(_timed_out(seconds)) from None
+    if failure is not None:
+        raise failure
+    return content
+
+
+def _timed_out(seconds: float) -> str:
+    return f"the answer was not complete after {seconds:g} s: timed out"
 
 
 class _MayPass(Exception):
