@@ -28,7 +28,7 @@ def summary(found: Mapping[str, Any]) -> str:
     """A line per section with the mean tax, its control and the worst user; then notes on what is missing and why."""
     lines = [
         f"{found['suite']['items']:,} items ({found['suite']['scheme']}), {found['data']['n_users']} users. Points "
-        "lost relative to the pooled scorer, mean over users (95 % interval):"
+        "lost relative to the pooled scorer (below 0: gained), mean over users (95 % interval):"
     ]
     parts, worst = _by_part(found), {row["section"]: row for row in found["worst"]}
     least = {row["section"]: row for row in found["detectable"]}
