@@ -171,20 +171,23 @@ def help_text(command: str) -> str:
 
 def learners_page() -> str:
     """docs/learners.md."""
-    from polypref.learners import LEARNERS, WITH_MODEL
+    from polypref.learners import LEARNERS, WITH_ATTRIBUTE, WITH_MODEL
 
     parts = [
         "# The learners",
         "",
         "Written by `make docs` from `polypref.learners.LEARNERS`, whose settings `compare` and `fit` use.",
         "`MODEL` is a local folder or a name on the hub, for a judge also `http://host:8000/v1#name`. Settings may",
-        "follow it: `polypref compare prefs.jsonl --learners pretrained:some/cost-model,sign=-1`.",
+        "follow it: `polypref compare prefs.jsonl --learners pretrained:some/cost-model,sign=-1`. `ATTRIBUTE` is one",
+        "of the users' attributes: `polypref fit prefs.jsonl --learner jury:region,shares=north:.5/south:.5 --out DIR`.",
         "",
         "| name | what it is | settings |",
         "|---|---|---|",
     ]
     files: dict[str, str] = {}  # file name -> its docstring; learners of one file share a section
-    for name, learner in [*LEARNERS.items(), *((f"{name}:MODEL", make("MODEL")) for name, make in WITH_MODEL.items())]:
+    named = [(f"{name}:MODEL", make("MODEL")) for name, make in WITH_MODEL.items()]
+    named += [(f"{name}:ATTRIBUTE", make("ATTRIBUTE")) for name, make in WITH_ATTRIBUTE.items()]
+    for name, learner in [*LEARNERS.items(), *named]:
         source = inspect.getmodule(type(learner))
         assert source is not None
         file = source.__name__.rsplit(".", 1)[-1].replace("_", "-")

@@ -20,6 +20,7 @@ from polypref.learners.dpl import Dpl
 from polypref.learners.gpo import GPO
 from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.individual import Individual
+from polypref.learners.jury import Jury
 from polypref.learners.length import Length
 from polypref.learners.low_rank import LowRank
 from polypref.learners.meta_low_rank import MetaLowRank
@@ -57,6 +58,7 @@ LEARNERS: dict[str, Learner] = {
     "vpl": VPL(),
     "vpl-swap": VPL(swap_guidance=0.1),
     "gpo": GPO(),
+    "jury": Jury(),
 }
 
 STANDARD = tuple(LEARNERS)[:10]
@@ -68,6 +70,9 @@ WITH_MODEL: dict[str, Callable[..., Learner]] = {
 }
 """Learners that need a model, by the part of their name before the colon; called with the part after it."""
 
+WITH_ATTRIBUTE: dict[str, Callable[..., Learner]] = {"jury": Jury}
+"""Learners that may be given an attribute of the users instead of a model."""
+
 SCORERS: dict[str, type[Scorer]] = by_kind([*LEARNERS.values(), *ROUTES.values(), *WITH_MODEL.values()])
 """The scorer classes of these learners by kind, as their ``fit`` declares them."""
 
@@ -75,6 +80,7 @@ __all__ = [
     "LEARNERS",
     "SCORERS",
     "STANDARD",
+    "WITH_ATTRIBUTE",
     "WITH_MODEL",
     "Adapts",
     "Learner",
@@ -87,22 +93,25 @@ __all__ = [
 
 
 def learner(name: str) -> Learner:
-    """The learner ``name``: a key of LEARNERS, or ``name:model`` with a key of WITH_MODEL.
+    """The learner ``name``: a key of LEARNERS, or ``name:model`` with a key of WITH_MODEL, or of WITH_ATTRIBUTE.
 
-    Settings may follow the model: ``pretrained:some/cost-model,sign=-1``. Raises SettingsError for other names.
+    Settings may follow: ``pretrained:some/cost-model,sign=-1``. Raises SettingsError for other names.
     """
     if name in LEARNERS:
         return LEARNERS[name]
-    method, _, model = name.partition(":")
-    if method not in WITH_MODEL:
-        raise unknown_name("learner", name, [*LEARNERS, *(f"{method}:MODEL" for method in WITH_MODEL)])
-    if not model:
-        raise SettingsError(f"learner {method!r} needs a model: {method}:MODEL, a folder or a hub name.")
-    model, settings = _settings(model)
-    allowed = {field.name for field in fields(WITH_MODEL[method])} - {"model"}  # type: ignore[arg-type]
-    for setting in settings.keys() - allowed:
+    method, _, what = name.partition(":")
+    if method not in WITH_MODEL | WITH_ATTRIBUTE:
+        more = [*(f"{method}:MODEL" for method in WITH_MODEL), *(f"{method}:ATTRIBUTE" for method in WITH_ATTRIBUTE)]
+        raise unknown_name("learner", name, [*LEARNERS, *more])
+    if not what:
+        need = "a model: {}:MODEL, a folder or a hub name" if method in WITH_MODEL else "an attribute: {}:ATTRIBUTE"
+        raise SettingsError(f"learner {method!r} needs {need.format(method)}.")
+    make = (WITH_MODEL | WITH_ATTRIBUTE)[method]
+    what, settings = _settings(what)
+    first, *allowed = (field.name for field in fields(make))  # type: ignore[arg-type]
+    for setting in settings.keys() - set(allowed):
         raise unknown_name(f"setting of {method}", setting, allowed)
-    return WITH_MODEL[method](model, **settings)
+    return make(**{first: what}, **settings)
 
 
 def _settings(text: str) -> tuple[str, dict[str, Any]]:
