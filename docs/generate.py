@@ -179,7 +179,7 @@ def learners_page() -> str:
         "Written by `make docs` from `polypref.learners.LEARNERS`, whose settings `compare` and `fit` use.",
         "`MODEL` is a local folder or a name on the hub, for a judge also `http://host:8000/v1#name`. Settings may",
         "follow it: `polypref compare prefs.jsonl --learners pretrained:some/cost-model,sign=-1`. `ATTRIBUTE` is one",
-        "of the users' attributes: `polypref fit prefs.jsonl --learner jury:region,shares=north:.5/south:.5 --out DIR`.",
+        "of the users' attributes: `polypref fit prefs.jsonl --learner jury:region,shares=a:.5/b:.5 --out DIR`.",
         "",
         "| name | what it is | settings |",
         "|---|---|---|",

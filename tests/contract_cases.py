@@ -23,7 +23,7 @@ NAMES = sorted(LEARNERS)
 FOLDER = Path(__file__).parent.parent / "src" / "polypref" / "learners"
 
 # Settings that answer for everyone alike, and those that answer each user; every learner is one of the two.
-EVERYONE = {"random", "length", "pooled", "pooled-majority", "pooled-effects", "dpl"}
+EVERYONE = {"random", "length", "pooled", "pooled-majority", "pooled-effects", "dpl", "jury"}
 EACH = set(NAMES) - EVERYONE
 BLIND = {"random"}  # to labels
 
