@@ -6,14 +6,12 @@ alike, and each group by its share:
 
     weight of a judgement = share of the user's group / people of the group / the user's judgements
 
-scaled to the number of judgements; the reward is ``pooled``'s with these weights. Without an attribute all people are
+scaled to the same sum; the reward is ``pooled``'s with these weights. Without an attribute all people are
 one group; ``shares`` names the groups on the jury and their shares, by default all values alike. Users without one of
 these values are not on the jury. "maxmin" finds the shares instead: those of groups with a large mean log loss grow.
 
 What we changed: the jury weighs the judgements of one linear reward on frozen features, where the paper predicts each
 juror and takes the median. Not covered: noisy groups; "maxmin" follows those that no reward serves well, too.
-
-Suffixes here: ``_G`` groups.
 """
 
 from __future__ import annotations
@@ -144,7 +142,7 @@ class Jury:
 def weighed(rows: Comparisons, group_U: IntArray, share_G: NDArray[np.float64]) -> Comparisons:
     """The judgements of the jury's people, weighed so that people of a group count alike and groups by their share.
 
-    Weights have mean 1. Raises NotEnoughData if a group with a share has no judgements.
+    The sum of the weights stays. Raises NotEnoughData if a group with a share has no judgements.
     """
     kept = rows.take(np.flatnonzero((group_U[rows.user_N] >= 0) & (rows.weights_N > 0)))
     judged_U = np.bincount(kept.user_N, kept.weights_N, len(group_U))
@@ -153,7 +151,7 @@ def weighed(rows: Comparisons, group_U: IntArray, share_G: NDArray[np.float64]) 
         raise NotEnoughData("a group of the jury has no judgements to learn from; give it more, or leave it out.")
     each_G = share_G / np.maximum(people_G, 1)
     weight_N = kept.weights_N * each_G[group_U[kept.user_N]] / judged_U[kept.user_N]
-    return replace(kept, weight_N=weight_N * len(kept) / weight_N.sum())
+    return replace(kept, weight_N=weight_N * kept.weights_N.sum() / weight_N.sum())
 
 
 def group_losses(
