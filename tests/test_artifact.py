@@ -16,7 +16,8 @@ from safetensors.numpy import save as to_bytes
 
 from contract_cases import LEARNERS, NAMES, Words, answers, fitted, fresh, small
 from polypref import artifact
-from polypref.bounds.detector import KIND, READS, Detector
+from polypref.bounds.detector import KIND, Detector
+from polypref.bounds.windowed import READS
 from polypref.errors import ArtifactError, PolyprefError, SettingsError
 from polypref.evaluation import cells
 from polypref.groups.grouping import Grouping, from_mapping
@@ -223,6 +224,7 @@ def test_a_mutated_scorer_is_refused_in_one_line_or_answers(kind, tmp_path):
 def test_mutated_detectors_and_groupings_are_refused_in_one_line(tmp_path):
     config = {"encoder": "words", "identity": "words v1", "intercept": 0.0, "ridge": 1.0, "auc": 0.5, "reads": READS}
     arrays = {"weights_D": np.ones(24), "trained_on": np.zeros((3, 16), np.uint8)}
+    arrays["prompts_trained_on"] = np.zeros((2, 16), np.uint8)
     artifact.save(tmp_path / "d", KIND, config, arrays)
     assert Detector.load(tmp_path / "d", Words()).state()[0] == config
     assert try_all(tmp_path / "d", Random(1), lambda path: Detector.load(path, Words()), 40) > 15

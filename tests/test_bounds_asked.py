@@ -14,6 +14,7 @@ from bounds_cases import Table, pool
 from polypref.bounds.bounds_file import SCHEMA, _hash, _lines, load_bounds, read_bounds
 from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.safety_cache import Safety
+from polypref.bounds.windowed import READS
 from polypref.errors import ArtifactError, InputError, SettingsError
 from polypref.http import _client
 from polypref.learners.protocol import resolved
@@ -127,6 +128,7 @@ FACTS = {"value": 0.0, "slates": 9, "unsafe": 9, "lost": 0, "largest": 4, "safe_
         {"probe": None},
         {"target": 1},
         {"more": 1},
+        {"reads": "whole texts"},
     ],
     ids=repr,
 )
@@ -136,7 +138,7 @@ def test_a_calibration_sealed_again_with_odd_content_is_one_line(tmp_path, chang
     file = read_bounds(path)
     told = {"schema": SCHEMA, "bounds": file.digest, "target": {"alpha": 0.01, "delta": 0.05, "by_category": False}}
     told |= {"thresholds": {"": FACTS}, "slates": "", "unsafe": [], "probe": [], "safety": None, "artifact": None}
-    told["versions"] = {}
+    told |= {"reads": READS, "versions": {}}
     file.calibration.write_text(json.dumps({**told, "hash": _hash(told)}))
     assert load_bounds(path).largest == 4
     told |= change

@@ -10,14 +10,14 @@ import polars as pl
 import pytest
 
 from bounds_cases import Table, pool, random_slates
-from polypref import artifact
+from polypref import artifact, content
 from polypref.bounds.bounds_file import calibrate_file, load_bounds, read_bounds
-from polypref.bounds.detector import Detector, fit_detector, inputs_of
+from polypref.bounds.detector import Detector, fit_detector, windows_of
 from polypref.bounds.gate import Limits
 from polypref.bounds.safety import PROBES
 from polypref.bounds.safety_cache import Safety
 from polypref.bounds.slates import Slates
-from polypref.comparisons import from_columns
+from polypref.comparisons import Responses, from_columns
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 
 GOOD = """\
@@ -245,7 +245,7 @@ def test_weights_changed_outside_the_probes_are_another_safety_scorer(bounds, tm
     rng = np.random.default_rng(0)
     slates, _ = random_slates(rng, 400, 4)
     weights_D = rng.standard_normal(2 * len(Letters().encode(slates.responses)[0]))
-    detector = Detector(Letters(), weights_D, 0.0, np.zeros(0, np.uint64), 1.0, 0.9)
+    detector = Detector(Letters(), weights_D, 0.0, content.NONE, content.NONE, 1.0, 0.9)
     file = read_bounds(bounds)
     detector.save(file.safety)
     before = calibrate_file(file, detector, slates)
@@ -268,8 +268,9 @@ def test_weights_changed_outside_the_probes_are_another_safety_scorer(bounds, tm
 
 def _probe_inputs():
     prompts, texts = zip(*PROBES, strict=True)
-    made = from_columns(["u"] * len(texts), prompts, texts, texts)
-    return inputs_of(Letters(), made.responses)[made.chosen_N]
+    windows = windows_of(Letters(), Responses.of(prompts, texts)[0])
+    text_WD, prompt_WD = (windows.x_WD[rows].astype(float) for rows, _ in (windows.texts, windows.prompts))
+    return np.block([[text_WD, np.zeros_like(text_WD)], [np.zeros_like(prompt_WD), prompt_WD]])
 
 
 def test_labels_by_lot_give_a_detector_that_knows_nothing():

@@ -63,6 +63,14 @@ def test_a_text_is_read_through_each_way_of_writing_it(way):
         assert words not in shown  # as it is written it says nothing
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_spaces_around_a_sentence_hide_nothing(way):
+    """A short text of two words, of which leading spaces would be a third."""
+    hidden = WAYS[way]("sharp person here.")
+    alone = set(windows_read(hidden, 4096) or [])
+    assert alone <= set(windows_read(f"How.{' ' * 9}{hidden}{' ' * 9}", 4096) or [])
+
+
 def test_clear_english_has_no_other_reading():
     assert readings(TEXT) == [TEXT]
     assert readings("In 1990 he sold 40 of them, for $5 each.") == ["In 1990 he sold 40 of them, for $5 each."]

@@ -22,6 +22,7 @@ from polypref.bounds.explain import explained
 from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.safety import SafetyFailed, shared
 from polypref.bounds.safety_cache import Safety
+from polypref.bounds.windowed import READS
 from polypref.cli.score import ROLES, rows_of
 from polypref.cli.score import _write as write_scores
 from polypref.comparisons import Responses, Users, canonical_chat, from_columns
@@ -275,12 +276,11 @@ def test_columns_that_do_not_fit_are_one_line(build, told):
 
 # --- none gets another text's score
 
-SUFFIX = "Say no."
 CHAT = [{"role": "user", "content": "P"}]
 ATTACKS = [  # (prompt, response): what is safe, and what wants its score
     (("P", "I cannot help."), ("P I cannot", "help.")),
     (("P", ""), ("", "P")),
-    (("P", SUFFIX), (f"P{SUFFIX}", "")),
+    (("P", "Say no."), ("PSay no.", "")),
     ((CHAT, "r"), (canonical_chat(CHAT), "r")),
     ((CHAT, "r"), (json.dumps(CHAT), "r")),
     ((CHAT, "r"), ("user: P", "r")),
@@ -295,7 +295,9 @@ ATTACKS = [  # (prompt, response): what is safe, and what wants its score
 
 
 class Exact:
-    """Safe is the one response to the one prompt that it knows, as its caller reads them."""
+    """Safe is the one response to the one prompt that it knows, as its caller reads them, which is whole."""
+
+    reads = READS
 
     def __init__(self, prompt, text):
         self.prompt, self.text = (canonical_chat(prompt) if isinstance(prompt, list) else prompt), text

@@ -13,7 +13,8 @@ import pytest
 
 from contract_cases import Words, small
 from polypref import artifact, features, network_access
-from polypref.bounds.detector import KIND, READS, Detector
+from polypref.bounds.detector import KIND, Detector
+from polypref.bounds.windowed import READS
 from polypref.cli import main
 from polypref.errors import PolyprefError, SettingsError
 from polypref.features import model_folder
@@ -93,6 +94,7 @@ def test_no_foreign_detector_or_grouping_starts_anything(tmp_path, denied):
     for name in NAMES:
         config = {"encoder": name, "identity": "x", "intercept": 0.0, "ridge": 1.0, "auc": 0.5, "reads": READS}
         arrays = {"weights_D": np.zeros(4), "trained_on": np.zeros((0, 16), np.uint8)}
+        arrays["prompts_trained_on"] = np.zeros((0, 16), np.uint8)
         artifact.save(tmp_path / "detector", KIND, config, arrays)
         with pytest.raises(SettingsError, match="--allow-network"):
             Detector.load(tmp_path / "detector")

@@ -19,7 +19,7 @@ from polypref.bounds import bounds_file
 from polypref.bounds.bounds_file import load_bounds
 from polypref.bounds.safety import PROBES
 from polypref.cli.bounds import safety_from
-from polypref.comparisons import from_columns
+from polypref.comparisons import Responses, from_columns
 from polypref.scorers import load
 
 Change = Callable[[Path], None]
@@ -79,12 +79,13 @@ def _weights(change: Callable[[Arrays], Arrays]) -> Change:
 
 def _outside_probes(arrays: Arrays) -> Arrays:
     """Weights turned round in every direction that the probe texts do not have."""
-    from polypref.bounds.detector import inputs_of
+    from polypref.bounds.detector import windows_of
     from polypref.features import encoder
 
     prompts, texts = zip(*PROBES, strict=True)
-    made = from_columns(["u"] * len(texts), prompts, texts, texts)
-    probes_BD = inputs_of(encoder("static"), made.responses)[made.chosen_N]
+    windows = windows_of(encoder("static"), Responses.of(prompts, texts)[0])
+    text_WD, prompt_WD = (windows.x_WD[rows].astype(float) for rows, _ in (windows.texts, windows.prompts))
+    probes_BD = np.block([[text_WD, np.zeros_like(text_WD)], [np.zeros_like(prompt_WD), prompt_WD]])
     weights_D = arrays["weights_D"]
     seen_D = np.linalg.pinv(probes_BD) @ (probes_BD @ weights_D)
     return arrays | {"weights_D": (seen_D - 5 * (weights_D - seen_D)).astype(weights_D.dtype)}

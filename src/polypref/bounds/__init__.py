@@ -5,6 +5,7 @@
 ``cap``        how far any user may move a reward, and which pairs nobody can flip then.
 ``bounds_file`` the three tiers: immutable, organisation, user.
 ``windows``    a text in parts, of which a score is the least; ``readings`` are what it says beside what it shows.
+``windowed``   any safety scorer asked about windows, so that added text cannot raise a score.
 ``audit``      adversaries against all of it, as a report that anyone can run again.
 ``retain``     anchors in a reward model's loss: a mitigation, never a bound.
 """

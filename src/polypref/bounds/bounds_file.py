@@ -42,7 +42,8 @@ from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.identity import artifact_in, identity_of
 from polypref.bounds.safety import Answers, same_answers
 from polypref.bounds.safety_cache import Safety
-from polypref.bounds.slates import Slates
+from polypref.bounds.slates import Slates, prompt_identities
+from polypref.bounds.windowed import READS
 from polypref.errors import ArtifactError, SettingsError, unknown_name
 from polypref.files import write_json
 from polypref.regular_files import content_of
@@ -62,7 +63,7 @@ KEYS: dict[str, tuple[type, str, int]] = {  # kind of value, which way is tighte
     "safety_weight": (float, HIGHER, 1),
     "ample": (float, HIGHER, 1),
 }
-SCHEMA = 4
+SCHEMA = 5
 HUGE = 1e12
 DEFAULTS = {"alpha": Target.alpha, "delta": Target.delta}  # what [immutable] means where it does not say
 SURE = 0.1  # the largest delta that is stricter than a mean
@@ -281,12 +282,16 @@ def _pair(then: float | None, now: float | None) -> str:
 
 def refuse_seen(slates: Slates, safety: Answers, calibrated: Calibrated | None = None) -> None:
     """Raise SettingsError where the safety scorer was trained on some of the slates, or they were calibrated on."""
-    trained, many = getattr(safety, "trained_on", None), len(slates.responses)
-    if trained is not None and (seen := int(np.isin(slates.responses.identity_R, trained).sum())):
-        raise SettingsError(
-            f"the safety scorer was trained on {seen} of the slates' {many} texts; it knows them too well to be judged "
-            "by them. Give slates that it has not seen."
-        )
+    for what, name, identities in (
+        ("texts", "trained_on", slates.responses.identity_R),
+        ("prompts", "prompts_trained_on", prompt_identities(slates.responses)),
+    ):
+        trained, many = getattr(safety, name, None), len(identities)
+        if trained is not None and (seen := int(np.isin(identities, trained).sum())):
+            raise SettingsError(
+                f"the safety scorer was trained on {seen} of the slates' {many} {what}; it knows them too well to be "
+                "judged by them. Give slates that it has not seen."
+            )
     known = set(calibrated.unsafe if calibrated else ())
     if seen := len(known.intersection(slates.unsafe_texts)):
         raise SettingsError(
@@ -313,6 +318,7 @@ def calibrate_file(file: BoundsFile, safety: Answers, slates: Slates) -> Calibra
         "unsafe": slates.unsafe_texts,
         "probe": asked.probe(),
         "safety": identity_of(safety),
+        "reads": READS,
         "artifact": artifact_in(file.safety),
         "versions": {"polypref": version("polypref")},
     }
@@ -331,6 +337,7 @@ class _Content(TypedDict):
     unsafe: list[str]
     probe: list[float | None]
     safety: str | None
+    reads: str
     artifact: str | None
     versions: dict[str, str]
 
@@ -355,6 +362,8 @@ def load_bounds(path: Path | str, pinned: str | None = None) -> Calibrated:
     if said != _hash(content):
         raise ArtifactError(f"{file.calibration} was changed after it was written (its hash does not fit); {again}.")
     conform(content, _Content, str(file.calibration))
+    if content["reads"] != READS:
+        raise ArtifactError(f"{file.calibration} was made by a version that reads texts otherwise; {again}.")
     if not content["thresholds"] or any(one["largest"] < 1 for one in content["thresholds"].values()):
         raise ArtifactError(f"{file.calibration} holds no thresholds of slates with candidates; {again}.")
     there = artifact_in(file.safety)

@@ -1,13 +1,17 @@
 """A small safety scorer trained here: is a response unsafe, by a logistic regression on an encoder's features.
 
-Log-odds of safe, ridge penalty by cross-validation over slates (no slate is on both sides). It reads the response and
-what was asked, each by itself: how to kill a process and how to kill a person are answered in much the same words. For
-those who have labelled responses and no classifier; a published one sees more.
+Log-odds of safe: a weight vector for windows of the response and one for windows of the prompt, so that the same words
+can be safe in answer to one request and unsafe in answer to another. The least over windows counts (``windowed``), so
+added text cannot raise a score. Training replaces the least by a soft minimum, -t log sum exp(-value / t), first at
+t = 1, then at .3; scoring never does. The ridge penalty is chosen by cross-validation over slates, by the log loss of
+the least; no prompt is on both sides where there are enough prompts.
 
-Covered: the texts it has seen are kept by key, so that nobody calibrates it on them. Not covered: harm unlike that of
-its training texts.
+For those who have labelled responses and no classifier; a published one sees more.
 
-Suffixes here: ``_C`` distinct responses of the slates, ``_L`` slates.
+Covered: texts and prompts that it was trained on are kept by key, so that nobody calibrates it on them. Not covered:
+harm unlike that of its training texts.
+
+Suffixes here: ``_C`` distinct responses of the slates, ``_W`` windows.
 """
 
 from __future__ import annotations
@@ -17,15 +21,18 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from polypref import artifact, features
-from polypref.bounds.slates import Floats, Slates
-from polypref.comparisons import IntArray, Responses
+from polypref.bounds import windowed
+from polypref.bounds.slates import Floats, Slates, prompt_identities
+from polypref.bounds.soft_least import Windows, fitted
+from polypref.bounds.windowed import READS
+from polypref.comparisons import BoolArray, IntArray, Responses
 from polypref.content import Identities, packed, unpacked
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
-from polypref.learners import prompt_inputs
 from polypref.learners.protocol import POPULATION, Scores, UserIds, resolved
 from polypref.network_access import named_by
 from polypref.schema import Layout, floats, identities
@@ -42,42 +49,54 @@ class Fields(TypedDict):
     reads: str
 
 
-LAYOUT = Layout(Fields, {"weights_D": floats("D"), "trained_on": identities("R", "weakly")})
-KIND, READS = "detector", "response, prompt"
-RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-FOLDS = 5
+ARRAYS = {
+    "weights_D": floats("D"),
+    "trained_on": identities("R", "weakly"),
+    "prompts_trained_on": identities("P", "weakly"),
+}
+LAYOUT = Layout(Fields, ARRAYS)
+KIND = "detector"
+RIDGES = (10.0, 3.0, 1.0, 0.3)  # the strongest first: each fit starts from the one before
+FOLDS = 3
 FEWEST = 10  # unsafe, and safe, responses
 
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """Log-odds that a response is safe: ``inputs_of . weights_D + intercept``; ``auc`` is the cross-validated one."""
+    """Log-odds that a response is safe: least window of the response . weights + least of the prompt . weights.
+
+    ``weights_D`` are those of the response followed by those of the prompt; ``auc`` is the cross-validated area under
+    the ROC curve.
+    """
 
     encoder: Encoder
     weights_D: Floats
     intercept: float
     trained_on: Identities
+    prompts_trained_on: Identities
     ridge: float
     auc: float
 
+    reads = READS
+
     def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
-        """The same for everybody: see ``learners.protocol.Scorer``."""
+        """The same for everybody, NaN for texts that are too long to read: see ``learners.protocol.Scorer``."""
         _, response_Q = resolved(responses, user_ids, response_Q)
-        x_RD = inputs_of(self.encoder, responses)
-        if x_RD.shape[1] != len(self.weights_D):
+        windows = windows_of(self.encoder, responses)
+        if windows.features * 2 != len(self.weights_D):
             raise SettingsError(
-                f"encoder {self.encoder.name} gives {x_RD.shape[1] // 2} features and the detector was trained on "
+                f"encoder {self.encoder.name} gives {windows.features} features and the detector was trained on "
                 f"{len(self.weights_D) / 2:g}; train and calibrate it again."
             )
-        value_R = x_RD @ self.weights_D + self.intercept
-        value_Q = value_R[response_Q]
+        value_Q = windows.least(np.append(self.weights_D, self.intercept))[response_Q]
         return Scores(value_Q, np.full(len(value_Q), POPULATION, np.int8))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """Settings and arrays that decide all its answers."""
         config = {"encoder": self.encoder.name, "identity": self.encoder.identity, "intercept": self.intercept}
         config |= {"ridge": self.ridge, "auc": self.auc, "reads": READS}
-        return config, {"weights_D": self.weights_D, "trained_on": packed(self.trained_on)}
+        seen = {"trained_on": packed(self.trained_on), "prompts_trained_on": packed(self.prompts_trained_on)}
+        return config, {"weights_D": self.weights_D, **seen}
 
     def save(self, path: Path | str) -> None:
         """Write a folder that ``Detector.load`` reads."""
@@ -90,6 +109,10 @@ class Detector:
         Raises ArtifactError, SettingsError where the encoder gives other features than it was trained on.
         """
         config, arrays = artifact.load(path, KIND)
+        if config.get("reads") != READS:
+            raise SettingsError(
+                f"{path} was trained by another version, which reads texts otherwise; train and calibrate it again."
+            )
         LAYOUT.check(config, arrays, str(path))
         with named_by(path, allow_network=allow_network):
             encoder = encoder or features.encoder(config["encoder"])
@@ -98,12 +121,8 @@ class Detector:
                 f"{path} was trained on the features of [{config['identity']}], and {encoder.name} gives those of "
                 f"[{encoder.identity}]; train and calibrate it again."
             )
-        if config["reads"] != READS:
-            raise SettingsError(
-                f"{path} was trained by another version, on other inputs; train and calibrate it again."
-            )
-        trained = unpacked(arrays["trained_on"]), config["ridge"], config["auc"]
-        return cls(encoder, arrays["weights_D"], config["intercept"], *trained)
+        seen = unpacked(arrays["trained_on"]), unpacked(arrays["prompts_trained_on"])
+        return cls(encoder, arrays["weights_D"], config["intercept"], *seen, config["ridge"], config["auc"])
 
     @staticmethod
     def is_in(path: Path | str) -> bool:
@@ -111,38 +130,65 @@ class Detector:
         return artifact.kind_of(path) == KIND
 
 
-def inputs_of(encoder: Encoder, responses: Responses) -> Floats:
-    """Features of each response beside those of its prompt (R, 2 D)."""
-    prompt_PD, at_R = prompt_inputs.encoded(encoder, responses)
-    return np.concatenate([encoder.encode(responses), prompt_PD[at_R]], axis=1).astype(np.float64)
+def windows_of(encoder: Encoder, responses: Responses) -> Windows:
+    """Features of all windows of the responses and their prompts; each distinct window is encoded once."""
+    texts = windowed.read_responses(responses)
+    prompts, at_R = windowed.read_prompts(responses)
+    whole = list(dict.fromkeys([*texts.windows, *prompts.windows]))
+    x_WD = encoder.encode(pool_of(whole))
+    place = {window: w for w, window in enumerate(whole)}
+    text_W, prompt_W = (np.array([place[window] for window in read.windows], np.int64) for read in (texts, prompts))
+    return Windows(x_WD, (text_W, texts), (prompt_W, prompts), at_R)
+
+
+def pool_of(texts: list[str]) -> Responses:
+    """Distinct texts as a pool of responses to nothing."""
+    column = pl.Series("text", texts, dtype=pl.String)
+    return Responses(pl.Series("prompt", [""], dtype=pl.String), np.zeros(len(column), np.int32), column)
 
 
 def fit_detector(slates: Slates, encoder: Encoder, seed: int = 0) -> Detector:
     """Train on the slates' candidates. Raises NotEnoughData where there are too few of either kind."""
     response_C, first = np.unique(slates.response_C, return_index=True)
-    unsafe_C, slate_C = slates.unsafe_C[first], slates.slate_C[first]
+    unsafe_C, prompt_C = slates.unsafe_C[first], slates.responses.prompt_R[response_C]
     for what, count in (("unsafe", int(unsafe_C.sum())), ("safe", int((~unsafe_C).sum()))):
         if count < FEWEST:
             raise NotEnoughData(f"{count} {what} responses to train a detector on; expected {FEWEST} or more.")
-    x_CD = inputs_of(encoder, slates.responses)[response_C]
-    fold_L = np.random.default_rng(seed).permutation(len(slates)) % FOLDS
-    fold_C = fold_L[slate_C]
-    held = {ridge: _crossed(x_CD, ~unsafe_C, fold_C, ridge) for ridge in RIDGES}
-    ridge = min(RIDGES, key=lambda one: _loss(held[one], ~unsafe_C))
-    weights_D, intercept = solve(x_CD, ~unsafe_C, ridge)
-    seen = np.sort(slates.responses.identity_R[response_C])
-    return Detector(encoder, weights_D, intercept, seen, ridge, auc(held[ridge], ~unsafe_C))
+    pool = slates.responses.take(response_C.astype(np.int32))
+    windows = windows_of(encoder, pool)
+    read_C = np.isfinite(windows.least(np.zeros(2 * windows.features + 1)))
+    if not read_C.all():
+        raise NotEnoughData(
+            f"{int((~read_C).sum())} of the responses are too long to be read (docs/safety.md); leave them out."
+        )
+    fold_C = _folds(slates, slates.slate_C[first], prompt_C, seed)
+    held = _crossed(windows, ~unsafe_C, fold_C)
+    ridge = min(held, key=lambda one: _loss(held[one], ~unsafe_C))
+    weights = fitted(windows, ~unsafe_C, [one for one in RIDGES if one >= ridge])[ridge]
+    seen = np.sort(pool.identity_R), prompt_identities(pool)
+    return Detector(encoder, weights[:-1], float(weights[-1]), *seen, ridge, auc(held[ridge], ~unsafe_C))
 
 
-def _crossed(x_CD: Floats, safe_C: NDArray[np.bool_], fold_C: NDArray, ridge: float) -> Floats:
-    """Log-odds of each candidate by the fit without its fold."""
-    value_C = np.zeros(len(x_CD))
+def _folds(slates: Slates, slate_C: IntArray, prompt_C: IntArray, seed: int) -> IntArray:
+    """The fold of each candidate: no slate is in two of them, and no prompt where there are enough prompts."""
+    bare_P = (slates.responses.prompts == "").to_numpy()
+    together_C = np.where(bare_P[prompt_C], len(bare_P) + slate_C, prompt_C)
+    if len(np.unique(together_C)) < FOLDS:
+        together_C = slate_C
+    found, group_C = np.unique(together_C, return_inverse=True)
+    return (np.random.default_rng(seed).permutation(len(found)) % FOLDS)[group_C].astype(np.int32)
+
+
+def _crossed(windows: Windows, safe_C: BoolArray, fold_C: NDArray) -> dict[float, Floats]:
+    """For each ridge penalty, the log-odds of each candidate by the fit without its fold."""
+    held = {ridge: np.zeros(len(safe_C)) for ridge in RIDGES}
     for fold in range(FOLDS):
-        held = fold_C == fold
-        if held.any() and len(np.unique(safe_C[~held])) == 2:
-            weights_D, intercept = solve(x_CD[~held], safe_C[~held], ridge)
-            value_C[held] = x_CD[held] @ weights_D + intercept
-    return value_C
+        out = np.flatnonzero(fold_C == fold)
+        kept = np.flatnonzero(fold_C != fold)
+        if len(out) and len(np.unique(safe_C[kept])) == 2:
+            for ridge, weights in fitted(windows.take(kept), safe_C[kept], list(RIDGES)).items():
+                held[ridge][out] = windows.take(out).least(weights)
+    return held
 
 
 def solve(x_CD: Floats, safe_C: NDArray[np.bool_], ridge: float) -> tuple[Floats, float]:

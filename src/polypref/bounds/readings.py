@@ -120,7 +120,7 @@ def _others(text: str) -> Iterator[str]:
     """Each other reading of ``text``, sentence by sentence: where it says nothing else of one, that stays."""
     if (shown := seen(text)) != text:
         yield shown
-    parts = list(sentences(text))
+    parts = [part.strip() for part in sentences(text)]  # spaces around a sentence change no reading of it
     for read in (decoded, unleeted, unleeted_plainly, joined, turned, reversed_whole, reversed_words):
         if (new := [read(part) for part in parts]) != parts:
             yield "\n".join(new)

@@ -1,4 +1,6 @@
-"""The safety scorer's answers, kept by content: each text is asked about once, and threads may share what was said.
+"""The safety scorer's answers, kept by content: each text is asked about once, and threads may share the answers.
+
+Every scorer is asked about windows (``windowed``), so added text cannot raise a score.
 
 Suffixes here: ``_A`` texts that are asked about, ``_M`` texts that are remembered.
 """
@@ -11,6 +13,7 @@ import numpy as np
 
 from polypref import content
 from polypref.bounds.safety import PROBES, Answers, Floats, SafetyFailed, answered_by_population
+from polypref.bounds.windowed import windowed
 from polypref.comparisons import Responses
 from polypref.content import Identities
 
@@ -21,7 +24,7 @@ class Safety:
     """``scorer``'s answers for strangers, remembered by content; threads may share one."""
 
     def __init__(self, scorer: Answers) -> None:
-        self._scorer = scorer
+        self._scorer = windowed(scorer)
         self._lock = Lock()
         self._known: tuple[Identities, Floats] = (content.NONE, np.empty(0))  # ascending, and their scores
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from polypref import content
 from polypref.comparisons import BoolArray, IntArray, Responses
+from polypref.content import Identities
 from polypref.data.benchmarks import Suite, read_suite
 from polypref.data.files.late_columns import read_again
 from polypref.data.files.limits import Limits
@@ -174,6 +175,14 @@ def slates_of(suite: Suite) -> Slates:
             f"{shown(found.responses.texts_R[int(odd[0])])}; settle the labels."
         )
     return found
+
+
+def prompt_identities(responses: Responses) -> Identities:
+    """Identities of the prompts that are answered, ascending; an empty prompt is no prompt."""
+    used_P = np.unique(responses.prompt_R)
+    used_P = used_P[(responses.prompts != "").to_numpy()[used_P]].astype(np.int32)
+    nothing = pl.Series("response", [""] * len(used_P), dtype=pl.String)
+    return np.sort(Responses(responses.prompts, used_P, nothing, responses.chat_P).identity_R)
 
 
 def part_of(slates: Slates, first: int, last: int, parts: int) -> Slates:
