@@ -141,7 +141,7 @@ def test_in_a_pair_a_tie_is_a_loss(tmp_path: Path) -> None:
     suite = suite_of(tmp_path / "a.jsonl", rows)
     bench = Benchmark(suite, scheme_of(suite))
     value_AC = values(suite, {"high": 1.0, "also high": 1.0, "low": 0.0})
-    assert bench.results(value_AC).tolist() == [[1.0, 0.0, 0.0]]
+    assert bench.results(value_AC).tolist() == [[0.0, 1.0, 0.0]]  # items are in the order of their texts
     assert bench.tied(value_AC).tolist() == [1 / 3]
     assert bench.chance_F.tolist() == [0.5]
 

@@ -163,13 +163,23 @@ def _of_bytes(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _of_json(path: Path) -> Iterator[tuple[str, str]]:
-    yield from _in_value(json.loads(_content(path).decode()), "")
+    yield from _in_value(_parsed(_content(path).decode()), "")
 
 
 def _of_lines(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(_content(path).decode().split("\n"), 1):
         if line.strip():
-            yield from ((f"line {number}{where}", text) for where, text in _in_value(json.loads(line), ""))
+            yield from ((f"line {number}{where}", text) for where, text in _in_value(_parsed(line), ""))
+
+
+def _parsed(text: str | bytes) -> Any:
+    """A JSON value in which every value of a key that occurs twice is found."""
+    return json.loads(text, object_pairs_hook=_all_of)
+
+
+def _all_of(pairs: list[tuple[str, Any]]) -> Any:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else [{key: value} for key, value in pairs]
 
 
 def _in_value(value: Any, where: str) -> Iterator[tuple[str, str]]:
@@ -207,7 +217,7 @@ def _of_safetensors(path: Path) -> Iterator[tuple[str, str]]:
 
     content = _content(path)
     size = int.from_bytes(content[:8], "little")
-    yield from ((f"header{where}", text) for where, text in _in_value(json.loads(content[8 : 8 + size]), ""))
+    yield from ((f"header{where}", text) for where, text in _in_value(_parsed(content[8 : 8 + size]), ""))
     try:
         arrays = load(content)
     except Exception as error:  # safetensors' own error derives directly from Exception
@@ -224,7 +234,7 @@ def _in_array(name: str, array: NDArray) -> Iterator[tuple[str, str]]:
     elif array.dtype == np.uint8:
         text = array.tobytes().decode("utf-8", "replace")
         try:
-            yield from ((f"array {name}", inner) for _, inner in _in_value(json.loads(text), ""))
+            yield from ((f"array {name}", inner) for _, inner in _in_value(_parsed(text), ""))
         except ValueError:
             yield f"array {name}", text
     elif re.search("user|id$|ids$", name) and array.dtype.kind in "iu":

@@ -1,4 +1,6 @@
-"""Strict JSON: what polypref reads of its own files is one value only, whoever reads it.
+"""Strict JSON: all files that polypref writes for itself (manifests, results, states, checkpoints) are read by it.
+
+Rows of data, and files that other packages write, follow the common rule instead: of equal keys the last one counts.
 
 Covered: duplicate keys, NaN, infinity, numbers beyond floats, deep nesting, lone surrogates, other encodings.
 """
@@ -20,16 +22,25 @@ SHOWN = 60  # characters of a wrong value
 def parse(raw: bytes, where: str) -> Any:
     """The JSON value in ``raw``, strictly. Raises ArtifactError, naming ``where``."""
     try:
-        text = raw.decode("utf-8")
-        _ensure_shallow(text)
-        found = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse, parse_float=_finite)
-        if "\\u" in text:
-            canonical(found).encode("utf-8")  # it may contain a lone surrogate as an escape
+        return loads(raw)
     except UnicodeError:
         raise ArtifactError(f"{where} is not UTF-8 text; expected JSON written by polypref.") from None
-    except (ValueError, RecursionError) as error:
-        reason = "a huge number" if "int_max_str" in str(error) else error
-        raise ArtifactError(f"{where} is not JSON written by polypref: {reason}.") from None
+    except ValueError as error:
+        raise ArtifactError(f"{where} is not JSON written by polypref: {error}.") from None
+
+
+def loads(raw: bytes) -> Any:
+    """The JSON value in ``raw``, strictly. Raises ValueError."""
+    text = raw.decode("utf-8")
+    _ensure_shallow(text)
+    try:
+        found = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except ValueError as error:
+        raise (ValueError("a huge number") if "int_max_str" in str(error) else error) from None
+    if "\\u" in text:
+        canonical(found).encode("utf-8")  # it may contain a lone surrogate as an escape
     return found
 
 

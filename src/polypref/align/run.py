@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import polars as pl
 
-from polypref import content
+from polypref import content, strict_json
 from polypref.align.rewards import ScorerReward
 from polypref.align.task import Task
 from polypref.align.trainer import arguments, cannot_work, load_model, trainer_for
@@ -327,7 +327,7 @@ def _ensure_same(out: Path, metadata: dict[str, Any]) -> None:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(content_of(path))
+        return strict_json.loads(content_of(path))
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); remove {path.parent} and run again.") from error
 

@@ -7,13 +7,13 @@ value: a table without rows, a section whose entries are None.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+from polypref import strict_json
 from polypref.errors import InputError, unknown_name
 from polypref.evaluation.results_table import GAIN, PLACEBO, ROW, SHUFFLED, ResultTable
 from polypref.regular_files import content_of
@@ -79,7 +79,7 @@ class Contents:
     def read(cls, path: Path) -> Self:
         """From a file. Raises InputError, in one line, if it is not such a file or has another schema."""
         try:
-            content = json.loads(content_of(path))
+            content = strict_json.loads(content_of(path))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path} cannot be read as JSON ({error}). Run polypref again.") from error
         schema = content.get("schema") if isinstance(content, dict) else None

@@ -10,7 +10,6 @@ Suffixes here: ``_V`` tokens of the vocabulary.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polypref import files
+from polypref import files, strict_json
 from polypref.comparisons import IntArray, Responses
 from polypref.errors import MissingExtra
 from polypref.features import minilm
@@ -107,7 +106,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 def _is_whole(folder: Path) -> bool:
     """Whether the files match their checksums."""
     try:
-        stated = json.loads(content_of(folder / CHECKSUMS, within=folder))
+        stated = strict_json.loads(content_of(folder / CHECKSUMS, within=folder))
         return bool(stated) and stated == _checksums(folder)
     except (OSError, ValueError):
         return False

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from polypref import strict_json
 from polypref.errors import ArtifactError, CacheError, Diverged
 from polypref.features.transformer import quiet
 from polypref.files import alone, temporary, writable, write_json
@@ -89,7 +90,7 @@ def _read(done: Path) -> Tuned:
     from safetensors.numpy import load
 
     try:
-        steps = json.loads(content_of(done / "tuned.json", within=done))["steps"]
+        steps = strict_json.loads(content_of(done / "tuned.json", within=done))["steps"]
         return Tuned(load(content_of(done / "adapter_model.safetensors", memory(), within=done)), steps)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CacheError(f"the finished fit in {done} cannot be used ({error}); remove that folder.") from error
@@ -235,7 +236,7 @@ def _folder(task: Task) -> Iterator[Path]:
     try:
         if not note.exists():
             write_json(note, {"version": VERSION, **task.name})
-        version = json.loads(content_of(note)).get("version")
+        version = strict_json.loads(content_of(note)).get("version")
     except (OSError, ValueError, AttributeError) as error:
         raise CacheError(f"the checkpoints in {folder} cannot be used ({error}); choose another folder.") from error
     if version != VERSION:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from polypref import strict_json
 from polypref.errors import ArtifactError
 from polypref.files import write
 from polypref.policy.advantages import Level, Normalizer
@@ -143,4 +144,4 @@ def _text(content: Any) -> NDArray[np.uint8]:
 
 
 def _json(array: NDArray[np.uint8]) -> Any:
-    return json.loads(array.tobytes().decode())
+    return strict_json.loads(array.tobytes())

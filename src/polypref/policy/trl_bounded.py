@@ -28,6 +28,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
+from polypref import strict_json
 from polypref.errors import ArtifactError, SettingsError
 from polypref.files import write_json
 from polypref.policy.advantages import Key
@@ -216,7 +217,7 @@ class BoundedPGRPOTrainer(PGRPOTrainer, _Judged):
             return
         path = Path(checkpoint) / NAME
         try:
-            content = json.loads(content_of(path))
+            content = strict_json.loads(content_of(path))
             multipliers, step = content["multipliers"], content["step"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArtifactError(

@@ -2,7 +2,7 @@
 
 Texts are unescaped, whatever the legal form of escapes; numbers stay as written (1.0 as 1), lists and objects stay
 JSON. Polars parses blocks of plain texts. Lists and objects, which it would change, are parsed by msgspec, which also
-explains what is wrong with a line. If a key occurs twice in an object (RFC 8259 leaves that open), one value is used.
+explains what is wrong with a line. Of equal keys in an object (RFC 8259 leaves that open) the last one counts.
 """
 
 from __future__ import annotations
