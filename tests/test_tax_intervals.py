@@ -121,3 +121,43 @@ def test_what_could_be_found_is_the_known_formula() -> None:
 )
 def test_no_tax_only_under_the_margin(ends: tuple[float, float], able: bool, said: str) -> None:
     assert verdict(ends, 0.02, able) == said
+
+
+def by_prompt(alike: int, prompts: int, arms: int, seed: int) -> Resampled:
+    """Arms that win or lose all items of a prompt together, in half of the prompts each."""
+    result_AK = (np.random.default_rng(seed).random((arms, prompts)) < 0.5).astype(float)
+    n, cluster_V = alike * prompts, np.arange(alike * prompts) // alike
+    return Resampled(result_AK[:, cluster_V], np.zeros(n, np.int64), np.full((1, n), 1 / n), 200, 0, cluster_V)
+
+
+def test_items_that_are_copied_within_their_prompts_tell_nothing_new() -> None:
+    once, often = (by_prompt(alike, 40, 4, 0) for alike in (1, 25))
+    arms = np.array([0, 1, 2])
+    np.testing.assert_allclose(often.effective_F, [40.0])
+    np.testing.assert_allclose(once.floor_F(), often.floor_F())
+    for one, other in zip(once.mcnemar(arms, 3, 1), often.mcnemar(arms, 3, 1), strict=True):
+        assert np.array_equal(one, other)
+    for ends in ("each", "together"):
+        found = [getattr(harm, ends)(*harm.changes(arms, 3), harm.sides(arms, 3)) for harm in (once, often)]
+        np.testing.assert_allclose(found[0], found[1])
+
+
+def test_the_exact_test_of_equal_arms_is_seldom_significant() -> None:
+    worlds = 300
+    p_W = [by_prompt(10, 30, 2, seed).mcnemar(np.array([0]), 1, 1)[0].item() for seed in range(worlds)]
+    assert np.mean(np.array(p_W) < 0.05) <= 0.06
+    units_W = []
+    for seed in range(worlds):
+        harm = by_prompt(10, 30, 2, seed)
+        units_W.append(Resampled(harm.result_AV, harm.stratum_V, harm.weight_FV).mcnemar(np.array([0]), 1, 1)[0].item())
+    assert np.mean(np.array(units_W) < 0.05) > 0.3  # items as if each were a prompt
+
+
+def test_a_few_prompts_without_a_change_leave_room_whatever_their_items() -> None:
+    n, arms = 500, np.array([0])
+    for prompts in (5, 500):
+        still_AV = np.zeros((2, n))
+        harm = Resampled(still_AV, np.zeros(n, np.int64), np.full((1, n), 1 / n), 200, 0, np.arange(n) % prompts)
+        hi = harm.together(*harm.changes(arms, 1), harm.sides(arms, 1))[1].item()
+        assert (hi < 0.02) == (prompts == 500)
+        assert verdict((0.0, hi), 0.02) == ("no tax" if prompts == 500 else "unclear")

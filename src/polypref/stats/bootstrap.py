@@ -12,15 +12,15 @@ mean user    items and users resampled together (Owen 2007): a draw of users mul
              once, so the interval is rather too wide than too narrow.
 worst user   max-T: the quantile, over draws, of the largest studentized deviation among all users widens every user's
              interval, so that all hold at once and the worst user can be selected afterwards.
-test         McNemar's exact test on the units of a section that one arm wins and the other loses, each counting once;
-             Holm (1979) over users and sections.
+test         McNemar's exact test on the clusters of a section in which one arm wins more than the other, each counting
+             once; Holm (1979) over users and sections.
 
-Where fewer than FEW_MOVED clusters move a mean, its interval is no narrower than what n units without any change leave
-open (``cluster_robust.unseen_share``), with n the units that would weigh as much if all weighed alike,
+Where fewer than FEW_MOVED clusters move a mean, its interval is no narrower than what n clusters without any change
+leave open (``cluster_robust.unseen_share``), with n the clusters that would weigh as much if all weighed alike,
 1 / sum weight^2, or the n of any one stratum for its own weight. A user's interval never is, and is no narrower than
-Clopper and Pearson's for the units that were lost, and those that were won, at .025 / U each where U users' intervals
-hold at once. The smallest tax that is found four times in five, at level a and a share d of units answered differently,
-is (z(a / 2) + 0.84) sqrt(d / n), with a = .05 / tests, Holm's first step.
+Clopper and Pearson's for the share that was lost, and the one that was won, of n clusters, at .025 / U each where U
+users' intervals hold at once. The smallest tax that is found four times in five, at level a and a share d of n clusters
+answered differently, is (z(a / 2) + 0.84) sqrt(d / n), with a = .05 / tests, Holm's first step.
 
 Covered: the choice of the benchmark's items and of the measured users. Not covered: another training sample would give
 other arms.
@@ -98,10 +98,11 @@ class Resampled:
         return [(units, np.unique(cluster_V[units], return_inverse=True)[1]) for units in found]
 
     def floor_F(self, tail: float = TAIL) -> Floats:
-        """The share of each section that may differ from all observed units; it is larger with probability ``tail``."""
+        """The share of each section that may differ from all that was observed; larger with probability ``tail``."""
         whole_F = 1 - tail ** (1 / self.effective_F)
-        for units, _ in self._redrawn:
-            whole_F = np.maximum(whole_F, self.weight_FV[:, units].sum(axis=1) * (1 - tail ** (1 / len(units))))
+        for units, cluster_U in self._redrawn:
+            unseen = 1 - tail ** (1 / (cluster_U.max() + 1))
+            whole_F = np.maximum(whole_F, self.weight_FV[:, units].sum(axis=1) * unseen)
         return whole_F
 
     def sides(self, arms: NDArray[np.int64], other: int) -> tuple[Floats, Floats]:
@@ -116,8 +117,9 @@ class Resampled:
 
     @cached_property
     def effective_F(self) -> Floats:
-        """Effective number of units in each section."""
-        return 1 / (self.weight_FV**2).sum(axis=1)
+        """Effective number of clusters in each section."""
+        parts = [self.weight_FV[:, units[0], None] * np.bincount(cluster_U) for units, cluster_U in self._redrawn]
+        return 1 / (np.concatenate(parts, axis=1) ** 2).sum(axis=1)
 
     def changes(self, arms: NDArray[np.int64], other: NDArray[np.int64] | int) -> tuple[Floats, Floats]:
         """``(change_FU, draw_BFU)``: scores of U arms minus those of the ``other`` ones, and the same on each draw."""
@@ -141,7 +143,7 @@ class Resampled:
         return self._with_few(change_FU, _widened(change_FU, ends, self.floor_F(tail)[:, None]), sides, tail)
 
     def _with_few(self, change_FU: Floats, ends: Ends, sides: tuple[Floats, Floats], tail: float) -> Ends:
-        """Widen the ends to the exact limits of the shares lost and won, each as one count of n units."""
+        """Widen the ends to the exact limits of the shares lost and won, each as one count of n clusters."""
         from scipy.stats import beta
 
         n_F1 = self.effective_F[:, None]
@@ -185,13 +187,16 @@ class Resampled:
         return np.divide((far_FK**2).sum(axis=1) ** 2, fourth_F, out=np.zeros(len(far_FK)), where=fourth_F > 0)
 
     def mcnemar(self, arms: NDArray[np.int64], other: int, sections: int) -> tuple[Floats, NDArray[np.int64]]:
-        """``(p_FU, differ_FU)`` for the first ``sections``: the exact test, and the units answered differently."""
+        """``(p_FU, differ_FU)`` for the first ``sections``: the exact test, and the clusters answered differently."""
         from scipy.stats import binom
 
         change_UV = self.result_AV[arms] - self.result_AV[other]
-        in_VF = (self.weight_FV[:sections] > 0).T.astype(np.float64)
-        more_FU = ((change_UV > TINY) @ in_VF).T
-        less_FU = ((change_UV < -TINY) @ in_VF).T
+        more_FU, less_FU = np.zeros((2, sections, len(change_UV)))
+        for units, cluster_U in self._redrawn:
+            net_UK = np.stack([np.bincount(cluster_U, row_V[units]) for row_V in change_UV])
+            in_F1 = self.weight_FV[:sections, units[0], None] > 0
+            more_FU += in_F1 * (net_UK > TINY).sum(axis=1)
+            less_FU += in_F1 * (net_UK < -TINY).sum(axis=1)
         differ_FU = (more_FU + less_FU).astype(np.int64)
         return np.minimum(1.0, 2 * binom.cdf(np.minimum(more_FU, less_FU), differ_FU, 0.5)), differ_FU
 
