@@ -13,6 +13,7 @@ from polypref.errors import CacheError, PolyprefError
 ANOTHER = "choose another folder"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+UNTOLD = ("PytorchStreamWriter failed", "iostream error")  # what torch says of a write that fails, without the reason
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def writable(path: Path | str, elsewhere: str = ANOTHER) -> Iterator[None]:
         raise CacheError(f"cannot write {str(path)!r}: it is not a file name. Choose another one.") from error
     except Exception as error:
         retold = next((code for code in (*FULL, *FORBIDDEN) if os.strerror(code) in str(error)), None)
-        retold = errno.ENOSPC if "PytorchStreamWriter failed" in str(error) else retold
+        retold = errno.ENOSPC if any(said in str(error) for said in UNTOLD) else retold
         if retold is None or isinstance(error, PolyprefError):
             raise
         raise cannot_write(path, OSError(retold, os.strerror(retold)), elsewhere) from error
