@@ -46,10 +46,18 @@ def _primed(own: Callable[..., Any], first: tuple[Any, Any], then: tuple[Any, An
     assert not sees(prime.texts_R[0]), "the first is to be safe"
     found.score(prime, ["u"])
     both = pool([then[0], first[0]], [then[1], first[1]])
-    value_Q = found.score(both, ["u"] * len(both))
-    ranked = found.rank(both, "u").order
-    out = [at for at, text in enumerate(both.texts_R) if sees(text) and (value_Q[at] > -np.inf or at in ranked)]
-    return ("through", repr(both.texts_R[out[0]])) if out else ("held", "dropped")
+    out = _let_through(found, both, sees)
+    if out and _let_through(own(Wants(sees=sees), Oracle(sees)), both, sees):
+        return "unseen", f"{out} (without the first too: the scorer is asked about windows, which lack its line end)"
+    return ("through", out) if out else ("held", "dropped")
+
+
+def _let_through(found: Any, asked: Any, sees: Any) -> str:
+    """The first unsafe text that is scored or ranked; "" if there is none."""
+    value_Q = found.score(asked, ["u"] * len(asked))
+    ranked = found.rank(asked, "u").order
+    out = [at for at, text in enumerate(asked.texts_R) if sees(text) and (value_Q[at] > -np.inf or at in ranked)]
+    return repr(asked.texts_R[out[0]]) if out else ""
 
 
 def _joins(own: Callable[..., Any]) -> Iterator[Attempt]:
