@@ -21,6 +21,7 @@ from polypref.comparisons import Comparisons, Responses
 from polypref.data.benchmarks import read_suite
 from polypref.data.linting.lint import clean, lint
 from polypref.data.read import read
+from polypref.data.zero_weight import counted
 from polypref.evaluation import Settings, compare
 from polypref.groups import discover
 from polypref.newcomers.new_users import new_users
@@ -256,3 +257,11 @@ def test_each_row_is_scored_by_itself(tmp_path):
         scored.append(out.read_text().splitlines())
     assert scored[1] == [scored[0][i] for i in order]
     assert len(set(scored[0])) > len(rows) // 2
+
+
+def test_data_in_order_are_kept_as_they_are_and_parts_are_put_in_order(tmp_path):
+    data = cleaned(written(tmp_path, [[*world(0)]]))
+    assert counted(data) is data
+    part = data.take(np.arange(len(data))[::-1])
+    assert counted(part) is not part
+    assert counted(part).content_hash == data.content_hash != part.content_hash

@@ -16,6 +16,8 @@ import polars as pl
 from polypref.comparisons import OPTIONAL, BoolArray, Comparisons, IntArray, KeyArray, Responses, Users
 from polypref.data.pool import mix
 
+IN_ORDER = "in_order"  # set on what is in order; parts and copies with other columns lack it
+
 
 def counted(comparisons: Comparisons) -> Comparisons:
     """The judgements of positive weight, over the users and texts that occur in them, all in the order of content.
@@ -24,10 +26,14 @@ def counted(comparisons: Comparisons) -> Comparisons:
     weight. Ties have the response with the lower number first; pair ids are numbered in the order of judgements.
     Columns that say nothing, such as weights that are all 1, are None.
     """
+    if IN_ORDER in comparisons.__dict__:
+        return comparisons
     kept = compact(comparisons.weighing())
     user_K = kept.users.ids.arg_sort().to_numpy().astype(np.int32)
     response_K = np.argsort(kept.responses.keys_R, kind="stable").astype(np.int32)
-    return _rows_in_order(_renumbered(_with_responses(kept, response_K), user_K))
+    found = _rows_in_order(_renumbered(_with_responses(kept, response_K), user_K))
+    found.__dict__[IN_ORDER] = True
+    return found
 
 
 def compact(comparisons: Comparisons) -> Comparisons:
