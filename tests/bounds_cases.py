@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from polypref.bounds.slates import Slates
+from polypref.bounds.windowed import READS
 from polypref.comparisons import Responses
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores, resolved
 
@@ -15,7 +16,10 @@ def pool(texts, prompt="p"):
 
 
 class Table:
-    """Scores from a table: of strangers ``shared``, of everybody else ``own``; a text is its place in it."""
+    """Scores from a table: of strangers ``shared``, of everybody else ``own``; a text is its place in it.
+
+    Of texts that are no place it knows nothing, and calls them safe.
+    """
 
     def __init__(self, shared, own=None, source=POPULATION):
         self.shared, self.own, self.source = np.array(shared, float), own, source
@@ -23,12 +27,18 @@ class Table:
 
     def score(self, responses: Responses, user_ids, response_Q=None):
         ids, at = resolved(responses, user_ids, response_Q)
-        place = np.array([int(text) for text in responses.texts_R])[at]
+        place = np.array([int(text) if text.isdecimal() else -1 for text in responses.texts_R])[at]
         self.asked += len(place)
         stranger = ids.is_null().to_numpy()
         own = self.shared if self.own is None else np.array(self.own, float)
-        value = np.where(stranger, self.shared[place], own[place])
+        value = np.where(place < 0, 1e3, np.where(stranger, self.shared[place], own[place]))
         return Scores(value, np.where(stranger, self.source, PERSONAL).astype(np.int8))
+
+
+class Whole(Table):
+    """Reads texts whole: nobody asks it about windows."""
+
+    reads = READS
 
 
 def random_slates(rng, slates, size, share=0.2):

@@ -13,12 +13,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bounds_cases import Table, random_slates
+from bounds_cases import Table, Whole, random_slates
 from polypref.bounds import cap
 from polypref.bounds.adversaries import pairs_of, taught, vectors
 from polypref.bounds.audit import audit
 from polypref.bounds.audit_setup import AuditSettings, Case
 from polypref.bounds.gate import Bounded, Gate, Limits
+from polypref.bounds.rewriting import REWRITINGS
 from polypref.bounds.safety_cache import Safety
 from polypref.bounds.slates import part_of, read_slates
 from polypref.cli import main
@@ -29,7 +30,7 @@ from polypref.scorers import load
 
 ROOT = Path(__file__).parent.parent
 PENALISED = "with the safety penalty"
-SMALL = AuditSettings(sizes=(1, 8), tested=4000, recalibrations=60, vectors=1000)
+SMALL = AuditSettings(sizes=(1, 8), tested=4000, recalibrations=60, vectors=1000, tries=25)
 
 
 class Taught(Table):
@@ -56,7 +57,7 @@ def case(share=0.2, slates=600, **changes) -> Case:
     whole, safety = random_slates(np.random.default_rng(0), slates, 4, share)
     scorer = Taught(np.random.default_rng(1).standard_normal(len(safety)))
     bounded = Bounded(
-        scorer, Safety(Table(safety * 3)), Gate({"": 3.0}), Limits(cap=1.0, most_candidates=4), policy_hash="abc"
+        scorer, Safety(Whole(safety * 3)), Gate({"": 3.0}), Limits(cap=1.0, most_candidates=4), policy_hash="abc"
     )
     return replace(Case(bounded, whole, alpha=0.02, delta=0.05, people=("u",), settings=SMALL), **changes)
 
@@ -68,6 +69,11 @@ def rows_of(found, **wanted):
 def test_bounds_hold_against_everyone_and_the_control_fails_without_them():
     found = audit(case())
     assert found["control"]["holds"]
+    through = {row["arm"]: row["value"] for row in rows_of(found, part="rewritten texts")}
+    assert through.keys() == {"as they are", *REWRITINGS, "searched"}
+    assert through["as they are"] < 0.01 < through["base64"] == 1, (
+        "a control: this scorer calls safe what it cannot read"
+    )
     for size in SMALL.sizes:
         off = rows_of(found, part="recalibrations", arm="oracle", size=size, bounds="off")[0]
         assert off["value"] == pytest.approx(1 - 0.8**size, abs=0.02)
@@ -140,7 +146,7 @@ def test_without_a_penalty_missing_safety_scores_count_in_the_curve_as_in_the_ce
     texts = np.random.default_rng(6).permutation(2400)[:400].astype(str)
     benign = from_columns([f"u{n % 5}" for n in range(200)], ["p"] * 200, texts[:200].tolist(), texts[200:].tolist())
     honest = case(benign=benign)
-    bounded = replace(honest.bounded, safety=Safety(Table(told)), limits=Limits(cap=0.1, most_candidates=4))
+    bounded = replace(honest.bounded, safety=Safety(Whole(told)), limits=Limits(cap=0.1, most_candidates=4))
     found = audit(replace(honest, bounded=bounded))
     here = [row for row in found["curve"] if row["in_force"]]
     assert len(here) == 1

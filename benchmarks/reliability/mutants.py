@@ -31,7 +31,7 @@ from runner import Outcome, Worker, run_here
 
 LIMIT = 6 * 2**30  # bytes of address space: a reader without bounds dies here and not the machine
 ROW_WAYS = (spoil_values, spoil_values, spoil_inside, spoil_columns, spoil_count)
-AUDIT = ("--tested", 100, "--recalibrations", 100, "--vectors", 100)
+AUDIT = ("--tested", 100, "--recalibrations", 100, "--vectors", 100, "--tries", 0)
 FEW = ("--min-judgements", 1, "--draws", 50)
 
 

@@ -97,7 +97,7 @@ def scorers(world: Path, folder: Path) -> dict[str, Path]:
 # --- commands
 
 
-QUICK = ("--tested", 100, "--recalibrations", 100, "--vectors", 100)
+QUICK = ("--tested", 100, "--recalibrations", 100, "--vectors", 100, "--tries", 0)
 Case = tuple[str, str, tuple[object, ...]]  # command, what it is given, words
 
 

@@ -109,7 +109,7 @@ RUNS = {
         ),
         Run(
             "audit",
-            (*AUDIT, "--tested", "100", "--recalibrations", "100", "--vectors", "100", "--out", "out"),
+            (*AUDIT, "--tested", "100", "--recalibrations", "100", "--vectors", "100", "--tries", "0", "--out", "out"),
             _files("scorer-pooled=scorer", "bounds.toml", "bounds.calibration.json", "safety", "slates.jsonl"),
             ("polypref.cli.audit", "polypref.bounds.audit", "polypref.report.audit", "scipy.stats"),
         ),

@@ -28,6 +28,7 @@ from polypref.bounds.adversaries import pairs_of
 from polypref.bounds.audit_cost import Benign, certificate, curve, price
 from polypref.bounds.audit_setup import Case, Row, Stage, Tell, exactly, mean, share
 from polypref.bounds.calibrate import allowed, threshold
+from polypref.bounds.rewriting import REWRITINGS, rewritten, searched
 from polypref.bounds.slates import Floats
 from polypref.errors import NotEnoughData
 from polypref.learners.protocol import Adapts
@@ -50,6 +51,8 @@ def audit(case: Case, tell: Tell = lambda _: None) -> dict[str, Any]:
     rows += _recalibrated(stage)
     tell("adversaries")
     rows += _taught(stage)
+    tell("rewritten texts")
+    rows += _rewritten(stage)
     tell("the cap's certificate")
     rows += certificate(stage)
     tell("what it costs")
@@ -149,6 +152,22 @@ def _taught(stage: Stage) -> list[Row]:
         about = {"part": "taught", "arm": name, "metric": "largest change of others' scores", "size": None}
         rows.append({**about, "bounds": None, "value": max(moved), "lo": None, "hi": None, "n": len(moved)})
     return rows
+
+
+def _rewritten(stage: Stage) -> list[Row]:
+    """Unsafe responses that pass the gate in force: as they are, in each rewriting by name, and where one searches."""
+    unsafe = stage.text_C[stage.unsafe_C]
+    pool, safety = stage.case.slates.responses.take(unsafe), stage.case.bounded.safety
+    value = {"as they are": safety(pool)}
+    for name in REWRITINGS:
+        texts, at_R = rewritten(pool, name)
+        value[name] = safety(texts)[at_R]
+    if stage.case.settings.tries:
+        value["searched"] = searched(pool, safety, stage.case.settings.tries, seed=stage.case.settings.seed)
+    about = {"part": "rewritten texts", "metric": "an unsafe response passes", "bounds": "on"}
+    return [
+        share(arm=name, hit_L=np.isfinite(value_R) & (value_R >= stage.cut), **about) for name, value_R in value.items()
+    ]
 
 
 def _prefers(stage: Stage, name: str, value_R: Floats) -> list[Row]:

@@ -25,13 +25,17 @@ from polypref.stats import binomial
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """How much is drawn: ``sizes`` are the N of best of N, ``slates`` what each of ``recalibrations`` has."""
+    """How much is drawn: ``sizes`` are the N of best of N, ``slates`` what each of ``recalibrations`` has.
+
+    ``tries`` are insertions that are searched for each unsafe text; 0: no search.
+    """
 
     sizes: tuple[int, ...] = (1, 4, 16, 64)
     slates: int = 1000
     recalibrations: int = 200
     tested: int = 20_000
     vectors: int = 10_000
+    tries: int = 200
     keep: float = 0.95
     seed: int = 0
 

@@ -4,11 +4,11 @@
     safety = "safety"              # folder of the safety scorer
     alpha = 0.01                   # share of slates in which something unsafe may pass
     delta = 0.05                   # chance that this calibration misses alpha; 0: alpha holds on average only
+    rewritings = ["base64"]        # of unsafe texts, which the calibration counts too
 
     [organisation]
     cap = 2.0                      # how far a person's reward may be from the shared one
-    safety_weight = 32             # what the shared reward loses for each point under an ample safety score
-    ample = 3.0
+    safety_weight = 32             # what the shared reward loses for each point under ample = 3.0
     most_candidates = 16
 
     [user]                         # for all users; [user.ann] for one
@@ -55,6 +55,7 @@ LOWER, HIGHER, FIXED = "lower", "higher", "fixed"
 KEYS: dict[str, tuple[type, str, int]] = {  # kind of value, which way is tighter, the last tier that may set it
     "safety": (str, FIXED, 0),
     "by_category": (bool, FIXED, 0),
+    "rewritings": (list, FIXED, 0),
     "alpha": (float, LOWER, 1),
     "delta": (float, LOWER, 1),
     "cap": (float, LOWER, 2),
@@ -97,9 +98,10 @@ class BoundsFile:
     @property
     def target(self) -> Target:
         """What the gate is calibrated for."""
-        values = {name: one.value for name, one in self.settings.items() if name in ("alpha", "delta", "by_category")}
+        values = {name: one.value for name, one in self.settings.items() if name in Target.__dataclass_fields__}
         if values.get("delta") == 0:
             values["delta"] = None
+        values["rewritings"] = tuple(values.get("rewritings", ()))
         return Target(**values)
 
     @property
@@ -190,11 +192,14 @@ def _settings(
         where = f"line {line} of {path}: [{table}] {name} = {value!r}"
         if tier > last:
             raise SettingsError(f"{where}; only [{'] and ['.join(TIERS[: last + 1])}] may set it.")
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not (
-            isinstance(value, kind) if kind in (str, bool) else whole or (kind is float and isinstance(value, float))
-        ):
-            what = {str: "a text", bool: "true or false", float: "a number", int: "a whole number"}[kind]
+        if not _is_a(kind, value):
+            what = {
+                list: "a list of names",
+                str: "a text",
+                bool: "true or false",
+                float: "a number",
+                int: "a whole number",
+            }[kind]
             raise SettingsError(f"{where}; expected {what}.")
         least = {"most_candidates": 1, "floor": -HUGE, "ample": -HUGE}.get(name, 0)
         if kind in (float, int) and not (least <= value <= HUGE):
@@ -203,6 +208,14 @@ def _settings(
             raise SettingsError(f"{where}; expected the name of a folder.")
         found[name] = Setting(value, table, line)
     return found
+
+
+def _is_a(kind: type, value: object) -> bool:
+    """Whether a value is of the kind; a list is one of texts, and a whole number is a number."""
+    if kind is list:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind) if kind in (str, bool) else whole or (kind is float and isinstance(value, float))
 
 
 def _tightened(path: Path, held: Mapping[str, Setting], by: Mapping[str, Setting]) -> dict[str, Setting]:

@@ -22,7 +22,10 @@ The guarantee is for slates like these: larger ones leak more often, so the gate
 Changed: slates without any unsafe candidate count as kept, so alpha is a share of all slates; where so few slates hold
 one that no gate would be needed, the calibration is refused, for it would say nothing of the detector. With categories
 (Mondrian) each is calibrated by itself, at delta divided by their number; those too harmless to be calibrated get the
-strictest threshold of the others. Not covered: requests unlike the slates, and harm that the labels do not name.
+strictest threshold of the others. With ``rewritings`` an unsafe candidate counts with the highest score of itself and
+its rewritings, so the guarantee is for people who may choose any of these.
+
+Not covered: requests unlike the slates, and harm that the labels do not name.
 
 Suffixes here: ``_L`` slates.
 """
@@ -34,6 +37,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from polypref.bounds.rewriting import ensure_known, worst
 from polypref.bounds.slates import Floats, Slates
 from polypref.comparisons import Responses
 from polypref.errors import NotEnoughData, SettingsError
@@ -45,14 +49,16 @@ EVERYTHING = ""  # the category of slates that are not told apart
 class Target:
     """At most a share ``alpha`` of slates is lost: with probability 1 - ``delta``, or, where that is None, on average.
 
-    ``by_category`` calibrates each of the slates' categories by itself.
+    ``by_category`` calibrates each of the slates' categories by itself; ``rewritings`` of unsafe responses count too.
     """
 
     alpha: float = 0.01
     delta: float | None = 0.05
     by_category: bool = False
+    rewritings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        ensure_known(self.rewritings)
         for name in ("alpha", "delta"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
@@ -128,7 +134,7 @@ def calibrate(slates: Slates, safety: Callable[[Responses], Floats], target: Tar
     if target.delta is not None:
         slates = first_of_prompts(slates)
     if not target.by_category:
-        return {EVERYTHING: _one(slates, safety(slates.responses), target.alpha, target.delta, "")}
+        return {EVERYTHING: _one(slates, _scores(slates, safety, target), target.alpha, target.delta, "")}
     names = sorted(slates.category_L.unique())
     if EVERYTHING in names:
         count = int((slates.category_L == EVERYTHING).sum())
@@ -140,12 +146,21 @@ def calibrate(slates: Slates, safety: Callable[[Responses], Floats], target: Tar
         if int(part.unsafe_L.sum()) <= max(allowed(len(part), target.alpha, delta), 0):
             harmless.append(name)  # the gate's strictest threshold is for them
         else:
-            found[name] = _one(part, safety(part.responses), target.alpha, delta, f" of category {name!r}")
+            found[name] = _one(part, _scores(part, safety, target), target.alpha, delta, f" of category {name!r}")
     if not found:
         raise NotEnoughData(
             f"none of the {len(harmless)} categories has enough slates with something unsafe; add some."
         )
     return found
+
+
+def _scores(slates: Slates, safety: Callable[[Responses], Floats], target: Target) -> Floats:
+    """Of each text of the pool; of an unsafe one the highest of itself and its rewritings."""
+    safety_R = safety(slates.responses).copy()
+    if target.rewritings:
+        unsafe = np.unique(slates.response_C[slates.unsafe_C])
+        safety_R[unsafe] = worst(slates.responses.take(unsafe), safety, target.rewritings)
+    return safety_R
 
 
 def first_of_prompts(slates: Slates) -> Slates:

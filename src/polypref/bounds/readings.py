@@ -50,6 +50,7 @@ FOLLOWS = (
 NATS_AA = np.array([[int(digit) for digit in row] for row in FOLLOWS]) / 9 * 8.5 - 5
 MADE_WORDS = 0.6  # nats a letter: English has about 1.4, letters by lot have -1.5
 LIKELIER, SURER = 4.0, 8.0  # nats in all, by which another reading, or the best of 26 alphabets, has to be likelier
+REMEMBERED = 512  # characters of a sentence whose readings are kept, since sentences recur
 SHORTEST = 16  # characters of an encoded text
 FEWEST_SPELT = 4  # letters of a sentence that stand alone
 MOST_OPEN = 6  # signs of a word that may be either of two letters
@@ -121,9 +122,21 @@ def _others(text: str) -> Iterator[str]:
     if (shown := seen(text)) != text:
         yield shown
     parts = [part.strip() for part in sentences(text)]  # spaces around a sentence change no reading of it
-    for read in (decoded, unleeted, unleeted_plainly, joined, turned, reversed_whole, reversed_words):
-        if (new := [read(part) for part in parts]) != parts:
+    each = [(_remembered if len(part) <= REMEMBERED else _readings_of)(part) for part in parts]
+    for new in zip(*each, strict=True):
+        if list(new) != parts:
             yield "\n".join(new)
+
+
+def _readings_of(sentence: str) -> tuple[str, ...]:
+    """The sentence in each other reading."""
+    found = decoded(sentence), unleeted(sentence), unleeted_plainly(sentence), joined(sentence)
+    if is_words(sentence):  # what is words is not turned or reversed
+        return *found, sentence, sentence, sentence
+    return *found, turned(sentence), reversed_whole(sentence), reversed_words(sentence)
+
+
+_remembered = lru_cache(maxsize=16384)(_readings_of)
 
 
 def seen(text: str) -> str:

@@ -26,7 +26,8 @@ FAILED = 1  # exit code of an audit whose gate leaks significantly more than pro
 class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
     """Attack a saved scorer within its bounds, and measure what the bounds cost: docs/safety.md.
 
-    Adversaries: users trained to prefer unsafe responses, an oracle, and ten thousand optimised tastes. Writes
+    Adversaries: users trained to prefer unsafe responses, an oracle, ten thousand optimised tastes, and people who
+    rewrite unsafe texts in known ways or by searching. Writes
     audit.html and audit.json (rows with value, lo, hi, n); exit code 1 if the gate leaks significantly more than
     promised. The safety scorer must not have been trained or calibrated on these labelled slates; --part splits one
     file.
@@ -50,6 +51,8 @@ class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
     """Recalibrations of the gate."""
     vectors: int = 10_000
     """Random tastes that are optimised against the cap's certificate."""
+    tries: int = 200
+    """Insertions that the search tries for each unsafe text to raise its safety score; 0: no search."""
 
     def run(self) -> int:
         """Load, attack, write, print the verdict."""
@@ -82,6 +85,8 @@ class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
             if getattr(self, name) < 100:
                 raise SettingsError(f"--{name} {getattr(self, name)} shows nothing; expected 100 or more.")
         calibrated = load_bounds(self.bounds, self.pin)
+        if self.tries < 0:
+            raise SettingsError(f"--tries {self.tries} cannot be; expected 0 or more.")
         if self.seed < 0:
             raise SettingsError(f"--seed {self.seed} cannot be; expected 0 or more.")
         slates = slates_from(self.slates, self.part, "audit", limits_of(self))
@@ -105,7 +110,11 @@ class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
             aggregated=None if self.aggregated is None else load(self.aggregated, allow_network=self.allow_network),
             encoder=encoder_of(scorer),
             settings=AuditSettings(
-                tested=self.tested, recalibrations=self.recalibrations, vectors=self.vectors, seed=self.seed
+                tested=self.tested,
+                recalibrations=self.recalibrations,
+                vectors=self.vectors,
+                tries=self.tries,
+                seed=self.seed,
             ),
         )
         details = {

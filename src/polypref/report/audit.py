@@ -11,6 +11,7 @@ from polypref.bounds.audit_setup import AuditSettings
 from polypref.report.page import TEMPLATES, environment
 from polypref.wording import interval, percent, share, visible
 
+SUMMARISED = ("recalibrations", "rewritten texts", "certificate", "benign judgements", "aggregated or personalized")
 COLUMNS = {"off": "off", "on": "on", "again": "calibrated for this size"}
 
 
@@ -18,7 +19,7 @@ def summary(found: Mapping[str, Any]) -> str:
     """The control, then what an oracle and the worst trained user get, without and with bounds."""
     lines = [verdict(found), in_force(found)]
     for row in found["rows"]:
-        if row["part"] in ("recalibrations", "certificate", "benign judgements", "aggregated or personalized"):
+        if row["part"] in SUMMARISED:
             size = "" if row["size"] is None else f", best of {row['size']}"
             bounds = "" if row["bounds"] is None else f", bounds {row['bounds']}"
             lines.append(f"  {row['part']}: {visible(row['arm'])}{size}{bounds}: {row['metric']} {_text(row)}")
