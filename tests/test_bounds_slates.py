@@ -104,7 +104,7 @@ def test_slates_without_any_label_or_with_labels_that_contradict_are_refused(tmp
 
 def test_the_command_tells_what_was_left_out(tmp_path, capsys):
     rows = {"prompt": ["a", "b"], "response": ["x", "y"], "unsafe": [True, None]}
-    assert len(slates_from(slate_file(tmp_path, rows), "1/1", "audit", Limits())) == 1
+    assert len(slates_from((slate_file(tmp_path, rows),), "1/1", "audit", Limits())) == 1
     assert "unsafe is missing in 1 row" in capsys.readouterr().err
 
 

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from polypref.cli.shared import Encodes, NamesColumns, Seeded, UsesSlates, limits_of
+from polypref.cli.shared import (
+    Encodes,
+    NamesColumns,
+    ReadsJudgements,
+    Seeded,
+    UsesSlates,
+    cleaned,
+    limits_of,
+    reading_of,
+)
 from polypref.terminal import out, out_json, say
 from polypref.wording import share
 
@@ -30,7 +39,8 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
     """Check, calibrate, certify and explain an organisation's bounds, which are a TOML file: docs/safety.md.
 
     check      which limits hold, from which line, and the policy hash.
-    detector   train a small safety scorer on --slates, into the folder that the file names.
+    detector   train a small safety scorer on --slates, and on the responses of --safe as safe ones, into the folder
+               that the file names.
     calibrate  set the gate's threshold on --slates that the safety scorer has not seen.
     certify    how much each cap certifies for every possible user, by --scorer's shared reward on --slates.
     explain    what happens to each row of --questions (user_id, prompt, response), and which line decides it.
@@ -40,8 +50,10 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
     """The action; see above."""
     file: Annotated[Positional[Path], arg(metavar="BOUNDS.TOML")]
     """The file of the bounds."""
-    slates: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    slates: Annotated[tuple[str, ...], arg(metavar="FILE ...", help_behavior_hint="")] = ()
     """Labelled responses: response, unsafe, prompt, slate, category; or a benchmark of chosen and rejected ones."""
+    safe: Annotated[tuple[str, ...], arg(metavar="FILE ...", help_behavior_hint="(default: none)")] = ()
+    """For detector: judgements of your own people, whose responses are safe texts to train on."""
     scorer: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder written by polypref fit."""
     questions: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None
@@ -78,7 +90,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         from polypref.features import encoder
 
         ensure_replaceable(file.safety, KIND)
-        slates = slates_from(self.slates, self.part, "detector", limits_of(self))
+        slates = self._training()
         detector = fit_detector(slates, encoder(self.encoder), self.seed)
         detector.save(file.safety)
         unsafe = int(slates.unsafe_C.sum())
@@ -86,6 +98,17 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         out(f"separates safe from unsafe with an area under the ROC curve of {detector.auc:.3f} (cross-validated)")
         out(f"saved to {file.safety}")
         return 0
+
+    def _training(self) -> Slates:
+        """The part of the slates, and the responses of ``safe`` as safe ones."""
+        from polypref.bounds.joined_slates import joined, safe_slates
+
+        part = slates_from(self.slates, self.part, "detector", limits_of(self))
+        if not self.safe:
+            return part
+        own = cleaned(reading_of(ReadsJudgements(columns=self.columns, limits=self.limits), self.safe))
+        whole = part if self.part == "1/1" else slates_from(self.slates, "1/1", "detector", limits_of(self))
+        return joined([part, safe_slates(own.responses, whole, part)])
 
     def _calibrate(self, file: BoundsFile) -> int:
         import numpy as np
@@ -179,22 +202,25 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         return 0
 
 
-def slates_from(path: str | None, part: str, what: str, limits: Limits) -> Slates:
-    """The slates of a file, or the K-th of N parts of them."""
+def slates_from(paths: tuple[str, ...], part: str, what: str, limits: Limits) -> Slates:
+    """The slates of all files, or the K-th of N parts of them."""
     import re
 
+    from polypref.bounds.joined_slates import joined
     from polypref.bounds.slates import part_of, read_slates
     from polypref.errors import SettingsError
 
-    if path is None:
+    if not paths:
         raise SettingsError(f"{what} needs labelled slates: --slates FILE.")
     found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?/([0-9]+)", part)
     first, last, parts = (int(number) for number in (found[1], found[2] or found[1], found[3])) if found else (1, 0, 0)
     if not 1 <= first <= last <= parts:
         raise SettingsError(f"--part {part}: expected K/N or K-L/N, counted from 1, as in 2/3 or 1-2/4.")
-    slates = read_slates(path, limits=limits)
-    if (said := slates.note) is not None:
-        say(f"{path}: {said}")
+    found = [read_slates(path, limits=limits) for path in paths]
+    for path, one in zip(paths, found, strict=True):
+        if one.note is not None:
+            say(f"{path}: {one.note}")
+    slates = joined(found)
     return slates if parts == last - first + 1 else part_of(slates, first, last, parts)
 
 
