@@ -7,7 +7,7 @@ python benchmarks/truth/verdict.py --learners default --worlds 40 --out DIR    #
 24 people judge 40 pairs of their own each. Their tastes are linear in eight features of a text; in an opposed world
 every fourth person likes what the others dislike, in an equal one nobody does. The logit of a choice is ``--sharp``
 times the difference of two texts' rewards (standard deviation 1.41): with 1, 2 and 4 somebody who knows all tastes
-foretells .71, .81 and .90 of the choices.
+predicts .72, .83 and .91 of the choices.
 
 ``default``  ``polypref.compare`` as the command line calls it, with the default learners.
 ``fast``     the same from predictions on (``evaluation.measure``), with stand-ins for the default learners: two for

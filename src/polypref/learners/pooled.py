@@ -5,6 +5,11 @@ r_rejected). What we changed: a linear reward on frozen features instead of a tu
 estimated from the data (``variances``). ``aggregate`` offers both readings of the paper: all judgements (its code) and
 majority labels (its text). With ``response_effects`` every judged text also has a latent quality that features do not
 explain, which improves the population wherever training texts recur in test pairs. Scores do not depend on user ids.
+
+Judgements of the same texts are not independent evidence about features. So without response effects each judgement
+weighs 1 / (1 + (m - 1) rho), the design effect of clusters (Kish 1965): m is the number of judgements for each
+independent difference between the texts, rho the share of text quality in the variance of an answer, estimated by
+fitting response effects. Without it, three judges of each pair gave a log loss above a coin's on new prompts (pandalm).
 """
 
 from __future__ import annotations
@@ -13,6 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from polypref.comparisons import Comparisons, concat
 from polypref.errors import NotEnoughData
@@ -51,10 +58,27 @@ class Pooled:
         if self.aggregate == "majority":
             rows = majority(rows)
         panel = Panel.build(rows, Inputs.fit(encoder, rows, self.directions))
+        if not self.response_effects:
+            _, prior = panel.population(True, seed)
+            panel = Panel.build(discounted(rows, prior.shared), panel.inputs)
         effects, _ = panel.population(self.response_effects, seed)
         return PopulationScorer(
             panel.inputs, effects.w_K, no_users(), effects.t_UK[:0], panel.response_effects(effects, 0.0), {}
         )
+
+
+def discounted(rows: Comparisons, quality: float) -> Comparisons:
+    """The judgements with weights reduced by their design effect; ``quality``: variance of the texts' quality.
+
+    The n texts of N judgements in c connected sets of pairs have n - c independent differences: m = N / (n - c). rho =
+    2 quality / (2 quality + pi^2 / 3), by the variance of the logistic distribution.
+    """
+    texts, at_2N = np.unique(np.concatenate([rows.chosen_N, rows.rejected_N]), return_inverse=True)
+    edges = coo_array((np.ones(len(rows)), tuple(np.split(at_2N, 2))), shape=(len(texts), len(texts)))
+    sets, _ = connected_components(edges, directed=False)
+    each = max(1.0, rows.weights_N.sum() / max(len(texts) - sets, 1))
+    rho = 2 * quality / (2 * quality + np.pi**2 / 3)
+    return replace(rows, weight_N=rows.weights_N / (1 + (each - 1) * rho))
 
 
 def majority(rows: Comparisons) -> Comparisons:
