@@ -39,6 +39,10 @@ class Adapt(WritesFolder, Reads, Encodes, Loads, NewSettings):
     user: Annotated[str | None, tyro.conf.arg(metavar="ID", help_behavior_hint="")] = None
     """With --scorer: the user to learn; None: everybody in FILE."""
 
+    def writes(self) -> tuple[str, ...]:
+        """The results; with a scorer, the folder is an artifact."""
+        return () if self.scorer is not None else ("new_users.json", "new_users.parquet")
+
     def run(self) -> int:
         """Compare the routes, or add people to the saved scorer."""
         from polypref.errors import SettingsError

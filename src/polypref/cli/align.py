@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
@@ -23,6 +23,8 @@ class Align(WritesFolder, Reads, Loads, Seeded):
     sample answers) and align.json. An interrupted run resumes from its last checkpoint. Settings are best kept in a
     TOML file: examples/align.toml.
     """
+
+    WRITES: ClassVar[tuple[str, ...]] = ("align.html", "align.json", "run.json", "before.json")
 
     model: str
     """A causal language model: a folder, or a name on the hub."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 from tyro.conf import arg
@@ -32,6 +32,8 @@ class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
     promised. The safety scorer must not have been trained or calibrated on these labelled slates; --part splits one
     file.
     """
+
+    WRITES: ClassVar[tuple[str, ...]] = ("audit.html", "audit.json")
 
     scorer: Annotated[tyro.conf.Positional[Path], arg(metavar="DIR")]
     """Folder written by polypref fit."""

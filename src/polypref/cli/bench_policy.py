@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from polypref.cli.shared import WritesFolder
 from polypref.files import write
@@ -21,6 +21,8 @@ class BenchPolicy(WritesFolder, Workers):
     worst-served group first) and policy.svg, and prints the tables. An interrupted run resumes where it stopped.
     docs/pgrpo.md explains the settings.
     """
+
+    WRITES: ClassVar[tuple[str, ...]] = ("policy.md", "policy.svg", "policy.json")
 
     out: Path = Path("polypref-policy")
     """Folder of the results and the finished arms."""

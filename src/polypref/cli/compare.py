@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
 from polypref.cli.compare_summary import show
 from polypref.cli.grids import linted
@@ -19,6 +20,8 @@ class Compare(WritesFolder, Reads, Encodes, Settings):
 
     Writes report.html, results.json, results.parquet and users.parquet. An interrupted run resumes where it stopped.
     """
+
+    WRITES: ClassVar[tuple[str, ...]] = ("report.html", "results.json", "results.parquet", "users.parquet")
 
     out: Path = Path("polypref-report")
     """Folder of the report, the results and the finished cells."""

@@ -24,6 +24,12 @@ class Demo(WritesFolder, Encodes, Seeded, Workers):
     seeds: int = 3
     """Number of random splits."""
 
+    def writes(self) -> tuple[str, ...]:
+        """The simulated file, and what compare writes."""
+        from polypref.cli.compare import Compare
+
+        return (f"{self.world}.jsonl", *Compare.WRITES)
+
     def run(self) -> int:
         """Simulate, then compare."""
         from polypref.cli.compare import Compare

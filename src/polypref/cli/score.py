@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import tyro
 
-from polypref.cli.shared import Loads, NamesColumns, limits_of
+from polypref.cli.shared import Loads, NamesColumns, limits_of, refuse_to_replace
 from polypref.wording import json_text
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Score(NamesColumns, Loads):
     """Rows to score: JSONL, CSV or Parquet."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """JSONL file to write; None: standard output."""
+    force: bool = False
+    """Replace an existing file."""
     encoder: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """The encoder, if not the one named at fit."""
 
@@ -51,6 +53,8 @@ class Score(NamesColumns, Loads):
         from polypref.data.rows.layouts import find_columns, parse_columns
         from polypref.scorers import load
 
+        if self.out is not None and (self.out.is_file() or self.out.is_dir()):
+            refuse_to_replace(self.out, self.force)
         scorer = load(self.scorer, self.encoder, allow_network=self.allow_network)
         limits = limits_of(self)
         source = open_source(self.file, limits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 from tyro.conf import arg
@@ -32,6 +32,8 @@ class Table(WritesFolder):
     after the world that imitates one (psoups-like), is matched to that published set. docs/tables.md explains what is
     compared.
     """
+
+    WRITES: ClassVar[tuple[str, ...]] = ("tables.md", "tables.tex", "tables.html")
 
     folders: Folders
     out: Path = Path("tables")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
@@ -38,6 +38,8 @@ class Tax(WritesFolder, ReadsJudgements, Encodes, Loads, Seeded):
     Fits a personalized scorer, a pooled one and one on shuffled users on the same judgements (or uses saved scorers),
     scores the benchmark for each user, and gives the loss of each section with intervals. Writes tax.html and tax.json.
     """
+
+    WRITES: ClassVar[tuple[str, ...]] = ("tax.html", "tax.json")
 
     suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
     """Rows of prompt, chosen, rejected and subset; chosen and rejected may be lists. A section column names your own

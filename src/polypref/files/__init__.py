@@ -21,11 +21,12 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from polypref.errors import SettingsError
 from polypref.files.failures import ANOTHER, FORBIDDEN, FULL, cannot_write, writable
 from polypref.files.locks import alone, held_for_run, hold, is_at
 
@@ -36,6 +37,7 @@ __all__ = [
     "ANOTHER",
     "FORBIDDEN",
     "FULL",
+    "MARK",
     "PARTIAL",
     "TABLES",
     "TMPDIR",
@@ -47,6 +49,7 @@ __all__ = [
     "made",
     "nameless",
     "new_folder",
+    "owned",
     "sweep",
     "temporary",
     "writable",
@@ -57,6 +60,8 @@ __all__ = [
 ]
 TABLES = (".jsonl", ".csv", ".parquet")
 PARTIAL = re.compile(r"\..*\.[0-9a-f]{16}\.partial", re.DOTALL)
+MARK = ".polypref"
+MARKED = "polypref writes the results in this folder, and replaces them when it runs again.\n"
 TEMPORARY = re.compile(r"polypref-[0-9a-f]{16}")
 ABANDONED_SECONDS = 86_400.0  # if locks do not work
 TMPDIR = "set TMPDIR to another folder"
@@ -207,6 +212,33 @@ def new_folder(path: Path, elsewhere: str = ANOTHER) -> Iterator[Path]:
         else:
             os.replace(partial, path)
         _sync(path.parent)
+
+
+@contextmanager
+def owned(folder: Path | str | None, names: Collection[str], elsewhere: str = ANOTHER) -> Iterator[None]:
+    """Mark ``folder``, which exists, as written by polypref; the mark goes if the block leaves nothing else there.
+
+    ``names`` are the files that the block writes. None: no folder. Raises SettingsError if one of them exists in a
+    folder without the mark, CacheError if the folder cannot be written.
+    """
+    if folder is None or not names:
+        yield
+        return
+    folder = Path(folder)
+    mark = folder / MARK
+    if not mark.exists():
+        for name in names:
+            if (folder / name).exists() or (folder / name).is_symlink():
+                raise SettingsError(
+                    f"{folder / name} exists and polypref did not write it; choose another folder, or move it."
+                )
+        write(mark, MARKED, elsewhere)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # a folder that cannot be listed keeps its mark
+            if [one.name for one in folder.iterdir()] == [MARK]:
+                mark.unlink()
 
 
 @contextmanager
