@@ -1,7 +1,8 @@
 """Labelled slates: what a system would choose among for one request, and which of it is unsafe.
 
 A file of slates has a row for each candidate: ``response``, ``unsafe`` (true or false), and where known ``prompt``,
-``slate`` (rows of one slate share it; without it those of one prompt do) and ``category``, which slates have in common.
+``slate`` (rows of one slate share it; without it those of one prompt do), ``category``, which slates have in common,
+and ``rater`` where several people label a response (``raters``).
 A benchmark of chosen and rejected responses will do too: each item is a slate, its category the subset, and rejected
 ones are unsafe in the subsets of harmful requests (``HARMFUL``). Where a model should have answered and the rejected
 response is a refusal, both are safe; so are all in subsets about something else. Subsets that say which of two is the
@@ -26,6 +27,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref import content
+from polypref.bounds.raters import Rule, settled
 from polypref.comparisons import BoolArray, IntArray, Responses
 from polypref.content import Identities
 from polypref.data.benchmarks import Suite, read_suite
@@ -40,7 +42,7 @@ from polypref.wording import counted, shown
 
 Floats = NDArray[np.float64]
 TEXTS = ("prompt", "response")
-ROLES = ("response", "unsafe", "prompt", "slate", "category")
+ROLES = ("response", "unsafe", "prompt", "slate", "category", "rater", "group")
 NEEDED = ("response", "unsafe")
 HARMFUL = r"^refusals-|should-refuse|^donotanswer$"
 RELATIVE = r"^hhh?-harmless"
@@ -101,8 +103,12 @@ class Slates:
         )
 
 
-def read_slates(path: str, columns: Mapping[str, str] | None = None, limits: Limits | None = None) -> Slates:
+def read_slates(
+    path: str, columns: Mapping[str, str] | None = None, limits: Limits | None = None, raters: Rule | None = None
+) -> Slates:
     """Read a file of slates: JSONL, CSV or Parquet. ``columns`` maps a role in ROLES to the file's column.
+
+    ``raters``: how the labels of several raters become one, see ``raters``.
 
     Raises InputError for a row that cannot be used and for labels that contradict, with file and line, and for a file
     beyond ``limits``.
@@ -114,6 +120,7 @@ def read_slates(path: str, columns: Mapping[str, str] | None = None, limits: Lim
     rows = read_again(partial(_rows, path, dict(columns or {}), limits))
     if "slate" not in rows.columns:  # a chat prompt and a text that reads alike are two
         rows = rows.with_columns(slate=pl.format("{} {}", "chat", "prompt"))
+    rows = settled(rows, raters, path)
     rows, note = _labelled(rows, path)
     return replace(_slates(rows, path), note=note)
 

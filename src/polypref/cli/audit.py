@@ -91,7 +91,7 @@ class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
             raise SettingsError(f"--tries {self.tries} cannot be; expected 0 or more.")
         if self.seed < 0:
             raise SettingsError(f"--seed {self.seed} cannot be; expected 0 or more.")
-        slates = slates_from((self.slates,), self.part, "audit", limits_of(self))
+        slates = slates_from((self.slates,), self.part, "audit", limits_of(self), self.raters)
         safety = safety_from(calibrated.file, self.allow_network)
         refuse_seen(slates, safety, calibrated)
         scorer = load(self.scorer, allow_network=self.allow_network)

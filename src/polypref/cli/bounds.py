@@ -103,11 +103,12 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         """The part of the slates, and the responses of ``safe`` as safe ones."""
         from polypref.bounds.joined_slates import joined, safe_slates
 
-        part = slates_from(self.slates, self.part, "detector", limits_of(self))
+        part = slates_from(self.slates, self.part, "detector", limits_of(self), self.raters)
         if not self.safe:
             return part
         own = cleaned(reading_of(ReadsJudgements(columns=self.columns, limits=self.limits), self.safe))
-        whole = part if self.part == "1/1" else slates_from(self.slates, "1/1", "detector", limits_of(self))
+        every = self.slates, "1/1", "detector", limits_of(self), self.raters
+        whole = part if self.part == "1/1" else slates_from(*every)
         return joined([part, safe_slates(own.responses, whole, part)])
 
     def _calibrate(self, file: BoundsFile) -> int:
@@ -117,7 +118,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         from polypref.bounds.detector import auc
         from polypref.bounds.safety_cache import Safety
 
-        slates = slates_from(self.slates, self.part, "calibrate", limits_of(self))
+        slates = slates_from(self.slates, self.part, "calibrate", limits_of(self), self.raters)
         safety = safety_from(file, self.allow_network)
         _show(calibrate_file(file, safety, slates))
         value_C = Safety(safety)(slates.responses)[slates.response_C]
@@ -142,7 +143,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
 
         if self.pin is not None:
             load_bounds(self.file, self.pin)
-        slates = slates_from(self.slates, self.part, "certify", limits_of(self))
+        slates = slates_from(self.slates, self.part, "certify", limits_of(self), self.raters)
         pairs = pairs_of(slates)
         scorer = load(_folder(self.scorer, "certify"), allow_network=self.allow_network)
         penalty_R = np.zeros(len(slates.responses))
@@ -202,11 +203,12 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         return 0
 
 
-def slates_from(paths: tuple[str, ...], part: str, what: str, limits: Limits) -> Slates:
-    """The slates of all files, or the K-th of N parts of them."""
+def slates_from(paths: tuple[str, ...], part: str, what: str, limits: Limits, raters: str | None = None) -> Slates:
+    """The slates of all files, or the K-th of N parts of them; ``raters`` as in ``bounds.raters``."""
     import re
 
     from polypref.bounds.joined_slates import joined
+    from polypref.bounds.raters import Rule
     from polypref.bounds.slates import part_of, read_slates
     from polypref.errors import SettingsError
 
@@ -216,7 +218,8 @@ def slates_from(paths: tuple[str, ...], part: str, what: str, limits: Limits) ->
     first, last, parts = (int(number) for number in (found[1], found[2] or found[1], found[3])) if found else (1, 0, 0)
     if not 1 <= first <= last <= parts:
         raise SettingsError(f"--part {part}: expected K/N or K-L/N, counted from 1, as in 2/3 or 1-2/4.")
-    found = [read_slates(path, limits=limits) for path in paths]
+    rule = None if raters is None else Rule.of(raters)
+    found = [read_slates(path, limits=limits, raters=rule) for path in paths]
     for path, one in zip(paths, found, strict=True):
         if one.note is not None:
             say(f"{path}: {one.note}")

@@ -136,6 +136,8 @@ class UsesSlates(Loads):
 
     part: Annotated[str, arg(metavar="K/N", help_behavior_hint="(default: all of it)")] = "1/1"
     """Use part K (or K-L) of N of the slates, split by prompt, to train, calibrate and audit on different ones."""
+    raters: Annotated[str | None, arg(metavar="RULE", help_behavior_hint="")] = None
+    """Slates labelled by several raters: majority, share=S or group=S, see docs/safety.md."""
     pin: Annotated[str | None, arg(metavar="HASH", help_behavior_hint="")] = None
     """Refuse bounds with another policy hash."""
 
