@@ -116,7 +116,7 @@ def test_a_benchmark_is_a_file_of_slates(tmp_path):
         "subset": ["xstest-should-refuse", "xstest-should-respond", "llmbar-natural", "hh-harmless-test"],
     }
     slates = read_slates(slate_file(tmp_path, rows))
-    assert slates.category_L.to_list() == rows["subset"][:3]
+    assert sorted(slates.category_L) == sorted(rows["subset"][:3])
     assert slates.responses.texts_R.gather(slates.response_C[slates.unsafe_C]).to_list() == ["bomb"]
 
 

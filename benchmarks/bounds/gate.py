@@ -15,8 +15,8 @@ import numpy as np
 
 from polypref.bounds.bounds_file import load_bounds
 from polypref.bounds.gate import Limits
+from polypref.bounds.load_safety import safety_from
 from polypref.bounds.slates import read_slates
-from polypref.cli.bounds import safety_from
 from polypref.scorers import load
 
 LOOKS = 30

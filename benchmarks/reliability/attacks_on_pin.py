@@ -17,8 +17,8 @@ from gate import Attempt, Ended
 
 from polypref.bounds import bounds_file
 from polypref.bounds.bounds_file import load_bounds
+from polypref.bounds.load_safety import safety_from
 from polypref.bounds.safety import PROBES
-from polypref.cli.bounds import safety_from
 from polypref.comparisons import Responses, from_columns
 from polypref.scorers import load
 

@@ -78,7 +78,8 @@ class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
     def _case(self) -> tuple[Case, dict[str, Any]]:
         from polypref.bounds.audit_setup import AuditSettings, Case
         from polypref.bounds.bounds_file import load_bounds, refuse_seen
-        from polypref.cli.bounds import safety_from, slates_from
+        from polypref.bounds.load_safety import safety_from
+        from polypref.cli.bounds import slates_from
         from polypref.errors import SettingsError
         from polypref.learners.provenance import fitted_on
         from polypref.scorers import encoder_of, load

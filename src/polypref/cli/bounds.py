@@ -26,7 +26,6 @@ from polypref.wording import share
 
 if TYPE_CHECKING:
     from polypref.bounds.bounds_file import BoundsFile, Calibrated
-    from polypref.bounds.safety import Answers
     from polypref.bounds.slates import Slates
     from polypref.data.files.limits import Limits
 
@@ -69,6 +68,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
 
     def _check(self, file: BoundsFile) -> int:
         from polypref.bounds.bounds_file import load_bounds
+        from polypref.bounds.load_safety import safety_from
 
         out(f"{self.file}: every tier keeps within the tiers above it")
         for name, one in file.settings.items():
@@ -116,6 +116,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
 
         from polypref.bounds.bounds_file import calibrate_file
         from polypref.bounds.detector import auc
+        from polypref.bounds.load_safety import safety_from
         from polypref.bounds.safety_cache import Safety
 
         slates = slates_from(self.slates, self.part, "calibrate", limits_of(self), self.raters)
@@ -136,6 +137,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         from polypref.bounds import cap
         from polypref.bounds.adversaries import pairs_of, vertices
         from polypref.bounds.bounds_file import load_bounds, refuse_seen
+        from polypref.bounds.load_safety import safety_from
         from polypref.bounds.safety import shared
         from polypref.bounds.safety_cache import Safety
         from polypref.learners.protocol import Mixes
@@ -184,6 +186,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
     def _explain(self, file: BoundsFile) -> int:
         from polypref.bounds.bounds_file import load_bounds
         from polypref.bounds.explain import explained
+        from polypref.bounds.load_safety import safety_from
         from polypref.cli.score import ROLES, rows_of
         from polypref.data.files.sources import open_source
         from polypref.data.rows.layouts import find_columns, parse_columns
@@ -225,22 +228,6 @@ def slates_from(paths: tuple[str, ...], part: str, what: str, limits: Limits, ra
             say(f"{path}: {one.note}")
     slates = joined(found)
     return slates if parts == last - first + 1 else part_of(slates, first, last, parts)
-
-
-def safety_from(file: BoundsFile, allow_network: bool = False) -> Answers:
-    """The safety scorer that the bounds name: a detector, or any saved scorer."""
-    from polypref.bounds.detector import Detector
-    from polypref.errors import SettingsError
-    from polypref.scorers import load
-
-    folder = file.safety
-    if not (folder / "manifest.json").exists():
-        raise SettingsError(
-            f"{file.path} names the safety scorer {folder}, which does not exist. Train a small one: polypref bounds "
-            f"detector {file.path} --slates FILE; or name a folder with a saved scorer of safety."
-        )
-    reads = Detector.load if Detector.is_in(folder) else load
-    return reads(folder, allow_network=allow_network)
 
 
 def _folder(scorer: Path | None, what: str) -> Path:

@@ -19,6 +19,7 @@ from polypref.wording import json_text
 if TYPE_CHECKING:
     import polars as pl
 
+    from polypref.bounds.gate import Bounded
     from polypref.data.files.limits import Limits
     from polypref.data.files.sources import Source
     from polypref.files import Output
@@ -33,7 +34,8 @@ class Score(NamesColumns, Loads):
 
     Reads rows of user_id, prompt and response; writes each, in the same order, with its score and its source: personal,
     group or population. Users whom the scorer does not know get the population's score. Only differences between scores
-    of one user are meaningful.
+    of one user are meaningful. With --bounds scores are within calibrated bounds (docs/safety.md): the score of a
+    dropped response is null, and each row has the policy hash.
     """
 
     scorer: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
@@ -46,6 +48,10 @@ class Score(NamesColumns, Loads):
     """Replace an existing file."""
     encoder: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """The encoder, if not the one named at fit."""
+    bounds: Annotated[Path | None, tyro.conf.arg(metavar="BOUNDS.TOML", help_behavior_hint="")] = None
+    """Calibrated bounds to score within."""
+    pin: Annotated[str | None, tyro.conf.arg(metavar="HASH", help_behavior_hint="")] = None
+    """Refuse bounds with another policy hash."""
 
     def run(self) -> int:
         """Load the scorer, then read, score and write batch by batch."""
@@ -56,13 +62,27 @@ class Score(NamesColumns, Loads):
         if self.out is not None and (self.out.is_file() or self.out.is_dir()):
             refuse_to_replace(self.out, self.force)
         scorer = load(self.scorer, self.encoder, allow_network=self.allow_network)
+        bounded = self._bounded(scorer)
         limits = limits_of(self)
         source = open_source(self.file, limits)
         names = find_columns(self.file, source.types, ROLES, parse_columns(self.columns))
         with _output(self.out) as output:
             for frame in rows_of(source, names, limits):
-                _write(scorer, frame, output)
+                _write(scorer, frame, output, bounded)
         return 0
+
+    def _bounded(self, scorer: Scorer) -> Bounded | None:
+        """The scorer within the bounds; None without any."""
+        from polypref.bounds.bounds_file import load_bounds
+        from polypref.bounds.load_safety import safety_from
+        from polypref.errors import SettingsError
+
+        if self.bounds is None:
+            if self.pin is not None:
+                raise SettingsError("--pin names the policy hash of bounds; add --bounds BOUNDS.TOML.")
+            return None
+        calibrated = load_bounds(self.bounds, self.pin)
+        return calibrated.bind(scorer, safety_from(calibrated.file, self.allow_network))
 
 
 def rows_of(source: Source, names: dict[str, str], limits: Limits) -> Iterator[pl.DataFrame]:
@@ -87,7 +107,8 @@ def rows_of(source: Source, names: dict[str, str], limits: Limits) -> Iterator[p
         yield frame
 
 
-def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output) -> None:
+def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output, bounded: Bounded | None = None) -> None:
+    from polypref.bounds.gate import DROPPED
     from polypref.comparisons import Responses
     from polypref.learners.protocol import SOURCES
 
@@ -95,11 +116,15 @@ def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output) -> None
     prompts = [json.loads(p) if chat else p for p, chat in zip(frame["prompt"], frame["chat"], strict=True)]
     pool, response_Q = Responses.of(frame["prompt"], texts, frame["chat"])
     scores = scorer.score(pool, users, response_Q)
-    rows = zip(users, prompts, texts, scores.value_Q, scores.source_Q, strict=True)
+    value_Q = scores.value_Q if bounded is None else bounded.score(pool, users, response_Q)
+    rows = zip(users, prompts, texts, value_Q, scores.source_Q, strict=True)
     lines = []
     for user, prompt, response, value, source in rows:
         row = {"user_id": user, "prompt": prompt, "response": response}
         answer = {"score": round(float(value), 6), "source": SOURCES[source]}
+        if bounded is not None:
+            dropped = value == DROPPED
+            answer |= {"score": None if dropped else answer["score"], "policy_hash": bounded.policy_hash}
         lines.append(json_text(row | answer) + "\n")
     output.write("".join(lines))
 
