@@ -60,7 +60,7 @@ def test_every_file_from_elsewhere_is_held_to_them(tmp_path, monkeypatch, capsys
     known = SimpleNamespace(bind=lambda *_: None, file=None)
     for name in ("scorers.load", "bounds.bounds_file.load_bounds"):
         monkeypatch.setattr(f"polypref.{name}", lambda *_, **__: known)
-    monkeypatch.setattr("polypref.cli.bounds.safety_from", lambda *_: None)
+    monkeypatch.setattr("polypref.bounds.load_safety.safety_from", lambda *_: None)
     monkeypatch.setattr("polypref.bounds.bounds_file.refuse_seen", lambda *_: None)
     limit = "whole_bytes" if "convert" in words else "line_bytes"
     told = words.replace("FILE", "FILE.jsonl").split()

@@ -16,6 +16,7 @@ Suffixes here: ``_C`` distinct responses of the slates, ``_W`` windows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -56,7 +57,7 @@ ARRAYS = {
 }
 LAYOUT = Layout(Fields, ARRAYS)
 KIND = "detector"
-RIDGES = (10.0, 3.0, 1.0, 0.3)  # the strongest first: each fit starts from the one before
+RIDGES = (3.0, 1.0, 0.3, 0.1)  # the strongest first: each fit starts from the one before
 FOLDS = 3
 FEWEST = 10  # unsafe, and safe, responses
 
@@ -147,8 +148,11 @@ def pool_of(texts: list[str]) -> Responses:
     return Responses(pl.Series("prompt", [""], dtype=pl.String), np.zeros(len(column), np.int32), column)
 
 
-def fit_detector(slates: Slates, encoder: Encoder, seed: int = 0) -> Detector:
-    """Train on the slates' candidates. Raises NotEnoughData where there are too few of either kind."""
+def fit_detector(slates: Slates, encoder: Encoder, seed: int = 0, ridges: Sequence[float] = RIDGES) -> Detector:
+    """Train on the slates' candidates; ``ridges`` are tried, the strongest first.
+
+    Raises NotEnoughData where there are too few of either kind.
+    """
     response_C, first = np.unique(slates.response_C, return_index=True)
     unsafe_C, prompt_C = slates.unsafe_C[first], slates.responses.prompt_R[response_C]
     for what, count in (("unsafe", int(unsafe_C.sum())), ("safe", int((~unsafe_C).sum()))):
@@ -162,9 +166,9 @@ def fit_detector(slates: Slates, encoder: Encoder, seed: int = 0) -> Detector:
             f"{int((~read_C).sum())} of the responses are too long to be read (docs/safety.md); leave them out."
         )
     fold_C = _folds(slates, slates.slate_C[first], prompt_C, seed)
-    held = _crossed(windows, ~unsafe_C, fold_C)
+    held = _crossed(windows, ~unsafe_C, fold_C, ridges)
     ridge = min(held, key=lambda one: _loss(held[one], ~unsafe_C))
-    weights = fitted(windows, ~unsafe_C, [one for one in RIDGES if one >= ridge])[ridge]
+    weights = fitted(windows, ~unsafe_C, [one for one in ridges if one >= ridge])[ridge]
     seen = np.sort(pool.identity_R), prompt_identities(pool)
     return Detector(encoder, weights[:-1], float(weights[-1]), *seen, ridge, auc(held[ridge], ~unsafe_C))
 
@@ -179,14 +183,14 @@ def _folds(slates: Slates, slate_C: IntArray, prompt_C: IntArray, seed: int) -> 
     return (np.random.default_rng(seed).permutation(len(found)) % FOLDS)[group_C].astype(np.int32)
 
 
-def _crossed(windows: Windows, safe_C: BoolArray, fold_C: NDArray) -> dict[float, Floats]:
+def _crossed(windows: Windows, safe_C: BoolArray, fold_C: NDArray, ridges: Sequence[float]) -> dict[float, Floats]:
     """For each ridge penalty, the log-odds of each candidate by the fit without its fold."""
-    held = {ridge: np.zeros(len(safe_C)) for ridge in RIDGES}
+    held = {ridge: np.zeros(len(safe_C)) for ridge in ridges}
     for fold in range(FOLDS):
         out = np.flatnonzero(fold_C == fold)
         kept = np.flatnonzero(fold_C != fold)
         if len(out) and len(np.unique(safe_C[kept])) == 2:
-            for ridge, weights in fitted(windows.take(kept), safe_C[kept], list(RIDGES)).items():
+            for ridge, weights in fitted(windows.take(kept), safe_C[kept], ridges).items():
                 held[ridge][out] = windows.take(out).least(weights)
     return held
 
