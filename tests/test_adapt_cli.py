@@ -107,6 +107,6 @@ def test_what_a_user_can_mend_is_one_line(fitted, tmp_path, capsys):
     assert "no folder of a saved scorer" in error(["adapt", new, "--scorer", str(tmp_path / "none"), *out], capsys)
     assert "adapt needs at least one preference file" in error(["adapt", *out], capsys)
     assert "unknown learner 'hierarchial'" in error(["adapt", new, "--learners", "hierarchial", *out], capsys)
-    assert "--sizes -3 cannot be given" in error(["adapt", new, "--sizes=-3", *out], capsys)
+    assert "--sizes -3: expected a whole number from 0" in error(["adapt", new, "--sizes=-3", *out], capsys)
     assert "users cannot be divided into" in error(["adapt", new, *out], capsys)
     assert not (tmp_path / "out").exists()

@@ -69,7 +69,7 @@ def test_a_file_is_replaced_only_by_force(tmp_path, capsys):
     [
         (["two-taste", "--out", "x.jsonl"], "unknown world 'two-taste'. Did you mean 'two-tastes'?"),
         (["two-tastes", "--out", "x.txt"], "ends in '.txt'; expected one of .jsonl, .csv, .parquet"),
-        (["two-tastes", "--out", "x.jsonl", "--users", "0"], "users is 0; expected at least 1"),
+        (["two-tastes", "--out", "x.jsonl", "--users", "0"], "--users 0: expected a whole number from 1"),
         (["two-tastes", "--out", "x.jsonl", "--judgements", "1"], "judgements is 1; expected at least 6"),
         (["two-tastes", "--out", "folder.csv"], "folder.csv is a folder; name a file in it"),
         (["two-tastes", "--out", "file/x.csv"], "cannot write file/x.csv"),

@@ -354,11 +354,11 @@ def test_learners_that_know_seen_users_only_are_refused():
     ("wrong", "said"),
     [
         ({"sizes": ()}, "--sizes is empty"),
-        ({"sizes": (3, -1)}, "--sizes -1"),
-        ({"share": 1.5}, "--share 1.5"),
-        ({"seeds": 0}, "--seeds 0"),
-        ({"workers": -1}, "--workers -1"),
-        ({"split": "user"}, "unknown split 'user'"),
+        ({"sizes": (3, -1)}, "sizes is -1; expected"),
+        ({"share": 1.5}, "share is 1.5; expected"),
+        ({"seeds": 0}, "seeds is 0; expected"),
+        ({"workers": -1}, "workers is -1; expected"),
+        ({"split": "user"}, "split is 'user'; expected"),
         ({"size": 3}, "unknown setting 'size'"),
     ],
 )

@@ -120,6 +120,21 @@ def test_few_identical_items_prove_nothing(tmp_path: Path, known: Comparisons) -
     assert row_of(found["tax"], part="personalization", section="chat")["verdict"] == "unclear"
 
 
+def test_no_tax_beyond_the_scale_is_called_detectable(suite: Suite, known: Comparisons) -> None:
+    found = found_with(suite, known, knows)
+    sections = len(found["detectable"])
+    for least in (0.001, 0.05, 0.99, 1.0, 1.0001, 2.4, 17.0):
+        for row in found["detectable"]:
+            row["at_seen"], row["at_tenth"] = (None, least) if row["section"] == "chat" else (least, 0.1)
+        text, html = summary(found), page(found)
+        assert (
+            text.count("not detectable with so few items")
+            == html.count("not with so few items")
+            == sections * (least > 1)
+        )
+        assert text.count(f"detectable from {100 * least:.1f} points") == sections * (least <= 1)
+
+
 def test_a_planted_tax_is_found_as_that_users(suite: Suite, known: Comparisons) -> None:
     found = found_with(suite, known, flips_safety_for("u3"))
     (taxed,) = [row for row in found["users"] if row["verdict"] == "tax" and row["section"] in SECTIONS]
@@ -316,7 +331,7 @@ def test_saved_scorers_tell_gains_only_on_other_judgements(ran: Callable[..., An
     [
         (("--learner", "pooled"), "answers everyone alike"),
         (("--scorer", "x"), "--scorer and --pooled go together"),
-        (("--margin", "2"), "margin is 2.0; expected a share between 0 and 1"),
+        (("--margin", "2"), "--margin 2.0: expected a finite number between 0 and 1"),
         (("--base", "nowhere"), "nowhere is no folder of a saved scorer"),
         (("--learner", "hierarchica"), "Did you mean 'hierarchical'?"),
     ],

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from polypref import content
+from polypref.arguments import expect_instance
 from polypref.content import BYTES, Identities, excerpt, identities, refuse, refuse_escaped
-from polypref.errors import InputError
+from polypref.errors import InputError, unknown_name
 
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.floating]
@@ -311,6 +313,13 @@ def _first_places(code_N: NDArray[np.integer]) -> NDArray[np.int64]:
     return np.where(code_N < 0, -1, first[inverse_N]).astype("<i8")
 
 
+def ensure_comparisons(value: object, name: str = "comparisons") -> None:
+    """Raise InputError unless ``value`` is Comparisons; says how to get some."""
+    expect_instance(
+        name, value, Comparisons, "Comparisons, which from_columns(...) and clean(reading, lint(reading)) return"
+    )
+
+
 def concat(first: Comparisons, second: Comparisons) -> Comparisons:
     """The judgements of both, over the pool and users that they share."""
     assert first.responses is second.responses and first.users is second.users, "parts of one data set only"
@@ -330,22 +339,29 @@ def from_columns(
     prompts: Sequence[str | Sequence[Message]] | pl.Series,
     chosen: Sequence[str] | pl.Series,
     rejected: Sequence[str] | pl.Series,
-    **optional: NDArray | None,
+    **optional: Sequence[float] | NDArray | None,
 ) -> Comparisons:
     """Build Comparisons from N-long columns held in memory; each distinct text is kept once, in order of appearance.
 
     A prompt is a text or a list of chat messages. ``optional`` takes ``tie_N``, ``weight_N``, ``time_N``, ``pair_N``.
-    Raises InputError for values that are not text, for NUL characters, and for empty user ids.
+    Raises InputError for values that are not text, for NUL characters, for empty user ids, and for optional columns of
+    another length or with impossible values.
     """
+    for name in optional:
+        if name not in content.FITS:
+            raise unknown_name("optional column", name, content.FITS)
     id_N = content.ids(user_ids).alias("id")
     sides = [content.texts(chosen, "chosen response"), content.texts(rejected, "rejected response")]
     n = len(id_N)
     if any(len(column) != n for column in (prompts, *sides)):
         lengths = ", ".join(f"{len(column)}" for column in (id_N, prompts, *sides))
         raise InputError(f"user ids, prompts, chosen and rejected are columns of {lengths}; expected one length.")
+    given: dict[str, Any] = {
+        name: content.optional(name, values, n) for name, values in optional.items() if values is not None
+    }
     responses, code_2N = _pool(prompts, sides)
     users = Users(id_N.unique(maintain_order=True))
-    return Comparisons(responses, users, users.index(id_N), code_2N[:n], code_2N[n:], **optional)  # type: ignore[arg-type]
+    return Comparisons(responses, users, users.index(id_N), code_2N[:n], code_2N[n:], **given)
 
 
 def _pool(

@@ -133,6 +133,40 @@ def ids(values: Sequence[str] | Sequence[str | None] | pl.Series, *, nobody: boo
     return refuse(_column(values, "user id", _numbers_too), "user id", empty=False, missing=nobody)
 
 
+def numbers(values: Any, name: str, length: int, fits: Callable[[NDArray], NDArray], expected: str) -> NDArray:
+    """A column of ``length`` numbers or booleans. Raises InputError where ``fits`` is false for one of them."""
+    try:
+        column_N = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        column_N = np.array(list(values), object)
+    if column_N.shape != (length,):
+        raise InputError(f"{name} has the shape {column_N.shape}; expected {length} values, one for each judgement.")
+    if column_N.dtype.kind not in "biuf":
+        if not length:
+            return column_N.astype(float)
+        at = next((at for at, value in enumerate(column_N) if not isinstance(value, int | float | np.number)), 0)
+        raise InputError(f"{name} number {at + 1} of {length} is {excerpt(column_N[at])}; expected {expected}.")
+    bad_N = ~fits(column_N)
+    if bad_N.any():
+        at = int(bad_N.argmax())
+        raise InputError(f"{name} number {at + 1} of {length} is {excerpt(column_N[at].item())}; expected {expected}.")
+    return column_N
+
+
+FITS: dict[str, tuple[Callable[[NDArray], NDArray], str]] = {  # the values of optional columns, and in words
+    "tie_N": (lambda a_N: (a_N == 0) | (a_N == 1), "True or False"),
+    "weight_N": (lambda a_N: np.isfinite(a_N) & (a_N >= 0), "a finite number from 0"),
+    "time_N": (lambda a_N: ~np.isinf(a_N), "seconds since 1970, or NaN if unknown"),
+    "pair_N": (lambda a_N: (a_N >= -1) & (a_N < 2**31) & (a_N == np.floor(a_N)), "a whole number, or -1 if unknown"),
+}
+
+
+def optional(name: str, values: object, n: int) -> NDArray:
+    """An optional column of n judgements as an array of its type. Raises InputError for another length or value."""
+    kinds = {"tie_N": np.bool_, "pair_N": np.int32}
+    return numbers(values, name, n, *FITS[name]).astype(kinds.get(name, np.float64), copy=False)
+
+
 def one_id(user_id: str) -> str:
     """A single user's id; raises InputError for an impossible one: empty, or with a NUL character."""
     return ids([user_id])[0]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from polypref.arguments import AtLeastOne, Samples, Seed, Share, check_settings
 from polypref.errors import SettingsError
 
 
@@ -24,14 +25,15 @@ class Task:
 
     model: str
     template: str = "{group}: {prompt}\n"
-    min_judgements: int = 10
-    samples: int = 256
-    seed: int = 0
-    group_weight: float = 0.5
+    min_judgements: AtLeastOne = 10
+    samples: Samples = 256
+    seed: Seed = 0
+    group_weight: Share = 0.5
     trainer: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_settings(self)
         try:
             filled = self.template.format(group="\0g", prompt="\0p", user="\0u")
         except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
@@ -42,8 +44,3 @@ class Task:
                 f"template {self.template!r} lacks {{prompt}}, or both {{group}} and {{user}}: a model that does not "
                 "know whom it answers can please only the mixture."
             )
-        for name, least in (("min_judgements", 1), ("samples", 2), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} is {getattr(self, name)}; expected {least} or more.")
-        if not 0 <= self.group_weight <= 1:
-            raise SettingsError(f"group_weight is {self.group_weight}; expected a number from 0 to 1.")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 import tyro
 
+from polypref.arguments import Samples, Share
 from polypref.cli.shared import Loads, MinJudgements, Reads, Seeded, WritesFolder, cleaned, ensure_files, reading_of
 from polypref.files import write
 from polypref.terminal import block, out
@@ -40,10 +41,10 @@ class Align(WritesFolder, Reads, Loads, Seeded):
         str, tyro.conf.arg(metavar="TEXT", help_behavior_hint="(default: '{group}: {prompt}' and a line break)")
     ] = "{group}: {prompt}\n"
     """What the model reads; it may also contain {user}."""
-    group_weight: float = 0.5
+    group_weight: Share = 0.5
     """Whom the policy serves: 0, all users equally, so groups count by size; 1, all groups equally; or between."""
     min_judgements: MinJudgements = 10
-    samples: int = 256
+    samples: Samples = 256
     """Answers generated per group before and after training."""
     trainer: Annotated[
         tuple[str, ...],

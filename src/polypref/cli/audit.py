@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import tyro
 from tyro.conf import arg
 
+from polypref.arguments import Resamples, Slates, Tries
 from polypref.cli.shared import ReadsJudgements, Seeded, UsesSlates, WritesFolder, cleaned, limits_of, reading_of
 from polypref.files import made, write, write_json
 from polypref.terminal import block, out, say
@@ -47,13 +48,13 @@ class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
     """A scorer that answers everybody alike, fitted on the same data: does personalization violate more?"""
     out: Path = Path("polypref-audit")
     """Folder of the report."""
-    tested: int = 20_000
+    tested: Slates = 20_000
     """Slates drawn of each size."""
-    recalibrations: int = 200
+    recalibrations: Resamples = 200
     """Recalibrations of the gate."""
-    vectors: int = 10_000
+    vectors: Resamples = 10_000
     """Random tastes that are optimised against the cap's certificate."""
-    tries: int = 200
+    tries: Tries = 200
     """Insertions that the search tries for each unsafe text to raise its safety score; 0: no search."""
 
     def run(self) -> int:
@@ -84,14 +85,7 @@ class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
         from polypref.learners.provenance import fitted_on
         from polypref.scorers import encoder_of, load
 
-        for name in ("tested", "recalibrations", "vectors"):
-            if getattr(self, name) < 100:
-                raise SettingsError(f"--{name} {getattr(self, name)} shows nothing; expected 100 or more.")
         calibrated = load_bounds(self.bounds, self.pin)
-        if self.tries < 0:
-            raise SettingsError(f"--tries {self.tries} cannot be; expected 0 or more.")
-        if self.seed < 0:
-            raise SettingsError(f"--seed {self.seed} cannot be; expected 0 or more.")
         slates = slates_from((self.slates,), self.part, "audit", limits_of(self), self.raters)
         safety = safety_from(calibrated.file, self.allow_network)
         refuse_seen(slates, safety, calibrated)

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from polypref.arguments import PairedSeeds
 from polypref.cli.shared import WritesFolder
 from polypref.files import write
 from polypref.runs.settings import Workers
@@ -30,7 +31,7 @@ class BenchPolicy(WritesFolder, Workers):
     """What is trained; the language model is trained by TRL."""
     quick: bool = False
     """Few settings and methods, and short runs: to see that it works, not for conclusions."""
-    seeds: int = 16
+    seeds: PairedSeeds = 16
     """Paired seeds, at most 12 for the language model; learning rates are chosen on others."""
 
     def run(self) -> int:

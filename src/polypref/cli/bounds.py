@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from polypref.arguments import Share
 from polypref.cli.shared import (
     Encodes,
     NamesColumns,
@@ -57,7 +58,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
     """Folder written by polypref fit."""
     questions: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Rows to explain: JSONL, CSV or Parquet."""
-    keep: float = 0.95
+    keep: Share = 0.95
     """Share of the shared reward's safety accuracy that a cap must certify."""
 
     def run(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polypref.arguments import NotNegative
 from polypref.cli.shared import MinJudgements, Reads, limits_of
 from polypref.errors import NotEnoughData
 from polypref.terminal import framed, interactive, out, out_json, tabbed
@@ -22,7 +23,7 @@ class Check(Reads):
     Exit code 0 if the files can be used, 2 if not.
     """
 
-    rating_gap: float = 0.0
+    rating_gap: NotNegative = 0.0
     """Ratings that differ by less than this are a tie."""
     min_judgements: MinJudgements = 1
     json: bool = False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import arg
 
+from polypref.arguments import Above, AtLeastOne, AtLeastZero, People, Seed
 from polypref.cli.shared import Limited, Replaces, limits_of, refuse_suffix, refuse_to_replace
 from polypref.files import write_table
 from polypref.terminal import out
@@ -41,7 +42,7 @@ class Convert(Replaces, Limited):
     files: Raw
     protocol: Annotated[Literal["S", "L", "R"] | None, arg(metavar="{S,L,R}")] = None
     """tldr: real labels of the busiest workers, labels simulated from length, or all workers in both splits."""
-    workers: Annotated[int | None, arg(metavar="INT")] = None
+    workers: Annotated[AtLeastOne | None, arg(metavar="INT")] = None
     """tldr: number of workers kept."""
     people: Annotated[Literal["models", "dirichlet"] | None, arg(metavar="{models,dirichlet}")] = None
     """personalllm: single reward models or mixtures of them."""
@@ -49,15 +50,15 @@ class Convert(Replaces, Limited):
     """personalllm: four or best-worst; prism: chosen or rated."""
     models: Annotated[tuple[str, ...] | None, arg(metavar="NAME ...")] = None
     """personalllm: reward models that take part."""
-    count: Annotated[int | None, arg(metavar="INT")] = None
+    count: Annotated[People | None, arg(metavar="INT")] = None
     """personalllm: number of mixtures."""
-    alpha: Annotated[float | None, arg(metavar="FLOAT")] = None
+    alpha: Annotated[Above | None, arg(metavar="FLOAT")] = None
     """personalllm: the Dirichlet parameter; small values give people close to one model."""
-    prompts: Annotated[int | None, arg(metavar="INT")] = None
+    prompts: Annotated[AtLeastZero | None, arg(metavar="INT")] = None
     """personalllm: prompts that each mixture judges; 0: all."""
     beaver: Annotated[Literal["reward", "cost"] | None, arg(metavar="{reward,cost}")] = None
     """personalllm: the sign of beaver_7b's scores in the file."""
-    seed: Annotated[int | None, arg(metavar="INT")] = None
+    seed: Annotated[Seed | None, arg(metavar="INT")] = None
     """personalllm: seed of mixtures, prompts and pairs."""
 
     def run(self) -> int:

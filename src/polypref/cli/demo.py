@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from polypref.arguments import Seeds
 from polypref.cli.shared import Encodes, Seeded, WritesFolder
 from polypref.runs.settings import Workers
 
@@ -21,7 +22,7 @@ class Demo(WritesFolder, Encodes, Seeded, Workers):
     """Folder of the simulated file, the report and the results."""
     world: str = "two-tastes"
     """Which world; docs/worlds.md describes them."""
-    seeds: int = 3
+    seeds: Seeds = 3
     """Number of random splits."""
 
     def writes(self) -> tuple[str, ...]:

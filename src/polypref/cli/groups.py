@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
+from polypref.arguments import Numbers, Share
 from polypref.cli.shared import Encodes, Reads, Seeded, WritesFolder, cleaned, ensure_files, reading_of
 from polypref.terminal import out
 
@@ -31,11 +32,11 @@ class Groups(WritesFolder, Reads, Encodes, Seeded):
     """Folder to save the groups to; existing groups are replaced."""
     attribute: Annotated[str | None, arg(metavar="NAME")] = None
     """Take the groups from this key of the users' attributes instead of discovering them."""
-    groups: Annotated[int | None, arg(metavar="INT")] = None
+    groups: Annotated[Numbers | None, arg(metavar="INT")] = None
     """Number of groups to discover; None: chosen on held-out judgements."""
-    most: int = 6
+    most: Numbers = 6
     """Maximum number of groups to try."""
-    certainty: float = 0.6
+    certainty: Share = 0.6
     """Minimum share for a user to be in a group; other users are unknown."""
 
     def run(self) -> int:

@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
+from polypref.arguments import WrongValue
 from polypref.cli import COMMANDS
 from polypref.errors import InputError, SettingsError, unknown_name
 from polypref.regular_files import content_of
@@ -45,12 +46,22 @@ def parse(cls: type[Command], name: str, arguments: Sequence[str]) -> Command | 
     Raises SettingsError, in one line, for an invalid flag or value.
     """
     arguments, config = _take_config(list(arguments))
-    known: dict[str, Any] = {} if config is None else {"default": _with_defaults(cls, read_toml(config, cls, name))}
+    known: dict[str, Any] = {} if config is None else {"default": _from_file(config, cls, name)}
     try:
         about = f"{inspect.getdoc(cls)}\n\n{CONFIG_HELP.format(name=name)}"
         return _tyro(cls, f"polypref {name}", arguments, description=about, **known)
     except _HelpShown:
         return None
+    except WrongValue as wrong:
+        raise SettingsError(f"--{wrong.name.replace('_', '-')} {wrong.value}: expected {wrong.expected}.") from None
+
+
+def _from_file(config: Path, cls: type[Command], name: str) -> Any:
+    """The settings of a file, and the defaults."""
+    try:
+        return _with_defaults(cls, read_toml(config, cls, name))
+    except WrongValue as wrong:
+        raise SettingsError(f"{config}, [{name}] {wrong}") from None
 
 
 def read_toml(path: Path, cls: type[Command], name: str) -> dict[str, Any]:
@@ -73,6 +84,8 @@ def read_toml(path: Path, cls: type[Command], name: str) -> dict[str, Any]:
         setting = key.replace("-", "_")
         if setting not in hints:
             raise unknown_name(f"setting in [{name}] of {path}", key, hints)
+        if setting in values:
+            raise SettingsError(f"{path}, [{name}] gives {setting} twice, with - and with _; give it once.")
         values[setting] = _tyro(hints[setting], f"{path}, [{name}] {key} = {value!r}", list(_tokens(value)))
     return values
 

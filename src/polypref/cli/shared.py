@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import tyro
 from tyro.conf import arg
 
+from polypref.arguments import AtLeastOne, Seed
 from polypref.data.files.limits import NAMES, Limits, parse_limits
 from polypref.runs.settings import Quiet
 
@@ -26,7 +27,7 @@ Files = Annotated[
     ),
 ]
 
-MinJudgements = Annotated[int, arg(metavar="INT", help="Leave out users with fewer judgements.")]
+MinJudgements = Annotated[AtLeastOne, arg(metavar="INT", help="Leave out users with fewer judgements.")]
 
 Columns = Annotated[
     tuple[str, ...],
@@ -83,7 +84,7 @@ AllowNetwork = Annotated[
 class Seeded(Quiet):
     """Settings of a command with random draws."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all random draws; equal seeds give equal results."""
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from polypref.arguments import People
 from polypref.cli.shared import Replaces, Seeded, refuse_suffix, refuse_to_replace
 from polypref.files import write_table
 from polypref.terminal import out
@@ -23,9 +24,9 @@ class Simulate(Replaces, Seeded):
 
     world: tyro.conf.Positional[str]
     """Which world; docs/worlds.md describes them."""
-    users: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    users: Annotated[People | None, tyro.conf.arg(metavar="INT")] = None
     """Number of people; None: the world's own."""
-    judgements: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    judgements: Annotated[People | None, tyro.conf.arg(metavar="INT")] = None
     """Judgements of each person; None: the world's own."""
 
     def run(self) -> int:

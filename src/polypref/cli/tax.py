@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
+from polypref.arguments import AtLeastOne, ProperShare, Resamples
 from polypref.cli.shared import (
     Encodes,
     Loads,
@@ -63,12 +64,12 @@ class Tax(WritesFolder, ReadsJudgements, Encodes, Loads, Seeded):
     """Rows whose rejected answer is false and agrees with the user, to measure how much more often it is preferred."""
     profile: bool = False
     """Put the suite's column profile before each question."""
-    users: int = 20
+    users: AtLeastOne = 20
     """Maximum number of users, those with most judgements."""
     min_judgements: MinJudgements = 10
-    margin: float = 0.02
+    margin: ProperShare = 0.02
     """The verdict is "no tax" below this margin; 0.02 is two points."""
-    draws: int = 2000
+    draws: Resamples = 2000
     """Resamples of the benchmark's items."""
 
     def run(self) -> int:

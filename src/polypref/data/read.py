@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from polypref.arguments import AtLeastZero, NotNegative, check_settings, expect_instance
 from polypref.comparisons import Comparisons, IntArray
 from polypref.data.derived import MadeFrom
 from polypref.data.files.late_columns import look_on, read_again
@@ -44,11 +45,15 @@ class ReadOptions:
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
-    ties: tuple[str, ...] = ()
+    ties: tuple[str | Path, ...] = ()
     made_from: MadeFrom = "auto"
-    rating_gap: float = 0.0
-    spill_bytes: int = SPILL_BYTES
+    rating_gap: NotNegative = 0.0
+    spill_bytes: AtLeastZero = SPILL_BYTES
     limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        expect_instance("limits", self.limits, Limits, "Limits(...)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +86,16 @@ def read(paths: Sequence[str | Path], options: ReadOptions | None = None) -> Rea
     Raises InputError if a file cannot be used: no such file, missing column, wrong type, no rows, more than half of
     its rows unusable. Single unusable rows are left out and counted in ``Reading.problems``.
     """
-    options = options or ReadOptions()
-    if isinstance(paths, str | Path):
-        paths = [paths]
+    options = ReadOptions() if options is None else options
+    expect_instance("options", options, ReadOptions, "ReadOptions(...)")
+    paths = [paths] if isinstance(paths, str | Path) else paths
+    expect_instance("paths", paths, (list, tuple), "a path, or a list of paths")
+    for path in paths:
+        expect_instance("one of the paths", path, (str, Path), "a path")
     if not paths:
         raise SettingsError("no file given; expected at least one JSONL, CSV or Parquet file of preferences.")
     files = expand([str(path) for path in paths])
-    ties = expand(options.ties)
+    ties = expand([str(path) for path in options.ties])
     work = _Work(options, (*files, *ties), len(files))
     for number, file in enumerate([*files, *ties]):
         with readable(file):

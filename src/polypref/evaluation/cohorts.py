@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from polypref.arguments import AtLeastOne, expect
 from polypref.comparisons import BoolArray, Comparisons
 from polypref.data.split import Split
 from polypref.data.zero_weight import compact
-from polypref.errors import NotEnoughData, SettingsError
+from polypref.errors import NotEnoughData
 from polypref.profile.minorities import minority_users
 
 COHORTS = ("all", "minority")
@@ -34,8 +35,7 @@ def keep_users(comparisons: Comparisons, min_judgements: int) -> Kept:
 
     Raises SettingsError for a number below 1, NotEnoughData if nobody is left.
     """
-    if min_judgements < 1:
-        raise SettingsError(f"--min-judgements {min_judgements} excludes nobody; expected 1 or more.")
+    expect("min_judgements", min_judgements, AtLeastOne)
     count_U = np.bincount(comparisons.user_N, minlength=len(comparisons.users))
     kept_U = count_U >= min_judgements
     if not kept_U.any():

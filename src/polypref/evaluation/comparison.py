@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from polypref.comparisons import Comparisons
+from polypref.arguments import expect
+from polypref.comparisons import Comparisons, ensure_comparisons
 from polypref.errors import SettingsError
 from polypref.evaluation.cells import Job
 from polypref.evaluation.grid_setup import POPULATION, prepare
 from polypref.evaluation.measure import measure, run_arms
 from polypref.evaluation.results import Results
 from polypref.evaluation.results_schema import CompareContents
-from polypref.evaluation.settings import Settings, with_overrides
+from polypref.evaluation.settings import Settings, replaced
 from polypref.features.protocol import Encoder
 from polypref.files import held_for_run
 from polypref.learners.protocol import Learner
@@ -44,7 +45,8 @@ def compare(
     Raises SettingsError (also if another run is writing ``out``), NotEnoughData, CacheError, the encoder's errors, and
     PolyprefError if cells failed.
     """
-    settings = with_overrides(settings or Settings(), overrides)
+    ensure_comparisons(comparisons)
+    settings = replaced(settings or Settings(), overrides)
     chosen = named_learners(learners)
     prepared = prepare(comparisons, encoder, settings)
     with held_for_run(out):
@@ -74,7 +76,7 @@ def named_learners(learners: Sequence[str] | Mapping[str, Learner] | None) -> di
     from polypref.learners import LEARNERS, STANDARD
     from polypref.scorers import learner
 
-    names = [learners] if isinstance(learners, str) else list(learners or STANDARD)
+    names = expect("learners", [learners] if isinstance(learners, str) else learners or STANDARD, tuple[str, ...])
     if "all" in names:
         names = [*LEARNERS, *(name for name in names if name != "all")]
     found = {name: learner(name) for name in [*filter(LEARNERS.__contains__, POPULATION), *names]}

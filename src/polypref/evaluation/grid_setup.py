@@ -17,15 +17,14 @@ import numpy as np
 from polypref.comparisons import Comparisons
 from polypref.data.derived import origin
 from polypref.data.linting.lint import ensure_learnable
-from polypref.data.split import RULES, TEST_SHARE, VALID_SHARE, Rule, choose_rule, split
+from polypref.data.split import TEST_SHARE, VALID_SHARE, Rule, choose_rule, split
 from polypref.data.zero_weight import counted
-from polypref.errors import unknown_name
 from polypref.evaluation.cohorts import Kept, keep_users
 from polypref.evaluation.results import ELSEWHERE
 from polypref.evaluation.settings import GridSettings
 from polypref.features import encoder as encoder_by_name
 from polypref.features.encode_once import Encoded, encode_once
-from polypref.features.protocol import Encoder
+from polypref.features.protocol import Encoder, ensure_encoder
 from polypref.files import made, temporary
 from polypref.learners.protocol import Learner
 from polypref.progress import Progress
@@ -86,19 +85,18 @@ def prepare(comparisons: Comparisons, encoder: str | Encoder, settings: GridSett
     Raises NotEnoughData if nothing can be learned, SettingsError for an unknown rule or encoder.
     """
     started = time.perf_counter()
+    text_encoder = encoder_by_name(encoder) if isinstance(encoder, str) else encoder
+    ensure_encoder(text_encoder)
     kept = keep_users(counted(comparisons), settings.min_judgements)
     ensure_learnable(kept.comparisons)
     if settings.split == "auto":
         rule, why = choose_rule(
             kept.comparisons, lambda rule: [cut(kept.comparisons, rule, seed) for seed in range(settings.seeds)]
         )
-    elif settings.split in RULES:
+    else:
         rule, why = settings.split, "chosen by the caller."
         if rule == "pair" and (made := origin(kept.comparisons)).dependent:
             why = f"chosen by the caller, although {made.why}."
-    else:
-        raise unknown_name("split", settings.split, ("auto", *RULES))
-    text_encoder = encoder_by_name(encoder) if isinstance(encoder, str) else encoder
     return Prepared(kept, rule, why, text_encoder, settings, started)
 
 

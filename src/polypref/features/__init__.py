@@ -6,6 +6,7 @@ import re
 from dataclasses import fields
 from importlib import import_module
 
+from polypref.arguments import expect
 from polypref.errors import SettingsError, unknown_name
 from polypref.features.joined import Joined
 from polypref.features.protocol import Encoder
@@ -28,6 +29,7 @@ def encoder(name: str, **options: object) -> Encoder:
     ``minilm+static`` and similar names join several encoders with their default settings. Nothing is loaded until the
     first text is encoded. Raises SettingsError for an unknown name or setting.
     """
+    expect("name", name, str)
     parts = NEXT.split(name)
     if len(parts) > 1:
         if options:

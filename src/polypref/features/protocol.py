@@ -7,7 +7,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from polypref.arguments import quoted
 from polypref.comparisons import Responses
+from polypref.errors import InputError
 
 
 class Encoder(Protocol):
@@ -27,3 +29,9 @@ class Encoder(Protocol):
     def encode(self, responses: Responses) -> NDArray[np.float32]:
         """``features_RD`` of each (prompt, response) in the pool's order; cached on disk by content key."""
         ...
+
+
+def ensure_encoder(value: object) -> None:
+    """Raise InputError unless ``value`` is an Encoder; says how to get one."""
+    if not all(hasattr(value, name) for name in ("name", "identity", "encode")):
+        raise InputError(f"encoder is {quoted(value)}; expected an Encoder, as polypref.encoder('minilm') returns.")

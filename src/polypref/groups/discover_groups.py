@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from polypref.comparisons import Comparisons, Users
+from polypref.arguments import AtLeastOne, Numbers, Seed, Share, check_settings, expect
+from polypref.comparisons import Comparisons, Users, ensure_comparisons
 from polypref.data.derived import origin
 from polypref.data.zero_weight import counted
 from polypref.errors import NotEnoughData, SettingsError
-from polypref.features.protocol import Encoder
+from polypref.features.protocol import Encoder, ensure_encoder
 from polypref.groups.group_likelihood import Mixture
 from polypref.groups.grouping import CERTAINTY, Grouping
 from polypref.groups.mixture import Problem, alone, best_of
@@ -26,24 +27,19 @@ from polypref.learners.inputs import Inputs
 class Discovery:
     """Settings of the search for groups."""
 
-    most: int = 6
+    most: Numbers = 6
     """Maximum number of groups to try."""
-    restarts: int = 3
+    restarts: Numbers = 3
     """EM runs from different starts; the one with the highest likelihood is used."""
-    folds: int = 3
+    folds: Numbers = 3
     """Number of folds of held-out judgements."""
-    certainty: float = CERTAINTY
+    certainty: Share = CERTAINTY
     """Minimum share for a user to be in a group; other users are unknown."""
-    directions: int = 64
+    directions: AtLeastOne = 64
     """Maximum principal directions of the encoder's space to use."""
 
     def __post_init__(self) -> None:
-        least = {"most": 1, "restarts": 1, "folds": 1, "directions": 1}
-        for name, lowest in least.items():
-            if getattr(self, name) < lowest:
-                raise SettingsError(f"{name} is {getattr(self, name)}; expected at least {lowest}.")
-        if not 0 <= self.certainty <= 1:
-            raise SettingsError(f"certainty is {self.certainty}; expected a share from 0 to 1.")
+        check_settings(self)
 
 
 def discover(
@@ -54,6 +50,10 @@ def discover(
     Groups are named "group 1", "group 2", ... by size. Equal data and seed give equal groups, whatever the order of the
     rows. Raises NotEnoughData without comparisons, SettingsError for too many groups.
     """
+    ensure_comparisons(comparisons)
+    expect("seed", seed, Seed)
+    expect("groups", groups, Numbers | None)
+    ensure_encoder(encoder)
     how, comparisons = how or Discovery(), counted(comparisons)
     if not len(comparisons):
         raise NotEnoughData("no comparisons to find groups in: 0 rows. Give more data.")

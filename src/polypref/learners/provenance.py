@@ -14,9 +14,10 @@ from importlib.metadata import version
 from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
-from polypref.comparisons import Comparisons
+from polypref.arguments import Seed, expect
+from polypref.comparisons import Comparisons, ensure_comparisons
 from polypref.data.data_hash import added, judged_hash
-from polypref.features.protocol import Encoder
+from polypref.features.protocol import Encoder, ensure_encoder
 from polypref.schema import Json
 
 
@@ -95,6 +96,11 @@ def recorded(fit: F) -> F:
 
     @wraps(fit)
     def noting(self: Any, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> Any:
+        ensure_comparisons(train, "train")
+        if valid is not None:
+            ensure_comparisons(valid, "valid")
+        ensure_encoder(encoder)
+        expect("seed", seed, Seed)
         within, token = _WITHIN.get(), _WITHIN.set(True)
         try:
             scorer = fit(self, train, encoder=encoder, seed=seed, valid=valid)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polypref.comparisons import Comparisons
+from polypref.arguments import Seed, expect
+from polypref.comparisons import Comparisons, ensure_comparisons
 from polypref.data.derived import Origin, origin
 from polypref.data.zero_weight import counted
 from polypref.profile import formatting
@@ -89,6 +90,9 @@ def profile(comparisons: Comparisons, *, seed: int = 0, pairs: PairKey = "text")
     ``pairs`` "text" counts the same two texts as one pair whatever their pair id; "id" uses the data's own pair ids for
     disagreement, minorities and room (repeats, cycles and groups always use the texts).
     """
+    ensure_comparisons(comparisons)
+    expect("seed", seed, Seed)
+    expect("pairs", pairs, PairKey)
     from threadpoolctl import threadpool_limits
 
     # thousands of small matrices: BLAS threads slow this down, up to fifty times on a busy machine

@@ -41,8 +41,7 @@ def summary(found: Mapping[str, Any]) -> str:
                 if control
                 else ""
             )
-            + f"worst {visible(one['user'])} {_text(one)}; one user's tax is detectable from "
-            f"{points(_least(least[section])).lstrip('+')} points"
+            + f"worst {visible(one['user'])} {_text(one)}; one user's tax is {_detectable(least[section])}"
         )
         lines += [
             f"    {part} {_text(parts[part, section])}" for part in ("forgetting", "total") if (part, section) in parts
@@ -69,7 +68,7 @@ def page(found: Mapping[str, Any]) -> str:
             parts=_table(found["tax"], "part", PARTS, points),
             sections=found["sections"],
             worst=[row | {"text": _text(row)} for row in found["worst"]],
-            detectable=[row | {"least": points(_least(row)).lstrip("+")} for row in found["detectable"]],
+            detectable=[row | {"least": _least(row)} for row in found["detectable"]],
             people=_people(found, section),
             shown=section,
             plots=[_plot(found, section, name) for name in AXES],
@@ -96,9 +95,17 @@ def _text(row: Row) -> str:
     return estimate(row, points)
 
 
-def _least(row: Row) -> float | None:
-    """The smallest detectable tax of one user, at the share of items answered differently, if there were any."""
-    return row["at_tenth"] if row["at_seen"] is None else row["at_seen"]
+def _least(row: Row) -> str | None:
+    """The smallest detectable tax of one user in points, at the share of items answered differently, if there were any.
+
+    None if it exceeds 100 points, which no tax reaches.
+    """
+    least = row["at_tenth"] if row["at_seen"] is None else row["at_seen"]
+    return None if least is not None and least > 1 else points(least).lstrip("+")
+
+
+def _detectable(row: Row) -> str:
+    return "not detectable with so few items" if (least := _least(row)) is None else f"detectable from {least} points"
 
 
 def _table(rows: Sequence[Row], key: str, names: Mapping[str, str], write: Any) -> list[dict[str, Any]]:

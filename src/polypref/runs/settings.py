@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from polypref.arguments import Processes, check_settings
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quiet:
@@ -12,10 +14,13 @@ class Quiet:
     quiet: bool = False
     """Print only failures to standard error."""
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workers(Quiet):
     """Settings of runs in several processes."""
 
-    workers: int = 0
+    workers: Processes = 0
     """Worker processes; 0: one per core."""

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from polypref.arguments import AtLeastOne, ProperShare, Resamples, Seed, check_settings
 from polypref.comparisons import Comparisons
 from polypref.data.benchmarks import Suite
 from polypref.data.split import choose_rule, split
@@ -41,22 +42,18 @@ GENERIC, NOBODY = "generic", "no user"
 class Task:
     """Settings of the measurement."""
 
-    users: int = 20
+    users: AtLeastOne = 20
     """Maximum number of users, those with most judgements."""
-    min_judgements: int = 10
+    min_judgements: AtLeastOne = 10
     """Minimum judgements of a user."""
-    margin: float = 0.02
+    margin: ProperShare = 0.02
     """The verdict is "no tax" below this margin, as a share; .02 is two points."""
-    draws: int = 2000
+    draws: Resamples = 2000
     """Resamples of the benchmark's items."""
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name, lowest in (("users", 1), ("min_judgements", 1), ("draws", 100), ("seed", 0)):
-            if getattr(self, name) < lowest:
-                raise SettingsError(f"{name} is {getattr(self, name)}; expected {lowest} or more.")
-        if not 0 < self.margin < 1:
-            raise SettingsError(f"margin is {self.margin}; expected a share between 0 and 1, as 0.02 for two points.")
+        check_settings(self)
 
 
 @dataclass(frozen=True, eq=False)

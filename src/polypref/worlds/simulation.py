@@ -10,7 +10,7 @@ a user.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from polypref.arguments import Seed, check_settings, expect
 from polypref.comparisons import Comparisons, IntArray, Responses, Users
 from polypref.errors import SettingsError, unknown_name
 from polypref.worlds.people import WORLDS, People, World
@@ -25,6 +26,7 @@ from polypref.worlds.text import STYLES, prompts, write
 
 STYLE_MEAN, STYLE_SD = 0.5, 0.3
 MOST_TRIES = 1000
+MOST_JUDGEMENTS = 100_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +117,13 @@ def simulate(name: str, *, seed: int = 0, **changes: float) -> SimulatedWorld:
     """
     if name not in WORLDS:
         raise unknown_name("world", name, WORLDS)
+    expect("seed", seed, Seed)
+    known = [field.name for field in fields(WORLDS[name])]
+    for change in changes:
+        if change not in known:
+            raise unknown_name(f"setting of {name}", change, known)
     world = replace(WORLDS[name], **changes)
+    check_settings(world)
     _check(world)
     text_rng, people_rng, choice_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
     people = world.people(people_rng)
@@ -143,6 +151,11 @@ def simulate(name: str, *, seed: int = 0, **changes: float) -> SimulatedWorld:
 
 
 def _check(world: World) -> None:
+    if world.users * world.judgements > MOST_JUDGEMENTS:
+        raise SettingsError(
+            f"{world.users:,} users with {world.judgements:,} judgements each are too many; expected at most "
+            f"{MOST_JUDGEMENTS:,} judgements in total."
+        )
     lowest = {"users": 1, "judges": 1, "judgements": 1, "repeats": 0, "temperature": 0, "contrast": 0, "alpha": 0}
     for setting, least in lowest.items():
         if (value := getattr(world, setting, least)) < least:

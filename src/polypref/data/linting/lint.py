@@ -7,29 +7,32 @@ dropping one kind would bias it.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import polars as pl
 
+from polypref.arguments import AtLeastOne, expect, expect_instance
 from polypref.comparisons import BoolArray, Comparisons, IntArray
 from polypref.data.linting import bias as lint_bias
 from polypref.data.linting import prompt_leaks as lint_prompts
 from polypref.data.linting.findings import Finding, Inspection
 from polypref.data.read import Reading
 from polypref.data.zero_weight import counted
-from polypref.errors import NotEnoughData
+from polypref.errors import InputError, NotEnoughData
 from polypref.wording import shown
 
+A_READING = "what read(...) returns"
 FEW = 5  # users with fewer judgements are reported even if not dropped
 
 
 @dataclass(frozen=True, eq=False)
 class Lint:
-    """All findings with a count above zero, and which rows ``clean`` leaves out, ``dropped_N``."""
+    """All findings with a count above zero, and which rows of ``reading`` are left out, ``dropped_N``."""
 
     findings: tuple[Finding, ...]
     dropped_N: BoolArray
+    reading: Reading = field(repr=False)
 
     def as_dict(self) -> dict[str, object]:
         """JSON-able."""
@@ -38,6 +41,8 @@ class Lint:
 
 def lint(reading: Reading, *, min_judgements: int = 1) -> Lint:
     """Run all checks; users with fewer than ``min_judgements`` usable rows are dropped."""
+    expect_instance("reading", reading, Reading, A_READING)
+    expect("min_judgements", min_judgements, AtLeastOne)
     job = Inspection(reading)
     for problem in reading.problems:
         action = "kept" if problem.kept else "dropped"
@@ -52,14 +57,20 @@ def lint(reading: Reading, *, min_judgements: int = 1) -> Lint:
     _too_little(job)
     lint_bias.look(job)
     lint_prompts.look(job)
-    return Lint(tuple(job.findings), job.dropped_N)
+    return Lint(tuple(job.findings), job.dropped_N, reading)
 
 
 def clean(reading: Reading, found: Lint) -> Comparisons:
     """The judgements without the dropped ones, in the order of content; see ``zero_weight.counted``.
 
-    Raises NotEnoughData if nothing is left.
+    Raises NotEnoughData if nothing is left, InputError if ``found`` is about another reading.
     """
+    expect_instance("reading", reading, Reading, A_READING)
+    expect_instance("found", found, Lint, "what lint(reading) returns")
+    if found.reading is not reading:
+        raise InputError(
+            f"found is about another reading, of {', '.join(found.reading.files)}; expected lint(reading)."
+        )
     if found.dropped_N.all():
         raise NotEnoughData(f"{', '.join(reading.files)}: no usable judgement is left; polypref check shows why.")
     return counted(reading.comparisons.take(~found.dropped_N))

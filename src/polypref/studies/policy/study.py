@@ -17,8 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from polypref.arguments import AtLeastOne, PairedSeeds, check_settings
 from polypref.artifact import is_sealed, sealed
-from polypref.errors import ArtifactError, SettingsError
+from polypref.errors import ArtifactError
 from polypref.files import held_for_run, made, write_json
 from polypref.progress import Progress
 from polypref.regular_files import content_of
@@ -41,14 +42,11 @@ class Study:
 
     learners: tuple[Learner, ...] = ("bandit", "language model")
     quick: bool = False
-    seeds: int = 16
-    workers: int = 1
+    seeds: PairedSeeds = 16
+    workers: AtLeastOne = 1
 
     def __post_init__(self) -> None:
-        if self.seeds < 2:
-            raise SettingsError(f"--seeds {self.seeds} leaves no interval; expected 2 or more.")
-        if self.workers < 1:
-            raise SettingsError(f"--workers {self.workers} cannot be; expected 1 or more.")
+        check_settings(self)
 
     @property
     def arms(self) -> list[Arm]:
