@@ -136,7 +136,11 @@ def test_a_calibration_sealed_again_with_odd_content_is_one_line(tmp_path, chang
     path = tmp_path / "bounds.toml"
     path.write_text('[immutable]\nsafety = "nowhere"\n')
     file = read_bounds(path)
-    told = {"schema": SCHEMA, "bounds": file.digest, "target": {"alpha": 0.01, "delta": 0.05, "by_category": False}}
+    told = {
+        "schema": SCHEMA,
+        "bounds": file.digest,
+        "target": {"alpha": 0.01, "delta": 0.05, "by_category": False, "rewritings": []},
+    }
     told |= {"thresholds": {"": FACTS}, "slates": "", "unsafe": [], "probe": [], "safety": None, "artifact": None}
     told |= {"reads": READS, "versions": {}}
     file.calibration.write_text(json.dumps({**told, "hash": _hash(told)}))

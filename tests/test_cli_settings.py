@@ -25,6 +25,7 @@ OWN = {
     "encoder": {"score"},  # none: the one of the fit
     "scorer": {"adapt", "align", "tax"},  # what it is for
     "file": {"bounds"},
+    "slates": {"audit"},  # one file
     "learners": {"adapt", "compare", "bench-policy"},
     "sizes": {"adapt", "compare"},
     "seeds": {"bench-policy"},

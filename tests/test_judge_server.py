@@ -141,7 +141,7 @@ def test_a_pause_that_the_server_asks_for_is_made(server, monkeypatch):
     monkeypatch.setattr("polypref.http.time.sleep", pauses.append)
     server.plan({"status": 429, "headers": {"Retry-After": "7"}}, {"status": 429, "headers": {"Retry-After": "9999"}})
     judged(server, QUERIES.take(np.arange(1)))
-    assert sorted(pauses) == [7.0, 60.0]
+    assert sorted(pause for pause in pauses if pause >= 1) == [7.0, 60.0]  # other threads wait shorter
 
 
 def test_a_server_that_is_too_slow_is_asked_again(server):

@@ -122,7 +122,7 @@ def test_a_scorer_is_refused_by_score_where_only_the_tokenizer_was_changed(folde
     Path("prefs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     Path("ask.jsonl").write_text(json.dumps({"user_id": "u0", "prompt": "why", "response": "yes"}) + "\n")
     fit = ["fit", "prefs.jsonl", "--learner", "individual", "--encoder", f"hf:{folder}", "--out", "scorer"]
-    score = ["score", "scorer", "ask.jsonl", "--out", "scores.jsonl"]
+    score = ["score", "scorer", "ask.jsonl", "--out", "scores.jsonl", "--force"]
     assert main(fit) == 0 and main(score) == 0
     before = Path("scores.jsonl").read_text()
     capsys.readouterr()

@@ -249,7 +249,7 @@ def test_a_damaged_arm_is_made_again_and_a_file_for_a_folder_is_one_line(
     assert study(copy, QUICK, quiet=True)["rows"] == json.loads((ran / "policy.json").read_text())["rows"]
     assert capsys.readouterr().err.count("a finished arm is measured again") == 1
     (tmp_path / "plain").touch()
-    with pytest.raises(CacheError, match=r"cannot write .*plain/arms: Not a directory"):
+    with pytest.raises(CacheError, match=r"cannot write .*plain: Not a directory"):
         study(tmp_path / "plain", QUICK, quiet=True)
 
 

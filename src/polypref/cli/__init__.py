@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from polypref.errors import PolyprefError, unknown_name
-from polypref.files import FORBIDDEN, FULL, cannot_write, held_for_run, owned
+from polypref.files import FORBIDDEN, FULL, OTHER_OUT, cannot_write, held_for_run, owned
 from polypref.terminal import block, fail, out, silent, visible_warnings
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -99,7 +99,7 @@ def _dispatch(arguments: list[str]) -> int:
     if command is None:
         return 0
     folder, names = (command.out, command.writes()) if isinstance(command, WritesFolder) else (None, ())
-    with silent(command.quiet), held_for_run(folder), owned(folder, names):
+    with silent(command.quiet), held_for_run(folder, elsewhere=OTHER_OUT), owned(folder, names):
         return command.run()
 
 

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import tyro
 
@@ -24,8 +24,6 @@ class Align(WritesFolder, Reads, Loads, Seeded):
     sample answers) and align.json. An interrupted run resumes from its last checkpoint. Settings are best kept in a
     TOML file: examples/align.toml.
     """
-
-    WRITES: ClassVar[tuple[str, ...]] = ("align.html", "align.json", "run.json", "before.json")
 
     model: str
     """A causal language model: a folder, or a name on the hub."""
@@ -51,6 +49,10 @@ class Align(WritesFolder, Reads, Loads, Seeded):
         tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: TRL's, with num_generations=2)"),
     ] = ()
     """Settings of PGRPOConfig: those of TRL's GRPOConfig and of docs/pgrpo.md."""
+
+    def writes(self) -> tuple[str, ...]:
+        """The report, the results, and the state of the run."""
+        return ("align.html", "align.json", "run.json", "before.json")
 
     def run(self) -> int:
         """Read, load, train, measure, write and print."""

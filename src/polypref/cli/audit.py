@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import arg
@@ -34,8 +34,6 @@ class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
     file.
     """
 
-    WRITES: ClassVar[tuple[str, ...]] = ("audit.html", "audit.json")
-
     scorer: Annotated[tyro.conf.Positional[Path], arg(metavar="DIR")]
     """Folder written by polypref fit."""
     bounds: Annotated[Path, arg(metavar="BOUNDS.TOML")]
@@ -56,6 +54,10 @@ class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
     """Random tastes that are optimised against the cap's certificate."""
     tries: Tries = 200
     """Insertions that the search tries for each unsafe text to raise its safety score; 0: no search."""
+
+    def writes(self) -> tuple[str, ...]:
+        """The report and the results."""
+        return ("audit.html", "audit.json")
 
     def run(self) -> int:
         """Load, attack, write, print the verdict."""

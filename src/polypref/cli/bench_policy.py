@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from polypref.arguments import PairedSeeds
 from polypref.cli.shared import WritesFolder
@@ -23,8 +23,6 @@ class BenchPolicy(WritesFolder, Workers):
     docs/pgrpo.md explains the settings.
     """
 
-    WRITES: ClassVar[tuple[str, ...]] = ("policy.md", "policy.svg", "policy.json")
-
     out: Path = Path("polypref-policy")
     """Folder of the results and the finished arms."""
     learners: tuple[Literal["bandit", "language model"], ...] = ("bandit", "language model")
@@ -33,6 +31,10 @@ class BenchPolicy(WritesFolder, Workers):
     """Few settings and methods, and short runs: to see that it works, not for conclusions."""
     seeds: PairedSeeds = 16
     """Paired seeds, at most 12 for the language model; learning rates are chosen on others."""
+
+    def writes(self) -> tuple[str, ...]:
+        """The results, their tables and the chart."""
+        return ("policy.md", "policy.svg", "policy.json")
 
     def run(self) -> int:
         """Run the arms that are not stored, write and print the tables."""

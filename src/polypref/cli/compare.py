@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar
 
 from polypref.cli.compare_summary import show
 from polypref.cli.grids import linted
 from polypref.cli.shared import Encodes, Reads, WritesFolder, ensure_files
 from polypref.evaluation.settings import Settings
 from polypref.terminal import out
+
+WRITES = ("report.html", "results.json", "results.parquet", "users.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +22,14 @@ class Compare(WritesFolder, Reads, Encodes, Settings):
     Writes report.html, results.json, results.parquet and users.parquet. An interrupted run resumes where it stopped.
     """
 
-    WRITES: ClassVar[tuple[str, ...]] = ("report.html", "results.json", "results.parquet", "users.parquet")
-
     out: Path = Path("polypref-report")
     """Folder of the report, the results and the finished cells."""
     learners: tuple[str, ...] = ()
     """Which learners, or "all": docs/learners.md. pooled and pooled-effects always take part."""
+
+    def writes(self) -> tuple[str, ...]:
+        """The report and the tables."""
+        return WRITES
 
     def run(self) -> int:
         """Read, lint, compare, write the report, print the verdict and the table."""

@@ -27,9 +27,9 @@ class Demo(WritesFolder, Encodes, Seeded, Workers):
 
     def writes(self) -> tuple[str, ...]:
         """The simulated file, and what compare writes."""
-        from polypref.cli.compare import Compare
+        from polypref.cli.compare import WRITES
 
-        return (f"{self.world}.jsonl", *Compare.WRITES)
+        return (f"{self.world}.jsonl", *WRITES)
 
     def run(self) -> int:
         """Simulate, then compare."""

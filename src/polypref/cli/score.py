@@ -49,7 +49,7 @@ class Score(NamesColumns, Loads):
     encoder: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """The encoder, if not the one named at fit."""
     bounds: Annotated[Path | None, tyro.conf.arg(metavar="BOUNDS.TOML", help_behavior_hint="")] = None
-    """Calibrated bounds to score within."""
+    """Calibrated bounds."""
     pin: Annotated[str | None, tyro.conf.arg(metavar="HASH", help_behavior_hint="")] = None
     """Refuse bounds with another policy hash."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import arg
@@ -147,14 +147,12 @@ class UsesSlates(Loads):
 class WritesFolder(Quiet):
     """A command that writes a folder, which no other run may write meanwhile."""
 
-    WRITES: ClassVar[tuple[str, ...]] = ()
-
     out: Path
     """Folder of the results."""
 
     def writes(self) -> tuple[str, ...]:
         """Names of the files that it writes into the folder; none where the folder is an artifact."""
-        return self.WRITES
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)

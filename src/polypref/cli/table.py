@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import tyro
 from tyro.conf import arg
@@ -33,8 +33,6 @@ class Table(WritesFolder):
     compared.
     """
 
-    WRITES: ClassVar[tuple[str, ...]] = ("tables.md", "tables.tex", "tables.html")
-
     folders: Folders
     out: Path = Path("tables")
     """Folder of the three files."""
@@ -42,6 +40,10 @@ class Table(WritesFolder):
     """Show the published figures."""
     intervals: bool = False
     """Print the 95 % intervals of our figures; the HTML page always has them as tooltips."""
+
+    def writes(self) -> tuple[str, ...]:
+        """The tables."""
+        return ("tables.md", "tables.tex", "tables.html")
 
     def run(self) -> int:
         """Read the folders, build the tables, write and print them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -40,8 +40,6 @@ class Tax(WritesFolder, ReadsJudgements, Encodes, Loads, Seeded):
     scores the benchmark for each user, and gives the loss of each section with intervals. Writes tax.html and tax.json.
     """
 
-    WRITES: ClassVar[tuple[str, ...]] = ("tax.html", "tax.json")
-
     suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
     """Rows of prompt, chosen, rejected and subset; chosen and rejected may be lists. A section column names your own
     sections; without it, the subsets must be RewardBench's.
@@ -71,6 +69,10 @@ class Tax(WritesFolder, ReadsJudgements, Encodes, Loads, Seeded):
     """The verdict is "no tax" below this margin; 0.02 is two points."""
     draws: Resamples = 2000
     """Resamples of the benchmark's items."""
+
+    def writes(self) -> tuple[str, ...]:
+        """The report and the results."""
+        return ("tax.html", "tax.json")
 
     def run(self) -> int:
         """Read, fit or load, measure, write and print."""

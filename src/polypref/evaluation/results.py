@@ -12,9 +12,9 @@ import polars as pl
 
 from polypref.evaluation.results_schema import CompareContents, Contents
 from polypref.evaluation.results_table import COHORT, METRIC, ROW, ResultTable
+from polypref.files import OTHER_OUT as ELSEWHERE
 from polypref.files import write_json, write_table
 
-ELSEWHERE = "choose another --out"
 TEXTS, COUNTS = ("learner", "cohort", "metric"), ("size", "n_users", "n_comparisons", "seeds")
 KINDS = {name: pl.String if name in TEXTS else pl.Int64 if name in COUNTS else pl.Float64 for name in ROW}
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from polypref.errors import SettingsError
-from polypref.files.failures import ANOTHER, FORBIDDEN, FULL, cannot_write, writable
+from polypref.files.failures import ANOTHER, FORBIDDEN, FULL, OTHER_OUT, cannot_write, writable
 from polypref.files.locks import alone, held_for_run, hold, is_at
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ __all__ = [
     "FORBIDDEN",
     "FULL",
     "MARK",
+    "OTHER_OUT",
     "PARTIAL",
     "TABLES",
     "TMPDIR",

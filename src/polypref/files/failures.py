@@ -10,7 +10,7 @@ from pathlib import Path
 
 from polypref.errors import CacheError, PolyprefError
 
-ANOTHER = "choose another folder"
+ANOTHER, OTHER_OUT = "choose another folder", "choose another --out"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 UNTOLD = ("PytorchStreamWriter failed", "iostream error")  # what torch says of a write that fails, without the reason
