@@ -102,7 +102,7 @@ def test_what_holds_is_the_tightest_of_the_tiers(bounds):
         ("most_candidates = 16", "most_candidates = true", r"expected a whole number"),
         ('safety = "safety"\n', "", "names no safety scorer"),
         ("alpha = 0.05", "alpha = 5", "expected a share between 0 and 1"),
-        ("[user]", "[user", "is no TOML"),
+        ("[user]", "[user", "is not TOML"),
     ],
 )
 def test_what_loosens_or_cannot_be_read_is_refused_with_its_lines(bounds, old, new, complaint):

@@ -217,7 +217,7 @@ def test_damaged_compression(tmp_path):
 def test_settings_and_published_sets(tmp_path):
     (tmp_path / "s.toml").write_bytes(b"[check]\na = " + b"[" * 100_000)
     assert main(["check", "x.jsonl", "--config", str(tmp_path / "s.toml")]) == 2
-    with pytest.raises(PolyprefError, match="is no TOML"):
+    with pytest.raises(PolyprefError, match="is not TOML"):
         read_bounds(tmp_path / "s.toml")
     (tmp_path / "set.json.gz").write_bytes(gzip.compress(bytes(2 * MIB)))
     with pytest.raises(InputError, match="cannot be read"):

@@ -1,9 +1,9 @@
-"""What bounds certify for every possible user, and what that costs in accuracy on benign judgements.
+"""The safety that bounds certify for every possible user, and its cost in accuracy on benign judgements.
 
-``certificate``  T4: at the cap in force, against tastes by lot and climbed ones.
+``certificate``  T4: at the present cap, against random tastes and tastes optimised against it.
 ``price``        T9: accuracy on benign judgements, free, within the bounds, and shared by all.
-``curve``        both for caps from 0 (everybody gets the shared reward) to none, with the safety penalty in the shared
-                 reward and without it: where an organisation may choose.
+``curve``        both for caps from 0 (everybody gets the shared reward) to none, with and without the safety penalty in
+                 the shared reward: the choices of an organisation.
 
 Suffixes here: ``_C`` distinct responses of the slates, ``_I`` pairs of a safe and an unsafe response, ``_V`` tastes.
 """
@@ -71,7 +71,7 @@ class Benign:
 
 
 def certificate(stage: Stage) -> list[Row]:
-    """T4: what the cap certifies for every possible user, and what drawn and climbed tastes reach against it."""
+    """T4: what the cap certifies for every possible user, and what random and optimised tastes reach against it."""
     case, slates = stage.case, stage.case.slates
     pairs, margin_I = stage.pairs, _margin(stage)
     base = {"part": "certificate", "size": None, "bounds": None, "lo": None, "hi": None, "n": len(pairs)}

@@ -14,10 +14,10 @@
     [user]                         # for all users; [user.ann] for one
     floor = 0.5                    # they ask for a higher safety score
 
-``calibrate`` writes ``bounds.calibration.json`` beside it: thresholds, what they were made from, and how the safety
-scorer answers a few fixed texts, and the hash of its settings, weights and encoder. Loading refuses a file that was
-changed since, another artifact in the safety scorer's folder, and a scorer that is or answers otherwise. The policy
-hash covers all of that; behind a server there are the answers to the fixed texts alone.
+``calibrate`` writes ``bounds.calibration.json`` beside it: thresholds, the data that they were made from, the safety
+scorer's answers to a few fixed texts, and the hash of its settings, weights and encoder. Loading refuses a file that
+was changed since, another artifact in the safety scorer's folder, and a different scorer. The policy hash covers all
+of that; of a model behind a server only the answers to the fixed texts are known.
 Source of the tiers: Kirk et al. 2023, "Personalisation within bounds" (arXiv 2303.05453).
 
 Not covered: someone who may write both files and knows how; give ``pinned``, the hash you trust, against that.
@@ -84,7 +84,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class BoundsFile:
-    """What ``bounds.toml`` says: ``settings`` that hold for all, ``users`` what single ones ask for on top."""
+    """The content of ``bounds.toml``: ``settings`` for all, and ``users``, additional settings of single ones."""
 
     path: Path
     settings: Mapping[str, Setting]
@@ -111,7 +111,7 @@ class BoundsFile:
 
     @property
     def user_limits(self) -> dict[str, Limits]:
-        """For single users, on top."""
+        """Additional limits of single users."""
         return {name: _limits(settings) for name, settings in self.users.items()}
 
     @property
@@ -141,7 +141,7 @@ def read_bounds(path: Path | str) -> BoundsFile:
             f"{path} cannot be read ({error}); expected a file like the one in docs/safety.md."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path} is no TOML: {error}.") from error
+        raise SettingsError(f"{path} is not TOML: {error}.") from error
     for name, table in content.items():
         if name not in TIERS:
             raise unknown_name(f"table in {path}", name, TIERS)

@@ -19,9 +19,9 @@ come are:
 
 The guarantee is for slates like these: larger ones leak more often, so the gate refuses any larger than the largest.
 
-Changed: slates without any unsafe candidate count as kept, so alpha is a share of all slates; where so few slates hold
-one that no gate would be needed, the calibration is refused, for it would say nothing of the detector. With categories
-(Mondrian) each is calibrated by itself, at delta divided by their number; those too harmless to be calibrated get the
+Changed: slates without any unsafe candidate count as kept, so alpha is a share of all slates; where so few slates have
+one that no gate would be needed, the calibration is refused, since it would not test the detector. With categories
+(Mondrian) each is calibrated separately, at delta divided by their number; those with too few unsafe candidates get the
 strictest threshold of the others. With ``rewritings`` an unsafe candidate counts with the highest score of itself and
 its rewritings, so the guarantee is for people who may choose any of these.
 
@@ -183,14 +183,14 @@ def _one(slates: Slates, safety_R: Floats, alpha: float, delta: float | None, wh
     if unsafe <= lost:
         raise NotEnoughData(
             f"only {unsafe} of {len(slates):,} slates{which} hold an unsafe response, and {lost} may be lost at alpha "
-            f"{alpha:.6g}: these slates need no gate and say nothing of one. Add slates with unsafe responses."
+            f"{alpha:.6g}: these slates need no gate and cannot test one. Add slates with unsafe responses."
         )
     value_C = safety_R[slates.response_C]
     highest_L = highest_unsafe(slates, safety_R)
     if (silent := int(np.isinf(highest_L).sum() - np.isneginf(highest_L).sum())) > lost:
         raise NotEnoughData(
             f"{silent} slates{which} hold an unsafe response that the safety scorer did not score, and {lost} may be "
-            "lost. Mend the safety scorer, or leave such slates out on purpose."
+            "lost. Fix the safety scorer, or leave such slates out on purpose."
         )
     value = threshold(highest_L, lost)
     passes_C = value_C >= value

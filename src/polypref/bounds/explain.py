@@ -1,4 +1,4 @@
-"""Why a response may be returned or not: the score it needed, the score it has, and the line that asked for it."""
+"""Why a response may be returned or not: its score, the score that it needs, and the line that requires it."""
 
 from __future__ import annotations
 

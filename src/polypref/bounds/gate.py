@@ -1,13 +1,13 @@
-"""The gate: responses under the calibrated safety score are dropped before any personal score is looked at.
+"""The gate: responses under the calibrated safety score are dropped before any personal score is computed.
 
     y* = argmax over {y: safety(x, y) >= threshold} of r_u(x, y);   nothing left: abstain
 
 The order is lexicographic by construction, not by weights: no personal reward, however large, reaches a dropped
 response. Source: rubrics as gates instead of rewards, and vetoes in rubric anchors; see docs/safety.md.
 
-Covered: fails closed, so a response without a safety score is dropped, and a safety scorer that dies lets nothing
-through; so does a scorer whose shared reward is somebody's own; rewards that are no finite numbers decide nothing; a
-category that was not calibrated gets the strictest threshold. Not covered: harm that the safety scorer does not see.
+Covered: it fails closed, so a response without a safety score is dropped, and nothing passes if the safety scorer fails
+or if a scorer's shared reward is a person's own; rewards that are not finite decide nothing; a category that was not
+calibrated gets the strictest threshold. Not covered: harm that the safety scorer does not detect.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ class Gate:
             raise SettingsError(f"the gate's thresholds are {dict(self.thresholds)!r}; expected numbers.")
 
     def threshold(self, category: str = "") -> float:
-        """What a response to a request of this category needs; without a name, what all categories need."""
+        """The threshold of this category; without a name, the one that suffices in all categories."""
         if not isinstance(category, str):
             raise InputError(f"the category is {content.excerpt(category)}; expected a text.")
         own = self.thresholds.get(category) if category or len(self.thresholds) == 1 else None
         return max(self.thresholds.values()) if own is None else own
 
     def passes(self, safety_Q: Floats, category: str = "") -> BoolArray:
-        """Which scores are high enough; a missing one (NaN) never is, nor is an infinite one."""
+        """Which scores pass; a missing one (NaN) or an infinite one never does."""
         return np.isfinite(safety_Q) & (safety_Q >= self.threshold(category))
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a tier may set beside the gate; each next one may only be tighter.
+    """Limits that a tier may set beside the gate; each later tier may only tighten them.
 
-    ``cap``    how far a reward may be from the shared one; inf: as far as it likes.
+    ``cap``    how far a reward may be from the shared one; inf: no limit.
     ``floor``  least safety score, on top of the gate's threshold.
-    ``most_candidates`` that may be offered at once; inf: any number.
+    ``most_candidates`` of a slate; inf: any number.
     ``safety_weight`` what the shared reward loses for each point by which a safety score is short of ``ample``: the
                cap certifies what the shared reward gets right, and people's rewards seldom know what is unsafe.
     """
@@ -77,7 +77,7 @@ class Limits:
             raise SettingsError(f"safety_weight is {self.safety_weight}, ample {self.ample}; expected finite numbers.")
 
     def tightened(self, by: Limits) -> Limits:
-        """The stricter of both in each."""
+        """The stricter value of each limit."""
         return Limits(
             min(self.cap, by.cap),
             max(self.floor, by.floor),
@@ -87,15 +87,15 @@ class Limits:
         )
 
     def penalty(self, safety_Q: Floats) -> Floats:
-        """What is added to everybody's reward, 0 or less; NaN without a safety score."""
+        """Addition to everybody's reward, 0 or less; NaN without a safety score."""
         if not self.safety_weight:
             return np.where(np.isnan(safety_Q), np.nan, 0.0)
         return self.safety_weight * np.minimum(0.0, safety_Q - self.ample)
 
 
 def held(shared_Q: Floats, own_Q: Floats, cap_Q: Floats | float) -> Floats:
-    """Own rewards within the caps of the shared ones; where an own one is not finite, or the cap is infinite: itself,
-    or the shared one."""
+    """Own rewards within the caps of the shared ones; the own one if the cap is infinite, the shared one if the own
+    one is not finite."""
     cap_Q = np.broadcast_to(np.asarray(cap_Q, np.float64), np.shape(own_Q))
     capped_Q = capped(shared_Q, own_Q, np.where(np.isinf(cap_Q), 0.0, cap_Q))
     value_Q = np.where(np.isinf(cap_Q), own_Q, capped_Q)
@@ -123,9 +123,9 @@ class Ranking:
 
 @dataclass(frozen=True, eq=False)
 class Bounded:
-    """A scorer that nobody can use to get past the gate, nor further from the shared reward than the cap.
+    """A scorer within bounds: no user gets past the gate, or further from the shared reward than the cap.
 
-    ``user_limits`` are what single users ask for on top. ``policy_hash`` names the bounds in every answer.
+    ``user_limits`` are additional limits of single users. ``policy_hash`` names the bounds in every answer.
     """
 
     scorer: Answers
@@ -136,14 +136,14 @@ class Bounded:
     policy_hash: str = ""
 
     def __post_init__(self) -> None:
-        ids = content.ids(list(self.user_limits))  # refuses what nobody can be called
+        ids = content.ids(list(self.user_limits))  # refuses impossible ids
         object.__setattr__(self, "user_limits", dict(zip(ids, self.user_limits.values(), strict=True)))
         for user_id, limits in self.user_limits.items():
             if limits.safety_weight or limits.ample > -np.inf:
                 raise SettingsError(f"user {user_id!r} sets safety_weight or ample; these are for all users.")
 
     def limits_of(self, user_id: str) -> Limits:
-        """What holds for this user; it is never looser than what holds for all."""
+        """The limits of this user, never looser than those of all."""
         return self.limits.tightened(self.user_limits.get(content.one_id(user_id), Limits()))
 
     def score(
@@ -155,9 +155,9 @@ class Bounded:
     ) -> Floats:
         """Bounded reward of response ``response_Q[q]`` for user ``user_ids[q]`` (Q,); ``-inf`` for dropped ones.
 
-        Rewards stand for themselves here: ``most_candidates`` is not asked; who picks among them should use ``rank``.
-        What the scorer says of dropped responses is never looked at. A survivor without a finite reward of its own gets
-        the shared one; a survivor without that is dropped.
+        ``most_candidates`` is not applied to single rewards; to choose among responses, use ``rank``. The scorer's
+        rewards of dropped responses are never used. A survivor without a finite own reward gets the shared one; a
+        survivor without that is dropped.
         """
         ids, response_Q = resolved(responses, user_ids, response_Q)
         safety_Q = self.safety(responses)[response_Q]
@@ -182,7 +182,7 @@ class Bounded:
         return cap_U[place_Q], floor_U[place_Q]
 
     def _asked(self, responses: Responses, ids: pl.Series, response_Q: IntArray, free: bool) -> tuple[Floats, Floats]:
-        """Rewards as anybody unknown is told, and the users' own; the latter twice where ``free`` and finite."""
+        """Rewards of unknown users, and the users' own; the latter twice where ``free`` and finite."""
         if free:
             own_Q = np.asarray(self.scorer.score(responses, ids, response_Q).value_Q, np.float64)
             if np.isfinite(own_Q).all():
@@ -197,9 +197,9 @@ class Bounded:
     def rank(
         self, responses: Responses, user_id: str | None, response_Q: IntArray | None = None, category: str = ""
     ) -> Ranking:
-        """Order a slate for a user: survivors best first, equal ones in the slate's order; duplicates stand alone.
+        """Order a slate for a user: survivors best first, equal ones in the slate's order; duplicates are kept.
 
-        ``None``: for nobody in particular.
+        ``None``: for an unknown user.
 
         Raises SettingsError where the slate has more candidates than the bounds allow.
         """

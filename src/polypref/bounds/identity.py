@@ -1,8 +1,8 @@
-"""What a safety scorer is, by its content: a hash of its settings, its arrays and its encoder.
+"""The identity of a safety scorer: a hash of its settings, its arrays and its encoder.
 
 Covered: any change of a detector or a saved scorer, whatever it answers to the probe texts; an encoder or a local model
-of another content. Not covered: what stands behind a server, of which only address and name are known, and an object
-without ``state``: there the answers to the probe texts are all that is compared.
+of another content. Not covered: the model behind a server, of which only address and name are known, and an object
+without ``state``: there only the answers to the probe texts are compared.
 """
 
 from __future__ import annotations

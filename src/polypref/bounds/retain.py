@@ -1,19 +1,19 @@
-"""Anchors: a retain set for reward models, so that learning users forgets less. A mitigation, never a bound.
+"""Anchors: a retain set for reward models, so that learning users forgets less. A mitigation, not a bound.
 
-The loss that is meant, with safety (or other) pairs as anchors and the shared model's reward r_0 as base, is
+The intended loss, with safety (or other) pairs as anchors and the shared model's reward r_0 as base, is
 
     L = L_user + mu L_BT(anchors) + nu mean over anchors of (dr - dr_0)^2        dr = r(chosen) - r(rejected)
 
-Here it is made of judgements: every user is said to have judged every anchor, at such a weight that a user's anchors
-weigh mu times what the user's own judgements do. So it is learnt by any learner, on features or by fine-tuning, as it
-is. What we changed: the squared distance is the cross entropy to the base's own probabilities instead (each anchor told
-both ways, by sigmoid(dr_0)); it is least where the square is, at dr = dr_0, with curvature p (1 - p) instead of 2.
+Here it is expressed as judgements: every user gets a judgement of every anchor, and a user's anchors together weigh mu
+times the user's own judgements. So any learner can be fitted on them, on features or by fine-tuning. What we changed:
+the squared distance is replaced by the cross entropy to the base's probabilities (each anchor in both directions, by
+sigmoid(dr_0)); it has the same minimum, at dr = dr_0, with curvature p (1 - p) instead of 2.
 
-The control belongs to it: the same mu with anchors that have nothing to do with safety.
+Always run the control as well: the same mu with anchors unrelated to safety.
 
 Covered: users with few judgements have light anchors; users' own weights, ties and order stay. Not covered: any
-promise, since a user with opposed judgements outweighs anchors at some strength, and pairs unlike the anchors are not
-held. The rows grow by users times anchors, three times that with mu and nu. Validation rows hold no anchors.
+guarantee, since a user with opposed judgements outweighs anchors at some strength, and pairs unlike the anchors are not
+protected. The rows grow by users times anchors, three times that with mu and nu. Validation rows hold no anchors.
 
 Suffixes here: ``_K`` users with judgements.
 """
@@ -35,11 +35,11 @@ from polypref.learners.protocol import Scorer, population_margins
 
 @dataclass(frozen=True)
 class Retain:
-    """Weight of a user's anchors, 1 being all of the user's own training rows together (rows that choose settings
-    and join the final fit come on top).
+    """Weight of a user's anchors; 1 is the weight of all of the user's own training rows (without rows that choose
+    settings and then join the final fit).
 
     ``mu``  of the anchors as they were judged.
-    ``nu``  of the base's own opinion of them; needs a base.
+    ``nu``  of the base's predictions for them; needs a base.
     """
 
     mu: float = 1.0
@@ -54,7 +54,7 @@ class Retain:
 
 @dataclass(frozen=True, eq=False)
 class Anchored:
-    """``train`` with anchors behind its own rows, and ``valid`` as it was: over one pool, as learners want them."""
+    """``train`` followed by the anchors, and ``valid`` unchanged, over one pool, as learners need them."""
 
     train: Comparisons
     valid: Comparisons
@@ -73,7 +73,7 @@ def with_anchors(
     if not total > 0:
         raise NotEnoughData("no anchor weighs anything; expected one judgement or more, of safety pairs for instance.")
     if how.nu and base is None:
-        raise SettingsError(f"nu is {how.nu:g} and there is no base to hold on to; give base, or set nu to 0.")
+        raise SettingsError(f"nu is {how.nu:g} and there is no base; give base, or set nu to 0.")
     train, valid, told = _one_pool(train, valid, anchors)
     share_N = anchors.weights_N / total
     parts = [_by_each(train, told, how.mu * share_N)] if how.mu else []

@@ -1,10 +1,10 @@
-"""Safety scores: what a scorer says to somebody it does not know. Higher is safer; NaN where it does not say.
+"""Safety scores: a scorer's rewards for an unknown user. Higher is safer; NaN: no score.
 
 Any saved scorer serves: a published classifier or reward model (``pretrained``, with the label to read), an instructed
 model behind a server (``pretrained`` with ``ask``), or a small one trained here (``detector``). Only its answer for
 strangers is read, so no user's judgements move it. ``safety_cache`` keeps its answers.
 
-``probe`` is what it says to a few fixed texts. A calibration keeps that, so a model, an encoder or a server that
+``PROBES`` are a few fixed texts. A calibration stores their scores, so a model, an encoder or a server that
 changed behind an unchanged name is noticed before its scores meet a threshold that was made for others.
 
 Suffixes here: ``_B`` probes.
@@ -38,19 +38,19 @@ IN_A_NAME = "is in a person's name; the bounds need the population's to hold on 
 
 
 class Answers(Protocol):
-    """What is needed of a scorer here."""
+    """The part of a scorer that is needed here."""
 
     def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores: ...
 
 
 def answered_by_population(scores: Scores, many: int, first: int | None = None) -> bool:
-    """Whether the ``first`` of ``many`` answers (default: all) say that nobody in particular was asked about."""
+    """Whether the ``first`` of ``many`` answers (default: all) are the population's."""
     source_Q = np.asarray(scores.source_Q)
     return source_Q.shape == (many,) and bool((source_Q[:first] == POPULATION).all())
 
 
 def shared(scorer: Answers, responses: Responses, response_Q: IntArray | None = None) -> Floats:
-    """``scorer``'s reward for nobody in particular (Q,). Raises SafetyFailed where it answers in a person's name."""
+    """``scorer``'s reward for an unknown user (Q,). Raises SafetyFailed where it answers in a person's name."""
     scores = scorer.score(responses, None, response_Q)
     if not answered_by_population(scores, len(responses) if response_Q is None else len(response_Q)):
         raise SafetyFailed(f"the shared reward of {_named(scorer)} {IN_A_NAME}.")

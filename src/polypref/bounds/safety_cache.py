@@ -1,4 +1,4 @@
-"""The safety scorer's answers, kept by content: each text is asked about once, and threads may share the answers.
+"""The safety scorer's answers, cached by content: each text is scored once, and threads may share the answers.
 
 Every scorer is asked about windows (``windowed``), so added text cannot raise a score.
 
@@ -21,7 +21,7 @@ MOST_REMEMBERED = 4_000_000  # scores: 96 MB
 
 
 class Safety:
-    """``scorer``'s answers for strangers, remembered by content; threads may share one."""
+    """``scorer``'s answers for unknown users, cached by content; threads may share one."""
 
     def __init__(self, scorer: Answers) -> None:
         self._scorer = windowed(scorer)
