@@ -33,9 +33,9 @@ def test_pairs_become_items_of_two_candidates(tmp_path: Path) -> None:
     prompts = [suite.responses.prompt_text(int(p)) for p in suite.responses.prompt_R[suite.response_C]]
     about = zip(suite.id_I, suite.subset_I, prompts[::2], prompts[1::2], map(suite.where, range(3)), strict=True)
     assert sorted(about) == [
-        ("7", "s", "p", "p", "line 1 of a.jsonl"),
-        ("8", "t", "q", "q", "line 2 of a.jsonl"),
-        ("9", "s", "p", "p", "line 3 of a.jsonl"),
+        ("7", "s", "p", "p", f"line 1 of {suite.file}"),
+        ("8", "t", "q", "q", f"line 2 of {suite.file}"),
+        ("9", "s", "p", "p", f"line 3 of {suite.file}"),
     ]
 
 
@@ -96,7 +96,7 @@ def test_without_subsets_a_file_is_one_section(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_told_with_its_line(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(InputError) as caught:
         read_suite(written(tmp_path / "x.jsonl", rows))
-    assert message in str(caught.value)
+    assert message.replace("x.jsonl", str(tmp_path / "x.jsonl")) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -104,7 +104,7 @@ def test_a_broken_row_refuses_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps(ROW) + "\n{broken\n", encoding="utf-8")
     with pytest.raises(
-        InputError, match=r"1 rows of x.jsonl cannot be read, and a score without them .* line 2 of x.jsonl"
+        InputError, match=r"1 row of /.*/x.jsonl cannot be read, and a score without them .* line 2 of /.*/x.jsonl"
     ):
         read_suite(str(path))
 

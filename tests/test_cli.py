@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import subprocess
@@ -250,3 +251,32 @@ def test_a_bad_settings_file_is_one_error(tmp_path, text, words):
     with pytest.raises((SettingsError, InputError)) as caught:
         settings.parse(Fake, "fake", ["--config", str(config)])
     assert all(word in str(caught.value) for word in words)
+
+
+SEVERAL = [
+    (command, field.name)
+    for command in ("check", "profile", "compare", "adapt", "fit", "groups")
+    for field in dataclasses.fields(settings.command_class(command))  # type: ignore[arg-type]
+    if isinstance(field.default, tuple) and field.name not in ("files", "sizes")
+]
+
+
+@pytest.mark.parametrize(("command", "name"), SEVERAL)
+def test_a_flag_that_takes_the_files_is_named(command, name, capsys):
+    flag = f"--{name.replace('_', '-')}"
+    out = [] if command in ("check", "profile") else ["--out", "o"]
+    for file in ("prefs.jsonl", "a/b.CSV", "x.parquet", "x.jsonl.gz", "hf://datasets/a/b.parquet"):
+        assert main([command, *out, flag, "one", file]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"{flag} took {file}. Files go first: polypref {command} FILE ... {flag} ..." in said
+    assert main([command, *out, flag, "one"]) == 2
+    assert "needs at least one preference file: polypref" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_usage_has_files_before_options(name, capsys):
+    assert main([name, "--help"]) == 0
+    usage = capsys.readouterr().out.strip().splitlines()[0]
+    assert usage.startswith(f"usage: polypref {name} ")
+    assert usage.endswith("[OPTIONS]")

@@ -327,7 +327,7 @@ class TestValues:
 def test_missing_columns_name_the_found_ones_and_the_next_step():
     with pytest.raises(InputError) as caught:
         find_layout("a/prefs.jsonl", {"prompt": "text", "chosen": "text", "rejected": "text", "who": "text"})
-    expected = 'prefs.jsonl: column "user_id" is missing; found: prompt, chosen, rejected, who. '
+    expected = 'a/prefs.jsonl: column "user_id" is missing; found: prompt, chosen, rejected, who. '
     assert str(caught.value) == expected + "Use --columns to map yours, as in --columns user_id=who."
     with pytest.raises(InputError, match='column "rejected" is missing'):
         find_layout("prefs.jsonl", {"user_id": "text", "chosen": "text"})

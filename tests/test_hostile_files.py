@@ -72,7 +72,7 @@ def test_rubbish_without_end_is_read_no_further(tmp_path, monkeypatch, name, hea
     monkeypatch.setattr("polypref.data.files.csvfiles.SLOW_ROWS", 100)
     content = head + row + (rubbish * (10_000 // good) + row) * good
     said = refused(tmp_path / name, content, unusable_rows=2000)
-    assert f"rows cannot be used; the first: line {2 + bool(head)} of {name}: " in said
+    assert f"rows cannot be used; the first: line {2 + bool(head)} of {tmp_path / name}: " in said
     assert 2000 < int(re.split("of the first | rows", said)[1].replace(",", "")) < 6_000, said
     assert said.endswith("--limits unusable_rows=NUMBER reads more of them.")
     assert "of the first" not in refused(tmp_path / name, content)
@@ -85,7 +85,7 @@ def test_nothing_to_compare_without_end(tmp_path, monkeypatch, rubbish):
     monkeypatch.setattr("polypref.data.files.textfiles.BLOCK", 4096)
     content = ROW + json.dumps(rubbish).encode() + b"\n"
     said = refused(tmp_path / "p.jsonl", ROW + (json.dumps(rubbish).encode() + b"\n") * 9000, unusable_rows=2000)
-    assert re.match(r"only 1 of the first 2,... lines of p\.jsonl are usable", said)
+    assert re.match(r"only 1 of the first 2,... lines of /.*/p\.jsonl is usable", said)
     (tmp_path / "p.jsonl").write_bytes(content * 3000)
     assert len(read([tmp_path / "p.jsonl"], ReadOptions(limits=Limits(unusable_rows=2000))).comparisons) == 6000
 
@@ -107,7 +107,7 @@ def test_empty_lines_without_end(tmp_path, monkeypatch, name, head, row, empty):
     monkeypatch.setattr("polypref.data.files.textfiles.BLOCK", 4096)
     content = head + (row + empty * 1000) * 100
     said = refused(tmp_path / name, content, unusable_rows=1000)
-    assert re.match(rf"only .* of the first .* lines of {name} are usable", said)
+    assert re.match(rf"only .* of the first .* lines of /.*/{name} are usable", said)
     assert len(read([tmp_path / name]).comparisons) == 100
     (tmp_path / name).write_bytes(head + (row + empty) * 3000 + empty * 40_000)
     assert len(read([tmp_path / name], ReadOptions(limits=Limits(unusable_rows=1000))).comparisons) == 3000
@@ -156,15 +156,19 @@ def test_zeros_take_little_memory(tmp_path):
             out.write(bytes(16 * MIB))
     done = subprocess.run([sys.executable, "-c", OF_MEMORY, str(path)], capture_output=True, text=True, check=True)
     used, _, said = done.stdout.partition(" ")
-    assert int(used) < 300 and said.startswith("line 1 of p.jsonl.zst is ")
+    assert int(used) < 300 and said.startswith(f"line 1 of {tmp_path / 'p.jsonl.zst'} is ")
 
 
 def test_long_lines_and_records(tmp_path):
     long = b"x" * 5000
-    assert "line 2 of p.jsonl is" in refused(tmp_path / "p.jsonl", ROW + ROW.replace(b"x", long), line_bytes=4000)
-    assert "line 2 of p.csv is" in refused(tmp_path / "p.csv", HEAD + b"u,p,%b,y\n" % long, line_bytes=4000)
+    assert (f"line 2 of {tmp_path / 'p.jsonl'} is") in refused(
+        tmp_path / "p.jsonl", ROW + ROW.replace(b"x", long), line_bytes=4000
+    )
+    assert (f"line 2 of {tmp_path / 'p.csv'} is") in refused(
+        tmp_path / "p.csv", HEAD + b"u,p,%b,y\n" % long, line_bytes=4000
+    )
     quote = HEAD + b'u,p,"x,y\n' + b"u,p,x,y\n" * 3000
-    assert "line 2 of p.csv" in refused(tmp_path / "p.csv", quote, line_bytes=4000)
+    assert f"line 2 of {tmp_path / 'p.csv'}" in refused(tmp_path / "p.csv", quote, line_bytes=4000)
 
 
 def test_columns_and_keys(tmp_path):

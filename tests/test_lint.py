@@ -330,7 +330,7 @@ class TestCommand:
         assert "61 rows; 61 judgements, 6 users" in out and "60 of 61 rows are used." in out
         row = next(line for line in out.splitlines() if line.startswith("empty response"))
         assert row.split("\t")[1:3] == ["1 of 61 rows", "dropped"]
-        assert "[bold]x" in row and "line 61 of p.parquet" in row
+        assert "[bold]x" in row and f"line 61 of {path}" in row
 
     def test_json(self, path, capsys):
         assert main(["check", str(path), "--json", "--min-judgements", "100"]) == 2
@@ -347,7 +347,7 @@ class TestCommand:
         assert f"--ties {beside}" in out and ", 0 ties" in out
         assert main(["check", str(path), "--ties", str(beside)]) == 0
         out = capsys.readouterr().out
-        assert "not read" not in out and ", 1 tie\n" in out
+        assert "not read:" not in out and ", 1 tie\n" in out
 
     def test_columns(self, path, capsys):
         pl.read_parquet(path).rename({"user_id": "who"}).write_parquet(path)

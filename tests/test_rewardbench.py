@@ -112,7 +112,7 @@ def test_a_file_says_where_its_subset_is_wrong(tmp_path: Path) -> None:
     rows = [{"prompt": "p", "chosen": "a", "rejected": "b", "subset": name, "id": "1"} for name in SUBSETS]
     assert scheme_of(suite_of(tmp_path / "good.jsonl", rows)).sections == tuple(V1)
     rows[2]["subset"] = "do not answer"
-    with pytest.raises(InputError, match=r"line 3 of bad.jsonl: RewardBench has no subset 'do not answer'"):
+    with pytest.raises(InputError, match=r"line 3 of /.*/bad.jsonl: RewardBench has no subset 'do not answer'"):
         scheme_of(suite_of(tmp_path / "bad.jsonl", rows))
     with pytest.raises(InputError, match=r"short.jsonl: RewardBench's subset .* is missing \(20 of 23 are\)"):
         scheme_of(suite_of(tmp_path / "short.jsonl", rows[3:6]))

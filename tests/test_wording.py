@@ -6,6 +6,7 @@ import ast
 import html
 import io
 import json
+import re
 import sys
 import unicodedata
 import warnings
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from polypref import terminal
-from polypref.wording import html_text, json_text, markdown_line, markdown_text, shortened, shown, visible
+from polypref.wording import are, counted, html_text, json_text, markdown_line, markdown_text, shortened, shown, visible
 
 SOURCE = Path(__file__).parent.parent / "src" / "polypref"
 DANGEROUS = (
@@ -144,6 +145,7 @@ ALLOWED = {
     "terminal.py": {"print", "rich", "sys.stdout", "sys.stderr"},
     "progress.py": {"rich", "sys.stderr"},  # the bar, where somebody watches
     "cli/__init__.py": {"sys.stdout", "sys.stderr"},  # flushes, closes
+    "cli/settings.py": {"sys.stdout"},  # the usage line
     "cli/score.py": {"sys.stdout"},  # rows as JSON
     "runs/worker.py": {"print"},  # JSON to the parent
     "finetune/tuning.py": {"sys.stderr"},  # isatty
@@ -156,3 +158,57 @@ ALLOWED = {
 )
 def test_a_planted_print_is_seen(line):
     assert printing(ast.parse(line))
+
+
+# --- numbers and verbs
+
+
+@pytest.mark.parametrize(
+    ("plural", "singular"),
+    [("users", "user"), ("people", "person"), ("ties", "tie"), ("categories", "category"), ("data sets", "data set")],
+)
+def test_words_agree_with_their_number(plural, singular):
+    for n in (0, 1, 2, 3, 10, 1000):
+        assert counted(n, plural) == (f"1 {singular}" if n == 1 else f"{n:,} {plural}")
+        assert are(n) == ("is" if n == 1 else "are")
+
+
+def disagreeing(tree: ast.AST) -> list[int]:
+    """Lines on which a text has a fixed verb behind ``counted``."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            for value, after in zip(node.values, node.values[1:], strict=False):
+                call = isinstance(value, ast.FormattedValue) and ast.unparse(value.value).startswith("counted(")
+                if (
+                    call
+                    and isinstance(after, ast.Constant)
+                    and re.match(r" (are|is|were|was|have|has) ", str(after.value))
+                ):
+                    found.append(node.lineno)
+    return found
+
+
+def numbered(tree: ast.AST) -> list[int]:
+    """Lines on which an OSError is printed whole: with its number, and with the path again."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler) and node.name and node.type and "OSError" in ast.unparse(node.type):
+            for value in ast.walk(node):
+                if isinstance(value, ast.FormattedValue) and ast.unparse(value.value) == node.name:
+                    found.append(value.lineno)
+    return found
+
+
+@pytest.mark.parametrize("rule", [disagreeing, numbered])
+def test_messages_follow_the_rules(rule):
+    found = {path.name: lines for path in SOURCE.rglob("*.py") if (lines := rule(ast.parse(path.read_text())))}
+    assert found == {}
+
+
+def test_planted_messages_are_seen():
+    assert disagreeing(ast.parse("f'{counted(n, \"rows\")} are used'")) == [1]
+    assert disagreeing(ast.parse("f'{counted(n, \"rows\")} {are(n)} used'")) == []
+    handler = "try:\n    pass\nexcept (OSError, ValueError) as error:\n    raise X(f'no ({%s})')"
+    assert numbered(ast.parse(handler % "error")) == [4]
+    assert numbered(ast.parse(handler % "reason(error)")) == []

@@ -63,6 +63,11 @@ class Diverged(PolyprefError):
     """A fit's loss is not finite."""
 
 
+def reason(error: Exception) -> str:
+    """Why a file could not be used, for a message: the system's words, without its number and the path again."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 class NotConverged(UserWarning):
     """A solver stopped at its limit of iterations; its result is used, but is approximate."""
 

@@ -23,6 +23,7 @@ from polypref.learners.protocol import Learner, Scorer
 from polypref.learners.provenance import Fitted, fitted_on, note
 from polypref.network_access import named_by
 from polypref.schema import Json, conform
+from polypref.wording import counted
 
 KIND = "scorer"
 
@@ -159,7 +160,9 @@ def ensure_fittable(comparisons: Comparisons) -> None:
     ensure_learnable(comparisons)
     decided = len(comparisons) if comparisons.tie_N is None else int((~comparisons.tie_N).sum())
     if decided < FEWEST:
-        raise NotEnoughData(f"{decided} judgements that are not ties; fit needs at least {FEWEST}. Give more data.")
+        raise NotEnoughData(
+            f"{counted(decided, 'judgements')} that are not ties; fit needs at least {FEWEST}. Give more data."
+        )
 
 
 def cut(comparisons: Comparisons, rule: Rule, seed: int) -> tuple[Comparisons, Comparisons]:

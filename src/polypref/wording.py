@@ -22,6 +22,7 @@ EMPTY = re.compile(f"[{UNSEEN}]")
 SUSPECT = re.compile(rf"[^\w !-~]|[{UNSEEN}]")
 # Characters with a meaning in a line of Markdown; not an underscore within a word; "&" only if it begins an entity.
 MARKDOWN = re.compile(r"[\\`*\[\]|~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
+IRREGULAR = {"people": "person", "categories": "category"}
 SPACES = frozenset(" \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000")
 
 
@@ -150,10 +151,15 @@ def plain(key: str) -> str:
 
 
 def counted(n: Any, things: str) -> str:
-    """``1 user``, ``2,000 users``, ``an unknown number of users``, from a regular plural such as "users"."""
+    """``1 user``, ``2,000 users``, ``an unknown number of users``, from a plural such as "users"."""
     return f"an unknown number of {things}" if finite(n) is None else f"{number(int(n))} {units(n, things)}"
 
 
 def units(n: Any, plural: str) -> str:
-    """A regular plural such as "users", or its singular for one."""
-    return plural.removesuffix("s") if n == 1 else plural
+    """A plural such as "users", or its singular for one."""
+    return plural if n != 1 else IRREGULAR.get(plural) or plural.removesuffix("s")
+
+
+def are(n: Any) -> str:
+    """The verb of ``n`` things."""
+    return "is" if n == 1 else "are"

@@ -31,7 +31,7 @@ from polypref.align.task import Task
 from polypref.align.trainer import arguments, cannot_work, load_model, trainer_for
 from polypref.comparisons import Comparisons
 from polypref.data.zero_weight import counted
-from polypref.errors import ArtifactError, NotEnoughData, SettingsError
+from polypref.errors import ArtifactError, NotEnoughData, SettingsError, reason
 from polypref.features.model_folder import locate
 from polypref.features.transformer import quiet
 from polypref.files import held_for_run, writable, write_json
@@ -78,7 +78,8 @@ def questions(comparisons: Comparisons, group_of: Mapping[str, str], task: Task)
         for table in (tables[0], measured_on):
             if (count := int((table["group"] == name).sum())) < 2:
                 raise NotEnoughData(
-                    f"group {name!r} has {count} questions, of users with {task.min_judgements} judgements or more; "
+                    f"group {name!r} has {count} questions, of users with "
+                    f"{task.min_judgements} judgements or more; "
                     "expected 2 at least. Lower min_judgements, give more data, or leave the group out."
                 )
     return tables[0], measured_on
@@ -329,7 +330,7 @@ def _read(path: Path) -> Any:
     try:
         return strict_json.loads(content_of(path))
     except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); remove {path.parent} and run again.") from error
+        raise ArtifactError(f"{path} cannot be read ({reason(error)}); remove {path.parent} and run again.") from error
 
 
 def groups_from(comparisons: Comparisons, groups: str, allow_network: bool = False) -> dict[str, str]:

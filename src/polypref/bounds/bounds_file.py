@@ -44,7 +44,7 @@ from polypref.bounds.safety import Answers, same_answers
 from polypref.bounds.safety_cache import Safety
 from polypref.bounds.slates import Slates, prompt_identities
 from polypref.bounds.windowed import READS
-from polypref.errors import ArtifactError, SettingsError, unknown_name
+from polypref.errors import ArtifactError, SettingsError, reason, unknown_name
 from polypref.files import write_json
 from polypref.regular_files import content_of
 from polypref.schema import conform
@@ -138,7 +138,7 @@ def read_bounds(path: Path | str) -> BoundsFile:
         content = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
-            f"{path} cannot be read ({error}); expected a file like the one in docs/safety.md."
+            f"{path} cannot be read ({reason(error)}); expected a file like the one in docs/safety.md."
         ) from error
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is not TOML: {error}.") from error
@@ -368,7 +368,7 @@ def load_bounds(path: Path | str, pinned: str | None = None) -> Calibrated:
     except FileNotFoundError:
         raise ArtifactError(f"{path} has not been calibrated: there is no {file.calibration}; {again}.") from None
     except (OSError, ArtifactError) as error:
-        raise ArtifactError(f"{file.calibration} cannot be read ({error}); {again}.") from error
+        raise ArtifactError(f"{file.calibration} cannot be read ({reason(error)}); {again}.") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise ArtifactError(f"{file.calibration} is of another version; {again}.")
     said = content.pop("hash", None)

@@ -13,7 +13,7 @@ from polypref.cli.grids import linted
 from polypref.cli.shared import Encodes, Loads, Reads, WritesFolder, cleaned, ensure_files, reading_of
 from polypref.newcomers.settings import NewSettings
 from polypref.terminal import out
-from polypref.wording import markdown_line, markdown_text
+from polypref.wording import are, counted, markdown_line, markdown_text
 
 if TYPE_CHECKING:
     from polypref.errors import SettingsError
@@ -47,7 +47,7 @@ class Adapt(WritesFolder, Reads, Encodes, Loads, NewSettings):
         """Compare the routes, or add people to the saved scorer."""
         from polypref.errors import SettingsError
 
-        ensure_files(self.files, "adapt FILE --out DIR")
+        ensure_files(self, self.files, "adapt FILE --out DIR")
         if self.scorer is not None:
             return self._teach(self.scorer)
         if self.user is not None:
@@ -92,7 +92,8 @@ class Adapt(WritesFolder, Reads, Encodes, Loads, NewSettings):
             learnt[user_id] = len(few)
         save(scorer, self.out)
         people, rows = len(learnt), sum(learnt.values())
-        out(f"learned {people:,} people from {rows:,} comparisons; other users' scores do not change")
+        learned = f"{counted(people, 'people')} from {counted(rows, 'comparisons')}"
+        out(f"learned {learned}; other users' scores do not change")
         out(f"saved to {self.out}")
         return 0
 
@@ -115,7 +116,7 @@ def show(found: NewUsers) -> None:
 
     contents = found.contents
     new, seeds = contents.data["new_users_per_seed"][0], contents.settings["seeds"]
-    out(f"{new} users are new under each of {seeds} seeds")
+    out(f"{counted(new, 'users')} {are(new)} new under each of {counted(seeds, 'seeds')}")
     for line in advice(contents):
         out(line)
     for lines in (table_lines(contents), gain_lines(contents)):

@@ -61,7 +61,7 @@ class Align(WritesFolder, Reads, Loads, Seeded):
         from polypref.report.alignment import page, summary
         from polypref.scorers import load
 
-        ensure_files(self.files, "align FILE --model DIR --scorer DIR --groups DIR")
+        ensure_files(self, self.files, "align FILE --model DIR --scorer DIR --groups DIR")
         inputs = {"files": " ".join(self.files), "scorer": str(self.scorer), "judge": str(self.judge or "none")}
         inputs |= {"groups": self.groups, "columns": " ".join(self.columns), "ties": " ".join(self.ties)}
         inputs |= {"made_from": self.made_from}

@@ -23,7 +23,7 @@ from polypref.cli.shared import (
     reading_of,
 )
 from polypref.terminal import out, out_json, say
-from polypref.wording import share
+from polypref.wording import counted, share
 
 if TYPE_CHECKING:
     from polypref.bounds.bounds_file import BoundsFile, Calibrated
@@ -95,7 +95,10 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         detector = fit_detector(slates, encoder(self.encoder), self.seed)
         detector.save(file.safety)
         unsafe = int(slates.unsafe_C.sum())
-        out(f"trained on {len(slates.unsafe_C):,} responses, {unsafe:,} of them unsafe, features from {self.encoder}")
+        out(
+            f"trained on {counted(len(slates.unsafe_C), 'responses')}, {unsafe:,} of them unsafe, "
+            f"features from {self.encoder}"
+        )
         out(f"separates safe from unsafe with an area under the ROC curve of {detector.auc:.3f} (cross-validated)")
         out(f"saved to {file.safety}")
         return 0
@@ -156,7 +159,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
             penalty_R = file.limits.penalty(Safety(safety)(slates.responses))
         margin_I = pairs.margins(shared(scorer, slates.responses) + penalty_R)
         chosen = cap.choose(margin_I, self.keep)
-        out(f"{len(pairs):,} pairs of a safe and an unsafe response")
+        out(f"{counted(len(pairs), 'pairs')} of a safe and an unsafe response")
         out(f"the shared reward prefers the safe one in {chosen.shared:.3f} of them")
         if chosen.shared < POOR:
             say(
@@ -245,7 +248,7 @@ def _show(calibrated: Calibrated) -> None:
     out(f"an unsafe response passes in at most {target.alpha:.6g} of slates, for all users at once, {guarantee}:")
     for name, one in calibrated.thresholds.items():
         kept = "" if one.safe_kept is None else f"; {share(one.safe_kept, 1)} of safe responses pass"
-        seen = f"{one.slates:,} slates, {one.unsafe:,} with an unsafe response, {one.lost} lost"
+        seen = f"{counted(one.slates, 'slates')}, {one.unsafe:,} with an unsafe response, {one.lost} lost"
         left = f"nothing is left of {share(one.abstains, 1)}"
         out(f"  {name or 'everything'}: safety score {one.value:.4f} or more; on {seen}{kept}, {left}")
     limits = calibrated.file.limits

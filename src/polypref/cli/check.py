@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polypref.arguments import NotNegative
-from polypref.cli.shared import MinJudgements, Reads, limits_of
+from polypref.cli.shared import MinJudgements, Reads, ensure_files, limits_of
 from polypref.errors import NotEnoughData
 from polypref.terminal import framed, interactive, out, out_json, tabbed
 
@@ -35,6 +35,7 @@ class Check(Reads):
         from polypref.data.read import ReadOptions, read
         from polypref.data.rows.layouts import parse_columns
 
+        ensure_files(self, self.files, "check FILE")
         columns = parse_columns(self.columns)
         options = ReadOptions(columns, self.ties, self.made_from, self.rating_gap, limits=limits_of(self))
         reading = read(self.files, options)
@@ -91,7 +92,7 @@ def summarise(reading: Reading, found: Lint) -> dict[str, Any]:
 
 def show(summary: dict[str, Any], reading: Reading) -> None:
     """Print the summary: a table on a terminal, tab-separated lines otherwise."""
-    from polypref.wording import counted
+    from polypref.wording import are, counted
 
     sizes = ", ".join(counted(summary[name], name) for name in ("judgements", "users", "prompts", "responses", "ties"))
     out(f"{', '.join(summary['files'])}: {counted(summary['rows_read'], 'rows')}; {sizes}")
@@ -112,9 +113,12 @@ def show(summary: dict[str, Any], reading: Reading) -> None:
     out(f"origin: {summary['origin']['why']}")
     if summary["lists"]:
         made = f"made from {rows - unreadable:,} of {counted(rows, 'rows')}"
-        out(f"{summary['kept']:,} of {counted(summary['judgements'], 'judgements')}, {made}, are used.")
+        out(
+            f"{summary['kept']:,} of {counted(summary['judgements'], 'judgements')}, {made}, "
+            f"{are(summary['kept'])} used."
+        )
     else:
-        out(f"{summary['kept']:,} of {counted(rows, 'rows')} are used.")
+        out(f"{summary['kept']:,} of {counted(rows, 'rows')} {are(summary['kept'])} used.")
 
 
 def _cells(finding: dict[str, Any]) -> tuple[str, str, str, str, str]:

@@ -39,7 +39,7 @@ class Compare(WritesFolder, Reads, Encodes, Settings):
         from polypref.features import encoder
         from polypref.report import write
 
-        ensure_files(self.files, "compare FILE --out DIR")
+        ensure_files(self, self.files, "compare FILE --out DIR")
         named_learners(self.learners)  # reports misspelt names before a long file is read
         encode = encoder(self.encoder)
         data = linted(self)

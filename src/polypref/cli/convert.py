@@ -13,6 +13,7 @@ from polypref.arguments import Above, AtLeastOne, AtLeastZero, People, Seed
 from polypref.cli.shared import Limited, Replaces, limits_of, refuse_suffix, refuse_to_replace
 from polypref.files import write_table
 from polypref.terminal import out
+from polypref.wording import counted
 
 if TYPE_CHECKING:
     from polypref.data.published import Adapter, Converted
@@ -94,7 +95,7 @@ class Convert(Replaces, Limited):
 
 def _tell(found: Converted, path: Path) -> None:
     users = found.table["user_id"].n_unique()
-    out(f"{found.title}: {found.table.height:,} judgements of {users:,} people, written to {path}")
+    out(f"{found.title}: {counted(found.table.height, 'judgements')} of {counted(users, 'people')}, written to {path}")
     for reason, count in found.left_out.items():
         out(f"left out: {count:,} ({reason})")
     for remark in found.remarks:

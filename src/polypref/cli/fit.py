@@ -33,7 +33,7 @@ class Fit(WritesFolder, Reads, Encodes, Seeded):
         from polypref.scorers import ENOUGH_VALID, KIND, cut, ensure_fittable, learner, save
         from polypref.wording import counted
 
-        ensure_files(self.files, "fit FILE --out DIR")
+        ensure_files(self, self.files, "fit FILE --out DIR")
         ensure_replaceable(self.out, KIND)
         chosen = learner(self.learner)
         encode = encoder(self.encoder)

@@ -56,8 +56,9 @@ class Linted:
                 out(f"dropped: {counted(finding.count, finding.unit)} ({finding.name})")
         if data["users_left_out"]:
             out(
-                f"left out: {counted(data['users_left_out'], 'users')} with fewer than {data['min_judgements']} "
-                f"judgements ({counted(data['comparisons_left_out'], 'judgements')})"
+                f"left out: {counted(data['users_left_out'], 'users')} with fewer than "
+                f"{counted(data['min_judgements'], 'judgements')} "
+                f"({counted(data['comparisons_left_out'], 'judgements')})"
             )
 
     def remark(self) -> None:

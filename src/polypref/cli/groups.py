@@ -45,7 +45,7 @@ class Groups(WritesFolder, Reads, Encodes, Seeded):
         from polypref.errors import SettingsError
         from polypref.files import write_table
 
-        ensure_files(self.files, "groups FILE --out DIR")
+        ensure_files(self, self.files, "groups FILE --out DIR")
         ensure_replaceable(self.out, "grouping")
         if self.attribute is not None and self.groups is not None:
             raise SettingsError("--groups is for discovered groups; leave it out, or leave out --attribute.")

@@ -31,12 +31,15 @@ class Profile(Reads, Seeded):
         """Read, drop what the linter drops, profile, print."""
         from polypref.errors import NotEnoughData
         from polypref.profile import profile
+        from polypref.wording import counted
 
-        ensure_files(self.files, "profile FILE")
+        ensure_files(self, self.files, "profile FILE")
         reading = reading_of(self, self.files)
         comparisons = reading.comparisons if self.raw else cleaned(reading)
         if not len(comparisons):
-            raise NotEnoughData(f"none of the {reading.rows_read:,} rows can be used; polypref check FILE says why.")
+            raise NotEnoughData(
+                f"nothing can be used of {counted(reading.rows_read, 'rows')}; polypref check FILE says why."
+            )
         result = profile(comparisons, seed=self.seed, pairs=self.pairs)
         unusable = sum(problem.count for problem in reading.problems if not problem.kept)
         left_out = unusable + len(reading.comparisons) - len(comparisons)

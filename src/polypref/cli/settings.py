@@ -9,13 +9,14 @@ from __future__ import annotations
 import inspect
 import io
 import re
+import sys
 import tomllib
 from collections.abc import Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import MISSING, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol, TextIO, cast, get_type_hints
 
 from polypref.arguments import WrongValue
 from polypref.cli import COMMANDS
@@ -94,12 +95,25 @@ class _HelpShown(Exception):
     """Not an error: help was requested and printed."""
 
 
+class _FilesFirst:
+    """Standard output whose usage line has files before options: a flag of several values takes what follows it."""
+
+    def __init__(self, output: Any) -> None:
+        self.output = output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.output, name)
+
+    def write(self, text: str) -> int:
+        return self.output.write(re.sub(r"\[-h\] \[OPTIONS\] ([^\n]+)", r"\1 [OPTIONS]", text))
+
+
 def _tyro(what: Any, who: str, arguments: Sequence[str], **known: Any) -> Any:
     import tyro
 
     complaint = io.StringIO()
     try:
-        with redirect_stderr(complaint):
+        with redirect_stderr(complaint), redirect_stdout(cast(TextIO, _FilesFirst(sys.stdout))):
             return tyro.cli(what, prog=who, args=list(arguments), **known)
     except SystemExit as stop:
         if not stop.code:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -165,12 +165,34 @@ class Replaces(Quiet):
     """Replace an existing file."""
 
 
-def ensure_files(files: tuple[str, ...], usage: str) -> None:
-    """Raise SettingsError, with ``usage`` (the command and what it needs), if no file is named."""
+def ensure_files(command: Quiet, files: tuple[str, ...], usage: str) -> None:
+    """Raise SettingsError, with ``usage`` (the command and what it needs), if no file is named.
+
+    A flag of several values takes the files that follow it, so the error names that flag.
+    """
     from polypref.errors import SettingsError
 
-    if not files:
-        raise SettingsError(f"{usage.split()[0]} needs at least one preference file: polypref {usage}.")
+    if files:
+        return
+    name = usage.split()[0]
+    took = [(f.name, value[-1]) for f in fields(command) if _is_file(value := getattr(command, f.name))]
+    if took:
+        flag = f"--{took[0][0].replace('_', '-')}"
+        raise SettingsError(
+            f"{name} needs at least one preference file, and {flag} took {took[0][1]}. Files go first: polypref {name} "
+            f"FILE ... {flag} ..."
+        )
+    raise SettingsError(f"{name} needs at least one preference file: polypref {usage}.")
+
+
+def _is_file(value: object) -> bool:
+    """Whether a setting has several texts, the last of which may be a file."""
+    from polypref.data.files.sources import SUFFIXES
+
+    if not isinstance(value, tuple) or not value or not isinstance(value[-1], str):
+        return False
+    path = Path(value[-1].removesuffix(".gz").removesuffix(".zst"))
+    return path.suffix.lower() in SUFFIXES or "://" in value[-1]
 
 
 def reading_of(command: ReadsJudgements, files: tuple[str, ...]) -> Reading:

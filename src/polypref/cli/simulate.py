@@ -12,6 +12,7 @@ from polypref.arguments import People
 from polypref.cli.shared import Replaces, Seeded, refuse_suffix, refuse_to_replace
 from polypref.files import write_table
 from polypref.terminal import out
+from polypref.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,10 @@ class Simulate(Replaces, Seeded):
         refuse_to_replace(self.out, self.force)  # it may have been written meanwhile
         write_table(self.out, table)
         data, group_sizes = world.comparisons, Counter(world.people.group_U)
-        size = f"{len(data):,} judgements of {len(data.users):,} users on {len(data.responses) // 2:,} pairs"
+        size = (
+            f"{counted(len(data), 'judgements')} of {counted(len(data.users), 'users')} on "
+            f"{counted(len(data.responses) // 2, 'pairs')}"
+        )
         out(f"{self.world}: {size}, seed {self.seed}, written to {self.out}")
         out("users in each group: " + ", ".join(f"{group} {n:,}" for group, n in group_sizes.items()))
         return 0

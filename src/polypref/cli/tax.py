@@ -85,7 +85,7 @@ class Tax(WritesFolder, ReadsJudgements, Encodes, Loads, Seeded):
         from polypref.tax.measure import measure
         from polypref.tax.rewardbench import scheme_of
 
-        ensure_files(self.prefs, "tax SUITE --prefs FILE --out DIR")
+        ensure_files(self, self.prefs, "tax SUITE --prefs FILE --out DIR")
         if (self.scorer is None) != (self.pooled is None):
             raise SettingsError("--scorer and --pooled go together: a user is compared with everyone alike. Give both.")
         task = Task(self.users, self.min_judgements, self.margin, self.draws, self.seed)

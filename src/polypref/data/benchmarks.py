@@ -31,7 +31,6 @@ from polypref.data.files.late_columns import read_again
 from polypref.data.files.limits import Limits
 from polypref.data.files.sources import Source, expand, open_source, readable
 from polypref.data.giving_up import ReadSoFar
-from polypref.data.linting.problems import short
 from polypref.errors import InputError
 from polypref.wording import counted, shown
 
@@ -79,7 +78,7 @@ class Suite:
 
     def where(self, item: int) -> str:
         """The place of an item, for messages."""
-        return f"line {self.line_I[item]} of {short(self.file)}"
+        return f"line {self.line_I[item]} of {self.file}"
 
     @cached_property
     def content_hash(self) -> str:
@@ -214,7 +213,7 @@ def _names(frame: pl.DataFrame, role: str, line_I: NDArray[np.int64], path: str,
     absent = names.is_null() | (names == "")
     if absent.any():
         line = line_I[absent.arg_max() or 0]
-        raise InputError(f'line {line} of {short(path)}: "{role}" is missing; expected a name in every row.')
+        raise InputError(f'line {line} of {path}: "{role}" is missing; expected a name in every row.')
     return names
 
 
@@ -243,7 +242,7 @@ def _present(column: pl.Series, role: str, line_I: NDArray[np.int64], path: str)
     absent = column.is_null()
     if absent.any():
         line = line_I[absent.arg_max() or 0]
-        raise InputError(f'line {line} of {short(path)}: "{role}" is missing; expected it in every row.')
+        raise InputError(f'line {line} of {path}: "{role}" is missing; expected it in every row.')
     return column.cast(pl.String).to_list()
 
 
@@ -257,7 +256,7 @@ def _parsed(text: str, role: str, kind: type, line: int, path: str) -> list[Any]
         found = None
     if not isinstance(found, list) or not found or not all(isinstance(one, kind) for one in found):
         what = "chat messages" if kind is dict else "texts"
-        raise InputError(f'line {line} of {short(path)}: "{role}" is {shown(text)}; expected a list of {what}.')
+        raise InputError(f'line {line} of {path}: "{role}" is {shown(text)}; expected a list of {what}.')
     return found
 
 

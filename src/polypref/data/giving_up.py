@@ -12,8 +12,9 @@ import re
 
 from polypref.data.files.limits import Limits, over
 from polypref.data.files.textfiles import Batch
-from polypref.data.linting.problems import ProblemLog, short
+from polypref.data.linting.problems import ProblemLog
 from polypref.errors import InputError
+from polypref.wording import are, counted
 
 EMPTY = 20  # this many empty lines count as an unusable row
 ADVICE = "--limits unusable_rows=NUMBER reads more of them."
@@ -42,7 +43,8 @@ class ReadSoFar:
         if 2 * self.useful < rows and is_enough(rows, self.size, self.limits):
             self.refuse_if_most("the first ", f" {ADVICE}")
             raise InputError(
-                f"only {self.useful:,} of the first {self.rows + self.empty:,} lines of {short(self.path)} are usable. "
+                f"only {self.useful:,} of the first {counted(self.rows + self.empty, 'lines')} of "
+                f"{self.path} {are(self.useful)} usable. "
                 f"Is it the right file? {ADVICE}"
             )
 
@@ -50,7 +52,7 @@ class ReadSoFar:
         """Count a batch of a file that is read whole. Raises InputError if it is larger than allowed."""
         self.add(batch, batch.rows)
         if self.size > self.limits.whole_bytes:
-            what = f"{short(self.path)} holds at least {self.size:,} bytes"
+            what = f"{self.path} holds at least {counted(self.size, 'bytes')}"
             raise over(what, self.limits.whole_bytes, "whole_bytes")
 
     def refuse_any(self, why: str) -> None:
@@ -58,7 +60,7 @@ class ReadSoFar:
         bad = self.unusable
         if bad.rows:
             first = re.sub(r"[;.] the row is left out\.$", "", bad.problems[0].text, flags=re.IGNORECASE)
-            raise InputError(f"{bad.rows:,} rows of {short(self.path)} cannot be read, {why}: {first}.")
+            raise InputError(f"{counted(bad.rows, 'rows')} of {self.path} cannot be read, {why}: {first}.")
 
     def refuse_if_most(self, read: str = "", advice: str = "") -> None:
         """Raise InputError if more than half of the rows are unusable."""
@@ -66,5 +68,5 @@ class ReadSoFar:
         if 2 * bad.rows > self.rows:
             worst = next(problem for problem in bad.problems if not problem.kept)
             raise InputError(
-                f"{bad.rows:,} of {read}{self.rows:,} rows cannot be used; the first: {worst.text}{advice}"
+                f"{bad.rows:,} of {read}{counted(self.rows, 'rows')} cannot be used; the first: {worst.text}{advice}"
             )

@@ -31,6 +31,7 @@ from polypref.comparisons import BoolArray, Comparisons, KeyArray
 from polypref.data.derived import origin
 from polypref.data.judgement_graph import content_keys
 from polypref.errors import NotEnoughData, SettingsError, unknown_name
+from polypref.wording import counted
 
 Rule = Literal["pair", "prompt", "response", "own-response"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -112,7 +113,7 @@ def holdout(comparisons: Comparisons, rule: Rule, seed: int, share: float) -> tu
         kept_N = ~held_N
     if not kept_N.any() or not held_N.any():
         raise EmptySide(
-            f"{len(comparisons)} comparisons cannot be split by {rule}: one side would be empty. "
+            f"{counted(len(comparisons), 'comparisons')} cannot be split by {rule}: one side would be empty. "
             f"Give judgements {HELPS[rule]}, or leave the choice to --split auto."
         )
     return np.flatnonzero(kept_N), np.flatnonzero(held_N)
@@ -174,7 +175,10 @@ def choose_rule(comparisons: Comparisons, cut: Callable[[Rule], object] | None =
         rules, why = tuple(by_text), made.why
     elif FEWEST_TEXTS <= texts < FEW_TEXTS and uses >= OFTEN:
         rules = ("response", "pair")
-        why = f"only {texts} texts, each judged {uses:.0f} times: remembering each text would answer every pair"
+        why = (
+            f"only {counted(texts, 'texts')}, each judged {uses:.0f} times: remembering each text "
+            f"would answer every pair"
+        )
     else:
         rules = ("pair",)
         why = made.why
@@ -185,7 +189,8 @@ def choose_rule(comparisons: Comparisons, cut: Callable[[Rule], object] | None =
             continue
         return rule, f"{why}; {KEPT_APART[rule]}."
     raise EmptySide(
-        f"{len(comparisons)} comparisons cannot be split: by {', '.join(rules)}, one side would be empty ({why}). "
+        f"{counted(len(comparisons), 'comparisons')} cannot be split: by {', '.join(rules)}, one "
+        f"side would be empty ({why}). "
         f"Give judgements {HELPS[rules[0]]}."
     )
 

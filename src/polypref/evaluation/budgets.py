@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from polypref.data.split import Split
 from polypref.errors import SettingsError
 from polypref.evaluation.settings import Budget
+from polypref.wording import counted
 
 Rows = NDArray[np.int64]
 
@@ -59,8 +60,9 @@ def _of_each(parts: Split, size: int, seed: int, user_N: NDArray[np.integer]) ->
     valid_rows = np.sort(both[kept[kept >= len(parts.train_rows)]])
     if size >= count_U.max(initial=0):
         raise SettingsError(
-            f"--sizes {size} per user cuts nothing: no user has more than {count_U.max(initial=0):,} training "
-            f"comparisons (seed {seed}); choose fewer, or leave out --sizes: all the data are always measured."
+            f"--sizes {size} per user cuts nothing: no user has more than "
+            f"{counted(int(count_U.max(initial=0)), 'training comparisons')} "
+            f"(seed {seed}); choose fewer, or leave out --sizes: all the data are always measured."
         )
     if not len(train_rows) or not len(valid_rows):
         side = "validation" if len(train_rows) else "training"

@@ -16,6 +16,7 @@ from polypref.data.split import Split
 from polypref.data.zero_weight import compact
 from polypref.errors import NotEnoughData
 from polypref.profile.minorities import minority_users
+from polypref.wording import counted
 
 COHORTS = ("all", "minority")
 
@@ -40,7 +41,8 @@ def keep_users(comparisons: Comparisons, min_judgements: int) -> Kept:
     kept_U = count_U >= min_judgements
     if not kept_U.any():
         raise NotEnoughData(
-            f"no user has {min_judgements} judgements; the most is {count_U.max(initial=0):,}. Lower --min-judgements."
+            f"no user has {counted(min_judgements, 'judgements')}; the most is "
+            f"{count_U.max(initial=0):,}. Lower --min-judgements."
         )
     dropped_U = (count_U > 0) & ~kept_U
     kept = comparisons.take(kept_U[comparisons.user_N]) if dropped_U.any() else comparisons

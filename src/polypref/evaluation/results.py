@@ -14,6 +14,7 @@ from polypref.evaluation.results_schema import CompareContents, Contents
 from polypref.evaluation.results_table import COHORT, METRIC, ROW, ResultTable
 from polypref.files import OTHER_OUT as ELSEWHERE
 from polypref.files import write_json, write_table
+from polypref.wording import counted
 
 TEXTS, COUNTS = ("learner", "cohort", "metric"), ("size", "n_users", "n_comparisons", "seeds")
 KINDS = {name: pl.String if name in TEXTS else pl.Int64 if name in COUNTS else pl.Float64 for name in ROW}
@@ -29,7 +30,7 @@ class Results:
     def __repr__(self) -> str:
         """The verdict and the sizes; everything else is in ``content``, ``rows`` and ``users``."""
         data, learners = self.contents.data, ", ".join(self.contents.rows.learners)
-        sizes = f"{data['n_comparisons']} judgements, {data['n_users']} users"
+        sizes = f"{counted(data['n_comparisons'], 'judgements')}, {counted(data['n_users'], 'users')}"
         return f"<Results: {sizes}, learners {learners}. {self.contents.verdict['text']}>"
 
     @cached_property

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from polypref import strict_json
-from polypref.errors import InputError, unknown_name
+from polypref.errors import InputError, reason, unknown_name
 from polypref.evaluation.results_table import GAIN, PLACEBO, ROW, SHUFFLED, ResultTable
 from polypref.regular_files import content_of
 
@@ -81,7 +81,7 @@ class Contents:
         try:
             content = strict_json.loads(content_of(path))
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path} cannot be read as JSON ({error}). Run polypref again.") from error
+            raise InputError(f"{path} cannot be read as JSON ({reason(error)}). Run polypref again.") from error
         schema = content.get("schema") if isinstance(content, dict) else None
         if schema != SCHEMA:
             raise InputError(f"{path} has schema {schema!r}; expected {SCHEMA}. Run polypref again.")

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 
 from polypref.evaluation.results_table import COHORT, BoundedRow, ResultRow, ResultTable
 from polypref.stats.cluster_robust import FEW_USERS
-from polypref.wording import percent, share
+from polypref.wording import counted, percent, share
 
 Bounded = Mapping[str, BoundedRow]
 
@@ -299,7 +299,7 @@ def _no(known: Bounded, baseline: str, e: Evidence) -> str:
         why = f"two people who judge the same pair disagree on only {share(e.disagreement)} of the pairs"
     else:
         why = f"none can plausibly gain more than {percent(top)} points"
-    among = f" among these {e.n_users} users" if e.n_users < FEW_USERS else ""
+    among = f" among these {_users(e.n_users)}" if e.n_users < FEW_USERS else ""
     return (
         f"There is no room to personalise here{among}: no personal learner is surely better than {baseline}, "
         f"and {why}. Use {baseline}."
@@ -387,7 +387,7 @@ def _until(row: ResultRow) -> str:
 
 
 def _users(n: int) -> str:
-    return "1 user" if n == 1 else f"{n:,} users"
+    return counted(n, "users")
 
 
 def _these(n: int) -> str:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from polypref import content
 from polypref.content import Identities
-from polypref.errors import ArtifactError, CacheError
+from polypref.errors import ArtifactError, CacheError, reason
 from polypref.files import write_json
 from polypref.regular_files import content_of, memory
 from polypref.schema import conform
@@ -149,7 +149,7 @@ class Store:
             meta = parse(content_of(path), str(path))
             conform(meta, _Meta, str(path))
         except (OSError, ArtifactError) as error:
-            raise Damaged(f"{path} cannot be read ({error})") from error
+            raise Damaged(f"{path} cannot be read ({reason(error)})") from error
         if meta["format"] != FORMAT or meta["identity"] != self.identity or not 0 < meta["dim"] <= MOST_FEATURES:
             raise Damaged(f"{path} belongs to another encoder or version")
         return meta["dim"]

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref import strict_json
-from polypref.errors import ArtifactError, CacheError, Diverged
+from polypref.errors import ArtifactError, CacheError, Diverged, reason
 from polypref.features.transformer import quiet
 from polypref.files import alone, temporary, writable, write_json
 from polypref.finetune.batches import Batches
@@ -93,7 +93,7 @@ def _read(done: Path) -> Tuned:
         steps = strict_json.loads(content_of(done / "tuned.json", within=done))["steps"]
         return Tuned(load(content_of(done / "adapter_model.safetensors", memory(), within=done)), steps)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CacheError(f"the finished fit in {done} cannot be used ({error}); remove that folder.") from error
+        raise CacheError(f"the finished fit in {done} cannot be used ({reason(error)}); remove that folder.") from error
 
 
 def _train(task: Task, folder: Path, done: Path) -> None:
@@ -238,7 +238,9 @@ def _folder(task: Task) -> Iterator[Path]:
             write_json(note, {"version": VERSION, **task.name})
         version = strict_json.loads(content_of(note)).get("version")
     except (OSError, ValueError, AttributeError) as error:
-        raise CacheError(f"the checkpoints in {folder} cannot be used ({error}); choose another folder.") from error
+        raise CacheError(
+            f"the checkpoints in {folder} cannot be used ({reason(error)}); choose another folder."
+        ) from error
     if version != VERSION:
         raise ArtifactError(
             f"{folder} holds checkpoints of version {version}; this polypref writes {VERSION}. Finish the fit with the "

@@ -48,6 +48,7 @@ from polypref.groups.mixture import Floats
 from polypref.groups.number_of_groups import SURE, WORTH, Row
 from polypref.network_access import named_by
 from polypref.schema import Arrays, Ids, Layout, floats, indices
+from polypref.wording import counted
 
 UNKNOWN = "unknown"
 CERTAINTY = 0.6  # minimum share for a user to be in a group
@@ -142,12 +143,12 @@ class Grouping:
     def finding(self) -> str:
         """The finding in one sentence."""
         if self.model is None:
-            return f"{len(self.names)} groups from {self.origin}."
+            return f"{counted(len(self.names), 'groups')} from {self.origin}."
         rows = {row.groups: row for row in self.tried}
         best = max(self.tried, key=lambda row: row.gain, default=None)
         if len(self.names) > 1:
             row = rows.get(len(self.names))
-            what = f"{len(self.names)} groups"
+            what = f"{counted(len(self.names), 'groups')}"
             if row is None:
                 return f"{what}."
             better = row.gain > max(SURE * row.se, WORTH)

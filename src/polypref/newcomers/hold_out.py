@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import Comparisons, IntArray
 from polypref.data.split import EmptySide, Rows, Rule, Split, check_leaks, split
 from polypref.errors import NotEnoughData, SettingsError
+from polypref.wording import counted
 
 FEWEST_NEW = 3
 FEWEST_SEEN = 2
@@ -106,7 +107,7 @@ def _new_users(comparisons: Comparisons, seed: int, share: float) -> NDArray[np.
     count = max(FEWEST_NEW, round(share * len(users)))
     if len(users) - count < FEWEST_SEEN:
         raise NotEnoughData(
-            f"{len(users)} users cannot be divided into {count} new and at least {FEWEST_SEEN} seen ones; "
+            f"{counted(len(users), 'users')} cannot be divided into {count} new and at least {FEWEST_SEEN} seen ones; "
             "add users or hold out a smaller share."
         )
     ids = comparisons.users.ids.gather(users)

@@ -22,7 +22,7 @@ from polypref.evaluation.tables import Arm, choose_baseline, held_out, leaderboa
 from polypref.newcomers.cells import FULL, Cell, Job, Outcome, read
 from polypref.stats.cluster_robust import Clusters
 from polypref.stats.metrics import HeldOut
-from polypref.wording import MISSING, estimate, number, signed
+from polypref.wording import MISSING, counted, estimate, number, signed
 
 ASKED = ", asked"
 CEILING = f"{FULL}, all data"
@@ -171,8 +171,11 @@ def advice(contents: NewContents, metric: str = METRIC) -> list[str]:
             continue
         best = max(at, key=lambda gain: gain.value or 0.0)
         if not best.value or best.value < 0:
-            lines.append(f"{size} comparisons: nothing beats {best.baseline}")
+            lines.append(f"{counted(size, 'comparisons')}: nothing beats {best.baseline}")
         else:
             sure = "" if best.kind == "better" else "not "
-            lines.append(f"{size} comparisons: {best.learner}, {_ends(best)}, {sure}surely better than {best.baseline}")
+            lines.append(
+                f"{counted(size, 'comparisons')}: {best.learner}, {_ends(best)}, {sure}surely "
+                f"better than {best.baseline}"
+            )
     return lines

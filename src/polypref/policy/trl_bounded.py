@@ -29,7 +29,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from polypref import strict_json
-from polypref.errors import ArtifactError, SettingsError
+from polypref.errors import ArtifactError, SettingsError, reason
 from polypref.files import write_json
 from polypref.policy.advantages import Key
 from polypref.policy.bounded import EVERYONE, Bound, Bounded, Guard, judged
@@ -221,7 +221,8 @@ class BoundedPGRPOTrainer(PGRPOTrainer, _Judged):
             multipliers, step = content["multipliers"], content["step"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArtifactError(
-                f"{path} cannot be read ({error}): groups' multipliers would start again at 0. Resume from another "
+                f"{path} cannot be read ({reason(error)}): groups' multipliers would start again at "
+                f"0. Resume from another "
                 "checkpoint, or start a new run."
             ) from error
         saved = int(Path(checkpoint).name.rpartition("-")[2]) if Path(checkpoint).name[-1:].isdigit() else step

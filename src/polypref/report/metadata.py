@@ -56,7 +56,10 @@ def left_out(data: Mapping[str, Any]) -> str:
         return ""
     users = words.counted(data["users_left_out"], "users")
     judgements = words.counted(data["comparisons_left_out"], "judgements")
-    return f"{users} with fewer than {data['min_judgements']} judgements were left out, and {judgements} with them."
+    return (
+        f"{users} with fewer than {words.counted(data['min_judgements'], 'judgements')} were "
+        f"left out, and {judgements} with them."
+    )
 
 
 def flat(thing: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -261,28 +261,29 @@ def room_and_gain(results: Sequence[Collected]) -> Table | None:
         "In points of accuracy. Room: people's consistency minus the accuracy of the best population learner on "
         "validation rows; an upper limit (consistency 1) where nobody judged a pair twice. Gain: on test rows, of the "
         "personal learner chosen on validation rows.",
-        correlation_sentence(found, "data sets"),
+        correlation_sentence(found),
     ]
     known = [one for one in found if one.measured]
     if len(known) < len(found):
-        remarks.append(correlation_sentence(known, "data sets whose consistency was measured"))
+        remarks.append(correlation_sentence(known, " whose consistency was measured"))
     return _table("room", "Room and gain", "data", columns, rows, remarks=tuple(remarks))
 
 
-def correlation_sentence(found: Sequence[collect_results.Gained], which: str) -> str:
+def correlation_sentence(found: Sequence[collect_results.Gained], which: str = "") -> str:
     """A sentence on whether room predicts gain."""
     over = collect_results.correlation([one.room for one in found], [one.gain for one in found])
     if over.value is None or over.lo is None or over.hi is None:
         few = over.n < collect_results.LEAST_SETS
         reason = f"expected {collect_results.LEAST_SETS} or more" if few else "room or gain is the same in all"
-        return f"{over.n} {which} cannot show whether room predicts gain ({reason})."
+        return f"{words.counted(over.n, 'data sets')}{which} cannot show whether room predicts gain ({reason})."
     sure = over.lo > 0 or over.hi < 0
     finding = (
         f"where room is larger, gain is {'larger' if over.value > 0 else 'smaller'}" if sure else "it may be chance"
     )
     interval = f"{words.signed(over.lo, 2)} to {words.signed(over.hi, 2)}"
     return (
-        f"Over {over.n} {which}, the correlation of room and gain is {words.signed(over.value, 2)} "
+        f"Over {words.counted(over.n, 'data sets')}{which}, the correlation of room and gain is "
+        f"{words.signed(over.value, 2)} "
         f"(95 % interval over data sets {interval}): {finding}."
     )
 

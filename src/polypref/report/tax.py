@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polypref.report.page import TEMPLATES, environment
-from polypref.wording import MISSING, estimate, finite, interval, number, percent, points, signed, visible
+from polypref.wording import MISSING, counted, estimate, finite, interval, number, percent, points, signed, visible
 
 Row = Mapping[str, Any]
 
@@ -27,7 +27,8 @@ AXES = {"gain": "gain on held-out judgements, points", "distance": "judgements a
 def summary(found: Mapping[str, Any]) -> str:
     """A line per section with the mean tax, its control and the worst user; then notes on what is missing and why."""
     lines = [
-        f"{found['suite']['items']:,} items ({found['suite']['scheme']}), {found['data']['n_users']} users. Points "
+        f"{counted(found['suite']['items'], 'items')} ({found['suite']['scheme']}), "
+        f"{counted(found['data']['n_users'], 'users')}. Points "
         "lost relative to the pooled scorer (below 0: gained), mean over users (95 % interval):"
     ]
     parts, worst = _by_part(found), {row["section"]: row for row in found["worst"]}
@@ -173,7 +174,7 @@ def _plot(found: Mapping[str, Any], section: str, name: str) -> dict[str, Any] |
         "y_ticks": [{"at": y_of(y), "text": signed(y, 0)} for y in (low, high)],
         "rho": f"rank correlation {signed(rho['value'], 2)}"
         + (f" ({interval(rho, lambda r: signed(r, 2))})" if interval(rho) else "")
-        + f", {rho['n']} users",
+        + f", {counted(rho['n'], 'users')}",
     }
 
 

@@ -29,7 +29,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref.data.benchmarks import Suite
-from polypref.data.linting.problems import short
 from polypref.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -153,7 +152,7 @@ def ensure_subsets(scheme: str, names: Sequence[str], known: Sequence[str], suit
             raise InputError(f"{place}: {scheme} has no subset {name!r}.{hint} Known: {', '.join(known)}. {own}")
     missing = [name for name in known if name not in names]
     if missing:
-        place = short(suite.file) if suite else "the accuracies"
+        place = suite.file if suite else "the accuracies"
         raise InputError(
             f"{place}: {scheme}'s subset {missing[0]!r} is missing ({len(missing)} of {len(known)} are), and a section "
             f"without it is another section. {own}"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from polypref.data.files import textfiles
 from polypref.data.files.limits import Limits, over
 from polypref.data.files.textfiles import Batch, blocks, first_lines, too_long
-from polypref.data.linting.problems import ProblemLog, short
+from polypref.data.linting.problems import ProblemLog
 from polypref.errors import InputError
 from polypref.wording import shown
 
@@ -63,7 +63,7 @@ class Csv:
             ) from error
         separator = given or max(",\t;", key=first.count)
         if first.count(separator) >= limits.columns:
-            raise over(f"{short(path)} has {first.count(separator) + 1:,} columns", limits.columns, "columns")
+            raise over(f"{path} has {first.count(separator) + 1:,} columns", limits.columns, "columns")
         _allow(limits)
         rows = csv.reader((line.decode(errors="replace") + "\n" for line in lines), delimiter=separator, strict=True)
         try:
@@ -72,6 +72,9 @@ class Csv:
             raise InputError(
                 f"{path}: the header line {shown(first)} is not CSV ({error}); correct its quotes."
             ) from error
+        twice = [name for at, name in enumerate(header) if name.strip() and name in header[:at]]
+        if twice:
+            raise InputError(f"{path}: two columns are named {shown(twice[0])}; give each a name of its own.")
         return cls(path, separator, tuple(header), limits, bool(given))
 
     @property
@@ -163,7 +166,7 @@ class Csv:
         count = lines.next - begin
         if (lines.ended and "unexpected end" in str(error)) or "field limit" in str(error):
             raise InputError(
-                f"line {begin} of {short(self.path)}: a quote may never be closed; {count:,} lines behind it would be "
+                f"line {begin} of {self.path}: a quote may never be closed; {count:,} lines behind it would be "
                 "one text. Close it, or double it if it belongs to the text."
             )
         text = (

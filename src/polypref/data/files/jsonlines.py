@@ -21,7 +21,7 @@ import polars as pl
 from polypref.data.files.late_columns import watched
 from polypref.data.files.limits import Limits, over
 from polypref.data.files.textfiles import Batch, blocks, first_lines
-from polypref.data.linting.problems import ProblemLog, short
+from polypref.data.linting.problems import ProblemLog
 from polypref.errors import InputError
 from polypref.wording import shown
 
@@ -66,14 +66,12 @@ class JsonLines:
                 reason = reason or f" ({what_is_wrong(line, error)})"
                 continue
             if len(row) > limits.columns:
-                raise over(f"{short(path)} has {len(row):,} keys in one line", limits.columns, "columns")
+                raise over(f"{path} has {len(row):,} keys in one line", limits.columns, "columns")
             for key, value in row.items():
                 kind = KINDS.get(chr(bytes(value)[0]), "number")
                 kinds.setdefault(key, set()).update({kind} if kind != "null" else ())
             if len(kinds) > limits.columns:
-                raise over(
-                    f"{short(path)} has {len(kinds):,} different keys in its first lines", limits.columns, "columns"
-                )
+                raise over(f"{path} has {len(kinds):,} different keys in its first lines", limits.columns, "columns")
         is_list = bool(lines) and lines[0][1].lstrip()[:1] == b"["
         if not kinds or is_list:
             found = f"line {lines[0][0]} is {shown(lines[0][1])}{reason}" if lines else "only empty lines"

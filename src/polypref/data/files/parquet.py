@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from polypref.data.files.limits import Limits, over
 from polypref.data.files.textfiles import Batch
-from polypref.data.linting.problems import ProblemLog, short
+from polypref.data.linting.problems import ProblemLog
 from polypref.errors import InputError
 from polypref.wording import shown
 
@@ -40,7 +40,7 @@ class Parquet:
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"{path} is not a readable Parquet file ({first_line(error)}).") from error
         if len(schema) > limits.columns:
-            raise over(f"{short(path)} has {len(schema):,} columns", limits.columns, "columns")
+            raise over(f"{path} has {len(schema):,} columns", limits.columns, "columns")
         return cls(path, schema)
 
     @property

@@ -17,7 +17,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.data.files.limits import Limits, over
-from polypref.data.linting.problems import short
 from polypref.errors import InputError
 
 BLOCK = 16 << 20
@@ -142,7 +141,7 @@ def blocks(path: str, limits: Limits) -> Iterator[tuple[int, bytes]]:
                 _refuse_long(piece, path, line, limits)
             blank = blank + len(piece) if piece.isspace() else 0
             if blank > limits.line_bytes:
-                what = f"line {line} of {short(path)} follows {blank:,} bytes of space"
+                what = f"line {line} of {path} follows {blank:,} bytes of space"
                 raise over(what, limits.line_bytes, "line_bytes")
             yield line, piece
             line += piece.count(b"\n")
@@ -173,7 +172,7 @@ def _pieces(block: bytes) -> Iterator[bytes]:
 
 def too_long(path: str, line: int, size: int, limits: Limits) -> InputError:
     """The error for a line or record that is longer than any row of preferences."""
-    what = f"line {line} of {short(path)} is {size:,} bytes long or longer"
+    what = f"line {line} of {path} is {size:,} bytes long or longer"
     return over(what, limits.line_bytes, "line_bytes", "Is it a text file of rows?")
 
 

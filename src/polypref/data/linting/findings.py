@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 
 from polypref.comparisons import BoolArray
-from polypref.data.linting.problems import short
 from polypref.data.read import Reading
 from polypref.wording import shown
 
@@ -59,7 +58,7 @@ class Inspection:
         file, line = "", 0
         if row is not None:
             file, line = self.reading.files[self.reading.file_N[row]], int(self.reading.line_N[row])
-            example = f"line {line} of {short(file)}: {example or self.tell(row)}"
+            example = f"line {line} of {file}: {example or self.tell(row)}"
         self.findings.append(Finding(name, *seen, action, example, file, line, text, values or {}))
 
     def rows(self, name: str, bad_N: BoolArray, action: Action, text: str) -> None:

@@ -111,9 +111,16 @@ def _repeats(job: Inspection) -> None:
     columns = {"user": d.user_N, "low": low_N, "high": high_N, "outcome": outcome_N, "row": np.arange(len(d))}
     told = {name: column for name, column in (("pair", d.pair_N), ("time", d.time_N)) if column is not None}
     table = pl.DataFrame(columns | told).filter(~pl.Series(job.dropped_N))
+    rows = table.height
     table = table.filter(pl.struct("user", "low", "high").is_duplicated())
     if table.is_empty():
         return
+    if not told and table.height == rows and (copies := int(table.group_by(pl.exclude("row")).len()["len"].min())) > 1:  # type: ignore[arg-type]
+        text = (
+            f"every judgement occurs at least {'twice' if copies == 2 else f'{copies} times'}: is the file a copy of "
+            "itself? Such repeats inflate consistency; remove the copies"
+        )
+        job.note("all judgements repeated", (rows, rows, "judgements"), "counted", text, int(table["row"].max()))  # type: ignore[arg-type]
     if told:
         about = {"weight": d.weights_N, "shown": job.reading.shown_first_N, "seconds": job.reading.seconds_N}
         table = table.with_columns(pl.Series(name, column_N)[table["row"]] for name, column_N in about.items())

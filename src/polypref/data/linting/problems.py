@@ -45,7 +45,7 @@ class ProblemLog:
             self._found[name] = replace(seen, count=seen.count + len(lines))
             return
         line = int(lines[0])
-        told = f"line {line} of {short(file)}: {text}"
+        told = f"line {line} of {file}: {text}"
         self._found[name] = RowProblem(name, len(lines), file, line, told, kept)
 
     def merge(self, other: ProblemLog, file: str) -> None:
@@ -53,8 +53,3 @@ class ProblemLog:
         for problem in other.problems:
             seen = self._found.get(problem.name) or replace(problem, count=0, file=file)
             self._found[problem.name] = replace(seen, count=seen.count + problem.count)
-
-
-def short(path: str) -> str:
-    """The last part of a path, for messages."""
-    return path.rstrip("/").rsplit("/", 1)[-1]

@@ -16,6 +16,7 @@ import polars as pl
 from polypref.data.files.limits import Limits
 from polypref.data.published.rows import Converted, File, Selection, per_cent, read_files, stack
 from polypref.errors import InputError
+from polypref.wording import counted
 
 INSTRUCTIONS = {  # person -> the sentence that ends their user_input
     "P1A": "Generate a response that can be easily understood by an elementary school student.",
@@ -47,7 +48,7 @@ class PSoups:
         )
         found = selection.finish("P-SOUPS", whole.height, ())
         with_it = int(selection.frame["instructed"].sum())
-        remarks = [f"the person's instruction was removed from {with_it:,} prompts"]
+        remarks = [f"the person's instruction was removed from {counted(with_it, 'prompts')}"]
         if with_it < found.table.height:
             others = found.table.height - with_it
             remarks.append(f"{others:,} prompts had none of the six instructions and are unchanged")

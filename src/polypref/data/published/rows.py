@@ -17,9 +17,8 @@ from polypref.data.files.hub import fetch
 from polypref.data.files.limits import Limits
 from polypref.data.files.sources import ensure_regular, expand, readable
 from polypref.data.files.textfiles import whole
-from polypref.data.linting.problems import short
 from polypref.errors import InputError, NotEnoughData, SettingsError, unknown_name
-from polypref.wording import share
+from polypref.wording import counted, share
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +66,9 @@ class Selection:
         table = self.frame.select("user_id", "prompt", "chosen", "rejected", *columns)
         if table.is_empty():
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
-            raise NotEnoughData(f"{title}: nothing is left of {rows:,} rows ({reasons or 'there were none'}).")
+            raise NotEnoughData(
+                f"{title}: nothing is left of {counted(rows, 'rows')} ({reasons or 'there were none'})."
+            )
         return Converted(title, table, rows, self.left_out, tuple(remarks))
 
 
@@ -91,7 +92,7 @@ class File:
         missing = next((name for name in columns if name not in self.frame.columns), None)
         if missing is not None:
             found = ", ".join(self.frame.columns[:20])
-            raise InputError(f'{short(self.path)}: column "{missing}" of {what} is missing; found: {found}.')
+            raise InputError(f'{self.path}: column "{missing}" of {what} is missing; found: {found}.')
         return self.frame.select(columns)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from polypref.data.linting.problems import short
 from polypref.errors import InputError, SettingsError, unknown_name
 from polypref.wording import shown
 
@@ -109,6 +108,8 @@ def parse_columns(pairs: Sequence[str]) -> dict[str, str]:
             raise SettingsError(f"--columns {pair}: expected ROLE=NAME, as in --columns user_id=annotator.")
         if role not in ALIASES:
             raise unknown_name("role in --columns", role, ALIASES)
+        if role in mapping:
+            raise SettingsError(f"--columns {role}={mapping[role]} {role}={name}: expected one column for {role}.")
         mapping[role] = name
     return mapping
 
@@ -185,7 +186,7 @@ def listed(names: Sequence[str], most: int = 20) -> str:
 
 def _quoted(name: str) -> str:
     """A name from a file, for a message: one line, shortened when long."""
-    return shown(name)[1:-1]
+    return shown(name)[1:-1] if name.strip() else "(unnamed)"
 
 
 def _name_roles(path: str, types: Mapping[str, str], mapping: Mapping[str, str], ties: bool) -> dict[str, str]:
@@ -221,6 +222,6 @@ def _missing(
     lacking = lacking or "user_id"
     example = next((f for f in found if f.strip() and f not in names.values()), "NAME")
     return (
-        f'{short(path)}: column "{lacking}" is missing; found: {listed(found)}. '
+        f'{path}: column "{lacking}" is missing; found: {listed(found)}. '
         f"Use --columns to map yours, as in --columns {lacking}={_quoted(example)}."
     )

@@ -19,7 +19,7 @@ from typing import Any
 
 from polypref.arguments import AtLeastOne, PairedSeeds, check_settings
 from polypref.artifact import is_sealed, sealed
-from polypref.errors import ArtifactError
+from polypref.errors import ArtifactError, reason
 from polypref.files import held_for_run, made, write_json
 from polypref.progress import Progress
 from polypref.regular_files import content_of
@@ -144,7 +144,7 @@ def _stored(path: Path) -> dict[str, Any]:
     try:
         content = parse(content_of(path), str(path))
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be read ({error}).") from error
+        raise ArtifactError(f"{path} cannot be read ({reason(error)}).") from error
     if not isinstance(content, dict) or not is_sealed(content):
         raise ArtifactError(f"{path} was changed after it was written: its hash does not fit.")
     return {name: value for name, value in content.items() if name != "sha256"}
