@@ -111,6 +111,28 @@ def test_turns_that_are_added_to_a_chat_never_raise_a_score(turns, response, mor
         assert score(scorer, chat([*turns, *more]), " ".join(response)) <= plain
 
 
+def test_a_published_model_has_the_property_too(tmp_path, monkeypatch):
+    """One that reads prompt and response together; what was computed for a pair of windows is kept for all texts."""
+    from polypref.learners.pretrained import Pretrained, PretrainedScorer
+    from test_features_hf import save
+
+    monkeypatch.setenv("POLYPREF_CACHE", str(tmp_path / "cache"))
+    save(tmp_path / "model", "bert-reward")
+    settings = Pretrained(str(tmp_path / "model"))
+    published = PretrainedScorer(settings, settings.identity, {})
+    scorer, padding = Windowed(published), ["The sky is blue.", "Two and two are four!", "Boil the egg first."]
+    rises = 0
+    for at in range(6):
+        prompt, response = f"Why is {at} so? Tell me.", f"It is {at} because. No other reason. Good {'day ' * at}now."
+        plain = score(scorer, prompt, response)
+        for n in (1, 3):
+            some = " ".join(padding[:n])
+            assert score(scorer, f"{some} {prompt} {some}", response) <= plain
+            assert score(scorer, prompt, f"{some}\n{response}\n{some}") <= plain
+            rises += score(published, prompt, f"{some} {response}") > score(published, prompt, response)
+    assert rises, "a control: by itself it lacks the property"
+
+
 def test_the_bare_scorer_does_not_have_the_property():
     rises = [score(Any(), "Why?", f"One {n}. Two.") > score(Any(), "Why?", f"One {n}.") for n in range(40)]
     assert any(rises)
