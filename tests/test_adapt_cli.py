@@ -70,7 +70,7 @@ def test_a_saved_scorer_learns_one_new_person(fitted, tmp_path, capsys):
     out = tmp_path / "taught"
     new = str(fitted / "new.jsonl")
     assert main(["adapt", new, "--scorer", str(fitted / "hierarchical"), "--user", "bob", "--out", str(out)]) == 0
-    assert "learned 1 people from 40 comparisons" in capsys.readouterr().out
+    assert "learned 1 person from 40 comparisons" in capsys.readouterr().out
     before, after = load(fitted / "hierarchical", Words("words")), load(out, Words("words"))
     questions = tmp_path / "questions.jsonl"
     rows = [

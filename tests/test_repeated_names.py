@@ -18,7 +18,7 @@ from polypref.errors import InputError, SettingsError
 NAMES = ("user_id", "prompt", "chosen", "rejected", "note")
 
 
-@pytest.mark.parametrize(("twice", "at"), itertools.product(NAMES, range(len(NAMES) + 1)))
+@pytest.mark.parametrize(("twice", "at"), list(itertools.product(NAMES, range(len(NAMES) + 1))))
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_two_columns_of_one_name_are_refused(twice, at, separator, tmp_path):
     header = [*NAMES[:at], twice, *NAMES[at:]]
