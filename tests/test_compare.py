@@ -171,7 +171,7 @@ def test_users_with_few_judgements_are_left_out_and_counted():
     told = results.content["data"]
     assert (told["users_left_out"], told["comparisons_left_out"], told["n_users"]) == (1, 4, 29)
     assert "u3" not in results.users["user_id"]
-    with pytest.raises(NotEnoughData, match="no user has 1000 judgements; the most is 40"):
+    with pytest.raises(NotEnoughData, match="no user has 1,000 judgements; the most is 40"):
         compare(data, LEARNERS, LengthEncoder(), settings=QUICK, min_judgements=1000)
 
 

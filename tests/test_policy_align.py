@@ -226,7 +226,7 @@ def test_a_damaged_result_is_one_line(ran, comparisons, group_of, scorers, model
         ({"samples": 1}, "samples is 1; expected a whole number from 2"),
         ({"min_judgements": 0}, "min_judgements is 0; expected a whole number from 1"),
         ({"seed": -1}, "seed is -1; expected a whole number from 0"),
-        ({"group_weight": 1.1}, "group_weight is 1.1; expected a number from 0 to 1"),
+        ({"group_weight": 1.1}, "group_weight is 1.1; expected a finite number from 0 to 1"),
         ({"template": "{group} {prompt.x}"}, "cannot be filled"),
         ({"trainer": {**RUN, "num_generations": 0}}, "the trainer's settings cannot work"),
         ({"trainer": {**RUN, "max_steps": "ten"}}, "the trainer's max_steps is 'ten'; expected a whole number."),
