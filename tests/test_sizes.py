@@ -61,7 +61,7 @@ def test_budgets_that_cannot_be_cut_are_refused(world):
     two = world.take(np.flatnonzero(world.user_N < 2))
     with pytest.raises(SettingsError, match=r"leaves no (validation|training) comparisons"):
         training_rows(split(two, "pair", 0), 1, 0, "per-user", two.user_N)
-    with pytest.raises(SettingsError, match="unknown budget 'each'"):
+    with pytest.raises(SettingsError, match="budget is 'each'; expected"):
         compare(world, ["pooled"], "static", budget="each")
 
 
