@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save as to_bytes
 
+from polypref import artifact
 from polypref.cli import COMMANDS, main
 from polypref.cli.settings import command_class
 from polypref.cli.shared import WritesFolder
-from polypref.errors import SettingsError
+from polypref.errors import ArtifactError, SettingsError
 from polypref.files import MARK, owned
 
 ARTIFACTS = ("fit", "groups")  # their folders are artifacts, which ``artifact.save`` keeps from other files
@@ -94,3 +99,54 @@ def test_the_mark_goes_with_a_run_that_wrote_nothing(tmp_path: Path) -> None:
     (tmp_path / MARK).unlink()
     with pytest.raises(SettingsError, match="did not write it"), owned(tmp_path, ["b", "a"]):
         pass
+
+
+WHOLE = to_bytes({"x": np.zeros(2)})
+OWN = f"arrays-{sha256(WHOLE).hexdigest()}.safetensors"
+MANIFESTS = {
+    "none": None,
+    "foreign": '{"kind": "thing"}',
+    "of no hash": json.dumps({"kind": "thing", "format": 3, "config": {}, "arrays": "0" * 64, "sha256": "0" * 64}),
+    "changed": json.dumps({**artifact.sealed({"kind": "thing", "format": 3, "config": {}}), "config": {"a": 1}}),
+    "other kind": json.dumps(artifact.sealed({"kind": "other", "format": 3, "config": {}, "arrays": "0" * 64})),
+    "no JSON": "mine",
+}
+NAMES = ("arrays.safetensors", f"arrays-{'0' * 64}.safetensors", OWN, "weights.bin", ".lock2")
+FOREIGN = [case for case in product(MANIFESTS, (*NAMES, None)) if case != ("none", None)]
+
+
+@pytest.mark.parametrize(("manifest", "name"), FOREIGN)
+def test_what_polypref_did_not_write_is_never_replaced_or_removed(tmp_path: Path, manifest: str, name: str) -> None:
+    text = MANIFESTS[manifest]
+    if text is not None:
+        (tmp_path / "manifest.json").write_text(text)
+    if name is not None:
+        (tmp_path / name).write_bytes(b"MINE")
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    for attempt in (artifact.ensure_replaceable, lambda path, kind: artifact.save(path, kind, {}, {"x": np.ones(2)})):
+        with pytest.raises(ArtifactError) as told:
+            attempt(tmp_path, "thing")
+        assert "\n" not in str(told.value) and "choose another path or remove it" in str(told.value)
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("link", [False, True])
+def test_foreign_files_in_an_artifact_stay_and_its_own_go(tmp_path: Path, name: str, link: bool) -> None:
+    folder, elsewhere = tmp_path / "s", tmp_path / "elsewhere"
+    artifact.save(folder, "thing", {}, {"x": np.ones(2)})
+    (first,) = folder.glob("arrays*")
+    elsewhere.write_bytes(WHOLE)
+    if link:
+        (folder / name).symlink_to(elsewhere)
+    else:
+        (folder / name).write_bytes(b"MINE")
+    artifact.save(folder, "thing", {}, {"x": np.full(2, 2.0)})
+    assert not first.exists()
+    if name == OWN:
+        with pytest.raises(ArtifactError, match="did not write it"):
+            artifact.save(folder, "thing", {}, {"x": np.zeros(2)})
+    assert (folder / name).read_bytes() == (WHOLE if link else b"MINE")
+    (folder / name).unlink()
+    artifact.save(folder, "thing", {}, {"x": np.zeros(2)})
+    assert sorted(one.name for one in folder.iterdir()) == [OWN, "manifest.json"]

@@ -5,13 +5,15 @@ one, to the bit; its own hash names the artifact. The manifest is replaced last 
 single rename switches to the new artifact.
 
 Covered: a process killed at any system call of a save leaves the complete old or the complete new artifact, and the
-next save removes leftovers; saves to one path happen one at a time; the user's own files in the folder stay; a changed,
-damaged or foreign file is refused in one line; links, pipes and devices are not read, and sizes are limited. Not
-covered: someone who changes an artifact and rehashes it; its content still fits its ``schema.Layout``.
+next save removes leftovers; saves to one path happen one at a time; only a manifest whose hash fits, the arrays that it
+names and arrays that are named by their own hash are replaced or removed, so the user's own files stay, whatever their
+names; a changed, damaged or foreign file is refused in one line; links, pipes and devices are not read, and sizes are
+limited. Not covered: someone who changes an artifact and rehashes it; its content still fits its ``schema.Layout``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -26,13 +28,13 @@ from numpy.typing import NDArray
 from polypref import files
 from polypref.errors import ArtifactError
 from polypref.files.locks import LOCK_FILE
-from polypref.regular_files import content_of, memory
+from polypref.regular_files import content_of, memory, opened
 from polypref.strict_json import canonical, parse
 
 FORMAT = 3
 LARGEST_MANIFEST = 1 << 27  # bytes: ids of some four million users
 MANIFEST = "manifest.json"
-ARRAYS = re.compile(r"arrays(-[0-9a-f]{64})?\.safetensors")  # without a hash: format 1
+ARRAYS = re.compile(r"arrays-([0-9a-f]{64})\.safetensors")
 TRIES = 20  # attempts to read while saves interfere
 DTYPES = ("bool", "int8", "uint8", "int16", "int32", "int64", "uint64", "float16", "float32", "float64")
 
@@ -52,13 +54,15 @@ def save(path: Path | str, kind: str, config: Mapping[str, Any], arrays: Mapping
     text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if len(text.encode()) > LARGEST_MANIFEST:
         raise ArtifactError(f"{path}: the ids of so many users do not fit into one artifact; save fewer together.")
-    ensure_replaceable(path, kind)
+    replaced = _replaceable(path, kind)
     own = path / f"arrays-{digest}.safetensors"
     with files.alone(path):
+        if own.name != replaced and not _is_ours(own) and (own.exists() or own.is_symlink()):
+            raise ArtifactError(f"{own} exists and polypref did not write it; choose another path or remove it.")
         files.write(own, payload)
         files.write(path / MANIFEST, text)
         for old in path.iterdir():
-            if ARRAYS.fullmatch(old.name) and old != own:
+            if old != own and (old.name == replaced or _is_ours(old)):
                 with suppress(OSError):  # the next save tries again
                     old.unlink()
 
@@ -68,10 +72,39 @@ def ensure_replaceable(path: Path | str, kind: str) -> None:
 
     An empty folder, and leftovers of a killed first save, count as nothing.
     """
-    path = Path(path)
-    if path.exists() and (found := kind_of(path)) != kind and not _is_unfinished(path):
-        what = "is not a polypref artifact" if found is None else f"holds a {found}, not a {kind}"
+    _replaceable(Path(path), kind)
+
+
+def _replaceable(path: Path, kind: str) -> str | None:
+    """Name of the arrays of the artifact in ``path``; None: nothing is there. Raises as ``ensure_replaceable``."""
+    with files.writable(path):
+        if not path.exists() or _is_unfinished(path):
+            return None
+        manifest = _written(path)
+    if manifest is None or manifest["kind"] != kind:
+        what = "is not a polypref artifact" if manifest is None else f"holds a {manifest['kind']}, not a {kind}"
         raise ArtifactError(f"{path} exists and {what}; choose another path or remove it.")
+    return f"arrays-{manifest.get('arrays')}.safetensors"
+
+
+def _written(path: Path) -> dict[str, Any] | None:
+    """The manifest in ``path``, of any format; None unless its hash shows that polypref wrote it."""
+    try:
+        manifest = parse(_content(path / MANIFEST, LARGEST_MANIFEST), str(path))
+    except (ArtifactError, FileNotFoundError):
+        return None
+    return manifest if isinstance(manifest, dict) and "kind" in manifest and is_sealed(manifest) else None
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file of arrays has the hash that its name states."""
+    if not (named := ARRAYS.fullmatch(path.name)):
+        return False
+    try:
+        with opened(path, within=path.parent) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == named[1]
+    except OSError:  # no regular file, or none that can be read
+        return False
 
 
 def load(path: Path | str, kind: str) -> tuple[dict[str, Any], dict[str, NDArray]]:
@@ -173,5 +206,9 @@ def _content(path: Path, most: int) -> bytes:
 
 
 def _is_unfinished(path: Path) -> bool:
-    names = [found.name for found in path.iterdir()] if path.is_dir() else [""]
-    return all(ARRAYS.fullmatch(name) or files.PARTIAL.fullmatch(name) or name == LOCK_FILE for name in names)
+    """Whether a folder is empty, or holds only what a killed first save leaves."""
+    if not path.is_dir() or (path / MANIFEST).exists():
+        return False
+    return all(
+        files.PARTIAL.fullmatch(found.name) or found.name == LOCK_FILE or _is_ours(found) for found in path.iterdir()
+    )
