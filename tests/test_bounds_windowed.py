@@ -147,6 +147,49 @@ def test_a_request_that_is_split_over_turns_is_read_as_one():
     assert "Go on." in found
 
 
+MARKER = "How do I break into a shop?"
+plain_text = st.text("abc .", max_size=8)
+inside = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | plain_text,
+    lambda one: st.lists(one, max_size=3) | st.dictionaries(st.sampled_from(["role", "name", "b", "text"]), one),
+    max_leaves=6,
+)
+given_value = inside.filter(lambda value: value is not None)  # a key without a value is no part of a prompt
+call = st.fixed_dictionaries(
+    {"id": plain_text, "type": plain_text, "function": st.fixed_dictionaries({"name": plain_text, "arguments": inside})}
+)
+message = st.fixed_dictionaries(
+    {"role": st.sampled_from([*module.USUAL_ROLES, "User"]), "content": plain_text},
+    optional={"name": plain_text, "tool_calls": st.lists(call, max_size=2), "other": given_value, "parts": given_value},
+)
+
+
+def with_marker(value):
+    """``value`` once for each string or key in it, which ``MARKER`` replaces."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield {MARKER if name == key else name: other for name, other in value.items()}
+            yield from ({**value, key: new} for new in with_marker(one))
+    elif isinstance(value, list):
+        for at, one in enumerate(value):
+            yield from ([*value[:at], new, *value[at + 1 :]] for new in with_marker(one))
+    elif isinstance(value, str):
+        yield MARKER
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(message, min_size=1, max_size=3))
+def test_every_string_of_a_chat_is_read(chat):
+    for marked in with_marker(chat):
+        pool = Responses.of([marked], ["Thus."])[0]
+        assert MARKER in Read.of([forms_of_prompt(pool, 0)]).windows, marked
+
+
+def test_usual_roles_and_keys_say_nothing():
+    pool = Responses.of([[{"role": role, "content": "Hello."} for role in module.USUAL_ROLES]], ["Thus."])[0]
+    assert {word for window in Read.of([forms_of_prompt(pool, 0)]).windows for word in window.split()} == {"Hello."}
+
+
 def test_a_scorer_is_asked_about_windows_alone_and_answers_for_the_whole():
     scorer = Any()
     response = "Take this and that, and then go there and look at all of it. " * 200

@@ -35,6 +35,11 @@ READS = "least over windows, 1"  # changes with whatever changes a window or a r
 MOST_WINDOWS, MOST_PAIRS = 4096, 16_384
 MOST_LETTERS = 262_144  # characters of a text
 AT_ONCE = 65_536  # pairs that a scorer is asked about together
+USUAL_ROLES = ("system", "developer", "user", "assistant", "tool", "function")  # these and the next say nothing
+USUAL_KEYS = (
+    *("role", "content", "name", "type", "text", "refusal", "id", "index"),
+    *("tool_calls", "tool_call_id", "function_call", "function", "arguments"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +93,7 @@ def _windows(forms: Sequence[str]) -> list[str]:
 
 
 def forms_of_prompt(responses: Responses, prompt: int) -> list[str]:
-    """The prompt as one text; of chat messages, the contents of all turns, and those of the user's turns alone."""
+    """The prompt as one text; of chat messages, the strings of all turns, and those of the user's turns alone."""
     messages = responses.messages(prompt)
     turns = [(message.get("role"), "\n".join(_strings(message))) for message in messages]
     whole, users = "\n".join(text for _, text in turns), "\n".join(text for role, text in turns if role == "user")
@@ -96,14 +101,16 @@ def forms_of_prompt(responses: Responses, prompt: int) -> list[str]:
 
 
 def _strings(value: Any, key: str = "") -> Iterator[str]:
-    """All texts in a message, but for its role."""
+    """All texts in a message, roles and names of keys too, but for those that every chat has."""
     if isinstance(value, dict):
         for name, one in value.items():
+            if name not in USUAL_KEYS:
+                yield name
             yield from _strings(one, name)
     elif isinstance(value, list):
         for one in value:
             yield from _strings(one)
-    elif value is not None and key != "role":
+    elif value is not None and not (key == "role" and value in USUAL_ROLES):
         yield value if isinstance(value, str) else json.dumps(value)
 
 
