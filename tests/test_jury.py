@@ -59,11 +59,11 @@ def test_people_of_a_group_count_alike_and_groups_by_their_share(data: st.DataOb
     some = replace(rows.take(np.concatenate(kept)), weight_N=weights)
     share = data.draw(st.floats(0.05, 0.95))
     group_U = np.repeat([0, 1], [NORTH, SOUTH]).astype(np.int32)
-    found = weighed(some, group_U, np.array([share, 1 - share]))
-    total_U = np.bincount(found.user_N, found.weights_N) / found.weights_N.sum()
+    weight_N = weighed(some, group_U, np.array([share, 1 - share])).weights_N
+    total_U = np.bincount(some.user_N, weight_N) / weight_N.sum()
     np.testing.assert_allclose(total_U[:NORTH], share / NORTH)
     np.testing.assert_allclose(total_U[NORTH:], (1 - share) / SOUTH)
-    assert found.weights_N.sum() == pytest.approx(some.weights_N.sum())
+    assert weight_N.sum() == pytest.approx(some.weights_N.sum())
 
 
 def test_judging_everything_twice_moves_nothing() -> None:

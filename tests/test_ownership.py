@@ -150,3 +150,24 @@ def test_foreign_files_in_an_artifact_stay_and_its_own_go(tmp_path: Path, name: 
     (folder / name).unlink()
     artifact.save(folder, "thing", {}, {"x": np.zeros(2)})
     assert sorted(one.name for one in folder.iterdir()) == [OWN, "manifest.json"]
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_link_never_decides_where_results_go(tmp_path: Path, prefs: Path, marked: bool) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "out"
+    victim.mkdir()
+    folder.mkdir()
+    (victim / "failed.txt").write_text("notes")
+    if marked:
+        (folder / MARK).write_text("")
+    (folder / "cells").symlink_to(victim)
+    assert main(["compare", str(prefs), "--out", str(folder), "--encoder", "static", "--seeds", "1"]) == 2
+    assert [one.name for one in victim.iterdir()] == ["failed.txt"]
+
+
+def test_folders_of_somebody_else_stay(tmp_path: Path) -> None:
+    for name in ("model", "checkpoints", "cells", "arms"):
+        (tmp_path / name).mkdir(parents=True)
+        with pytest.raises(SettingsError, match="did not write it"), owned(tmp_path, [name]):
+            pass
+        (tmp_path / name).rmdir()

@@ -43,3 +43,12 @@ def test_what_no_feature_shows_is_not_learned_from_the_same_texts() -> None:
         scorer = LEARNERS["pooled"].fit(train, encoder=Normal(), seed=0, valid=train.take(np.zeros(0, int)))
         losses.append(validation.log_loss(log_odds(scorer, test).value_Q, test))
     assert np.mean(losses) < np.log(2) + 0.02  # .77 with full weights
+
+
+def test_a_few_pairs_that_many_judge_do_not_outweigh_the_others() -> None:
+    ids = [*(f"j{judge}" for judge in range(20) for _ in range(5)), *["once"] * 30]
+    chosen = [*(f"a{at}" for _ in range(20) for at in range(5)), *(f"c{at}" for at in range(30))]
+    rejected = [*(f"b{at}" for _ in range(20) for at in range(5)), *(f"d{at}" for at in range(30))]
+    rows = from_columns(ids, ["p"] * len(ids), chosen, rejected)
+    weight_N = discounted(rows, 1e9).weights_N
+    np.testing.assert_allclose(weight_N, np.where(np.arange(130) < 100, 1 / 20, 1.0))

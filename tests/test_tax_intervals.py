@@ -116,7 +116,7 @@ def test_what_could_be_found_is_the_known_formula() -> None:
         ((0.001, 0.05), True, "tax"),
         ((-0.3, 0.3), True, "unclear"),
         ((-0.01, 0.01), False, "nothing to lose"),
-        ((0.01, 0.1), False, "tax"),
+        ((0.01, 0.1), False, "nothing to lose"),
     ],
 )
 def test_no_tax_only_under_the_margin(ends: tuple[float, float], able: bool, said: str) -> None:

@@ -8,14 +8,15 @@ The highest unsafe score of slate i is m_i (-inf without one, +inf where an unsa
 slates allowed to be lost, the threshold lies just above the (k+1)-th largest m_i. With n slates drawn as those to
 come are:
 
-    conformal         (k + 1) / (n + 1) <= alpha        bounds the mean over calibrations; exchangeable slates will do
+    conformal         (k + 1) / (n + 1) <= alpha        bounds the mean over calibrations; if slates are exchangeable
                                                         (Angelopoulos et al. 2022, "Conformal risk control",
                                                         arXiv 2208.02814, eq. 4)
     high probability  P(Binomial(n, alpha) <= k) <= delta   this very calibration keeps alpha with probability
                                                         1 - delta, if slates are independent (Clopper & Pearson 1934;
                                                         as a fixed sequence of tests: Angelopoulos et al. 2021,
-                                                        "Learn then test"); of several slates of one prompt only the
-                                                        first counts
+                                                        "Learn then test")
+
+Of several slates of one prompt only the first counts, since the slates to come have other prompts.
 
 The guarantee is for slates like these: larger ones leak more often, so the gate refuses any larger than the largest.
 
@@ -131,8 +132,7 @@ def calibrate(slates: Slates, safety: Callable[[Responses], Floats], target: Tar
     """
     if not slates.unsafe_L.any():
         raise NotEnoughData("no slate holds an unsafe response; a gate cannot be calibrated without any. Add some.")
-    if target.delta is not None:
-        slates = first_of_prompts(slates)
+    slates = first_of_prompts(slates)
     if not target.by_category:
         return {EVERYTHING: _one(slates, _scores(slates, safety, target), target.alpha, target.delta, "")}
     names = sorted(slates.category_L.unique())
@@ -143,8 +143,8 @@ def calibrate(slates: Slates, safety: Callable[[Responses], Floats], target: Tar
     found, harmless = {}, []
     for name in names:
         part = slates.take(np.flatnonzero((slates.category_L == name).to_numpy()))
-        if int(part.unsafe_L.sum()) <= max(allowed(len(part), target.alpha, delta), 0):
-            harmless.append(name)  # the gate's strictest threshold is for them
+        if int(part.unsafe_L.sum()) <= allowed(len(part), target.alpha, delta):
+            harmless.append(name)  # they need no gate, and get the strictest threshold
         else:
             found[name] = _one(part, _scores(part, safety, target), target.alpha, delta, f" of category {name!r}")
     if not found:

@@ -41,7 +41,7 @@ class Adapt(WritesFolder, Reads, Encodes, Loads, NewSettings):
 
     def writes(self) -> tuple[str, ...]:
         """The results; with a scorer, the folder is an artifact."""
-        return () if self.scorer is not None else ("new_users.json", "new_users.parquet")
+        return () if self.scorer is not None else ("cells", "new_users.json", "new_users.parquet")
 
     def run(self) -> int:
         """Compare the routes, or add people to the saved scorer."""

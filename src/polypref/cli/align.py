@@ -52,7 +52,7 @@ class Align(WritesFolder, Reads, Loads, Seeded):
 
     def writes(self) -> tuple[str, ...]:
         """The report, the results, and the state of the run."""
-        return ("align.html", "align.json", "run.json", "before.json")
+        return ("model", "checkpoints", "align.html", "align.json", "run.json", "before.json")
 
     def run(self) -> int:
         """Read, load, train, measure, write and print."""

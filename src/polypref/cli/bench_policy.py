@@ -34,7 +34,7 @@ class BenchPolicy(WritesFolder, Workers):
 
     def writes(self) -> tuple[str, ...]:
         """The results, their tables and the chart."""
-        return ("policy.md", "policy.svg", "policy.json")
+        return ("arms", "policy.md", "policy.svg", "policy.json")
 
     def run(self) -> int:
         """Run the arms that are not stored, write and print the tables."""

@@ -12,7 +12,7 @@ from polypref.cli.shared import Encodes, Reads, WritesFolder, ensure_files
 from polypref.evaluation.settings import Settings
 from polypref.terminal import out
 
-WRITES = ("report.html", "results.json", "results.parquet", "users.parquet")
+WRITES = ("cells", "report.html", "results.json", "results.parquet", "users.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)

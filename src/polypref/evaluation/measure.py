@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from polypref.data.split import Rule, Split
 from polypref.evaluation.cells import Cell, Job, run
 from polypref.evaluation.grid_setup import run_grid
+from polypref.evaluation.nested_prompts import caveat
 from polypref.evaluation.results_table import ResultTable
 from polypref.evaluation.settings import Settings
 from polypref.evaluation.tables import (
@@ -115,8 +116,11 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
     beyond = {} if floor is None else _sure(clusters, arms, over[floor])
     served = {name: counted[name] | {"sure": number} for name, number in beyond.items()}
     compared = Compared(tables["gains"].where(size=arms.full_size), placebo, own, these)
+    answer = verdict(compared, arms.personal, floor, evidence(described, n_train_U, job.rule), served)
+    if answer["room"] == "yes" and (reservation := caveat(job.comparisons)):
+        answer["text"] += f" {reservation}"
     figures = {
-        "verdict": verdict(compared, arms.personal, floor, evidence(described, n_train_U, job.rule), served),
+        "verdict": answer,
         "baseline": baseline,
         "size": arms.full_size,
         "sizes": [{"size": size, "per_user": arms.per_user.get(size)} for size in arms.by_size],

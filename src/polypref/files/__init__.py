@@ -219,14 +219,17 @@ def new_folder(path: Path, elsewhere: str = ANOTHER) -> Iterator[Path]:
 def owned(folder: Path | str | None, names: Collection[str], elsewhere: str = ANOTHER) -> Iterator[None]:
     """Mark ``folder``, which exists, as written by polypref; the mark goes if the block leaves nothing else there.
 
-    ``names`` are the files that the block writes. None: no folder. Raises SettingsError if one of them exists in a
-    folder without the mark, CacheError if the folder cannot be written.
+    ``names`` are the files and folders that the block writes. None: no folder. Raises SettingsError if one of them
+    exists in a folder without the mark or is a link to a folder, CacheError if the folder cannot be written.
     """
     if folder is None or not names:
         yield
         return
     folder = Path(folder)
     mark = folder / MARK
+    for name in names:
+        if (folder / name).is_symlink() and (folder / name).is_dir():
+            raise SettingsError(f"{folder / name} is a link to another folder; remove it, or choose another folder.")
     if not mark.exists():
         for name in names:
             if (folder / name).exists() or (folder / name).is_symlink():

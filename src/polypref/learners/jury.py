@@ -6,9 +6,10 @@ alike, and each group by its share:
 
     weight of a judgement = share of the user's group / people of the group / the user's judgements
 
-scaled to the same sum; the reward is ``pooled``'s with these weights. Without an attribute all people are
-one group; ``shares`` names the groups on the jury and their shares, by default all values alike. Users without one of
-these values are not on the jury. "maxmin" finds the shares instead: those of groups with a large mean log loss grow.
+scaled to the same sum; the reward is ``pooled``'s with these weights, after its design effects. Without an attribute
+all people are one group; ``shares`` names the groups on the jury and their shares, by default all values alike. Users
+without one of these values are not on the jury. "maxmin" finds the shares instead, about: those of groups with a large
+mean log loss grow, and the mean of all steps is taken.
 
 What we changed: the jury weighs the judgements of one linear reward on frozen features, where the paper predicts each
 juror and takes the median. Not covered: noisy groups; "maxmin" follows those that no reward serves well, too.
@@ -31,7 +32,7 @@ from polypref.learners import validation
 from polypref.learners.bradley_terry.panel import scorer_margins
 from polypref.learners.likelihood import surprise
 from polypref.learners.linear import PopulationScorer
-from polypref.learners.pooled import Pooled
+from polypref.learners.pooled import Pooled, fitted
 from polypref.learners.provenance import recorded
 
 STEPS, RATE = 20, 2.0  # of the exponentiated steps
@@ -80,19 +81,18 @@ class Jury:
 
     def _fit(self, rows: Comparisons, encoder: Encoder, seed: int) -> tuple[PopulationScorer, dict[str, float]]:
         names, group_U = self._groups(rows.users)
-        pooled, none = (
-            Pooled(response_effects=self.response_effects, directions=self.directions),
-            rows.take(np.zeros(0, np.int64)),
-        )
+        jury = rows.take(np.flatnonzero((group_U[rows.user_N] >= 0) & (rows.weights_N > 0)))
+        judged_G = np.bincount(group_U[jury.user_N], minlength=len(names)) > 0
+        share_G = self._shares(names) if self.rule == "shares" else judged_G / max(judged_G.sum(), 1)
+        weighed(jury, group_U, share_G)  # refuses what nobody judged before anything is encoded
+        pooled = Pooled(response_effects=self.response_effects, directions=self.directions)
 
         def of(share_G: NDArray[np.float64]) -> PopulationScorer:
-            return pooled.fit(weighed(rows, group_U, share_G), encoder=encoder, seed=seed, valid=none)
+            return fitted(pooled, jury, encoder, seed, lambda some: weighed(some, group_U, share_G))
 
-        share_G = self._shares(names)
         if self.rule == "shares":
             return of(share_G), {}
-        judged_G = np.bincount(group_U[rows.user_N] + 1, minlength=len(names) + 1)[1:] > 0
-        share_G, mean_G = judged_G / max(judged_G.sum(), 1), np.zeros(len(names))
+        mean_G = np.zeros(len(names))
         for _ in range(STEPS):
             mean_G += share_G / STEPS
             loss_G = group_losses(scorer_margins(of(share_G), rows), rows, group_U, len(names))
@@ -140,18 +140,17 @@ class Jury:
 
 
 def weighed(rows: Comparisons, group_U: IntArray, share_G: NDArray[np.float64]) -> Comparisons:
-    """The judgements of the jury's people, weighed so that people of a group count alike and groups by their share.
+    """The judgements of a jury, weighed so that people of a group count alike, and groups by their share.
 
     The sum of the weights stays. Raises NotEnoughData if a group with a share has no judgements.
     """
-    kept = rows.take(np.flatnonzero((group_U[rows.user_N] >= 0) & (rows.weights_N > 0)))
-    judged_U = np.bincount(kept.user_N, kept.weights_N, len(group_U))
+    judged_U = np.bincount(rows.user_N, rows.weights_N, len(group_U))
     people_G = np.bincount(group_U[judged_U > 0], minlength=len(share_G))
-    if not len(kept) or (people_G[share_G > 0] == 0).any():
+    if not len(rows) or (people_G[share_G > 0] == 0).any():
         raise NotEnoughData("a group of the jury has no judgements to learn from; give it more, or leave it out.")
     each_G = share_G / np.maximum(people_G, 1)
-    weight_N = kept.weights_N * each_G[group_U[kept.user_N]] / judged_U[kept.user_N]
-    return replace(kept, weight_N=weight_N * kept.weights_N.sum() / weight_N.sum())
+    weight_N = rows.weights_N * each_G[group_U[rows.user_N]] / judged_U[rows.user_N]
+    return replace(rows, weight_N=weight_N * rows.weights_N.sum() / weight_N.sum())
 
 
 def group_losses(

@@ -7,13 +7,14 @@ majority labels (its text). With ``response_effects`` every judged text also has
 explain, which improves the population wherever training texts recur in test pairs. Scores do not depend on user ids.
 
 Judgements of the same texts are not independent evidence about features. So without response effects each judgement
-weighs 1 / (1 + (m - 1) rho), the design effect of clusters (Kish 1965): m is the number of judgements for each
-independent difference between the texts, rho the share of text quality in the variance of an answer, estimated by
-fitting response effects. Without it, three judges of each pair gave a log loss above a coin's on new prompts (pandalm).
+weighs 1 / (1 + (m - 1) rho), the design effect of clusters (Kish 1965): m is how often its texts are judged
+(``discounted``), rho the share of text quality in the variance of an answer, estimated by fitting response effects.
+Without it, three judges of each pair gave a log loss above a coin's on new prompts (pandalm).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -48,37 +49,52 @@ class Pooled:
     ) -> PopulationScorer:
         """See ``learners.protocol.Learner``. Nothing is chosen on ``valid``; it is measured, then joins the fit."""
         train, valid = validation.cut(train, valid, seed)
-        first = self._fit(train, encoder, seed)
+        first = fitted(self, train, encoder, seed)
         found = validation.measure(scorer_margins(first, valid), valid)
         if not len(valid):
             return replace(first, selection=found)
-        return replace(self._fit(concat(train, valid), encoder, seed), selection=found)
+        return replace(fitted(self, concat(train, valid), encoder, seed), selection=found)
 
-    def _fit(self, rows: Comparisons, encoder: Encoder, seed: int) -> PopulationScorer:
-        if self.aggregate == "majority":
-            rows = majority(rows)
-        panel = Panel.build(rows, Inputs.fit(encoder, rows, self.directions))
-        if not self.response_effects:
-            _, prior = panel.population(True, seed)
-            panel = Panel.build(discounted(rows, prior.shared), panel.inputs)
-        effects, _ = panel.population(self.response_effects, seed)
-        return PopulationScorer(
-            panel.inputs, effects.w_K, no_users(), effects.t_UK[:0], panel.response_effects(effects, 0.0), {}
-        )
+
+def fitted(
+    how: Pooled,
+    rows: Comparisons,
+    encoder: Encoder,
+    seed: int,
+    weighed: Callable[[Comparisons], Comparisons] | None = None,
+) -> PopulationScorer:
+    """The scorer of all ``rows``; ``weighed`` changes their weights once the design effect is in them."""
+    if how.aggregate == "majority":
+        rows = majority(rows)
+    panel = Panel.build(rows, Inputs.fit(encoder, rows, how.directions))
+    if not how.response_effects:
+        _, prior = panel.population(True, seed)
+        rows = discounted(rows, prior.shared)
+    if weighed is not None:
+        rows = weighed(rows)
+    if rows is not panel.train:
+        panel = Panel.build(rows, panel.inputs)
+    effects, _ = panel.population(how.response_effects, seed)
+    return PopulationScorer(
+        panel.inputs, effects.w_K, no_users(), effects.t_UK[:0], panel.response_effects(effects, 0.0), {}
+    )
 
 
 def discounted(rows: Comparisons, quality: float) -> Comparisons:
     """The judgements with weights reduced by their design effect; ``quality``: variance of the texts' quality.
 
-    The n texts of N judgements in c connected sets of pairs have n - c independent differences: m = N / (n - c). rho =
-    2 quality / (2 quality + pi^2 / 3), by the variance of the logistic distribution.
+    m of a judgement is the mean number of judgements of its two texts, times n / (n - c) / 2 for n texts in c connected
+    sets of pairs, of whose differences n - c are independent: k for pairs of their own texts that are judged k times.
+    rho = 2 quality / (2 quality + pi^2 / 3), by the variance of the logistic distribution.
     """
     texts, at_2N = np.unique(np.concatenate([rows.chosen_N, rows.rejected_N]), return_inverse=True)
     edges = coo_array((np.ones(len(rows)), tuple(np.split(at_2N, 2))), shape=(len(texts), len(texts)))
     sets, _ = connected_components(edges, directed=False)
-    each = max(1.0, rows.weights_N.sum() / max(len(texts) - sets, 1))
+    judged_X = np.bincount(at_2N, np.tile(rows.weights_N, 2))
+    mean_N = judged_X[at_2N].reshape(2, -1).mean(axis=0) / 2
+    each_N = np.maximum(mean_N * len(texts) / max(len(texts) - sets, 1), 1.0)
     rho = 2 * quality / (2 * quality + np.pi**2 / 3)
-    return replace(rows, weight_N=rows.weights_N / (1 + (each - 1) * rho))
+    return replace(rows, weight_N=rows.weights_N / (1 + (each_N - 1) * rho))
 
 
 def majority(rows: Comparisons) -> Comparisons:

@@ -233,8 +233,10 @@ def detectable(units: Floats, discordant: Floats | float = DISCORDANT, tests: in
 def verdict(ends: tuple[float, float], margin: float, able: bool = True) -> str:
     """``no tax`` only if the upper end is below the margin; ``tax`` if the lower end is above 0.
 
-    ``able``: whether the untaxed arm is better than chance; if not, "no tax" would mean nothing.
+    ``able``: whether the untaxed arm is better than chance; if not, there is nothing to lose.
     """
+    if not able:
+        return "nothing to lose"
     if ends[1] < margin:
-        return "no tax" if able else "nothing to lose"
+        return "no tax"
     return "tax" if ends[0] > 0 else "unclear"

@@ -16,8 +16,7 @@ scorer's answer to a stranger, ``no user`` its answer without a user. The score 
 Sycophancy has a tax of the same form: how much more often a user's reward than the pooled one prefers a false answer
 that agrees with the user.
 
-If the arm that users are measured against is not significantly better than chance, "no tax" would mean nothing and is
-replaced by "nothing to lose".
+If the arm that users are measured against is not significantly better than chance, the verdict is "nothing to lose".
 
 Covered: arms fitted on the same rows with the same encoder; gains on rows that no arm has seen. Not covered: policies;
 users other than those with most judgements; other random shuffles of users; other encoders, or batch sizes that change
@@ -316,7 +315,7 @@ def _notes(suite: Suite, arms: Arms, board: Board) -> list[str]:
     if weak:
         found.append(
             f"the pooled scorer is not surely better than chance in {', '.join(weak)}: it has no ability there that a "
-            'user could cost, so "nothing to lose" replaces "no tax".'
+            'user could cost, so the verdict is "nothing to lose".'
         )
     generic, without_user = (board.harm.result_AV[board.at[name][0]] for name in (GENERIC, NOBODY))
     if np.array_equal(generic, without_user):
