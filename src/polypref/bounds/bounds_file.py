@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -37,6 +36,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from polypref import strict_toml
 from polypref.bounds.calibrate import Target, Threshold, calibrate
 from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.identity import artifact_in, identity_of
@@ -134,13 +134,13 @@ def read_bounds(path: Path | str) -> BoundsFile:
     """Read and check ``bounds.toml``. Raises SettingsError, with the lines, for anything that cannot hold."""
     path = Path(path)
     try:
-        text = content_of(path).decode("utf-8")
-        content = tomllib.loads(text)
+        text = content_of(path, strict_toml.MOST).decode("utf-8")
+        content = strict_toml.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"{path} cannot be read ({reason(error)}); expected a file like the one in docs/safety.md."
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SettingsError(f"{path} is not TOML: {error}.") from error
     for name, table in content.items():
         if name not in TIERS:

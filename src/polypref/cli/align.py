@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from polypref import strict_toml
 from polypref.arguments import Samples, Share
 from polypref.cli.shared import Loads, MinJudgements, Reads, Seeded, WritesFolder, cleaned, ensure_files, reading_of
 from polypref.files import write
@@ -94,8 +94,8 @@ def settings_from(words: tuple[str, ...]) -> dict[str, Any]:
         if not equals or not name:
             raise SettingsError(f"--trainer {word}: expected NAME=VALUE, as in --trainer learning_rate=1e-5.")
         try:
-            read = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+            read = strict_toml.loads(f"value = {value}")["value"]
+        except ValueError:
             read = {"True": True, "False": False, "None": None}.get(value, value)
         found[name] = read if isinstance(read, (bool, int, float, str, list, dict)) or read is None else value
     return found

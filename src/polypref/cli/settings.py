@@ -10,7 +10,6 @@ import inspect
 import io
 import re
 import sys
-import tomllib
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import MISSING, fields
@@ -18,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TextIO, cast, get_type_hints
 
+from polypref import strict_toml
 from polypref.arguments import WrongValue
 from polypref.cli import COMMANDS
 from polypref.errors import InputError, SettingsError, unknown_name
@@ -68,10 +68,10 @@ def _from_file(config: Path, cls: type[Command], name: str) -> Any:
 def read_toml(path: Path, cls: type[Command], name: str) -> dict[str, Any]:
     """Values of the table ``[name]`` of a TOML file, each parsed like its flag."""
     try:
-        document = tomllib.loads(content_of(path).decode("utf-8"))
+        document = strict_toml.loads(content_of(path, strict_toml.MOST).decode("utf-8"))
     except OSError as error:
         raise InputError(f"cannot read settings file {path}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"settings file {path} is not TOML: {error}.") from error
     table = document.get(name)
     if not isinstance(table, dict):
