@@ -114,6 +114,46 @@ def test_only_regular_files_of_the_folder_are_read(tmp_path, what, which):
         load(tmp_path / "s", Words())
 
 
+def test_arrays_of_another_size_than_their_header_states_are_not_read(tmp_path, monkeypatch):
+    """A sparse file of any size takes no room on disk."""
+    artifact.save(
+        tmp_path / "s", "thing", {}, {"x": np.ones((3, 4)), "none": np.zeros((0, 2)), "flags": np.ones(5, bool)}
+    )
+    (path,) = (tmp_path / "s").glob("arrays*")
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    monkeypatch.setattr(artifact, "sha256", lambda _: pytest.fail("all of it was read"))
+    draw = Random(0)
+    sizes = [
+        0,
+        7,
+        8,
+        8 + length,
+        len(content) - 1,
+        len(content) + 1,
+        6 << 30,
+        *(draw.randrange(1 << 34) for _ in range(20)),
+    ]
+    starts = [
+        content,
+        content[:8] + b"{" * length,
+        b"",
+        (1 << 40).to_bytes(8, "little"),
+        b"\xff" * 8,
+        b"\2" + bytes(7) + b"{}",
+    ]
+    starts += [b"\x0e" + bytes(7) + b'{"x":{"a":[]}}', b"\x05" + bytes(7) + b"[[]]]"]
+    for start in starts:
+        for size in sizes:
+            with path.open("wb") as file:
+                file.write(start)
+                file.truncate(size)
+            monkeypatch.setattr(artifact, "is_sealed", lambda _: True)
+            with pytest.raises(ArtifactError) as told:
+                artifact.load(tmp_path / "s", "thing")
+            assert "\n" not in str(told.value) and len(str(told.value)) < 400
+
+
 # --- mutated
 
 ODD = [None, True, 0, -1, 2**70, 1e300, 0.5, "", "x", "\0", [], {}, [None], ["a", "a"], {"a": 1}, "9" * 1000]

@@ -13,12 +13,15 @@ limited. Not covered: someone who changes an artifact and rehashes it; its conte
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from hashlib import sha256
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from polypref.strict_json import canonical, parse
 
 FORMAT = 3
 LARGEST_MANIFEST = 1 << 27  # bytes: ids of some four million users
+LARGEST_HEADER = 1 << 24  # bytes: names, types and shapes of arrays
 MANIFEST = "manifest.json"
 ARRAYS = re.compile(r"arrays-([0-9a-f]{64})\.safetensors")
 TRIES = 20  # attempts to read while saves interfere
@@ -102,8 +106,9 @@ def _is_ours(path: Path) -> bool:
         return False
     try:
         with opened(path, within=path.parent) as file:
+            _sized(file, path)
             return hashlib.file_digest(file, "sha256").hexdigest() == named[1]
-    except OSError:  # no regular file, or none that can be read
+    except (OSError, ArtifactError):  # no regular file, none that can be read, or no arrays
         return False
 
 
@@ -153,7 +158,7 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], bytes]:
     for _ in range(TRIES):
         manifest = _manifest(path, kind)
         with suppress(FileNotFoundError):  # replaced after the manifest was read
-            return manifest, _content(path / f"arrays-{manifest['arrays']}.safetensors", memory())
+            return manifest, _arrays(path / f"arrays-{manifest['arrays']}.safetensors")
     raise ArtifactError(f"the arrays that {path / MANIFEST} names are missing; {_again(kind)}.")
 
 
@@ -196,9 +201,41 @@ def _unpacked(payload: bytes, path: Path) -> dict[str, NDArray]:
 
 
 def _content(path: Path, most: int) -> bytes:
+    with _readable(path):
+        return content_of(path, most, within=path.parent)
+
+
+def _arrays(path: Path) -> bytes:
+    with _readable(path), opened(path, within=path.parent) as file:
+        size = _sized(file, path)
+        if size > memory():
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than this machine's memory", str(path))
+        return file.read(size)
+
+
+def _sized(file: BufferedReader, path: Path) -> int:
+    """Bytes of a file of arrays, which may be sparse. Raises ArtifactError where its header states another size."""
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    header = parse(file.read(length), str(path)) if 0 < length < min(size, LARGEST_HEADER) else None
+    stated = 8 + length
+    for name, one in header.items() if isinstance(header, dict) else [("", None)]:
+        if name != "__metadata__":
+            ends = one.get("data_offsets") if isinstance(one, dict) else None
+            if not isinstance(ends, list) or len(ends) != 2 or type(ends[1]) is not int:
+                raise ArtifactError(f"{path} holds no arrays that polypref has written; make it again.")
+            stated = max(stated, 8 + length + ends[1])
+    if stated != size:
+        raise ArtifactError(f"{path} has {size:,} bytes, and its arrays {stated:,}; make it again.")
+    file.seek(0)
+    return size
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     """Raises FileNotFoundError, and ArtifactError for a file that is not read."""
     try:
-        return content_of(path, most, within=path.parent)
+        yield
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
