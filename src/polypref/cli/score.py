@@ -59,8 +59,7 @@ class Score(NamesColumns, Loads):
         from polypref.data.rows.layouts import find_columns, parse_columns
         from polypref.scorers import load
 
-        if self.out is not None and (self.out.is_file() or self.out.is_dir()):
-            refuse_to_replace(self.out, self.force)
+        self._refuse_to_replace()
         scorer = load(self.scorer, self.encoder, allow_network=self.allow_network)
         bounded = self._bounded(scorer)
         limits = limits_of(self)
@@ -69,7 +68,15 @@ class Score(NamesColumns, Loads):
         with _output(self.out) as output:
             for frame in rows_of(source, names, limits):
                 _write(scorer, frame, output, bounded)
+            self._refuse_to_replace()
         return 0
+
+    def _refuse_to_replace(self) -> None:
+        """Raises as ``refuse_to_replace``; a device or a pipe is written to, not replaced."""
+        from polypref.files import is_device
+
+        if self.out is not None and not is_device(self.out):
+            refuse_to_replace(self.out, self.force)
 
     def _bounded(self, scorer: Scorer) -> Bounded | None:
         """The scorer within the bounds; None without any."""

@@ -226,10 +226,16 @@ def refuse_suffix(out: Path) -> None:
 
 
 def refuse_to_replace(out: Path, force: bool) -> None:
-    """Raises SettingsError for a folder, and for an existing file without ``force``."""
-    from polypref.errors import SettingsError
+    """Raises SettingsError for a folder, and, without ``force``, for an existing file or a link; CacheError.
 
-    if out.is_dir():
+    A command asks before its work and again before it writes: a file may have appeared meanwhile.
+    """
+    from polypref.errors import SettingsError
+    from polypref.files import OTHER_OUT, writable
+
+    with writable(out, OTHER_OUT):
+        folder, there = out.is_dir(), out.exists() or out.is_symlink()
+    if folder:
         raise SettingsError(f"--out {out} is a folder; name a file in it.")
-    if out.exists() and not force:
+    if there and not force:
         raise SettingsError(f"{out} exists. Choose another --out, or replace it with --force.")

@@ -47,6 +47,7 @@ __all__ = [
     "cannot_write",
     "encoded",
     "held_for_run",
+    "is_device",
     "made",
     "nameless",
     "new_folder",
@@ -124,7 +125,7 @@ def writing(path: Path | str, elsewhere: str = ANOTHER) -> Iterator[Output]:
     Missing folders are created. A link is replaced, not followed; a device is written to directly. Raises CacheError.
     """
     path = Path(path)
-    if _is_device(path):
+    if is_device(path):
         with writable(path, elsewhere):
             device = open(path, "wb", buffering=0, opener=_at_once)  # noqa: SIM115
         with device:
@@ -148,7 +149,8 @@ def writing(path: Path | str, elsewhere: str = ANOTHER) -> Iterator[Output]:
             partial.unlink()
 
 
-def _is_device(path: Path) -> bool:
+def is_device(path: Path) -> bool:
+    """Whether ``path`` is a device or a pipe, which is written to directly."""
     place = Path(os.path.abspath(path))  # noqa: PTH100 - /dev/stdout is a link, and must stay one here
     if place.parts[1:2] in (("dev",), ("proc",)) and not place.is_relative_to("/dev/shm"):
         return place.exists() and not place.is_dir()
