@@ -69,7 +69,7 @@ def test_what_is_no_file_is_refused_at_once(endless, capsys):
 def test_toml_that_its_parser_gives_up_on_is_one_line(tmp_path, capsys, value):
     path = tmp_path / "settings.toml"
     path.write_text(f"[immutable]\nsafety = {value}\n[check]\nfiles = {value}\n")
-    with pytest.raises(SettingsError, match="no TOML"):
+    with pytest.raises(SettingsError, match="not TOML"):
         read_bounds(path)
     assert main(["check", "--config", str(path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1

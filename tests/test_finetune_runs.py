@@ -13,7 +13,7 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from finetune_cases import TINY, fitted, judgements, llama
+from finetune_cases import TINY, Words, fitted, judgements, llama
 from polypref import artifact
 from polypref.errors import ArtifactError, Diverged, EncoderError, MissingExtra, SettingsError
 from polypref.evaluation.comparison import named_learners
@@ -194,7 +194,7 @@ def test_settings_that_cannot_work(backbone, settings, message):
 def test_alpha_is_a_share(backbone):
     how = replace(LEARNERS["finetune:personalized"], alpha=1.5, recipe=replace(TINY, backbone=backbone))
     with pytest.raises(SettingsError, match=r"alpha = 1.5; expected a share"):
-        how.fit(judgements(), encoder=None, seed=0)
+        how.fit(judgements(), encoder=Words(), seed=0)
 
 
 def test_without_the_extra(monkeypatch):

@@ -113,7 +113,7 @@ def test_inside_bounds_nothing_unsafe_is_reinforced(model: Path, tmp_path: Path)
 def test_align_has_a_setting_of_its_own(tmp_path: Path) -> None:
     assert arguments(Task("m"), tmp_path).normalization().group_weight == 0.5
     assert arguments(Task("m", group_weight=1.0), tmp_path).normalization().group_weight == 1
-    with pytest.raises(SettingsError, match="group_weight is 2; expected a number from 0 to 1"):
+    with pytest.raises(SettingsError, match="group_weight is 2; expected a finite number from 0 to 1"):
         Task("m", group_weight=2)
     with pytest.raises(SettingsError, match="unknown setting of the trainer 'group_weight'"):
         arguments(Task("m", trainer={"group_weight": 1.0}), tmp_path)
