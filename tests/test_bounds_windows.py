@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import codecs
 import re
+import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from polypref.bounds.readings import DEPTH, MOST_READINGS, readings, seen, windows_read
+from polypref.bounds.readings import DEPTH, MOST_LETTERS, MOST_READINGS, readings, seen, windows_read
 from polypref.bounds.windows import LETTERS, WORDS, sentences, windows
 
 TEXT = (
@@ -173,3 +175,63 @@ def test_short_lines_are_read_together_and_long_sentences_in_overlapping_pieces(
         assert any(set(run[at : at + WORDS // 2]) <= set(window) for window in found)
     assert set(windows("Yes. 1. No.")) == {"1.", "Yes.", "No.", "Yes. No."}
     assert list(windows(" \n ")) == [""]
+
+
+# --- hostile texts
+
+HOSTILE = {  # one part, which is repeated, and the end
+    "one letter": ("a", ""),
+    "full stops": (".", "a"),
+    "stops and brackets": (".)", "a"),
+    "base64 digits": ("QUJD", ""),
+    "letters and stops": ("a.", "ab"),
+    "letters and spaces": ("a b ", ""),
+    "other signs between letters": ("x y-", "z"),
+    "letters and digits": ("a1 ", ""),
+    "either letter": ("1|a ", ""),
+    "short sentences": ("q. ", ""),
+    "signs that end words": ("!", "a"),
+    "a letter, then signs": ("!", ""),
+    "marks in turn": ("\u0301\u0316", ""),
+    "tone marks in turn": ("\u302e\U0001d165", ""),
+    "a large number": ("1", ";"),
+    "ligatures": ("\ufdfa", ""),
+    "look-alikes": ("\u0430 ", ""),
+}
+BEGUN = {"a letter, then signs": "a", "a large number": "&#"}
+
+
+def hostile(name, length):
+    part, end = HOSTILE[name]
+    begun = BEGUN.get(name, "")
+    return begun + (part * length)[: length - len(begun) - len(end)] + end
+
+
+def seconds(text):
+    begun = time.process_time()
+    windows_read(text, 4096)
+    return time.process_time() - begun
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_reading_takes_time_by_length_and_no_more(name):
+    took = [seconds(hostile(name, length)) for length in (20_000, 40_000, 80_000)]
+    for short, long in pairwise(took):
+        assert long <= 3 * short + 0.1, took
+    assert seconds(hostile(name, MOST_LETTERS)) < 10
+
+
+def test_sentences_that_differ_in_spaces_alone_are_not_read_without_end():
+    kinds = [format(n, "013b").translate({48: " ", 49: "\t"}) for n in range(5000)]
+    assert windows_read(". ".join(f"xq{gap}zj" for gap in kinds), 4096) is None
+    assert windows_read(". ".join(f"xq{gap}zj" for gap in kinds[:50]), 4096) is not None
+
+
+def test_a_reading_that_is_too_long_leaves_a_text_unread():
+    assert windows_read("\ufdfa " * 20_000, 4096) is None
+    assert windows_read("\ufdfa " * 100, 4096) is not None
+
+
+def test_a_number_of_any_length_is_read():
+    assert seen("&#" + "0" * 5000 + "65;") == "A"
+    assert seen("&#" + "1" * 5000 + ";") == seen("&#1114112;") == "\ufffd"

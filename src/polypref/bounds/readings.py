@@ -27,13 +27,16 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import product
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from polypref.bounds.windows import sentences, windows
 
-DEPTH, MOST_READINGS = 3, 32
+DEPTH, MOST_READINGS, MOST_SENTENCES = 3, 32, 4096  # sentences that differ, of all readings
+MOST_LETTERS = 262_144  # characters of a text, and of each reading
 # FOLLOWS[i][j]: how often letter j follows letter i (0: a word begins or ends), in ninths of 8.5 nats, from -5 on,
 # against letters by lot
 FOLLOWS = (
@@ -48,6 +51,7 @@ FOLLOWS = (
     "760625002700000273006500540", "833325000401332740254002011", "663228242625522622232452266",
 )  # fmt: skip
 NATS_AA = np.array([[int(digit) for digit in row] for row in FOLLOWS]) / 9 * 8.5 - 5
+CODES = bytes(code - 96 if 97 <= code <= 122 else 0 for code in range(256))
 MADE_WORDS = 0.6  # nats a letter: English has about 1.4, letters by lot have -1.5
 LIKELIER, SURER = 4.0, 8.0  # nats in all, by which another reading, or the best of 26 alphabets, has to be likelier
 REMEMBERED = 512  # characters of a sentence whose readings are kept, since sentences recur
@@ -77,8 +81,15 @@ SIGNS = {
     "$": "s", "!": "i", "|": "li", "+": "t", "(": "c", "\u20ac": "e", "\u00a3": "l",
 }  # fmt: skip
 ENCODED = re.compile(r"[A-Za-z0-9+/=_,:;\\-]{2,}(?:[ \t]+[A-Za-z0-9+/=_,:;\\-]{2,})*")
-SPACED = re.compile(r"(?<![^\W_])[^\W\d_]([ .*_|/\\~-])[^\W\d_](?:\1[^\W\d_])*(?![^\W_]|[.*_|/\\~-][^\W\d_])")
-MIXED = re.compile(r"[^\W\d_]\S*[0-9@$!|+(](?![!?.,;:)]*$)|[^\W\d_]\S*[0-9@$|+]|[0-9@$!|+(]\S*[^\W\d_]")
+# of each of these a run is tried once, from its beginning, so that a text of nothing else takes no longer
+SPACED = re.compile(
+    r"(?<![^\W_])[^\W\d_]([ .*_|/\\~-])(?<!(?<![^\W_])[^\W\d_](?! )\1[^\W\d_]\1)[^\W\d_](?:\1[^\W\d_])*"
+    r"(?![^\W_]|[.*_|/\\~-][^\W\d_])"
+)
+SIGN_WITHIN = re.compile(r"(?<!\S)(?:[^\w\s]|[\d_])*+[^\W\d_]\S*[0-9@$!|+(]")  # after a letter
+SIGN_AFTER = re.compile(r"(?<!\S)(?:[^\w\s]|[\d_])*+[^\W\d_]\S*[0-9@$|+]")
+SIGN_BEFORE = re.compile(r"(?<!\S)[^\s0-9@$!|+(]*+[0-9@$!|+(]\S*[^\W\d_]")
+ZEROS, TOO_LARGE = re.compile("&#0+(?=[0-9])"), re.compile("&#[0-9]{8,};?")  # beyond Unicode
 BOXES = (  # first, last, the letter that the first is
     (0x1F130, 0x1F149, "A"), (0x1F150, 0x1F169, "A"), (0x1F170, 0x1F189, "A"), (0x1F1E6, 0x1F1FF, "a"),
     (0xE0020, 0xE007E, " "),
@@ -91,25 +102,48 @@ ALPHABETS = [
 ]
 
 
+def _for_short(function: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The function, which remembers what it made of short texts."""
+    remembered = lru_cache(maxsize=65536)(function)
+    return lambda text: remembered(text) if len(text) <= REMEMBERED else function(text)
+
+
 def readings(text: str) -> list[str] | None:
-    """``text``, and what else it says, each once; None where that is more than ``MOST_READINGS``."""
-    found, new = [text], [text]
+    """``text``, and what else it says, each once; None where that is too much: more or longer than the limits above."""
+    found = list(_one_by_one(text))
+    return None if None in found else [read for read in found if read is not None]
+
+
+def _one_by_one(text: str) -> Iterator[str | None]:
+    """The same, each as soon as it is found; None, and nothing after it, where it is too much."""
+    yield text
+    found, known, new = {text}, set[str](), [text]
     for _ in range(DEPTH):
-        made = [read for known in new for read in _others(known)]
-        new = [read for read in dict.fromkeys(made) if read not in found]
-        found += new
-        if len(found) > MOST_READINGS:
-            return None
-    return found
+        made = []
+        for one in new:
+            parts = [part.strip() for part in sentences(one)]  # spaces around a sentence change no reading of it
+            known.update(parts)
+            if len(known) > MOST_SENTENCES:
+                yield None
+                return
+            for read in _others(one, parts):
+                if read in found:
+                    continue
+                if len(found) >= MOST_READINGS or len(read) > MOST_LETTERS:
+                    yield None
+                    return
+                found.add(read)
+                made.append(read)
+                yield read
+        new = made
 
 
 def windows_read(text: str, most: int) -> list[str] | None:
     """The distinct windows of all that ``text`` says; None where they are more than ``most``, so not all are read."""
-    said = readings(text)
-    if said is None:
-        return None
     found: dict[str, None] = {}
-    for read in said:
+    for read in _one_by_one(text):
+        if read is None:
+            return None
         for window in windows(read):
             found[window] = None
             if len(found) > most:
@@ -117,17 +151,16 @@ def windows_read(text: str, most: int) -> list[str] | None:
     return list(found)
 
 
-def _others(text: str) -> Iterator[str]:
+def _others(text: str, parts: list[str]) -> Iterator[str]:
     """Each other reading of ``text``, sentence by sentence: where it says nothing else of one, that stays."""
     if (shown := seen(text)) != text:
         yield shown
-    parts = [part.strip() for part in sentences(text)]  # spaces around a sentence change no reading of it
-    each = [(_remembered if len(part) <= REMEMBERED else _readings_of)(part) for part in parts]
-    for new in zip(*each, strict=True):
+    for new in zip(*map(_readings_of, parts), strict=True):
         if list(new) != parts:
             yield "\n".join(new)
 
 
+@_for_short
 def _readings_of(sentence: str) -> tuple[str, ...]:
     """The sentence in each other reading."""
     found = decoded(sentence), unleeted(sentence), unleeted_plainly(sentence), joined(sentence)
@@ -136,18 +169,26 @@ def _readings_of(sentence: str) -> tuple[str, ...]:
     return *found, turned(sentence), reversed_whole(sentence), reversed_words(sentence)
 
 
-_remembered = lru_cache(maxsize=16384)(_readings_of)
-
-
 def seen(text: str) -> str:
     """``text`` as it is shown, in plain letters."""
-    text = html.unescape(unquote(text)) if "&" in text or "%" in text else text
+    if "&" in text or "%" in text:
+        text = html.unescape(TOO_LARGE.sub("\ufffd", ZEROS.sub("&#", unquote(text))))
     if text.isascii():
         return text
-    text = unicodedata.normalize("NFKD", BLANK.sub(" ", "".join(map(_lettered, text))))
-    text = "".join(one for one in text if unicodedata.category(one) not in ("Mn", "Me", "Cf"))
+    text = "".join(_decomposed(_lettered(one)) for one in BLANK.sub(" ", text))
     text = unicodedata.normalize("NFC", text)
     return re.sub(r"\S+", lambda word: ascii_of(word[0]), text)
+
+
+@lru_cache(maxsize=65536)
+def _decomposed(one: str) -> str:
+    """The compatibility form of a character without marks; by itself, since long runs of marks take long to sort."""
+    some = unicodedata.normalize("NFKD", one)
+    return "".join(
+        one
+        for one in some
+        if unicodedata.category(one) not in ("Mn", "Me", "Cf") and unicodedata.combining(one) in (0, 9)
+    )
 
 
 def ascii_of(word: str) -> str:
@@ -167,10 +208,15 @@ def _lettered(one: str) -> str:
 
 def nats(letters: str) -> tuple[float, int]:
     """How much likelier the words of an ASCII text are as English than as letters by lot, and its letters."""
-    code = np.frombuffer(b" %b " % letters.lower().encode("ascii", "replace"), np.uint8).astype(np.int64) - 96
-    code[(code < 1) | (code > 26)] = 0
-    pair = (code[:-1] > 0) | (code[1:] > 0)
-    return float(NATS_AA[code[:-1][pair], code[1:][pair]].sum()), int((code > 0).sum())
+    code = _codes(letters)
+    pair = code[:-1] * 27 + code[1:]
+    return float(NATS_AA.ravel()[pair[pair > 0]].sum()), int(np.count_nonzero(code))
+
+
+def _codes(letters: str) -> NDArray[np.int16]:
+    """1 to 26 for the letters of an ASCII text, 0 for what is between words."""
+    coded = f" {letters} ".lower().encode("ascii", "replace").translate(CODES)
+    return np.frombuffer(coded, np.uint8).astype(np.int16)
 
 
 def is_words(text: str) -> bool:
@@ -191,7 +237,7 @@ def _of_digits(run: str) -> str:
     return " ".join(alone) if alone != words else _words_of("".join(words)) or run
 
 
-@lru_cache(maxsize=65536)
+@_for_short
 def _words_of(digits: str) -> str:
     """What digits decode to; nothing where these are no words."""
     digits = re.sub(r"[,:;]|\\x|0x", "", digits)
@@ -237,18 +283,30 @@ def unleeted_plainly(sentence: str) -> str:
 
 def _unleeted(sentence: str, letters: Callable[[str], str]) -> str:
     words = sentence.split(" ")
-    mixed = [word for word in words if MIXED.search(word)]
+    mixed = [word for word in words if is_mixed(word)]
     old, new = " ".join(mixed), " ".join(map(letters, mixed))
     return " ".join(map(letters, words)) if _if_likelier(new, old) != old else sentence
 
 
-@lru_cache(maxsize=65536)
+def is_mixed(word: str) -> bool:
+    """Whether a word has letters and signs that may be letters, not only a sign of punctuation at its end."""
+    core = word.rstrip(AT_END)
+    return any((SIGN_WITHIN.search(core[:-1]), SIGN_AFTER.search(word), SIGN_BEFORE.search(word)))
+
+
+@_for_short
 def _likeliest(word: str) -> str:
+    if len(word) > REMEMBERED:  # no word; of all its signs, few would be chosen
+        return _commonest(word)
     core = word.rstrip(AT_END)
     choices = [SIGNS.get(one, one) for one in core]
     for at in [at for at, some in enumerate(choices) if len(some) > 1][MOST_OPEN:]:
         choices[at] = choices[at][0]
-    return max(("".join(some) for some in product(*choices)), key=lambda tried: nats(tried)[0]) + word[len(core) :]
+    tried = ["".join(some) for some in product(*choices)]
+    code = np.stack([_codes(one) for one in tried])
+    pair = code[:, :-1] * 27 + code[:, 1:]
+    value = np.ascontiguousarray(NATS_AA.ravel()[pair[:, pair[0] > 0]]).sum(1)  # signs become letters, in each
+    return tried[int(value.argmax())] + word[len(core) :]
 
 
 def _commonest(word: str) -> str:

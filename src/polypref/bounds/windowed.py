@@ -6,9 +6,9 @@ without them, so its score is not higher, at any length. This holds for every sc
 windows.
 
 Covered: nothing of a text goes unread; a text with more than ``MOST_WINDOWS`` windows, or a pair of texts with more
-than ``MOST_PAIRS`` pairs of windows, gets no score, and neither does one of which any pair has none; the gate drops
-what has no score. The turns of a user are also read as one text. Not covered: sentences put between two others remove
-the windows that hold both; the windows of each sentence remain.
+than ``MOST_PAIRS`` pairs of windows, gets no score, and neither does one of which any pair has none, or one beyond the
+limits of ``readings``; the gate drops what has no score. The turns of a user are also read as one text. Not covered:
+sentences put between two others remove the windows that hold both; the windows of each sentence remain.
 
 Suffixes here: ``_W`` distinct windows, ``_T`` texts, ``_I`` windows of texts, ``_K`` pairs of windows.
 """
@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.bounds.readings import windows_read
+from polypref.bounds.readings import MOST_LETTERS, windows_read
 from polypref.bounds.safety import Answers, SafetyFailed, answered_by_population
 from polypref.comparisons import IntArray, Responses
 from polypref.learners.protocol import POPULATION, Scores, UserIds, resolved
@@ -33,7 +33,6 @@ Floats = NDArray[np.float64]
 
 READS = "least over windows, 1"  # changes with whatever changes a window or a reading
 MOST_WINDOWS, MOST_PAIRS = 4096, 16_384
-MOST_LETTERS = 262_144  # characters of a text
 AT_ONCE = 65_536  # pairs that a scorer is asked about together
 USUAL_ROLES = ("system", "developer", "user", "assistant", "tool", "function")  # these and the next say nothing
 USUAL_KEYS = (

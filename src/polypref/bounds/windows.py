@@ -20,8 +20,9 @@ from collections.abc import Iterator
 WORDS, LETTERS = 20, 126  # of a piece: at most 126 word pieces, and an encoder reads 256
 LONGEST = 32  # characters of a word that is not cut
 LINE = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
-END = re.compile(
-    "[.!?\u2026\u061f\u06d4\u0964]+[\"')\\]}*_\u2019\u201d\u00bb]*(?=\\s|$)|[\u3002\uff01\uff1f\uff61]+[\u300d\u300f]*"
+END = re.compile(  # a run of signs is tried once, from its beginning: a text of nothing else takes no longer
+    "(?<![.!?\u2026\u061f\u06d4\u0964])[.!?\u2026\u061f\u06d4\u0964]++[\"')\\]}*_\u2019\u201d\u00bb]*+(?=\\s|$)"
+    "|[\u3002\uff01\uff1f\uff61]+[\u300d\u300f]*"
 )
 
 
@@ -42,7 +43,7 @@ def windows(text: str) -> Iterator[str]:
     for at, (first, end) in enumerate(read):
         window = words[first:end]
         yield " ".join(window)
-        for begin, last in read[at + 1 :]:
+        for begin, last in read[at + 1 : at + 1 + 2 * WORDS]:  # no more fit
             window = window + words[max(begin, end) : last]
             if not _short(window):
                 break
