@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polypref.errors import ArtifactError, SettingsError
+from polypref.errors import ArtifactError, InputError, PolyprefError, SettingsError
 from polypref.policy import history_file
 from polypref.policy.advantages import PAPER, Normalization, Normalizer, Prompts
 from polypref.policy.bounded import EVERYONE, Bound, Guard, bounded_advantages, judged
@@ -229,3 +229,48 @@ def test_damaged_multipliers_are_refused(told) -> None:
 def test_settings_that_cannot_work(setting: dict, line: str) -> None:
     with pytest.raises(SettingsError, match=line):
         Bound(**{"unsafe_below": 0.5, **setting})
+
+
+@pytest.mark.parametrize("name", ["unsafe_below", "gap", "step", "most", "rate"])
+def test_settings_too_long_to_print(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is a huge number"):
+        Bound(**{"unsafe_below": 0.5, name: 10**5000})
+
+
+@pytest.mark.parametrize("key", ["b", 3, None, True, 1.5, ("a",)])
+@pytest.mark.parametrize(
+    "value", [0, 10.0, -100.0, 10.1, float("nan"), float("inf"), "1", None, True, pytest.param(10**5000, id="huge")]
+)
+def test_multipliers_are_checked_when_given(key: object, value: object) -> None:
+    if key in ("b", 3) and key is not True and value in (0, 10.0) and value is not True:
+        assert Guard(BOUND, {key: value}).multipliers == {key: value}
+        return
+    with pytest.raises(SettingsError, match="expected a number from 0 to 10"):
+        Guard(BOUND, {key: value})
+
+
+ODD_NUMBERS = [np.zeros((3, 1)), np.zeros((1, 3)), np.zeros(2), np.zeros(4), np.zeros(0), 0.0, None, "abc", ["a", 1, 2]]
+ODD_KEYS = [["g"] * 2, ["g"] * 4, [], None, "ggg", 3, [None] * 3, [["g"]] * 3, [1.5] * 3]
+
+
+@pytest.mark.parametrize("odd", range(len(ODD_NUMBERS)))
+def test_arguments_of_another_shape_are_one_line(odd: int) -> None:
+    guard, fine, keys = Guard(BOUND), np.ones(3), ["g"] * 3
+    calls = [lambda: guard(ODD_NUMBERS[odd], fine, keys), lambda: guard(fine, ODD_NUMBERS[odd], keys)]
+    calls.append(lambda: guard(fine, fine, ODD_KEYS[odd]))
+    for at in range(2):
+        given = [fine, fine]
+        given[at] = ODD_NUMBERS[odd]
+        calls.append(lambda given=given: bounded_advantages(Normalizer(PAPER), guard, *given, np.zeros(3, int), [keys]))
+    for call in calls:
+        with pytest.raises(PolyprefError) as told:
+            call()
+        assert "\n" not in str(told.value) and "expected" in str(told.value)
+    assert guard.multipliers == {}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_an_advantage_that_is_not_finite_is_refused_where_it_is_safe(value: float) -> None:
+    with pytest.raises(InputError, match=r"preference_B\[1\] is -?(nan|inf), of a safe completion"):
+        Guard(BOUND)(np.array([0.0, value]), np.array([0.0, 1.0]), ["g", "g"])
+    assert np.isfinite(Guard(BOUND)(np.array([0.0, value]), np.array([1.0, 0.0]), ["g", "g"]).value_B).all()

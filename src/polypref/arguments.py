@@ -164,5 +164,8 @@ def _described(kind: Any) -> str:
 
 def quoted(value: object) -> str:
     """A value for a message: at most 60 characters, on one line."""
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python prints no whole number of many digits
+        text = "a huge number"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -31,12 +31,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.errors import ArtifactError, SettingsError
+from polypref.arguments import expect_instance, quoted
+from polypref.errors import ArtifactError, InputError, SettingsError
 from polypref.policy.advantages import Key, Normalizer
 from polypref.policy.history import Floats, Ints
 
@@ -74,13 +76,18 @@ class Bound:
         for name, (low, high, what) in expected.items():
             value = getattr(self, name)
             if not _is_number(value) or not low < value < high:
-                raise SettingsError(f"{name} is {value!r}; expected {what}.")
+                raise SettingsError(f"{name} is {quoted(value)}; expected {what}.")
         if self.rate is not None and (not _is_number(self.rate) or not 0 <= self.rate < 1):
-            raise SettingsError(f"rate is {self.rate!r}; expected a share from 0 to below 1, or None.")
+            raise SettingsError(f"rate is {quoted(self.rate)}; expected a share from 0 to below 1, or None.")
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000  # as floats hold it
+    return whole or isinstance(value, float)
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, (str, Integral)) and not isinstance(value, bool)
 
 
 def judged(score_B: Floats, unsafe_below: float) -> tuple[Bools, Bools]:
@@ -116,14 +123,35 @@ class Guard:
     bound: Bound
     multipliers: dict[Key, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        expect_instance("bound", self.bound, Bound, "a Bound")
+        expect_instance("multipliers", self.multipliers, dict, "a dictionary from groups to numbers")
+        for key, value in self.multipliers.items():
+            if not _is_key(key) or not _is_number(value) or not 0 <= value <= self.bound.most:
+                raise SettingsError(
+                    f"the multiplier of the group {quoted(key)} is {quoted(value)}; expected a number from 0 to "
+                    f"{self.bound.most:g}, and a text or a whole number as the group."
+                )
+
     def __call__(self, preference_B: Floats, score_B: Floats, key_B: Sequence[Key], learn: bool = True) -> Bounded:
         """Bounded advantages of a batch; without ``learn`` the multipliers stay.
 
         ``preference_B``  advantages by preference, from the safe rewards alone; those of unsafe ones are not read.
         ``key_B``         the group that each completion's multiplier belongs to.
+
+        Raises InputError where they are not one number or group for each completion, or where an advantage of a safe
+        one is not finite.
         """
+        score_B = _numbers("score_B", score_B)
+        preference_B = _numbers("preference_B", preference_B, len(score_B))
+        _ensure_keys(key_B, len(score_B))
         safe_B, unscored_B = judged(score_B, self.bound.unsafe_below)
-        assert np.isfinite(preference_B[safe_B]).all(), "advantages are finite, 0 where a reward is not"
+        odd_B = safe_B & ~np.isfinite(preference_B)
+        if odd_B.any():
+            at = int(odd_B.argmax())
+            raise InputError(
+                f"preference_B[{at}] is {preference_B[at]}, of a safe completion; expected finite numbers."
+            )
         kappa = self.bound.gap + float(np.abs(preference_B[safe_B]).max(initial=0.0))
         numbers: dict[Key, int] = {}
         of_B = np.array([numbers.setdefault(key, len(numbers)) for key in key_B], np.int64)
@@ -148,12 +176,32 @@ class Guard:
         state = state if isinstance(state, list) else [None]
         for one in state:
             key, value = one if isinstance(one, list) and len(one) == 2 else (None, -1.0)
-            if not isinstance(key, (str, int)) or not _is_number(value) or not 0 <= value <= self.bound.most:
+            if not _is_key(key) or not _is_number(value) or not 0 <= value <= self.bound.most:
                 raise ArtifactError(
-                    f"a group's multiplier is {one!r}; it is damaged, resume from an earlier checkpoint."
+                    f"a group's multiplier is {quoted(one)}; it is damaged, resume from an earlier checkpoint."
                 )
         multipliers = {key: float(value) for key, value in state}
         return Guard(self.bound, multipliers)
+
+
+def _numbers(name: str, value: Any, length: int | None = None) -> Floats:
+    """``value`` as numbers of one dimension, of the ``length`` if given. Raises InputError."""
+    try:
+        found = np.asarray(value, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{name} is {quoted(value)}; expected a list of numbers.") from None
+    if found.ndim != 1 or length not in (None, len(found)):
+        many = "one number" if length is None else f"{length} numbers, one"
+        raise InputError(f"{name} has the shape {found.shape}; expected {many} for each completion.")
+    return found
+
+
+def _ensure_keys(key_B: Any, length: int) -> None:
+    """Raise InputError unless there is one group for each of ``length`` completions."""
+    if isinstance(key_B, str) or not isinstance(key_B, (Sequence, np.ndarray)) or len(key_B) != length:
+        raise InputError(f"key_B is {quoted(key_B)}; expected a list of {length}, the group of each completion.")
+    if odd := [key for key in key_B if not _is_key(key)]:
+        raise InputError(f"key_B contains {quoted(odd[0])}; expected texts or whole numbers, the groups' names.")
 
 
 def bounded_advantages(
@@ -169,6 +217,8 @@ def bounded_advantages(
 
     Multipliers belong to the coarsest level of groups. ``learn`` and the rest are ``Normalizer``'s, and so are errors.
     """
+    score_B = _numbers("score_B", score_B)
+    reward_B = _numbers("reward_B", reward_B, len(score_B))
     safe_B, _ = judged(score_B, guard.bound.unsafe_below)
     found = normalizer(np.where(safe_B, reward_B, np.nan), prompt_B, key_LB, learn)
     return guard(found.value_B, score_B, key_LB[0] if len(key_LB) else [EVERYONE] * len(score_B), learn)
