@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
+from polypref.errors import SettingsError
+
 LARGEST = 1 << 26  # bytes of a file of settings or results
 
 
@@ -47,6 +49,14 @@ def opened(path: Path | str, *, within: Path | None = None) -> Iterator[Buffered
     with open(os.open(place, flags), "rb") as file:  # noqa: PTH123
         ensure_regular(os.fstat(file.fileno()).st_mode, path)
         yield file
+
+
+def expanded(path: Path | str) -> Path:
+    """``path`` with the home folder that ``~`` stands for. Raises SettingsError where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise SettingsError(f"{path}: the home folder that ~ stands for is not known; give the whole path.") from error
 
 
 def ensure_within(path: Path, folder: Path) -> None:

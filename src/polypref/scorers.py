@@ -26,6 +26,7 @@ from polypref.schema import Json, conform
 from polypref.wording import counted
 
 KIND = "scorer"
+NO_FOLDER = "is no folder of a saved scorer"
 
 SCORERS: dict[str, type[Scorer]] = {**learners.SCORERS, **finetune.SCORERS}
 """The classes of scorers by kind. Add one of your own here to ``load`` it."""
@@ -102,8 +103,11 @@ def load(path: Path | str, encoder: Encoder | str | None = None, *, allow_networ
 
 
 def _read(folder: Path) -> tuple[_Saved, dict[str, Any]]:
-    if not (folder / artifact.MANIFEST).exists():
-        what = "holds no saved scorer" if folder.is_dir() else "is no folder of a saved scorer"
+    try:
+        there, what = (folder / artifact.MANIFEST).exists(), "holds no saved scorer" if folder.is_dir() else NO_FOLDER
+    except OSError as error:
+        raise ArtifactError(f"{str(folder)[:200]} cannot be read: {error.strerror}. Give another folder.") from error
+    if not there:
         raise ArtifactError(f"{folder} {what}. Make one: polypref fit FILE --out {folder}, or polypref.save in Python.")
     config, arrays = artifact.load(folder, KIND)
     conform(config, _Saved, str(folder))

@@ -6,6 +6,7 @@ exit code. Only the chosen command's module is imported, so ``polypref --help`` 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports for a process stopped by SIGINT, SIGPIPE
+IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)  # paths at which no file can be
 GO_ON = ("compare", "adapt", "align", "bench-policy", "demo")  # commands that keep finished work
 
 
@@ -61,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return BROKEN_PIPE
     except OSError as error:
+        if error.filename is not None and error.errno in IMPOSSIBLE:
+            fail(f"error: {str(error.filename)[:200]} cannot be used: {error.strerror}. Give another path.")
+            return 2
         # Errors of files have a name from ``files``; an error without a name is from standard output.
         if error.errno not in FULL and not (error.filename and error.errno in FORBIDDEN):
             raise

@@ -115,8 +115,12 @@ def rows_of(source: Source, names: dict[str, str], limits: Limits) -> Iterator[p
 
 
 def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output, bounded: Bounded | None = None) -> None:
+    import numpy as np
+
     from polypref.bounds.gate import DROPPED
     from polypref.comparisons import Responses
+    from polypref.content import excerpt
+    from polypref.errors import ArtifactError
     from polypref.learners.protocol import SOURCES
 
     users, texts = frame["user_id"], frame["response"]
@@ -124,6 +128,12 @@ def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output, bounded
     pool, response_Q = Responses.of(frame["prompt"], texts, frame["chat"])
     scores = scorer.score(pool, users, response_Q)
     value_Q = scores.value_Q if bounded is None else bounded.score(pool, users, response_Q)
+    if bounded is None and not (finite_Q := np.isfinite(value_Q)).all():
+        at = int(finite_Q.argmin())
+        raise ArtifactError(
+            f"the scorer's reward for the user {excerpt(users[at])} is {value_Q[at]}, not a finite number; fit "
+            "and save it again."
+        )
     rows = zip(users, prompts, texts, value_Q, scores.source_Q, strict=True)
     lines = []
     for user, prompt, response, value, source in rows:

@@ -31,7 +31,7 @@ from polypref import content
 from polypref.content import Identities
 from polypref.errors import ArtifactError, CacheError, reason
 from polypref.files import write_json
-from polypref.regular_files import content_of, memory
+from polypref.regular_files import content_of, expanded, memory
 from polypref.schema import conform
 from polypref.strict_json import parse
 from polypref.terminal import say
@@ -51,14 +51,14 @@ Features = NDArray[np.float32]
 def cache_root() -> Path:
     """The folder of all caches: ``$POLYPREF_CACHE``, or ``polypref`` in the platform's cache folder."""
     if chosen := os.environ.get("POLYPREF_CACHE"):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
         base = os.environ.get("XDG_CACHE_HOME") or "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "polypref"
+    return expanded(base) / "polypref"
 
 
 def checksums(keys_B: Identities, features_BD: Features) -> NDArray[np.uint64]:
@@ -103,7 +103,7 @@ class Store:
     """The features of one encoder on disk."""
 
     def __init__(self, identity: str, root: Path | str | None = None) -> None:
-        root = cache_root() if root is None else Path(root).expanduser()
+        root = cache_root() if root is None else expanded(root)
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", identity.split(" ")[0])[:60].strip("-.")
         digest = content.hexdigest(FORMAT, identity)[:16]  # short, since meta.json has the full identity
         self.identity = identity

@@ -40,6 +40,7 @@ from polypref.features.transformer import (
     quiet,
 )
 from polypref.network_access import Permission, present
+from polypref.regular_files import expanded
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +107,7 @@ class HuggingFace:
             raise SettingsError(f"{self.name} reads at most {limit} tokens; max_length = {self.max_length}.")
         return Plan(
             folder=folder,
-            short_name=folder.name if Path(self.model).expanduser().is_dir() else self.model,
+            short_name=folder.name if expanded(self.model).is_dir() else self.model,
             weights=weights,
             kind=kind,
             pooling=self.pooling or pooling,

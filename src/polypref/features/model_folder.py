@@ -22,7 +22,7 @@ from polypref import content
 from polypref.errors import EncoderError
 from polypref.features.transformer import sha256_of, stamp_of
 from polypref.network_access import CALLER, Permission
-from polypref.regular_files import content_of, ensure_regular, ensure_within, memory
+from polypref.regular_files import content_of, ensure_regular, ensure_within, expanded, memory
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "1_Pooling/config.json")  # wanted of the hub
 DEEPER = ("1_Pooling/config.json", "additional_chat_templates/*.jinja")
@@ -36,8 +36,12 @@ def locate(model: str, revision: str | None, permission: Permission = CALLER) ->
     Raises EncoderError where it cannot be had or does not hold all that decides its answers, SettingsError where it
     would have to be downloaded and may not.
     """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    folder = expanded(model)
+    try:
+        local = folder.is_dir()
+    except OSError as error:
+        raise EncoderError(f"{model[:200]} cannot be used: {error.strerror}; give a local folder or a name.") from error
+    if local:
         return folder, _name(folder)
     if model.startswith((".", "/", "~")):
         raise EncoderError(f"{model}: there is no such folder; give a local folder or a name on the hub.")

@@ -35,7 +35,7 @@ from polypref.finetune.batches import Batches
 from polypref.finetune.network import State, put
 from polypref.finetune.recipe import Recipe
 from polypref.finetune.vpl_network import ContextBatches
-from polypref.regular_files import content_of, memory
+from polypref.regular_files import content_of, expanded, memory
 from polypref.terminal import silenced
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _folder(task: Task) -> Iterator[Path]:
             yield Path(_agreed(lambda: str(own.enter_context(temporary()))))
             _meet()  # no process reads there any more
         return
-    folder = Path(task.recipe.checkpoints).expanduser() / identity(task)
+    folder = expanded(task.recipe.checkpoints) / identity(task)
     note = folder / "fit.json"
     try:
         if not note.exists():

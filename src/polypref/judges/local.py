@@ -23,6 +23,7 @@ from polypref.features.model_folder import line, locate
 from polypref.features.transformer import LOCAL, WEIGHTS, Framer, Tokens, default_device, inputs_of, quiet
 from polypref.judges.protocol import TOP, Question, Reply
 from polypref.network_access import Permission, present
+from polypref.regular_files import expanded
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +50,7 @@ class Causal:
     @property
     def identity(self) -> str:
         folder, weights, max_length = self._plan()
-        known = folder.name if Path(self.model).expanduser().is_dir() else self.model
+        known = folder.name if expanded(self.model).is_dir() else self.model
         return f"judge:{known} weights={weights} max_length={max_length} dtype={self.dtype}"
 
     def replies(self, questions: Sequence[Question]) -> Iterator[tuple[IntArray, list[Reply]]]:
