@@ -151,6 +151,7 @@ class _Work:
             so_far.add(batch, coded.height if into is self.rated else int((coded["chosen"] != coded["rejected"]).sum()))
         if not so_far.rows and number < self.n_main:  # a file of ties may be empty
             raise InputError(f"{source.path} has no rows; expected at least one judgement.")
+        so_far.unusable.refuse_one_side(source.path, layout.names.get("label", "label"))
         so_far.refuse_if_most()
         self.rows_read += so_far.rows
         self.problem_log.merge(so_far.unusable, self.files[number])

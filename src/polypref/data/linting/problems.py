@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
+
+from polypref.errors import InputError
+from polypref.wording import shown
+
+REPEATED = 3  # times that a value occurs which is no slip
+MOST_VALUES = 100  # different unreadable labels that are counted
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,8 @@ class ProblemLog:
 
     def __init__(self) -> None:
         self._found: dict[str, RowProblem] = {}
+        self._sides: set[float] = set()
+        self._unread: Counter[str] = Counter()
 
     @property
     def rows(self) -> int:
@@ -47,6 +57,25 @@ class ProblemLog:
         line = int(lines[0])
         told = f"line {line} of {file}: {text}"
         self._found[name] = RowProblem(name, len(lines), file, line, told, kept)
+
+    def labels(self, label: pl.Series, text: pl.Series) -> None:
+        """Count what labels say: ``label`` as numbers (null: unreadable), ``text`` as written."""
+        self._sides.update(label.drop_nulls().unique().to_list())
+        if len(self._unread) < MOST_VALUES:
+            counts = text.filter(label.is_null()).drop_nulls().value_counts()
+            self._unread.update(dict(counts.head(MOST_VALUES).iter_rows()))
+
+    def refuse_one_side(self, file: str, column: str) -> None:
+        """Raise InputError if all readable labels prefer one side and another value is repeated: the file means
+        something else by its labels, and what is left would look valid."""
+        sides = self._sides - {0.5}
+        value, count = max(self._unread.items(), key=lambda item: item[1], default=("", 0))
+        if len(sides) == 1 and count >= REPEATED:
+            side = "response_a" if sides == {1.0} else "response_b"
+            raise InputError(
+                f'{file}: every label in column "{column}" that can be read prefers {side}, and {count:,} say '
+                f"{shown(value)}, which is none of A, B and tie (1, 0, 0.5). Write A, B or tie in that column."
+            )
 
     def merge(self, other: ProblemLog, file: str) -> None:
         """Add the counts of another log for ``file``."""
