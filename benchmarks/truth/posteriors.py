@@ -26,7 +26,7 @@ from polypref.learners.protocol import margins
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from recovery_worlds import DIMENSIONS, Normal
 
-STRENGTHS = {"identical": 0.0, "moderate": 0.35, "strong": 0.75, "very strong": 1.5}
+STRENGTHS = {"identical": 0.0, "moderate": 0.35, "strong": 0.75, "very strong": 1.5, "extreme": 3.0}
 NEW, ANSWERS, FRESH = 20, (5, 30), 40
 
 
@@ -47,6 +47,7 @@ class World:
 WORLDS = [
     *(World(60, n, strength) for n in (40, 15) for strength in ("moderate", "strong", "very strong")),
     World(30, 20, "strong"),
+    World(60, 15, "extreme"),
     World(60, 40, "identical"),
 ]
 
