@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,9 @@ def test_files_that_do_not_fit_the_rule(tmp_path: Path) -> None:
     pl.read_parquet(path).drop("rater").unique(["prompt", "response"]).write_parquet(path)
     with pytest.raises(InputError, match='no column "rater"'):
         read_slates(path, raters=Rule.of("majority"))
+    benchmark = tmp_path / "benchmark.jsonl"
+    row = {"prompt": "p", "chosen": "safe", "rejected": "unsafe", "subset": "donotanswer"}
+    benchmark.write_text(json.dumps(row) + "\n", "utf-8")
+    assert read_slates(benchmark.as_posix()).unsafe_C.tolist().count(True) == 1
+    with pytest.raises(InputError, match="no raters to count; leave out --raters"):
+        read_slates(benchmark.as_posix(), raters=Rule.of("majority"))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from polypref import content
 from polypref.arguments import expect_instance
 from polypref.content import BYTES, Identities, excerpt, identities, refuse, refuse_escaped
-from polypref.errors import InputError, unknown_name
+from polypref.errors import InputError, SettingsError, unknown_name
 
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.floating]
@@ -107,12 +107,16 @@ class Responses:
         """
         return np.frombuffer(bytes(self._hashed(lambda part: part.encode() + b"\0", 8)), "<u8")
 
+    @property
+    def is_chat_P(self) -> BoolArray:
+        """Whether each prompt (P,) is a list of chat messages."""
+        return np.zeros(len(self.prompts), bool) if self.chat_P is None else self.chat_P
+
     def _hashed(self, framed: Callable[[str], bytes], size: int) -> bytearray:
         """Digests of (kind, prompt, response), concatenated; ``framed`` ends a part that another one follows."""
-        chat_P = self.chat_P if self.chat_P is not None else np.zeros(len(self.prompts), bool)
         prefix_P = [
             blake2b(framed("chat" if chat else "text") + framed(prompt), digest_size=size)
-            for chat, prompt in zip(chat_P, self.prompts, strict=True)
+            for chat, prompt in zip(self.is_chat_P, self.prompts, strict=True)
         ]
         digests = bytearray()
         for p, text in zip(self.prompt_R.tolist(), self.texts_R.cast(pl.Binary), strict=True):
@@ -184,6 +188,17 @@ class Users:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def values_of(self, name: str) -> pl.Series:
+        """The attribute ``name`` of each user (U,), as text; null: not given. Raises SettingsError if there is none."""
+        if self.attributes is None or not self.attributes.columns:
+            raise SettingsError(
+                f"users have no attribute {name!r}: the data have no attributes. Give a column attributes of JSON "
+                "objects, or leave out the attribute."
+            )
+        if name not in self.attributes.columns:
+            raise unknown_name("user attribute", name, self.attributes.columns)
+        return self.attributes[name].cast(pl.String)
 
     def index(self, user_ids: pl.Series | Sequence[str]) -> IntArray:
         """Position of each id, -1 for an unknown or missing id."""

@@ -54,9 +54,8 @@ def safe_slates(own: Responses, labelled: Slates, part: Slates) -> Slates:
 
 def _columns(responses: Responses) -> tuple[pl.Series, pl.Series, BoolArray]:
     """Prompt, text and whether the prompt is a chat, of each response."""
-    chat_P = responses.chat_P if responses.chat_P is not None else np.zeros(len(responses.prompts), bool)
     prompts = responses.prompts.gather(responses.prompt_R).alias("prompt")
-    return prompts, responses.texts_R.alias("response"), chat_P[responses.prompt_R]
+    return prompts, responses.texts_R.alias("response"), responses.is_chat_P[responses.prompt_R]
 
 
 def _prompt_of_each(responses: Responses) -> Identities:

@@ -88,8 +88,7 @@ def _one_pool(train: Comparisons, valid: Comparisons, anchors: Comparisons) -> l
     """All three over one pool of texts and the users of ``train``."""
     pool, code_R = Pool(), {}
     for found in (train.responses, anchors.responses):
-        chat_P = found.chat_P if found.chat_P is not None else np.zeros(len(found.prompts), bool)
-        prompt_P = pool.prompts(found.prompts, chat_P)
+        prompt_P = pool.prompts(found.prompts, found.is_chat_P)
         code_R[id(found)] = pool.responses(found.texts_R, prompt_P[found.prompt_R])
     responses, _ = pool.finish(None)
     return [

@@ -116,6 +116,8 @@ def read_slates(
     path, limits = expand([path])[0], limits or Limits()
     source = open_source(path, limits)
     if {"chosen", "rejected"} <= set(source.types) and not columns:
+        if raters is not None:
+            raise InputError(f"{path} has chosen and rejected, and no raters to count; leave out --raters.")
         return slates_of(read_suite(path, limits=limits))
     rows = read_again(partial(_rows, path, dict(columns or {}), limits))
     if "slate" not in rows.columns:  # a chat prompt and a text that reads alike are two

@@ -12,7 +12,7 @@ from tyro.conf import arg
 
 from polypref.arguments import Resamples, Slates, Tries
 from polypref.cli.shared import ReadsJudgements, Seeded, UsesSlates, WritesFolder, cleaned, limits_of, reading_of
-from polypref.files import made, write, write_json
+from polypref.files import write, write_json
 from polypref.terminal import block, out, say
 
 if TYPE_CHECKING:
@@ -67,7 +67,6 @@ class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
         from polypref.report.audit import page, summary
 
         started = time.perf_counter()
-        made(self.out)
         case, details = self._case()
         found = audit(case, say)
         details |= {"seconds": round(time.perf_counter() - started, 1), "versions": {"polypref": version("polypref")}}

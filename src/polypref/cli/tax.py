@@ -22,7 +22,7 @@ from polypref.cli.shared import (
     limits_of,
     reading_of,
 )
-from polypref.files import made, write, write_json
+from polypref.files import write, write_json
 from polypref.terminal import block, out
 
 if TYPE_CHECKING:
@@ -89,7 +89,6 @@ class Tax(WritesFolder, ReadsJudgements, Encodes, Loads, Seeded):
         if (self.scorer is None) != (self.pooled is None):
             raise SettingsError("--scorer and --pooled go together: a user is compared with everyone alike. Give both.")
         task = Task(self.users, self.min_judgements, self.margin, self.draws, self.seed)
-        made(self.out)
         suite = read_suite(self.suite, profile=self.profile, limits=limits_of(self))
         scheme_of(suite)  # a misspelt subset is told before anything is fitted
         false = read_suite(self.sycophancy, limits=limits_of(self)) if self.sycophancy else None

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from polypref.comparisons import OPTIONAL, BoolArray, Comparisons, IntArray, KeyArray, Responses, Users
+from polypref.comparisons import OPTIONAL, Comparisons, IntArray, KeyArray, Users
 from polypref.data.pool import mix
 
 IN_ORDER = "in_order"  # set on what is in order; parts and copies with other columns lack it
@@ -47,7 +47,7 @@ def _with_responses(comparisons: Comparisons, response_K: IntArray) -> Compariso
     """Only the responses ``response_K``, in that order, and their prompts in the order of texts."""
     responses = comparisons.responses
     used_K = np.unique(responses.prompt_R[response_K])
-    prompts = pl.DataFrame({"text": responses.prompts.gather(used_K), "chat": _chat(responses)[used_K]})
+    prompts = pl.DataFrame({"text": responses.prompts.gather(used_K), "chat": responses.is_chat_P[used_K]})
     order = prompts.select(pl.arg_sort_by("text", "chat")).to_series().to_numpy()
     new_R = _places(response_K, len(responses))
     return replace(
@@ -56,10 +56,6 @@ def _with_responses(comparisons: Comparisons, response_K: IntArray) -> Compariso
         chosen_N=new_R[comparisons.chosen_N],
         rejected_N=new_R[comparisons.rejected_N],
     )
-
-
-def _chat(responses: Responses) -> BoolArray:
-    return np.zeros(len(responses.prompts), bool) if responses.chat_P is None else responses.chat_P
 
 
 def _renumbered(comparisons: Comparisons, user_K: IntArray) -> Comparisons:

@@ -20,12 +20,11 @@ from polypref.data.linting.lint import ensure_learnable
 from polypref.data.split import TEST_SHARE, VALID_SHARE, Rule, choose_rule, split
 from polypref.data.zero_weight import counted
 from polypref.evaluation.cohorts import Kept, keep_users
-from polypref.evaluation.results import ELSEWHERE
 from polypref.evaluation.settings import GridSettings
 from polypref.features import encoder as encoder_by_name
 from polypref.features.encode_once import Encoded, encode_once
 from polypref.features.protocol import Encoder, ensure_encoder
-from polypref.files import made, temporary
+from polypref.files import OTHER_OUT, made, temporary
 from polypref.learners.protocol import Learner
 from polypref.progress import Progress
 from polypref.runs.execute import run_cells
@@ -58,7 +57,7 @@ class Prepared:
     def encoded(self, out: Path | str | None) -> Iterator[tuple[Encoded, Path]]:
         """The encoder with the pool's features loaded, and the folder of the cells: within ``out``, or temporary."""
         with temporary() as own, silent(self.settings.quiet):
-            folder = made((own if out is None else Path(out)) / "cells", ELSEWHERE)
+            folder = made((own if out is None else Path(out)) / "cells", OTHER_OUT)
             yield encode_once(self.encoder, self.comparisons.responses, own), folder
 
     def metadata(

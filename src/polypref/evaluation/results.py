@@ -12,8 +12,7 @@ import polars as pl
 
 from polypref.evaluation.results_schema import CompareContents, Contents
 from polypref.evaluation.results_table import COHORT, METRIC, ROW, ResultTable
-from polypref.files import OTHER_OUT as ELSEWHERE
-from polypref.files import write_json, write_table
+from polypref.files import OTHER_OUT, write_json, write_table
 from polypref.wording import counted
 
 TEXTS, COUNTS = ("learner", "cohort", "metric"), ("size", "n_users", "n_comparisons", "seeds")
@@ -71,5 +70,5 @@ def write(out: Path, name: str, contents: Contents, tables: Mapping[str, pl.Data
     Raises CacheError if they cannot be written.
     """
     for file, one in tables.items():
-        write_table(out / file, one, ELSEWHERE)
-    write_json(out / name, contents.as_dict(), ELSEWHERE)
+        write_table(out / file, one, OTHER_OUT)
+    write_json(out / name, contents.as_dict(), OTHER_OUT)

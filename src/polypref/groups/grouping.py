@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from polypref import artifact, content
 from polypref.comparisons import Comparisons, IntArray, Users
-from polypref.errors import NotEnoughData, SettingsError, unknown_name
+from polypref.errors import NotEnoughData, SettingsError
 from polypref.features import encoder as named_encoder
 from polypref.features.protocol import Encoder
 from polypref.groups.group_likelihood import LAYOUT as MIXTURE
@@ -370,13 +370,5 @@ def from_attribute(users: Users, name: str) -> Grouping:
 
     Raises SettingsError, naming the existing attributes, if no user has this one.
     """
-    found = [] if users.attributes is None else users.attributes.columns
-    if users.attributes is None or name not in found:
-        if not found:
-            raise SettingsError(
-                f"users have no attribute {name!r}: the data have no attributes. Give a column attributes of JSON "
-                "objects, or leave out the attribute to discover groups."
-            )
-        raise unknown_name("user attribute", name, found)
-    values = users.attributes[name].cast(pl.String).to_list()
+    values = users.values_of(name).to_list()
     return from_mapping(dict(zip(users.ids.to_list(), values, strict=True)), f"attribute {name}")

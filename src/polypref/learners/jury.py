@@ -22,17 +22,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray, Users, concat
 from polypref.errors import NotEnoughData, SettingsError, unknown_name
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
-from polypref.learners.bradley_terry.panel import scorer_margins
+from polypref.learners.bradley_terry.panel import Panel, scorer_margins
 from polypref.learners.likelihood import surprise
 from polypref.learners.linear import PopulationScorer
-from polypref.learners.pooled import Pooled, fitted
+from polypref.learners.pooled import Pooled
 from polypref.learners.provenance import recorded
 
 STEPS, RATE = 20, 2.0  # of the exponentiated steps
@@ -81,14 +80,15 @@ class Jury:
 
     def _fit(self, rows: Comparisons, encoder: Encoder, seed: int) -> tuple[PopulationScorer, dict[str, float]]:
         names, group_U = self._groups(rows.users)
-        jury = rows.take(np.flatnonzero((group_U[rows.user_N] >= 0) & (rows.weights_N > 0)))
+        jury = rows.take(np.flatnonzero(group_U[rows.user_N] >= 0))
         judged_G = np.bincount(group_U[jury.user_N], minlength=len(names)) > 0
         share_G = self._shares(names) if self.rule == "shares" else judged_G / max(judged_G.sum(), 1)
         weighed(jury, group_U, share_G)  # refuses what nobody judged before anything is encoded
         pooled = Pooled(response_effects=self.response_effects, directions=self.directions)
+        panel = pooled.panel_of(jury, encoder, seed)
 
         def of(share_G: NDArray[np.float64]) -> PopulationScorer:
-            return fitted(pooled, jury, encoder, seed, lambda some: weighed(some, group_U, share_G))
+            return pooled.scorer_of(Panel.build(weighed(panel.train, group_U, share_G), panel.inputs), seed)
 
         if self.rule == "shares":
             return of(share_G), {}
@@ -104,12 +104,7 @@ class Jury:
         """Names of the groups and the group of each user, -1: not on the jury."""
         if not self.attribute:
             return ["all"], np.zeros(len(users), np.int32)
-        known = [] if users.attributes is None else users.attributes.columns
-        if users.attributes is None or self.attribute not in known:
-            if not known:
-                raise SettingsError(f"jury:{self.attribute}: the users have no attributes. Give a column attributes.")
-            raise unknown_name("user attribute", self.attribute, known)
-        value_U = users.attributes[self.attribute].cast(pl.String)
+        value_U = users.values_of(self.attribute)
         names = value_U.drop_nulls().unique().sort().to_list()
         for name in self._stated():
             if name not in names:

@@ -14,7 +14,6 @@ Without it, three judges of each pair gave a log loss above a coin's on new prom
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -49,35 +48,28 @@ class Pooled:
     ) -> PopulationScorer:
         """See ``learners.protocol.Learner``. Nothing is chosen on ``valid``; it is measured, then joins the fit."""
         train, valid = validation.cut(train, valid, seed)
-        first = fitted(self, train, encoder, seed)
+        first = self.scorer_of(self.panel_of(train, encoder, seed), seed)
         found = validation.measure(scorer_margins(first, valid), valid)
         if not len(valid):
             return replace(first, selection=found)
-        return replace(fitted(self, concat(train, valid), encoder, seed), selection=found)
+        return replace(self.scorer_of(self.panel_of(concat(train, valid), encoder, seed), seed), selection=found)
 
-
-def fitted(
-    how: Pooled,
-    rows: Comparisons,
-    encoder: Encoder,
-    seed: int,
-    weighed: Callable[[Comparisons], Comparisons] | None = None,
-) -> PopulationScorer:
-    """The scorer of all ``rows``; ``weighed`` changes their weights once the design effect is in them."""
-    if how.aggregate == "majority":
-        rows = majority(rows)
-    panel = Panel.build(rows, Inputs.fit(encoder, rows, how.directions))
-    if not how.response_effects:
+    def panel_of(self, rows: Comparisons, encoder: Encoder, seed: int) -> Panel:
+        """The panel to fit, with the design effects in its weights unless text quality is learned."""
+        if self.aggregate == "majority":
+            rows = majority(rows)
+        panel = Panel.build(rows, Inputs.fit(encoder, rows, self.directions))
+        if self.response_effects:
+            return panel
         _, prior = panel.population(True, seed)
-        rows = discounted(rows, prior.shared)
-    if weighed is not None:
-        rows = weighed(rows)
-    if rows is not panel.train:
-        panel = Panel.build(rows, panel.inputs)
-    effects, _ = panel.population(how.response_effects, seed)
-    return PopulationScorer(
-        panel.inputs, effects.w_K, no_users(), effects.t_UK[:0], panel.response_effects(effects, 0.0), {}
-    )
+        return Panel.build(discounted(rows, prior.shared), panel.inputs)
+
+    def scorer_of(self, panel: Panel, seed: int) -> PopulationScorer:
+        """The scorer of the rows of ``panel``, by their weights."""
+        effects, _ = panel.population(self.response_effects, seed)
+        return PopulationScorer(
+            panel.inputs, effects.w_K, no_users(), effects.t_UK[:0], panel.response_effects(effects, 0.0), {}
+        )
 
 
 def discounted(rows: Comparisons, quality: float) -> Comparisons:

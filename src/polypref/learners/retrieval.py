@@ -116,7 +116,7 @@ class Memory:
         """JSON-able settings and arrays that ``from_state`` turns into an equal memory."""
         r = self.rows.responses
         arrays = {name: getattr(self.rows, name) for name in ("user_N", "chosen_N", "rejected_N")}
-        arrays |= {"prompt_R": r.prompt_R, "chat_P": np.zeros(len(r.prompts), bool) if r.chat_P is None else r.chat_P}
+        arrays |= {"prompt_R": r.prompt_R, "chat_P": r.is_chat_P}
         for name, texts in (("texts", r.texts_R), ("prompts", r.prompts)):
             encoded = [text.encode() for text in texts]
             arrays[f"{name}.bytes"] = np.frombuffer(b"".join(encoded), np.uint8)

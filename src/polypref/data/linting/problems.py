@@ -58,11 +58,11 @@ class ProblemLog:
         told = f"line {line} of {file}: {text}"
         self._found[name] = RowProblem(name, len(lines), file, line, told, kept)
 
-    def labels(self, label: pl.Series, text: pl.Series) -> None:
-        """Count what labels say: ``label`` as numbers (null: unreadable), ``text`` as written."""
+    def labels(self, label: pl.Series, unread: pl.Series) -> None:
+        """Count what labels say: ``label`` as numbers (null: unreadable), ``unread`` the unreadable as written."""
         self._sides.update(label.drop_nulls().unique().to_list())
         if len(self._unread) < MOST_VALUES:
-            counts = text.filter(label.is_null()).drop_nulls().value_counts()
+            counts = unread.drop_nulls().value_counts()
             self._unread.update(dict(counts.head(MOST_VALUES).iter_rows()))
 
     def refuse_one_side(self, file: str, column: str) -> None:

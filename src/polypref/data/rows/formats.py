@@ -110,7 +110,7 @@ def _read_labels(rows: Rows) -> None:
     rows.set(_label=label)
     if rows.has("label"):
         label, bad = values.as_label(rows.frame["label"])
-        rows.problem_log.labels(label, values.as_text(rows.frame["label"]))
+        rows.problem_log.labels(label, values.as_text(rows.frame["label"].filter(label.is_null())))
         rows.set(_label=label)
         rows.drop("unreadable label", bad, "label", "A, B or tie (or 1, 0, 0.5)")
     if rows.has("label_too"):
