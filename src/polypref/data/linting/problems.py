@@ -13,6 +13,7 @@ from polypref.errors import InputError
 from polypref.wording import shown
 
 REPEATED = 3  # times that a value occurs which is no slip
+SLIPS = 0.1  # unreadable labels, all different, as a share of the readable ones, that are no slips any more
 MOST_VALUES = 100  # different unreadable labels that are counted
 
 
@@ -35,6 +36,7 @@ class ProblemLog:
         self._found: dict[str, RowProblem] = {}
         self._sides: set[float] = set()
         self._unread: Counter[str] = Counter()
+        self._can_read = self._cannot_read = 0
 
     @property
     def rows(self) -> int:
@@ -61,19 +63,23 @@ class ProblemLog:
     def labels(self, label: pl.Series, unread: pl.Series) -> None:
         """Count what labels say: ``label`` as numbers (null: unreadable), ``unread`` the unreadable as written."""
         self._sides.update(label.drop_nulls().unique().to_list())
+        self._can_read += len(label) - label.null_count()
+        self._cannot_read += len(unread) - unread.null_count()
         if len(self._unread) < MOST_VALUES:
-            counts = unread.drop_nulls().value_counts()
+            counts = unread.alias("value").drop_nulls().value_counts().sort(-pl.col("count").cast(pl.Int64), "value")
             self._unread.update(dict(counts.head(MOST_VALUES).iter_rows()))
 
     def refuse_one_side(self, file: str, column: str) -> None:
-        """Raise InputError if all readable labels prefer one side and another value is repeated: the file means
-        something else by its labels, and what is left would look valid."""
+        """Raise InputError if all readable labels prefer one side, and what cannot be read is more than slips: a value
+        that is repeated, or many values. The file means something else by its labels; what is left would look valid."""
         sides = self._sides - {0.5}
         value, count = max(self._unread.items(), key=lambda item: item[1], default=("", 0))
-        if len(sides) == 1 and count >= REPEATED:
+        many = self._cannot_read >= max(REPEATED, SLIPS * self._can_read)
+        if len(sides) == 1 and (count >= REPEATED or many):
             side = "response_a" if sides == {1.0} else "response_b"
+            said = f"{count:,} say" if count >= REPEATED else f"{self._cannot_read:,} cannot, such as"
             raise InputError(
-                f'{file}: every label in column "{column}" that can be read prefers {side}, and {count:,} say '
+                f'{file}: every label in column "{column}" that can be read prefers {side}, and {said} '
                 f"{shown(value)}, which is none of A, B and tie (1, 0, 0.5). Write A, B or tie in that column."
             )
 
