@@ -42,7 +42,7 @@ def test_one_side_and_another_value(tmp_path_factory: pytest.TempPathFactory, da
 @settings(max_examples=20, deadline=None)
 def test_one_side_and_many_other_values(tmp_path_factory: pytest.TempPathFactory, sided: int, others: int) -> None:
     """Each unreadable label is written in its own way, as a judge that adds its confidence does."""
-    labels = ["A"] * sided + [f"B ({at / 100:.2f})" for at in range(others)]
+    labels: list[object] = ["A"] * sided + [f"B ({at / 100:.2f})" for at in range(others)]
     with pytest.raises(InputError, match=rf'prefers response_a, and {others} cannot, such as "B \(0\.00\)"'):
         read([written(tmp_path_factory.mktemp("l"), labels)])
 
