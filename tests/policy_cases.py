@@ -112,3 +112,4 @@ if __name__ == "__main__":
     run.train()
     told = {"histories": digest(run.histories), "weights": weights(run), "batches": batches}
     Path(out, f"rank-{run.accelerator.process_index}.json").write_text(json.dumps(told))
+    run.accelerator.end_training()  # or gloo's threads may abort the process while Python ends

@@ -6,7 +6,6 @@ import base64
 import codecs
 import re
 import time
-from itertools import pairwise
 
 import pytest
 from hypothesis import example, given, settings
@@ -207,17 +206,20 @@ def hostile(name, length):
     return begun + (part * length)[: length - len(begun) - len(end)] + end
 
 
-def seconds(text):
-    begun = time.process_time()
-    windows_read(text, 4096)
-    return time.process_time() - begun
+def seconds(text, times=1):
+    """The least of several measurements, since other work on the machine only ever adds to one."""
+    took = []
+    for _ in range(times):
+        begun = time.process_time()
+        windows_read(text, 4096)
+        took.append(time.process_time() - begun)
+    return min(took)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_reading_takes_time_by_length_and_no_more(name):
-    took = [seconds(hostile(name, length)) for length in (20_000, 40_000, 80_000)]
-    for short, long in pairwise(took):
-        assert long <= 3 * short + 0.1, took
+    short, long = (seconds(hostile(name, length), times=3) for length in (20_000, 80_000))
+    assert long <= 8 * short + 0.1  # four times the length: 4 if linear, 16 if quadratic
     assert seconds(hostile(name, MOST_LETTERS)) < 10
 
 

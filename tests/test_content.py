@@ -25,7 +25,7 @@ from polypref.bounds.safety_cache import Safety
 from polypref.bounds.windowed import READS
 from polypref.cli.score import ROLES, rows_of
 from polypref.cli.score import _write as write_scores
-from polypref.comparisons import Responses, Users, canonical_chat, from_columns
+from polypref.comparisons import Responses, Users, from_columns
 from polypref.data.files.limits import Limits as FileLimits
 from polypref.data.files.sources import open_source
 from polypref.data.rows.layouts import find_columns
@@ -197,7 +197,7 @@ def test_chats_that_agree_but_for_key_order_and_absent_keys_are_one_prompt():
 @example(["\\u0000", '\\\\u0000"', "e\u0301", "\u00e9", "\r\n"])
 def test_texts_stay_as_they_are_and_a_chat_is_no_text(texts):
     chat = [{"role": "user", "content": text} for text in texts]
-    as_text = canonical_chat(chat)
+    as_text = content.canonical_chat(chat)
     responses, response_Q = Responses.of([chat, as_text, *texts], ["r"] * (len(texts) + 2))
     assert len(np.unique(responses.identity_R)) == len(responses) == len({as_text, *texts}) + 1
     assert responses.messages(0) == chat
@@ -281,7 +281,7 @@ ATTACKS = [  # (prompt, response): what is safe, and what wants its score
     (("P", "I cannot help."), ("P I cannot", "help.")),
     (("P", ""), ("", "P")),
     (("P", "Say no."), ("PSay no.", "")),
-    ((CHAT, "r"), (canonical_chat(CHAT), "r")),
+    ((CHAT, "r"), (content.canonical_chat(CHAT), "r")),
     ((CHAT, "r"), (json.dumps(CHAT), "r")),
     ((CHAT, "r"), ("user: P", "r")),
     ((CHAT, "r"), ("P", "r")),
@@ -300,7 +300,7 @@ class Exact:
     reads = READS
 
     def __init__(self, prompt, text):
-        self.prompt, self.text = (canonical_chat(prompt) if isinstance(prompt, list) else prompt), text
+        self.prompt, self.text = (content.canonical_chat(prompt) if isinstance(prompt, list) else prompt), text
         self.chat = isinstance(prompt, list)
 
     def score(self, responses, user_ids, response_Q=None):
@@ -345,7 +345,7 @@ def test_explain_and_score_read_a_chat_as_a_chat(tmp_path):
 
 def test_the_reward_of_a_trainer_reads_a_chat_as_a_chat():
     reward = ScorerReward(Exact(CHAT, "r"), user_column=None)
-    prompts, texts = [CHAT, canonical_chat(CHAT), "P", CHAT], ["r", "r", "r", "r "]
+    prompts, texts = [CHAT, content.canonical_chat(CHAT), "P", CHAT], ["r", "r", "r", "r "]
     assert reward(prompts=prompts, completions=texts) == [1.0, 0.0, 0.0, 0.0]
     for user in ("", "a\0", None):
         with pytest.raises(InputError):

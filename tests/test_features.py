@@ -14,7 +14,8 @@ import polars as pl
 import pytest
 
 from polypref import progress
-from polypref.comparisons import Responses, canonical_chat
+from polypref.comparisons import Responses
+from polypref.content import canonical_chat
 from polypref.errors import EncoderError, SettingsError
 from polypref.features import ENCODERS, encoder, minilm
 from polypref.features.transformer import Framer, pool, sha256_of

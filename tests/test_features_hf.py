@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from polypref.comparisons import Responses, canonical_chat
+from polypref.comparisons import Responses
+from polypref.content import canonical_chat
 from polypref.errors import EncoderError, SettingsError
 from polypref.features import encoder
 from polypref.features import hf as module

@@ -103,6 +103,7 @@ def test_two_processes_give_what_one_gives(backbone, tmp_path):
         "from polypref.learners.protocol import margins\n"
         "scorer = fitted('personalized', sys.argv[2], micro_batch=2)\n"
         "numpy.save(sys.argv[3] + os.environ['RANK'] + '.npy', margins(scorer, judgements(seed=1)).value_Q)\n"
+        "import torch; torch.distributed.destroy_process_group()\n"
     )
     script = tmp_path / "fit.py"
     script.write_text(code)

@@ -330,3 +330,4 @@ if __name__ == "__main__":
         whole = [{"reward": batch["reward"].tolist(), "key": batch["key"]} for batch in batches]
         told = {"used": used, "weights": weights(run), "multipliers": run.guard.state(), "batches": whole}
         (out / f"{kind}-{run.accelerator.process_index}.json").write_text(json.dumps(told))
+    run.accelerator.end_training()  # or gloo's threads may abort the process while Python ends

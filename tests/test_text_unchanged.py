@@ -18,7 +18,7 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from polypref.comparisons import canonical_chat
+from polypref.content import canonical_chat
 from polypref.data.files import textfiles
 from polypref.data.files.jsonlines import JsonLines
 from polypref.data.files.limits import Limits

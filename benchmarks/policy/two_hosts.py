@@ -124,6 +124,7 @@ def train(model: Path, out: Path, resume: str, wait: bool) -> None:
     run.train(resume_from_checkpoint=resume or None)
     told = {"steps": run.state.global_step, "histories": digest(run.histories), "weights": cases.weights(run)}
     (out / f"rank-{rank}.json").write_text(json.dumps(told))
+    run.accelerator.end_training()  # or gloo's threads may abort the process while Python ends
 
 
 def finished(running: list[subprocess.Popen[bytes]], out: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ where they are used.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -19,29 +19,13 @@ from numpy.typing import NDArray
 
 from polypref import content
 from polypref.arguments import expect_instance
-from polypref.content import BYTES, Identities, excerpt, identities, refuse, refuse_escaped
+from polypref.content import BYTES, Identities, Message, canonical_chat, identities, refuse, refuse_escaped
 from polypref.errors import InputError, SettingsError, unknown_name
 
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
 KeyArray = NDArray[np.uint64]
-
-Message = Mapping[str, object]
-
-
-def canonical_chat(messages: Iterable[Message]) -> str:
-    """One chat prompt as the canonical JSON string that ``Responses.prompts`` stores.
-
-    The order of keys, and keys without a value (which Parquet has and JSON lacks), do not matter; texts are unchanged.
-    Raises InputError for anything but a list of messages of JSON values.
-    """
-    try:
-        without_nulls = [{key: value for key, value in dict(one).items() if value is not None} for one in messages]
-        return json.dumps(without_nulls, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        found = excerpt(messages)
-        raise InputError(f"a prompt is {found}; expected a text or a list of chat messages ({error}).") from None
 
 
 @dataclass(frozen=True, eq=False)

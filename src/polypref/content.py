@@ -11,6 +11,7 @@ Suffixes here: ``_B`` bytes or texts, ``_K`` known identities.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -29,6 +30,7 @@ NONE = np.zeros(0, f"S{BYTES}")
 ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # in JSON: an even number of backslashes escape each other
 
 Part = str | bytes | int | NDArray | None
+Message = Mapping[str, object]
 
 
 def digest(*parts: Part, size: int = BYTES) -> bytes:
@@ -235,3 +237,17 @@ def excerpt(value: object) -> str:
     """At most 60 characters of a value, on one line, without control characters."""
     shown = repr(value[:60] if isinstance(value, str) else value)
     return shown if len(shown) <= 64 else shown[:61] + "..."
+
+
+def canonical_chat(messages: Iterable[Message]) -> str:
+    """One chat prompt as the canonical JSON string that ``Responses.prompts`` stores.
+
+    The order of keys, and keys without a value (which Parquet has and JSON lacks), do not matter; texts are unchanged.
+    Raises InputError for anything but a list of messages of JSON values.
+    """
+    try:
+        without_nulls = [{key: value for key, value in dict(one).items() if value is not None} for one in messages]
+        return json.dumps(without_nulls, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        found = excerpt(messages)
+        raise InputError(f"a prompt is {found}; expected a text or a list of chat messages ({error}).") from None

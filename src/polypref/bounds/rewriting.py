@@ -26,7 +26,8 @@ import numpy as np
 
 from polypref.bounds.slates import Floats
 from polypref.bounds.windows import sentences
-from polypref.comparisons import Message, Responses
+from polypref.comparisons import Responses
+from polypref.content import Message
 from polypref.errors import unknown_name
 
 Prompt = str | Sequence[Message]

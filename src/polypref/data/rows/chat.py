@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import canonical_chat
+from polypref.content import canonical_chat
 from polypref.data.rows.messages import READ, Messages, NotMessages, join_prompt, messages_of, shared, text_of
 from polypref.data.rows.rows import Rows
 from polypref.wording import shown

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from polypref.comparisons import canonical_chat
+from polypref.content import canonical_chat
 from polypref.data.files.jsonlines import what_is_wrong
 
 Messages = list[dict[str, Any]]
