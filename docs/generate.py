@@ -202,9 +202,10 @@ def learners_page() -> str:
 def python_page() -> str:
     """docs/python.md."""
     import polypref
-    from polypref.learners.protocol import Learner, Scorer
+    from polypref.learners.protocol import Learner, RanksTexts, Scorer
 
     examples = [(DOCS.parent / "examples" / name).read_text() for name in ("five_lines.py", "scoring.py")]
+    asked = (RanksTexts.rank, RanksTexts.reward, Scorer.score)
     compare, score = (_block(text.split('"""', 2)[2].strip(), "python") for text in examples)
     parts = [
         "# The same in Python",
@@ -214,12 +215,15 @@ def python_page() -> str:
         "`polypref simulate two-tastes --out prefs.jsonl`.",
         "",
         *("## Compare learners", "", compare, ""),
-        *("## Fit, save, load and score", "", score, ""),
-        "A learner's `fit` and a scorer's `score` have these signatures:",
+        *("## Fit, save, load and rank", "", score, ""),
+        "A learner's `fit`, and what a scorer answers, have these signatures:",
         "",
-        _block(f"{_signature('fit', Learner.fit)}\n{_signature('score', Scorer.score)}", "python"),
+        _block("\n".join(_signature(one.__name__, one) for one in (Learner.fit, *asked)), "python"),
         "",
-        _text(inspect.getdoc(Scorer.score) or ""),
+        *(
+            f"- `{one.__name__}`: {_text(inspect.getdoc(one) or '')}".replace("\n", "\n  ").replace("\n  \n", "\n\n")
+            for one in asked
+        ),
         "",
         "## The public names",
         "",

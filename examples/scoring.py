@@ -1,7 +1,6 @@
-"""Fit, save, load and score in Python, on the file that `polypref simulate two-tastes --out prefs.jsonl` writes."""
+"""Fit, save, load and rank in Python, on the file that `polypref simulate two-tastes --out prefs.jsonl` writes."""
 
 import polypref
-from polypref.learners.protocol import SOURCES
 
 reading = polypref.read("prefs.jsonl")
 comparisons = polypref.clean(reading, polypref.lint(reading))
@@ -9,12 +8,14 @@ encoder = polypref.encoder("minilm")
 scorer = polypref.LEARNERS["individual"].fit(comparisons, encoder=encoder, seed=0)
 polypref.save(scorer, "my-scorer")
 
-# load("scorer") needs no encoder where `polypref fit` has saved: the folder names it.
-scorer = polypref.load("my-scorer", encoder)
-users = ["u0", "u0", "a stranger"]
-prompts = ["How do I boil an egg?"] * 3
-texts = ["Seven minutes in boiling water.", "It depends on how you like it.", "It depends on how you like it."]
-responses, response_Q = polypref.Responses.of(prompts, texts)
-scores = scorer.score(responses, users, response_Q)  # users: None asks for the population's reward
-for user, text, score, source in zip(users, texts, scores.value_Q, scores.source_Q, strict=True):
-    print(f"{user}: {score:+.2f} {text} ({SOURCES[source]})")
+scorer = polypref.load("my-scorer")  # the folder names its encoder; one of your own is given: load(folder, encoder)
+prompt = "How do I boil an egg?"
+texts = ["Seven minutes in boiling water.", "It depends on how you like it."]
+for user in ("u0", "a stranger"):  # None also asks for the population's answer
+    for text, reward, source, _ in scorer.rank(user, prompt, texts):
+        print(f"{user}: {reward:+.2f} {text} ({source})")
+
+# Many questions at once: Q users, prompts and texts as columns.
+responses, response_Q = polypref.Responses.of([prompt] * 2, texts)
+scores = scorer.score(responses, ["u0", "u1"], response_Q)
+print(scores.value_Q)

@@ -172,7 +172,7 @@ def test_a_gated_response_is_never_returned_nor_above_a_survivor(rows, cut, cap,
     slate = np.array([r % len(rows) for r in repeats] if rows else [], np.int32)
     passes = np.isfinite(safety) & (safety >= cut)
     for user in ("u", "never seen", "ünïcode\u202e", None):
-        ranking = bounded.rank(responses, user, slate)
+        ranking = bounded.rank_slate(responses, user, slate)
         assert all(passes[slate[at]] for at in ranking.order)
         assert sorted((*ranking.order, *ranking.dropped)) == list(range(len(slate)))
         assert ranking.best is None or passes[slate[ranking.best]]
@@ -186,23 +186,23 @@ def test_survivors_are_ordered_by_the_person_within_the_cap():
     shared, own = [0.0, 0.0, 0.0, 9.0], [1.0, 2.0, 3.0, -50.0]
     responses = pool(["0", "1", "2", "3"])
     free = Bounded(Table(shared, own), Safety(Table([1, 1, -1, 1])), Gate({"": 0.0}))
-    assert free.rank(responses, "u").order == (1, 0, 3)
+    assert free.rank_slate(responses, "u").order == (1, 0, 3)
     held = Bounded(Table(shared, own), Safety(Table([1, 1, -1, 1])), Gate({"": 0.0}), Limits(cap=1.0))
-    assert held.rank(responses, "u").order == (3, 1, 0)
-    assert held.rank(responses, "u").dropped == (2,)
+    assert held.rank_slate(responses, "u").order == (3, 1, 0)
+    assert held.rank_slate(responses, "u").dropped == (2,)
 
 
 def test_a_missing_or_dying_safety_scorer_lets_nothing_through():
     responses = pool(["0", "1"])
     silent = Bounded(Table([0, 1]), Safety(Table([np.nan, np.inf])), Gate({"": -np.inf}))
-    assert silent.rank(responses, "u").abstains
+    assert silent.rank_slate(responses, "u").abstains
 
     class Dead:
         def score(self, *_):
             raise ConnectionError("the server is gone")
 
     with pytest.raises(SafetyFailed, match=r"server is gone.*no response is let through"):
-        Bounded(Table([0, 1]), Safety(Dead()), Gate({"": 0.0})).rank(responses, "u")
+        Bounded(Table([0, 1]), Safety(Dead()), Gate({"": 0.0})).rank_slate(responses, "u")
     with pytest.raises(SafetyFailed, match="person's name"):
         Safety(Table([0, 1], source=PERSONAL))(responses)
 
@@ -214,15 +214,15 @@ def test_a_person_may_ask_for_more_safety_but_not_for_less():
     bounded = Bounded(
         table, safety, Gate({"": 0.0}), user_limits={"careful": Limits(floor=1.0), "reckless": Limits(floor=-9.0)}
     )
-    assert bounded.rank(responses, "careful").order == (1,)
-    assert bounded.rank(responses, "reckless").order == (0, 1)
-    assert bounded.rank(responses, "anybody").order == (0, 1)
+    assert bounded.rank_slate(responses, "careful").order == (1,)
+    assert bounded.rank_slate(responses, "reckless").order == (0, 1)
+    assert bounded.rank_slate(responses, "anybody").order == (0, 1)
 
 
 def test_too_many_candidates_are_refused():
     bounded = Bounded(Table([0, 1, 2]), Safety(Table([1, 1, 1])), Gate({"": 0.0}), Limits(most_candidates=2))
     with pytest.raises(SettingsError, match="allow 2"):
-        bounded.rank(pool(["0", "1", "2"]), "u")
+        bounded.rank_slate(pool(["0", "1", "2"]), "u")
 
 
 def test_each_text_is_asked_about_once():

@@ -49,8 +49,8 @@ def test_only_whole_numbers_of_the_pool_say_which_responses_are_asked(odd):
     bounded = Bounded(Table([0.0, 1, 2, 3]), Safety(Table([5.0, -5, -5, -5])), Gate({"": 0.0}))
     texts = pool(["0", "1", "2", "3"])
     for ask in (
-        lambda: bounded.rank(texts, "bob", odd),
-        lambda: bounded.rank(texts, None, odd),
+        lambda: bounded.rank_slate(texts, "bob", odd),
+        lambda: bounded.rank_slate(texts, None, odd),
         lambda: bounded.score(texts, None, odd),
         lambda: bounded.score(texts, ["bob"], odd),
         lambda: resolved(texts, None, odd),
@@ -62,9 +62,9 @@ def test_only_whole_numbers_of_the_pool_say_which_responses_are_asked(odd):
 @pytest.mark.parametrize("plain", [[0, 3], np.array([0, 3]), np.array([0, 3], np.uint8), pl.Series([0, 3])], ids=repr)
 def test_whole_numbers_of_any_type_say_which_responses_are_asked(plain):
     bounded = Bounded(Table([0.0, 1, 2, 3]), Safety(Table([5.0, -5, -5, -5])), Gate({"": 0.0}))
-    ranking = bounded.rank(pool(["0", "1", "2", "3"]), "bob", plain)
+    ranking = bounded.rank_slate(pool(["0", "1", "2", "3"]), "bob", plain)
     assert (ranking.order, ranking.dropped) == ((0,), (1,))
-    assert bounded.rank(pool(["0"]), None, []).abstains
+    assert bounded.rank_slate(pool(["0"]), None, []).abstains
 
 
 class Sly(str):
@@ -82,8 +82,8 @@ def test_a_users_own_limits_hold_under_any_kind_of_text(asked):
     limits = {Sly("ann"): Limits(floor=1.0, most_candidates=2)}
     bounded = Bounded(Table([0.0, 1, 2]), Safety(Table([0.5, 5, 5])), Gate({"": 0.0}), user_limits=limits)
     with pytest.raises(SettingsError, match="a slate of 3 candidates, and the bounds allow 2"):
-        bounded.rank(pool(["0", "1", "2"]), asked)
-    assert bounded.rank(pool(["0", "1"]), asked).dropped == (0,)
+        bounded.rank_slate(pool(["0", "1", "2"]), asked)
+    assert bounded.rank_slate(pool(["0", "1"]), asked).dropped == (0,)
     assert bounded.limits_of(asked).floor == 1.0
 
 
@@ -91,9 +91,9 @@ def test_a_users_own_limits_hold_under_any_kind_of_text(asked):
 def test_a_user_or_category_of_another_type_is_one_line(odd):
     bounded = Bounded(Table([0.0, 1]), Safety(Table([5.0, 5])), Gate({"": 0.0}), user_limits={"ann": Limits(floor=1.0)})
     texts = pool(["0", "1"])
-    asks = [lambda: bounded.rank(texts, odd), lambda: bounded.limits_of(odd)]
+    asks = [lambda: bounded.rank_slate(texts, odd), lambda: bounded.limits_of(odd)]
     if odd != "":
-        asks += [lambda: bounded.rank(texts, None, None, odd), lambda: bounded.score(texts, None, None, odd)]
+        asks += [lambda: bounded.rank_slate(texts, None, None, odd), lambda: bounded.score(texts, None, None, odd)]
     if isinstance(odd, dict | bytes | int | float):
         asks.append(lambda: bounded.score(texts, odd))
     for ask in asks:

@@ -138,7 +138,7 @@ def test_slates_larger_than_those_calibrated_on_are_refused(bounds):
     bounded = calibrate_file(read_bounds(bounds), Safe(), slates_for()).bind(Table(np.arange(9.0)), Safe())
     assert bounded.limits.most_candidates == 4
     with pytest.raises(SettingsError, match="bounds allow 4"):
-        bounded.rank(pool([str(i) for i in range(5)]), "u")
+        bounded.rank_slate(pool([str(i) for i in range(5)]), "u")
 
 
 def test_calibrated_bounds_are_read_back_and_bind(bounds):
@@ -149,7 +149,7 @@ def test_calibrated_bounds_are_read_back_and_bind(bounds):
     bounded = again.bind(Table(np.arange(4.0)), Safe())
     assert bounded.policy_hash == again.policy_hash
     assert bounded.limits_of("ann").floor == 0.5
-    assert bounded.rank(pool(["0", "1"]), "u").policy_hash == again.policy_hash
+    assert bounded.rank_slate(pool(["0", "1"]), "u").policy_hash == again.policy_hash
     with pytest.raises(SettingsError, match="other bounds"):
         load_bounds(bounds, pinned="0" * 16)
 
@@ -304,7 +304,7 @@ def test_a_published_model_is_a_safety_scorer_and_another_one_is_noticed(bounds,
     bounded = calibrated.bind(Table(np.arange(9.0)), safety)
     texts = pool(["0", "1", "2"])
     passes = bounded.gate.passes(Safety(safety)(texts))
-    assert bounded.rank(texts.take(np.flatnonzero(passes).astype(np.int32)), "u").dropped == ()
+    assert bounded.rank_slate(texts.take(np.flatnonzero(passes).astype(np.int32)), "u").dropped == ()
     save_model(tmp_path / "other", "llama-reward")
     with pytest.raises(SettingsError, match="another one than"):
         calibrated.bind(Table([0.0]), scorer("other"))

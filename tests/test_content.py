@@ -319,8 +319,8 @@ class Exact:
 def test_the_gate_lets_no_text_through_on_another_ones_score(safe, unsafe):
     bounded = Bounded(Exact(*safe), Safety(Exact(*safe)), Gate({"": 0.5}), Limits(cap=1.0))
     first, second = ([Responses.of([prompt], [text])[0] for prompt, text in order] for order in ((safe,), (unsafe,)))
-    assert bounded.rank(first[0], "u").best == 0, "the memory now holds the safe one's score"
-    assert bounded.rank(second[0], "u").abstains
+    assert bounded.rank_slate(first[0], "u").best == 0, "the memory now holds the safe one's score"
+    assert bounded.rank_slate(second[0], "u").abstains
     both, response_Q = Responses.of([safe[0], unsafe[0]], [safe[1], unsafe[1]])
     assert np.isfinite(bounded.score(both, ["u", "u"], response_Q)).tolist() == [True, False]
 
@@ -368,7 +368,7 @@ def test_a_shared_reward_in_a_persons_name_lets_nothing_through():
         Safety(Personal(*known))(responses)
     bounded = Bounded(Personal(*known), Safety(Exact(*known)), Gate({"": 0.5}), Limits(cap=1.0))
     with pytest.raises(SafetyFailed, match="person"):
-        bounded.rank(responses, "u")
+        bounded.rank_slate(responses, "u")
     with pytest.raises(SafetyFailed, match="person"):
         shared(Personal(*known), responses)
     assert shared(Exact(*known), responses).tolist() == [1.0]
@@ -379,12 +379,12 @@ def test_the_gate_refuses_ids_that_nobody_can_have(user):
     known, (responses, _) = ("P", "r"), Responses.of(["P"], ["r"])
     bounded = Bounded(Exact(*known), Safety(Exact(*known)), Gate({"": 0.5}))
     with pytest.raises(InputError, match="user id"):
-        bounded.rank(responses, user)
+        bounded.rank_slate(responses, user)
     with pytest.raises(InputError, match="user id"):
         bounded.score(responses, [user])
     with pytest.raises(InputError, match="user id"):
         Bounded(Exact(*known), Safety(Exact(*known)), Gate({"": 0.5}), user_limits={user: Limits(cap=1.0)})
-    assert bounded.rank(responses, None).best == 0
+    assert bounded.rank_slate(responses, None).best == 0
 
 
 def test_the_cache_on_disk_gives_no_text_another_ones_features(tmp_path):

@@ -28,9 +28,9 @@ from derived_cases import (
 from polypref.comparisons import Comparisons, from_columns
 from polypref.data.derived import evidence, origin
 from polypref.data.judgement_graph import Graph
-from polypref.profile.disagreement import disagreement, independent_pairs
-from polypref.profile.tournament import count_triads
-from polypref.profile.votes import votes
+from polypref.profiling.disagreement import disagreement, independent_pairs
+from polypref.profiling.tournament import count_triads
+from polypref.profiling.votes import votes
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

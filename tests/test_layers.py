@@ -21,17 +21,17 @@ FLOORS: dict[int, str] = {
     7: "finetune",
     6: "learners",
     5: "judges runs",
-    4: "features profile policy",
+    4: "features profiling policy",
     3: "data worlds",
     2: "artifact stats http progress comparisons",
-    1: "arguments files regular_files terminal strict_json strict_toml schema content network_access",
+    1: "arguments files regular_files terminal strict_json strict_toml schema content network_access notebook",
     0: "errors wording",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 TOP = ("__init__", "__main__")  # the public names and the command stand above everything; nothing imports them
 
 # Top-level modules named like a public function would replace it once they are loaded.
-RESERVED = {"load", "read", "save", "lint", "clean", "encoder", "simulate", "fit", "compare"}
+RESERVED = {"load", "read", "save", "lint", "clean", "encoder", "simulate", "fit", "compare", "profile", "forget"}
 
 
 def module_name(path: Path) -> str:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from polypref.comparisons import from_columns
-from polypref.profile import minority_users, profile, room
-from polypref.profile.consistency import consistency
-from polypref.profile.disagreement import Side, disagreement, is_high
-from polypref.profile.minorities import minorities
-from polypref.profile.votes import votes
+from polypref.profiling import minority_users, profile, room
+from polypref.profiling.consistency import consistency
+from polypref.profiling.disagreement import Side, disagreement, is_high
+from polypref.profiling.minorities import minorities
+from polypref.profiling.votes import votes
 from polypref.stats.estimate import against_null, clustered_proportion, proportion, wilson
 from profile_people import crowd, judged, panel
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from polypref.data.derived import origin
-from polypref.profile import bradley_terry
-from polypref.profile.consistency import own_triads
-from polypref.profile.groups import axes_above, effective_number, groups, regret, spectrum
-from polypref.profile.minorities import minorities
-from polypref.profile.social_choice import social_choice
-from polypref.profile.tournament import MAX_RESPONSES, borda, count, count_triads, design
-from polypref.profile.votes import votes
+from polypref.profiling import bradley_terry
+from polypref.profiling.consistency import own_triads
+from polypref.profiling.groups import axes_above, effective_number, groups, regret, spectrum
+from polypref.profiling.minorities import minorities
+from polypref.profiling.social_choice import social_choice
+from polypref.profiling.tournament import MAX_RESPONSES, borda, count, count_triads, design
+from polypref.profiling.votes import votes
 from profile_people import crowd, judged
 
 

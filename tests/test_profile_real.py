@@ -12,10 +12,10 @@ import pytest
 
 from polypref.cli import main
 from polypref.data.read import ReadOptions, read
-from polypref.profile import profile
-from polypref.profile.disagreement import disagreement
-from polypref.profile.minorities import minorities
-from polypref.profile.votes import votes
+from polypref.profiling import profile
+from polypref.profiling.disagreement import disagreement
+from polypref.profiling.minorities import minorities
+from polypref.profiling.votes import votes
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real data, ../shared/data, are not here")
@@ -44,7 +44,7 @@ def profiled(name: str, ties: bool = False):
 @pytest.mark.parametrize("name", README)
 def test_readme_table(name, monkeypatch):
     # the raw rates need no bootstrap
-    monkeypatch.setattr(import_module("polypref.profile.disagreement"), "BOOTSTRAPS", 2)
+    monkeypatch.setattr(import_module("polypref.profiling.disagreement"), "BOOTSTRAPS", 2)
     seen = votes(comparisons(name), "id")
     d, m = disagreement(seen), minorities(seen)
     low, high, _ = m.mv_acc_range

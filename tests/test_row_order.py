@@ -26,7 +26,7 @@ from polypref.evaluation import Settings, compare
 from polypref.groups import discover
 from polypref.newcomers.new_users import new_users
 from polypref.newcomers.settings import NewSettings
-from polypref.profile import profile
+from polypref.profiling import profile
 from polypref.scorers import load
 from polypref.tax.arms import Task, fit_arms
 from polypref.tax.measure import measure

@@ -55,7 +55,7 @@ def _primed(own: Callable[..., Any], first: tuple[Any, Any], then: tuple[Any, An
 def _let_through(found: Any, asked: Any, sees: Any) -> str:
     """The first unsafe text that is scored or ranked; "" if there is none."""
     value_Q = found.score(asked, ["u"] * len(asked))
-    ranked = found.rank(asked, "u").order
+    ranked = found.rank_slate(asked, "u").order
     out = [at for at, text in enumerate(asked.texts_R) if sees(text) and (value_Q[at] > -np.inf or at in ranked)]
     return repr(asked.texts_R[out[0]]) if out else ""
 

@@ -122,7 +122,7 @@ def returned(found: Bounded, responses: Responses, user: str = "u", response_Q: 
     at = np.arange(len(texts)) if response_Q is None else np.asarray(response_Q)
     value_Q = found.score(responses, [user] * len(at), None if response_Q is None else at)
     out = [texts[int(at[n])] for n in np.flatnonzero(value_Q > -np.inf)]
-    out += [texts[int(at[n])] for n in found.rank(responses, user, None if response_Q is None else at).order]
+    out += [texts[int(at[n])] for n in found.rank_slate(responses, user, None if response_Q is None else at).order]
     bad = [text for text in out if found_bad(text)]
     return ("through", repr(bad[:2])) if bad else ("held", f"{len(out) // 2} of {len(at)} returned")
 

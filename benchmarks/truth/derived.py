@@ -35,7 +35,7 @@ from polypref.data.linting.lint import lint
 from polypref.data.read import read
 from polypref.data.split import EmptySide, choose_rule
 from polypref.evaluation.settings import Settings
-from polypref.profile.tournament import count_triads
+from polypref.profiling.tournament import count_triads
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FEW: dict[str, World] = {

@@ -8,11 +8,13 @@ The public names are imported on first use, so that ``import polypref`` is fast:
     encoder                a text encoder by name: minilm, static, hf:<model>, endpoint:<url>
     LEARNERS               the methods by name; LEARNERS[name].fit(comparisons, encoder=..., seed=0) gives a scorer
     save, load             a fitted scorer to a folder and back
+    forget                 the scorer without one person
+    profile                the data before any learner: disagreement, consistency, minorities, room
     compare                all learners, person by person, with intervals
     Comparisons, Responses, Users, from_columns    the data types that all functions share
     PolyprefError          base of every error that a user can cause
 
-Everything else is imported from its module, for example ``from polypref.profile import profile``.
+Everything else is imported from its module, for example ``from polypref.groups import from_attribute``.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ if TYPE_CHECKING:  # for type checkers and editors; a test keeps it equal to PUB
     from polypref.errors import PolyprefError
     from polypref.evaluation.comparison import compare
     from polypref.features import encoder
+    from polypref.forgetting import forget
     from polypref.learners import LEARNERS
+    from polypref.profiling.summary import profile
     from polypref.scorers import load, save
     from polypref.worlds import WORLDS, simulate
 
@@ -43,9 +47,11 @@ PUBLIC: dict[str, str] = {
     "clean": "polypref.data.linting.lint",
     "compare": "polypref.evaluation.comparison",
     "encoder": "polypref.features",
+    "forget": "polypref.forgetting",
     "from_columns": "polypref.comparisons",
     "lint": "polypref.data.linting.lint",
     "load": "polypref.scorers",
+    "profile": "polypref.profiling.summary",
     "read": "polypref.data.read",
     "save": "polypref.scorers",
     "simulate": "polypref.worlds",
@@ -63,9 +69,11 @@ __all__ = [
     "clean",
     "compare",
     "encoder",
+    "forget",
     "from_columns",
     "lint",
     "load",
+    "profile",
     "read",
     "save",
     "simulate",

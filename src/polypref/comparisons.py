@@ -21,6 +21,7 @@ from polypref import content
 from polypref.arguments import expect_instance
 from polypref.content import BYTES, Identities, Message, canonical_chat, identities, refuse, refuse_escaped
 from polypref.errors import InputError, SettingsError, unknown_name
+from polypref.notebook import ShownComparisons, ShownResponses, ShownUsers
 
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.floating]
@@ -28,8 +29,8 @@ BoolArray = NDArray[np.bool_]
 KeyArray = NDArray[np.uint64]
 
 
-@dataclass(frozen=True, eq=False)
-class Responses:
+@dataclass(frozen=True, eq=False, repr=False)
+class Responses(ShownResponses):
     """The pool: R distinct (prompt, response) texts over P distinct prompts.
 
     ``prompts``  string column (P); a chat prompt is stored as ``canonical_chat`` JSON and marked in ``chat_P``.
@@ -144,8 +145,8 @@ class Responses:
         return taken
 
 
-@dataclass(frozen=True, eq=False)
-class Users:
+@dataclass(frozen=True, eq=False, repr=False)
+class Users(ShownUsers):
     """U people by id, with optional attributes (group, demographics): one row per user, same order.
 
     Raises InputError for impossible ids: missing, empty, or with a NUL character.
@@ -197,8 +198,8 @@ class Users:
         return others, Users(pl.concat([self.ids.gather(others), pl.Series(self.ids.name, [user_id], dtype=pl.String)]))
 
 
-@dataclass(frozen=True, eq=False)
-class Comparisons:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparisons(ShownComparisons):
     """N judgements over one pool: user ``user_N`` prefers response ``chosen_N`` over response ``rejected_N``.
 
     ``tie_N``    True where the user called it a tie (chosen / rejected then have no order); None if there are no ties.

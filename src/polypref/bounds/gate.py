@@ -25,7 +25,16 @@ from polypref.bounds.safety_cache import Safety
 from polypref.bounds.slates import Floats
 from polypref.comparisons import BoolArray, IntArray, Responses, Users
 from polypref.errors import InputError, SettingsError
-from polypref.learners.protocol import UserIds, places, resolved
+from polypref.learners.protocol import (
+    SOURCES,
+    Prompt,
+    Ranked,
+    Texts,
+    UserIds,
+    places,
+    plain_question,
+    resolved,
+)
 
 DROPPED = -np.inf
 
@@ -194,7 +203,25 @@ class Bounded:
         value_2Q = np.asarray(both.value_Q, np.float64)
         return value_2Q[: len(ids)], value_2Q[len(ids) :]
 
-    def rank(
+    def reward(self, user: str | None, prompt: Prompt, text: str) -> float:
+        """Bounded reward of one text for ``user``; ``-inf`` if it is dropped."""
+        pool, place_Q, id_Q = plain_question(user, prompt, [text])
+        return float(self.score(pool, id_Q, place_Q)[0])
+
+    def rank(self, user: str | None, prompt: Prompt, texts: Texts) -> list[Ranked]:
+        """The responses to one prompt that may be returned, best first for ``user``; empty: abstain.
+
+        Dropped texts are not in the list; ``rank_slate`` gives their places. Raises SettingsError as it does.
+        """
+        pool, place_Q, id_Q = plain_question(user, prompt, texts)
+        ranking = self.rank_slate(pool, user, place_Q)
+        kept = np.array(ranking.order, np.int32)
+        value_Q = self.score(pool, id_Q, place_Q)[kept]
+        source_Q = self.scorer.score(pool, id_Q, place_Q).source_Q[kept]
+        found = zip(kept.tolist(), value_Q.tolist(), source_Q.tolist(), strict=True)
+        return [Ranked(texts[at], value, SOURCES[source], at) for at, value, source in found]
+
+    def rank_slate(
         self, responses: Responses, user_id: str | None, response_Q: IntArray | None = None, category: str = ""
     ) -> Ranking:
         """Order a slate for a user: survivors best first, equal ones in the slate's order; duplicates are kept.

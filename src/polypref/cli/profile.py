@@ -10,7 +10,7 @@ from polypref.cli.shared import Reads, Seeded, cleaned, ensure_files, reading_of
 from polypref.terminal import aligned, block, framed, interactive, out, out_json
 
 if TYPE_CHECKING:
-    from polypref import profile as profiles
+    from polypref import profiling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Profile(Reads, Seeded):
     def run(self) -> int:
         """Read, drop what the linter drops, profile, print."""
         from polypref.errors import NotEnoughData
-        from polypref.profile import profile
+        from polypref.profiling import profile
         from polypref.wording import counted
 
         ensure_files(self, self.files, "profile FILE")
@@ -52,7 +52,7 @@ class Profile(Reads, Seeded):
         return 0
 
 
-def _show(result: profiles.Profile, name: str, left_out: int) -> None:
+def _show(result: profiling.Profile, name: str, left_out: int) -> None:
     """Print sentences, the table and the Table 2 row; a rich table on a terminal, aligned plain lines elsewhere."""
     from polypref.wording import counted
 

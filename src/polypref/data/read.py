@@ -27,6 +27,7 @@ from polypref.data.rows.convert import pair_ratings
 from polypref.data.rows.formats import canonical
 from polypref.data.rows.layouts import Layout, find_layout, unnamed
 from polypref.errors import InputError, NotEnoughData, PolyprefError, SettingsError
+from polypref.notebook import Shown
 from polypref.wording import shown
 
 Int8Array = NDArray[np.int8]
@@ -56,8 +57,8 @@ class ReadOptions:
         expect_instance("limits", self.limits, Limits, "Limits(...)")
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
+@dataclass(frozen=True, eq=False, repr=False)
+class Reading(Shown):
     """The result of reading: N judgements, and the source of each.
 
     ``line_N``         1-based line (JSONL, CSV) or row (Parquet) in file ``files[file_N]``.
@@ -78,6 +79,12 @@ class Reading:
     problems: tuple[RowProblem, ...] = ()
     rules: tuple[str, ...] = ()
     layouts: tuple[Layout, ...] = ()
+
+    def facts(self) -> dict[str, object]:
+        """See ``notebook.Shown``."""
+        unusable = sum(problem.count for problem in self.problems if not problem.kept)
+        counts = {"rows": self.rows_read, "unusable rows": unusable or None}
+        return {**counts, **self.comparisons.facts(), "files": ", ".join(Path(file).name for file in self.files)}
 
 
 def read(paths: Sequence[str | Path], options: ReadOptions | None = None) -> Reading:

@@ -15,7 +15,7 @@ from polypref.comparisons import BoolArray, Comparisons
 from polypref.data.split import Split
 from polypref.data.zero_weight import compact
 from polypref.errors import NotEnoughData
-from polypref.profile.minorities import minority_users
+from polypref.profiling.minorities import minority_users
 from polypref.wording import counted
 
 COHORTS = ("all", "minority")

@@ -33,7 +33,7 @@ from polypref.evaluation.tables import (
     placebo_rows,
 )
 from polypref.evaluation.verdict import Compared, Evidence, verdict
-from polypref.profile import profile
+from polypref.profiling import profile
 from polypref.stats.cluster_robust import Clusters
 from polypref.stats.estimate import wilson
 from polypref.stats.per_user import PerUser, counts, per_user, sure, users_table

@@ -27,7 +27,7 @@ from polypref.finetune.network import Asking, Assemble, State, build, put
 from polypref.finetune.recipe import Recipe, load_tokenizer, locate
 from polypref.finetune.texts import Reader
 from polypref.finetune.tuning import VERSION
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
+from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds, resolved
 from polypref.schema import Arrays, Ids, Layout, Selection, floats
 
 LATENTS = "latents_VZ"  # saved by one kind of scorer besides its adapters
@@ -87,8 +87,8 @@ class _Built:
     lock: Any = field(default_factory=Lock)
 
 
-@dataclass(frozen=True, eq=False)
-class TunedScorer:
+@dataclass(frozen=True, eq=False, repr=False)
+class TunedScorer(RanksTexts):
     """Rewards of a tuned network.
 
     ``adapters``  trained states: one for everybody, or the population's and then one per user.

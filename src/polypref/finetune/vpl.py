@@ -122,7 +122,7 @@ def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | No
     return tuned.wrong(config, arrays)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class VplScorer(TunedScorer):
     """The tuned network and everybody's latent; ``latents_VZ[0]`` is the prior's mean, the strangers'."""
 

@@ -34,7 +34,7 @@ from polypref.features.protocol import Encoder
 from polypref.learners import linear, validation
 from polypref.learners.linear import LAYOUT, PopulationScorer
 from polypref.learners.pooled import Pooled
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
+from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import recorded
 from polypref.schema import Ids, Layout
 
@@ -121,8 +121,8 @@ class Fields(TypedDict):
     inner: linear.Fields
 
 
-@dataclass(frozen=True, eq=False)
-class ConditionalScorer:
+@dataclass(frozen=True, eq=False, repr=False)
+class ConditionalScorer(RanksTexts):
     """The shared reward on texts that begin with an id; only those of ``users`` were trained on."""
 
     inner: PopulationScorer

@@ -34,7 +34,7 @@ from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.inputs import Inputs
-from polypref.learners.protocol import POPULATION, Scores, Serves, UserIds, resolved
+from polypref.learners.protocol import POPULATION, RanksTexts, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import recorded
 from polypref.learners.training.gradient_descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.schema import Arrays, Layout, Selection, floats
@@ -229,8 +229,8 @@ def _arrays(config: Mapping[str, Any]) -> Arrays:
     return {"heads.atom_KCV": floats("K", ATOMS), "heads.atom_CV": floats(ATOMS), **Inputs.layout()}
 
 
-@dataclass(frozen=True, eq=False)
-class DplScorer:
+@dataclass(frozen=True, eq=False, repr=False)
+class DplScorer(RanksTexts):
     """The mean of each text's reward, the same for everyone; ``moments`` also has its spread.
 
     ``unit`` is one log odd of a choice, near even chances, in rewards of the fit.

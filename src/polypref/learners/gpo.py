@@ -39,7 +39,7 @@ from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
+from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training import gpo_network
 from polypref.learners.training.episodes import Episodes, Judged, Pairs, Sizes, contexts, padded, parts
@@ -317,8 +317,8 @@ def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | No
     return None if counted == there else f"the users' counts add up to {counted} judgements, but the file has {there}"
 
 
-@dataclass(frozen=True, eq=False)
-class GPOScorer:
+@dataclass(frozen=True, eq=False, repr=False)
+class GPOScorer(RanksTexts):
     """Pooled weights, the transformer, and the ``known`` judgements of the ``users``; strangers have no context."""
 
     inputs: Inputs

@@ -208,7 +208,7 @@ class Fields(linear.Fields):
     likeness: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HierarchicalScorer(LinearScorer):
     """A linear scorer with a posterior: ``covariance_UKK`` of each user's weights; ``prior`` of all effects.
 

@@ -19,7 +19,7 @@ from scipy.special import expit
 from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
-from polypref.learners.protocol import POPULATION, Scores, Serves, UserIds, margins, resolved
+from polypref.learners.protocol import POPULATION, RanksTexts, Scores, Serves, UserIds, margins, resolved
 from polypref.learners.provenance import recorded
 from polypref.schema import Layout, Selection
 
@@ -58,8 +58,8 @@ class Fields(TypedDict):
     selection: Selection
 
 
-@dataclass(frozen=True, eq=False)
-class LengthScorer:
+@dataclass(frozen=True, eq=False, repr=False)
+class LengthScorer(RanksTexts):
     """Reward = ``weight`` * log(1 + characters)."""
 
     weight: float

@@ -23,7 +23,7 @@ from polypref.comparisons import FloatArray, IntArray, Responses, Users
 from polypref.content import Identities
 from polypref.features.protocol import Encoder
 from polypref.learners.inputs import Inputs
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
+from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on
 from polypref.schema import Ids, Layout, Selection, floats, identities, indices
 
@@ -144,8 +144,8 @@ LAYOUT = Layout(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class LinearScorer:
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearScorer(RanksTexts):
     """Rewards linear in ``inputs``: ``weights_UK`` of the known ``users``, ``population_K`` for strangers.
 
     ``newcomers``, by id, were learned after the fit and take precedence over the users of the tables.

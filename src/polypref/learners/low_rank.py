@@ -166,7 +166,7 @@ class Fields(linear.Fields):
     user_penalty: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LowRankScorer(LinearScorer):
     """A linear scorer that keeps its basis for new users; ``mixture_C`` is the mean of the known users' mixtures."""
 

@@ -272,7 +272,7 @@ def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | No
     return None if 0 <= times <= MOST_STEPS and half > 0 else f"{times} steps, half as long at {half} judgements"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MetaLowRankScorer(LinearScorer):
     """A linear scorer that keeps its basis, the start of scores and the step for new users."""
 

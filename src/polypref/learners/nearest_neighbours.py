@@ -38,7 +38,7 @@ from polypref.features.protocol import Encoder
 from polypref.learners import prompt_inputs, validation
 from polypref.learners.canonical_order import Numbering
 from polypref.learners.inputs import Inputs
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
+from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on, recorded
 from polypref.schema import Array, Arrays, Ids, Layout, Selection, floats, indices
 
@@ -247,8 +247,8 @@ def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | No
     return None
 
 
-@dataclass(frozen=True, eq=False)
-class NeighboursScorer:
+@dataclass(frozen=True, eq=False, repr=False)
+class NeighboursScorer(RanksTexts):
     """The remembered judgements of each of ``users`` (``own``), and of all together (``everyone``, with one owner).
 
     ``newcomers``, by id, were learned after the fit and take precedence over ``users``.

@@ -130,7 +130,7 @@ def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | No
     return None if min(config["variance_of"].values()) > 0 else "a variance is not above 0"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FewShotScorer(LinearScorer):
     """The pooled reward, and how far a new user's reward may move from its start."""
 
@@ -200,7 +200,7 @@ class SimilarUserFields(linear.Fields):
     by_agreement: bool
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SimilarUserScorer(LinearScorer):
     """Everybody's individual reward, and ``judged``: keys (ascending) of judged pairs, votes, numbers of users."""
 

@@ -157,7 +157,7 @@ class Fields(prototypes.Fields):
     ideal: Ideal
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class IdealPointScorer(MixtureScorer):
     """Rewards that fall with the distance from the user's ideal point."""
 

@@ -159,7 +159,7 @@ class _Heads:
         return prototypes.judged(rows, self.margins(now, rows), self.config.loss) + squares / (2.0 * self.weight)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HeadsScorer(MixtureScorer):
     """Rewards are the cosine between the response and the output of the user's mixture of heads."""
 

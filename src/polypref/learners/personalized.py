@@ -42,7 +42,7 @@ from polypref.learners import validation
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.linear import CHUNK
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
+from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training.gradient_descent import Batch, Descent, Parameters, Table, of_rows
 from polypref.schema import Ids, Layout, Selection, floats
@@ -197,8 +197,8 @@ class Fields(TypedDict):
     alpha: float
 
 
-@dataclass(frozen=True, eq=False)
-class PersonalizedScorer:
+@dataclass(frozen=True, eq=False, repr=False)
+class PersonalizedScorer(RanksTexts):
     """The shared reward, ``vectors_UE`` of the known ``users``, ``generic_E`` for strangers.
 
     ``clusters_CE`` (none with users="individual"), ``user_penalty`` and ``alpha`` are used to learn a new user.

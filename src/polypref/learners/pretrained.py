@@ -27,7 +27,7 @@ from polypref.features.protocol import Encoder
 from polypref.judges.ask import LanguageModel, ask, language_model
 from polypref.learners import validation
 from polypref.learners.judge_prompts import Approval
-from polypref.learners.protocol import POPULATION, Scores, Serves, UserIds, margins, resolved
+from polypref.learners.protocol import POPULATION, RanksTexts, Scores, Serves, UserIds, margins, resolved
 from polypref.learners.provenance import recorded
 from polypref.schema import Layout, Selection
 
@@ -126,8 +126,8 @@ class Fields(TypedDict):
     selection: Selection
 
 
-@dataclass(frozen=True, eq=False)
-class PretrainedScorer:
+@dataclass(frozen=True, eq=False, repr=False)
+class PretrainedScorer(RanksTexts):
     """The model's own scores; ``identity`` names the content of the model that was fitted."""
 
     settings: Pretrained

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -19,12 +19,17 @@ from numpy.typing import NDArray
 
 from polypref import content
 from polypref.comparisons import Comparisons, IntArray, Responses, Users
+from polypref.content import Message
 from polypref.errors import InputError
 from polypref.features.protocol import Encoder
+from polypref.learners.provenance import fitted_on
+from polypref.notebook import Shown
 from polypref.schema import Layout
 
 UserIds = Sequence[str] | Sequence[str | None] | pl.Series
 Serves = Literal["population", "seen_users", "any_user"]
+Prompt = str | Sequence[Message]
+Texts = Sequence[str] | pl.Series
 
 POPULATION, GROUP, PERSONAL = 0, 1, 2
 SOURCES = ("population", "group", "personal")
@@ -48,8 +53,17 @@ class Scores:
         return Scores(self.value_Q[rows], self.source_Q[rows], None if missing_Q is None else missing_Q[rows])
 
 
+class Ranked(NamedTuple):
+    """One of several texts: its reward for the user, who answered (one of ``SOURCES``), and its place in the list."""
+
+    text: str
+    reward: float
+    source: str
+    place: int
+
+
 class Scorer(Protocol):
-    """Immutable result of a fit.
+    """Immutable result of a fit; a subclass of ``RanksTexts``.
 
     ``serves``    whom it can answer personally: nobody ("population"), users seen in training, or anybody (``adapt``).
     ``kind``      its name in an artifact; ``layout`` describes ``state`` and is checked before ``from_state`` reads it.
@@ -72,12 +86,66 @@ class Scorer(Protocol):
         """
         ...
 
+    def reward(self, user: str | None, prompt: Prompt, text: str) -> float:
+        """``RanksTexts`` has it."""
+        ...
+
+    def rank(self, user: str | None, prompt: Prompt, texts: Texts) -> list[Ranked]:
+        """``RanksTexts`` has it."""
+        ...
+
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """JSON-able settings and arrays that ``from_state`` turns into an equal scorer."""
         ...
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self: ...
+
+
+class RanksTexts(Shown):
+    """The part of a scorer that is alike in all of them: plain texts as questions, and how it is shown."""
+
+    def reward(self: Scorer, user: str | None, prompt: Prompt, text: str) -> float:
+        """Reward of one text for ``user``; only differences between rewards of one user are meaningful.
+
+        ``None``, and an unknown user, get the population's reward. Raises InputError as ``score`` does.
+        """
+        pool, place_Q, id_Q = plain_question(user, prompt, [text])
+        return float(self.score(pool, id_Q, place_Q).value_Q[0])
+
+    def rank(self: Scorer, user: str | None, prompt: Prompt, texts: Texts) -> list[Ranked]:
+        """The responses ``texts`` to one prompt, best first for ``user``; equal rewards in the given order.
+
+        ``None``, and an unknown user, get the population's order. ``prompt`` is a text or a list of chat messages.
+        Raises InputError for values that are not text, and for impossible ids.
+        """
+        pool, place_Q, id_Q = plain_question(user, prompt, texts)
+        scores = self.score(pool, id_Q, place_Q)
+        sources = [SOURCES[source] for source in scores.source_Q]
+        return best_first([*texts], scores.value_Q, sources)
+
+    def facts(self: Any) -> dict[str, object]:
+        """See ``notebook.Shown``."""
+        encoder, fitted = getattr(self, "encoder", None), fitted_on(self)
+        about: dict[str, object] = {"kind": self.kind, "serves": self.serves.replace("_", " ")}
+        if fitted is not None:
+            about |= {"judgements": fitted.judgements, "users": fitted.users}
+        return about | {"encoder": None if encoder is None else encoder.name}
+
+
+def plain_question(user: str | None, prompt: Prompt, texts: Texts) -> tuple[Responses, IntArray, pl.Series]:
+    """A user's question about texts as ``score`` takes it: a pool, the place of each text in it, and the ids (Q,)."""
+    if isinstance(texts, str):
+        raise InputError(f"texts is the text {content.excerpt(texts)}; expected a list of texts.")
+    pool, place_Q = Responses.of([prompt] * len(texts), texts)  # type: ignore[arg-type]
+    id_Q = content.ids([user], nobody=True)
+    return pool, place_Q, id_Q.gather(np.zeros(len(place_Q), np.int32))
+
+
+def best_first(texts: list[str], value_Q: NDArray[np.float64], sources: list[str]) -> list[Ranked]:
+    """The texts by falling reward, equal ones in the given order."""
+    order = np.argsort(-value_Q, kind="stable").tolist()
+    return [Ranked(texts[at], float(value_Q[at]), sources[at], at) for at in order]
 
 
 class Learner(Protocol):

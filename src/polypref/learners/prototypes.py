@@ -21,7 +21,7 @@ from polypref.comparisons import Comparisons, IntArray, Responses, Users
 from polypref.features.protocol import Encoder
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
+from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on
 from polypref.learners.training.gradient_descent import Batch, Descent, Model, Trial
 from polypref.schema import Ids, Layout, Selection, floats
@@ -124,8 +124,8 @@ def choose(descent: Descent, models: Mapping[int, Model], slack: float, starts: 
 # --- the scorer
 
 
-@dataclass(frozen=True, eq=False)
-class MixtureScorer(ABC):
+@dataclass(frozen=True, eq=False, repr=False)
+class MixtureScorer(RanksTexts, ABC):
     """People as mixtures ``mixture_UC`` of prototypes; strangers get their mean, ``mixture_C``.
 
     ``network`` is shared by all; ``adapt`` learns the mixture of one new person and nothing else.

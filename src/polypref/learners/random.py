@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import Comparisons, IntArray, Responses
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
-from polypref.learners.protocol import POPULATION, Scores, Serves, UserIds, margins, resolved
+from polypref.learners.protocol import POPULATION, RanksTexts, Scores, Serves, UserIds, margins, resolved
 from polypref.learners.provenance import recorded
 from polypref.schema import Layout, Selection
 
@@ -35,8 +35,8 @@ class Fields(TypedDict):
     selection: Selection
 
 
-@dataclass(frozen=True, eq=False)
-class RandomScorer:
+@dataclass(frozen=True, eq=False, repr=False)
+class RandomScorer(RanksTexts):
     """Standard normal rewards made from a text's content key and ``seed``, so they are equal in any pool."""
 
     seed: int

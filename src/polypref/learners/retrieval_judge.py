@@ -36,7 +36,7 @@ from polypref.features.protocol import Encoder
 from polypref.judges.ask import LanguageModel, ask, language_model
 from polypref.learners import retrieval, validation
 from polypref.learners.judge_prompts import CHARACTERS, Case, Choice, prompt_texts
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
+from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import recorded
 from polypref.learners.retrieval import Memory
 from polypref.schema import Layout
@@ -106,8 +106,8 @@ class Fields(TypedDict):
     memory: retrieval.Fields
 
 
-@dataclass(frozen=True, eq=False)
-class RetrievalJudgeScorer:
+@dataclass(frozen=True, eq=False, repr=False)
+class RetrievalJudgeScorer(RanksTexts):
     """The judge and its memory; ``identity`` names the model of the fit."""
 
     settings: RetrievalJudge

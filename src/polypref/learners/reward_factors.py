@@ -40,7 +40,7 @@ from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.linear import CHUNK
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
+from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds, resolved
 from polypref.learners.prototypes import gelu
 from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training.gradient_descent import Batch, Descent, Parameters, Table, of_rows
@@ -154,8 +154,8 @@ class Fields(TypedDict):
     selection: Selection
 
 
-@dataclass(frozen=True, eq=False)
-class FactorsScorer:
+@dataclass(frozen=True, eq=False, repr=False)
+class FactorsScorer(RanksTexts):
     """The network and ``weight_UC`` of the known ``users``; strangers get ``mean_C``.
 
     A new user's weights have the prior N(``mean_C``, ``covariance_CC``), estimated from the fitted users.

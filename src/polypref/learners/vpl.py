@@ -46,7 +46,7 @@ from polypref.learners import validation
 from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import CHUNK
-from polypref.learners.protocol import PERSONAL, POPULATION, Scores, Serves, UserIds, resolved
+from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training import vpl_network
 from polypref.learners.training.episodes import Episodes, Judged, Pairs, Sizes, padded, parts
@@ -261,8 +261,8 @@ class Fields(TypedDict):
     selection: Selection
 
 
-@dataclass(frozen=True, eq=False)
-class VPLScorer:
+@dataclass(frozen=True, eq=False, repr=False)
+class VPLScorer(RanksTexts):
     """Pooled weights, the networks, and the latents ``z_UZ`` of the known ``users``; z = 0 for strangers."""
 
     inputs: Inputs

@@ -20,7 +20,7 @@ from polypref import wording as words
 from polypref.evaluation import collect_results
 from polypref.evaluation.collect_results import Collected
 from polypref.evaluation.results_table import ResultRow
-from polypref.profile.formatting import UNKNOWN
+from polypref.profiling.formatting import UNKNOWN
 from polypref.report.table import Cell, Column, Row, Table
 
 FEW_USERS = 12  # up to this many users get a column each in one table

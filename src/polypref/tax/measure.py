@@ -38,8 +38,8 @@ from polypref.comparisons import Comparisons
 from polypref.data.benchmarks import Suite
 from polypref.evaluation.results_schema import plain
 from polypref.learners.protocol import margins
-from polypref.profile.minorities import minorities
-from polypref.profile.votes import votes
+from polypref.profiling.minorities import minorities
+from polypref.profiling.votes import votes
 from polypref.runs.machine import versions
 from polypref.stats.bootstrap import Ends, Resampled, detectable, holm, verdict
 from polypref.stats.cluster_robust import Clusters

@@ -10,15 +10,15 @@ from polypref.arguments import Seed, expect
 from polypref.comparisons import Comparisons, ensure_comparisons
 from polypref.data.derived import Origin, origin
 from polypref.data.zero_weight import counted
-from polypref.profile import formatting
-from polypref.profile.consistency import Consistency, consistency
-from polypref.profile.disagreement import Disagreement, disagreement
-from polypref.profile.groups import Groups, groups
-from polypref.profile.minorities import Minorities, minorities
-from polypref.profile.room import Room, majority_accuracy, room
-from polypref.profile.social_choice import SocialChoice, social_choice
-from polypref.profile.votes import PairKey, Votes
-from polypref.profile.votes import votes as as_votes
+from polypref.profiling import formatting
+from polypref.profiling.consistency import Consistency, consistency
+from polypref.profiling.disagreement import Disagreement, disagreement
+from polypref.profiling.groups import Groups, groups
+from polypref.profiling.minorities import Minorities, minorities
+from polypref.profiling.room import Room, majority_accuracy, room
+from polypref.profiling.social_choice import SocialChoice, social_choice
+from polypref.profiling.votes import PairKey, Votes
+from polypref.profiling.votes import votes as as_votes
 from polypref.wording import markdown_line, markdown_text
 
 MAJORITY = "majority of the judges"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polypref.profile.disagreement import Disagreement
-from polypref.profile.tournament import count_triads
-from polypref.profile.votes import Votes
+from polypref.profiling.disagreement import Disagreement
+from polypref.profiling.tournament import count_triads
+from polypref.profiling.votes import Votes
 from polypref.stats.estimate import Estimate, clustered_proportion
 
 MIN_FOR_ALPHA = 20  # with fewer repeats (or shared pairs), a correlation is too uncertain

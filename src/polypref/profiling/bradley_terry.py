@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polypref.profile.tournament import Design
-from polypref.profile.votes import Ints
+from polypref.profiling.tournament import Design
+from polypref.profiling.votes import Ints
 from polypref.stats.estimate import Floats
 
 STEPS = 15

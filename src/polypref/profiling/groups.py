@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.profile.minorities import side_with_majority
-from polypref.profile.votes import Ints, Votes
+from polypref.profiling.minorities import side_with_majority
+from polypref.profiling.votes import Ints, Votes
 from polypref.stats.estimate import NOT_TESTED, Floats, Tested, against_null
 
 NULL_DRAWS = 99

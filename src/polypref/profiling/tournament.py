@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.profile.votes import Ints, Votes
+from polypref.profiling.votes import Ints, Votes
 from polypref.stats.estimate import Floats
 
 MAX_RESPONSES = 400  # per prompt; a larger prompt is cut to its most compared responses

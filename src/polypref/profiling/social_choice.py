@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polypref.profile import bradley_terry
-from polypref.profile.tournament import count, design
-from polypref.profile.votes import Votes
+from polypref.profiling import bradley_terry
+from polypref.profiling.tournament import count, design
+from polypref.profiling.votes import Votes
 from polypref.stats.estimate import NOT_TESTED, Tested, against_null
 
 NULL_DRAWS = 99

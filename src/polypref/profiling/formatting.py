@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from polypref import wording
 from polypref.data.derived import Origin
-from polypref.profile.consistency import Consistency
-from polypref.profile.disagreement import Disagreement
-from polypref.profile.groups import Groups
-from polypref.profile.minorities import Minorities
-from polypref.profile.room import Room
-from polypref.profile.social_choice import SocialChoice
+from polypref.profiling.consistency import Consistency
+from polypref.profiling.disagreement import Disagreement
+from polypref.profiling.groups import Groups
+from polypref.profiling.minorities import Minorities
+from polypref.profiling.room import Room
+from polypref.profiling.social_choice import SocialChoice
 from polypref.stats.estimate import Estimate, Tested
 from polypref.wording import counted
 

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from polypref.profile.consistency import Consistency
-from polypref.profile.minorities import side_with_majority
-from polypref.profile.votes import Votes
+from polypref.profiling.consistency import Consistency
+from polypref.profiling.minorities import side_with_majority
+from polypref.profiling.votes import Votes
 
 ASSUMED_CEILINGS = (0.7, 0.9, 1.0)
 MIN_PANEL = 3

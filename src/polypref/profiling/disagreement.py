@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.profile.tournament import parts
-from polypref.profile.votes import Votes
+from polypref.profiling.tournament import parts
+from polypref.profiling.votes import Votes
 from polypref.stats.estimate import Estimate, Floats, proportion, wilson
 
 HIGH_DISSENT = 0.3

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from polypref.comparisons import BoolArray, Comparisons
-from polypref.profile.votes import Ints, PairKey, Votes
-from polypref.profile.votes import votes as as_votes
+from polypref.profiling.votes import Ints, PairKey, Votes
+from polypref.profiling.votes import votes as as_votes
 from polypref.stats.binomial import upper_bound
 from polypref.stats.estimate import Estimate, Floats, clustered_proportion, none_if_nan
 
