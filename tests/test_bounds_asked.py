@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 
 from bounds_cases import Table, pool
-from polypref.bounds.bounds_file import SCHEMA, _hash, _lines, load_bounds, read_bounds
+from polypref.bounds.bounds_file import SCHEMA, _hash, load_bounds, read_bounds
 from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.safety_cache import Safety
+from polypref.bounds.tiers import lines_of
 from polypref.bounds.windowed import READS
 from polypref.errors import ArtifactError, InputError, SettingsError
 from polypref.http import _client
@@ -110,7 +111,7 @@ def test_a_text_is_no_list_of_users():
 def test_lines_of_blanks_are_read_in_linear_time():
     text = "[" + " " * 100_000 + "x\n" + " " * 100_000 + "[ immutable ]  # ]\nsafety = 1\n" + "a" * 100_000
     started = time.perf_counter()
-    assert _lines(text) == {("immutable", "safety"): 3}
+    assert lines_of(text) == {("immutable", "safety"): 3}
     assert time.perf_counter() - started < 1
 
 
@@ -141,7 +142,15 @@ def test_a_calibration_sealed_again_with_odd_content_is_one_line(tmp_path, chang
         "bounds": file.digest,
         "target": {"alpha": 0.01, "delta": 0.05, "by_category": False, "rewritings": []},
     }
-    told |= {"thresholds": {"": FACTS}, "slates": "", "unsafe": [], "probe": [], "safety": None, "artifact": None}
+    told |= {
+        "thresholds": {"": FACTS},
+        "slates": "",
+        "unsafe": [],
+        "scripts": {},
+        "probe": [],
+        "safety": None,
+        "artifact": None,
+    }
     told |= {"reads": READS, "versions": {}}
     file.calibration.write_text(json.dumps({**told, "hash": _hash(told)}))
     assert load_bounds(path).largest == 4

@@ -13,6 +13,7 @@ from polypref.bounds.bounds_file import calibrate_file, load_bounds, read_bounds
 from polypref.bounds.calibrate import Target, calibrate, highest_unsafe
 from polypref.bounds.rewriting import HARMLESS, REFUSAL, REQUESTS, REWRITINGS, rewritten, searched, worst
 from polypref.bounds.safety_cache import Safety
+from polypref.bounds.scripts import Rule
 from polypref.comparisons import Responses
 from polypref.errors import SettingsError
 from polypref.learners.protocol import POPULATION, Scores, resolved
@@ -45,7 +46,10 @@ def test_a_rewriting_changes_each_text_and_a_scorer_of_windows_reads_through_it(
     after = [(texts.prompt_text(int(texts.prompt_R[r])), texts.texts_R[int(r)]) for r in at]
     assert all(old != new for old, new in zip(before, after, strict=True))
     value = Safety(Words())(texts)[at]
-    assert value.tolist() == [1.0 if name == "replaced prompt" else -2.0, 4.0]
+    not_read = {"replaced prompt": 1.0, "transliterated": 4.0}
+    assert value.tolist() == [not_read.get(name, -2.0), 4.0]
+    dropped = np.isnan(Safety(Words(), Rule(frozenset(["Latin"])))(texts))
+    assert dropped.all() == (name in ("transliterated", "homoglyphs")), "the rule of scripts drops what is not read"
 
 
 def test_what_the_rewritings_write():

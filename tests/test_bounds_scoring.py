@@ -66,11 +66,18 @@ def test_the_command_scores_within_bounds(tmp_path, capsys):
         assert run("bounds", action, tmp_path / "bounds.toml", *cut)[0] == 0
     rows = [json.loads(line) for line in (tmp_path / "labelled.jsonl").read_text().splitlines()][:40]
     texts = [{"user_id": "u", "prompt": row["prompt"], "response": row["response"]} for row in rows]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    other = {"user_id": "u", "prompt": rows[0]["prompt"], "response": "\u0445\u043e\u0440\u043e\u0448\u043e"}
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, [*texts, other])))
     words = ("score", tmp_path / "scorer", tmp_path / "rows.jsonl")
     code, told = run(*words, "--bounds", tmp_path / "bounds.toml")
     assert code == 0, told.err
-    found = [json.loads(line) for line in told.out.splitlines()]
+    *found, last = [json.loads(line) for line in told.out.splitlines()]
+    assert (last["score"], last["unknown_script"]) == (None, "Cyrillic")
+    assert not any("unknown_script" in row for row in found)
+    assert "1 row with a script that the calibration did not hold: dropped" in told.err
+    told = run("bounds", "check", tmp_path / "bounds.toml")[1].out
+    assert "  unknown = 'drop', [immutable, by default]" in told
+    assert "scripts held: Latin; texts in others are dropped" in told and "  Latin: in " in told
     calibrated = load_bounds(tmp_path / "bounds.toml")
     scorer = polypref.load(tmp_path / "scorer")
     bounded = calibrated.bind(scorer, Detector.load(tmp_path / "safety"))

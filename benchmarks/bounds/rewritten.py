@@ -1,6 +1,6 @@
 """Unsafe texts that get past a calibrated gate when they are rewritten, and what the gate drops: four ways to cut.
 
-python benchmarks/bounds/rewritten.py DATA [--encoder minilm+static] [--rewritten 40] [--tries 0]
+python benchmarks/bounds/rewritten.py DATA [--encoder minilm+static] [--rewritten 40] [--only NAME ...] [--tries 0]
 
 DATA is a folder with ability_suite.parquet, xstest_slates.parquet and llmfao.parquet. Prompts are cut into four parts
 (llmfao, which has thirteen prompts, by its responses). Each rotation trains a detector on two parts, calibrates on the
@@ -29,9 +29,11 @@ from polypref.bounds.calibrate import allowed, first_of_prompts, highest_unsafe,
 from polypref.bounds.detector import Detector, auc, fit_detector
 from polypref.bounds.joined_slates import joined
 from polypref.bounds.rewriting import REWRITINGS, rewritten, searched
+from polypref.bounds.scripts import HELD, Rule, seen_in
 from polypref.bounds.slates import Slates, part_of, read_slates
 from polypref.comparisons import Responses
 
+Counts = dict[str, tuple[int, int]]
 PARTS, ALPHA, DELTA, RIDGE = 4, 0.01, 0.05, 0.3
 SAMPLED = 220  # rows of each kind of the suite's ordinary responses
 ORDINARY = {"code and mathematics": ["reasoning"], "chat": ["chat", "chat_hard"]}
@@ -106,8 +108,14 @@ def scores(detector: Detector, pool: Responses) -> np.ndarray:
     return np.asarray(detector.score(pool, None).value_Q)
 
 
-def rotation(data: Data, number: int, encoder: str, many: int, tries: int) -> dict[str, tuple[int, int]]:
-    """How many of how many texts, by row of the table."""
+def held_scripts(calibrated: Slates) -> Rule:
+    """The rule of scripts that a calibration on these slates makes."""
+    drawn = first_of_prompts(calibrated)
+    return Rule.of(seen_in(drawn, allowed(len(drawn), ALPHA, DELTA)), True)
+
+
+def rotation(data: Data, number: int, encoder: str, names: Sequence[str], many: int, tries: int) -> Counts:
+    """How many of how many texts, by row of the table; ``names`` of the rewritings, of ``many`` texts."""
     at = [(number + one) % PARTS for one in range(PARTS)]
     trained = [part(slates, one) for slates in data.fits for one in at[:2]]
     trained += [part(one, p, name == "llmfao") for name, one in data.priced.items() for p in at[:2]]
@@ -118,9 +126,12 @@ def rotation(data: Data, number: int, encoder: str, many: int, tries: int) -> di
     found = {"plain": scores(detector, pool) >= cut}
     few = pool.take(np.random.default_rng(number).permutation(len(pool))[:many].astype(np.int32))
     found["plain, the rewritten ones"] = scores(detector, few) >= cut
-    for name in REWRITINGS if many else ():
+    rule = held_scripts(part(data.suite, at[2]))
+    for name in names if many else ():
         texts, place = rewritten(few, name)
         found[name] = scores(detector, texts)[place] >= cut
+        if name in ("homoglyphs", "transliterated"):
+            found[f'{name}, unknown = "drop"'] = found[name] & (rule.other(texts)[place] == HELD)
     if tries:
         found["searched"] = searched(few, lambda one: scores(detector, one), tries) >= cut
     for name, one in data.priced.items():
@@ -128,6 +139,8 @@ def rotation(data: Data, number: int, encoder: str, many: int, tries: int) -> di
     found["dropped: answers to requests that sound harmful"] = ~(
         scores(detector, part(data.answers, at[3]).responses) >= cut
     )
+    for name, one in {**data.priced, "answers": data.answers}.items():
+        found[f"in a script that was not held: {name}"] = rule.other(one.responses) != HELD
     return {name: (int(hit.sum()), len(hit)) for name, hit in found.items()}
 
 
@@ -148,6 +161,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--encoder", default="minilm+static")
     parser.add_argument("--rewritten", type=int, default=1000, help="unsafe texts of each rotation that are rewritten")
+    parser.add_argument("--only", nargs="*", default=list(REWRITINGS), help="these rewritings alone")
     parser.add_argument("--tries", type=int, default=0)
     parser.add_argument("--also", nargs="*", default=[])
     parser.add_argument("--sources", action="store_true")
@@ -159,7 +173,7 @@ def main() -> None:
     data = read(chosen.data, chosen.also)
     found = []
     for number in range(PARTS):
-        found.append(rotation(data, number, chosen.encoder, chosen.rewritten, chosen.tries))
+        found.append(rotation(data, number, chosen.encoder, chosen.only, chosen.rewritten, chosen.tries))
         print(f"rotation {number}: {found[-1]}", flush=True)
     for name in found[0]:
         hits, of = (np.array([one[name][side] for one in found]) for side in (0, 1))

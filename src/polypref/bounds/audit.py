@@ -89,7 +89,20 @@ def _file(stage: Stage) -> list[Row]:
         if own_C.any():
             told = f"safe response is dropped{'' if name in known or '' in known else ' (not calibrated)'}"
             rows.append(share("what safe responses lose", name or "all", told, ~passes_C[own_C], bounds="on"))
-    return rows
+    return [*rows, *_scripts(stage)]
+
+
+def _scripts(stage: Stage) -> list[Row]:
+    """Texts in scripts that the calibration did not hold: of all, and by script."""
+    safety = stage.case.bounded.safety
+    if safety.rule is None:
+        return []
+    unknown_R = np.array(safety.unknown(stage.case.slates.responses), object)
+    told = "is dropped" if safety.rule.drops else "is let to the gate"
+    about = {"metric": f"a response in a script that the calibration did not hold {told}", "bounds": "on"}
+    arms = {"any script": unknown_R != None}  # noqa: E711
+    arms |= {name: unknown_R == name for name in sorted({name for name in unknown_R if name is not None})}
+    return [share("scripts", arm, hit_L=of_it_R[stage.text_C], **about) for arm, of_it_R in arms.items()]
 
 
 def _recalibrated(stage: Stage) -> list[Row]:

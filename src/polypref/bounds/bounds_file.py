@@ -5,6 +5,7 @@
     alpha = 0.01                   # share of slates in which something unsafe may pass
     delta = 0.05                   # chance that this calibration misses alpha; 0: alpha holds on average only
     rewritings = ["base64"]        # of unsafe texts, which the calibration counts too
+    unknown = "drop"               # or "pass": texts in scripts that the calibration did not hold (``scripts``)
 
     [organisation]
     cap = 2.0                      # how far a person's reward may be from the shared one
@@ -14,10 +15,10 @@
     [user]                         # for all users; [user.ann] for one
     floor = 0.5                    # they ask for a higher safety score
 
-``calibrate`` writes ``bounds.calibration.json`` beside it: thresholds, the data that they were made from, the safety
-scorer's answers to a few fixed texts, and the hash of its settings, weights and encoder. Loading refuses a file that
-was changed since, another artifact in the safety scorer's folder, and a different scorer. The policy hash covers all
-of that; of a model behind a server only the answers to the fixed texts are known.
+``calibrate`` writes ``bounds.calibration.json`` beside it: thresholds, the data that they were made from, the scripts
+of its texts, the safety scorer's answers to a few fixed texts, and the hash of its settings, weights and encoder.
+Loading refuses a file that was changed since, another artifact in the safety scorer's folder, and a different scorer.
+The policy hash covers all of that; of a model behind a server only the answers to the fixed texts are known.
 Source of the tiers: Kirk et al. 2023, "Personalisation within bounds" (arXiv 2303.05453).
 
 Not covered: someone who may write both files and knows how; give ``pinned``, the hash you trust, against that.
@@ -26,7 +27,6 @@ Not covered: someone who may write both files and knows how; give ``pinned``, th
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -37,12 +37,14 @@ from typing import Any, TypedDict
 import numpy as np
 
 from polypref import strict_toml
-from polypref.bounds.calibrate import Target, Threshold, calibrate
+from polypref.bounds.calibrate import Target, Threshold, allowed, calibrate, first_of_prompts
 from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.identity import artifact_in, identity_of
 from polypref.bounds.safety import Answers, same_answers
 from polypref.bounds.safety_cache import Safety
+from polypref.bounds.scripts import Rule, Seen, seen_in
 from polypref.bounds.slates import Slates, prompt_identities
+from polypref.bounds.tiers import DEFAULTS, DROP, TIERS, Setting, lines_of, settings_of, tightened
 from polypref.bounds.windowed import READS
 from polypref.errors import ArtifactError, SettingsError, reason, unknown_name
 from polypref.files import write_json
@@ -50,36 +52,7 @@ from polypref.regular_files import content_of
 from polypref.schema import conform
 from polypref.strict_json import parse
 
-TIERS = ("immutable", "organisation", "user")
-LOWER, HIGHER, FIXED = "lower", "higher", "fixed"
-KEYS: dict[str, tuple[type, str, int]] = {  # kind of value, which way is tighter, the last tier that may set it
-    "safety": (str, FIXED, 0),
-    "by_category": (bool, FIXED, 0),
-    "rewritings": (list, FIXED, 0),
-    "alpha": (float, LOWER, 1),
-    "delta": (float, LOWER, 1),
-    "cap": (float, LOWER, 2),
-    "most_candidates": (int, LOWER, 2),
-    "floor": (float, HIGHER, 2),
-    "safety_weight": (float, HIGHER, 1),
-    "ample": (float, HIGHER, 1),
-}
-SCHEMA = 5
-HUGE = 1e12
-DEFAULTS = {"alpha": Target.alpha, "delta": Target.delta}  # what [immutable] means where it does not say
-SURE = 0.1  # the largest delta that is stricter than a mean
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A value, and where it was set: the table's name as in the file, and the line (0: not found)."""
-
-    value: Any
-    table: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"line {self.line}, [{self.table}]" if self.line else f"[{self.table}]"
+SCHEMA = 6
 
 
 @dataclass(frozen=True)
@@ -103,6 +76,11 @@ class BoundsFile:
             values["delta"] = None
         values["rewritings"] = tuple(values.get("rewritings", ()))
         return Target(**values)
+
+    @property
+    def drops_unknown(self) -> bool:
+        """Whether texts in scripts that the calibration did not hold are dropped."""
+        return self.settings["unknown"].value == DROP
 
     @property
     def limits(self) -> Limits:
@@ -147,19 +125,19 @@ def read_bounds(path: Path | str) -> BoundsFile:
             raise unknown_name(f"table in {path}", name, TIERS)
         if not isinstance(table, dict):
             raise SettingsError(f"{path}: {name} is {table!r}; expected a table, [{name}].")
-    lines = _lines(text)
+    lines = lines_of(text)
     held: dict[str, Setting] = {}
     for at, tier in enumerate(TIERS):
         plain = {
             name: value for name, value in content.get(tier, {}).items() if not (at == 2 and isinstance(value, dict))
         }
-        held = _tightened(path, held, _settings(path, tier, at, plain, lines))
+        held = tightened(path, held, settings_of(path, tier, at, plain, lines))
         if at == 0:
             held = {**{name: Setting(value, "immutable, by default", 0) for name, value in DEFAULTS.items()}, **held}
     people = {name: table for name, table in content.get("user", {}).items() if isinstance(table, dict)}
-    users = {name: _settings(path, f"user.{name}", 2, table, lines) for name, table in people.items()}
+    users = {name: settings_of(path, f"user.{name}", 2, table, lines) for name, table in people.items()}
     for own in users.values():
-        _tightened(path, held, own)
+        tightened(path, held, own)
     if ("safety_weight" in held) != ("ample" in held):
         raise SettingsError(f"{path}: safety_weight and ample go together; set both, or neither.")
     if "safety" not in held:
@@ -169,73 +147,6 @@ def read_bounds(path: Path | str) -> BoundsFile:
     return found
 
 
-def _lines(text: str) -> dict[tuple[str, str], int]:
-    """(table, key) -> line; the first is 1."""
-    table, found = "", {}
-    for number, line in enumerate(text.split("\n"), 1):
-        if (begun := line.lstrip()).startswith("[") and "]" in begun:
-            table = begun[1 : begun.index("]")].strip().replace('"', "").replace("'", "")
-        elif key := re.match(r"\s*([A-Za-z0-9_-]+)\s*=", line):
-            found.setdefault((table, key[1]), number)
-    return found
-
-
-def _settings(
-    path: Path, table: str, tier: int, values: Mapping[str, Any], lines: Mapping[tuple[str, str], int]
-) -> dict[str, Setting]:
-    found = {}
-    for name, value in values.items():
-        line = lines.get((table, name), 0)
-        if name not in KEYS:
-            raise unknown_name(f"key on line {line} of {path}, [{table}]", name, KEYS)
-        kind, _, last = KEYS[name]
-        where = f"line {line} of {path}: [{table}] {name} = {value!r}"
-        if tier > last:
-            raise SettingsError(f"{where}; only [{'] and ['.join(TIERS[: last + 1])}] may set it.")
-        if not _is_a(kind, value):
-            what = {
-                list: "a list of names",
-                str: "a text",
-                bool: "true or false",
-                float: "a number",
-                int: "a whole number",
-            }[kind]
-            raise SettingsError(f"{where}; expected {what}.")
-        least = {"most_candidates": 1, "floor": -HUGE, "ample": -HUGE}.get(name, 0)
-        if kind in (float, int) and not (least <= value <= HUGE):
-            raise SettingsError(f"{where[:200]}; expected {least:.6g} or more, and finite.")
-        if isinstance(value, str) and not value.strip():
-            raise SettingsError(f"{where}; expected the name of a folder.")
-        found[name] = Setting(value, table, line)
-    return found
-
-
-def _is_a(kind: type, value: object) -> bool:
-    """Whether a value is of the kind; a list is one of texts, and a whole number is a number."""
-    if kind is list:
-        return isinstance(value, list) and all(isinstance(one, str) for one in value)
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind) if kind in (str, bool) else whole or (kind is float and isinstance(value, float))
-
-
-def _tightened(path: Path, held: Mapping[str, Setting], by: Mapping[str, Setting]) -> dict[str, Setting]:
-    """What holds after ``by``. Raises SettingsError where that would loosen anything, naming both lines."""
-    for name, new in by.items():
-        old = held.get(name)
-        if old is None:
-            continue
-        loosens = new.value > old.value if KEYS[name][1] == LOWER else new.value < old.value
-        if name == "delta" and 0 in (old.value, new.value):  # 0 asks for the mean alone
-            loosens = old.value != new.value and (new.value == 0 or new.value > SURE)
-        if loosens:
-            way = "less" if KEYS[name][1] == LOWER else "more"
-            raise SettingsError(
-                f"{path}: {name} = {new.value!r} of {new} loosens {name} = {old.value!r} of {old}; a later tier may "
-                f"only tighten. Set {old.value!r} or {way}, or remove it."
-            )
-    return {**held, **by}
-
-
 # --- calibrated
 
 
@@ -243,8 +154,8 @@ def _tightened(path: Path, held: Mapping[str, Setting], by: Mapping[str, Setting
 class Calibrated:
     """A file with its thresholds; ``policy_hash`` names both, users' own limits included, for every answer.
 
-    ``unsafe`` are the identities (32 hex digits) of the unsafe responses that were calibrated on, ``safety`` the
-    safety scorer's ``identity_of``, None where it has none.
+    ``scripts`` are those of the slates that were calibrated on, ``unsafe`` the identities (32 hex digits) of their
+    unsafe responses, ``safety`` the safety scorer's ``identity_of``, None where it has none.
     """
 
     file: BoundsFile
@@ -252,7 +163,13 @@ class Calibrated:
     probe: list[float | None]
     policy_hash: str
     unsafe: tuple[str, ...]
+    scripts: Mapping[str, Seen]
     safety: str | None = None
+
+    @property
+    def rule(self) -> Rule:
+        """What becomes of texts in other scripts."""
+        return Rule.of(self.scripts, self.file.drops_unknown)
 
     @property
     def largest(self) -> int:
@@ -261,12 +178,13 @@ class Calibrated:
 
     def bind(self, scorer: Answers, safety: Answers) -> Bounded:
         """The scorer within these bounds. Raises SettingsError where ``safety`` is not what was calibrated."""
-        asked = self.verify(safety)
+        self.verify(safety)
+        asked = Safety(safety, self.rule)
         gate = Gate({name: one.value for name, one in self.thresholds.items()})
         limits = self.file.limits.tightened(Limits(most_candidates=self.largest))
         return Bounded(scorer, asked, gate, limits, self.file.user_limits, self.policy_hash)
 
-    def verify(self, safety: Answers) -> Safety:
+    def verify(self, safety: Answers) -> None:
         """Raise SettingsError where ``safety`` is not the scorer that was calibrated, or answers otherwise."""
         if (found := identity_of(safety)) != self.safety:
             raise SettingsError(
@@ -274,15 +192,13 @@ class Calibrated:
                 f"hash {_short(found)}, and {_short(self.safety)} was calibrated). Give the calibrated one, or run: "
                 f"polypref bounds calibrate {self.file.path} --slates FILE."
             )
-        asked = Safety(safety)
-        if not same_answers(now := asked.probe(), self.probe):
+        if not same_answers(now := Safety(safety).probe(), self.probe):
             shown = [_pair(a, b) for a, b in zip(self.probe, now, strict=False) if not same_answers([b], [a])]
             raise SettingsError(
                 f"the safety scorer answers otherwise than the one that {self.file.calibration} was made with "
                 f"(a probe text: {shown[0] if shown else 'another number of them'}): another model, encoder or "
                 f"version. Give the calibrated one, or run: polypref bounds calibrate {self.file.path} --slates FILE."
             )
-        return asked
 
 
 def _short(digest: str | None) -> str:
@@ -322,6 +238,8 @@ def calibrate_file(file: BoundsFile, safety: Answers, slates: Slates) -> Calibra
     refuse_seen(slates, safety)
     asked = Safety(safety)
     found = calibrate(slates, asked, file.target)
+    drawn = first_of_prompts(slates)
+    scripts = seen_in(drawn, allowed(len(drawn), file.target.alpha, file.target.delta))
     content = {
         "schema": SCHEMA,
         "bounds": file.digest,
@@ -329,6 +247,7 @@ def calibrate_file(file: BoundsFile, safety: Answers, slates: Slates) -> Calibra
         "thresholds": {name: asdict(one) for name, one in found.items()},
         "slates": slates.content_hash,
         "unsafe": slates.unsafe_texts,
+        "scripts": {name: asdict(one) for name, one in scripts.items()},
         "probe": asked.probe(),
         "safety": identity_of(safety),
         "reads": READS,
@@ -348,6 +267,7 @@ class _Content(TypedDict):
     thresholds: dict[str, Threshold]
     slates: str
     unsafe: list[str]
+    scripts: dict[str, Seen]
     probe: list[float | None]
     safety: str | None
     reads: str
@@ -392,7 +312,8 @@ def load_bounds(path: Path | str, pinned: str | None = None) -> Calibrated:
     if pinned is not None and pinned != policy:
         raise SettingsError(f"{path} has the policy hash {policy}, and {pinned} is pinned; these are other bounds.")
     thresholds = {name: Threshold(**one) for name, one in content["thresholds"].items()}
-    return Calibrated(file, thresholds, content["probe"], policy, tuple(content["unsafe"]), content["safety"])
+    scripts = {name: Seen(**one) for name, one in content["scripts"].items()}
+    return Calibrated(file, thresholds, content["probe"], policy, tuple(content["unsafe"]), scripts, content["safety"])
 
 
 def _hash(content: Mapping[str, Any]) -> str:

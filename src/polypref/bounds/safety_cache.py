@@ -1,6 +1,7 @@
 """The safety scorer's answers, cached by content: each text is scored once, and threads may share the answers.
 
-Every scorer is asked about windows (``windowed``), so added text cannot raise a score.
+Every scorer is asked about windows (``windowed``), so added text cannot raise a score. With a rule of ``scripts``, a
+text in a script that the calibration did not hold has no score where the rule drops it, and is not asked about.
 
 Suffixes here: ``_A`` texts that are asked about, ``_M`` texts that are remembered.
 """
@@ -13,20 +14,28 @@ import numpy as np
 
 from polypref import content
 from polypref.bounds.safety import PROBES, Answers, Floats, SafetyFailed, answered_by_population
+from polypref.bounds.scripts import HELD, NAMES, Rule
 from polypref.bounds.windowed import windowed
-from polypref.comparisons import Responses
+from polypref.comparisons import IntArray, Responses
 from polypref.content import Identities
 
-MOST_REMEMBERED = 4_000_000  # scores: 96 MB
+Known = tuple[Identities, Floats, IntArray]  # texts, which ascend, their scores and scripts
+
+MOST_REMEMBERED = 4_000_000  # scores: 112 MB
+DROPPED = -np.inf  # remembered of a text that the rule of scripts drops
 
 
 class Safety:
-    """``scorer``'s answers for unknown users, cached by content; threads may share one."""
+    """``scorer``'s answers for unknown users, cached by content; threads may share one.
 
-    def __init__(self, scorer: Answers) -> None:
+    ``rule``: the scripts that the calibration held; None: texts in any script are asked about.
+    """
+
+    def __init__(self, scorer: Answers, rule: Rule | None = None) -> None:
+        self.rule = rule
         self._scorer = windowed(scorer)
         self._lock = Lock()
-        self._known: tuple[Identities, Floats] = (content.NONE, np.empty(0))  # ascending, and their scores
+        self._known: Known = (content.NONE, np.empty(0), np.empty(0, np.int32))
 
     def __call__(self, responses: Responses) -> Floats:
         """``safety_R``; NaN where the scorer did not answer, or not with a finite number (+inf too: it is no score).
@@ -34,24 +43,39 @@ class Safety:
         What got no score is asked about again in the next call. Raises SafetyFailed where the scorer dies, or answers
         in the name of a person.
         """
+        value_R, _ = self._answers(responses)
+        return np.where(value_R == DROPPED, np.nan, value_R)
+
+    def unknown(self, responses: Responses) -> list[str | None]:
+        """A script of each response and its prompt that the calibration did not hold; None: it held all of them."""
+        return [None if at == HELD else NAMES[at] for at in self._answers(responses)[1].tolist()]
+
+    def _answers(self, responses: Responses) -> tuple[Floats, IntArray]:
+        """Score of each response (R,), and a script that was not held, as ``Rule.other`` has it."""
         key_R = responses.identity_R
-        value_R = _found(*self._known, key_R)
+        value_R, other_R = _found(self._known, key_R)
         missing = np.flatnonzero(np.isnan(value_R))
         if len(missing):
             key_A, first = np.unique(key_R[missing], return_index=True)
-            value_A = self._ask(responses.take(missing[first].astype(np.int32)))
-            value_R[missing] = _found(key_A, value_A, key_R[missing])
-            self._remember(key_A, value_A)
-        return value_R
+            pool = responses.take(missing[first].astype(np.int32))
+            other_A = np.full(len(pool), HELD, np.int32) if self.rule is None else self.rule.other(pool)
+            value_A = np.full(len(pool), DROPPED)
+            asked = np.flatnonzero((other_A == HELD) | (self.rule is None or not self.rule.drops)).astype(np.int32)
+            if len(asked):
+                value_A[asked] = self._ask(pool if len(asked) == len(pool) else pool.take(asked))
+            value_R[missing], other_R[missing] = _found((key_A, value_A, other_A), key_R[missing])
+            self._remember(key_A, value_A, other_A)
+        return value_R, other_R
 
-    def _remember(self, key_A: Identities, value_A: Floats) -> None:
+    def _remember(self, key_A: Identities, value_A: Floats, other_A: IntArray) -> None:
         told = ~np.isnan(value_A)
         with self._lock:
-            key_M, value_M = self._known
+            key_M, value_M, other_M = self._known
             if len(key_M) + len(key_A) > MOST_REMEMBERED:
-                key_M, value_M = key_M[:0], value_M[:0]
+                key_M, value_M, other_M = key_M[:0], value_M[:0], other_M[:0]
             key_M, first = np.unique(np.concatenate([key_M, key_A[told]]), return_index=True)
-            self._known = (key_M, np.concatenate([value_M, value_A[told]])[first])
+            values = np.concatenate([value_M, value_A[told]]), np.concatenate([other_M, other_A[told]])
+            self._known = (key_M, values[0][first], values[1][first])
 
     def _ask(self, responses: Responses) -> Floats:
         try:
@@ -77,6 +101,8 @@ class Safety:
         return [None if np.isnan(value) else float(value) for value in self(responses)[response_Q]]
 
 
-def _found(key_M: Identities, value_M: Floats, key_R: Identities) -> Floats:
-    """The score of each text among known ones, which ascend; NaN where it is not."""
-    return np.append(value_M, np.nan)[content.places(key_M, key_R)]
+def _found(known: Known, key_R: Identities) -> tuple[Floats, IntArray]:
+    """Score of each text among known ones, which ascend, and its script; NaN and HELD where it is not."""
+    key_M, value_M, other_M = known
+    at = content.places(key_M, key_R)
+    return np.append(value_M, np.nan)[at], np.append(other_M, HELD).astype(np.int32)[at]

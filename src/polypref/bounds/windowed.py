@@ -16,9 +16,11 @@ Suffixes here: ``_W`` distinct windows, ``_T`` texts, ``_I`` windows of texts, `
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import polars as pl
@@ -30,6 +32,7 @@ from polypref.comparisons import IntArray, Responses
 from polypref.learners.protocol import POPULATION, Scores, UserIds, resolved
 
 Floats = NDArray[np.float64]
+Found = TypeVar("Found")
 
 READS = "least over windows, 1"  # changes with whatever changes a window or a reading
 MOST_WINDOWS, MOST_PAIRS = 4096, 16_384
@@ -113,12 +116,27 @@ def _strings(value: Any, key: str = "") -> Iterator[str]:
         yield value if isinstance(value, str) else json.dumps(value)
 
 
+def _once(read: Callable[[Responses], Found]) -> Callable[[Responses], Found]:
+    """``read``, whose result is kept as long as the pool is: safety scorers and the rule of scripts read the same."""
+    kept: WeakKeyDictionary[Responses, Found] = WeakKeyDictionary()
+
+    def once(responses: Responses) -> Found:
+        found = kept.get(responses)
+        if found is None:
+            found = kept[responses] = read(responses)
+        return found
+
+    return wraps(read)(once)
+
+
+@_once
 def read_prompts(responses: Responses) -> tuple[Read, IntArray]:
     """Windows of the prompts that are answered, and the number of each response's prompt among them (R,)."""
     used_P, at_R = np.unique(responses.prompt_R, return_inverse=True)
     return Read.of([forms_of_prompt(responses, p) for p in used_P.tolist()]), at_R.astype(np.int32)
 
 
+@_once
 def read_responses(responses: Responses) -> Read:
     """Windows of the responses."""
     return Read.of([[text] for text in responses.texts_R])

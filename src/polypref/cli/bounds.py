@@ -252,6 +252,7 @@ def _show(calibrated: Calibrated) -> None:
         left = f"nothing is left of {share(one.abstains, 1)}"
         out(f"  {name or 'everything'}: safety score {one.value:.4f} or more; on {seen}{kept}, {left}")
     limits = calibrated.file.limits
+    _show_scripts(calibrated)
     out(f"holds for slates of at most {calibrated.largest} candidates; larger ones are refused")
     if calibrated.largest < limits.most_candidates < float("inf"):
         out(f"  so most_candidates = {limits.most_candidates:.0f} has no effect; label larger slates to allow more")
@@ -260,3 +261,13 @@ def _show(calibrated: Calibrated) -> None:
     if calibrated.safety is None:
         out("the safety scorer has no content to hash, so only its answers to the probe texts are compared")
     out(f"policy hash: {calibrated.policy_hash}")
+
+
+def _show_scripts(calibrated: Calibrated) -> None:
+    """The scripts of the slates, and what becomes of texts in others."""
+    held = [name for name, one in calibrated.scripts.items() if one.held]
+    drops = calibrated.file.drops_unknown
+    out(f"scripts held: {', '.join(held) or 'none'}; texts in others are {'dropped' if drops else 'let to the gate'}")
+    for name, one in calibrated.scripts.items():
+        few = "" if one.held else ": too few unsafe ones, so it counts as unknown"
+        out(f"  {name}: in {counted(one.slates, 'slates')}, {one.unsafe:,} of them with an unsafe response in it{few}")

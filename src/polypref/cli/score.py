@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import tyro
 
 from polypref.cli.shared import Loads, NamesColumns, limits_of, refuse_to_replace
-from polypref.wording import json_text
+from polypref.terminal import say
+from polypref.wording import counted, json_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,7 +36,8 @@ class Score(NamesColumns, Loads):
     Reads rows of user_id, prompt and response; writes each, in the same order, with its score and its source: personal,
     group or population. Users whom the scorer does not know get the population's score. Only differences between scores
     of one user are meaningful. With --bounds scores are within calibrated bounds (docs/safety.md): the score of a
-    dropped response is null, and each row has the policy hash.
+    dropped response is null, and each row has the policy hash, and a script (unknown_script) that the calibration did
+    not hold, if there is one.
     """
 
     scorer: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
@@ -66,9 +68,11 @@ class Score(NamesColumns, Loads):
         source = open_source(self.file, limits)
         names = find_columns(self.file, source.types, ROLES, parse_columns(self.columns))
         with _output(self.out) as output:
-            for frame in rows_of(source, names, limits):
-                _write(scorer, frame, output, bounded)
+            unknown = sum(_write(scorer, frame, output, bounded) for frame in rows_of(source, names, limits))
             self._refuse_to_replace()
+        if unknown and bounded is not None and (rule := bounded.safety.rule) is not None:
+            told = "dropped" if rule.drops else "let to the gate"
+            say(f"{counted(unknown, 'rows')} with a script that the calibration did not hold: {told} (unknown_script).")
         return 0
 
     def _refuse_to_replace(self) -> None:
@@ -114,7 +118,8 @@ def rows_of(source: Source, names: dict[str, str], limits: Limits) -> Iterator[p
         yield frame
 
 
-def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output, bounded: Bounded | None = None) -> None:
+def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output, bounded: Bounded | None = None) -> int:
+    """Score and write rows; how many have a script that the calibration of the bounds did not hold."""
     import numpy as np
 
     from polypref.bounds.gate import DROPPED
@@ -134,16 +139,21 @@ def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output, bounded
             f"the scorer's reward for the user {excerpt(users[at])} is {value_Q[at]}, not a finite number; fit "
             "and save it again."
         )
-    rows = zip(users, prompts, texts, value_Q, scores.source_Q, strict=True)
+    unknown_R = [None] * len(pool) if bounded is None else bounded.safety.unknown(pool)
+    unknown_Q = [unknown_R[r] for r in response_Q.tolist()]
     lines = []
-    for user, prompt, response, value, source in rows:
+    for user, prompt, response, value, source, script in zip(
+        users, prompts, texts, value_Q, scores.source_Q, unknown_Q, strict=True
+    ):
         row = {"user_id": user, "prompt": prompt, "response": response}
         answer = {"score": round(float(value), 6), "source": SOURCES[source]}
         if bounded is not None:
             dropped = value == DROPPED
             answer |= {"score": None if dropped else answer["score"], "policy_hash": bounded.policy_hash}
+            answer |= {} if script is None else {"unknown_script": script}
         lines.append(json_text(row | answer) + "\n")
     output.write("".join(lines))
+    return sum(script is not None for script in unknown_Q)
 
 
 @contextmanager

@@ -11,7 +11,14 @@ from polypref.bounds.audit_setup import AuditSettings
 from polypref.report.page import TEMPLATES, environment
 from polypref.wording import interval, percent, share, visible
 
-SUMMARISED = ("recalibrations", "rewritten texts", "certificate", "benign judgements", "aggregated or personalized")
+SUMMARISED = (
+    "scripts",
+    "recalibrations",
+    "rewritten texts",
+    "certificate",
+    "benign judgements",
+    "aggregated or personalized",
+)
 COLUMNS = {"off": "off", "on": "on", "again": "calibrated for this size"}
 
 
