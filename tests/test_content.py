@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from dataclasses import replace
@@ -23,8 +22,7 @@ from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.safety import SafetyFailed, shared
 from polypref.bounds.safety_cache import Safety
 from polypref.bounds.windowed import READS
-from polypref.cli.score import ROLES, rows_of
-from polypref.cli.score import _write as write_scores
+from polypref.cli.score import ROLES, answers_of, rows_of
 from polypref.comparisons import Responses, Users, from_columns
 from polypref.data.files.limits import Limits as FileLimits
 from polypref.data.files.sources import open_source
@@ -338,9 +336,7 @@ def test_explain_and_score_read_a_chat_as_a_chat(tmp_path):
     bounded = Bounded(Exact(CHAT, "r"), Safety(Exact(CHAT, "r")), Gate({"": 0.5}))
     told = list(explained(read_bounds(bounds), bounded, frame))
     assert [row["returned"] for row in told] == [True, True, False, False]
-    output = io.StringIO()
-    write_scores(Exact(CHAT, "r"), frame, output)
-    assert [json.loads(line)["score"] for line in output.getvalue().splitlines()] == [1, 1, 0, 0]
+    assert answers_of(Exact(CHAT, "r"), frame)["score"].to_list() == [1, 1, 0, 0]
 
 
 def test_the_reward_of_a_trainer_reads_a_chat_as_a_chat():

@@ -38,7 +38,11 @@ def visible(text: str, keep: str = "") -> str:
 
 def json_text(value: Any, indent: int | None = None) -> str:
     """Printable JSON: the same value, with what ``visible`` escapes written as JSON escapes."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    return printable_json(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent))
+
+
+def printable_json(text: str) -> str:
+    """JSON with what ``visible`` escapes written as JSON escapes; nothing else changes."""
     return _replaced(text, lambda character: json.dumps(character)[1:-1], "\n")
 
 

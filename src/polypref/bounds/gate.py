@@ -214,12 +214,13 @@ class Bounded:
         Dropped texts are not in the list; ``rank_slate`` gives their places. Raises SettingsError as it does.
         """
         pool, place_Q, id_Q = plain_question(user, prompt, texts)
+        given = [*texts]
         ranking = self.rank_slate(pool, user, place_Q)
         kept = np.array(ranking.order, np.int32)
         value_Q = self.score(pool, id_Q, place_Q)[kept]
         source_Q = self.scorer.score(pool, id_Q, place_Q).source_Q[kept]
         found = zip(kept.tolist(), value_Q.tolist(), source_Q.tolist(), strict=True)
-        return [Ranked(texts[at], value, SOURCES[source], at) for at, value, source in found]
+        return [Ranked(given[at], value, SOURCES[source], at) for at, value, source in found]
 
     def rank_slate(
         self, responses: Responses, user_id: str | None, response_Q: IntArray | None = None, category: str = ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,31 +12,33 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import tyro
 
-from polypref.cli.shared import Loads, NamesColumns, limits_of, refuse_to_replace
+from polypref.cli.shared import Loads, NamesColumns, limits_of, refuse_suffix, refuse_to_replace
 from polypref.terminal import say
-from polypref.wording import counted, json_text
+from polypref.wording import counted
 
 if TYPE_CHECKING:
     import polars as pl
 
     from polypref.bounds.gate import Bounded
+    from polypref.cli.scored_rows import OwnRows
     from polypref.data.files.limits import Limits
     from polypref.data.files.sources import Source
     from polypref.files import Output
     from polypref.learners.protocol import Scorer
 
 ROLES = ("user_id", "prompt", "response")
+SCRIPT = "unknown_script"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score(NamesColumns, Loads):
     """Score responses for users with a saved scorer.
 
-    Reads rows of user_id, prompt and response; writes each, in the same order, with its score and its source: personal,
-    group or population. Users whom the scorer does not know get the population's score. Only differences between scores
-    of one user are meaningful. With --bounds scores are within calibrated bounds (docs/safety.md): the score of a
-    dropped response is null, and each row has the policy hash, and a script (unknown_script) that the calibration did
-    not hold, if there is one.
+    Reads rows of user_id, prompt and response. Writes each row as it is, in the same order, with two columns more:
+    its score, and the score's source (personal, group or population). Users whom the scorer does not know get the
+    population's score. Only differences between scores of one user are meaningful. With --bounds scores are within
+    calibrated bounds (docs/safety.md): the score of a dropped response is null, and each row has the policy hash, and a
+    script (unknown_script) that the calibration did not hold, if there is one.
     """
 
     scorer: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
@@ -45,7 +46,11 @@ class Score(NamesColumns, Loads):
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Rows to score: JSONL, CSV or Parquet."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
-    """JSONL file to write; None: standard output."""
+    """File to write, in the format of its ending (.jsonl, .csv or .parquet); None: JSONL on standard output."""
+    best: bool = False
+    """Write only the best response of each user and prompt."""
+    prefix: str = ""
+    """Put this before the names of the columns that are added."""
     force: bool = False
     """Replace an existing file."""
     encoder: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
@@ -56,7 +61,8 @@ class Score(NamesColumns, Loads):
     """Refuse bounds with another policy hash."""
 
     def run(self) -> int:
-        """Load the scorer, then read, score and write batch by batch."""
+        """Load the scorer, then read and score batch by batch, and write."""
+        from polypref.cli.scored_rows import OwnRows, refuse_names
         from polypref.data.files.sources import open_source
         from polypref.data.rows.layouts import find_columns, parse_columns
         from polypref.scorers import load
@@ -67,19 +73,49 @@ class Score(NamesColumns, Loads):
         limits = limits_of(self)
         source = open_source(self.file, limits)
         names = find_columns(self.file, source.types, ROLES, parse_columns(self.columns))
-        with _output(self.out) as output:
-            unknown = sum(_write(scorer, frame, output, bounded) for frame in rows_of(source, names, limits))
-            self._refuse_to_replace()
+        refuse_names(source, [self.prefix + name for name in answer_names(bounded)])
+        answered = ((frame, answers_of(scorer, frame, bounded)) for frame in rows_of(source, names, limits))
+        unknown = self._write(answered, OwnRows(source, limits))
         if unknown and bounded is not None and (rule := bounded.safety.rule) is not None:
             told = "dropped" if rule.drops else "let to the gate"
             say(f"{counted(unknown, 'rows')} with a script that the calibration did not hold: {told} (unknown_script).")
         return 0
+
+    def _write(self, answered: Iterator[tuple[pl.DataFrame, pl.DataFrame]], own: OwnRows) -> int:
+        """Write the caller's ``own`` rows beside the answers to them; how many are in a script that is unknown."""
+        from polypref.cli.scored_rows import KEYS, Scored, as_table, joined, unanswered
+        from polypref.files import Output, is_device
+
+        suffix = ".jsonl" if self.out is None or is_device(self.out) else self.out.suffix
+        kept: list[Scored] = []
+        unknown = 0
+        with _output(self.out) as output:
+            for frame, answers in answered:
+                unknown += answers.height - answers[SCRIPT].null_count() if SCRIPT in answers else 0
+                named = answers.rename({name: self.prefix + name for name in answers.columns})
+                kept.append(Scored(frame.select(KEYS), own.take(frame.height), named))
+                if self.best:
+                    kept = [joined(kept).best()]
+                elif suffix == ".jsonl":
+                    output.write(kept.pop().text())
+            if self.best and kept:
+                if line := unanswered(kept[0]):
+                    say(line)
+                kept = [kept[0].answered()]
+            if kept and suffix == ".jsonl":
+                output.write(kept[0].text())
+            elif kept:
+                assert isinstance(output, Output), "tables are written to files"
+                output.write(as_table(kept, suffix, self.file))
+            self._refuse_to_replace()
+        return unknown
 
     def _refuse_to_replace(self) -> None:
         """Raises as ``refuse_to_replace``; a device or a pipe is written to, not replaced."""
         from polypref.files import is_device
 
         if self.out is not None and not is_device(self.out):
+            refuse_suffix(self.out)
             refuse_to_replace(self.out, self.force)
 
     def _bounded(self, scorer: Scorer) -> Bounded | None:
@@ -118,9 +154,19 @@ def rows_of(source: Source, names: dict[str, str], limits: Limits) -> Iterator[p
         yield frame
 
 
-def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output, bounded: Bounded | None = None) -> int:
-    """Score and write rows; how many have a script that the calibration of the bounds did not hold."""
+def answer_names(bounded: Bounded | None) -> tuple[str, ...]:
+    """The columns of ``answers_of``."""
+    return ("score", "source") if bounded is None else ("score", "source", "policy_hash", SCRIPT)
+
+
+def answers_of(scorer: Scorer, frame: pl.DataFrame, bounded: Bounded | None = None) -> pl.DataFrame:
+    """The answers to rows of ``rows_of``: score (null: dropped), source, and within bounds their policy
+    hash and an unknown script.
+
+    Raises ArtifactError where a reward is not finite.
+    """
     import numpy as np
+    import polars as pl
 
     from polypref.bounds.gate import DROPPED
     from polypref.comparisons import Responses
@@ -128,9 +174,8 @@ def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output, bounded
     from polypref.errors import ArtifactError
     from polypref.learners.protocol import SOURCES
 
-    users, texts = frame["user_id"], frame["response"]
-    prompts = [json.loads(p) if chat else p for p, chat in zip(frame["prompt"], frame["chat"], strict=True)]
-    pool, response_Q = Responses.of(frame["prompt"], texts, frame["chat"])
+    users = frame["user_id"]
+    pool, response_Q = Responses.of(frame["prompt"], frame["response"], frame["chat"])
     scores = scorer.score(pool, users, response_Q)
     value_Q = scores.value_Q if bounded is None else bounded.score(pool, users, response_Q)
     if bounded is None and not (finite_Q := np.isfinite(value_Q)).all():
@@ -139,21 +184,16 @@ def _write(scorer: Scorer, frame: pl.DataFrame, output: TextIO | Output, bounded
             f"the scorer's reward for the user {excerpt(users[at])} is {value_Q[at]}, not a finite number; fit "
             "and save it again."
         )
-    unknown_R = [None] * len(pool) if bounded is None else bounded.safety.unknown(pool)
-    unknown_Q = [unknown_R[r] for r in response_Q.tolist()]
-    lines = []
-    for user, prompt, response, value, source, script in zip(
-        users, prompts, texts, value_Q, scores.source_Q, unknown_Q, strict=True
-    ):
-        row = {"user_id": user, "prompt": prompt, "response": response}
-        answer = {"score": round(float(value), 6), "source": SOURCES[source]}
-        if bounded is not None:
-            dropped = value == DROPPED
-            answer |= {"score": None if dropped else answer["score"], "policy_hash": bounded.policy_hash}
-            answer |= {} if script is None else {"unknown_script": script}
-        lines.append(json_text(row | answer) + "\n")
-    output.write("".join(lines))
-    return sum(script is not None for script in unknown_Q)
+    score = pl.Series("score", np.round(value_Q, 6), pl.Float64)
+    answers = pl.DataFrame([score, pl.Series("source", np.array(SOURCES)[scores.source_Q], pl.String)])
+    if bounded is None:
+        return answers
+    unknown_R = bounded.safety.unknown(pool)
+    return answers.with_columns(
+        pl.Series(SCRIPT, [unknown_R[r] for r in response_Q.tolist()], pl.String),
+        score=pl.when(pl.Series(value_Q != DROPPED)).then(score),
+        policy_hash=pl.lit(bounded.policy_hash),
+    ).select(answer_names(bounded))
 
 
 @contextmanager
