@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from polypref.data.files import textfiles
 from polypref.data.files.limits import Limits, over
+from polypref.data.files.nested import with_nested
 from polypref.data.files.textfiles import Batch, blocks, first_lines, too_long
 from polypref.data.linting.problems import ProblemLog
 from polypref.errors import InputError
@@ -84,6 +85,9 @@ class Csv:
 
     def batches(self, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]:
         """The columns ``names``; a record may span lines inside quotes and is identified by its first line."""
+        return with_nested(self._batches(names, problem_log), ())
+
+    def _batches(self, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]:
         line, carry, header = 1, b"", True
         stream = self._blocks()
         most = min(2 * textfiles.BLOCK, self.limits.line_bytes)

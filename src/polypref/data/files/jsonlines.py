@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import repeat
 from typing import Any
@@ -20,6 +20,7 @@ import polars as pl
 
 from polypref.data.files.late_columns import watched
 from polypref.data.files.limits import Limits, over
+from polypref.data.files.nested import with_nested
 from polypref.data.files.textfiles import Batch, blocks, first_lines
 from polypref.data.linting.problems import ProblemLog
 from polypref.errors import InputError
@@ -84,8 +85,8 @@ class JsonLines:
     def batches(self, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]:
         """The columns ``names`` (absent keys are null). Raises LateColumns if a line has one of the wanted columns."""
         parser = _Parser(self.path, list(dict.fromkeys(names)), self.types, problem_log)
-        for line, block in watched(blocks(self.path, self.limits), self.wanted):
-            yield parser.parse(block, line)
+        stream = watched(blocks(self.path, self.limits), self.wanted)
+        yield from with_nested((parser.parse(block, line) for line, block in stream), ())
 
 
 class _Parser:
@@ -94,12 +95,16 @@ class _Parser:
     def __init__(self, path: str, names: list[str], types: dict[str, str], problem_log: ProblemLog) -> None:
         self.path, self.names, self.problem_log = path, names, problem_log
         self.schema = dict.fromkeys(names, pl.String)
-        nested = {name for name in names if any(kind in types[name].split(" and ") for kind in NESTED)}
-        self.plain = not nested
-        self._row = _decoder(names, nested)
+        self.nested = {name for name in names if any(kind in types[name].split(" and ") for kind in NESTED)}
+        self.plain = not self.nested
+        self._row = _decoder(names, self.nested)
         self._raw_row = _decoder(names, set(names))
 
     def parse(self, block: bytes, line: int) -> Batch:
+        """A block's rows; ``nested`` holds the columns in which a list or an object was seen so far."""
+        return replace(self._parsed(block, line), nested=frozenset(self.nested))
+
+    def _parsed(self, block: bytes, line: int) -> Batch:
         lines = block.count(b"\n") + (not block.endswith(b"\n"))
         if block.isspace():
             return Batch(pl.DataFrame(schema=self.schema), np.zeros(0, np.int64), 0, lines, len(block))
@@ -158,6 +163,7 @@ class _Parser:
             row = self._row(line)
         except msgspec.ValidationError:  # a list where the first lines had texts, or not an object
             row = self._raw_row(line)
+            self.nested |= {n for n, v in zip(self.names, row, strict=True) if bytes(v)[:1] in (b"[", b"{")}
         return [v if v.__class__ is str or v is None else _text(v) for v in row]
 
 

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.data.files.limits import Limits, over
+from polypref.data.files.nested import with_nested
 from polypref.data.files.textfiles import Batch
 from polypref.data.linting.problems import ProblemLog
 from polypref.errors import InputError
@@ -50,7 +51,10 @@ class Parquet:
 
     def batches(self, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]:
         """The columns ``names`` in slices; lists and structs become JSON text, categories become text."""
-        names = list(dict.fromkeys(names))
+        native = [name for name in names if isinstance(self.schema[name], pl.List | pl.Array | pl.Struct)]
+        return with_nested(self._batches(list(dict.fromkeys(names)), problem_log), native)
+
+    def _batches(self, names: list[str], problem_log: ProblemLog) -> Iterator[Batch]:
         nested = any(isinstance(self.schema[name], pl.List | pl.Array | pl.Struct) for name in names)
         row = 1
         try:

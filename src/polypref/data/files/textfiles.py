@@ -31,7 +31,7 @@ class Batch:
     """Some rows of a file: B rows of columns, and the 1-based line (Parquet: row) each came from.
 
     ``rows``  number of rows read for it, including unusable ones. ``empty``: empty lines between them.
-    ``size``  bytes of all of them.
+    ``size``  bytes of all of them. ``nested``: columns of lists or objects, which are JSON here.
     """
 
     frame: pl.DataFrame
@@ -39,6 +39,7 @@ class Batch:
     rows: int
     empty: int
     size: int
+    nested: frozenset[str] = frozenset()
 
 
 def chunks(path: str) -> Iterator[bytes]:

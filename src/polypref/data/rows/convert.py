@@ -5,6 +5,7 @@ Suffixes here: ``_L`` lists of rated responses.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,7 +13,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from polypref.data.rows.messages import NotMessages, text_in
 from polypref.data.rows.rows import Rows
+from polypref.wording import shown
 
 RANKING_RULE = "rankings: every two responses of a list are one judgement; rank 1 is best, equal ranks are a tie"
 
@@ -43,32 +46,51 @@ def pairs_within(sizes_L: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArr
     return np.concatenate(firsts)[order], np.concatenate(seconds)[order]
 
 
-def json_lists(texts_N: pl.Series) -> pl.Series:
-    """JSON lists as lists of texts (other elements stay JSON); null for a text that is not a JSON list."""
-    found: dict[str, list[str | None] | None] = {}
+def json_lists(texts_N: pl.Series, read: Callable[[Any], str | None]) -> tuple[pl.Series, pl.Series]:
+    """JSON lists as lists of texts, each element by ``read``; null, and the reason, for a text that is none."""
+    found: dict[str, list[str | None] | str] = {}
     lists = []
     for text in texts_N:
         if text not in found:
             found = found if len(found) < HELD else {}
-            found[text] = _json_list(text)
+            found[text] = _json_list(text, read)
         lists.append(found[text])
-    return pl.Series(texts_N.name, lists, dtype=pl.List(pl.String))
+    told = [found if isinstance(found, str) else "" for found in lists]
+    lists = [None if isinstance(found, str) else found for found in lists]
+    return pl.Series(texts_N.name, lists, dtype=pl.List(pl.String)), pl.Series(told, dtype=pl.String)
 
 
-def _json_list(text: str) -> list[str | None] | None:
+def _json_list(text: str, read: Callable[[Any], str | None]) -> list[str | None] | str:
+    """The list in a text, or what is wrong with it."""
     try:
-        values = msgspec.json.decode(text, type=list[Any])
-        return [one if one is None or isinstance(one, str) else msgspec.json.encode(one).decode() for one in values]
+        return [read(one) for one in msgspec.json.decode(text, type=list[Any])]
+    except NotMessages as error:
+        return str(error)
     except (msgspec.DecodeError, RecursionError):
-        return None
+        return "not a JSON list"
+
+
+def _as_written(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def explode_rankings(rows: Rows) -> pl.DataFrame:
     """Converts rows with JSON lists ``responses`` and ``ranking`` to rows with ``chosen``, ``rejected``, ``tie``."""
-    for role in ("responses", "ranking"):
-        lists = json_lists(rows.frame[role].cast(pl.String).fill_null(""))
+    unread: set[str] = set()
+
+    def response(value: Any) -> str | None:
+        return None if value is None else text_in(value, rows.limits.depth, unread)
+
+    for role, read in (("responses", response), ("ranking", _as_written)):
+        lists, why = json_lists(rows.frame[role].cast(pl.String).fill_null(""), read)
         rows.set(**{f"_{role}": lists})
-        rows.drop(f"unreadable {role}", lists.is_null(), role, "a JSON list")
+        reason = next(filter(None, why), "")
+        of = "texts, or of objects with one text each" if role == "responses" else "numbers"
+        rows.drop(f"unreadable {role}", lists.is_null(), role, f"a JSON list of {of} ({reason})")
+    if unread:
+        keys = shown(", ".join(sorted(unread)))
+        text = f"ranked responses have the keys {keys}; only their texts are read."
+        rows.note("unread response keys", pl.Series(np.ones(rows.frame.height, bool)), text)
     ranks = rows.frame["_ranking"].list.eval(pl.element().cast(pl.Float64, strict=False))
     rows.set(_ranking=ranks)
     wrong = ranks.list.eval(pl.element().is_null()).list.any() | (

@@ -8,6 +8,7 @@ rankings  prompt, responses, ranking          one row for each ranked list
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,19 +18,24 @@ from polypref.wording import shown
 
 Shape = Literal["pairs", "labels", "ratings", "rankings"]
 
+CHATS = ("messages", "conversations", "conversation")  # prompts, or prompts and the response where there is no other
+
 # Role -> the column names understood without --columns, the most specific first.
 ALIASES: dict[str, tuple[str, ...]] = {
     "user_id": (
         *("user_id", "uid", "user", "userid", "worker_id", "worker", "workerid", "annotator_id", "annotator"),
         *("rater_id", "rater", "judge", "participant_id", "participant", "labeler"),
     ),
-    "prompt": ("prompt", "instruction", "question", "query", "context"),
-    "chosen": ("chosen", "preferred", "chosen_response", "preferred_response"),
-    "rejected": ("rejected", "dispreferred", "rejected_response", "dispreferred_response"),
+    "prompt": ("prompt", "instruction", "question", "query", "context", *CHATS, "history", "input"),
+    "chosen": ("chosen", "preferred", "chosen_response", "preferred_response", "preferred_output"),
+    "rejected": (
+        *("rejected", "dispreferred", "rejected_response", "dispreferred_response"),
+        *("dispreferred_output", "non_preferred_output"),
+    ),
     "response_a": ("response_a", "response_1", "response1", "output_1", "answer_a", "completion_a"),
     "response_b": ("response_b", "response_2", "response2", "output_2", "answer_b", "completion_b"),
     "label": ("label", "winner", "preference", "choice"),
-    "response": ("response", "completion", "answer", "output"),
+    "response": ("response", "completion", "answer", "output", *CHATS),
     "rating": ("rating", "score", "stars"),
     "responses": ("responses", "completions", "answers", "outputs"),
     "ranking": ("ranking", "ranks", "rank"),
@@ -58,7 +64,7 @@ ONLY_IN |= {
 }
 TEXTS = ("prompt", "chosen", "rejected", "response_a", "response_b", "response")
 READABLE: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(TEXTS, ("text", "list")),
+    **dict.fromkeys(TEXTS, ("text", "list", "object")),
     "user_id": ("text", "number"),
     "responses": ("list", "text"),
     "ranking": ("list", "text"),
@@ -127,6 +133,8 @@ def find_layout(
     if shape is None or "user_id" not in names:
         raise InputError(_missing(path, list(types), names, shape))
     names = {role: name for role, name in names.items() if shape in ONLY_IN.get(role, (shape,))}
+    if names.get("prompt") == names.get("response"):  # the chat's last message is the response
+        names.pop("prompt", None)
     if shape == "labels" and not ties and "label" not in names:
         raise InputError(_missing(path, list(types), names, None, "label"))
     for role, name in names.items():
@@ -161,7 +169,13 @@ def unnamed(found: Sequence[str], mapping: Mapping[str, str]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    return name.strip().casefold().replace("-", "_").replace(" ", "_")
+    """A column's name as it is compared: forms put what a column is for in further lines of its name."""
+    first = next((line.strip() for line in name.splitlines() if line.strip()), "")
+    return first.casefold().replace("-", "_").replace(" ", "_")
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())
 
 
 def find_columns(
@@ -192,9 +206,10 @@ def _quoted(name: str) -> str:
 def _name_roles(path: str, types: Mapping[str, str], mapping: Mapping[str, str], ties: bool) -> dict[str, str]:
     known = {_plain(name): name for name in reversed(list(types))}
     names: dict[str, str] = {}
+    named = {_one_line(name) for name in mapping.values()}
     for role, aliases in ALIASES.items():
         found = next((known[alias] for alias in aliases if alias in known), None)
-        if found is not None and found not in mapping.values():
+        if found is not None and _one_line(found) not in named:
             names[role] = found
     labels = [known[alias] for alias in ALIASES["label"] if alias in known]
     if len(labels) > 1:
@@ -202,8 +217,9 @@ def _name_roles(path: str, types: Mapping[str, str], mapping: Mapping[str, str],
     for role, name in mapping.items():
         if role not in ALIASES:
             raise unknown_name("role in --columns", role, ALIASES)
-        if name in types:
-            names[role] = name
+        same = [column for column in types if _one_line(column) == _one_line(name)]
+        if name in types or len(same) == 1:  # a shell does not type the line breaks of a name
+            names[role] = name if name in types else same[0]
         elif not name:
             names.pop(role, None)
         elif not ties:  # a ties file may name its columns differently
@@ -220,8 +236,9 @@ def _missing(
         started = [r for needed in NEEDS.values() if any(r in names for r in needed) for r in needed if r not in names]
         lacking = started[0] if started else "chosen"
     lacking = lacking or "user_id"
-    example = next((f for f in found if f.strip() and f not in names.values()), "NAME")
+    example = next((_one_line(f) for f in found if f.strip() and f not in names.values()), "NAME")
+    hint = shlex.quote(f"{lacking}={shown(example)[1:-1]}")
     return (
-        f'{path}: column "{lacking}" is missing; found: {listed(found)}. '
-        f"Use --columns to map yours, as in --columns {lacking}={_quoted(example)}."
+        f'{path}: column "{lacking}" is missing; found: {listed(found)}. Use --columns to map yours, as in '
+        f"--columns {hint}."
     )

@@ -16,12 +16,16 @@ Reader = Callable[[pl.Series], tuple[pl.Series, pl.Series]]
 
 
 class Rows:
-    """The rows of one batch while they are brought to canonical form: columns by role, and who is dropped why."""
+    """The rows of one batch while they are brought to canonical form: columns by role, and who is dropped why.
+
+    ``nested``: the roles whose column holds lists or objects, not texts that may look like them.
+    """
 
     def __init__(
         self, batch: Batch, layout: Layout, file: str, problem_log: ProblemLog, limits: Limits | None = None
     ) -> None:
         self.layout, self.file, self.problem_log, self.limits = layout, file, problem_log, limits or Limits()
+        self.nested = frozenset(role for role, name in layout.names.items() if name in batch.nested)
         self.frame = batch.frame.select(
             pl.Series("line", batch.line_B), *(pl.col(name).alias(role) for role, name in layout.names.items())
         )
