@@ -1,4 +1,4 @@
-"""Shapes of prompts and responses that products and libraries write: what is read, what is refused, nothing vanishes."""
+"""Shapes of prompts and responses that products and libraries write: read, or refused; nothing vanishes."""
 
 from __future__ import annotations
 

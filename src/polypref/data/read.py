@@ -162,6 +162,7 @@ class _Work:
         so_far.refuse_if_most()
         self.rows_read += so_far.rows
         self.problem_log.merge(so_far.unusable, self.files[number])
+        self.rules |= dict.fromkeys(source.rules)
         self._state_rules(layout)
         if layout not in self.layouts:
             self.layouts.append(layout)

@@ -3,8 +3,10 @@
 Files that follow RFC 4180 are parsed by Polars in blocks. A file that deviates (a quote in the middle of a text, as in
 5" pipe) goes through Python's parser in strict mode: an ambiguous record is left out and reported.
 
+A file in which quotes within texts are escaped by a backslash is read as if they were doubled.
+
 Additions of spreadsheets are not data: rows of separators only are empty lines, a first line ``sep=;`` names the
-separator.
+separator. Lines may end in CR alone, as old spreadsheets for Macs write them.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from numpy.typing import NDArray
 from polypref.data.files import textfiles
 from polypref.data.files.limits import Limits, over
 from polypref.data.files.nested import with_nested
-from polypref.data.files.textfiles import Batch, blocks, first_lines, too_long
+from polypref.data.files.textfiles import Batch, blocks, chunks, first_lines, too_long
+from polypref.data.files.unclosed import ensure_closed, suspicious
 from polypref.data.linting.problems import ProblemLog
 from polypref.errors import InputError
 from polypref.wording import shown
@@ -30,14 +33,21 @@ from polypref.wording import shown
 DECLARED = re.compile(rb'"?sep=([!-/:-@[-`{-~ \t])"?\s*', re.IGNORECASE)  # what Excel writes in front of the header
 SEPARATORS = b",\t; \r\n"
 QUOTE, NEWLINE, RETURN = ord('"'), ord("\n"), ord("\r")
+END = re.compile(rb"\r\n|\n|\r")
+QUOTED = re.compile(rb'"[^"]*"')
+HEAD = 1 << 20  # bytes that decide how lines end
+SEPARATED = ",\t;|"  # the separators that are found without being declared
+RETURNS_RULE = "lines end in CR; a CR within a text is read as a line break"
+ESCAPED_RULE = 'quotes within texts are escaped by a backslash: \\" is read as "'
 SLOW_ROWS, SLOW_BYTES = 100_000, 64 << 20  # lines and bytes of a batch from Python's parser
 
 
 @dataclass(frozen=True, eq=False)
 class Csv:
-    """A CSV (comma, semicolon or tab) file with a header record; every column is text.
+    """A CSV file (comma, semicolon, tab or bar) with a header record; every column is text.
 
-    ``declared``: the separator stands in a line of its own in front of the header.
+    ``declared``  the separator stands in a line of its own in front of the header. ``returns``: lines end in CR.
+    ``escaped``   quotes within texts are escaped by a backslash.
     """
 
     path: str
@@ -45,12 +55,17 @@ class Csv:
     columns: tuple[str, ...]
     limits: Limits = field(default_factory=Limits)
     declared: bool = False
+    returns: bool = False
+    escaped: bool = False
     wanted: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: str, limits: Limits) -> Csv:
         """Read the header. Raises InputError if there is none or it is not UTF-8."""
-        lines = [line for _, line in first_lines(path, limits)]
+        _allow(limits)
+        end = END.search(QUOTED.sub(b"", next(chunks(path))[:HEAD]))
+        returns = end is not None and end[0] == b"\r"
+        lines = [line for _, line in first_lines(path, limits, returns)]
         declared = DECLARED.fullmatch(lines[0]) if lines else None
         given = declared[1].decode() if declared and declared[1] != b'"' else ""
         lines = list(dropwhile(lambda line: not line.strip(SEPARATORS + given.encode()), lines[bool(given) :]))
@@ -62,13 +77,12 @@ class Csv:
             raise InputError(
                 f"{path}: the header line is not UTF-8: {shown(lines[0])}. Convert it with iconv."
             ) from error
-        separator = given or max(",\t;", key=first.count)
+        separator = given or max(SEPARATED, key=lambda one: len(next(csv.reader([first], delimiter=one))))
         if first.count(separator) >= limits.columns:
             raise over(f"{path} has {first.count(separator) + 1:,} columns", limits.columns, "columns")
-        _allow(limits)
-        rows = csv.reader((line.decode(errors="replace") + "\n" for line in lines), delimiter=separator, strict=True)
+        texts = [line.decode(errors="replace") + "\n" for line in lines]
         try:
-            header = next(rows)
+            header = next(csv.reader(texts, delimiter=separator, strict=True))
         except csv.Error as error:
             raise InputError(
                 f"{path}: the header line {shown(first)} is not CSV ({error}); correct its quotes."
@@ -76,7 +90,13 @@ class Csv:
         twice = [name for at, name in enumerate(header) if name.strip() and name in header[:at]]
         if twice:
             raise InputError(f"{path}: two columns are named {shown(twice[0])}; give each a name of its own.")
-        return cls(path, separator, tuple(header), limits, bool(given))
+        escaped = _is_escaped(texts, separator, len(header))
+        return cls(path, separator, tuple(header), limits, bool(given), returns, escaped)
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """How the file is read where that is not obvious."""
+        return (RETURNS_RULE,) * self.returns + (ESCAPED_RULE,) * self.escaped
 
     @property
     def types(self) -> dict[str, str]:
@@ -101,6 +121,8 @@ class Csv:
             if not cut and len(carry) <= most and starts is not None:
                 continue
             batch = self._parse(carry[:cut], starts, line + lines, header) if starts is not None and cut else None
+            if batch is not None and starts is not None:
+                self._ensure_closed(carry[:cut], starts, line + lines, batch.frame)
             if batch is None:  # quotes that do not pair up: the strict parser takes it from here
                 rest = _Lines(_all(carry, (block for _, block in stream)), self.path, line, self.limits)
                 yield from self._slow(rest, header, names, problem_log)
@@ -113,11 +135,35 @@ class Csv:
     def _blocks(self) -> Iterator[tuple[int, bytes]]:
         """The file's blocks, a line that only declares the separator blanked."""
         declared = self.declared
-        for line, block in blocks(self.path, self.limits):
+        for line, block in blocks(self.path, self.limits, self.returns):
+            if self.escaped:
+                block = self._with_doubled(block, line)
             if declared and (text := block.lstrip()):
                 end = block.find(b"\n", len(block) - len(text))
                 block, declared = b"\n" * block.count(b"\n", 0, end + 1) + block[end + 1 :], False
             yield line, block
+
+    def _with_doubled(self, block: bytes, line: int) -> bytes:
+        """The block with doubled quotes instead of escaped ones. Raises InputError where that is not clear."""
+        at = block.find(b'\\\\"')
+        if at >= 0:
+            number = line + block.count(b"\n", 0, at)
+            raise InputError(
+                f'line {number} of {self.path}: \\\\" may end a text or not, in a file whose quotes are escaped by '
+                'backslashes; write the file again with doubled quotes ("").'
+            )
+        return block.replace(b'\\"', b'""')
+
+    def _ensure_closed(self, block: bytes, starts: NDArray, line_B: NDArray, frame: pl.DataFrame) -> None:
+        """Raise InputError if a text of the block holds rows."""
+        found = suspicious(block, starts, ord(self.separator), len(self.columns))
+        if not len(found):
+            return
+        ends = [*starts[1:].tolist(), len(block)]
+        known = [set(column.drop_nulls().unique()) for column in frame]
+        for record in found.tolist():
+            lines = block[starts[record] : ends[record]].decode().splitlines(keepends=True)
+            ensure_closed(self.path, int(line_B[record]), lines, self.separator, known, len(self.columns))
 
     def _parse(self, block: bytes, starts: NDArray, line_B: NDArray, header: bool) -> Batch | None:
         try:
@@ -143,6 +189,7 @@ class Csv:
         while not lines.ended:
             rows: list[list[str]] = []
             numbers: list[int] = []
+            long: list[tuple[int, list[str]]] = []
             empty, broken, until, lines.size = 0, -problem_log.rows, lines.next + SLOW_ROWS, 0
             while lines.next < until and lines.size < SLOW_BYTES:
                 begin = lines.next
@@ -158,9 +205,14 @@ class Csv:
                     empty += 1
                 elif header:
                     header = False
-                elif self._is_whole(row, begin, problem_log):
+                elif self._is_whole(row, begin, lines, problem_log):
                     rows.append(row)
                     numbers.append(begin)
+                    if len(lines.record) > 3:
+                        long.append((begin, lines.record))
+            known = [set(values) for values in zip(*rows, strict=True)] if long else []
+            for begin, record in long:
+                ensure_closed(self.path, begin, record, self.separator, known, len(self.columns))
             broken += problem_log.rows
             frame, line_B = self._frame(rows, names), np.array(numbers, np.int64)
             yield Batch(frame, line_B, len(rows) + broken, empty, lines.size)
@@ -173,13 +225,15 @@ class Csv:
                 f"line {begin} of {self.path}: a quote may never be closed; {count:,} lines behind it would be "
                 "one text. Close it, or double it if it belongs to the text."
             )
+        ensure_closed(self.path, begin, lines.record, self.separator, None, len(self.columns))
         text = (
             f"quotes that are not closed or not doubled ({error}) in {shown(lines.last)}; double quotes inside a text."
         )
         problem_log.add("broken quotes", self.path, list(range(begin, lines.next)), f"{text} The row is left out.")
 
-    def _is_whole(self, row: list[str], line: int, problem_log: ProblemLog) -> bool:
+    def _is_whole(self, row: list[str], line: int, lines: _Lines, problem_log: ProblemLog) -> bool:
         if len(row) != len(self.columns):
+            ensure_closed(self.path, line, lines.record, self.separator, None, len(self.columns))
             found = f"{len(row)} fields; expected {len(self.columns)} ({', '.join(self.columns[:20])})"
             problem_log.add("wrong number of fields", self.path, [line], f"{found}. The row is left out.")
             return False
@@ -196,18 +250,22 @@ class Csv:
 
 
 class _Lines:
-    """Lines as texts for Python's parser: ``next`` is the number of the next line, ``last`` the line given last."""
+    """Lines as texts for Python's parser.
+
+    ``next``  the number of the next line. ``last``: the line given last. ``record``: the lines of the record so far.
+    """
 
     def __init__(self, parts: Iterable[bytes], path: str, first: int, limits: Limits) -> None:
         self.next, self.last, self.ended = first, "", False
-        self.size = self._record = 0
+        self.size = self._size = 0
+        self.record: list[str] = []
         self._first = first
         self._path, self._limits = path, limits
         self._lines = self._split(parts)
 
     def begin(self) -> None:
         """The next line is the first of a record."""
-        self._first, self._record = self.next, 0
+        self._first, self._size, self.record = self.next, 0, []
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -220,10 +278,11 @@ class _Lines:
             raise
         self.next += 1
         self.size += len(line)
-        self._record += len(line)
-        if self._record > self._limits.line_bytes:
-            raise too_long(self._path, self._first, self._record, self._limits)
+        self._size += len(line)
+        if self._size > self._limits.line_bytes:
+            raise too_long(self._path, self._first, self._size, self._limits)
         self.last = line
+        self.record.append(line)
         return line
 
     def _split(self, parts: Iterable[bytes]) -> Iterator[str]:
@@ -266,6 +325,22 @@ def _at_edges(byte: NDArray[np.uint8], quote: NDArray[np.int64], separator: int)
     begins = (before == separator) | (before == NEWLINE) | (before == QUOTE)
     ends = (behind == separator) | (behind == NEWLINE) | (behind == QUOTE) | (behind == RETURN)
     return bool(begins.all() and ends.all())
+
+
+def _is_escaped(lines: Sequence[str], separator: str, width: int) -> bool:
+    """Whether the first lines are rows of ``width`` fields only if a backslash escapes the quote behind it."""
+    if not any('\\"' in line for line in lines):
+        return False
+    doubled = [line.replace('\\"', '""') for line in lines]
+    return not _are_rows(lines, separator, width) and _are_rows(doubled, separator, width)
+
+
+def _are_rows(lines: Sequence[str], separator: str, width: int) -> bool:
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    try:
+        return all(len(row) == width or not any(row) for row in reader)
+    except csv.Error as error:
+        return "unexpected end" in str(error)  # the first lines end within a record
 
 
 def _allow(limits: Limits) -> None:

@@ -51,6 +51,7 @@ class JsonLines:
     types: dict[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     wanted: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: str, limits: Limits, late: Sequence[str] = (), wanted: Wanted = nothing) -> JsonLines:

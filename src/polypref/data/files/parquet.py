@@ -32,6 +32,7 @@ class Parquet:
     path: str
     schema: dict[str, pl.DataType]
     wanted: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: str, limits: Limits) -> Parquet:

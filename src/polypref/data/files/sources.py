@@ -32,7 +32,8 @@ SUFFIXES = {
 class Source(Protocol):
     """A file of rows: the kind of each column's values, and the rows in batches.
 
-    ``wanted``: relevant columns that may first occur late; ``batches`` raises LateColumns for them.
+    ``wanted``  relevant columns that may first occur late; ``batches`` raises LateColumns for them.
+    ``rules``   how the file is read where that is not obvious.
     """
 
     @property
@@ -43,6 +44,9 @@ class Source(Protocol):
 
     @property
     def wanted(self) -> tuple[str, ...]: ...
+
+    @property
+    def rules(self) -> tuple[str, ...]: ...
 
     def batches(self, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]: ...
 

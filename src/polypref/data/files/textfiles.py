@@ -121,13 +121,16 @@ def whole(path: str, limits: Limits | None = None) -> bytes:
     return b"".join(parts)
 
 
-def blocks(path: str, limits: Limits) -> Iterator[tuple[int, bytes]]:
+def blocks(path: str, limits: Limits, returns: bool = False) -> Iterator[tuple[int, bytes]]:
     """Whole lines in blocks, each with the 1-based number of its first line; the last line may lack its end.
+
+    With ``returns`` lines end in CR, which is read as LF.
 
     Raises InputError for a line, or space between two rows, beyond ``limits.line_bytes``.
     """
     line, parts, held, blank = 1, [], 0, 0
     for chunk in chunks(path):
+        chunk = chunk.replace(b"\r", b"\n") if returns else chunk
         cut = chunk.rfind(b"\n") + 1
         held += (chunk.find(b"\n") if cut else len(chunk)) + 1
         if held > limits.line_bytes:
@@ -177,11 +180,11 @@ def too_long(path: str, line: int, size: int, limits: Limits) -> InputError:
     return over(what, limits.line_bytes, "line_bytes", "Is it a text file of rows?")
 
 
-def first_lines(path: str, limits: Limits) -> list[tuple[int, bytes]]:
+def first_lines(path: str, limits: Limits, returns: bool = False) -> list[tuple[int, bytes]]:
     """The non-empty lines, with their numbers, among the first thousand or the first block, whichever ends earlier."""
     found: list[tuple[int, bytes]] = []
     size = 0
-    for first, block in blocks(path, limits):
+    for first, block in blocks(path, limits, returns):
         size += len(block)
         lines = block.split(b"\n", HEAD_LINES)[:HEAD_LINES]
         found += [(number, line) for number, line in enumerate(lines, first) if line.strip()]
