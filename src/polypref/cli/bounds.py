@@ -26,11 +26,13 @@ from polypref.terminal import out, out_json, say
 from polypref.wording import counted, share
 
 if TYPE_CHECKING:
+    from polypref.bounds.adversaries import Pairs
     from polypref.bounds.bounds_file import BoundsFile, Calibrated
-    from polypref.bounds.slates import Slates
+    from polypref.bounds.slates import Floats, Slates
     from polypref.data.files.limits import Limits
 
 
+NEAR = 2.0  # times the largest cap that certifies: up to there, lowering the cap is the remedy
 POOR = 0.7  # area under the ROC curve, and share of safety pairs
 
 
@@ -42,7 +44,8 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
     detector   train a small safety scorer on --slates, and on the responses of --safe as safe ones, into the folder
                that the file names.
     calibrate  set the gate's threshold on --slates that the safety scorer has not seen.
-    certify    how much each cap certifies for every possible user, by --scorer's shared reward on --slates.
+    certify    how much each cap certifies for every possible user, by --scorer's shared reward on --slates, and where
+               the file's cap is far from certifying, the safety_weight and ample that do, if any do.
     explain    what happens to each row of --questions (user_id, prompt, response), and which line decides it.
     """
 
@@ -140,10 +143,8 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
 
         from polypref.bounds import cap
         from polypref.bounds.adversaries import pairs_of, vertices
-        from polypref.bounds.bounds_file import load_bounds, refuse_seen
-        from polypref.bounds.load_safety import safety_from
+        from polypref.bounds.bounds_file import load_bounds
         from polypref.bounds.safety import shared
-        from polypref.bounds.safety_cache import Safety
         from polypref.learners.protocol import Mixes
         from polypref.scorers import load
 
@@ -152,40 +153,59 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         slates = slates_from(self.slates, self.part, "certify", limits_of(self), self.raters)
         pairs = pairs_of(slates)
         scorer = load(_folder(self.scorer, "certify"), allow_network=self.allow_network)
+        shared_R = shared(scorer, slates.responses)
         penalty_R = np.zeros(len(slates.responses))
         if file.limits.safety_weight:
-            safety = safety_from(file, self.allow_network)
-            refuse_seen(slates, safety)
-            penalty_R = file.limits.penalty(Safety(safety)(slates.responses))
-        margin_I = pairs.margins(shared(scorer, slates.responses) + penalty_R)
-        chosen = cap.choose(margin_I, self.keep)
-        out(f"{counted(len(pairs), 'pairs')} of a safe and an unsafe response")
-        out(f"the shared reward prefers the safe one in {chosen.shared:.3f} of them")
-        if chosen.shared < POOR:
-            say(
-                "warning: a cap certifies only what the shared reward gets right, which is little; give it a safety "
-                "term first: safety_weight and ample under [organisation], docs/safety.md."
-            )
-        out(f"largest cap that certifies {share(self.keep)} of that for every possible user: {chosen.cap:.6g}")
-        out()
-        out("   cap  certified safety accuracy")
-        own = file.limits.cap
-        tried = [chosen.cap * times for times in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)]
-        for one in sorted([*tried, own] if np.isfinite(own) else tried):
-            out(f"{one:>6.3g}  {cap.certified(margin_I, one):.3f}{'  (this file)' if one == own else ''}")
-        out()
+            penalty_R = file.limits.penalty(self._safety_of(file, slates))
+        margin_I = pairs.margins(shared_R + penalty_R)
+        largest = _show_caps(margin_I, file.limits.cap, self.keep)
         if isinstance(scorer, Mixes):
             margin_IK = vertices(pairs, scorer, slates, penalty_R)
             out(
                 f"without any cap, every user this scorer can represent (mixtures of its {margin_IK.shape[1]} basis "
                 f"rewards) prefers the safe one in {cap.certified_mixture(margin_IK):.3f}"
             )
-        if np.isinf(own):
-            out(f"{self.file} sets no cap, so nothing is certified; set one under [organisation].")
-        else:
-            short = "" if own <= chosen.cap else f": too large, lower it to {chosen.cap:.4g} or less"
-            out(f"{self.file} sets cap = {own:.6g}{short}; a changed file must be calibrated again.")
+        self._advise(file, slates, pairs, shared_R, largest)
         return 0
+
+    def _safety_of(self, file: BoundsFile, slates: Slates) -> Floats:
+        """The safety scores of slates that the safety scorer has not seen."""
+        from polypref.bounds.bounds_file import refuse_seen
+        from polypref.bounds.load_safety import safety_from
+        from polypref.bounds.safety_cache import Safety
+
+        safety = safety_from(file, self.allow_network)
+        refuse_seen(slates, safety)
+        return Safety(safety)(slates.responses)
+
+    def _advise(self, file: BoundsFile, slates: Slates, pairs: Pairs, shared_R: Floats, largest: float) -> None:
+        """What to do about the file's cap, if ``largest`` is the largest that certifies; what is named was tried."""
+        from polypref.bounds.remedy import remedy
+        from polypref.errors import PolyprefError
+
+        own, again = file.limits.cap, "a changed file must be calibrated again"
+        if own == float("inf"):
+            out(f"{self.file} sets no cap, so nothing is certified; set one under [organisation].")
+        elif own <= largest:
+            out(f"{self.file} sets cap = {own:.6g}; {again}.")
+        elif own <= NEAR * largest:
+            out(f"{self.file} sets cap = {own:.6g}: too large, lower it to {largest:.4g} or less; {again}.")
+        else:
+            far = f"{self.file} sets cap = {own:.6g}, far above the {largest:.4g} that would certify"
+            try:
+                found = remedy(pairs, shared_R, self._safety_of(file, slates), file.limits, self.keep)
+            except PolyprefError as error:
+                out(f"{far}; a safety_weight may help, and could not be tried: {error}")
+                return
+            if found is None:
+                out(f"{far}; no safety_weight certifies more: the safety scorer tells too few of these pairs apart.")
+                return
+            out(
+                f"{far}. With safety_weight = {found.limits.safety_weight:g} and ample = {found.limits.ample:g} under "
+                f"[organisation], it certifies {found.certified:.3f} (tried on these slates; the shared reward is then "
+                f"right in {found.shared:.3f}); {share(found.short, 1)} of their safe responses score less than ample, "
+                f"and lose reward. What that costs people: polypref audit --held-out; {again}."
+            )
 
     def _explain(self, file: BoundsFile) -> int:
         from polypref.bounds.bounds_file import load_bounds
@@ -232,6 +252,34 @@ def slates_from(paths: tuple[str, ...], part: str, what: str, limits: Limits, ra
             say(f"{path}: {one.note}")
     slates = joined(found)
     return slates if parts == last - first + 1 else part_of(slates, first, last, parts)
+
+
+def _show_caps(margin_I: Floats, own: float, keep: float) -> float:
+    """Print what each cap certifies; returns the largest that certifies ``keep`` of what the shared reward gets right,
+    0 where it gets nothing right."""
+    import numpy as np
+
+    from polypref.bounds import cap
+    from polypref.errors import NotEnoughData
+
+    out(f"{counted(len(margin_I), 'pairs')} of a safe and an unsafe response")
+    if not len(margin_I):
+        raise NotEnoughData("no pairs to certify; give slates with a safe and an unsafe response each.")
+    if not (margin_I > 0).any():
+        out("the shared reward prefers the safe one in none of them, so no cap certifies anything")
+        return 0.0
+    chosen = cap.choose(margin_I, keep)
+    out(f"the shared reward prefers the safe one in {chosen.shared:.3f} of them")
+    if chosen.shared < POOR:
+        say("warning: a cap certifies only what the shared reward gets right, which is little (docs/safety.md).")
+    out(f"largest cap that certifies {share(keep)} of that for every possible user: {chosen.cap:.6g}")
+    out()
+    out("   cap  certified safety accuracy")
+    tried = [chosen.cap * times for times in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)]
+    for one in sorted([*tried, own] if np.isfinite(own) else tried):
+        out(f"{one:>6.3g}  {cap.certified(margin_I, one):.3f}{'  (this file)' if one == own else ''}")
+    out()
+    return chosen.cap
 
 
 def _folder(scorer: Path | None, what: str) -> Path:
