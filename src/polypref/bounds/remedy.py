@@ -12,7 +12,7 @@ least from harmless responses.
 Covered: what is certified on the slates at hand. Not covered: the cost in people's judgements; ``polypref audit
 --held-out`` measures that, on other slates.
 
-Suffixes here: ``_A`` values of ample.
+Suffixes here: ``_I`` pairs of a safe and an unsafe response.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def remedy(pairs: Pairs, shared_R: Floats, safety_R: Floats, limits: Limits, kee
     safe = safe[np.isfinite(safe)]
     if not len(safe):
         return None
-    ample_A = np.unique(np.floor(100 * np.quantile(safe, AMPLE_AT)) / 100)
+    amples = np.unique(np.floor(100 * np.quantile(safe, AMPLE_AT)) / 100)
     margin_I = np.nan_to_num(np.abs(pairs.margins(shared_R)), posinf=0.0)
     first = np.floor(np.log2(max(limits.cap, float(np.median(margin_I)), 1e-6)))
     weights = [float(2.0 ** (first + step)) for step in STEPS]
     tried = [
         _tried(pairs, shared_R, safety_R, replace(limits, safety_weight=weight, ample=float(ample)))
-        for ample in ample_A
+        for ample in amples
         for weight in weights
     ]
     today = _tried(pairs, shared_R, safety_R, limits)
