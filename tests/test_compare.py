@@ -66,7 +66,7 @@ def test_results_json_is_the_stated_interface(two_tastes):
     assert content == json.loads(json.dumps(results.content))
     assert content["schema"] == 1
     assert {"data", "encoder", "split", "verdict", "rows", "users", "placebo", "gains", "baseline"} <= set(content)
-    assert set(content["verdict"]) == {"room", "best", "text"}
+    assert set(content["verdict"]) == {"room", "best", "text", "reason", "passed", "until", "lacks"}
     row_keys = {"learner", "size", "cohort", "metric", "value", "lo", "hi", "n_users", "n_comparisons", "seeds"}
     assert all(row_keys <= set(row) for row in content["rows"])
     metrics = {"accuracy_micro", "accuracy_macro", "accuracy_worst_decile", "log_loss", "calibration_error"}
@@ -279,9 +279,9 @@ def test_command_writes_everything_and_prints_the_verdict(toy_world, tmp_path, c
     results = json.loads((out / "results.json").read_text())
     for name in ("report.html", "results.parquet", "users.parquet"):
         assert (out / name).stat().st_size > 500
-    assert printed.startswith(results["verdict"]["text"])
-    assert "own\t" in printed
-    assert f"report: {out / 'report.html'}" in printed
+    assert printed.startswith("1. Personalise: ")
+    assert results["verdict"]["text"] in printed
+    assert f"Report: {out / 'report.html'}" in printed
     assert results["data"]["files"] == [str(toy_world)]
     assert results["reproduce"]["command"].split()[:3] == ["polypref", "compare", str(toy_world)]
     assert "--sizes 200" in results["reproduce"]["command"]

@@ -226,14 +226,16 @@ def test_a_sure_gain_of_these_users_is_a_second_road_to_yes(told, knowing, room)
 
 def test_the_second_road_speaks_of_these_users_and_says_what_is_short():
     text = verdict_of_these(these())["text"]
-    assert "a gets 13.0 points more of their held-out judgements right than pooled (95 % interval 9.1 to 16.9)" in text
+    assert (
+        "`a` gets 13.0 points more of their held-out judgements right than `pooled` (95 % interval 9.1 to 16.9)" in text
+    )
     assert "13.0 more than if it had been trained on shuffled users (9.1 to 16.9); 4 of 12 users tested are sig" in text
     assert (
-        "not yet of others, for whom the interval is 3.0 to 47.0, which may be chance when 3 are tried; use a" in text
+        "not yet of others, for whom the interval is 3.0 to 47.0, which may be chance when 3 are tried; use `a`" in text
     )
     assert text.endswith(
-        "use a for them, and pooled for others until there are more people (more judgements by these 12 would hardly "
-        "help: 90 % of the uncertainty is how much they differ)."
+        "use `a` for them, and `pooled` for others until there are more people (more judgements by these 12 would "
+        "hardly help: 90 % of the uncertainty is how much they differ)."
     )
     alone = verdict([few(), *OTHERS], [], [], ["a", "b", "c"], BASELINE, TWELVE, these=these())
     assert alone["room"] == "unclear", "a learner that is better for everyone alike is better for these, too"
@@ -266,12 +268,12 @@ def test_the_third_road_speaks_of_these_users_and_says_what_is_short():
     rows = [few(), *OTHERS]
     shuffled = [gain("a", 0.0, 0.05, df=11) | {"better": 0}]
     text = verdict(rows, shuffled, [], ["a", "b", "c"], BASELINE, TWELVE, {"a": SERVED})["text"]
-    assert "under a 4 of 12 users tested are each significantly better off than under pooled, and than if" in text
+    assert "under `a` 4 of 12 users tested are each significantly better off than under `pooled`, and than if" in text
     assert "This speaks of these users, not yet of others: the mean gain of 25.0 points" in text
-    assert "may be chance when 3 are tried; use a for them" in text
+    assert "may be chance when 3 are tried; use `a` for them" in text
     assert text.endswith(
-        "use a for them, and pooled for others until there are more people (more judgements by these 12 would hardly "
-        "help: 90 % of the uncertainty is how much they differ)."
+        "use `a` for them, and `pooled` for others until there are more people (more judgements by these 12 would "
+        "hardly help: 90 % of the uncertainty is how much they differ)."
     )
     unchecked = verdict(rows, [], [], ["a", "b", "c"], BASELINE, TWELVE, {"a": SERVED})
     assert unchecked["room"] == "unclear"
@@ -283,15 +285,15 @@ def test_the_third_road_speaks_of_these_users_and_says_what_is_short():
         (
             {"better": 1},
             FEW,
-            "1 of 12 users tested is significantly better off and none worse. Use a for that user, and",
+            "1 of 12 users tested is significantly better off and none worse. Use `a` for that user, and",
         ),
         (
             {"better": 3},
             FEW,
-            "3 of 12 users tested are significantly better off and none worse. Use a for those 3, and",
+            "3 of 12 users tested are significantly better off and none worse. Use `a` for those 3, and",
         ),
         ({"better": 3, "worse": 2}, FEW, "3 of 12 users tested are significantly better off and 2 worse. That there"),
-        ({"better": 0}, FEW, "is not excluded; use pooled until there are more people (more judgements by these 12"),
+        ({"better": 0}, FEW, "is not excluded; use `pooled` until there are more people (more judgements by these 12"),
         ({"better": 0}, {"variance_parts": {"users": 0.1, "pairs": 0.7, "judgements": 0.2}}, "until other pairs were"),
         (
             {"better": 0},
@@ -314,4 +316,4 @@ def test_a_gain_that_is_not_excluded_is_the_leaders_or_names_its_learner():
     assert "interval 0.1 to 19.9" in text and "a gain of 19.9 points is not excluded" in text
     rows = [gain("a", 0.001, 0.002), gain("b", 0.0, 0.02)]
     text = verdict(rows, [], [], ["a", "b"], BASELINE, people(0.4))["text"]
-    assert "a gain of 3.9 points by b is not excluded" in text
+    assert "a gain of 3.9 points by `b` is not excluded" in text

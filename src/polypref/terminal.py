@@ -1,6 +1,6 @@
 """The only module that prints. Control characters are always escaped, wherever the text comes from.
 
-    out, block, tabbed, aligned, framed, out_json    results, on standard output
+    out, block, tabbed, columns, framed, out_json    results, on standard output
     say                                              progress and notes, on standard error, after "polypref: "
     fail                                             failures, there too, even if quiet
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -85,6 +86,29 @@ def aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     width = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         out("  ".join(cell.ljust(w) for cell, w in zip(line, width, strict=True)).rstrip())
+
+
+def columns(titles: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1, width: int = 80) -> None:
+    """Print a table of at most ``width`` characters: the first ``texts`` columns are words and break, numbers never do.
+
+    Titles break between words. Columns of words share the room that the numbers leave.
+    """
+    lines = [[visible(cell) for cell in line] for line in (titles, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines[1:], strict=True)] if rows else [0] * len(titles)
+    words = [max(map(len, title.split()), default=0) for title in lines[0]]
+    widths = [max(pair) for pair in zip(widths, words, strict=True)]
+    room = max(width - sum(widths[texts:]) - 2 * (len(titles) - 1), 12 * texts)
+    while sum(widths[:texts]) > room:
+        widths[widths.index(max(widths[:texts]))] -= 1
+    for line in lines:
+        cells = [textwrap.wrap(cell, w) or [""] for cell, w in zip(line, widths, strict=True)]
+        for at in range(max(map(len, cells))):
+            shown = [cell[at] if at < len(cell) else "" for cell in cells]
+            aligned_cells = [
+                text.ljust(w) if column < texts else text.rjust(w)
+                for column, (text, w) in enumerate(zip(shown, widths, strict=True))
+            ]
+            _print("  ".join(aligned_cells).rstrip(), sys.stdout)
 
 
 def framed(titles: Sequence[str], rows: Sequence[Sequence[str]], right: bool = False) -> None:

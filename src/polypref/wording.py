@@ -144,6 +144,11 @@ def estimate(row: Mapping[str, Any] | None, write: Callable[[Any], str] = number
     return write(None if row is None else row.get(key)) + (f" ({ends})" if ends else "")
 
 
+def code(name: object) -> str:
+    """A name or command set off from its sentence by backquotes; pages show it as code."""
+    return f"`{name}`"
+
+
 def unbroken(text: str) -> str:
     """A sentence whose percent signs are not separated from their numbers."""
     return text.replace(" %", "\u00a0%")

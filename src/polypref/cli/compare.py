@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from polypref.cli.compare_summary import show
-from polypref.cli.grids import linted
+from polypref.cli.compare_summary import show_answer, show_numbers
+from polypref.cli.grids import command_line, linted
 from polypref.cli.shared import Encodes, Reads, WritesFolder, ensure_files
 from polypref.evaluation.settings import Settings
 from polypref.terminal import out
@@ -44,14 +45,28 @@ class Compare(WritesFolder, Reads, Encodes, Settings):
         encode = encoder(self.encoder)
         data = linted(self)
         metadata = data.metadata("compare", self)
+        metadata["reproduce"] |= {"again": self.next_commands()}
         settings = Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
         learners = self.learners or None
         results = compare(data.comparisons, learners, encode, out=self.out, metadata=metadata, settings=settings)
         page = write(self.out, results.content, results.users)
-        out(results.verdict["text"])
+        show_answer(results.answer)
+        out(f"Report: {page}", "")
+        show_numbers(results.contents)
+        out("", results.verdict["text"])
         data.show(results.contents)
-        show(results)
         data.remark()
-        out(f"report: {page}")
         out(f"done in {time.perf_counter() - started:.0f} s")
         return 0
+
+    def next_commands(self) -> dict[str, str]:
+        """Commands for the same files, read in the same way: ``fit``, without learner and folder, and ``compare``.
+
+        The comparison goes to another folder, with the default learners and a split that suits the data.
+        """
+        from polypref.cli.fit import Fit
+
+        own = {f.name for f in fields(Compare)} - {"out", "learners", "force", "split"}
+        fits = {f.name for f in fields(Fit)} & own
+        again = f"{command_line('compare', self, own)} --out {shlex.quote(f'{self.out}-again')}"
+        return {"fit": command_line("fit", self, fits), "compare": again}

@@ -1,49 +1,65 @@
-"""The table that ``polypref compare`` prints at the end: each learner's figures, and users better and worse off."""
+"""What ``polypref compare`` prints: the answer in five lines, then the numbers: each learner's accuracy and gains."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from polypref.terminal import framed, interactive, tabbed
-from polypref.wording import MISSING, interval, number, signed
+from polypref.terminal import columns, out
+from polypref.wording import MISSING, interval, number, percent, points
 
 if TYPE_CHECKING:
-    from polypref.evaluation.results import Results
+    from polypref.answers import Answer
     from polypref.evaluation.results_schema import CompareContents
 
-COLUMNS = (
-    ("micro", "accuracy_micro", "all"),
-    ("macro", "accuracy_macro", "all"),
+ACCURACY = (
+    ("all judgements", "accuracy_micro", "all"),
+    ("mean over people", "accuracy_macro", "all"),
     ("worst decile", "accuracy_worst_decile", "all"),
     ("minority", "accuracy_macro", "minority"),
-    ("log loss", "log_loss", "all"),
 )
 
 
-def show(results: Results) -> None:
-    """Print the table: framed on a terminal, tab-separated lines otherwise."""
-    titles, *rows = table_lines(results.contents)
-    if interactive():
-        framed(titles, rows, right=True)
-    else:
-        for line in (titles, *rows):
-            tabbed(line)
+def show_answer(answer: Answer) -> None:
+    """Print the lines of an answer, at most 80 characters each."""
+    out(*answer.printed())
 
 
-def table_lines(contents: CompareContents) -> list[list[str]]:
-    """Header and one line per learner at the full size: metrics, gain over the baseline, users better and worse off."""
-    rows, gains, baseline = contents.rows.at_full(), contents.gains.by_learner(), contents.floor or "the baseline"
-    few = next((row.n_users for row in rows.where(metric=COLUMNS[3][1], cohort=COLUMNS[3][2])), 0)
-    titles = [f"{title} (n = {few})" if cohort != "all" else title for title, _, cohort in COLUMNS]
-    lines = [["learner", *titles, f"gain over {baseline}", "95 % interval", "better", "worse"]]
+def show_numbers(contents: CompareContents) -> None:
+    """Print two tables, each at most 80 characters wide: accuracy in percent, and gains in points."""
+    out("Accuracy on test judgements, %, and log loss:")
+    titles, *rows = accuracy_lines(contents)
+    columns(titles, rows)
+    titles, *rows = gain_lines(contents)
+    if rows:
+        out("", f"Gain over `{contents.floor}`, points, and how many people surely gain and lose:")
+        columns(titles, rows)
+
+
+def accuracy_lines(contents: CompareContents) -> list[list[str]]:
+    """Header and one line per learner at the full size: accuracies in percent, and log loss."""
+    rows = contents.rows.at_full()
+    few = next((row.n_users for row in rows.where(metric="accuracy_macro", cohort="minority")), None)
+    titles = [f"{title} (n = {few or 0})" if cohort != "all" else title for title, _, cohort in ACCURACY]
+    lines = [["learner", *titles, "log loss"]]
     for learner in rows.learners:
-        found = [rows.at(learner, metric, cohort) for _, metric, cohort in COLUMNS]
-        line = [learner, *(number(row and row.value) for row in found)]
-        gain = gains.get(learner)
-        if gain is None or gain.value is None:
-            line += ["baseline" if learner == baseline else MISSING, ""]
-        else:
-            line += [signed(gain.value), interval(gain.ends, signed)]
-        counted = contents.counts(learner)
-        lines.append([*line, *(MISSING if counted[key] is None else str(counted[key]) for key in ("better", "worse"))])
+        found = [rows.at(learner, metric, cohort) for _, metric, cohort in ACCURACY]
+        loss = rows.at(learner, "log_loss")
+        lines.append([learner, *(percent(row and row.value) for row in found), number(loss and loss.value)])
+    return lines
+
+
+def gain_lines(contents: CompareContents) -> list[list[str]]:
+    """Header and one line per learner at the full size: gains in points, and people who surely gain and lose."""
+    micro, macro = (contents.gains.by_learner(metric) for metric in ("accuracy_micro", "accuracy_macro"))
+    titles = ["learner", "all judgements", "95 % interval", "mean over people", "95 % interval", "gain", "lose"]
+    lines = [titles]
+    for learner in contents.rows.at_full().learners:
+        if learner not in micro or micro[learner].value is None:
+            continue
+        line = [learner]
+        for rows in (micro, macro):
+            row = rows.get(learner)
+            line += [points(row and row.value), MISSING if row is None else interval(row.ends, points) or MISSING]
+        counts = contents.counts(learner)
+        lines.append([*line, *(MISSING if counts[key] is None else str(counts[key]) for key in ("better", "worse"))])
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -77,12 +78,15 @@ def linted(command: Reads) -> Linted:
     return Linted(reading, lint(reading))
 
 
-def command_line(name: str, command: Reads) -> str:
-    """The command that reproduces the results: every setting that is not the default, from flags or a file."""
+def command_line(name: str, command: Reads, kept: Collection[str] | None = None) -> str:
+    """The command ``name`` with every setting of ``command`` that is not the default, from flags or a file.
+
+    ``kept`` names the settings that this command has, if it is another one.
+    """
     words = ["polypref", name, *command.files]
     for f in fields(command):
         value = getattr(command, f.name)
-        if f.name == "files" or value == f.default:
+        if f.name == "files" or value == f.default or (kept is not None and f.name not in kept):
             continue
         flag = f.name.replace("_", "-")
         if isinstance(value, bool):

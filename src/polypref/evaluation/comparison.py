@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from polypref.arguments import expect
 from polypref.comparisons import Comparisons, ensure_comparisons
 from polypref.errors import SettingsError
+from polypref.evaluation.answer import answer_of
 from polypref.evaluation.cells import Job
 from polypref.evaluation.grid_setup import POPULATION, prepare
 from polypref.evaluation.measure import measure, run_arms
@@ -58,7 +60,8 @@ def compare(
         contents = CompareContents(
             **figures, **prepared.metadata(chosen, _sides(job, settings.seeds), timing | arms.timing)
         )
-        results = Results(contents.with_metadata(metadata or {}), users)
+        contents = contents.with_metadata(metadata or {})
+        results = Results(replace(contents, answer=answer_of(contents).as_dict()), users)
         if out is not None:
             results.write(Path(out))
     return results

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from polypref.data.split import Rule, Split
 from polypref.evaluation.cells import Cell, Job, run
 from polypref.evaluation.grid_setup import run_grid
 from polypref.evaluation.nested_prompts import caveat
+from polypref.evaluation.recommend import recommend
 from polypref.evaluation.results_table import ResultTable
 from polypref.evaluation.settings import Settings
 from polypref.evaluation.tables import (
@@ -32,7 +33,8 @@ from polypref.evaluation.tables import (
     over_shuffled,
     placebo_rows,
 )
-from polypref.evaluation.verdict import Compared, Evidence, verdict
+from polypref.evaluation.verdict import verdict
+from polypref.evaluation.verdict_evidence import Compared, Evidence
 from polypref.profiling import profile
 from polypref.stats.cluster_robust import Clusters
 from polypref.stats.estimate import wilson
@@ -119,8 +121,10 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
     answer = verdict(compared, arms.personal, floor, evidence(described, n_train_U, job.rule), served)
     if answer["room"] == "yes" and (reservation := caveat(job.comparisons)):
         answer["text"] += f" {reservation}"
+    measured = _per_user_gains(tables["gains"], arms.per_user)
     figures = {
         "verdict": answer,
+        **recommend(clusters, arms.full, answer, floor, n_train_U, measured, arms.full_size),
         "baseline": baseline,
         "size": arms.full_size,
         "sizes": [{"size": size, "per_user": arms.per_user.get(size)} for size in arms.by_size],
@@ -137,6 +141,11 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
     }
     people = over[floor] if floor in over else {name: _people(clusters, arms.full, name)[name] for name in arms.full}
     return figures, users_table(job.comparisons.users.ids, n_train_U, minority_SU.mean(axis=0) >= 0.5, people)
+
+
+def _per_user_gains(gains: ResultTable, per_user: Mapping[int, int]) -> ResultTable:
+    """The gains at sizes per user, with the number of each user's judgements as the size."""
+    return ResultTable(tuple(replace(row, size=per_user[row.size]) for row in gains if row.size in per_user))
 
 
 def evidence(described: Mapping[str, Any], n_train_U: NDArray[np.int64], rule: Rule) -> Evidence:

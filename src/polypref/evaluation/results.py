@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from polypref.answers import Answer
 from polypref.evaluation.results_schema import CompareContents, Contents
 from polypref.evaluation.results_table import COHORT, METRIC, ROW, ResultTable
 from polypref.files import OTHER_OUT, write_json, write_table
@@ -38,9 +39,14 @@ class Results:
         return self.contents.as_dict()
 
     @property
-    def verdict(self) -> Mapping[str, str]:
-        """``{"room": "yes" | "no" | "unclear", "best": learner, "text": two sentences}``."""
+    def verdict(self) -> Mapping[str, Any]:
+        """``{"room": "yes" | "no" | "unclear", "best": learner, "text": two sentences, ...}``; docs/protocol.md has all keys."""
         return self.contents.verdict
+
+    @property
+    def answer(self) -> Answer:
+        """The five lines: personalise or not, which method, from how many judgements, who gains, what to do next."""
+        return Answer.of(self.contents.answer)
 
     @property
     def rows(self) -> pl.DataFrame:

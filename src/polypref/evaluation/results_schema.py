@@ -122,7 +122,12 @@ class Contents:
 class CompareContents(Contents):
     """The content of results.json."""
 
-    verdict: Section = section("best", "text", room="unclear")
+    answer: Section = section()
+    verdict: Section = section("best", "text", room="unclear", reason="", passed=(), until="", lacks="")
+    method: Section = section("learner", level=())
+    behind_best: ResultTable = table(GAIN)
+    pays: Section = section(*("amount", "people", "of", "median", "value", "lo", "hi", "fewest", "source"))
+    gains_by_amount: ResultTable = table(GAIN)
     size: int | None = None
     gains_over_pooled: ResultTable = table(GAIN)
     gains_over_shuffled: ResultTable = table(SHUFFLED)

@@ -127,7 +127,7 @@ def leaderboard(
             for key, other in against.items():
                 if other in values:
                     named = {n: _gain(v, values[other], metric) for n, v in values.items() if n != other}
-                    found[key] += _gain_rows(clusters, named, {"baseline": other} | common)
+                    found[key] += gain_rows(clusters, named, {"baseline": other} | common)
     order = {name: at for at, name in enumerate(margins)}
     return {key: ResultTable(tuple(sorted(rows, key=lambda row: order[row.learner]))) for key, rows in found.items()}
 
@@ -151,7 +151,7 @@ def placebo_rows(
             name: _gain(METRICS[metric](clusters.rows, in_H, arm.margin_H), floor, metric)
             for name, arm in shuffled.items()
         }
-        rows += _gain_rows(clusters, gains, {**common, "arm": "shuffled", "metric": metric})
+        rows += gain_rows(clusters, gains, {**common, "arm": "shuffled", "metric": metric})
     return ResultTable(tuple(replace(row, **people[row.learner]) for row in rows))
 
 
@@ -165,7 +165,7 @@ def over_shuffled(clusters: Clusters, real: Mapping[str, Arm], shuffled: Mapping
             for arms in (real, shuffled)
         )
         gains = {name: _gain(own[name], without[name], metric) for name in shuffled}
-        rows += _gain_rows(clusters, gains, {"arm": "shuffled", "size": size, "metric": metric})
+        rows += gain_rows(clusters, gains, {"arm": "shuffled", "size": size, "metric": metric})
     return ResultTable(tuple(replace(row, baseline=row.learner) for row in rows))
 
 
@@ -193,7 +193,7 @@ def of_these_users(
             found += [("all", "shuffled", placebo)]
         for cohort, arm, measured in found:
             common = {"size": size, "cohort": cohort, "metric": "accuracy_micro", "arm": arm, "baseline": baseline}
-            rows += _gain_rows(these, {name: measured}, common)
+            rows += gain_rows(these, {name: measured}, common)
     return ResultTable(tuple(rows))
 
 
@@ -205,7 +205,7 @@ def _gain(one: Measured, baseline: Measured, metric: str) -> Measured:
     return difference(baseline, one) if metric in LOWER_IS_BETTER else difference(one, baseline)
 
 
-def _gain_rows(clusters: Clusters, gains: Mapping[str, Measured], common: Mapping[str, Any]) -> list[ResultRow]:
+def gain_rows(clusters: Clusters, gains: Mapping[str, Measured], common: Mapping[str, Any]) -> list[ResultRow]:
     """A row for each learner's gain, with the p-value of no gain and where its variance comes from."""
     bounds = UNBOUNDED if common["metric"] == "log_loss" else (-1.0, 1.0)
     intervals = clusters.intervals(list(gains.values()), bounds)

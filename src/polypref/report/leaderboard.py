@@ -35,8 +35,9 @@ COLUMNS = (
     Column("log_loss", "all", "Log loss", "lower is better"),
     Column("calibration_error", "all", "Calibration", "error, lower is better"),
 )
-GAIN_METRICS = {"accuracy_micro": "micro", "accuracy_macro": "macro"}  # the table shows the first that was measured
+GAIN_METRICS = {"accuracy_micro": "all judgements", "accuracy_macro": "mean over users"}  # figures show the first
 BASELINE = "baseline: best on validation rows"
+TAKE = "the one to take"
 SMALLEST_AXIS = 0.02  # of gains: two points to either side, so that noise does not fill the figure
 
 
@@ -114,16 +115,18 @@ def leaderboard_section(contents: CompareContents, learners: Sequence[str]) -> d
     rows = contents.rows.at_full()
     if not rows:
         return None
-    baseline, best, metric = baseline_name(contents), contents.verdict["best"], gain_metric(contents)
+    baseline, metric = baseline_name(contents), gain_metric(contents)
+    take = contents.method["learner"] or contents.verdict["best"]
     gains = contents.gains.by_learner(metric)
+    also = {other: contents.gains.by_learner(other) for other in GAIN_METRICS if other in contents.gains.metrics}
     axis = gain_axis(gains.values())
     body = [
         {
             "learner": learner,
-            "best": learner == best,
-            "role": BASELINE if learner == baseline else "best" if learner == best else "",
+            "best": learner == take,
+            "role": BASELINE if learner == baseline else TAKE if learner == take else "",
             "cells": [cell(rows.at(learner, column.metric, column.cohort), column) for column in COLUMNS],
-            "gain": gain_cell(gains.get(learner), axis, learner == baseline),
+            "gains": [gain_cell(of.get(learner), axis, learner == baseline) for of in also.values()],
             "counts": contents.counts(learner),
         }
         for learner in learners
@@ -133,7 +136,7 @@ def leaderboard_section(contents: CompareContents, learners: Sequence[str]) -> d
         "headings": [heading(column, rows) for column in COLUMNS],
         "body": body,
         "zero": int(axis.plane([0.0], 1000)[0]),
-        "gain_note": GAIN_METRICS.get(metric or "", ""),
+        "gain_notes": [GAIN_METRICS[other] for other in also],
         "has_gains": bool(gains),
         "seeds": next((row.seeds for row in rows if row.seeds is not None), None),
     }

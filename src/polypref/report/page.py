@@ -11,8 +11,10 @@ from typing import Any
 
 import jinja2
 import polars as pl
+from markupsafe import Markup
 
 from polypref import wording as words
+from polypref.answers import Answer
 from polypref.evaluation.results_schema import CompareContents
 from polypref.report import leaderboard, learning_curves, metadata, people, profile
 
@@ -34,12 +36,21 @@ def environment() -> jinja2.Environment:
     found.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     found.filters["number"] = words.number
     found.filters["unbroken"] = words.unbroken
+    found.filters["coded"] = coded
     return found
 
 
 def _visible(value: Any) -> Any:
     """Texts as they are shown; text marked safe is our own and stays."""
     return words.visible(value, keep="\n\t") if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def coded(text: str) -> Markup:
+    """A sentence as HTML: escaped, percent signs kept with their numbers, and what stands in backquotes as code."""
+    parts = [words.html_text(words.unbroken(part)) for part in text.split("`")]
+    if len(parts) % 2 == 0:  # a backquote of its own
+        return Markup("`".join(parts))
+    return Markup("".join(f"<code>{part}</code>" if at % 2 else part for at, part in enumerate(parts)))
 
 
 def render(results: Mapping[str, Any], users: pl.DataFrame) -> str:
@@ -58,6 +69,7 @@ def render(results: Mapping[str, Any], users: pl.DataFrame) -> str:
             script_hash=f"sha256-{digest}",
             head=metadata.head(contents),
             verdict=contents.verdict,
+            answer=Answer.of(contents.answer),
             baseline=leaderboard.baseline_name(contents),
             leaderboard=leaderboard.leaderboard_section(contents, learners),
             people=people.people_section(contents, users, learners),
