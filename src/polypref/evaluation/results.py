@@ -40,7 +40,7 @@ class Results:
 
     @property
     def verdict(self) -> Mapping[str, Any]:
-        """``{"room": "yes" | "no" | "unclear", "best": learner, "text": two sentences, ...}``; docs/protocol.md has all keys."""
+        """``{"room": "yes" | "no" | "unclear", "best": learner, "text": two sentences}``, and more: docs/protocol.md."""
         return self.contents.verdict
 
     @property
