@@ -37,7 +37,9 @@ class Check(Reads):
 
         ensure_files(self, self.files, "check FILE")
         columns = parse_columns(self.columns)
-        options = ReadOptions(columns, self.ties, self.made_from, self.rating_gap, limits=limits_of(self))
+        options = ReadOptions(
+            columns, self.ties, self.made_from, self.rating_gap, limits=limits_of(self), labels=self.labels
+        )
         reading = read(self.files, options)
         found = lint(reading, min_judgements=self.min_judgements)
         summary = summarise(reading, found)
@@ -94,6 +96,9 @@ def show(summary: dict[str, Any], reading: Reading) -> None:
     """Print the summary: a table on a terminal, tab-separated lines otherwise."""
     from polypref.wording import are, counted
 
+    for finding in summary["findings"][:1]:
+        if finding["name"] == "one-sided labels":
+            out(f"warning: one-sided labels: {finding['text']}")
     sizes = ", ".join(counted(summary[name], name) for name in ("judgements", "users", "prompts", "responses", "ties"))
     out(f"{', '.join(summary['files'])}: {counted(summary['rows_read'], 'rows')}; {sizes}")
     for layout in reading.layouts:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from polypref.cli import shared
 from polypref.cli.shared import Reads, reading_of
 from polypref.terminal import out
 
@@ -52,9 +53,6 @@ class Linted:
             f"{counted(data['n_comparisons'], 'judgements')} by {counted(data['n_users'], 'users')}, features from "
             f"{contents.encoder['name']}, split by {split['rule']}: {split['why']}"
         )
-        for finding in self.lint.findings:
-            if finding.action == "dropped":
-                out(f"dropped: {counted(finding.count, finding.unit)} ({finding.name})")
         if data["users_left_out"]:
             out(
                 f"left out: {counted(data['users_left_out'], 'users')} with fewer than "
@@ -72,10 +70,8 @@ class Linted:
 
 def linted(command: Reads) -> Linted:
     """Read and lint the command's files."""
-    from polypref.data.linting.lint import lint
-
     reading = reading_of(command, command.files)
-    return Linted(reading, lint(reading))
+    return Linted(reading, shared.linted(reading))
 
 
 def command_line(name: str, command: Reads, kept: Collection[str] | None = None) -> str:

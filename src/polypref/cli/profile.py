@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from polypref.cli.shared import Reads, Seeded, cleaned, ensure_files, reading_of
+from polypref.cli.shared import Reads, Seeded, cleaned, ensure_files, reading_of, say_how
 from polypref.terminal import aligned, block, framed, interactive, out, out_json
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class Profile(Reads, Seeded):
         ensure_files(self, self.files, "profile FILE")
         reading = reading_of(self, self.files)
         comparisons = reading.comparisons if self.raw else cleaned(reading)
+        if self.raw and len(comparisons):
+            say_how(reading)
         if not len(comparisons):
             raise NotEnoughData(
                 f"nothing can be used of {counted(reading.rows_read, 'rows')}; polypref check FILE says why."

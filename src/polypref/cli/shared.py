@@ -15,6 +15,7 @@ from polypref.runs.settings import Quiet
 
 if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
+    from polypref.data.linting.lint import Lint
     from polypref.data.read import Reading
 
 Files = Annotated[
@@ -62,6 +63,17 @@ MadeFromFlag = Annotated[
         metavar="{auto,ratings,pairs}",
         help="What judgements were made from: ratings (or rankings, votes), so that they imply each other, or pairs "
         "judged one by one; auto decides from the judgements and says why.",
+    ),
+]
+
+LabelsFlag = Annotated[
+    str,
+    arg(
+        metavar="MEANING",
+        help='What labels mean: "1=A,2=B,0=tie"; index (0 or 1: who won); scale (negative: response_a; '
+        "scale:1..7 names both ends, that of response_a first; the grade is the row's weight). For ratings: "
+        "VALUE=NUMBER, decimal-comma, thousands. See docs/data.md.",
+        help_behavior_hint="(default: decided from the whole column, or the file is refused)",
     ),
 ]
 
@@ -120,6 +132,7 @@ class NamesColumns(Limited):
 class ReadsJudgements(NamesColumns):
     """Settings of a command whose preference files have another name; ``files`` returns them."""
 
+    labels: LabelsFlag = ""
     ties: Ties = ()
     made_from: MadeFromFlag = "auto"
 
@@ -201,7 +214,34 @@ def reading_of(command: ReadsJudgements, files: tuple[str, ...]) -> Reading:
     from polypref.data.rows.layouts import parse_columns
 
     columns = parse_columns(command.columns)
-    return read(files, ReadOptions(columns, command.ties, command.made_from, limits=limits_of(command)))
+    options = ReadOptions(columns, command.ties, command.made_from, limits=limits_of(command), labels=command.labels)
+    return read(files, options)
+
+
+def say_how(reading: Reading) -> None:
+    """Say on standard error what is odd about the labels as a whole, what they mean, and which rows cannot be read."""
+    from polypref.data.linting.bias import one_sided
+    from polypref.terminal import say
+    from polypref.wording import counted
+
+    if (found := one_sided(reading)) is not None:
+        say(f"warning: one-sided labels: {found[2]}")
+    for rule in reading.rules:
+        say(f"read as: {rule}")
+    for problem in reading.problems:
+        what = "kept without a value" if problem.kept else "dropped"
+        say(f"{what}: {counted(problem.count, 'rows')} ({problem.name}); {problem.text}")
+
+
+def _say_dropped(found: Lint) -> None:
+    """Say on standard error which rows the linter leaves out."""
+    from polypref.terminal import say
+    from polypref.wording import counted
+
+    unreadable = {problem.name for problem in found.reading.problems}
+    for finding in found.findings:
+        if finding.action == "dropped" and finding.name not in unreadable:
+            say(f"dropped: {counted(finding.count, finding.unit)} ({finding.name}); {finding.text}")
 
 
 def limits_of(command: Limited) -> Limits:
@@ -211,9 +251,20 @@ def limits_of(command: Limited) -> Limits:
 
 def cleaned(reading: Reading) -> Comparisons:
     """The comparisons without the rows that the linter drops."""
-    from polypref.data.linting.lint import clean, lint
+    from polypref.data.linting.lint import clean
 
-    return clean(reading, lint(reading))
+    return clean(reading, linted(reading))
+
+
+def linted(reading: Reading) -> Lint:
+    """What the linter finds; how the files are read and which rows are left out is said, unless nothing is left."""
+    from polypref.data.linting.lint import lint
+
+    found = lint(reading)
+    if not found.dropped_N.all():
+        say_how(reading)
+        _say_dropped(found)
+    return found
 
 
 def refuse_suffix(out: Path) -> None:

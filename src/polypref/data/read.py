@@ -21,11 +21,14 @@ from polypref.data.files.sources import Source, expand, open_source, readable
 from polypref.data.giving_up import ReadSoFar
 from polypref.data.linting.problems import ProblemLog, RowProblem
 from polypref.data.pool import SPILL_BYTES, KeyTable, Pool
-from polypref.data.rows import chat, convert, values
+from polypref.data.rows import chat, convert
 from polypref.data.rows.attributes import Attributes
 from polypref.data.rows.convert import pair_ratings
 from polypref.data.rows.formats import canonical
-from polypref.data.rows.layouts import Layout, find_layout, unnamed
+from polypref.data.rows.hints import with_hint
+from polypref.data.rows.layouts import Layout, MissingColumn, find_layout, unnamed
+from polypref.data.rows.survey import Meanings, Survey
+from polypref.data.rows.vocabulary import told
 from polypref.errors import InputError, NotEnoughData, PolyprefError, SettingsError
 from polypref.notebook import Shown
 from polypref.wording import shown
@@ -38,6 +41,7 @@ class ReadOptions:
     """Options for reading files.
 
     ``columns``      role -> name of its column, for columns that are not found by their names.
+    ``labels``       what labels or ratings mean, as ``--labels`` says it: "1=A,2=B,0=tie", "index", "scale", ...
     ``ties``         companion files whose rows are ties; only read if given.
     ``made_from``    "ratings" or "pairs", if the user knows what judgements were made from; "auto": see ``origin``.
     ``rating_gap``   ratings of two responses that differ by less are a tie (equal ratings always are).
@@ -51,9 +55,11 @@ class ReadOptions:
     rating_gap: NotNegative = 0.0
     spill_bytes: AtLeastZero = SPILL_BYTES
     limits: Limits = field(default_factory=Limits)
+    labels: str = ""
 
     def __post_init__(self) -> None:
         check_settings(self)
+        told(self.labels)
         expect_instance("limits", self.limits, Limits, "Limits(...)")
 
 
@@ -124,6 +130,8 @@ class _Work:
         self.rows_read = 0
         self.rules: dict[str, None] = {}
         self.layouts: list[Layout] = []
+        self.told = told(options.labels)
+        self.told_used = False
 
     def copy(self) -> _Work:
         """A copy of the state that continues independently."""
@@ -141,35 +149,38 @@ class _Work:
         source = open_source(file, limits, late, partial(unnamed, mapping=columns))
         try:
             layout = find_layout(file, source.types, columns, ties=number >= self.n_main)
-        except PolyprefError:
+        except PolyprefError as error:
             look_on(source.path, source.wanted, limits)
+            if isinstance(error, MissingColumn):
+                raise with_hint(error, source, columns, self.told, limits) from None
             raise
+        layout, meanings = Survey(source, layout, self.told, columns, limits).decide()
         new = self.copy()
-        new._add(number, source, layout)
+        new._add(number, source, layout, meanings)
         return new
 
-    def _add(self, number: int, source: Source, layout: Layout) -> None:
+    def _add(self, number: int, source: Source, layout: Layout, meanings: Meanings) -> None:
         so_far = ReadSoFar(source.path, self.options.limits)
         into = self.rated if layout.shape == "ratings" else self.judged
         for batch in source.batches(list(layout.names.values()), so_far.unusable):
-            frame = canonical(batch, layout, source.path, so_far.unusable, self.options.limits)
+            frame = canonical(batch, layout, source.path, so_far.unusable, self.options.limits, meanings)
             coded = self._code(frame, number, so_far.unusable)
             into.append(coded)
             so_far.add(batch, coded.height if into is self.rated else int((coded["chosen"] != coded["rejected"]).sum()))
         if not so_far.rows and number < self.n_main:  # a file of ties may be empty
             raise InputError(f"{source.path} has no rows; expected at least one judgement.")
-        so_far.unusable.refuse_one_side(source.path, layout.names.get("label", "label"))
         so_far.refuse_if_most()
         self.rows_read += so_far.rows
         self.problem_log.merge(so_far.unusable, self.files[number])
         self.rules |= dict.fromkeys(source.rules)
-        self._state_rules(layout)
+        self.told_used |= meanings.used
+        self._state_rules(layout, meanings)
         if layout not in self.layouts:
             self.layouts.append(layout)
 
-    def _state_rules(self, layout: Layout) -> None:
+    def _state_rules(self, layout: Layout, meanings: Meanings) -> None:
         rules = {
-            values.LABEL_RULE: layout.shape == "labels" and "label" in layout.names,
+            **dict.fromkeys(filter(None, meanings.rules), True),
             chat.IMPLICIT_RULE: layout.shape != "ratings" and "prompt" not in layout.names,
             convert.ONE_PROMPT_RULE: layout.shape == "ratings" and "prompt" not in layout.names,
             convert.RANKING_RULE: layout.shape == "rankings",
@@ -221,7 +232,15 @@ class _Work:
         return rows
 
     def finish(self) -> Reading:
-        """Everything as one Reading. Raises NotEnoughData if no two ratings can be compared."""
+        """Everything as one Reading.
+
+        Raises NotEnoughData if no two ratings can be compared, SettingsError if ``labels`` is about no file.
+        """
+        if self.told.kind and not self.told_used:
+            raise SettingsError(
+                f"--labels {shown(self.told.text)[1:-1]} says nothing about {', '.join(self.files)}: no column of "
+                "labels or ratings holds such values. Leave it out."
+            )
         rows = self._judgements()
         n = rows.height
 

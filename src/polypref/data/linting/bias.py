@@ -9,16 +9,19 @@ from numpy.typing import NDArray
 from polypref import wording
 from polypref.comparisons import IntArray
 from polypref.data.linting.findings import Inspection
+from polypref.data.read import Reading
 
 # Adults read 238 words of English a minute (Brysbaert 2019, J. Memory and Language 109); three times that is
 # implausible.
 FASTEST_WPM = 3 * 238
 NARROW = 0.2  # an interval around one half narrower than this excludes a relevant bias
+ONE_SIDED, ENOUGH = 0.95, 6  # from this share of at least so many judgements, one position wins too often
 SHOWN_BOTH_WAYS = 0.05  # below this share of pairs shown in both orders, order and text are confounded
 
 
 def look(job: Inspection) -> None:
-    """Add findings about position, length and haste."""
+    """Add findings about one-sided labels, position, length and haste."""
+    _one_sided(job)
     _position(job)
     _length(job)
     _haste(job)
@@ -46,11 +49,37 @@ def rate(hit_N: NDArray[np.bool_], user_N: IntArray) -> tuple[float, float, floa
     return share, max(0.0, share - half), min(1.0, share + half)
 
 
+def _placed(reading: Reading) -> NDArray[np.bool_]:
+    """Which judgements (N,) prefer a response whose position is known."""
+    tie_N = reading.comparisons.tie_N
+    return (reading.shown_first_N >= 0) & (True if tie_N is None else ~tie_N)
+
+
+def one_sided(reading: Reading) -> tuple[int, int, str] | None:
+    """``(wins, judgements, sentence)`` of the position that wins nearly always; None if none does."""
+    first_N = reading.shown_first_N[_placed(reading)]
+    n, first = len(first_N), int((first_N == 1).sum())
+    wins = max(first, n - first)
+    if n < ENOUGH or wins < ONE_SIDED * n:
+        return None
+    side = "first" if first == wins else "second"
+    asked = "are the labels, and which response is which, read right?"
+    rule = next((f" ({rule})" for rule in reading.rules if rule.startswith(("labels in", "positions in"))), "")
+    text = f"the response shown {side} won {wording.share(wins / n, 1)} of {wording.counted(n, 'judgements')}"
+    return wins, n, f"{text}; {asked}{rule}"
+
+
+def _one_sided(job: Inspection) -> None:
+    """At the head of all findings."""
+    if (found := one_sided(job.reading)) is not None:
+        wins, n, text = found
+        job.note("one-sided labels", (wins, n, "rows"), "counted", text)
+        job.findings.insert(0, job.findings.pop())
+
+
 def _position(job: Inspection) -> None:
     d, first_N = job.data, job.reading.shown_first_N
-    known_N = (first_N >= 0) & ~job.dropped_N
-    if d.tie_N is not None:
-        known_N &= ~d.tie_N
+    known_N = _placed(job.reading) & ~job.dropped_N
     if not known_N.any():
         return
     share, low, high = rate(first_N[known_N] == 1, d.user_N[known_N])

@@ -8,6 +8,7 @@ those that the file has: ``pair_id``, ``time``, ``seconds``, ``weight``, ``shown
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -17,8 +18,9 @@ from polypref.data.files.textfiles import Batch
 from polypref.data.linting.problems import ProblemLog
 from polypref.data.rows import chat, values
 from polypref.data.rows.convert import explode_rankings
-from polypref.data.rows.layouts import Layout
+from polypref.data.rows.layouts import WON, Layout
 from polypref.data.rows.rows import Reader, Rows
+from polypref.data.rows.survey import MODELS, Meanings, label_text, sides_by_text
 
 OPTIONAL: dict[str, tuple[Reader, str]] = {
     "time": (values.as_time, "a date (ISO 8601) or seconds since 1970"),
@@ -28,23 +30,24 @@ OPTIONAL: dict[str, tuple[Reader, str]] = {
 
 
 def canonical(
-    batch: Batch, layout: Layout, file: str, problem_log: ProblemLog, limits: Limits | None = None
+    batch: Batch, layout: Layout, file: str, problem_log: ProblemLog, limits: Limits, meanings: Meanings
 ) -> pl.DataFrame:
-    """The batch's usable rows in canonical form."""
+    """The batch's usable rows in canonical form; ``meanings`` are those of the whole file."""
     rows = Rows(batch, layout, file, problem_log, limits)
     _read_users(rows)
     if layout.shape == "rankings":
         rows.frame = explode_rankings(rows)
     _read_texts(rows)
     if layout.shape in ("pairs", "rankings"):
-        _read_pairs(rows)
+        _read_pairs(rows, meanings)
     if layout.shape == "labels":
-        _read_labels(rows)
+        _read_labels(rows, meanings)
     if layout.shape == "ratings":
-        rating, bad = values.as_number(rows.frame["rating"])
-        bad |= rating.is_null()
-        rows.drop("unreadable rating", bad, "rating", "a number")
-        rows.set(rating=rating.filter(~bad))
+        rating, bad = meanings.ratings.read(rows.frame["rating"])
+        rows.set(_rating=rating)
+        rows.drop("unreadable rating", bad, "rating", "a number written as the others are")
+        rows.drop("no rating", rows.frame["_rating"].is_null(), "rating", "a number")
+        rows.set(rating=rows.frame["_rating"])
     _read_optional(rows)
     return rows.frame
 
@@ -85,12 +88,11 @@ def _read_texts(rows: Rows) -> None:
     rows.set(**{role: rows.frame[role].fill_null("") for role in [*sides, "prompt"]})
 
 
-def _read_pairs(rows: Rows) -> None:
+def _read_pairs(rows: Rows, meanings: Meanings) -> None:
     tie = pl.Series("tie", np.full(rows.frame.height, rows.layout.all_ties))
-    if rows.has("label"):  # of the labels that such files carry, only "tie" says more than chosen / rejected
-        tie |= (
-            values.as_text(rows.frame["label"]).str.to_lowercase().str.strip_chars().is_in(values.TIED).fill_null(False)
-        )
+    if rows.has("label") and meanings.labels is not None:  # beside chosen and rejected only ties say more
+        share, _, _ = meanings.labels.read(values.as_text(rows.frame["label"]))
+        tie |= (share == 0.5).fill_null(False)
     if rows.layout.shape == "rankings":
         tie |= rows.frame["tie"]
     elif rows.has("tie"):
@@ -100,32 +102,35 @@ def _read_pairs(rows: Rows) -> None:
         tie = rows.frame["_tie"]
     rows.set(tie=tie)
     if rows.has("chosen_pos"):
-        rows.read_optional("chosen_pos", values.as_position, "0 (first) or 1 (second)")
+        reader = partial(values.as_position, meanings.positions)
+        rows.read_optional("chosen_pos", reader, "the position of the chosen response: 0 or 1, or 1 or 2")
         rows.set(shown_first=1 - rows.frame["chosen_pos"])
 
 
-def _read_labels(rows: Rows) -> None:
-    """Labels over response_a and response_b to chosen, rejected and tie."""
-    label = pl.Series(np.full(rows.frame.height, 0.5 if rows.layout.all_ties else np.nan))
-    rows.set(_label=label)
-    if rows.has("label"):
-        label, bad = values.as_label(rows.frame["label"])
-        rows.problem_log.labels(label, values.as_text(rows.frame["label"].filter(label.is_null())))
-        rows.set(_label=label)
-        rows.drop("unreadable label", bad, "label", "A, B or tie (or 1, 0, 0.5)")
-    if rows.has("label_too"):
-        other, _ = values.as_label(rows.frame["label_too"])
+def _read_labels(rows: Rows, meanings: Meanings) -> None:
+    """Labels over response_a and response_b to chosen, rejected and tie, and their grade to ``_grade``."""
+    rows.set(_label=pl.Series(np.full(rows.frame.height, 0.5 if rows.layout.all_ties else None, float)))
+    role = "label" if rows.has("label") else WON[0]
+    if (labels := meanings.labels) is not None:
+        text = label_text(rows.frame)
+        if labels.by is not None:
+            text = sides_by_text(text, *(rows.frame[one] for one in labels.by))
+        share, grade, bad = labels.read(text)
+        rows.set(_label=share, _grade=grade)
+        rows.drop("unreadable label", bad, role, "one of the labels that say who won")
+    if rows.has("label_too") and meanings.labels_too is not None:
+        other, _, _ = meanings.labels_too.read(values.as_text(rows.frame["label_too"]))
         against = (other != rows.frame["_label"]).fill_null(False)
         rows.drop("contradictory label", against, "label_too", f"what the column {rows.layout.names['label']} says")
     if rows.has("tie"):
         tie, bad = values.as_flag(rows.frame["tie"])
         rows.set(_tie=tie)
         rows.drop("unreadable tie", bad, "tie", "true or false")
-        label, tie = rows.frame["_label"], rows.frame["_tie"]
-        against = tie & (label != 0.5) & label.is_not_nan()
+        against = (rows.frame["_tie"] & (rows.frame["_label"] != 0.5)).fill_null(False)
         rows.drop("contradictory label", against, "label", "a tie, as the column for ties says")
         rows.set(_label=rows.frame.select(pl.when("_tie").then(0.5).otherwise("_label")).to_series())
-    rows.drop("no label", rows.frame["_label"].is_nan(), "tie", "true, since no label says which is preferred")
+    known_as = role if rows.has(role) else "tie"
+    rows.drop("no label", rows.frame["_label"].is_null(), known_as, "a label that says who won, or a tie")
     first = rows.frame["_label"] >= 0.5
     rows.frame = rows.frame.with_columns(
         chosen=pl.when(first).then("response_a").otherwise("response_b"),
@@ -144,9 +149,12 @@ def _read_optional(rows: Rows) -> None:
         rows.set(_weight=weight.fill_null(1.0))
         rows.drop("unreadable weight", bad | (weight < 0).fill_null(False), "weight", "a number, 0 or more")
         rows.set(weight=rows.frame["_weight"])
+    if rows.has("_grade") and (rows.frame["_grade"] != 1.0).any():
+        rows.set(weight=rows.frame["_grade"] * (rows.frame["weight"] if rows.has("weight") else 1.0))
     for role in ("pair_id", "attributes"):
         if rows.has(role):
             text = values.as_text(rows.frame[role])
             rows.set(**{role: pl.select(pl.when(text.str.strip_chars() != "").then(text)).to_series()})
     gone = [name for name in rows.frame.columns if name.startswith("_")]
-    rows.frame = rows.frame.drop(*gone, "response_a", "response_b", "label", "label_too", "chosen_pos", strict=False)
+    done = ("response_a", "response_b", "label", "label_too", "chosen_pos", *WON, *MODELS)
+    rows.frame = rows.frame.drop(*gone, *done, strict=False)

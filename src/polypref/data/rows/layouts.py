@@ -1,16 +1,15 @@
 """Which column of a file plays which role, and which of four shapes of preference data the file has.
 
 pairs     prompt, chosen, rejected            TRL's preference formats; the prompt may be implicit
-labels    prompt, response_a, response_b, label
+labels    prompt, response_a, response_b, label (or a column for each outcome: won_a, won_b, won_tie)
 ratings   prompt, response, rating            one row for each rated response
 rankings  prompt, responses, ranking          one row for each ranked list
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from polypref.errors import InputError, SettingsError, unknown_name
@@ -20,6 +19,17 @@ Shape = Literal["pairs", "labels", "ratings", "rankings"]
 
 CHATS = ("messages", "conversations", "conversation")  # prompts, or prompts and the response where there is no other
 
+# The names of the two responses of one row: one word, numbered or lettered in two ways that belong together.
+TEXT_NAMES = ("response", "answer", "output", "completion", "reply", "generation", "candidate", "option", "summary")
+ENDINGS = (("a", "b"), ("1", "2"), ("0", "1"), ("left", "right"), ("first", "second"))
+PAIRED = tuple(
+    (f"{name}{gap}{one}", f"{name}{gap}{other}") for one, other in ENDINGS for name in TEXT_NAMES for gap in ("_", "")
+)
+PAIRED += (("human_ref_a", "human_ref_b"), ("first_response", "second_response"), ("left_response", "right_response"))
+COUNTED = (("0", "1", "2", "3"), ("a", "b", "c"))  # of one word with more than two of these endings, none is meant
+
+WON = ("won_a", "won_b", "won_tie")  # a column for each outcome, in place of a label
+LABELS = ("label", "winner", "preference", "choice")
 # Role -> the column names understood without --columns, the most specific first.
 ALIASES: dict[str, tuple[str, ...]] = {
     "user_id": (
@@ -32,9 +42,16 @@ ALIASES: dict[str, tuple[str, ...]] = {
         *("rejected", "dispreferred", "rejected_response", "dispreferred_response"),
         *("dispreferred_output", "non_preferred_output"),
     ),
-    "response_a": ("response_a", "response_1", "response1", "output_1", "answer_a", "completion_a"),
-    "response_b": ("response_b", "response_2", "response2", "output_2", "answer_b", "completion_b"),
-    "label": ("label", "winner", "preference", "choice"),
+    "response_a": tuple(one for one, _ in PAIRED),
+    "response_b": tuple(other for one, other in PAIRED if not one.endswith("0")),
+    "label": (
+        *(*LABELS, "verdict", "judgement", "judgment", "better", "vote"),
+        *("overall_preference", "preference_strength", "overall_pref", "better_response", "better_response_id"),
+        *("labels", "winner_index", "chosen_index", "preferred_index"),
+    ),
+    "won_a": ("winner_model_a", "winner_a", "winner_response_a", "a_wins", "model_a_wins"),
+    "won_b": ("winner_model_b", "winner_b", "winner_response_b", "b_wins", "model_b_wins"),
+    "won_tie": ("winner_tie", "winner_is_tie"),
     "response": ("response", "completion", "answer", "output", *CHATS),
     "rating": ("rating", "score", "stars"),
     "responses": ("responses", "completions", "answers", "outputs"),
@@ -58,6 +75,9 @@ ONLY_IN: dict[str, tuple[Shape, ...]] = {role: (shape,) for shape, roles in NEED
 ONLY_IN |= {
     "label": ("pairs", "labels"),
     "label_too": ("labels",),
+    "won_a": ("labels",),
+    "won_b": ("labels",),
+    "won_tie": ("labels",),
     "tie": ("pairs", "labels"),
     "chosen_pos": ("pairs",),
     "shown_first": ("pairs",),
@@ -95,6 +115,16 @@ class Layout:
         roles += [] if "prompt" in self.names else ["no prompt"]
         return ", ".join(roles) + f"; not used: {listed(self.unused)}"
 
+    def with_names(self, names: Mapping[str, str]) -> Layout:
+        """The same file with other columns in use."""
+        gone = [name for name in self.names.values() if name not in names.values()]
+        unused = [name for name in (*self.unused, *gone) if name not in names.values()]
+        return replace(self, names=names, unused=tuple(dict.fromkeys(unused)))
+
+    def without(self, role: str) -> Layout:
+        """The same file without a role."""
+        return self.with_names({one: name for one, name in self.names.items() if one != role})
+
     def as_dict(self) -> dict[str, object]:
         """JSON-able."""
         return {
@@ -131,12 +161,15 @@ def find_layout(
     shapes: list[Shape] = [shape for shape, needed in NEEDS.items() if all(role in names for role in needed)]
     shape = shapes[0] if shapes else None
     if shape is None or "user_id" not in names:
-        raise InputError(_missing(path, list(types), names, shape))
+        raise _missing(path, list(types), names, shape)
+    if shape == "labels":
+        names = _one_label(names, mapping or {})
+        if not ties and "label" not in names and "won_a" not in names:
+            raise _missing(path, list(types), names, None, "label")
     names = {role: name for role, name in names.items() if shape in ONLY_IN.get(role, (shape,))}
     if names.get("prompt") == names.get("response"):  # the chat's last message is the response
         names.pop("prompt", None)
-    if shape == "labels" and not ties and "label" not in names:
-        raise InputError(_missing(path, list(types), names, None, "label"))
+    _refuse_unused(path, shape, names, mapping or {}, ties)
     for role, name in names.items():
         found = [kind for kind in types[name].split(" and ") if kind != "null"]
         expected = READABLE.get(role)
@@ -158,9 +191,35 @@ def find_layout(
     )
 
 
+def _one_label(names: dict[str, str], mapping: Mapping[str, str]) -> dict[str, str]:
+    """The roles of a file of two responses with one label: a column of labels, or a column for each outcome."""
+    names = dict(names)
+    if "label" not in names and "chosen" in names and "chosen" not in mapping:
+        names["label"] = names.pop("chosen")
+    won = [names[role] for role in WON if role in names]
+    if {"won_a", "won_b"} <= set(names) and names.get("label", names["won_a"]) in won:
+        names.pop("label", None)
+        if (tie := names.pop("tie", None)) is not None:
+            names.setdefault("won_tie", tie)
+        return names
+    return {role: name for role, name in names.items() if role not in WON}
+
+
+def _refuse_unused(path: str, shape: Shape, names: Mapping[str, str], mapping: Mapping[str, str], ties: bool) -> None:
+    """Raise SettingsError for a column that the user named and that would not be used."""
+    in_use = set(map(_one_line, names.values()))
+    unused = next((role for role, name in mapping.items() if name and _one_line(name) not in in_use), None)
+    if unused is not None and not ties:
+        used = " and ".join(f'"{names[role]}"' for role in NEEDS[shape])
+        raise SettingsError(
+            f"--columns {unused}={mapping[unused]} would not be used: {path} is read as {shape}, from {used}. Leave it "
+            f"out, or leave the others out, as in --columns {NEEDS[shape][0]}= {unused}={mapping[unused]}."
+        )
+
+
 def unnamed(found: Sequence[str], mapping: Mapping[str, str]) -> list[str]:
     """Names that would play a role that no column of ``found`` plays: a reason to read the rest of a file."""
-    known = {_plain(name) for name in found}
+    known = {plain_name(name) for name in found}
     names = [name for name in mapping.values() if name]
     for role, aliases in ALIASES.items():
         if role not in mapping and (role == "label" or known.isdisjoint(aliases)):
@@ -168,7 +227,7 @@ def unnamed(found: Sequence[str], mapping: Mapping[str, str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in found]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A column's name as it is compared: forms put what a column is for in further lines of its name."""
     first = next((line.strip() for line in name.splitlines() if line.strip()), "")
     return first.casefold().replace("-", "_").replace(" ", "_")
@@ -188,7 +247,10 @@ def find_columns(
     names = _name_roles(path, types, mapping or {}, ties=False)
     for role in roles:
         if role not in names:
-            raise InputError(_missing(path, list(types), names, None, role))
+            missing = _missing(path, list(types), names, None, role)
+            if len(missing.free) == 1:
+                missing = missing.advising(f"Use --columns {role}={_quoted(missing.free[0])} to map yours.")
+            raise missing
     return {role: names[role] for role in roles}
 
 
@@ -204,16 +266,15 @@ def _quoted(name: str) -> str:
 
 
 def _name_roles(path: str, types: Mapping[str, str], mapping: Mapping[str, str], ties: bool) -> dict[str, str]:
-    known = {_plain(name): name for name in reversed(list(types))}
+    known = {plain_name(name): name for name in reversed(list(types))}
     names: dict[str, str] = {}
     named = {_one_line(name) for name in mapping.values()}
     for role, aliases in ALIASES.items():
         found = next((known[alias] for alias in aliases if alias in known), None)
-        if found is not None and _one_line(found) not in named:
+        if found is not None and (_one_line(found) not in named or role in WON):
             names[role] = found
-    labels = [known[alias] for alias in ALIASES["label"] if alias in known]
-    if len(labels) > 1:
-        names["label_too"] = labels[1]  # if it differs, the row contradicts itself
+    if not {"response_a", "response_b"} & set(mapping):
+        names |= _two_responses(known, named)
     for role, name in mapping.items():
         if role not in ALIASES:
             raise unknown_name("role in --columns", role, ALIASES)
@@ -226,19 +287,51 @@ def _name_roles(path: str, types: Mapping[str, str], mapping: Mapping[str, str],
             raise SettingsError(
                 f'--columns {role}={name}: {path} has no column "{name}"; found: {listed(list(types))}.'
             )
+    labels = [known[alias] for alias in LABELS if alias in known and known[alias] != names.get("label")]
+    if labels and "label" in names and "label" not in mapping:
+        names["label_too"] = labels[0]  # if it differs, the row contradicts itself
     return names
+
+
+def _two_responses(known: Mapping[str, str], taken: set[str]) -> dict[str, str]:
+    """The columns of the two responses of a row, unless there are more than two of a kind."""
+    for one, other in PAIRED:
+        several = any(
+            sum(f"{one[:-1]}{ending}" in known for ending in endings) > 2 for endings in COUNTED if one[-1] in endings
+        )
+        if (
+            one in known
+            and other in known
+            and not several
+            and taken.isdisjoint(map(_one_line, (known[one], known[other])))
+        ):
+            return {"response_a": known[one], "response_b": known[other]}
+    return {}
+
+
+class MissingColumn(InputError):
+    """A file lacks a column that its shape needs; ``lacking`` is its role. ``free``: the columns without a role."""
+
+    def __init__(
+        self, path: str, lacking: str, found: Sequence[str], free: Sequence[str] = (), advice: str = ""
+    ) -> None:
+        super().__init__(path, lacking, found, free, advice)
+        self.path, self.lacking, self.found, self.free = path, lacking, tuple(found), tuple(free)
+        self.advice = advice or f"Use --columns to map yours, as in --columns {lacking}=NAME."
+
+    def __str__(self) -> str:
+        return f'{self.path}: column "{self.lacking}" is missing; found: {listed(self.found)}. {self.advice}'
+
+    def advising(self, advice: str = "") -> MissingColumn:
+        """The same error with another next step."""
+        return MissingColumn(self.path, self.lacking, self.found, self.free, advice)
 
 
 def _missing(
     path: str, found: Sequence[str], names: Mapping[str, str], shape: Shape | None, lacking: str | None = None
-) -> str:
+) -> MissingColumn:
     if lacking is None and shape is None:
         started = [r for needed in NEEDS.values() if any(r in names for r in needed) for r in needed if r not in names]
-        lacking = started[0] if started else "chosen"
-    lacking = lacking or "user_id"
-    example = next((_one_line(f) for f in found if f.strip() and f not in names.values()), "NAME")
-    hint = shlex.quote(f"{lacking}={shown(example)[1:-1]}")
-    return (
-        f'{path}: column "{lacking}" is missing; found: {listed(found)}. Use --columns to map yours, as in '
-        f"--columns {hint}."
-    )
+        lacking = started[0] if started else "response_a" if "label" in names or "won_a" in names else "chosen"
+    free = [name for name in found if name.strip() and name not in names.values()]
+    return MissingColumn(path, lacking or "user_id", found, free)

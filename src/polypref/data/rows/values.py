@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
 TRUE = ("true", "1", "yes", "y", "t", "tie", "tied", "draw", "equal")
 FALSE = ("false", "0", "no", "n", "f", "")
-FIRST = ("a", "response_a", "model_a", "1", "1.0", "first", "left", "response_1", "output_1", "chosen_a")
-SECOND = ("b", "response_b", "model_b", "0", "0.0", "second", "right", "response_2", "output_2", "chosen_b")
-TIED = ("tie", "tied", "0.5", ".5", "draw", "equal", "both", "neither", "same", "tie (bothbad)", "tie(bothbad)")
 PER_SECOND = {"ms": 1e3, "us": 1e6, "ns": 1e9}
 YEAR_1, YEAR_10000 = -62135596800.0, 253402300800.0  # seconds since 1970
-LABEL_RULE = "label A or 1: response_a is preferred; B or 0: response_b; tie or 0.5: a tie"
 
 
 def as_text(column: pl.Series) -> pl.Series:
@@ -80,14 +78,6 @@ def as_flag(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     return yes, ~yes & ~text.is_in(FALSE)
 
 
-def as_label(column: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Probability that response_a is preferred: 1, 0 or one half; and which values are none of these."""
-    text = as_text(column).str.strip_chars().str.to_lowercase().fill_null("")
-    meaning = dict.fromkeys(FIRST, 1.0) | dict.fromkeys(SECOND, 0.0) | dict.fromkeys(TIED, 0.5)
-    value = text.replace_strict(meaning, default=None, return_dtype=pl.Float64)
-    return value, value.is_null()
-
-
 def as_shown_first(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     """1 where the chosen response was shown first, 0 where the rejected one was, null where unknown."""
     text = as_text(column).str.strip_chars().str.to_lowercase()
@@ -96,12 +86,8 @@ def as_shown_first(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     return value, value.is_null() & text.is_not_null() & (text != "")
 
 
-def as_position(column: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Position of the chosen response, 0 (first) or 1; null where unknown. Positions 1 and 2 count from 1."""
+def as_position(positions: Mapping[str, int | None], column: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Position of the chosen response, 0 (first) or 1, by ``positions`` of the file's values; null where unknown."""
     text = as_text(column).str.strip_chars().str.to_lowercase()
-    meaning = {"0": 0, "1": 1, "first": 0, "second": 1, "left": 0, "right": 1, "a": 0, "b": 1}
-    if (text == "2").any():
-        meaning |= {"1": 0, "2": 1}
-        del meaning["0"]
-    value = text.replace_strict(meaning, default=None, return_dtype=pl.Int8)
-    return value, value.is_null() & text.is_not_null() & (text != "")
+    value = text.replace_strict(list(positions), list(positions.values()), default=None, return_dtype=pl.Int8)
+    return value, ~text.is_in([*positions, ""]).fill_null(True)
