@@ -264,7 +264,7 @@ def test_a_mapping_beside_a_label_is_tried(tmp_path):
     path = written(tmp_path, [1, 2] * 4, "who_won", ("left_text", "right_text"))
     with pytest.raises(InputError) as caught:
         read([path])
-    hint = re.search(r"Use --columns (.*) to map yours", str(caught.value))
+    hint = re.search(r"map yours: --columns (.*)\.$", str(caught.value))
     assert hint is not None
     columns = dict(word.split("=") for word in hint[1].split())
     assert outcomes(read([path], ReadOptions(columns=columns))) == "AB" * 4

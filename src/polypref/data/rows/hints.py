@@ -59,7 +59,7 @@ def with_hint(
     for whole in (*_candidates(source, columns, MOST_TRIED), *_candidates(source, without, MOST_TRIED)):
         if _works(source, whole, said, limits):
             flags = " ".join(shlex.quote(f"{role}={' '.join(name.split())}") for role, name in whole.items())
-            return error.advising(f"Use --columns {flags} to map yours.")
+            return error.advising(f"Use --columns to map yours: --columns {flags}.")
     return error
 
 
