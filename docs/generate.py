@@ -29,7 +29,7 @@ EXAMPLES: dict[str, str] = {
     "convert": "polypref convert psoups P1A.json P1B.json --out psoups.parquet",
     "fit": "polypref fit prefs.jsonl --learner hierarchical --out scorer",
     "score": "polypref score scorer questions.jsonl --out scores.jsonl && "
-    "polypref score scorer questions.jsonl --best --prefix my_ --out best.csv",
+    "polypref score scorer questions.jsonl --best --prefix my_ --no-cache --out best.csv",
     "tax": "polypref tax suite.jsonl --prefs prefs.jsonl --users 5 --out tax",
     "adapt": "polypref adapt prefs.jsonl --learners hierarchical --sizes 0 3 10 --seeds 2 --out new-people",
     "groups": "polypref groups prefs.jsonl --out groups",

@@ -82,3 +82,6 @@ def test_quiet_silences_the_encoder_too(quiet, monkeypatch, capsys):
     assert repr(results).startswith("<Results: 120 judgements, 6 users, learners pooled. ")
     assert len(repr(results)) < 1000
     assert results.verdict["text"] in repr(results)
+    assert results.to_polars().equals(results.rows)
+    page = results._repr_html_()
+    assert page.startswith("<table>") and "<td>pooled</td>" in page

@@ -41,6 +41,7 @@ class Fake:
     seen: list[str] = field(default_factory=list)
     poison: str | None = None
     name: str = "fake"
+    cache: encode_missing.Cache = "disk"
 
     @property
     def identity(self) -> str:

@@ -26,6 +26,7 @@ class Numbers:
     """An encoder: the length of each text, and one."""
 
     cache_folder: Path
+    cache = "disk"
     name: str = "numbers"
     identity: str = "numbers v1"
 

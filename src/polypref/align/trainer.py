@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from polypref.policy.trl import PGRPOConfig, PGRPOTrainer
 
 DEFAULTS: dict[str, Any] = {"num_generations": 2, "logging_steps": 1, "save_steps": 50, "report_to": "none"}
+TRACKERS = ("wandb", "trackio", "mlflow")
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -53,6 +55,7 @@ def arguments(task: Task, folder: Path) -> PGRPOConfig:
         _ensure_kind(name, value, kinds[name])
     if task.trainer.get("max_steps") == 0:
         raise SettingsError("the trainer's max_steps is 0; nothing would be trained. Leave it out or give 1 or more.")
+    _ensure_reported(task.trainer.get("report_to"))
     plain = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
     ours = {"output_dir": str(folder), "seed": task.seed, "group_weight": task.group_weight, "disable_tqdm": True}
     settings = {**DEFAULTS, **plain, **task.trainer, **ours}
@@ -60,6 +63,17 @@ def arguments(task: Task, folder: Path) -> PGRPOConfig:
         return PGRPOConfig(**settings)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise cannot_work(error) from error
+
+
+def _ensure_reported(report_to: Any) -> None:
+    """Raise SettingsError if a tracker that ``report_to`` names is not installed; says how to install it."""
+    names = report_to if isinstance(report_to, list) else [report_to]
+    missing = [name for name in names if name in TRACKERS and find_spec(name) is None]
+    if missing:
+        raise SettingsError(
+            f"the trainer's report_to names {' and '.join(missing)}, not installed here: pip install "
+            f"{' '.join(missing)}. Without it: report_to=none."
+        )
 
 
 def cannot_work(error: Exception) -> SettingsError:
@@ -104,7 +118,7 @@ def trainer_for(
             processing_class=tokenizer,
             callbacks=[Told()],
         )
-    except (TypeError, ValueError, ImportError) as error:
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:  # RuntimeError: a tracker is not installed
         raise cannot_work(error) from error
     trainer.remove_callback(PrinterCallback)
     return trainer

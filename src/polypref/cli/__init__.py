@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from polypref.errors import PolyprefError, unknown_name
 from polypref.files import FORBIDDEN, FULL, OTHER_OUT, cannot_write, held_for_run, owned
@@ -104,8 +105,18 @@ def _dispatch(arguments: list[str]) -> int:
     if command is None:
         return 0
     folder, names = (command.out, command.writes()) if isinstance(command, WritesFolder) else (None, ())
-    with silent(command.quiet), held_for_run(folder, elsewhere=OTHER_OUT), owned(folder, names):
+    caching = _caching(getattr(command, "cache", True))
+    with caching, silent(command.quiet), held_for_run(folder, elsewhere=OTHER_OUT), owned(folder, names):
         return command.run()
+
+
+def _caching(on_disk: bool) -> AbstractContextManager[None]:
+    """Where features are kept within the block."""
+    if on_disk:
+        return nullcontext()
+    from polypref.features.encode_missing import caching_in
+
+    return caching_in("memory")
 
 
 def overview() -> str:

@@ -101,14 +101,22 @@ class Seeded(Quiet):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encodes(Quiet):
+class Caches(Quiet):
+    """Settings of a command that turns text into features, or loads what does."""
+
+    cache: bool = True
+    """Keep the features of texts on disk for the next run; --no-cache keeps them in memory and writes none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encodes(Caches):
     """Settings of a command that turns text into features."""
 
     encoder: EncoderName = "minilm"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loads(Quiet):
+class Loads(Caches):
     """Settings of a command that loads models named by an artifact."""
 
     allow_network: AllowNetwork = False

@@ -14,7 +14,8 @@ from polypref.answers import Answer
 from polypref.evaluation.results_schema import CompareContents, Contents
 from polypref.evaluation.results_table import COHORT, METRIC, ROW, ResultTable
 from polypref.files import OTHER_OUT, write_json, write_table
-from polypref.wording import counted
+from polypref.notebook import table
+from polypref.wording import counted, interval, number, points
 
 TEXTS, COUNTS = ("learner", "cohort", "metric"), ("size", "n_users", "n_comparisons", "seeds")
 KINDS = {name: pl.String if name in TEXTS else pl.Int64 if name in COUNTS else pl.Float64 for name in ROW}
@@ -40,7 +41,7 @@ class Results:
 
     @property
     def verdict(self) -> Mapping[str, Any]:
-        """``{"room": "yes" | "no" | "unclear", "best": learner, "text": two sentences}``, and more: docs/protocol.md."""
+        """``{"room": "yes" | "no" | "unclear", "best": learner, "text": two sentences}``, ...: docs/protocol.md."""
         return self.contents.verdict
 
     @property
@@ -52,6 +53,22 @@ class Results:
     def rows(self) -> pl.DataFrame:
         """The table as a frame: one row per learner, size, cohort and metric; the content of results.parquet."""
         return frame(self.contents.rows)
+
+    def to_polars(self) -> pl.DataFrame:
+        """``rows``, under the name that other libraries use."""
+        return self.rows
+
+    def _repr_html_(self) -> str:
+        """The verdict, and each learner's accuracy and gain with its interval."""
+        gains = self.contents.gains.by_learner()
+        lines = []
+        for learner in self.contents.rows.learners:
+            row, gain = self.contents.rows.at(learner, METRIC, COHORT), gains.get(learner)
+            known = "" if gain is None else f"{points(gain.value)} ({interval(gain.ends, points)})"
+            lines.append((learner, number(row and row.value), known))
+        floor = self.contents.floor or "the baseline"
+        titles = ("learner", "accuracy", f"gain over {floor} in points (95 % interval)")
+        return table(lines, titles, self.contents.verdict["text"])
 
     def value(self, learner: str, metric: str = METRIC, cohort: str = COHORT) -> float | None:
         """One figure at the full training size."""

@@ -26,17 +26,21 @@ NEXT = re.compile(
 def encoder(name: str, **options: object) -> Encoder:
     """The encoder ``minilm``, ``static``, ``hf:<model>`` or ``endpoint:<url>``, with its settings.
 
+    ``cache="memory"`` keeps features until the process ends and writes nothing to disk; default: "disk".
+
     ``minilm+static`` and similar names join several encoders with their default settings. Nothing is loaded until the
     first text is encoded. Raises SettingsError for an unknown name or setting.
     """
     expect("name", name, str)
+    if "cache" in options and options["cache"] not in ("disk", "memory"):
+        raise SettingsError(f"cache is {options['cache']!r}; expected 'disk' or 'memory'.")
     parts = NEXT.split(name)
     if len(parts) > 1:
-        if options:
+        if options.keys() - {"cache"}:
             raise SettingsError(
                 f"encoder {name!r} takes no settings; in Python give each part its own: Joined((..., ...))."
             )
-        return Joined(tuple(map(encoder, parts)))
+        return Joined(tuple(encoder(part, **options) for part in parts))
     kind, colon, rest = name.partition(":")
     if kind not in ENCODERS or bool(colon) != bool(ENCODERS[kind][2]) or bool(rest) != bool(colon):
         known = [f"{kind}:<{what}>" if what else kind for kind, (_, _, what) in ENCODERS.items()]

@@ -42,12 +42,35 @@ class Computes(Protocol):
     @property
     def cache_folder(self) -> Path | str | None: ...
 
+    @property
+    def cache(self) -> Cache: ...
+
     def compute(self, responses: Responses) -> Iterator[tuple[IntArray, Features]]:
         """Batches ``(index_B, features_BD)`` that together cover the pool once, in any order."""
         ...
 
 
 _GATHERED: WeakKeyDictionary[Responses, dict[tuple[str, str], Features]] = WeakKeyDictionary()
+
+
+Cache = Literal["disk", "memory"]
+
+_CACHE: ContextVar[Cache] = ContextVar("where new encoders keep features", default="disk")
+
+
+def cache_in_force() -> Cache:
+    """Where an encoder that is made now keeps features, unless it is told."""
+    return _CACHE.get()
+
+
+@contextmanager
+def caching_in(where: Cache) -> Iterator[None]:
+    """Within this context, new encoders keep features on ``disk`` or in the process's ``memory``."""
+    before = _CACHE.set(where)
+    try:
+        yield
+    finally:
+        _CACHE.reset(before)
 
 
 _NO_STORE: ContextVar[bool] = ContextVar("no_store", default=False)
@@ -72,6 +95,8 @@ def encode_cached(encoder: Computes, text: TextMode, responses: Responses) -> Fe
     ``text`` says what the encoder reads: the response alone, or also its prompt. Raises CacheError if the cache cannot
     be written, EncoderError if the encoder fails.
     """
+    if encoder.cache == "memory":
+        return _in_memory(encoder, text, responses)
     store = Store(encoder.identity, encoder.cache_folder)
     return store.repaired(lambda: _encoded(store, encoder, text, responses))
 
@@ -98,6 +123,27 @@ def _encoded(store: Store, encoder: Computes, text: TextMode, responses: Respons
     return memo[at]
 
 
+_KEPT: dict[str, _Memory] = {}  # by the encoder's identity, until the process ends
+
+
+def _in_memory(encoder: Computes, text: TextMode, responses: Responses) -> Features:
+    """Features of the pool, read-only; new ones are kept in memory, and the disk is neither read nor written."""
+    memo, at = _GATHERED.setdefault(responses, {}), ("memory", encoder.identity)
+    if at not in memo:
+        kept, keys_R = _KEPT.get(encoder.identity) or _Memory(), responses.identity_R
+        lacks_R = kept.lacks(keys_R)
+        found = _Memory() if _NO_STORE.get() else kept
+        if found is not kept and not lacks_R.all():
+            found.append(keys_R[~lacks_R], kept.of(keys_R[~lacks_R]))
+        _fill(encoder, text, responses.take(np.flatnonzero(lacks_R).astype(np.int32)), found)
+        if not _NO_STORE.get():
+            _KEPT[encoder.identity] = kept
+        features_RD = found.of(keys_R)
+        features_RD.flags.writeable = False
+        memo[at] = features_RD
+    return memo[at]
+
+
 class Appends(Protocol):
     """Where encoded batches go: a store's writer, or memory."""
 
@@ -115,8 +161,14 @@ class _Memory:
         self._keys.append(keys_B)
         self._features.append(features_BD)
 
+    def lacks(self, keys_R: Identities) -> NDArray[np.bool_]:
+        """Which keys (R,) were not appended."""
+        return ~np.isin(keys_R, np.concatenate(self._keys)) if self._keys else np.ones(len(keys_R), bool)
+
     def of(self, keys_R: Identities) -> Features:
         """Features (R, D) of keys that were appended."""
+        if not self._keys:
+            return np.empty((0, 0), np.float32)
         keys, features = np.concatenate(self._keys), np.concatenate(self._features)
         order = np.argsort(keys)
         return features[order[content.places(keys[order], keys_R)]]

@@ -21,7 +21,7 @@ import numpy as np
 from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError
 from polypref.features.cache import Features
-from polypref.features.encode_missing import TextMode, batches, encode_cached, pairs
+from polypref.features.encode_missing import Cache, TextMode, batches, cache_in_force, encode_cached, pairs
 from polypref.http import Server, check_url, excerpt, key_from, parsed
 from polypref.network_access import Permission, present
 
@@ -45,6 +45,7 @@ class Endpoint:
     pause: float = 1.0
     key_variable: str = "POLYPREF_API_KEY"
     cache_folder: str | None = None
+    cache: Cache = field(default_factory=cache_in_force, compare=False)
     permission: Permission = field(default_factory=present, compare=False, repr=False)
 
     def __post_init__(self) -> None:

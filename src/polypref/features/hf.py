@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError, SettingsError
 from polypref.features.cache import Features
-from polypref.features.encode_missing import TextMode, encode_cached, pairs
+from polypref.features.encode_missing import Cache, TextMode, cache_in_force, encode_cached, pairs
 from polypref.features.model_folder import json_of, line, locate
 from polypref.features.transformer import (
     LOCAL,
@@ -76,6 +76,7 @@ class HuggingFace:
     batch_size: int = 16
     device: str | None = None
     cache_folder: str | None = None
+    cache: Cache = field(default_factory=cache_in_force, compare=False)
     permission: Permission = field(default_factory=present, compare=False, repr=False)
 
     @property

@@ -19,7 +19,7 @@ from typing import Any
 from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError
 from polypref.features.cache import Features
-from polypref.features.encode_missing import TextMode, encode_cached, pairs
+from polypref.features.encode_missing import Cache, TextMode, cache_in_force, encode_cached, pairs
 from polypref.features.transformer import LOCAL, WEIGHTS, Framer, default_device, inputs_of, pool, quiet, sha256_of
 from polypref.network_access import Permission, acting_for, present
 
@@ -45,6 +45,7 @@ class MiniLM:
     batch_size: int = 32
     device: str | None = None
     cache_folder: str | None = None
+    cache: Cache = field(default_factory=cache_in_force, compare=False)
     permission: Permission = field(default_factory=present, compare=False, repr=False)
 
     @property

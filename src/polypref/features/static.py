@@ -26,7 +26,7 @@ from polypref.comparisons import IntArray, Responses
 from polypref.errors import MissingExtra
 from polypref.features import minilm
 from polypref.features.cache import ELSEWHERE, Features, cache_root
-from polypref.features.encode_missing import TextMode, batches, encode_cached, pairs
+from polypref.features.encode_missing import Cache, TextMode, batches, cache_in_force, encode_cached, pairs
 from polypref.features.transformer import sha256_of
 from polypref.network_access import Permission, acting_for, present
 from polypref.regular_files import content_of
@@ -46,12 +46,13 @@ class Static:
     """Static token embeddings of MiniLM (D = 384). Distilled once (about a minute), then kept in the cache folder.
 
     ``text``  "response": the response alone; "joint": prompt and response as one bag of tokens. No length limit.
-    ``batch_size``, ``cache_folder`` affect speed and place, never values.
+    ``batch_size``, ``cache_folder``, ``cache`` affect speed and place, never values; the model is always stored.
     """
 
     text: TextMode = "response"
     batch_size: int = 2048
     cache_folder: str | None = None
+    cache: Cache = field(default_factory=cache_in_force, compare=False)
     permission: Permission = field(default_factory=present, compare=False, repr=False)
 
     @property
