@@ -165,6 +165,7 @@ class Array:
     ``rises``   each value is larger than the one before ("strictly"), or at least as large ("weakly").
     ``span``    weakly rising from 0 to this size: the starts of parts.
     ``finite``  no NaN and no infinity; ``positive``  all above 0.
+    ``together``  prefix of arrays that exist together or not at all; without them, their sizes are 0.
     """
 
     sizes: tuple[str | int | None, ...]
@@ -175,6 +176,7 @@ class Array:
     span: str | None = None
     finite: bool = True
     positive: bool = False
+    together: str = ""
 
 
 def floats(*sizes: str | int | None, dtype: str = "float64") -> Array:
@@ -229,7 +231,8 @@ class Layout:
 
     def _check_arrays(self, config: Mapping[str, Any], arrays: Numbers, where: str) -> None:
         declared = self._declared(config, arrays, where)
-        known = {symbol: _size_at(config, place) for symbol, place in self.sizes.items()}
+        known = {symbol: 0 for one in self._lacking(config, arrays) for size in one.sizes for symbol in _symbols(size)}
+        known |= {symbol: _size_at(config, place) for symbol, place in self.sizes.items()}
         for name, one in declared.items():
             _ensure_shape(arrays[name], one, known, f"{where}: the array {name}")
         for symbol, place in self.sizes.items():
@@ -249,8 +252,8 @@ class Layout:
                     raise ArtifactError(f"{where}: there is no array {_shown(ending)}.")
                 found |= dict.fromkeys(named, one)
             return found
-        declared = self.arrays(config) if callable(self.arrays) else self.arrays
-        for prefix in self.may_lack:
+        declared = self._all(config)
+        for prefix in (*self.may_lack, *{one.together for one in declared.values() if one.together}):
             if not any(name.startswith(prefix) for name in arrays):
                 declared = {name: one for name, one in declared.items() if not name.startswith(prefix)}
         if arrays.keys() != declared.keys():
@@ -258,6 +261,15 @@ class Layout:
             fault = "is missing" if differ in declared else "is not known"
             raise ArtifactError(f"{where}: the array {_shown(differ)} {fault}.")
         return declared
+
+    def _all(self, config: Mapping[str, Any]) -> Arrays:
+        return self.arrays(config) if callable(self.arrays) else self.arrays
+
+    def _lacking(self, config: Mapping[str, Any], arrays: Numbers) -> list[Array]:
+        """The arrays of ``together`` that do not exist."""
+        if self.endings is not None:
+            return []
+        return [one for name, one in self._all(config).items() if one.together and name not in arrays]
 
     def with_more(
         self,

@@ -110,6 +110,8 @@ def _read(folder: Path) -> tuple[_Saved, dict[str, Any]]:
     if not there:
         raise ArtifactError(f"{folder} {what}. Make one: polypref fit FILE --out {folder}, or polypref.save in Python.")
     config, arrays = artifact.load(folder, KIND)
+    if isinstance(fitted := config.get("fitted"), dict):
+        fitted.setdefault("features", "response")  # saved before learners read anything else
     conform(config, _Saved, str(folder))
     return cast(_Saved, config), arrays
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from polypref.cli.grids import linted
-from polypref.cli.shared import Encodes, Loads, Reads, WritesFolder, cleaned, ensure_files, reading_of
+from polypref.cli.shared import Loads, Reads, ReadsQuestion, WritesFolder, cleaned, ensure_files, reading_of
 from polypref.newcomers.settings import NewSettings
 from polypref.terminal import out
 from polypref.wording import are, counted, markdown_line, markdown_text
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapt(WritesFolder, Reads, Encodes, Loads, NewSettings):
+class Adapt(WritesFolder, Reads, ReadsQuestion, Loads, NewSettings):
     """New people: which method serves them best after a few answers?
 
     Holds out people, gives each method a few of their comparisons and measures on the others. Writes new_users.json and
@@ -55,12 +55,11 @@ class Adapt(WritesFolder, Reads, Encodes, Loads, NewSettings):
         return self._compare()
 
     def _compare(self) -> int:
-        from polypref.features import encoder
         from polypref.newcomers.new_users import named_routes, new_users
 
         started = time.perf_counter()
         named_routes(self.learners)  # reports misspelt names before a long file is read
-        encode = encoder(self.encoder)
+        encode = self.text_encoder()
         settings = NewSettings(**{f.name: getattr(self, f.name) for f in fields(NewSettings)})
         data = linted(self)
         metadata, learners = data.metadata("adapt", self), self.learners or None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from polypref.cli.compare_summary import show_answer, show_numbers
 from polypref.cli.grids import command_line, linted
-from polypref.cli.shared import Encodes, Reads, WritesFolder, ensure_files
+from polypref.cli.shared import Reads, ReadsQuestion, WritesFolder, ensure_files
 from polypref.evaluation.settings import Settings
 from polypref.terminal import out
 
@@ -17,7 +17,7 @@ WRITES = ("cells", "report.html", "results.json", "results.parquet", "users.parq
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(WritesFolder, Reads, Encodes, Settings):
+class Compare(WritesFolder, Reads, ReadsQuestion, Settings):
     """Who gains from personalization, with which learner, and how certain that is.
 
     Writes report.html, results.json, results.parquet and users.parquet. An interrupted run resumes where it stopped.
@@ -37,12 +37,11 @@ class Compare(WritesFolder, Reads, Encodes, Settings):
         started = time.perf_counter()
         from polypref.evaluation import compare
         from polypref.evaluation.comparison import named_learners
-        from polypref.features import encoder
         from polypref.report import write
 
         ensure_files(self, self.files, "compare FILE --out DIR")
         named_learners(self.learners)  # reports misspelt names before a long file is read
-        encode = encoder(self.encoder)
+        encode = self.text_encoder()
         data = linted(self)
         metadata = data.metadata("compare", self)
         metadata["reproduce"] |= {"again": self.next_commands()}

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polypref.arguments import Seeds
-from polypref.cli.shared import Encodes, Seeded, WritesFolder
+from polypref.cli.shared import ReadsQuestion, Seeded, WritesFolder
 from polypref.runs.settings import Workers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demo(WritesFolder, Encodes, Seeded, Workers):
+class Demo(WritesFolder, ReadsQuestion, Seeded, Workers):
     """Simulate a world and compare the learners on it, with the same commands as for your own file.
 
     In two-tastes, three quarters of the people like one style and the others its opposite. One answer for everyone
@@ -39,6 +39,11 @@ class Demo(WritesFolder, Encodes, Seeded, Workers):
         file = self.out / f"{self.world}.jsonl"
         Simulate(world=self.world, out=file, seed=self.seed, force=True).run()
         compare = Compare(
-            files=(str(file),), out=self.out, encoder=self.encoder, seeds=self.seeds, workers=self.workers
+            files=(str(file),),
+            out=self.out,
+            encoder=self.encoder,
+            features=self.features,
+            seeds=self.seeds,
+            workers=self.workers,
         )
         return compare.run()

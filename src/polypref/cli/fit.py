@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from polypref.cli.shared import Encodes, Reads, Seeded, WritesFolder, cleaned, ensure_files, reading_of
+from polypref.cli.shared import Reads, ReadsQuestion, Seeded, WritesFolder, cleaned, ensure_files, reading_of
 from polypref.terminal import out, say
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit(WritesFolder, Reads, Encodes, Seeded):
+class Fit(WritesFolder, Reads, ReadsQuestion, Seeded):
     """Fit one learner on all judgements and save the scorer.
 
     Some judgements, a tenth of large data, choose the learner's hyper-parameters and then join the fit. They are split
@@ -28,7 +28,6 @@ class Fit(WritesFolder, Reads, Encodes, Seeded):
         from polypref.artifact import ensure_replaceable
         from polypref.cli.check import remarks
         from polypref.data.split import choose_rule
-        from polypref.features import encoder
         from polypref.learners.provenance import fitted_on
         from polypref.scorers import ENOUGH_VALID, KIND, cut, ensure_fittable, learner, save
         from polypref.wording import counted
@@ -36,7 +35,7 @@ class Fit(WritesFolder, Reads, Encodes, Seeded):
         ensure_files(self, self.files, "fit FILE --out DIR")
         ensure_replaceable(self.out, KIND)
         chosen = learner(self.learner)
-        encode = encoder(self.encoder)
+        encode = self.text_encoder()
         reading = reading_of(self, self.files)
         comparisons = cleaned(reading)
         ensure_fittable(comparisons)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
     from polypref.data.linting.lint import Lint
     from polypref.data.read import Reading
+    from polypref.features.protocol import Encoder
+
+Read = Literal["pair", "response"]  # of features.protocol, whose import takes long
 
 Files = Annotated[
     tuple[str, ...],
@@ -113,6 +116,20 @@ class Encodes(Caches):
     """Settings of a command that turns text into features."""
 
     encoder: EncoderName = "minilm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadsQuestion(Encodes):
+    """Settings of a command that fits learners on text."""
+
+    features: Read = "pair"
+    """What learners read: the response, how it relates to its prompt and its style (pair), or the response alone."""
+
+    def text_encoder(self) -> Encoder:
+        """The encoder. Raises SettingsError for an unknown name."""
+        from polypref.features import encoder
+
+        return encoder(self.encoder, features=self.features)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ import tyro
 
 from polypref.arguments import AtLeastOne, ProperShare, Resamples
 from polypref.cli.shared import (
-    Encodes,
     Loads,
     MinJudgements,
     ReadsJudgements,
+    ReadsQuestion,
     Seeded,
     WritesFolder,
     cleaned,
@@ -33,7 +33,7 @@ Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint=
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tax(WritesFolder, ReadsJudgements, Encodes, Loads, Seeded):
+class Tax(WritesFolder, ReadsJudgements, ReadsQuestion, Loads, Seeded):
     """Measure the personalization tax on a benchmark: RewardBench, RewardBench 2, Personalized RewardBench, your own.
 
     Fits a personalized scorer, a pooled one and one on shuffled users on the same judgements (or uses saved scorers),
@@ -94,12 +94,14 @@ class Tax(WritesFolder, ReadsJudgements, Encodes, Loads, Seeded):
         false = read_suite(self.sycophancy, limits=limits_of(self)) if self.sycophancy else None
         found = measure(suite, self._arms(cleaned(reading_of(self, self.prefs))), task, false)
         found["inputs"] = {"suite": self.suite, "files": list(self.prefs), "encoder": self.encoder}
+        found["inputs"] |= {"features": self.features}
         found["inputs"] |= {"learner": str(self.scorer or self.learner), "pooled": str(self.pooled or "fitted here")}
         found["inputs"] |= {"base": self.base, "sycophancy": self.sycophancy, "profile": self.profile}
         found["inputs"] |= {"ties": list(self.ties), "columns": list(self.columns), "made_from": self.made_from}
         if self.scorer is not None:
             known = metadata(self.scorer)
             found["inputs"]["encoder"] = None if known is None else known.encoder
+            found["inputs"]["features"] = None if known is None else known.features
         found["seconds"] = round(time.perf_counter() - started, 1)
         write(self.out / "tax.html", page(found))
         write_json(self.out / "tax.json", found)
@@ -108,10 +110,9 @@ class Tax(WritesFolder, ReadsJudgements, Encodes, Loads, Seeded):
         return 0
 
     def _arms(self, comparisons: Comparisons) -> Arms:
-        from polypref.features import encoder
         from polypref.tax.arms import base_scorer, fit_arms, load_arms
 
         base = base_scorer(self.base, self.allow_network) if self.base else None
         if self.scorer is not None and self.pooled is not None:
             return load_arms(comparisons, self.scorer, self.pooled, base, self.allow_network)
-        return fit_arms(comparisons, self.learner, encoder(self.encoder), self.seed, base)
+        return fit_arms(comparisons, self.learner, self.text_encoder(), self.seed, base)

@@ -23,7 +23,7 @@ from polypref.evaluation.cohorts import Kept, keep_users
 from polypref.evaluation.settings import GridSettings
 from polypref.features import encoder as encoder_by_name
 from polypref.features.encode_once import Encoded, encode_once
-from polypref.features.protocol import Encoder, ensure_encoder
+from polypref.features.protocol import Encoder, ensure_encoder, read_by
 from polypref.files import OTHER_OUT, made, temporary
 from polypref.learners.protocol import Learner
 from polypref.progress import Progress
@@ -69,7 +69,11 @@ class Prepared:
         described = {name: {"class": type(one).__qualname__} | asdict(one) for name, one in learners.items()}  # type: ignore[call-overload]
         return {
             "data": _data(self.kept),
-            "encoder": {"name": self.encoder.name, "identity": self.encoder.identity},
+            "encoder": {
+                "name": self.encoder.name,
+                "identity": self.encoder.identity,
+                "features": read_by(self.encoder),
+            },
             "split": {"rule": self.rule, "why": self.why} | shares | sides,
             "settings": asdict(self.settings) | {"learners": described},
             "versions": versions(),

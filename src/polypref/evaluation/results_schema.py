@@ -45,7 +45,7 @@ class Contents:
         *("users_left_out", "comparisons_left_out"),
         files=(),
     )
-    encoder: Section = section("name", "identity")
+    encoder: Section = section("name", "identity", "features")
     split: Section = section("rule", "why")
     baseline: Section = section("learner", "valid_accuracy", candidates={})
     sizes: Sequence[Section] = ()

@@ -9,7 +9,7 @@ from importlib import import_module
 from polypref.arguments import expect
 from polypref.errors import SettingsError, unknown_name
 from polypref.features.joined import Joined
-from polypref.features.protocol import Encoder
+from polypref.features.protocol import Encoder, Read
 
 # name, or the part before the colon -> module, class, what may follow the colon
 ENCODERS = {
@@ -28,7 +28,8 @@ def encoder(name: str, **options: object) -> Encoder:
 
     ``cache="memory"`` keeps features until the process ends and writes nothing to disk; default: "disk".
 
-    ``minilm+static`` and similar names join several encoders with their default settings. Nothing is loaded until the
+    ``minilm+static`` and similar names join several encoders with their default settings. With ``features="response"``
+    learners read the response alone, not how it relates to its prompt. Nothing is loaded until the
     first text is encoded. Raises SettingsError for an unknown name or setting.
     """
     expect("name", name, str)
@@ -36,9 +37,10 @@ def encoder(name: str, **options: object) -> Encoder:
         raise SettingsError(f"cache is {options['cache']!r}; expected 'disk' or 'memory'.")
     parts = NEXT.split(name)
     if len(parts) > 1:
-        if options.keys() - {"cache"}:
+        if options.keys() - {"cache", "features"}:
             raise SettingsError(
-                f"encoder {name!r} takes no settings; in Python give each part its own: Joined((..., ...))."
+                f"encoder {name!r} takes no settings but features; in Python give each part its own: "
+                "Joined((..., ...))."
             )
         return Joined(tuple(encoder(part, **options) for part in parts))
     kind, colon, rest = name.partition(":")
@@ -53,6 +55,8 @@ def encoder(name: str, **options: object) -> Encoder:
     for option in options:
         if option not in allowed:
             raise unknown_name(f"setting of {kind}", option, allowed)
+    if "features" in options:
+        expect("features", options["features"], Read)
     try:
         return settings(**options)
     except TypeError as error:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from polypref import content
 from polypref.comparisons import Responses
 from polypref.content import Identities
-from polypref.features.protocol import Encoder
+from polypref.features import question
+from polypref.features.encode_missing import Cache, cache_in_force
+from polypref.features.protocol import Encoder, Read, read_by
 from polypref.files import TMPDIR, writing
 
 
@@ -41,6 +43,31 @@ class Encoded:
         order = np.argsort(keys_R, kind="stable")
         return keys_R[order], order, np.load(self.folder / "features.npy", mmap_mode="r")
 
+    @property
+    def features(self) -> Read:
+        return read_by(self.inner)
+
+    @property
+    def cache(self) -> Cache:
+        return getattr(self.inner, "cache", cache_in_force())
+
+    @property
+    def cache_folder(self) -> Path | str | None:
+        return getattr(self.inner, "cache_folder", None)
+
+    @cached_property
+    def _columns(self) -> NDArray[np.float32] | None:
+        path = self.folder / "columns.npy"
+        return np.load(path, mmap_mode="r") if path.exists() else None
+
+    def columns(self, responses: Responses) -> NDArray[np.float32] | None:
+        """See ``question.KnowsColumns``."""
+        if self._columns is None:
+            return None
+        sorted_keys, at_sorted, _ = self._pool
+        at = content.places(sorted_keys, responses.identity_R)
+        return None if (at < 0).any() else self._columns[at_sorted[at]]
+
     def encode(self, responses: Responses) -> NDArray[np.float32]:
         """``features_RD`` of each (prompt, response), in the pool's order."""
         sorted_keys, at_sorted, features = self._pool
@@ -62,11 +89,11 @@ def encode_once(encoder: Encoder, responses: Responses, folder: Path) -> Encoded
 
     Raises CacheError if they cannot be written, and the encoder's errors.
     """
-    features = encoder.encode(responses)
-    for name, array in (
-        ("keys.npy", responses.identity_R),
-        ("features.npy", np.ascontiguousarray(features, np.float32)),
-    ):
+    features = np.ascontiguousarray(encoder.encode(responses), np.float32)
+    arrays = {"keys.npy": responses.identity_R, "features.npy": features}
+    if read_by(encoder) == "pair":
+        arrays["columns.npy"] = question.columns(encoder, responses, features)
+    for name, array in arrays.items():
         with writing(folder / name, TMPDIR) as output:
             np.save(output, array)  # type: ignore[arg-type]  # any object with ``write`` works
     return Encoded(encoder, folder)

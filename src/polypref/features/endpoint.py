@@ -22,6 +22,7 @@ from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError
 from polypref.features.cache import Features
 from polypref.features.encode_missing import Cache, TextMode, batches, cache_in_force, encode_cached, pairs
+from polypref.features.protocol import Read
 from polypref.http import Server, check_url, excerpt, key_from, parsed
 from polypref.network_access import Permission, present
 
@@ -46,6 +47,7 @@ class Endpoint:
     key_variable: str = "POLYPREF_API_KEY"
     cache_folder: str | None = None
     cache: Cache = field(default_factory=cache_in_force, compare=False)
+    features: Read = "pair"
     permission: Permission = field(default_factory=present, compare=False, repr=False)
 
     def __post_init__(self) -> None:

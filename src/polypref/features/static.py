@@ -27,6 +27,7 @@ from polypref.errors import MissingExtra
 from polypref.features import minilm
 from polypref.features.cache import ELSEWHERE, Features, cache_root
 from polypref.features.encode_missing import Cache, TextMode, batches, cache_in_force, encode_cached, pairs
+from polypref.features.protocol import Read
 from polypref.features.transformer import sha256_of
 from polypref.network_access import Permission, acting_for, present
 from polypref.regular_files import content_of
@@ -47,12 +48,14 @@ class Static:
 
     ``text``  "response": the response alone; "joint": prompt and response as one bag of tokens. No length limit.
     ``batch_size``, ``cache_folder``, ``cache`` affect speed and place, never values; the model is always stored.
+    ``features`` as in ``Encoder``.
     """
 
     text: TextMode = "response"
     batch_size: int = 2048
     cache_folder: str | None = None
     cache: Cache = field(default_factory=cache_in_force, compare=False)
+    features: Read = "pair"
     permission: Permission = field(default_factory=present, compare=False, repr=False)
 
     @property

@@ -79,7 +79,7 @@ def numbered(comparisons: Comparisons, encoder: Encoder, directions: int) -> tup
     response_R = np.unique(np.concatenate([comparisons.chosen_N, comparisons.rejected_N]))
     response_R = response_R[np.argsort(comparisons.responses.keys_R[response_R], kind="stable")]
     pool = comparisons.responses.take(response_R)
-    inputs = Inputs.fit(encoder, comparisons, directions)
+    inputs = Inputs.fit(encoder, comparisons, directions, read="response")
     user_N = place_U[comparisons.user_N]
     judged = Judgements(comparisons, user_N, len(order), response_R, inputs(pool), origin(comparisons).dependent)
     return judged, inputs, Users(ids.gather(order).cast(pl.String).alias("id"))

@@ -195,7 +195,7 @@ def _apart(panel: Panel, prior: mixed.Variances, rows: Comparisons) -> float:
     difference_NK = one_NK - other_NK
     variance_N = ((difference_NK @ prior.spread_KK) * difference_NK).sum(axis=1)
     variance_N += (
-        2 * prior.personal * (1 - mixed.Likeness(panel.share or 0.0, panel.inputs.size - 2).between(one_NK, other_NK))
+        2 * prior.personal * (1 - mixed.Likeness(panel.share or 0.0, panel.inputs.kinds[0]).between(one_NK, other_NK))
     )
     return float(np.sqrt(variance_N.mean()))
 
@@ -265,7 +265,7 @@ class HierarchicalScorer(LinearScorer):
                 variance_N[rows] = np.einsum("nk,nkl,nl->n", difference_NK[rows], covariance_NKK, difference_NK[rows])
             entry_2N = effects.entry(np.concatenate([user_N, user_N]), effects.find(pool.identity_R)[place_2N])
             own_2N = np.where(entry_2N >= 0, np.append(effects.variance_E, 0.0)[entry_2N], own_2N)
-        alike = mixed.Likeness(self.likeness, self.inputs.size - 2)
+        alike = mixed.Likeness(self.likeness, self.inputs.kinds[0])
         alike_N = alike.between(x_RK[place_2N[:n]], x_RK[place_2N[n:]])
         variance_N += own_2N[:n] + own_2N[n:] - 2 * alike_N * np.sqrt(own_2N[:n] * own_2N[n:])
         return np.sqrt(np.maximum(variance_N, 0.0))
@@ -282,7 +282,7 @@ class HierarchicalScorer(LinearScorer):
         population_R = x_RK @ self.population_K + self.effects.shared(pool.identity_R)
         if not judged.suits:
             return self.with_newcomer(user_id, self._from_many(few))
-        found = single.solve(judged, population_R, self.prior, mixed.Likeness(self.likeness, self.inputs.size - 2))
+        found = single.solve(judged, population_R, self.prior, mixed.Likeness(self.likeness, self.inputs.kinds[0]))
         effects = ResponseEffects()
         if self.prior.personal > 0:
             by_key = np.argsort(pool.identity_R, kind="stable")
@@ -321,7 +321,7 @@ class HierarchicalScorer(LinearScorer):
                 recent = at == 0 and bool(self.newcomers)
                 covariance_UKK = self._new_covariance_UKK if recent else self.covariance_UKK
                 mean_K, covariance_KK = weights_UK[user_1[0]], covariance_UKK[user_1[0]]
-        alike_N = mixed.Likeness(self.likeness, self.inputs.size - 2).between(x_RK[one_N], x_RK[other_N])
+        alike_N = mixed.Likeness(self.likeness, self.inputs.kinds[0]).between(x_RK[one_N], x_RK[other_N])
         x_NK = x_RK[one_N] - x_RK[other_N]
         mean_N = x_NK @ mean_K + shared_R[one_N] - shared_R[other_N]
         return x_NK, mean_N, covariance_KK.astype(np.float64), 2 * self.prior.personal * (1 - alike_N)

@@ -1,13 +1,18 @@
-"""The inputs of the frozen-feature learners: a few directions of the encoder's space, and length.
+"""The inputs of the frozen-feature learners: a few directions of the encoder's space, relation and style, and length.
 
 The encoder's D features are projected on the principal directions of the *within-prompt* spread of the training
 responses (topics cancel in a comparison, so their variance must not use up directions), scaled by one number so that
-the directions together have variance 1. Two length features with variance 1 each are appended. The projection depends
-only on texts judged in training.
+the directions together have variance 1. The columns of relation and style (``features.question``) follow where the
+encoder's ``features`` are "pair" and the training rows have several prompts: minus the median, over the spread within
+prompts (at least ``FLOOR`` of the whole spread), clipped at ``CLIP``. Without the clip a response to another question
+would be worth more than all else together. Two length features with variance 1 each come last. All of it depends only
+on texts judged in training.
 
 The number of directions is ``FEWEST``, or one for each ``EACH`` judgements of the average user if that is more. With
 some hundred judgements per person, more than 64 gain nothing on real data; with thousands each they gain much
 (docs/log.md).
+
+Suffixes here: ``_F`` columns of relation and style.
 """
 
 from __future__ import annotations
@@ -20,26 +25,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, FloatArray, IntArray, Responses
-from polypref.errors import SettingsError
-from polypref.features.protocol import Encoder
+from polypref.errors import ArtifactError, SettingsError
+from polypref.features import question
+from polypref.features.protocol import Encoder, Read, read_by
 from polypref.schema import Array, Arrays, floats
 
 FEWEST, EACH = 64, 4
+FLOOR, CLIP = 0.1, 4.0
+BASE = ("center_D", "directions_DK", "length_center", "length_scale")
+COLUMNS = ("column_center_F", "column_scale_F")
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """A fitted projection: ``x_RK = [(features_RD - center_D) @ directions_DK, (lengths - center) / scale]``."""
+    """A fitted projection.
+
+    ``x_RK = [(features_RD - center_D) @ directions_DK, clip((columns - center) / scale), (lengths - center) / scale]``
+    """
 
     encoder: Encoder
     center_D: FloatArray
     directions_DK: FloatArray
     length_center: FloatArray
     length_scale: FloatArray
+    column_center_F: FloatArray
+    column_scale_F: FloatArray
 
     @classmethod
-    def fit(cls, encoder: Encoder, train: Comparisons, directions: int | None = None) -> Self:
-        """Choose the projection from the responses judged in ``train``; fewer directions if the texts span fewer."""
+    def fit(cls, encoder: Encoder, train: Comparisons, directions: int | None = None, read: Read | None = None) -> Self:
+        """Choose the projection from the responses judged in ``train``; fewer directions if the texts span fewer.
+
+        ``read``  the columns of relation and style too ("pair"), or not; None: as the encoder's ``features`` say.
+        """
         if directions is None:
             directions = max(FEWEST, len(train) // (EACH * max(len(np.unique(train.user_N)), 1)))
         used_R = np.unique(np.concatenate([train.chosen_N, train.rejected_N]))
@@ -55,20 +72,28 @@ class Inputs:
         # the sign of an eigenvector is arbitrary: fix it, so that equal data give equal scorers on every machine
         sign_K = np.sign(vector_DK[np.abs(vector_DK).argmax(axis=0), np.arange(len(keep))])
         directions_DK = vector_DK * sign_K / np.sqrt(max(value_D[keep].sum(), 1e-12))
-        spread_R2 = _within(lengths_R2, pool.prompt_R)
-        scale = np.sqrt((spread_R2**2).mean(axis=0))
+        column_RF = np.zeros((len(pool), 0))
+        if (read or read_by(encoder)) == "pair" and len(np.unique(pool.prompt_R)) > 1:
+            column_RF = question.columns(encoder, pool, features_RD).astype(np.float64)
         return cls(
             encoder,
             features_RD.mean(axis=0),
             directions_DK,
             lengths_R2.mean(axis=0),
-            np.where(scale > 1e-9, scale, 1.0),
+            _scale(lengths_R2, pool.prompt_R),
+            np.median(column_RF, axis=0),
+            _scale(column_RF, pool.prompt_R, FLOOR),
         )
 
     @property
     def size(self) -> int:
-        """Number of inputs K: directions plus two lengths."""
-        return self.directions_DK.shape[1] + 2
+        """Number of inputs K: directions, columns of relation and style, two lengths."""
+        return self.directions_DK.shape[1] + len(self.column_center_F) + 2
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        """How many inputs of each kind there are."""
+        return self.directions_DK.shape[1], len(self.column_center_F), 2
 
     def __call__(self, responses: Responses) -> NDArray[np.float64]:
         """Inputs ``x_RK`` of every response in the pool."""
@@ -79,7 +104,11 @@ class Inputs:
                 f"{len(self.center_D)}; give the encoder that it was fitted with."
             )
         x_RK = np.empty((len(responses), self.size))
-        x_RK[:, :-2] = (features_RD - self.center_D.astype(np.float32)) @ self.directions_DK.astype(np.float32)
+        directions, columns, _ = self.kinds
+        x_RK[:, :directions] = (features_RD - self.center_D.astype(np.float32)) @ self.directions_DK.astype(np.float32)
+        if columns:
+            column_RF = question.columns(self.encoder, responses, features_RD, columns)
+            x_RK[:, directions:-2] = np.clip((column_RF - self.column_center_F) / self.column_scale_F, -CLIP, CLIP)
         x_RK[:, -2:] = (length_features(responses) - self.length_center) / self.length_scale
         return x_RK
 
@@ -94,20 +123,20 @@ class Inputs:
         return self(pool), pool, place_Q.astype(np.int32)
 
     def arrays(self) -> dict[str, NDArray]:
-        """The projection as arrays for ``state``."""
-        return {
-            "inputs.center_D": self.center_D,
-            "inputs.directions_DK": self.directions_DK,
-            "inputs.length_center": self.length_center,
-            "inputs.length_scale": self.length_scale,
-        }
+        """The projection as arrays for ``state``; without columns, those of earlier versions."""
+        names = (*BASE, *COLUMNS) if len(self.column_center_F) else BASE
+        return {f"inputs.{name}": getattr(self, name) for name in names}
 
     @staticmethod
     def layout(prefix: str = "", features: str = "D", size: str = "K") -> Arrays:
         """The layout of ``arrays``, with ``size`` inputs of ``features`` features."""
+        columns = f"{size}columns"
+        together = f"{prefix}inputs.column_"
         found = {
+            "column_center_F": Array((columns,), together=together),
+            "column_scale_F": Array((columns,), positive=True, together=together),
             "center_D": floats(features),
-            "directions_DK": floats(features, f"{size}-2"),
+            "directions_DK": floats(features, f"{size}-2-{columns}"),
             "length_center": floats(2),
             "length_scale": Array((2,), positive=True),
         }
@@ -115,9 +144,14 @@ class Inputs:
 
     @classmethod
     def from_arrays(cls, encoder: Encoder, arrays: Mapping[str, NDArray]) -> Self:
-        """The inverse of ``arrays``."""
-        names = ("center_D", "directions_DK", "length_center", "length_scale")
-        return cls(encoder, *(arrays[f"inputs.{name}"] for name in names))
+        """The inverse of ``arrays``. Raises ArtifactError for a number of columns that no version has."""
+        found = [arrays.get(f"inputs.{name}", np.zeros(0)) for name in (*BASE, *COLUMNS)]
+        if len(found[-1]) not in question.SIZES:
+            raise ArtifactError(
+                f"the scorer reads {len(found[-1])} columns of relation and style; expected "
+                f"{' or '.join(map(str, question.SIZES))}. Fit it again."
+            )
+        return cls(encoder, *found)
 
 
 def length_features(responses: Responses) -> NDArray[np.float64]:
@@ -132,3 +166,10 @@ def _within(values_RD: NDArray, prompt_R: IntArray) -> NDArray[np.float64]:
     order_R = np.argsort(at_R, kind="stable")
     sums_PD = np.add.reduceat(values_RD[order_R], np.concatenate([[0], size_P.cumsum()[:-1]]), axis=0)
     return values_RD - (sums_PD / size_P[:, None])[at_R]
+
+
+def _scale(values_RX: NDArray, prompt_R: IntArray, floor: float = 0.0) -> NDArray[np.float64]:
+    """The spread of values within prompts, (X,), at least ``floor`` of their whole spread; 1 for constant ones."""
+    spread_X = np.sqrt((_within(values_RX, prompt_R) ** 2).mean(axis=0))
+    spread_X = np.maximum(spread_X, floor * values_RX.std(axis=0))
+    return np.where(spread_X > 1e-9, spread_X, 1.0)

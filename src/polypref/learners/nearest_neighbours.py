@@ -70,7 +70,7 @@ class NearestNeighbours:
         """See ``learners.protocol.Learner``."""
         train, valid = validation.cut(train, valid, seed)
         whole = concat(train, valid)
-        inputs = Inputs.fit(encoder, whole, self.directions)
+        inputs = Inputs.fit(encoder, whole, self.directions, read="response")  # columns would drown the encoder
         space = Space(inputs, prompt_inputs.fit(encoder, whole, self.prompt_directions))
         chosen = _Chosen(self.neighbours[0], 1.0, {})
         judged = _lowest_keys(valid, self.tune_rows)

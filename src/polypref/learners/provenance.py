@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from polypref.arguments import Seed, expect
 from polypref.comparisons import Comparisons, ensure_comparisons
 from polypref.data.data_hash import added, judged_hash
-from polypref.features.protocol import Encoder, ensure_encoder
+from polypref.features.protocol import Encoder, Read, ensure_encoder, read_by
 from polypref.schema import Json
 
 
@@ -28,6 +28,7 @@ class Fitted:
     ``learner``   its name, or that of its class; ``settings`` its settings.
     ``data``      content hashes of the comparisons: of all, or of the training and the validation rows.
     ``judged``    order-free hashes of the same judgements, which add up; see ``saw``.
+    ``features``  what of the texts was read (``Encoder.features``).
     ``judgements``, ``users``  how many were learned from; ``split`` the rule that split off validation rows.
     ``read``      content of the files: rows and judgements; empty if no files were read.
     ``adapted``   users learned after the fit, and from how many comparisons.
@@ -43,6 +44,7 @@ class Fitted:
     users: int
     seed: int
     split: str | None = None
+    features: Read = "response"
     read: dict[str, int] = field(default_factory=dict)
     adapted: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in ("polypref", "numpy")})
@@ -71,6 +73,7 @@ class Fitted:
             sum(map(len, parts)),
             len(train.users),
             seed,
+            features=read_by(encoder),
         )
 
 

@@ -29,7 +29,7 @@ from polypref import artifact, content
 from polypref.comparisons import Comparisons
 from polypref.data.split import Rule
 from polypref.errors import ArtifactError
-from polypref.features.protocol import Encoder
+from polypref.features.protocol import Encoder, read_by
 from polypref.regular_files import content_of
 from polypref.schema import Layout
 from polypref.terminal import say
@@ -72,6 +72,7 @@ class StoredCells(ABC):
         parts = {
             "data": self.comparisons.content_hash,
             "encoder": self.encoder.identity,
+            "features": read_by(self.encoder),
             "learner": [type(learner).__module__, type(learner).__qualname__, asdict(learner)],
             "code": self.code[cell.learner],
             **self.content(cell),

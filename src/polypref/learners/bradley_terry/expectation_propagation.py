@@ -95,7 +95,7 @@ def estimate(task: Problem, config: Estimate, seed: int, known: Posterior | None
         if at >= 2:  # the first sites know next to nothing
             relative_T = (probes.signs_TC * probes.images_TC).mean(axis=1)
             new = updated(task, config, found.effects, prior, found.reduced, relative_T)
-            new, path = _hastened(prior, new, path)
+            new, path = _hastened(kinds(task), prior, new, path)
             found, prior = replace(found, effects=carried(found.effects, prior, new)), new
     return replace(found, prior=prior)
 
@@ -108,12 +108,13 @@ class _Path:
     moved_V: Array
 
 
-def _hastened(old: Variances, new: Variances, path: _Path | None) -> tuple[Variances, _Path]:
+def _hastened(kinds: list[slice], old: Variances, new: Variances, path: _Path | None) -> tuple[Variances, _Path]:
     """The update scaled by a factor from 1/2 to 2: a secant step through the last two updates (Aitken), by kind.
 
     With few answers the updates are many small steps in one direction; with many answers each overshoots.
     """
-    at_V, moved_V = _logarithms(old), _logarithms(new) - _logarithms(old)
+    at_V = _logarithms(kinds, old)
+    moved_V = _logarithms(kinds, new) - at_V
     factor_V = np.ones(len(at_V))
     if path is not None:
         slope_V = np.divide(
@@ -122,19 +123,19 @@ def _hastened(old: Variances, new: Variances, path: _Path | None) -> tuple[Varia
         factor_V = np.clip(np.divide(1.0, -slope_V, out=np.full_like(at_V, 2.0), where=slope_V < -0.5), 0.5, 2.0)
     more_V = np.exp((factor_V - 1) * moved_V)
     scale_K, population_K = np.ones(len(new.spread_KK)), new.population_K.copy()
-    for number, kind in enumerate(kinds(len(scale_K))):
+    for number, kind in enumerate(kinds):
         population_K[kind] = np.minimum(population_K[kind] * more_V[2 + number], LARGEST)
-        scale_K[kind] = np.sqrt(more_V[2 + len(kinds(len(scale_K))) + number])
+        scale_K[kind] = np.sqrt(more_V[2 + len(kinds) + number])
     further = new.scaled(shared=more_V[0], personal=more_V[1])
     spread_KK = scale_K[:, None] * new.spread_KK * scale_K
     return replace(further, population_K=population_K, spread_KK=spread_KK), _Path(at_V, moved_V)
 
 
-def _logarithms(some: Variances) -> Array:
+def _logarithms(kinds: list[slice], some: Variances) -> Array:
     """Variances of shared effects and of views, then by kind of input those of the population and of users."""
     parts = [some.shared, some.personal]
     for value_K in (some.population_K, some.spread_KK.diagonal()):
-        parts += [float(value_K[kind].sum()) for kind in kinds(len(value_K))]
+        parts += [float(value_K[kind].sum()) for kind in kinds]
     return np.log(np.maximum(parts, 1e-12))
 
 

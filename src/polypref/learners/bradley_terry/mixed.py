@@ -150,7 +150,10 @@ class Bucket:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Comparisons in the solver's form: inputs, clusters, labels in [0, 1], weights, number of users."""
+    """Comparisons in the solver's form: inputs, clusters, labels in [0, 1], weights, number of users.
+
+    ``kinds`` are the numbers of inputs that share a variance, in their order; (): all but the last two, and those.
+    """
 
     x_RK: Array
     buckets: list[Bucket]
@@ -158,6 +161,7 @@ class Problem:
     weight_N: Array
     users: int
     likeness: Likeness | None
+    kinds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ saw it, ``_L`` the clusters' slots for responses (padded), ``_M`` responses of a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -57,10 +57,11 @@ class Panel:
     @cached_property
     def task(self) -> mixed.Problem:
         """The rows in the form of the mixed model's solver."""
-        likeness = None if self.share is None else mixed.Likeness(self.share, self.inputs.size - 2)
+        likeness = None if self.share is None else mixed.Likeness(self.share, self.inputs.kinds[0])
         judges = (self.user_N, self.chosen_N, self.rejected_N)
         labels = (self.train.label_N, self.train.weights_N)
-        return mixed.problem(self.x_RK, judges, *labels, likeness, self.prompt_R, self.precision)
+        task = mixed.problem(self.x_RK, judges, *labels, likeness, self.prompt_R, self.precision)
+        return replace(task, kinds=self.inputs.kinds)
 
     def pooled_weights(self, seed: int) -> FloatArray:
         """Weights (K,) of the one reward for everyone that fits the rows, without response effects."""

@@ -14,6 +14,7 @@ population effects (w and a).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def updated(
     new = prior
     if config.population:
         population_K = prior.population_K.copy()
-        for kind in kinds(k):
+        for kind in kinds(task):
             squares = (effects.w_K[kind] ** 2).sum()
             size = len(effects.w_K[kind])
             determined = np.clip((1 - relative_T[:k][kind]).sum(), 0.2 * size, size)  # few effects, few probes: noisy
@@ -128,9 +129,11 @@ def _ratio(squares: float, determined: float) -> float:
     return float(min(squares / max(determined, 1e-9), LARGEST))
 
 
-def kinds(k: int) -> list[slice]:
-    """The kinds of input that share a variance: encoder directions, and the two lengths that ``Inputs`` appends."""
-    return [slice(0, k - 2), slice(k - 2, k)] if k > 2 else [slice(0, k)]
+def kinds(task: Problem) -> list[slice]:
+    """The kinds of input that share a variance (``Inputs.kinds``); without kinds, all inputs but two, and two."""
+    k = task.x_RK.shape[1]
+    ends = np.cumsum((0, *(task.kinds or (max(k - 2, 0), min(k, 2)))))
+    return [slice(low, high) for low, high in pairwise(ends.tolist()) if high > low]
 
 
 def _spread(task: Problem, effects: Effects, prior: Variances, reduced: Reduced, shrink: float) -> Array:
@@ -141,7 +144,7 @@ def _spread(task: Problem, effects: Effects, prior: Variances, reduced: Reduced,
     information_KK, dual_KK = reduced.j_UKK.sum(axis=0), effects.t_UK.T @ effects.t_UK
     moment_KK = spread_KK + spread_KK @ (dual_KK - information_KK) @ spread_KK / task.users
     scale_K = np.ones(k)
-    for kind in kinds(k):
+    for kind in kinds(task):
         own = (kind, kind)
         squares, determined = (float((spread_KK[own] * of_KK[own]).sum()) for of_KK in (dual_KK, information_KK))
         if determined > 1e-6 * task.users:  # otherwise there is no information about these inputs
@@ -149,7 +152,7 @@ def _spread(task: Problem, effects: Effects, prior: Variances, reduced: Reduced,
             scale_K[kind] = np.sqrt((present * squares + EFFECTS * USUAL) / (determined + EFFECTS) / present)
     em_KK = scale_K[:, None] * moment_KK * scale_K
     target_K = np.diag(em_KK).copy()
-    for kind in kinds(k):
+    for kind in kinds(task):
         target_K[kind] = target_K[kind].mean()
     pseudo = shrink * k
     mixed_KK = (task.users * em_KK + pseudo * np.diag(target_K)) / (task.users + pseudo)
