@@ -16,7 +16,7 @@ from test_fit_score import Words, preferences, write_rows
 
 @pytest.fixture(autouse=True)
 def words_encoder(monkeypatch):
-    monkeypatch.setattr(features, "encoder", lambda name: Words(name))
+    monkeypatch.setattr(features, "encoder", lambda name, **_: Words(name))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def fitted(tmp_path_factory) -> Path:
     ]
     write_rows(folder / "new.jsonl", rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "encoder", lambda name: Words(name))
+        patch.setattr(features, "encoder", lambda name, **_: Words(name))
         for learner in ("hierarchical", "individual"):
             arguments = ["fit", prefs, "--learner", learner, "--encoder", "words", "--out", str(folder / learner)]
             assert main(arguments) == 0

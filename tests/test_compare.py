@@ -257,7 +257,7 @@ def toy_world(monkeypatch, tmp_path):
 
     monkeypatch.setattr(polypref.learners, "LEARNERS", LEARNERS, raising=False)
     monkeypatch.setattr(polypref.learners, "STANDARD", tuple(LEARNERS))
-    monkeypatch.setattr(polypref.features, "encoder", lambda name: LengthEncoder())
+    monkeypatch.setattr(polypref.features, "encoder", lambda name, **_: LengthEncoder())
     data = people(users=24, per_user=30)
     texts, ids = data.responses.texts_R, data.users.ids
     path = tmp_path / "prefs.jsonl"

@@ -38,7 +38,7 @@ class Words:
 
 @pytest.fixture(autouse=True)
 def words_encoder(monkeypatch):
-    monkeypatch.setattr(features, "encoder", lambda name: Words(name))
+    monkeypatch.setattr(features, "encoder", lambda name, **_: Words(name))
 
 
 def preferences(seed: int = 0) -> list[dict[str, str]]:
@@ -68,7 +68,7 @@ def fitted(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("fitted")
     prefs = write_rows(folder / "prefs.jsonl", preferences())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "encoder", lambda name: Words(name))
+        patch.setattr(features, "encoder", lambda name, **_: Words(name))
         assert (
             main(["fit", prefs, "--learner", "individual", "--encoder", "words", "--out", str(folder / "scorer")]) == 0
         )
@@ -188,7 +188,7 @@ def test_a_scorer_that_cannot_be_used_says_why(fitted, tmp_path, capsys, monkeyp
     nameless = without_encoder(fitted / "scorer", tmp_path / "nameless")
     assert "--encoder" in complaint(capsys, "score", nameless, questions)
     assert main(["score", str(nameless), questions, "--encoder", "words"]) == 0
-    monkeypatch.setattr(features, "encoder", lambda name: Words(name, "words v2"))
+    monkeypatch.setattr(features, "encoder", lambda name, **_: Words(name, "words v2"))
     err = complaint(capsys, "score", fitted / "scorer", questions)
     assert "[words v1]" in err
     assert "[words v2]" in err

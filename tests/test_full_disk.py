@@ -80,7 +80,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, rng = tmp_path_factory.mktemp("made"), np.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(features, "encoder", lambda name: LengthEncoder())
+        patch.setattr(features, "encoder", lambda name, **_: LengthEncoder())
         prefs = []
         for user in range(8):
             for at in range(20):
@@ -122,7 +122,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(made, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(features, "encoder", lambda name: LengthEncoder())
+    monkeypatch.setattr(features, "encoder", lambda name, **_: LengthEncoder())
     monkeypatch.setattr(grid_setup, "encoder_by_name", lambda name: LengthEncoder())
     return tmp_path / "here"
 

@@ -22,7 +22,7 @@ SAID = ("ratings", "pairs")
 
 @pytest.fixture(autouse=True)
 def words_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "encoder", lambda name: Words(name))
+    monkeypatch.setattr(features, "encoder", lambda name, **_: Words(name))
 
 
 @pytest.fixture(scope="module")

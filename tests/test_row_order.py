@@ -50,7 +50,7 @@ class Hashed:
 
 @pytest.fixture(autouse=True)
 def hashed_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "encoder", lambda name: Hashed())
+    monkeypatch.setattr(features, "encoder", lambda name, **_: Hashed())
 
 
 @cache

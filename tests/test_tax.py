@@ -279,7 +279,7 @@ def polite_suite(path: Path) -> str:
 
 @pytest.fixture
 def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    monkeypatch.setattr(features, "encoder", lambda name: Words(name))
+    monkeypatch.setattr(features, "encoder", lambda name, **_: Words(name))
     files = [polite_suite(tmp_path / "suite.jsonl"), "--prefs", preferences(tmp_path / "prefs.jsonl")]
 
     def run(*more: str) -> tuple[int, str, str]:

@@ -55,14 +55,14 @@ def columns(encoder: Encoder, responses: Responses, features_RD: NDArray, many: 
     if isinstance(encoder, KnowsColumns) and (known_RF := encoder.columns(responses)) is not None:
         return known_RF[:, :many]
     prompt_PD, prompt_R = encoded(encoder, responses)
-    vectors = _has_word_vectors() if many is None else many == len(COLUMNS)
+    vectors = has_word_vectors() if many is None else many == len(COLUMNS)
     words = Wording(vectors, getattr(encoder, "cache_folder", None), getattr(encoder, "cache", cache_in_force()))
     cosine_R2 = _cosine(features_RD, prompt_PD, prompt_R)
     return np.concatenate([cosine_R2, words.encode(responses)], axis=1)
 
 
 @lru_cache(maxsize=1)
-def _has_word_vectors() -> bool:
+def has_word_vectors() -> bool:
     """Whether word vectors can be computed on this machine; if not, says once what is left out."""
     found = minilm.at_hand()
     if not found:
