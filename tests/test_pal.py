@@ -10,9 +10,9 @@ import pytest
 
 from contract_cases import Words, answers, small
 from polypref.comparisons import Comparisons
+from polypref.features.prompts import prompt_texts
 from polypref.learners.pal_a import PalA
 from polypref.learners.pal_b import PalB
-from polypref.features.prompts import prompt_texts
 from recovery_worlds import DIMENSIONS, Normal, ideal_points
 
 POINTS_GD = 2.0 * np.array([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]]) @ np.eye(2, DIMENSIONS)
