@@ -3,7 +3,7 @@
 Words are runs of letters and digits in lower case; a Han, Hiragana, Katakana or Thai letter is a word by itself, since
 these scripts write no spaces. Content words are those that are not in ``COMMON``. A text without words has shares of 0.
 
-Suffixes here: ``_W`` words of X texts in their order, ``_E`` distinct words of each text, ``_F`` columns.
+Suffixes here: ``_W`` words of X texts in their order, ``_E`` distinct words of each text.
 """
 
 from __future__ import annotations
