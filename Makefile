@@ -4,13 +4,14 @@
 #   make quick  set up, then run the tests that matter first, in less than a minute
 #   make lint   style, types, and the generated documentation
 #   make docs   write the generated documentation again
+#   make site   build the documentation site in site/; a broken link fails
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint style types pages docs install install-dev clean
+.PHONY: help demo test quick lint style types pages docs site install install-dev clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -60,5 +61,12 @@ pages: install-dev
 docs: install-dev
 	$(BIN)/python docs/generate.py
 
+.venv/installed-docs: .venv/installed
+	$(PIP) --editable '.[docs]'
+	@touch $@
+
+site: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir site
+
 clean:
-	rm -rf .venv polypref-demo polypref-report
+	rm -rf .venv polypref-demo polypref-report site
