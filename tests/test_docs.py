@@ -17,7 +17,7 @@ from polypref.cli import COMMANDS, main
 from polypref.scorers import metadata
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -127,7 +127,7 @@ def test_links_lead_somewhere():
 
 def test_every_page_is_in_the_index():
     listed = set(LINK.findall((ROOT / "docs" / "index.md").read_text()))
-    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"} <= listed
+    assert {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} - {"index.md"} <= listed
 
 
 def test_a_broken_link_is_seen(tmp_path):
