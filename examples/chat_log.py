@@ -1,8 +1,8 @@
-"""A chat product's log with known truth: 40 people, three in four of one taste, every fourth of the opposite one.
+"""A chat product's log with known truth: 24 people, three in four of one taste, every fourth of the opposite one.
 
 python examples/chat_log.py log.csv
 
-Each row is a question that was answered twice, and which answer the person preferred: 1 or 2. No pair was shown twice.
+Each row is a question that was answered twice, and which answer the person preferred: 1 or 2. No pair was shown to two people.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import polypref
 
 def rows() -> pl.DataFrame:
     """One row per judgement; the preferred answer stands first in half of them."""
-    comparisons = polypref.simulate("two-tastes", users=40, judgements=60, judges=1, seed=0).comparisons
+    comparisons = polypref.simulate("two-tastes", users=24, judgements=40, judges=1, seed=0).comparisons
     responses = comparisons.responses
     chosen, rejected = (responses.texts_R.gather(n) for n in (comparisons.chosen_N, comparisons.rejected_N))
     first = pl.Series([n % 2 == 0 for n in range(len(comparisons))])
