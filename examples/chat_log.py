@@ -2,8 +2,8 @@
 
 python examples/chat_log.py log.csv
 
-Each row is a question that was answered twice, and which answer the person preferred: 1 or 2. No two people saw the same
-pair.
+Each row is a question that was answered twice, and which answer the person preferred: 1 or 2. No two people
+saw the same pair.
 """
 
 from __future__ import annotations
