@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import polars as pl
@@ -229,3 +230,12 @@ def test_residue_finds_what_is_planted_in_every_kind_of_file(tmp_path):
     assert "a.json: .users[]" in residue(tmp_path, "bob")
     with pytest.raises(CacheError, match="is not a folder"):
         residue(tmp_path / "missing", "bob")
+
+
+@pytest.mark.parametrize("name", ["a b", "zo\u00eb", "x@y.org", 'say "hi"', "a/b"])
+def test_an_id_is_found_where_it_is_escaped(name, tmp_path):
+    inner = json.dumps({"user": name})
+    for at, text in enumerate((inner, json.dumps({"log": inner}), f"GET /users?id={quote(name, safe='')}&x=1")):
+        (tmp_path / "left.txt").write_text(text)
+        assert residue(tmp_path, name), (at, text)
+        assert not residue(tmp_path, f"{name}x")

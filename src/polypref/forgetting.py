@@ -23,6 +23,7 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from urllib.parse import quote, quote_plus
 
 import numpy as np
 import polars as pl
@@ -125,13 +126,17 @@ def shared_change(scorer: Scorer, refit: Scorer, rows: Comparisons) -> float:
 def residue(folder: Path | str, user_id: str) -> list[str]:
     """Places, as ``file: where``, at which ``user_id`` occurs in the files below ``folder``; empty if there are none.
 
-    An id counts if it is a separate word, so a short one ("7") may be found where it means something else. Raises
+    An id counts if it is a separate word, as it is or escaped as in JSON or in an address (``%20``), so a short one
+    ("7") may be found where it means something else. Other ways to write it, such as base64, are not searched. Raises
     CacheError if the folder does not exist or a file cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise CacheError(f"{folder} is not a folder; give one that a scorer, a grouping or a history was saved to.")
-    word = re.compile(rf"(?<!\w){re.escape(user_id)}(?!\w)")
+    escaped = json.dumps(user_id)[1:-1]
+    twice = json.dumps(escaped)[1:-1]  # JSON within JSON, as in logs
+    forms = {user_id, escaped, twice, quote(user_id, safe=""), quote(user_id), quote_plus(user_id)}
+    word = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(forms)))})(?!\w)")
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:

@@ -82,10 +82,8 @@ class Memory:
         numbers = Numbering.of(rows)
         user_M, chosen_M, rejected_M = numbers.judges(rows)
         order_M = np.lexsort((chosen_M, rows.pair_key_N, user_M))
-        pool = rows.responses.take(numbers.responses_R)
-        used_P, prompt_R = np.unique(pool.prompt_R, return_inverse=True)
-        chat_P = None if pool.chat_P is None else pool.chat_P[used_P]
-        pool = Responses(pool.prompts.gather(used_P), prompt_R.astype(np.int32), pool.texts_R, chat_P)
+        used_P = np.unique(rows.responses.prompt_R[numbers.responses_R])
+        pool = rows.responses.take(numbers.responses_R, used_P)
         users = Users(rows.users.ids.gather(numbers.users_U))
         return cls(encoder, Comparisons(pool, users, user_M[order_M], chosen_M[order_M], rejected_M[order_M]))
 

@@ -198,8 +198,15 @@ def _send(job_file: BinaryIO, to: IO[bytes]) -> None:
 
 
 def _summary(job: Job, failures: list[tuple[Cell, dict[str, str]]], n_cells: int) -> str:
-    shown = "; ".join(f"[{cell}] {answer['error']}" for cell, answer in failures[:FAILURES_SHOWN])
-    more = f"; and {len(failures) - FAILURES_SHOWN} more" if len(failures) > FAILURES_SHOWN else ""
+    alike: dict[str, list[Cell]] = {}
+    for cell, answer in failures:
+        alike.setdefault(answer["error"], []).append(cell)
+    told = [
+        f"[{cells[0]}] {error}" + (f" ({len(cells)} cells failed alike)" if len(cells) > 1 else "")
+        for error, cells in alike.items()
+    ]
+    shown = "; ".join(told[:FAILURES_SHOWN])
+    more = f"; and {len(told) - FAILURES_SHOWN} other errors" if len(told) > FAILURES_SHOWN else ""
     log = next((answer["traceback"] for _, answer in failures if answer.get("traceback")), "")
     where = ""
     if log:
