@@ -208,7 +208,7 @@ def test_texts_stay_as_they_are_and_a_chat_is_no_text(texts):
 
 
 NO_TEXT = ["a\0", "\0", "\ud800", "a\udfff", None, 3, b"a", ["a"]]
-NO_ID = ["", *NO_TEXT[:-1]]
+NO_ID = ["", 3.5, *[bad for bad in NO_TEXT[:-1] if bad != 3]]  # a whole number is an id
 
 
 @pytest.mark.parametrize("bad", NO_TEXT, ids=repr)

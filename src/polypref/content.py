@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
 
@@ -128,11 +129,26 @@ def texts(values: Sequence[str] | pl.Series, what: str) -> pl.Series:
 
 
 def ids(values: Sequence[str] | Sequence[str | None] | pl.Series, *, nobody: bool = False) -> pl.Series:
-    """User ids as a column of texts. With ``nobody``, an id may be missing, which requests the population's answer.
+    """User ids, texts or whole numbers, as a column of texts.
+
+    With ``nobody``, an id may be missing, which requests the population's answer.
 
     Raises InputError for impossible ids (``reserved``), and for what ``texts`` refuses.
     """
-    return refuse(_column(values, "user id", _numbers_too), "user id", empty=False, missing=nobody)
+    if isinstance(values, list | tuple | np.ndarray):
+        values = [str(one) if _is_number(one) else one for one in values]
+    return refuse(one_form(_column(values, "user id", _numbers_too)), "user id", empty=False, missing=nobody)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a number that can be an id."""
+    whole = isinstance(value, int | np.integer | Decimal) or (isinstance(value, float) and value.is_integer())
+    return whole and not isinstance(value, bool)
+
+
+def one_form(ids: pl.Series) -> pl.Series:
+    """Ids as texts, whole numbers without a fraction of zeros: 7, 7.0, "7" and 7.00 are one person."""
+    return ids.str.replace(r"^(-?\d+)\.0+$", "$1")
 
 
 def numbers(values: Any, name: str, length: int, fits: Callable[[NDArray], NDArray], expected: str) -> NDArray:
@@ -230,7 +246,7 @@ def _texts_only(kind: pl.DataType) -> bool:
 
 
 def _numbers_too(kind: pl.DataType) -> bool:
-    return _texts_only(kind) or kind.is_integer()
+    return _texts_only(kind) or kind.is_integer() or kind.is_decimal()
 
 
 def excerpt(value: object) -> str:

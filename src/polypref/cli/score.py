@@ -72,7 +72,9 @@ class Score(NamesColumns, Loads):
         bounded = self._bounded(scorer)
         limits = limits_of(self)
         source = open_source(self.file, limits)
-        names = find_columns(self.file, source.types, ROLES, parse_columns(self.columns))
+        names = find_columns(self.file, source.types, ROLES, parse_columns(self.columns), optional=("prompt",))
+        if "prompt" not in names:
+            say("no prompt column (--columns prompt=NAME names one): every response answers an empty prompt.")
         refuse_names(source, [self.prefix + name for name in answer_names(bounded)])
         answered = ((frame, answers_of(scorer, frame, bounded)) for frame in rows_of(source, names, limits))
         unknown = self._write(answered, OwnRows(source, limits))
@@ -137,6 +139,7 @@ def rows_of(source: Source, names: dict[str, str], limits: Limits) -> Iterator[p
 
     Raises InputError at the first row that cannot be scored, since answers must line up with rows.
     """
+    from polypref.data.files.csvfiles import Csv
     from polypref.data.giving_up import ReadSoFar
     from polypref.data.rows.formats import response_rows
     from polypref.errors import InputError
@@ -145,7 +148,7 @@ def rows_of(source: Source, names: dict[str, str], limits: Limits) -> Iterator[p
     for batch in source.batches(list(names.values()), so_far.unusable):
         for role, name in names.items():
             missing = batch.frame[name].is_null()
-            if missing.any():
+            if missing.any() and not (role == "prompt" and isinstance(source, Csv)):  # an empty cell is an empty text
                 line = int(batch.line_B[missing.arg_max() or 0])
                 raise InputError(f'line {line} of {source.path}: "{name}" is missing; expected a text for {role}.')
         frame = response_rows(batch, names, source.path, so_far.unusable)

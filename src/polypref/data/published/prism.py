@@ -18,13 +18,18 @@ from dataclasses import dataclass
 import polars as pl
 
 from polypref.data.files.limits import Limits
-from polypref.data.published.rows import Converted, Selection, one_of, read_files, stack
+from polypref.data.published.rows import Converted, Selection, one_of, read_files, stack, typed
 from polypref.errors import InputError
 
 COLUMNS = (
     *("conversation_id", "user_id", "turn", "within_turn_id"),
     *("user_prompt", "model_response", "score", "if_chosen"),
 )
+KINDS = {
+    **dict.fromkeys(("conversation_id", "user_id", "user_prompt", "model_response"), "text"),
+    **dict.fromkeys(("turn", "within_turn_id", "score"), "number"),
+    "if_chosen": "flag",
+}
 SURVEY = ("age", "gender", "education", "employment_status", "marital_status", "english_proficiency")
 TURN = ("conversation_id", "turn")
 
@@ -49,10 +54,13 @@ class Prism:
                 f"{(wrong or files[0]).path} holds no utterances of PRISM; give utterances.jsonl (one row for each "
                 f"rated answer of the same conversations), and survey.jsonl for what people said about themselves."
             )
-        rows = stack([file.need("PRISM", *COLUMNS) for file in others])
+        rows = stack([typed(file, file.need("PRISM", *COLUMNS), KINDS) for file in others])
         selection = Selection(rows.unique(maintain_order=True))
         selection.count("copy of an earlier row", rows.height - selection.frame.height)
         history = _history(selection)
+        if self.pairs == "rated":
+            unrated = pl.col.score.is_null() & pl.col.model_response.is_not_null()
+            selection.drop("answers without a score", unrated)
         selection.frame = self._paired(selection.frame).join(history, on=TURN, how="left", maintain_order="left")
         columns = ["tie"] if self.pairs == "rated" else []
         if surveys:
@@ -115,4 +123,6 @@ def _message(role: str, column: str) -> pl.Expr:
 
 def _survey(rows: pl.DataFrame) -> pl.DataFrame:
     known = [name for name in SURVEY if name in rows.columns]
-    return rows.select("user_id", pl.struct(known).struct.json_encode().alias("attributes")).unique("user_id")
+    return rows.select(
+        pl.col.user_id.cast(pl.String), pl.struct(known).struct.json_encode().alias("attributes")
+    ).unique("user_id")

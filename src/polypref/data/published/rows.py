@@ -7,7 +7,8 @@ Parquet, compressed or not, from disk or ``hf://`` paths.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from polypref.data.files.hub import fetch
 from polypref.data.files.limits import Limits
 from polypref.data.files.sources import ensure_regular, expand, readable
 from polypref.data.files.textfiles import whole
+from polypref.data.rows.messages import NotMessages, message_text, messages_of
+from polypref.data.rows.values import as_flag, as_number, as_text
 from polypref.errors import InputError, NotEnoughData, SettingsError, unknown_name
-from polypref.wording import counted, share
+from polypref.wording import counted, share, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +97,52 @@ class File:
             found = ", ".join(self.frame.columns[:20])
             raise InputError(f'{self.path}: column "{missing}" of {what} is missing; found: {found}.')
         return self.frame.select(columns)
+
+
+def chats(file: File, *columns: str) -> pl.DataFrame:
+    """The file's rows, those columns as JSON texts of messages with just ``role`` and ``content``.
+
+    Conversations may be lists, JSON or texts as Python prints them. Raises InputError for anything else.
+    """
+    frame = file.frame
+    for name in columns:
+        cells = frame[name].to_list()
+        texts = [cell if cell is None or isinstance(cell, str) else json.dumps(cell) for cell in cells]
+        read = [None if text is None else _chat(file.path, name, row, text) for row, text in enumerate(texts, 1)]
+        frame = frame.with_columns(pl.Series(name, read, dtype=pl.String))
+    return frame
+
+
+def _chat(path: str, name: str, row: int, text: str) -> str:
+    try:
+        found = messages_of(text, Limits().depth)
+    except NotMessages as error:
+        raise InputError(
+            f'row {row} of {path}: "{name}" is {shown(text)}; expected a list of messages with a role and a content '
+            f"({error})."
+        ) from error
+    plain = [{"role": one["role"], "content": message_text(one)} for one in found]
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+
+
+def typed(file: File, frame: pl.DataFrame, kinds: Mapping[str, str]) -> pl.DataFrame:
+    """``frame`` with columns as "text", "number" or "flag" (true, false, 1, 0).
+
+    Raises InputError naming the first value that is none.
+    """
+    for name, kind in kinds.items():
+        column = frame[name]
+        if isinstance(column.dtype, pl.List | pl.Array | pl.Struct):
+            raise InputError(f'{file.path}: column "{name}" holds {column.dtype}; expected {kind} values.')
+        if kind == "text":
+            column, bad = as_text(column), column.is_null() & False
+        else:
+            column, bad = (as_number if kind == "number" else as_flag)(column)
+        if bad.any():
+            at = int(bad.arg_max() or 0)
+            raise InputError(f'row {at + 1} of {file.path}: "{name}" is {shown(frame[name][at])}; expected a {kind}.')
+        frame = frame.with_columns(column.alias(name))
+    return frame
 
 
 def read_files(paths: Sequence[str], limits: Limits | None = None) -> list[File]:

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 
+from polypref.content import one_form
 from polypref.data.files.limits import Limits
 from polypref.data.files.textfiles import Batch
 from polypref.data.linting.problems import ProblemLog
@@ -68,7 +69,7 @@ def text_rows(batch: Batch, names: Mapping[str, str], file: str, problem_log: Pr
 
 
 def _read_users(rows: Rows) -> None:
-    ids = values.as_text(rows.frame["user_id"])
+    ids = one_form(values.as_text(rows.frame["user_id"]))
     rows.set(user_id=ids)
     rows.drop("missing user_id", ids.is_null() | (ids == ""), "user_id", "the id of the person who judged")
     broken = rows.frame["user_id"].str.contains("\0", literal=True)

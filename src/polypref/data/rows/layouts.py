@@ -238,20 +238,24 @@ def _one_line(name: str) -> str:
 
 
 def find_columns(
-    path: str, types: Mapping[str, str], roles: Sequence[str], mapping: Mapping[str, str] | None = None
+    path: str,
+    types: Mapping[str, str],
+    roles: Sequence[str],
+    mapping: Mapping[str, str] | None = None,
+    optional: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Role -> column of just these ``roles``, all of which are needed; found and mapped as in ``find_layout``."""
+    """Role -> column of just these ``roles``, needed if not ``optional``; found and mapped as in ``find_layout``."""
     for role in mapping or {}:
         if role not in roles:
             raise unknown_name("role in --columns", role, roles)
     names = _name_roles(path, types, mapping or {}, ties=False)
     for role in roles:
-        if role not in names:
+        if role not in names and role not in optional:
             missing = _missing(path, list(types), names, None, role)
             if len(missing.free) == 1:
                 missing = missing.advising(f"Use --columns {role}={_quoted(missing.free[0])} to map yours.")
             raise missing
-    return {role: names[role] for role in roles}
+    return {role: names[role] for role in roles if role in names}
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:
