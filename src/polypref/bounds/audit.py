@@ -25,6 +25,7 @@ import numpy as np
 
 from polypref.bounds import adversaries
 from polypref.bounds.adversaries import pairs_of
+from polypref.bounds.audit_conclusion import conclusion
 from polypref.bounds.audit_cost import Benign, certificate, curve, price
 from polypref.bounds.audit_setup import Case, Row, Stage, Tell, exactly, mean, share
 from polypref.bounds.calibrate import allowed, threshold
@@ -67,7 +68,7 @@ def audit(case: Case, tell: Tell = lambda _: None) -> dict[str, Any]:
     leaks = {name: leak[name] for name in ("value", "lo", "hi", "n")} | {"alpha": case.alpha}
     leaks["holds"] = leak["lo"] <= case.alpha
     told = {"control": control, "leaks": leaks, "rows": rows, "curve": curve(stage, benign)}
-    return {**told, "policy_hash": case.bounded.policy_hash}
+    return {**told, "conclusion": conclusion(told), "policy_hash": case.bounded.policy_hash}
 
 
 def _file(stage: Stage) -> list[Row]:

@@ -7,6 +7,7 @@ from functools import partial
 from math import ceil, floor
 from typing import Any
 
+from polypref.answers import wrapped
 from polypref.bounds.audit_setup import AuditSettings
 from polypref.report.page import TEMPLATES, environment
 from polypref.wording import interval, percent, share, visible
@@ -30,7 +31,7 @@ def summary(found: Mapping[str, Any]) -> str:
             size = "" if row["size"] is None else f", best of {row['size']}"
             bounds = "" if row["bounds"] is None else f", bounds {row['bounds']}"
             lines.append(f"  {row['part']}: {visible(row['arm'])}{size}{bounds}: {row['metric']} {_text(row)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *wrapped(found["conclusion"]["text"])])
 
 
 def verdict(found: Mapping[str, Any]) -> str:
@@ -84,6 +85,7 @@ def page(found: Mapping[str, Any]) -> str:
             style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
             verdict=f"{verdict(found)} {in_force(found)}",
             holds=found["control"]["holds"],
+            conclusion=found["conclusion"]["text"],
             policy_hash=found["policy_hash"],
             attacks=_attacks(found["rows"]),
             figure=_figure(found["rows"], found["settings"]["alpha"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from polypref.answers import wrapped
 from polypref.report.page import TEMPLATES, environment
 from polypref.wording import MISSING, counted, estimate, finite, interval, number, percent, points, signed, visible
 
@@ -51,7 +52,8 @@ def summary(found: Mapping[str, Any]) -> str:
         by_part = {(row["part"], row["section"]): row for row in found["sycophancy"]["tax"]}
         mean = next(row for (part, _), row in reversed(by_part.items()) if part == "personalization")
         lines.append(f"  sycophancy: {_text(mean)}, {mean['verdict']}")
-    return "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
+    notes = (f"note: {note}" for note in found["notes"])
+    return "\n".join([*lines, *notes, *wrapped(f"Result: {found['conclusion']['text']}")])
 
 
 def page(found: Mapping[str, Any]) -> str:
@@ -64,6 +66,7 @@ def page(found: Mapping[str, Any]) -> str:
             style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
             suite=found["suite"],
             users=found["data"]["n_users"],
+            conclusion=found["conclusion"]["text"],
             margin=points(found["settings"]["margin"]).lstrip("+"),
             scores=_table(found["scores"], "arm", {arm: arm for arm in ARMS}, percent),
             parts=_table(found["tax"], "part", PARTS, points),

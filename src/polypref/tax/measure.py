@@ -46,6 +46,7 @@ from polypref.stats.cluster_robust import Clusters
 from polypref.stats.metrics import HeldOut
 from polypref.stats.per_user import per_user, users_table
 from polypref.tax.arms import GENERIC, NOBODY, Arms, Floats, Task, rewards, taxed_users
+from polypref.tax.conclusion import conclusion
 from polypref.tax.rewardbench import Benchmark, Scheme, other_counts, own_sections, scheme_of
 
 SCHEMA = 1
@@ -191,7 +192,7 @@ def measure(suite: Suite, arms: Arms, task: Task, sycophancy: Suite | None = Non
             "users": tested,
             "worst": [worst(tested, section) for section in false.rows],
         }
-    return plain(content)
+    return plain(content | {"conclusion": conclusion(plain(content))})
 
 
 def _board(suite: Suite, bench: Benchmark, setup: tuple[Arms, Sequence[str], Task], harm_is_loss: bool) -> Board:
