@@ -168,3 +168,26 @@ def test_tables_fit_80_columns_and_break_words_but_no_number(capsys):
     assert max(map(len, lines)) <= 80
     assert sum(line.count(number) for line in lines) == 2
     assert sum(line.count("m") for line in lines[3:]) >= 60
+
+
+def test_profile_ends_in_lines_that_say_what_is_known_and_a_command_that_parses(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sides = [
+        {"chosen": f"{x} {i}", "rejected": f"{y} {i}", "prompt": f"p{i}"} for x, y in ("ab", "ba") for i in range(30)
+    ]
+    rows = [{"user": f"u{u}", **one} for u in range(4) for one in sides[30 * (u % 2) :][:30]]
+    Path("p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert main(["profile", "p.jsonl", "--columns", "user_id=user"]) == 0
+    printed = capsys.readouterr().out
+    *_, said, command = printed.splitlines()
+    assert "1. Do people differ: two people disagree on 67 %" in printed
+    assert said.startswith("4. Next")
+    assert command.strip() == "polypref compare p.jsonl --columns user_id=user"
+    assert main(["profile", "p.jsonl", "--columns", "user_id=user", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["answer"]
+    assert found["differ"]["value"] == pytest.approx(2 / 3) and found["differ"]["n"] == 30
+    assert found["enough"] | {"title": "", "text": ""} == {
+        "title": "", "text": "", "command": "", "people": 4, "judgements": 120, "enough": False,
+    }  # fmt: skip
+    _, name, *rest = shlex.split(found["next"]["command"])
+    assert parse(command_class(name), name, rest) is not None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from polypref.cli.shared import Reads, Seeded, cleaned, ensure_files, reading_of, say_how
+from polypref.cli.grids import command_line
+from polypref.cli.shared import Reads, ReadsJudgements, Seeded, cleaned, ensure_files, reading_of, say_how
 from polypref.terminal import aligned, block, framed, interactive, out, out_json
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Profile(Reads, Seeded):
         """Read, drop what the linter drops, profile, print."""
         from polypref.errors import NotEnoughData
         from polypref.profiling import profile
+        from polypref.profiling.answer import answer_of
         from polypref.wording import counted
 
         ensure_files(self, self.files, "profile FILE")
@@ -46,11 +48,14 @@ class Profile(Reads, Seeded):
         unusable = sum(problem.count for problem in reading.problems if not problem.kept)
         left_out = unusable + len(reading.comparisons) - len(comparisons)
         name = ", ".join(Path(file).name.split(".")[0] for file in self.files)
+        answer = answer_of(result, command_line("compare", self, {f.name for f in fields(ReadsJudgements)}))
         if self.json:
             content = {"files": list(reading.files), "rows_read": reading.rows_read, **result.as_dict()}
-            out_json(content | {"table2": result.table2(name)}, indent=1)
+            content |= {"table2": result.table2(name), "answer": answer.as_dict()}
+            out_json(content, indent=1)
         else:
             _show(result, name, left_out)
+            out("", *answer.printed())
         return 0
 
 
