@@ -38,7 +38,7 @@ TRUTH = {
 @pytest.fixture
 def compared(tmp_path, monkeypatch, capsys):
     """Run ``compare`` on a world's file; returns what was printed, the results and the page."""
-    monkeypatch.setattr("polypref.features.encoder", lambda name: LengthEncoder())
+    monkeypatch.setattr("polypref.features.encoder", lambda name, **how: LengthEncoder())
     monkeypatch.chdir(tmp_path)
 
     def run(name: str) -> tuple[str, dict, str]:

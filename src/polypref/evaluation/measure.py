@@ -145,7 +145,8 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
 
 def _per_user_gains(gains: ResultTable, per_user: Mapping[int, int]) -> ResultTable:
     """The gains at sizes per user, with the number of each user's judgements as the size."""
-    return ResultTable(tuple(replace(row, size=per_user[row.size]) for row in gains if row.size in per_user))
+    sized = [replace(row, size=per_user.get(row.size)) for row in gains if row.size is not None]
+    return ResultTable(tuple(row for row in sized if row.size is not None))
 
 
 def evidence(described: Mapping[str, Any], n_train_U: NDArray[np.int64], rule: Rule) -> Evidence:
