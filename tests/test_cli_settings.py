@@ -23,7 +23,7 @@ OWN = {
     "workers": {"convert"},  # people who judged
     "seed": {"convert"},
     "encoder": {"score"},  # none: the one of the fit
-    "scorer": {"adapt", "align", "tax"},  # what it is for
+    "scorer": {"adapt", "align", "forget", "tax"},  # what it is for
     "file": {"bounds"},
     "slates": {"audit"},  # one file
     "learners": {"adapt", "compare", "bench-policy"},

@@ -36,6 +36,7 @@ COMMANDS = {
     "adapt": ("adapt", "prefs.jsonl", "--learners", "individual", *SMALL, "--sizes", "3", "--out", "out"),
     "adapt a scorer": ("adapt", "prefs.jsonl", "--scorer", "hierarchical", "--user", "u0", "--out", "out"),
     "convert": ("convert", "tldr", "tldr.jsonl", "--protocol", "R", "--out", "out/tldr.jsonl"),
+    "forget": ("forget", "hierarchical", "u0", "--out", "out"),
     "score": ("score", "length", "asked.jsonl", "--out", "out/scores.jsonl"),
     "table": ("table", "results", "--out", "out"),
     "tax": (

@@ -71,6 +71,23 @@ def save(path: Path | str, kind: str, config: Mapping[str, Any], arrays: Mapping
                     old.unlink()
 
 
+def remove_leftovers(path: Path | str, kind: str) -> list[str]:
+    """Remove what interrupted saves left in an artifact's folder; returns the names of the files.
+
+    Raises ArtifactError unless an artifact of ``kind`` is there, CacheError if a file cannot be removed.
+    """
+    path = Path(path)
+    with files.alone(path):
+        own = f"arrays-{_manifest(path, kind)['arrays']}.safetensors"
+        with files.writable(path):
+            before = {one.name for one in path.iterdir()}
+            files.sweep(path)
+            for old in path.iterdir():
+                if old.name != own and _is_ours(old):
+                    old.unlink()
+            return sorted(before - {one.name for one in path.iterdir()})
+
+
 def ensure_replaceable(path: Path | str, kind: str) -> None:
     """Raise ArtifactError if ``path`` contains anything but an artifact of ``kind``, so that no work is lost.
 

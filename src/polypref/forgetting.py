@@ -130,22 +130,33 @@ def residue(folder: Path | str, user_id: str) -> list[str]:
     ("7") may be found where it means something else. Other ways to write it, such as base64, are not searched. Raises
     CacheError if the folder does not exist or a file cannot be read.
     """
+    return [f"{file}: {where}" for file, places in residues(folder, [user_id]).items() for where in places]
+
+
+def residues(folder: Path | str, user_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Places at which any of ``user_ids`` occurs, by file below ``folder``; see ``residue``."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CacheError(f"{folder} is not a folder; give one that a scorer, a grouping or a history was saved to.")
-    escaped = json.dumps(user_id)[1:-1]
-    twice = json.dumps(escaped)[1:-1]  # JSON within JSON, as in logs
-    forms = {user_id, escaped, twice, quote(user_id, safe=""), quote(user_id), quote_plus(user_id)}
-    word = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(forms)))})(?!\w)")
-    found = []
+    words = [_word(user_id) for user_id in user_ids]
+    found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             ensure_within(path, folder)
-            places = [where for where, text in _texts(path) if word.search(text)]
+            places = [where for where, text in _texts(path) if any(word.search(text) for word in words)]
         except OSError as error:
             raise CacheError(f"{path} cannot be read ({error.strerror}), so it cannot be checked.") from error
-        found += [f"{path.relative_to(folder)}: {where}" for where in dict.fromkeys(places)]
+        if places:
+            found[str(path.relative_to(folder))] = list(dict.fromkeys(places))
     return found
+
+
+def _word(user_id: str) -> re.Pattern[str]:
+    """Finds an id as a separate word, as it is or escaped."""
+    escaped = json.dumps(user_id)[1:-1]
+    twice = json.dumps(escaped)[1:-1]  # JSON within JSON, as in logs
+    forms = {user_id, escaped, twice, quote(user_id, safe=""), quote(user_id), quote_plus(user_id)}
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(forms)))})(?!\w)")
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from polypref.cli.grids import linted
-from polypref.cli.shared import Loads, Reads, ReadsQuestion, WritesFolder, cleaned, ensure_files, reading_of
+from polypref.cli.shared import (
+    Loads,
+    Reads,
+    ReadsQuestion,
+    WritesFolder,
+    cleaned,
+    ensure_files,
+    reading_of,
+    some_of,
+)
 from polypref.newcomers.settings import NewSettings
 from polypref.terminal import out
 from polypref.wording import are, counted, markdown_line, markdown_text
@@ -82,7 +91,7 @@ class Adapt(WritesFolder, Reads, ReadsQuestion, Loads, NewSettings):
         ids = comparisons.users.ids.to_list()
         if self.user is not None and self.user not in ids:
             files = ", ".join(self.files)
-            raise InputError(f"user {self.user!r} has no usable comparison in {files}; found: {_some(ids)}.")
+            raise InputError(f"user {self.user!r} has no usable comparison in {files}; found: {some_of(ids)}.")
         fitted = metadata(folder)
         earlier = {} if fitted is None else fitted.adapted  # the users who were learned after the fit
         learnt = {}
@@ -119,10 +128,6 @@ def _is_known(folder: Path, user_id: str, rows: int) -> SettingsError:
         f"{folder} knows user {user_id!r} already, and keeps no judgements: what it knows would be lost for "
         f"{counted(rows, 'comparisons')}. Fit again on the old and the new files: polypref fit OLD NEW --out DIR."
     )
-
-
-def _some(ids: list[str], most: int = 5) -> str:
-    return ", ".join(map(repr, ids[:most])) + (f" and {len(ids) - most} more" if len(ids) > most else "")
 
 
 def show(found: NewUsers) -> None:

@@ -292,6 +292,11 @@ def linted(reading: Reading) -> Lint:
     return found
 
 
+def some_of(ids: list[str], most: int = 5) -> str:
+    """The first of some users' ids, for a message."""
+    return ", ".join(map(repr, ids[:most])) + (f" and {len(ids) - most:,} more" if len(ids) > most else "")
+
+
 def refuse_suffix(out: Path) -> None:
     """Raises SettingsError unless the file's ending names a format of tables."""
     from polypref.errors import SettingsError

@@ -226,6 +226,10 @@ class LinearScorer(RanksTexts):
             newcomers={known: one for known, one in self.newcomers.items() if known != user_id},
         )
 
+    def known_users(self) -> Users:
+        """See ``learners.protocol.Forgets``."""
+        return self.settled().users
+
     def but(self, user_id: str) -> NDArray[np.int64]:
         """Rows of the tables for all users except this one."""
         return np.flatnonzero((self.users.ids != user_id).to_numpy())

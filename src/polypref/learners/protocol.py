@@ -186,6 +186,10 @@ class Forgets(Protocol):
         """
         ...
 
+    def known_users(self) -> Users:
+        """All whom it knows, from the fit or learned after it."""
+        ...
+
 
 @runtime_checkable
 class Mixes(Protocol):
