@@ -141,7 +141,7 @@ def test_nobody_is_answered_as_an_unknown_user_bit_for_bit(name):
 
 
 @each
-@pytest.mark.parametrize("bad", ["", "\0nobody", "a\0", "\ud800", 3])
+@pytest.mark.parametrize("bad", ["", "\0nobody", "a\0", "\ud800", 3.5, True])
 def test_ids_that_nobody_can_have_are_refused(name, bad):
     scorer, c = fitted(name), fresh()
     with pytest.raises(InputError, match="user id"):
