@@ -18,7 +18,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref import content
-from polypref.arguments import expect_instance
 from polypref.content import BYTES, Identities, Message, canonical_chat, identities, refuse, refuse_escaped
 from polypref.errors import InputError, SettingsError, unknown_name
 from polypref.notebook import ShownComparisons, ShownResponses, ShownUsers
@@ -311,13 +310,6 @@ def _first_places(code_N: NDArray[np.integer]) -> NDArray[np.int64]:
     """Codes renumbered by first occurrence; -1 stays."""
     _, first, inverse_N = np.unique(code_N, return_index=True, return_inverse=True)
     return np.where(code_N < 0, -1, first[inverse_N]).astype("<i8")
-
-
-def ensure_comparisons(value: object, name: str = "comparisons") -> None:
-    """Raise InputError unless ``value`` is Comparisons; says how to get some."""
-    expect_instance(
-        name, value, Comparisons, "Comparisons, which from_columns(...) and clean(reading, lint(reading)) return"
-    )
 
 
 def concat(first: Comparisons, second: Comparisons) -> Comparisons:

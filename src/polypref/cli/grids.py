@@ -7,7 +7,6 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from polypref.cli import shared
 from polypref.cli.shared import Reads, reading_of
 from polypref.terminal import out
 
@@ -70,8 +69,10 @@ class Linted:
 
 def linted(command: Reads) -> Linted:
     """Read and lint the command's files."""
+    from polypref.data import given
+
     reading = reading_of(command, command.files)
-    return Linted(reading, shared.linted(reading))
+    return Linted(reading, given.linted(reading))
 
 
 def command_line(name: str, command: Reads, kept: Collection[str] | None = None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from polypref.cli.grids import command_line
-from polypref.cli.shared import Reads, ReadsJudgements, Seeded, cleaned, ensure_files, reading_of, say_how
+from polypref.cli.shared import Reads, ReadsJudgements, Seeded, cleaned, ensure_files, reading_of
 from polypref.terminal import aligned, block, framed, interactive, out, out_json
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Profile(Reads, Seeded):
 
     def run(self) -> int:
         """Read, drop what the linter drops, profile, print."""
+        from polypref.data.given import say_how
         from polypref.errors import NotEnoughData
         from polypref.profiling import profile
         from polypref.profiling.answer import answer_of

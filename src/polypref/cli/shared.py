@@ -15,7 +15,6 @@ from polypref.runs.settings import Quiet
 
 if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
-    from polypref.data.linting.lint import Lint
     from polypref.data.read import Reading
     from polypref.features.protocol import Encoder
 
@@ -243,53 +242,16 @@ def reading_of(command: ReadsJudgements, files: tuple[str, ...]) -> Reading:
     return read(files, options)
 
 
-def say_how(reading: Reading) -> None:
-    """Say on standard error what is odd about the labels as a whole, what they mean, and which rows cannot be read."""
-    from polypref.data.linting.bias import one_sided
-    from polypref.terminal import say
-    from polypref.wording import counted
-
-    if (found := one_sided(reading)) is not None:
-        say(f"warning: one-sided labels: {found[2]}")
-    for rule in reading.rules:
-        say(f"read as: {rule}")
-    for problem in reading.problems:
-        what = "kept without a value" if problem.kept else "dropped"
-        say(f"{what}: {counted(problem.count, 'rows')} ({problem.name}); {problem.text}")
-
-
-def _say_dropped(found: Lint) -> None:
-    """Say on standard error which rows the linter leaves out."""
-    from polypref.terminal import say
-    from polypref.wording import counted
-
-    unreadable = {problem.name for problem in found.reading.problems}
-    for finding in found.findings:
-        if finding.action == "dropped" and finding.name not in unreadable:
-            say(f"dropped: {counted(finding.count, finding.unit)} ({finding.name}); {finding.text}")
-
-
 def limits_of(command: Limited) -> Limits:
     """What the files that the command reads may ask of this machine."""
     return parse_limits(command.limits)
 
 
 def cleaned(reading: Reading) -> Comparisons:
-    """The comparisons without the rows that the linter drops."""
-    from polypref.data.linting.lint import clean
+    """The comparisons without the rows that the linter drops; what it drops is said."""
+    from polypref.data.given import comparisons_of
 
-    return clean(reading, linted(reading))
-
-
-def linted(reading: Reading) -> Lint:
-    """What the linter finds; how the files are read and which rows are left out is said, unless nothing is left."""
-    from polypref.data.linting.lint import lint
-
-    found = lint(reading)
-    if not found.dropped_N.all():
-        say_how(reading)
-        _say_dropped(found)
-    return found
+    return comparisons_of(reading)
 
 
 def some_of(ids: list[str], most: int = 5) -> str:

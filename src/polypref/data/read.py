@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,7 @@ from polypref.data.derived import MadeFrom
 from polypref.data.files.late_columns import look_on, read_again
 from polypref.data.files.limits import Limits
 from polypref.data.files.sources import Source, expand, open_source, readable
+from polypref.data.files.tables import EXPECTED, NAME, is_table, table
 from polypref.data.giving_up import ReadSoFar
 from polypref.data.linting.problems import ProblemLog, RowProblem
 from polypref.data.pool import SPILL_BYTES, KeyTable, Pool
@@ -93,34 +95,44 @@ class Reading(Shown):
         return {**counts, **self.comparisons.facts(), "files": ", ".join(Path(file).name for file in self.files)}
 
 
-def read(paths: Sequence[str | Path], options: ReadOptions | None = None) -> Reading:
-    """Read preference files: JSONL, CSV (both also .gz, .zst) and Parquet; paths, globs and ``hf://`` paths.
+def read(data: Any, options: ReadOptions | None = None) -> Reading:
+    """Read preferences from files or from memory.
+
+    ``data``  a path or a list of paths to JSONL, CSV (both also .gz, .zst) or Parquet files, also globs and ``hf://``;
+              or rows: a list of dicts, or a table of pandas, Polars, Arrow or Hugging Face's ``datasets``, with the
+              columns that a file would have.
 
     Raises InputError if a file cannot be used: no such file, missing column, wrong type, no rows, more than half of
     its rows unusable. Single unusable rows are left out and counted in ``Reading.problems``.
     """
     options = ReadOptions() if options is None else options
     expect_instance("options", options, ReadOptions, "ReadOptions(...)")
-    paths = [paths] if isinstance(paths, str | Path) else paths
-    expect_instance("paths", paths, (list, tuple), "a path, or a list of paths")
-    for path in paths:
-        expect_instance("one of the paths", path, (str, Path), "a path")
-    if not paths:
-        raise SettingsError("no file given; expected at least one JSONL, CSV or Parquet file of preferences.")
-    files = expand([str(path) for path in paths])
+    given = table(data, options.limits) if is_table(data) else None
+    files = [NAME] if given is not None else expand(_paths(data))
     ties = expand([str(path) for path in options.ties])
-    work = _Work(options, (*files, *ties), len(files))
+    work = _Work(options, (*files, *ties), len(files), given)
     for number, file in enumerate([*files, *ties]):
         with readable(file):
             work = read_again(partial(work.with_file, number))
     return work.finish()
 
 
+def _paths(data: Any) -> list[str]:
+    """``data`` as a list of paths. Raises SettingsError for anything else."""
+    paths = [data] if isinstance(data, str | Path) else data
+    expect_instance("the data", paths, (list, tuple), f"a path, a list of paths, {EXPECTED}")
+    for path in paths:
+        expect_instance("one of the paths", path, (str, Path), "a path")
+    if not paths:
+        raise SettingsError("no file given; expected at least one JSONL, CSV or Parquet file of preferences.")
+    return [str(path) for path in paths]
+
+
 class _Work:
     """The state of a read."""
 
-    def __init__(self, options: ReadOptions, files: tuple[str, ...], n_main: int) -> None:
-        self.options, self.files, self.n_main = options, files, n_main
+    def __init__(self, options: ReadOptions, files: tuple[str, ...], n_main: int, given: Source | None) -> None:
+        self.options, self.files, self.n_main, self.given = options, files, n_main, given
         self.problem_log = ProblemLog()
         self.pool = Pool(options.spill_bytes)
         self.pairs = KeyTable()
@@ -146,7 +158,8 @@ class _Work:
         Raises InputError if it has no rows or most of them are unusable, LateColumns if more such columns appear.
         """
         columns, limits, file = self.options.columns, self.options.limits, self.files[number]
-        source = open_source(file, limits, late, partial(unnamed, mapping=columns))
+        source = self.given if number < self.n_main else None
+        source = source or open_source(file, limits, late, partial(unnamed, mapping=columns))
         try:
             layout = find_layout(file, source.types, columns, ties=number >= self.n_main)
         except PolyprefError as error:

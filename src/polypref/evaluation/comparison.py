@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from polypref.arguments import expect
-from polypref.comparisons import Comparisons, ensure_comparisons
+from polypref.comparisons import Comparisons
+from polypref.data.given import comparisons_of
 from polypref.errors import SettingsError
 from polypref.evaluation.answer import answer_of
 from polypref.evaluation.cells import Job
@@ -47,7 +48,7 @@ def compare(
     Raises SettingsError (also if another run is writing ``out``), NotEnoughData, CacheError, the encoder's errors, and
     PolyprefError if cells failed.
     """
-    ensure_comparisons(comparisons)
+    comparisons = comparisons_of(comparisons)
     settings = replaced(settings or Settings(), overrides)
     chosen = named_learners(learners)
     prepared = prepare(comparisons, encoder, settings)

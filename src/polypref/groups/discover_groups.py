@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 
 from polypref.arguments import AtLeastOne, Numbers, Seed, Share, check_settings, expect
-from polypref.comparisons import Comparisons, Users, ensure_comparisons
+from polypref.comparisons import Comparisons, Users
 from polypref.data.derived import origin
+from polypref.data.given import comparisons_of
 from polypref.data.zero_weight import counted
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder, ensure_encoder
@@ -50,7 +51,7 @@ def discover(
     Groups are named "group 1", "group 2", ... by size. Equal data and seed give equal groups, whatever the order of the
     rows. Raises NotEnoughData without comparisons, SettingsError for too many groups.
     """
-    ensure_comparisons(comparisons)
+    comparisons = comparisons_of(comparisons)
     expect("seed", seed, Seed)
     expect("groups", groups, Numbers | None)
     ensure_encoder(encoder)

@@ -15,8 +15,9 @@ from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from polypref.arguments import Seed, expect
-from polypref.comparisons import Comparisons, ensure_comparisons
+from polypref.comparisons import Comparisons
 from polypref.data.data_hash import added, judged_hash
+from polypref.data.given import comparisons_of
 from polypref.features.protocol import Encoder, Read, ensure_encoder, read_by
 from polypref.schema import Json
 
@@ -99,9 +100,7 @@ def recorded(fit: F) -> F:
 
     @wraps(fit)
     def noting(self: Any, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> Any:
-        ensure_comparisons(train, "train")
-        if valid is not None:
-            ensure_comparisons(valid, "valid")
+        train, valid = comparisons_of(train, "train"), None if valid is None else comparisons_of(valid, "valid")
         ensure_encoder(encoder)
         expect("seed", seed, Seed)
         within, token = _WITHIN.get(), _WITHIN.set(True)

@@ -14,7 +14,8 @@ from typing import Any, get_type_hints
 
 import polars as pl
 
-from polypref.comparisons import Comparisons, ensure_comparisons
+from polypref.comparisons import Comparisons
+from polypref.data.given import comparisons_of
 from polypref.errors import SettingsError, unknown_name
 from polypref.evaluation.grid_setup import POPULATION, prepare, run_grid
 from polypref.evaluation.results import frame, write
@@ -68,7 +69,7 @@ def new_users(
 
     Raises SettingsError, NotEnoughData, CacheError, the encoder's errors, and PolyprefError if cells failed.
     """
-    ensure_comparisons(comparisons)
+    comparisons = comparisons_of(comparisons)
     settings = with_overrides(settings or NewSettings(), overrides)
     routes = dict(learners) if isinstance(learners, Mapping) else named_routes(learners)
     prepared = prepare(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from polypref.arguments import Seed, expect
-from polypref.comparisons import Comparisons, ensure_comparisons
+from polypref.comparisons import Comparisons
 from polypref.data.derived import Origin, origin
+from polypref.data.given import comparisons_of
 from polypref.data.zero_weight import counted
 from polypref.profiling import formatting
 from polypref.profiling.consistency import Consistency, consistency
@@ -90,7 +91,7 @@ def profile(comparisons: Comparisons, *, seed: int = 0, pairs: PairKey = "text")
     ``pairs`` "text" counts the same two texts as one pair whatever their pair id; "id" uses the data's own pair ids for
     disagreement, minorities and room (repeats, cycles and groups always use the texts).
     """
-    ensure_comparisons(comparisons)
+    comparisons = comparisons_of(comparisons)
     expect("seed", seed, Seed)
     expect("pairs", pairs, PairKey)
     from threadpoolctl import threadpool_limits

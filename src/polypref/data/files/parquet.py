@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,40 +27,50 @@ KEPT = (pl.String, pl.Boolean, pl.Null, pl.Categorical, pl.Enum)  # Polars write
 
 @dataclass(frozen=True, eq=False)
 class Parquet:
-    """A Parquet file; its row groups are streamed."""
+    """A Parquet file, whose row groups are streamed; or rows in memory, see ``tables``.
+
+    ``kinds``  the kind of each column's values, where the schema does not tell: lists and objects are JSON then.
+    """
 
     path: str
+    frames: pl.LazyFrame
     schema: dict[str, pl.DataType]
+    kinds: Mapping[str, str]
     wanted: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, path: str, frames: pl.LazyFrame, kinds: Mapping[str, str] | None = None) -> Parquet:
+        """Rows named ``path`` in messages. Raises Polars' errors if their schema cannot be read."""
+        schema = dict(frames.collect_schema())
+        return cls(path, frames, schema, kinds or {name: _kind(dtype) for name, dtype in schema.items()})
 
     @classmethod
     def open(cls, path: str, limits: Limits) -> Parquet:
         """Read the schema. Raises InputError if the file is not Parquet."""
         try:
-            schema = dict(pl.scan_parquet(path, glob=False).collect_schema())
+            source = cls.of(path, pl.scan_parquet(path, glob=False))
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"{path} is not a readable Parquet file ({first_line(error)}).") from error
-        if len(schema) > limits.columns:
-            raise over(f"{path} has {len(schema):,} columns", limits.columns, "columns")
-        return cls(path, schema)
+        if len(source.schema) > limits.columns:
+            raise over(f"{path} has {len(source.schema):,} columns", limits.columns, "columns")
+        return source
 
     @property
     def types(self) -> dict[str, str]:
         """The kind of each column's values, in words."""
-        return {name: _kind(dtype) for name, dtype in self.schema.items()}
+        return dict(self.kinds)
 
     def batches(self, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]:
         """The columns ``names`` in slices; lists and structs become JSON text, categories become text."""
-        native = [name for name in names if isinstance(self.schema[name], pl.List | pl.Array | pl.Struct)]
+        native = [name for name in names if {"list", "object"} & {*self.kinds[name].split(" and ")}]
         return with_nested(self._batches(list(dict.fromkeys(names)), problem_log), native)
 
     def _batches(self, names: list[str], problem_log: ProblemLog) -> Iterator[Batch]:
         nested = any(isinstance(self.schema[name], pl.List | pl.Array | pl.Struct) for name in names)
         row = 1
         try:
-            frames = pl.scan_parquet(self.path, glob=False).select(names)
-            for frame in frames.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
+            for frame in self.frames.select(names).collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
                 for part in frame.iter_slices(NESTED_ROWS if nested else BATCH_ROWS):
                     numbers = np.arange(row, row + part.height)
                     row += part.height

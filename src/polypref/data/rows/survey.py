@@ -172,7 +172,7 @@ class Survey:
         for batch in self.source.batches(list(names.values()), ProblemLog()):
             frame = as_roles(batch, names, list(names))
             text = sides_by_text(frame["label"], frame["one"], frame["other"])
-            hits += int((text != frame["label"]).sum())
+            hits += int((text != values.as_text(frame["label"]).str.strip_chars()).sum())
             seen.add(text)
         if not hits:
             return None
