@@ -104,7 +104,7 @@ class Wording:
     def compute(self, responses: Responses) -> Iterator[tuple[IntArray, Features]]:
         for index_B in batches(responses.lengths_R, 2048):
             pool = responses.take(index_B)
-            parts = [wording.overlap(pool), wording.style(pool.texts_R)]
+            parts: list[NDArray[Any]] = [wording.overlap(pool), wording.style(pool.texts_R)]
             if self.vectors:
                 prompts, prompt_R = prompt_texts(pool)
                 vectors_PD = word_vectors.vectors(prompts.texts_R)
