@@ -46,6 +46,7 @@ REASONS = {
     "features/cache.py": "rows are mapped, not read whole; that the file is regular is tested before",
     "features/hf.py": "folders that `model_folder.locate` has looked over, file by file",
     "features/minilm.py": "folders whose files are known by their hashes",
+    "features/word_vectors.py": "a folder whose files are known by their hashes",
     "features/static.py": "a folder whose files are known by their hashes",
     "finetune/recipe.py": "folders that `features.model_folder.locate` has looked over",
     "judges/local.py": "folders that `features.model_folder.locate` has looked over",

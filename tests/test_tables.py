@@ -137,7 +137,7 @@ def test_functions_take_rows_readings_and_paths(tmp_path, capsys):
     assert others == [first, first]
     said = capsys.readouterr().err
     assert said.count("dropped: 1 row") == 1
-    with pytest.raises(InputError, match="comparisons is .3.; expected Comparisons"):
+    with pytest.raises(InputError, match=r"comparisons is .3.; expected Comparisons"):
         polypref.profile(3)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 import msgspec
 import numpy as np
@@ -34,7 +35,7 @@ def own_rows(source: Source, limits: Limits) -> Iterator[pl.DataFrame]:
         for _, block in blocks(source.path, limits):
             yield pl.DataFrame({LINE: [line.decode() for line in block.split(b"\n") if line.strip()]})
     elif isinstance(source, Parquet):
-        yield from pl.scan_parquet(source.path, glob=False).collect_batches(maintain_order=True)
+        yield from source.frames.collect_batches(maintain_order=True)
     else:
         for batch in source.batches(list(source.types), ProblemLog()):
             yield batch.frame
@@ -112,7 +113,7 @@ class Scored:
             return self.rows.hstack(self.answers.get_columns())
         for line in self.rows[LINE]:
             _refuse_keys(line, self.answers.columns)
-        own = pl.read_ndjson("\n".join(self.rows[LINE]).encode(), infer_schema_length=None)
+        own = pl.read_ndjson(BytesIO("\n".join(self.rows[LINE]).encode()), infer_schema_length=None)
         return own.hstack(self.answers.get_columns())
 
 

@@ -139,7 +139,7 @@ def _amount(contents: CompareContents) -> Line:
         text = (
             f"from {about}{amount:,} a person: there the gain is {percent(pays['value'])} points (95 % interval "
             f"{percent(pays['lo'])} to {percent(pays['hi'])}). {pays['people']:,} of {counted(of, 'people')} "
-            "have as many"
+            "gave as many"
         )
         text += f". Fewer were not measured; {MEASURE.format(_smaller(amount))} does" if pays["fewest"] else ""
     return Line("amount", "Judgements needed", f"{text}.", data)
