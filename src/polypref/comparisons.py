@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref import content
-from polypref.content import BYTES, Identities, Message, canonical_chat, identities, refuse, refuse_escaped
+from polypref.content import BAR, BYTES, Identities, Message, canonical_chat, identities, refuse, refuse_escaped
 from polypref.errors import InputError, SettingsError, unknown_name
 from polypref.notebook import ShownComparisons, ShownResponses, ShownUsers
 
@@ -47,7 +47,7 @@ class Responses(ShownResponses):
 
     def __post_init__(self) -> None:
         refuse(self.prompts, "prompt")
-        refuse(self.texts_R, "response")
+        refuse(self.texts_R, "response", spare=BAR)
         if self.chat_P is not None:
             refuse_escaped(self.prompts.filter(pl.Series(self.chat_P)), "chat prompt")
 
@@ -110,6 +110,11 @@ class Responses(ShownResponses):
         return digests
 
     @cached_property
+    def bar_R(self) -> BoolArray:
+        """Which responses are bars, against which single responses were liked or disliked (``data.thumbs``)."""
+        return (self.texts_R == BAR).to_numpy()
+
+    @cached_property
     def lengths_R(self) -> IntArray:
         """Characters in each response."""
         return self.texts_R.str.len_chars().to_numpy().astype(np.int32)
@@ -138,7 +143,7 @@ class Responses(ShownResponses):
             chat_P = None if self.chat_P is None or not self.chat_P[prompts].any() else self.chat_P[prompts]
             kept = {"prompts": self.prompts.gather(prompts), "chat_P": chat_P, "prompt_R": new_P[cut["prompt_R"]]}
             taken.__dict__.update(kept)
-        for name in ("identity_R", "keys_R", "lengths_R"):  # keep what is already computed
+        for name in ("identity_R", "keys_R", "lengths_R", "bar_R"):  # keep what is already computed
             if name in self.__dict__:
                 taken.__dict__[name] = self.__dict__[name][index]
         return taken
@@ -206,7 +211,8 @@ class Comparisons(ShownComparisons):
     ``time_N``   seconds since 1970-01-01 UTC, NaN if unknown.
     ``pair_N``   code of the data's own pair id, -1 without one.
     ``lists``    "ratings" or "rankings" where judgements were made from lists of responses, so that those of one list
-                 imply each other; "pairs" where each is known to be made by itself; "" where nothing is known of it.
+                 imply each other; "pairs" where each is known to be made by itself; "thumbs" where each is of a single
+                 response, against a bar (``data.thumbs``); "" where nothing is known of it.
     """
 
     responses: Responses

@@ -27,6 +27,7 @@ from polypref.errors import ArtifactError, InputError
 BYTES = 16
 Identities = NDArray[np.bytes_]  # 16 bytes each; sorted and compared as bytes
 NONE = np.zeros(0, f"S{BYTES}")
+BAR = "\0bar"  # stands for a bar (``data.thumbs``); it has a NUL character, so it is nobody's text
 
 ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # in JSON: an even number of backslashes escape each other
 
@@ -195,9 +196,15 @@ def strangers(many: int) -> pl.Series:
     return pl.Series("id", [None], dtype=pl.String).new_from_index(0, many)
 
 
-def refuse(column: pl.Series, what: str, *, empty: bool = True, missing: bool = False) -> pl.Series:
-    """``column`` itself. Raises InputError if a text has a NUL character, or is missing or empty and must not be."""
-    bad = {"holds a NUL character; remove it": column.str.contains("\0", literal=True).fill_null(False)}
+def refuse(
+    column: pl.Series, what: str, *, empty: bool = True, missing: bool = False, spare: str | None = None
+) -> pl.Series:
+    """``column`` itself. Raises InputError if a text has a NUL character, or is missing or empty and must not be.
+
+    ``spare`` is the one text that may have a NUL character.
+    """
+    broken = column.str.contains("\0", literal=True).fill_null(False)
+    bad = {"holds a NUL character; remove it": broken if spare is None else broken & (column != spare)}
     if not missing and column.null_count():
         bad["is missing; give it"] = column.is_null()
     if not empty:

@@ -81,7 +81,7 @@ def summarise(reading: Reading, found: Lint) -> dict[str, Any]:
         "judgements": len(data),
         "users": len(data.users),
         "prompts": len(data.responses.prompts),
-        "responses": len(data.responses),
+        "responses": int((~data.responses.bar_R).sum()),
         "ties": 0 if data.tie_N is None else int(data.tie_N.sum()),
         "lists": next((layout.shape for layout in reading.layouts if layout.shape in ("ratings", "rankings")), ""),
         "origin": origin(data.take(~found.dropped_N)).as_dict(),

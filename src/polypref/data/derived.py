@@ -136,6 +136,8 @@ def _known(lists: str, returning: float, chances: str) -> tuple[bool, str] | Non
     """What the file or the user states; None where it is not known."""
     if not lists:
         return None
+    if lists == "thumbs":
+        return False, "each like or dislike is of one response"
     if lists == "pairs":
         return False, f"pairs were judged one by one, as you said ({chances})"
     if not returning:

@@ -23,7 +23,7 @@ from polypref.data.files.tables import EXPECTED, NAME, is_table, table
 from polypref.data.giving_up import ReadSoFar
 from polypref.data.linting.problems import ProblemLog, RowProblem
 from polypref.data.pool import SPILL_BYTES, KeyTable, Pool
-from polypref.data.rows import chat, convert
+from polypref.data.rows import chat, convert, thumbs
 from polypref.data.rows.attributes import Attributes
 from polypref.data.rows.convert import pair_ratings
 from polypref.data.rows.formats import canonical
@@ -36,6 +36,7 @@ from polypref.notebook import Shown
 from polypref.wording import shown
 
 Int8Array = NDArray[np.int8]
+SINGLE = ("ratings", "thumbs")  # shapes whose rows are about one response
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class _Work:
         self.attributes = Attributes(options.limits)
         self.judged: list[pl.DataFrame] = []
         self.rated: list[pl.DataFrame] = []
+        self.thumbs: list[pl.DataFrame] = []
         self.rows_read = 0
         self.rules: dict[str, None] = {}
         self.layouts: list[Layout] = []
@@ -149,7 +151,7 @@ class _Work:
         """A copy of the state that continues independently."""
         new = copy(self)
         new.pool, new.pairs, new.attributes = self.pool.copy(), self.pairs.copy(), self.attributes.copy()
-        new.judged, new.rated = list(self.judged), list(self.rated)
+        new.judged, new.rated, new.thumbs = list(self.judged), list(self.rated), list(self.thumbs)
         return new
 
     def with_file(self, number: int, late: Sequence[str]) -> _Work:
@@ -174,15 +176,18 @@ class _Work:
 
     def _add(self, number: int, source: Source, layout: Layout, meanings: Meanings) -> None:
         so_far = ReadSoFar(source.path, self.options.limits)
-        into = self.rated if layout.shape == "ratings" else self.judged
+        single = layout.shape in SINGLE
+        into: list[pl.DataFrame] = []
         for batch in source.batches(list(layout.names.values()), so_far.unusable):
             frame = canonical(batch, layout, source.path, so_far.unusable, self.options.limits, meanings)
             coded = self._code(frame, number, so_far.unusable)
             into.append(coded)
-            so_far.add(batch, coded.height if into is self.rated else int((coded["chosen"] != coded["rejected"]).sum()))
+            useful = batch.rows if single else int((coded["chosen"] != coded["rejected"]).sum())
+            so_far.add(batch, useful)
         if not so_far.rows and number < self.n_main:  # a file of ties may be empty
             raise InputError(f"{source.path} has no rows; expected at least one judgement.")
         so_far.refuse_if_most()
+        self._keep(into, layout, source.path, so_far.rows - so_far.unusable.rows)
         self.rows_read += so_far.rows
         self.problem_log.merge(so_far.unusable, self.files[number])
         self.rules |= dict.fromkeys(source.rules)
@@ -191,13 +196,24 @@ class _Work:
         if layout not in self.layouts:
             self.layouts.append(layout)
 
+    def _keep(self, frames: list[pl.DataFrame], layout: Layout, file: str, readable: int) -> None:
+        """Add a file's coded rows to those of their kind; thumbs get the meaning that their whole column has."""
+        if layout.shape != "thumbs":
+            (self.rated if layout.shape == "ratings" else self.judged).extend(frames)
+            return
+        frames, rule = thumbs.decided(frames, file, layout.names["thumb"])
+        used = sum(frame.height for frame in frames)
+        self.rules |= {rule: None}
+        if used < readable:
+            self.rules |= {thumbs.unused(file, readable - used, readable): None}
+        self.thumbs.extend(frames)
+
     def _state_rules(self, layout: Layout, meanings: Meanings) -> None:
         rules = {
             **dict.fromkeys(filter(None, meanings.rules), True),
-            chat.IMPLICIT_RULE: layout.shape != "ratings" and "prompt" not in layout.names,
-            convert.ONE_PROMPT_RULE: layout.shape == "ratings" and "prompt" not in layout.names,
+            chat.IMPLICIT_RULE: layout.shape not in SINGLE and "prompt" not in layout.names,
+            convert.ONE_PROMPT_RULE: layout.shape in SINGLE and "prompt" not in layout.names,
             convert.RANKING_RULE: layout.shape == "rankings",
-            convert.rating_rule(self.options.rating_gap): layout.shape == "ratings",
         }
         self.rules |= dict.fromkeys(rule for rule, holds in rules.items() if holds)
 
@@ -224,7 +240,7 @@ class _Work:
         )
         if "response" in sides:
             coded = coded.with_columns(prompt=prompt)
-        carried = ("line", "tie", "rating", "time", "seconds", "weight", "shown_first")
+        carried = ("line", "tie", "rating", "thumb", "time", "seconds", "weight", "shown_first")
         coded = coded.with_columns(frame[name] for name in carried if name in frame.columns)
         if "pair_id" in frame.columns:
             known = frame["pair_id"].is_not_null().to_numpy()
@@ -234,15 +250,32 @@ class _Work:
         return coded
 
     def _judgements(self) -> pl.DataFrame:
-        frames = self.judged
-        if self.rated:
-            rated = pair_ratings(pl.concat(self.rated, how="diagonal"), self.options.rating_gap)
-            frames = [*frames, rated]
-        rows = pl.concat(frames, how="diagonal")
-        if rows.is_empty():
-            names = ", ".join(self.files)
-            raise NotEnoughData(f"{names}: no user rated two responses to one prompt, so there is nothing to compare.")
+        """Everything that was read, as coded judgements. Raises NotEnoughData if that is nothing."""
+        frames, single = list(self.judged), list(self.thumbs)
+        rated = pl.concat(self.rated, how="diagonal") if self.rated else pl.DataFrame()
+        if rated.height and thumbs.as_pairs(rated):
+            self.rules |= {convert.rating_rule(self.options.rating_gap): None}
+            frames.append(pair_ratings(rated, self.options.rating_gap))
+            self._single_ratings(rated)
+        elif rated.height:
+            self.rules |= {thumbs.RATING_RULE: None}
+            single.append(rated)
+        against = [thumbs.against_bars(one, self.pool) for one in single if one.height]
+        self.n_thumbs = sum(one.height for one in against)
+        rows = pl.concat([*frames, *against], how="diagonal") if frames or against else pl.DataFrame()
+        if rows.is_empty() or (not frames and "tie" in rows.columns and rows["tie"].all()):
+            raise NotEnoughData(
+                f"{', '.join(self.files)}: no user rated two responses to one prompt, or two responses differently, "
+                "so there is nothing to compare."
+            )
         return rows
+
+    def _single_ratings(self, rated: pl.DataFrame) -> None:
+        """Count ratings of which no pair can be made."""
+        alone = rated.filter(pl.col.response.n_unique().over("user", "prompt") == 1)
+        for file, part in alone.group_by("file", maintain_order=True):
+            text = "its user rated no other response to its prompt, so it makes no pair. The row is left out."
+            self.problem_log.add("single rating", self.files[file[0]], part["line"].to_numpy(), text)  # type: ignore[index]
 
     def finish(self) -> Reading:
         """Everything as one Reading.
@@ -277,7 +310,7 @@ class _Work:
             weight_N=optional("weight", 1.0, np.float64),
             time_N=optional("time", np.nan, np.float64),
             pair_N=optional("pair", -1, np.int32),
-            lists=self._lists(),
+            lists=self._lists(n),
         )
         return Reading(
             comparisons=comparisons,
@@ -292,8 +325,10 @@ class _Work:
             layouts=tuple(self.layouts),
         )
 
-    def _lists(self) -> str:
+    def _lists(self, judgements: int) -> str:
         """What judgements were made from: by the options, else by the files' layouts; "" if unknown."""
+        if self.n_thumbs:
+            return "thumbs" if self.n_thumbs == judgements else ""
         if self.options.made_from != "auto":
             return self.options.made_from
         shapes = {layout.shape for layout in self.layouts}

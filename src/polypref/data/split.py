@@ -213,7 +213,10 @@ def _text_codes(comparisons: Comparisons) -> tuple[NDArray[np.int64], KeyArray]:
 def _text_units(comparisons: Comparisons, rule: Rule) -> tuple[NDArray[np.int64], KeyArray]:
     """``(unit_2N, key_X)``: what ``rule`` keeps together of both texts of each comparison, and the content keys."""
     text_R, key_X = _text_codes(comparisons)
-    text_2N = text_R[np.stack([comparisons.chosen_N, comparisons.rejected_N])]
+    side_2N = np.stack([comparisons.chosen_N, comparisons.rejected_N])
+    if (bar_R := comparisons.responses.bar_R).any():  # a bar is on every side: a like goes with its one text
+        side_2N = np.where(bar_R[side_2N], side_2N[::-1], side_2N)
+    text_2N = text_R[side_2N]
     if rule == "response":
         return text_2N, key_X
     many = max(len(key_X), 1)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref.data.split import Split, check_leaks, split
+from polypref.data.thumbs import tested
 from polypref.errors import PolyprefError
 from polypref.evaluation.budgets import Rows, training_rows
 from polypref.evaluation.placebo import shuffle_users
@@ -103,7 +104,7 @@ def run(job: Job, cell: Cell) -> None:
     if cell.arm == "shuffled":
         train, valid = shuffle_users(train, cell.seed), shuffle_users(valid, cell.seed)
     scorer = job.learners[cell.learner].fit(train, encoder=job.encoder, seed=cell.seed, valid=valid)
-    scores = log_odds(scorer, job.comparisons.take(parts.test_rows))
+    scores = log_odds(scorer, tested(job.comparisons, parts.test_rows))
     unknown = int((~np.isfinite(scores.value_Q)).sum())
     if unknown:
         raise PolyprefError(

@@ -124,7 +124,7 @@ def _data(kept: Kept) -> dict[str, Any]:
         "n_comparisons": len(c),
         "n_ties": 0 if c.tie_N is None else int(c.tie_N.sum()),
         "n_pairs": len(np.unique(c.pair_key_N)),
-        "n_responses": len(used),
+        "n_responses": int((~c.responses.bar_R[used]).sum()),
         "n_prompts": len(np.unique(c.responses.prompt_R[used])),
         "min_judgements": kept.min_judgements,
         "users_left_out": kept.users_dropped,

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from math import inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.comparisons import BoolArray, Comparisons
+from polypref.comparisons import BoolArray, Comparisons, concat
+from polypref.data.thumbs import bar_N, tested
 from polypref.evaluation.cells import Cell, Job, Outcome, read
 from polypref.evaluation.cohorts import minority_mask
 from polypref.evaluation.results_table import ResultRow, ResultTable
@@ -35,13 +37,19 @@ def minority_by_seed(job: Job, seeds: int) -> BoolArray:
 def held_out(
     comparisons: Comparisons, rows_S: Sequence[NDArray[np.int64]], minority_SU: BoolArray | None = None
 ) -> HeldOut:
-    """The test rows of all seeds, ``rows_S[s]`` those of seed s; with ``minority_SU``, that cohort too."""
-    c = comparisons
+    """The test judgements of all seeds, of which ``rows_S[s]`` are those of seed s; with ``minority_SU``, that cohort
+    too.
+    """
+    tests_S = [tested(comparisons, rows) for rows in rows_S]
+    c = reduce(concat, tests_S)
     judgement_H = np.concatenate(rows_S)
-    seed_H = np.repeat(np.arange(len(rows_S)), [len(rows) for rows in rows_S])
-    pairs, first, pair_H = np.unique(c.pair_key_N[judgement_H], return_index=True, return_inverse=True)
-    text_Y2 = np.stack([side_N[judgement_H[first]] for side_N in (c.chosen_N, c.rejected_N)], axis=1)
-    user_H = c.user_N[judgement_H].astype(np.int64)
+    if bar_N(comparisons).any():  # what is tested is made of the rows
+        code_H = np.stack([c.user_N, c.chosen_N, c.rejected_N])
+        judgement_H = np.unique(code_H, axis=1, return_inverse=True)[1].astype(np.int64).ravel()
+    seed_H = np.repeat(np.arange(len(rows_S)), [len(test) for test in tests_S])
+    pairs, first, pair_H = np.unique(c.pair_key_N, return_index=True, return_inverse=True)
+    text_Y2 = np.stack([side_N[first] for side_N in (c.chosen_N, c.rejected_N)], axis=1)
+    user_H = c.user_N.astype(np.int64)
     cohort_H = {"all": np.ones(len(user_H), bool)}
     if minority_SU is not None:
         cohort_H["minority"] = minority_SU[seed_H, user_H]
@@ -49,8 +57,8 @@ def held_out(
         seed_H=seed_H,
         user_H=user_H,
         pair_H=pair_H,
-        tie_H=np.zeros(len(user_H), bool) if c.tie_N is None else c.tie_N[judgement_H],
-        weight_H=c.weights_N[judgement_H],
+        tie_H=np.zeros(len(user_H), bool) if c.tie_N is None else c.tie_N,
+        weight_H=c.weights_N,
         judgement_H=judgement_H,
         cohort_H=cohort_H,
         n_seeds=len(rows_S),

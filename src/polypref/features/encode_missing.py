@@ -95,6 +95,7 @@ def encode_cached(encoder: Computes, text: TextMode, responses: Responses) -> Fe
     ``text`` says what the encoder reads: the response alone, or also its prompt. Raises CacheError if the cache cannot
     be written, EncoderError if the encoder fails.
     """
+    assert not responses.bar_R.any(), "a bar is no text"
     if encoder.cache == "memory":
         return _in_memory(encoder, text, responses)
     store = Store(encoder.identity, encoder.cache_folder)

@@ -85,10 +85,12 @@ class Encoded:
 
 
 def encode_once(encoder: Encoder, responses: Responses, folder: Path) -> Encoded:
-    """Encode the pool and write its features to ``folder`` for the workers.
+    """Encode the pool's texts, without bars, and write their features to ``folder`` for the workers.
 
     Raises CacheError if they cannot be written, and the encoder's errors.
     """
+    if responses.bar_R.any():
+        responses = responses.take(np.flatnonzero(~responses.bar_R).astype(np.int32))
     features = np.ascontiguousarray(encoder.encode(responses), np.float32)
     arrays = {"keys.npy": responses.identity_R, "features.npy": features}
     if read_by(encoder) == "pair":

@@ -30,6 +30,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import BoolArray, Comparisons, IntArray, Responses, Users, concat
+from polypref.content import BAR
 from polypref.features.protocol import Encoder
 from polypref.learners import linear, validation
 from polypref.learners.linear import LAYOUT, PopulationScorer
@@ -106,7 +107,8 @@ def addressed(
     parts = pl.DataFrame(
         {"id": ids.gather(id_R), "prompt": prompts.gather(at_R), "response": responses.texts_R.gather(response_R)}
     )
-    texts_R = parts.select(pl.format("User ID: {}\n{}\n\n{}", *parts.columns)).to_series()
+    addressed_as = pl.format("User ID: {}\n{}\n\n{}", *parts.columns)
+    texts_R = parts.select(pl.when(pl.col.response == BAR).then(pl.lit(BAR)).otherwise(addressed_as)).to_series()
     group, group_R = np.unique(id_R * max(len(responses.prompts), 1) + prompt_R, return_inverse=True)
     pool = Responses(pl.Series([""] * len(group), dtype=pl.String), group_R.astype(np.int32), texts_R)
     pool.__dict__["lengths_R"] = responses.lengths_R[response_R]

@@ -12,6 +12,10 @@ The number of directions is ``FEWEST``, or one for each ``EACH`` judgements of t
 some hundred judgements per person, more than 64 gain nothing on real data; with thousands each they gain much
 (docs/log.md).
 
+Where single responses were liked or disliked, against bars (``data.thumbs``), topics do not cancel, so the spread is
+that of all training responses. One more direction is then the bar's level: it is zero in the encoder's space, every
+text has 0 there, a bar ``LEVEL``. In all other inputs a bar is the average text.
+
 Suffixes here: ``_F`` columns of relation and style.
 """
 
@@ -34,6 +38,7 @@ FEWEST, EACH = 64, 4
 FLOOR, CLIP = 0.1, 4.0
 BASE = ("center_D", "directions_DK", "length_center", "length_scale")
 COLUMNS = ("column_center_F", "column_scale_F")
+LEVEL = 1.5  # a person's bar may lie as far off as their opinions of two texts differ
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +65,12 @@ class Inputs:
         if directions is None:
             directions = max(FEWEST, len(train) // (EACH * max(len(np.unique(train.user_N)), 1)))
         used_R = np.unique(np.concatenate([train.chosen_N, train.rejected_N]))
-        pool = train.responses.take(used_R)
+        bars_R = train.responses.bar_R[used_R]
+        pool = train.responses.take(used_R[~bars_R])
         features_RD = np.asarray(encoder.encode(pool), np.float64)
         lengths_R2 = length_features(pool)
-        spread_RD = _within(features_RD, pool.prompt_R)
+        together_R = np.zeros(len(pool), np.int32) if bars_R.any() else pool.prompt_R
+        spread_RD = _within(features_RD, together_R)
         covariance_DD = spread_RD.T @ spread_RD / max(len(pool), 1)
         value_D, vector_DD = np.linalg.eigh(covariance_DD)
         keep = np.argsort(value_D)[::-1][:directions]
@@ -72,6 +79,8 @@ class Inputs:
         # the sign of an eigenvector is arbitrary: fix it, so that equal data give equal scorers on every machine
         sign_K = np.sign(vector_DK[np.abs(vector_DK).argmax(axis=0), np.arange(len(keep))])
         directions_DK = vector_DK * sign_K / np.sqrt(max(value_D[keep].sum(), 1e-12))
+        if bars_R.any():
+            directions_DK = np.pad(directions_DK, ((0, 0), (0, 1)))
         column_RF = np.zeros((len(pool), 0))
         if (read or read_by(encoder)) == "pair" and len(np.unique(pool.prompt_R)) > 1:
             column_RF = question.columns(encoder, pool, features_RD).astype(np.float64)
@@ -80,9 +89,9 @@ class Inputs:
             features_RD.mean(axis=0),
             directions_DK,
             lengths_R2.mean(axis=0),
-            _scale(lengths_R2, pool.prompt_R),
+            _scale(lengths_R2, together_R),
             np.median(column_RF, axis=0),
-            _scale(column_RF, pool.prompt_R, FLOOR),
+            _scale(column_RF, together_R, FLOOR),
         )
 
     @property
@@ -97,6 +106,11 @@ class Inputs:
 
     def __call__(self, responses: Responses) -> NDArray[np.float64]:
         """Inputs ``x_RK`` of every response in the pool."""
+        if (bar_R := responses.bar_R).any():
+            x_RK = np.zeros((len(responses), self.size))
+            x_RK[~bar_R] = self(responses.take(np.flatnonzero(~bar_R).astype(np.int32)))
+            x_RK[bar_R, : self.kinds[0]] = np.where(self.directions_DK.any(axis=0), 0.0, LEVEL)
+            return x_RK
         features_RD = self.encoder.encode(responses)
         if features_RD.shape[1] != len(self.center_D):
             raise SettingsError(

@@ -40,6 +40,9 @@ class Length:
 
     def _fit(self, rows: Comparisons) -> LengthScorer:
         size_R = np.log1p(rows.responses.lengths_R)
+        if (bar_R := rows.responses.bar_R).any():  # a bar is as long as the average text
+            judged_N = np.concatenate([rows.chosen_N, rows.rejected_N])
+            size_R = np.where(bar_R, size_R[judged_N[~bar_R[judged_N]]].mean(), size_R)
         difference_N = size_R[rows.chosen_N] - size_R[rows.rejected_N]
 
         def slope(weight: float) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons
+from polypref.data.thumbs import tested
 from polypref.errors import PolyprefError
 from polypref.learners.protocol import Adapts, Scorer, Serves, log_odds
 from polypref.newcomers.active import asked_order
@@ -98,7 +99,7 @@ def run(job: Job, cell: Cell) -> None:
     scorer = job.learners[cell.learner].fit(train, encoder=job.encoder, seed=cell.seed, valid=valid)
     if cell.asked:
         cut = asked_order(scorer, job.comparisons, cut, max((s for s in job.sizes if s is not None), default=0))
-    test = job.comparisons.take(cut.test_rows)
+    test = tested(job.comparisons, cut.test_rows)
     strangers_H = log_odds(scorer, test).value_Q
     found = [_at_size(job, cut, scorer, test, strangers_H, size, cell) for size in job.sizes]
     config = {

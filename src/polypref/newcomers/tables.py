@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from polypref.data.thumbs import tested
 from polypref.evaluation.results_schema import Contents, Section, section, table
 from polypref.evaluation.results_table import GAIN, METRIC, ResultRow, ResultTable
 from polypref.evaluation.tables import Arm, choose_baseline, held_out, leaderboard
@@ -119,7 +120,7 @@ def _known(arm: Arm) -> bool:
 def _have(job: Job, seed: int) -> NDArray[np.int64]:
     """The number of comparisons available for learning the user of each test row."""
     cut = job.newcomers(seed)
-    return cut.count_V[np.searchsorted(cut.users_V, job.comparisons.user_N[cut.test_rows])]
+    return cut.count_V[np.searchsorted(cut.users_V, tested(job.comparisons, cut.test_rows).user_N)]
 
 
 def _restricted(rows: HeldOut, in_H: NDArray[np.bool_]) -> HeldOut:

@@ -127,6 +127,6 @@ def _sizes(comparisons: Comparisons, votes: Votes) -> dict[str, int]:
         "pairs": votes.n_pairs,
         "shared_pairs": int((votes.decided.panel_Y >= 2).sum()),
         "prompts": len(np.unique(votes.prompt_Y)),
-        "responses": len(np.unique(np.concatenate([votes.first_Y, votes.second_Y]))),
+        "responses": int((~comparisons.responses.bar_R[np.union1d(votes.first_Y, votes.second_Y)]).sum()),
         "same_text": votes.same_text,
     }

@@ -10,6 +10,7 @@ from polypref import wording
 from polypref.comparisons import IntArray
 from polypref.data.linting.findings import Inspection
 from polypref.data.read import Reading
+from polypref.data.thumbs import bar_N
 
 # Adults read 238 words of English a minute (Brysbaert 2019, J. Memory and Language 109); three times that is
 # implausible.
@@ -100,7 +101,7 @@ def _length(job: Inspection) -> None:
     d = job.data
     length_R = d.responses.lengths_R
     longer_N = length_R[d.chosen_N] - length_R[d.rejected_N]
-    known_N = (longer_N != 0) & ~job.dropped_N
+    known_N = (longer_N != 0) & ~job.dropped_N & ~bar_N(d)  # a bar has no length
     if d.tie_N is not None:
         known_N &= ~d.tie_N
     if not known_N.any():
@@ -130,7 +131,7 @@ def _haste(job: Inspection) -> None:
     has_seconds = np.isfinite(seconds_N).any()
     if not has_seconds and d.time_N is None:
         return
-    words_R = d.responses.texts_R.str.count_matches(r"\S+").to_numpy().astype(np.float64)
+    words_R = d.responses.texts_R.str.count_matches(r"\S+").to_numpy().astype(np.float64) * ~d.responses.bar_R
     words_N = words_R[d.chosen_N] + words_R[d.rejected_N]
     speed_N = words_N / np.maximum(seconds_N, 1e-3) * 60 if has_seconds else _speed_between(job, words_N)
     known_N = np.isfinite(speed_N) & ~job.dropped_N

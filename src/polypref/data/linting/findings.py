@@ -10,6 +10,7 @@ import numpy as np
 
 from polypref.comparisons import BoolArray
 from polypref.data.read import Reading
+from polypref.data.thumbs import bar_N, disliked_N, judged_N, liked_N
 from polypref.wording import shown
 
 Action = Literal["kept", "dropped", "counted"]
@@ -73,6 +74,9 @@ class Inspection:
         d = self.data
         user = shown(d.users.ids[int(d.user_N[row])], 30)
         first, second = (shown(d.responses.texts_R[int(code_N[row])], 40) for code_N in (d.chosen_N, d.rejected_N))
+        if bar_N(d)[row]:
+            how = "likes" if liked_N(d)[row] else "dislikes" if disliked_N(d)[row] else "neither likes nor dislikes"
+            return f"user {user} {how} {shown(d.responses.texts_R[int(judged_N(d)[row])], 40)}"
         if d.tie_N is not None and d.tie_N[row]:
             return f"user {user} calls a tie: {first} and {second}"
         return f"user {user} prefers {first} over {second}"

@@ -16,6 +16,7 @@ from polypref.arguments import AtLeastOne, expect, expect_instance
 from polypref.comparisons import BoolArray, Comparisons, IntArray
 from polypref.data.linting import bias as lint_bias
 from polypref.data.linting import prompt_leaks as lint_prompts
+from polypref.data.linting import thumbs as lint_thumbs
 from polypref.data.linting.findings import Finding, Inspection
 from polypref.data.read import Reading
 from polypref.data.zero_weight import counted
@@ -54,6 +55,7 @@ def lint(reading: Reading, *, min_judgements: int = 1) -> Lint:
     _repeats(job)
     _pair_ids(job)
     _users(job, min_judgements)
+    lint_thumbs.look(job)
     _too_little(job)
     lint_bias.look(job)
     lint_prompts.look(job)

@@ -1,8 +1,9 @@
 """Rows of any layout to one canonical frame of comparisons, vectorised; problems go to the problem log.
 
 The canonical frame has ``line``, ``user_id``, ``prompt``, ``chat`` (is the prompt chat JSON?), then ``chosen``,
-``rejected`` and ``tie`` for judgements or ``response`` and ``rating`` for rated responses, and of the optional columns
-those that the file has: ``pair_id``, ``time``, ``seconds``, ``weight``, ``shown_first``, ``attributes``.
+``rejected`` and ``tie`` for judgements, ``response`` and ``rating`` or ``thumb`` for single responses, and of the
+optional columns those that the file has: ``pair_id``, ``time``, ``seconds``, ``weight``, ``shown_first``,
+``attributes``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from polypref.content import one_form
 from polypref.data.files.limits import Limits
 from polypref.data.files.textfiles import Batch
 from polypref.data.linting.problems import ProblemLog
-from polypref.data.rows import chat, values
+from polypref.data.rows import chat, thumbs, values
 from polypref.data.rows.convert import explode_rankings
 from polypref.data.rows.layouts import WON, Layout
 from polypref.data.rows.rows import Reader, Rows
@@ -49,6 +50,8 @@ def canonical(
         rows.drop("unreadable rating", bad, "rating", "a number written as the others are")
         rows.drop("no rating", rows.frame["_rating"].is_null(), "rating", "a number")
         rows.set(rating=rows.frame["_rating"])
+    if layout.shape == "thumbs":
+        thumbs.read_thumbs(rows)
     _read_optional(rows)
     return rows.frame
 

@@ -1,21 +1,23 @@
-"""Which column of a file plays which role, and which of four shapes of preference data the file has.
+"""Which column of a file plays which role, and which of five shapes of preference data the file has.
 
 pairs     prompt, chosen, rejected            TRL's preference formats; the prompt may be implicit
 labels    prompt, response_a, response_b, label (or a column for each outcome: won_a, won_b, won_tie)
 ratings   prompt, response, rating            one row for each rated response
 rankings  prompt, responses, ranking          one row for each ranked list
+thumbs    prompt, response, thumb             a like or a dislike of one response; TRL's unpaired format: label
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 from polypref.errors import InputError, SettingsError, unknown_name
 from polypref.wording import shown
 
-Shape = Literal["pairs", "labels", "ratings", "rankings"]
+Shape = Literal["pairs", "labels", "ratings", "rankings", "thumbs"]
 
 CHATS = ("messages", "conversations", "conversation")  # prompts, or prompts and the response where there is no other
 
@@ -54,6 +56,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "won_tie": ("winner_tie", "winner_is_tie"),
     "response": ("response", "completion", "answer", "output", *CHATS),
     "rating": ("rating", "score", "stars"),
+    "thumb": ("thumb", "thumbs", "thumbs_up", "thumb_up", "feedback", "liked", "like", "reaction"),
     "responses": ("responses", "completions", "answers", "outputs"),
     "ranking": ("ranking", "ranks", "rank"),
     "tie": ("tie", "is_tie"),
@@ -70,8 +73,11 @@ NEEDS: dict[Shape, tuple[str, ...]] = {
     "labels": ("response_a", "response_b"),
     "ratings": ("response", "rating"),
     "rankings": ("responses", "ranking"),
+    "thumbs": ("response", "thumb"),
 }
-ONLY_IN: dict[str, tuple[Shape, ...]] = {role: (shape,) for shape, roles in NEEDS.items() for role in roles}
+ONLY_IN: dict[str, tuple[Shape, ...]] = {
+    role: tuple(shape for shape, roles in NEEDS.items() if role in roles) for role in chain(*NEEDS.values())
+}
 ONLY_IN |= {
     "label": ("pairs", "labels"),
     "label_too": ("labels",),
@@ -89,6 +95,7 @@ READABLE: Mapping[str, tuple[str, ...]] = {
     "responses": ("list", "text"),
     "ranking": ("list", "text"),
     "rating": ("number", "text", "boolean"),
+    "thumb": ("number", "text", "boolean"),
     "weight": ("number", "text"),
     "seconds": ("number", "text", "time"),
     "attributes": ("object", "text"),
@@ -158,6 +165,8 @@ def find_layout(
     Raises InputError for a missing column or one of the wrong type, SettingsError for a mapping that cannot work.
     """
     names = _name_roles(path, types, mapping or {}, ties)
+    if _unpaired(names):  # TRL's unpaired preferences: prompt, completion, label
+        names["thumb"] = names.pop("label")
     shapes: list[Shape] = [shape for shape, needed in NEEDS.items() if all(role in names for role in needed)]
     shape = shapes[0] if shapes else None
     if shape is None or "user_id" not in names:
@@ -189,6 +198,12 @@ def find_layout(
             if role not in (mapping or {}) and name != ALIASES.get(role, (name,))[0]
         ),
     )
+
+
+def _unpaired(names: Mapping[str, str]) -> bool:
+    """Whether a label is of one response, and no other column judges it."""
+    others = ("thumb", "rating", "chosen", "rejected", "response_a", "response_b", "responses", "won_a")
+    return "response" in names and "label" in names and not any(role in names for role in others)
 
 
 def _one_label(names: dict[str, str], mapping: Mapping[str, str]) -> dict[str, str]:
