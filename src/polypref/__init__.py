@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test keeps it equal to PUB
     from polypref.comparisons import Comparisons, Responses, Users, from_columns
     from polypref.data.linting.lint import clean, lint
     from polypref.data.read import ReadOptions, read
+    from polypref.data.thumbs import from_thumbs
     from polypref.errors import PolyprefError
     from polypref.evaluation.comparison import compare
     from polypref.features import encoder
@@ -49,6 +50,7 @@ PUBLIC: dict[str, str] = {
     "encoder": "polypref.features",
     "forget": "polypref.forgetting",
     "from_columns": "polypref.comparisons",
+    "from_thumbs": "polypref.data.thumbs",
     "lint": "polypref.data.linting.lint",
     "load": "polypref.scorers",
     "profile": "polypref.profiling.summary",
@@ -71,6 +73,7 @@ __all__ = [
     "encoder",
     "forget",
     "from_columns",
+    "from_thumbs",
     "lint",
     "load",
     "profile",

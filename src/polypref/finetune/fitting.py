@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from polypref.comparisons import Comparisons, Users, concat
+from polypref.data import thumbs
 from polypref.features.hf import Plan
 from polypref.features.transformer import Tokens
 from polypref.finetune.batches import Batches, plan
@@ -39,6 +40,7 @@ class Study:
     @classmethod
     def of(cls, recipe: Recipe, train: Comparisons, valid: Comparisons | None, seed: int) -> Self:
         """Split off validation rows if there are none. Raises EncoderError, MissingExtra, NotEnoughData."""
+        thumbs.refuse(train, "fine-tuning")
         found = locate(recipe)
         train, valid = validation.cut(train, valid, seed)
         return cls(recipe, found, train, valid, Numbering.of(concat(train, valid)), seed)

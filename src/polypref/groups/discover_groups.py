@@ -12,6 +12,7 @@ import polars as pl
 
 from polypref.arguments import AtLeastOne, Numbers, Seed, Share, check_settings, expect
 from polypref.comparisons import Comparisons, Users
+from polypref.data import thumbs
 from polypref.data.derived import origin
 from polypref.data.given import comparisons_of
 from polypref.data.zero_weight import counted
@@ -72,6 +73,7 @@ def discover(
 
 def numbered(comparisons: Comparisons, encoder: Encoder, directions: int) -> tuple[Judgements, Inputs, Users]:
     """The judgements with users ordered by id and texts by key, and the inputs."""
+    thumbs.refuse(comparisons, "finding groups")
     used_U = np.unique(comparisons.user_N)
     ids = comparisons.users.ids.gather(used_U)
     order = ids.arg_sort().to_numpy()

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, Self, TypedDict
 import numpy as np
 
 from polypref.comparisons import Comparisons, IntArray, Responses
+from polypref.data import thumbs
 from polypref.errors import ArtifactError, EncoderError, SettingsError
 from polypref.features.hf import HuggingFace, inspect, score_names
 from polypref.features.model_folder import locate
@@ -70,6 +71,7 @@ class Pretrained:
         Raises EncoderError if the model is not available, has no reward head, or gives several scores and none is
         named.
         """
+        thumbs.refuse(train, "pretrained")
         _, valid = validation.cut(train, valid, seed)
         scorer = PretrainedScorer(self, self.identity, {})
         return replace(scorer, selection=validation.measure(margins(scorer, valid).value_Q, valid))

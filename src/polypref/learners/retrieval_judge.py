@@ -31,6 +31,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray, Responses, concat
+from polypref.data import thumbs
 from polypref.errors import ArtifactError, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.judges.ask import LanguageModel, ask, language_model
@@ -93,6 +94,7 @@ class RetrievalJudge:
         self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None
     ) -> RetrievalJudgeScorer:
         """See ``learners.protocol.Learner``. Remembers ``train`` and ``valid``; asks the judge nothing."""
+        thumbs.refuse(train, "retrieval-judge")
         empty = train.take(np.zeros(0, np.int64))
         whole = concat(*validation.cut(train, empty if valid is None else valid, seed))
         return RetrievalJudgeScorer(self, self.identity, Memory.of(encoder, whole))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from polypref.arguments import AtLeastOne, ProperShare, Resamples, Seed, check_settings
 from polypref.comparisons import Comparisons
+from polypref.data import thumbs
 from polypref.data.benchmarks import Suite
 from polypref.data.split import choose_rule, split
 from polypref.data.zero_weight import counted
@@ -90,6 +91,7 @@ def fit_arms(comparisons: Comparisons, learner: str, encoder: Encoder, seed: int
 
     Raises SettingsError for an unknown learner, NotEnoughData if the rows cannot be split.
     """
+    thumbs.refuse(comparisons, "the tax")
     comparisons = counted(comparisons)
     rule, why = choose_rule(comparisons, lambda rule: split(comparisons, rule, seed))
     parts = split(comparisons, rule, seed)
