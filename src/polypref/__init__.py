@@ -12,6 +12,7 @@ The public names are imported on first use, so that ``import polypref`` is fast:
     profile                the data before any learner: disagreement, consistency, minorities, room
     compare                all learners, person by person, with intervals
     Comparisons, Responses, Users, from_columns    the data types that all functions share
+    from_thumbs            likes and dislikes of single responses -> Comparisons
     PolyprefError          base of every error that a user can cause
 
 Everything else is imported from its module, for example ``from polypref.groups import from_attribute``.
