@@ -88,7 +88,7 @@ def tested(comparisons: Comparisons, rows: NDArray[np.integer]) -> Comparisons:
     pairs = ranked(part.take(thumbs_N))
     if not len(pairs):
         raise NotEnoughData(
-            f"none of {counted(len(np.unique(part.user_N)), 'users')} has both a like and a dislike among "
+            f"none of {counted(len(np.unique(part.user_N)), 'users')} gave both a like and a dislike among "
             f"{counted(len(part), 'held-out thumbs')}; give more thumbs per person."
         )
     return pairs
