@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from polypref.data.thumbs import READING
 from polypref.terminal import columns, out
 from polypref.wording import MISSING, interval, number, percent, points
 
@@ -26,7 +27,8 @@ def show_answer(answer: Answer) -> None:
 
 def show_numbers(contents: CompareContents) -> None:
     """Print two tables, each at most 80 characters wide: accuracy in percent, and gains in points."""
-    out("Accuracy on test judgements, %, and log loss:")
+    thumbs = READING in contents.verdict["text"]
+    out(f"{'Area under the ROC curve of each person' if thumbs else 'Accuracy on test judgements'}, %, and log loss:")
     titles, *rows = accuracy_lines(contents)
     columns(titles, rows)
     titles, *rows = gain_lines(contents)
@@ -39,7 +41,8 @@ def accuracy_lines(contents: CompareContents) -> list[list[str]]:
     """Header and one line per learner at the full size: accuracies in percent, and log loss."""
     rows = contents.rows.at_full()
     few = next((row.n_users for row in rows.where(metric="accuracy_macro", cohort="minority")), None)
-    titles = [f"{title} (n = {few or 0})" if cohort != "all" else title for title, _, cohort in ACCURACY]
+    size = f"(n = {few})" if few else "(not measurable)"
+    titles = [f"{title} {size}" if cohort != "all" else title for title, _, cohort in ACCURACY]
     lines = [["learner", *titles, "log loss"]]
     for learner in rows.learners:
         found = [rows.at(learner, metric, cohort) for _, metric, cohort in ACCURACY]
