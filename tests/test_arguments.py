@@ -90,6 +90,7 @@ def test_a_column_that_does_not_exist():
 # --- arguments of the public functions
 
 DATA = people(users=4, per_user=20)
+ROWS = {"the data", "one of the paths", "comparisons", "train"}  # which may be rows in memory
 OTHERS = [5, 2.5, b"prefs.jsonl", None, {"a": 1}, object(), pl.DataFrame({"a": [1]})]
 
 
@@ -109,7 +110,7 @@ def readings(tmp_path_factory) -> list:
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        ("paths", lambda x, _: polypref.read(x)),
+        ("the data", lambda x, _: polypref.read(x)),
         ("one of the paths", lambda x, _: polypref.read([x])),
         ("reading", lambda x, _: polypref.lint(x)),
         ("reading", lambda x, r: polypref.clean(x, polypref.lint(r))),
@@ -127,18 +128,22 @@ def readings(tmp_path_factory) -> list:
 def test_another_type(name, call, other, readings):
     with pytest.raises((InputError, SettingsError)) as caught:
         call(other, readings[0])
-    one_line(caught.value, f"{name} is ", "expected")
+    is_table = name in ROWS and isinstance(other, pl.DataFrame | dict) and "rows in memory" in str(caught.value)
+    one_line(
+        caught.value,
+        'column "chosen" is missing' if is_table else f"{name} is ",
+        "--columns" if is_table else "expected",
+    )
 
 
 @pytest.mark.parametrize(
     ("told", "call"),
     [
-        ("comparisons is 'prefs.jsonl' (type str); expected Comparisons", lambda r: polypref.compare("prefs.jsonl")),
-        ("(type Reading); expected Comparisons", lambda r: polypref.compare(r[0])),
+        ("no file is named prefs.jsonl", lambda r: polypref.compare("prefs.jsonl")),
         ("found is about another reading", lambda r: polypref.clean(r[1], polypref.lint(r[0]))),
         ("encoder is 'static'; expected an Encoder", lambda r: fit(encoder="static")),
         ("seed is 'x'", lambda r: fit(seed="x")),
-        ("valid is (1, 2) (type tuple); expected Comparisons", lambda r: fit(valid=(1, 2))),
+        ("valid is \"(1, 2)\"; expected Comparisons", lambda r: fit(valid=(1, 2))),
         ("seeds is '2'; expected a whole number from 1", lambda r: polypref.compare(DATA, seeds="2")),
         ("budget is 'x'; expected 'total' or 'per-user'", lambda r: polypref.compare(DATA, budget="x")),
         ("of two-tastes 'user'. Did you mean 'users'", lambda r: polypref.simulate("two-tastes", user=3)),

@@ -88,7 +88,7 @@ def test_a_users_own_limits_hold_under_any_kind_of_text(asked):
     assert bounded.limits_of(asked).floor == 1.0
 
 
-@pytest.mark.parametrize("odd", [["ann"], {"ann": 1}, 5, b"ann", ("ann",), 1.5, "", np.array(["ann"])], ids=repr)
+@pytest.mark.parametrize("odd", [["ann"], {"ann": 1}, True, b"ann", ("ann",), 1.5, "", np.array(["ann"])], ids=repr)
 def test_a_user_or_category_of_another_type_is_one_line(odd):
     bounded = Bounded(Table([0.0, 1]), Safety(Table([5.0, 5])), Gate({"": 0.0}), user_limits={"ann": Limits(floor=1.0)})
     texts = pool(["0", "1"])

@@ -34,7 +34,7 @@ COMMANDS = {
     "simulate": ("simulate", "two-tastes", "--users", "20", "--judgements", "6", "--out", "out/world.jsonl"),
     "compare": ("compare", "prefs.jsonl", "--learners", "individual", *SMALL, "--no-placebo", "--out", "out"),
     "adapt": ("adapt", "prefs.jsonl", "--learners", "individual", *SMALL, "--sizes", "3", "--out", "out"),
-    "adapt a scorer": ("adapt", "prefs.jsonl", "--scorer", "hierarchical", "--user", "u0", "--out", "out"),
+    "adapt a scorer": ("adapt", "more.jsonl", "--scorer", "hierarchical", "--user", "new", "--out", "out"),
     "convert": ("convert", "tldr", "tldr.jsonl", "--protocol", "R", "--out", "out/tldr.jsonl"),
     "forget": ("forget", "hierarchical", "u0", "--out", "out"),
     "score": ("score", "length", "asked.jsonl", "--out", "out/scores.jsonl"),
@@ -90,6 +90,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 row |= {"user_id": f"u{user}", "prompt": f"boil it {at}", "attributes": {"land": "ab"[user % 2]}}
                 prefs.append(row)
         lines("prefs.jsonl", prefs)
+        lines("more.jsonl", [row | {"user_id": "new"} for row in prefs[:20]])
         lines("asked.jsonl", [{"user_id": "u0", "prompt": "p", "response": f"r {at}"} for at in range(40)])
         lines(
             "suite.jsonl",

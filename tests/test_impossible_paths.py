@@ -79,8 +79,8 @@ def test_what_an_artifact_names_is_one_line(tmp_path: Path, prefs: str, capsys: 
         one_line(capsys, "score", folder, str(rows))
     huge = {name: np.full_like(one, 1e308) if one.dtype == np.float64 else one for name, one in arrays.items()}
     artifact.save(folder, "scorer", config, huge)
-    assert "not a finite number" in one_line(capsys, "score", folder, str(rows), "--out", str(tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+    assert "not a finite number" in one_line(capsys, "score", folder, str(rows), "--out", str(tmp_path / "out.csv"))
+    assert not (tmp_path / "out.csv").exists()
 
 
 def test_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

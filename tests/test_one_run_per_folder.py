@@ -166,7 +166,7 @@ def test_every_command_with_a_folder_says_so():
     found = {name: command_class(name) for name in COMMANDS}
     with_out = {name: one for name, one in found.items() if "out" in {field.name for field in fields(one)}}  # type: ignore[arg-type]
     folders = {name for name, one in with_out.items() if issubclass(one, WritesFolder)}
-    files = {name for name, one in with_out.items() if issubclass(one, Replaces)} | {"score"}
+    files = {name for name, one in with_out.items() if issubclass(one, Replaces)} | {"score", "forget"}
     assert folders | files == set(with_out)
     assert not folders & files
     assert {"compare", "adapt", "fit", "groups", "align", "audit", "bench-policy", "tax", "table", "demo"} == folders

@@ -25,6 +25,7 @@ from polypref.data.files.limits import Limits
 from polypref.data.linting.lint import clean, lint
 from polypref.data.linting.problems import ProblemLog
 from polypref.data.read import Reading, ReadOptions, read
+from polypref.errors import InputError
 
 NASTY = r"""\nabla \u0041 "quoted" 'x' \\ \/ , ; [1] {"role":"user"} [/INST] $.content""" + "\t\r\n\x7f\u2028é🙂\x01"
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12)
@@ -232,17 +233,17 @@ class TestWhatCannotBeKeptIsTold:
         assert [(p.name, p.count, p.line) for p in reading.problems] == [("not UTF-8", 1, 2)]
 
     def test_quotes_that_leave_open_what_a_text_is(self, tmp_path):
-        rows = ['u,p,"said \\"hi\\", twice",y', 'u,p,5" wide,6" tall', "u,p,x,y"]
+        rows = ['u,p,5" wide,6" tall', 'u,p,"said "hi", twice",y', "u,p,x,y"]
         (tmp_path / "p.csv").write_text("user_id,prompt,chosen,rejected\n" + "\n".join(rows) + "\n")
         reading = read([tmp_path / "p.csv"])
         assert [c for _, _, c, _ in judged(reading)] == ['5" wide', "x"]
-        assert [(p.name, p.count, p.line) for p in reading.problems] == [("broken quotes", 1, 2)]
+        assert [(p.name, p.count, p.line) for p in reading.problems] == [("broken quotes", 1, 3)]
 
-    def test_rows_between_two_stray_quotes_are_counted(self, tmp_path):
+    def test_rows_between_two_stray_quotes_are_refused_with_the_line(self, tmp_path):
         rows = [f"u,p,x{k},{chr(34) * (k in (3, 6))}y{k}" for k in range(20)]
         (tmp_path / "p.csv").write_text("user_id,prompt,chosen,rejected\n" + "\n".join(rows) + "\n")
-        reading = read([tmp_path / "p.csv"])
-        assert len(reading.comparisons) + sum(problem.count for problem in reading.problems) == 20
+        with pytest.raises(InputError, match=r"line 5 of .*p\.csv: a quote may never be closed"):
+            read([tmp_path / "p.csv"])
 
     def test_a_header_over_two_lines_and_a_text_beyond_the_parsers_own_limit(self, tmp_path):
         long = "x" * 200_000

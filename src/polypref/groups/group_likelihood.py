@@ -20,7 +20,7 @@ from polypref.features import encoder as named_encoder
 from polypref.features.protocol import Encoder
 from polypref.groups.mixture import Floats, Ints, Votes, shares
 from polypref.learners.inputs import Inputs
-from polypref.schema import Array, floats, identities
+from polypref.schema import Array, Arrays, floats, identities
 
 
 class Fields(TypedDict):
@@ -32,14 +32,18 @@ class Fields(TypedDict):
     identity: str
 
 
-LAYOUT = {
+OWN = {
     "weights_KG": floats("K", "G"),
     "key_T": identities("T"),
     "text_TG": floats("T", "G"),
     "size_G": Array(("G",), positive=True),
-    **Inputs.layout(),
 }
-ARRAYS = ("weights_KG", "key_T", "text_TG", "size_G")
+ARRAYS = tuple(OWN)
+
+
+def layout(prefix: str) -> Arrays:
+    """The arrays of a mixture's ``state``, each named behind ``prefix``."""
+    return {f"{prefix}{name}": one for name, one in OWN.items()} | Inputs.layout(prefix)
 
 
 @dataclass(frozen=True, eq=False)

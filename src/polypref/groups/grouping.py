@@ -41,9 +41,8 @@ from polypref.comparisons import Comparisons, IntArray, Users
 from polypref.errors import NotEnoughData, SettingsError
 from polypref.features import encoder as named_encoder
 from polypref.features.protocol import Encoder
-from polypref.groups.group_likelihood import LAYOUT as MIXTURE
 from polypref.groups.group_likelihood import Fields as MixtureFields
-from polypref.groups.group_likelihood import Mixture
+from polypref.groups.group_likelihood import Mixture, layout
 from polypref.groups.mixture import Floats
 from polypref.groups.number_of_groups import SURE, WORTH, Row
 from polypref.network_access import named_by
@@ -72,7 +71,7 @@ def _arrays(config: Mapping[str, Any]) -> Arrays:
         "share_UG": floats("U", "G"),
         "group_U": indices("U", "G", least=-1),
     }
-    return found | ({} if config["model"] is None else {f"model.{name}": one for name, one in MIXTURE.items()})
+    return found | ({} if config["model"] is None else layout("model."))
 
 
 def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
