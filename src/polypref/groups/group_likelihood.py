@@ -43,7 +43,7 @@ ARRAYS = tuple(OWN)
 
 def layout(prefix: str) -> Arrays:
     """The arrays of a mixture's ``state``, each named behind ``prefix``."""
-    return {f"{prefix}{name}": one for name, one in OWN.items()} | Inputs.layout(prefix)
+    return {**{f"{prefix}{name}": one for name, one in OWN.items()}, **Inputs.layout(prefix)}
 
 
 @dataclass(frozen=True, eq=False)

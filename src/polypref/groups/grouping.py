@@ -71,7 +71,7 @@ def _arrays(config: Mapping[str, Any]) -> Arrays:
         "share_UG": floats("U", "G"),
         "group_U": indices("U", "G", least=-1),
     }
-    return found | ({} if config["model"] is None else layout("model."))
+    return found if config["model"] is None else {**found, **layout("model.")}
 
 
 def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
