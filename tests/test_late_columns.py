@@ -54,7 +54,7 @@ def told(paths: list[Path], options: ReadOptions) -> object:
 
 
 @given(FILES, st.sampled_from([{}, {"chosen": "mine"}, {"tie": ""}]), st.sampled_from([40, 150]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_late_columns_count_as_those_of_the_head_do(tmp_path_factory, files, columns, block):
     folder = tmp_path_factory.mktemp("late")
     paths = [folder / f"{n}.jsonl" for n in range(len(files))]
