@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from polypref.data.thumbs import READING
 from polypref.terminal import columns, out
 from polypref.wording import MISSING, interval, number, percent, points
 
@@ -27,6 +26,8 @@ def show_answer(answer: Answer) -> None:
 
 def show_numbers(contents: CompareContents) -> None:
     """Print two tables, each at most 80 characters wide: accuracy in percent, and gains in points."""
+    from polypref.data.thumbs import READING
+
     thumbs = READING in contents.verdict["text"]
     out(f"{'Area under the ROC curve of each person' if thumbs else 'Accuracy on test judgements'}, %, and log loss:")
     titles, *rows = accuracy_lines(contents)
