@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from polypref import content
 from polypref.bounds.cap import capped
@@ -29,8 +30,10 @@ from polypref.learners.protocol import (
     SOURCES,
     Prompt,
     Ranked,
+    Scores,
     Texts,
     UserIds,
+    best_first,
     places,
     plain_question,
     resolved,
@@ -169,14 +172,32 @@ class Bounded:
         survivor without that is dropped.
         """
         ids, response_Q = resolved(responses, user_ids, response_Q)
+        return self._scored(responses, ids, response_Q, category)[0]
+
+    def answers(
+        self,
+        responses: Responses,
+        user_ids: UserIds | None,
+        response_Q: IntArray | None = None,
+        category: str = "",
+    ) -> Scores:
+        """The rewards of ``score``, and whose reward each is; that of a dropped response too."""
+        ids, response_Q = resolved(responses, user_ids, response_Q)
+        value_Q, source_Q = self._scored(responses, ids, response_Q, category)
+        return Scores(value_Q, self.scorer.score(responses, ids, response_Q).source_Q if source_Q is None else source_Q)
+
+    def _scored(
+        self, responses: Responses, ids: pl.Series, response_Q: IntArray, category: str
+    ) -> tuple[Floats, NDArray[np.int8] | None]:
+        """Bounded rewards, and the sources of the users' own; None where all are dropped: the scorer is not asked."""
         safety_Q = self.safety(responses)[response_Q]
         cap_Q, floor_Q = self._of_users(ids)
         passes_Q = self.gate.passes(safety_Q, category) & (safety_Q >= floor_Q)
         if not passes_Q.any():
-            return np.full(len(ids), DROPPED)
-        shared_Q, own_Q = self._asked(responses, ids, response_Q, bool(np.isinf(cap_Q).all()))
-        value_Q = held(shared_Q, own_Q, cap_Q) + self.limits.penalty(safety_Q)
-        return np.where(passes_Q & np.isfinite(value_Q), value_Q, DROPPED)
+            return np.full(len(ids), DROPPED), None
+        shared_Q, own = self._asked(responses, ids, response_Q, bool(np.isinf(cap_Q).all()))
+        value_Q = held(shared_Q, own.value_Q, cap_Q) + self.limits.penalty(safety_Q)
+        return np.where(passes_Q & np.isfinite(value_Q), value_Q, DROPPED), own.source_Q
 
     def _of_users(self, ids: pl.Series) -> tuple[Floats, Floats]:
         """Cap and floor of each question."""
@@ -190,18 +211,19 @@ class Bounded:
         cap_U, floor_U = np.array([[one.cap, one.floor] for one in limits]).T
         return cap_U[place_Q], floor_U[place_Q]
 
-    def _asked(self, responses: Responses, ids: pl.Series, response_Q: IntArray, free: bool) -> tuple[Floats, Floats]:
+    def _asked(self, responses: Responses, ids: pl.Series, response_Q: IntArray, free: bool) -> tuple[Floats, Scores]:
         """Rewards of unknown users, and the users' own; the latter twice where ``free`` and finite."""
         if free:
-            own_Q = np.asarray(self.scorer.score(responses, ids, response_Q).value_Q, np.float64)
+            own = self.scorer.score(responses, ids, response_Q)
+            own_Q = np.asarray(own.value_Q, np.float64)
             if np.isfinite(own_Q).all():
-                return own_Q, own_Q
+                return own_Q, Scores(own_Q, own.source_Q)
         everyone = pl.concat([content.strangers(len(ids)), ids.alias("id")])
         both = self.scorer.score(responses, everyone, np.concatenate([response_Q, response_Q]))
         if not answered_by_population(both, 2 * len(ids), len(ids)):
             raise SafetyFailed(f"the shared reward {IN_A_NAME}.")
         value_2Q = np.asarray(both.value_Q, np.float64)
-        return value_2Q[: len(ids)], value_2Q[len(ids) :]
+        return value_2Q[: len(ids)], Scores(value_2Q[len(ids) :], both.source_Q[len(ids) :])
 
     def reward(self, user: str | None, prompt: Prompt, text: str) -> float:
         """Bounded reward of one text for ``user``; ``-inf`` if it is dropped."""
@@ -214,13 +236,10 @@ class Bounded:
         Dropped texts are not in the list; ``rank_slate`` gives their places. Raises SettingsError as it does.
         """
         pool, place_Q, id_Q = plain_question(user, prompt, texts)
-        given = [*texts]
-        ranking = self.rank_slate(pool, user, place_Q)
-        kept = np.array(ranking.order, np.int32)
-        value_Q = self.score(pool, id_Q, place_Q)[kept]
-        source_Q = self.scorer.score(pool, id_Q, place_Q).source_Q[kept]
-        found = zip(kept.tolist(), value_Q.tolist(), source_Q.tolist(), strict=True)
-        return [Ranked(given[at], value, SOURCES[source], at) for at, value, source in found]
+        self._refuse_more(user, len(place_Q))
+        found = self.answers(pool, id_Q, place_Q)
+        ranked = best_first([*texts], found.value_Q, [SOURCES[source] for source in found.source_Q])
+        return [one for one in ranked if one.reward > DROPPED]
 
     def rank_slate(
         self, responses: Responses, user_id: str | None, response_Q: IntArray | None = None, category: str = ""
@@ -232,14 +251,18 @@ class Bounded:
         Raises SettingsError where the slate has more candidates than the bounds allow.
         """
         response_Q = places(responses, response_Q)
-        most = (self.limits if user_id is None else self.limits_of(user_id)).most_candidates
-        if len(response_Q) > most:
-            raise SettingsError(
-                f"a slate of {len(response_Q)} candidates, and the bounds allow {most:.0f}: each one more may slip "
-                "through. Offer fewer."
-            )
+        self._refuse_more(user_id, len(response_Q))
         ids = None if user_id is None else content.ids([user_id]).gather(np.zeros(len(response_Q), np.int32))
         value_Q = self.score(responses, ids, response_Q, category)
         order = np.argsort(-value_Q, kind="stable")
         left = value_Q[order] > DROPPED
         return Ranking(tuple(order[left].tolist()), tuple(np.sort(order[~left]).tolist()), self.policy_hash)
+
+    def _refuse_more(self, user_id: str | None, candidates: int) -> None:
+        """Raise SettingsError where a slate has more candidates than the bounds allow."""
+        most = (self.limits if user_id is None else self.limits_of(user_id)).most_candidates
+        if candidates > most:
+            raise SettingsError(
+                f"a slate of {candidates} candidates, and the bounds allow {most:.0f}: each one more may slip "
+                "through. Offer fewer."
+            )

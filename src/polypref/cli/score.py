@@ -179,8 +179,8 @@ def answers_of(scorer: Scorer, frame: pl.DataFrame, bounded: Bounded | None = No
 
     users = frame["user_id"]
     pool, response_Q = Responses.of(frame["prompt"], frame["response"], frame["chat"])
-    scores = scorer.score(pool, users, response_Q)
-    value_Q = scores.value_Q if bounded is None else bounded.score(pool, users, response_Q)
+    scores = scorer.score(pool, users, response_Q) if bounded is None else bounded.answers(pool, users, response_Q)
+    value_Q = scores.value_Q
     if bounded is None and not (finite_Q := np.isfinite(value_Q)).all():
         at = int(finite_Q.argmin())
         raise ArtifactError(
