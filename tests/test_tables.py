@@ -89,6 +89,16 @@ def test_labels_mean_the_same_whatever_their_type_and_their_file(values, labels,
     assert "cannot be read (" not in said.pop()
 
 
+def test_numbers_in_lists_and_in_mixed_columns_are_those_of_a_file(tmp_path):
+    ranked = [
+        {"user_id": 7.0 if n % 2 else "b", "responses": ["x", "y", f"z{n}"], "ranking": [1, 2, 3]} for n in range(6)
+    ]
+    kinds = [np.int64(1), Decimal("2"), 3.0]
+    typed = [{**row, "responses": tuple(row["responses"]), "ranking": kinds} for row in ranked]
+    arrays = [{**row, "ranking": np.array(row["ranking"], float)} for row in ranked]
+    assert hashed(typed) == hashed(arrays) == written(ranked, tmp_path)
+
+
 def test_ids_of_every_type_are_one_person():
     ids = [7, 7.0, "7", Decimal("7.00"), np.int64(7), np.float32(7)]
     rows = [{"user_id": user, "chosen": f"a{n}", "rejected": f"b{n}"} for n, user in enumerate(ids)]
@@ -117,6 +127,7 @@ def test_times_of_python_numpy_and_pandas_are_times():
         ([{**ROWS[0]}, "x"], "row 2 of 2 is .x.; expected a dict"),
         ([{1: "x"}], "a column is named .1"),
         ([{**ROWS[0], "prompt": {1, 2}}], 'column "prompt" holds .*, a set; expected'),
+        ([{**ROWS[0], "weight": 1j}], 'column "weight" holds .*, a complex; expected'),
         ([{"user_id": "u"}], "rows in memory"),
         (3, "the data is 3"),
         ([], "no file given"),

@@ -165,7 +165,7 @@ class _Parser:
         except msgspec.ValidationError:  # a list where the first lines had texts, or not an object
             row = self._raw_row(line)
             self.nested |= {n for n, v in zip(self.names, row, strict=True) if bytes(v)[:1] in (b"[", b"{")}
-        return [v if v.__class__ is str or v is None else _text(v) for v in row]
+        return [v if v.__class__ is str or v is None else text_of(v) for v in row]
 
 
 def _explained(line: bytes, error: Exception) -> str:
@@ -198,7 +198,7 @@ def _keys(line: bytes) -> dict[str, msgspec.Raw]:
         return {}
 
 
-def _text(value: Any) -> str | None:
+def text_of(value: Any) -> str | None:
     """A value that is not text, as text."""
     if isinstance(value, msgspec.Raw):
         written = bytes(value)
@@ -207,7 +207,7 @@ def _text(value: Any) -> str | None:
         if written[:1] not in (b'"', b"t", b"f", b"n"):
             return _number(written.decode())
         value = msgspec.json.decode(written)
-        return value if isinstance(value, str) or value is None else _text(value)
+        return value if isinstance(value, str) or value is None else text_of(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int) else _number(repr(value))

@@ -148,24 +148,24 @@ def _is_kept(dtype: Any) -> bool:
 def _written(column: pl.Series, row: int) -> str | None:
     """One list or object as JSON; None if it contains bytes that are not text, or a date beyond Python's range."""
     try:
-        value = column[row]
-        plain = _plain(value.to_list() if isinstance(value, pl.Series) else value)
+        plain = plain_json(column[row])
         return None if plain is None else msgspec.json.encode(plain).decode()
     except (UnicodeDecodeError, ValueError, OverflowError):
         return None
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
+    """A value with JSON's types alone. Raises UnicodeDecodeError for bytes that are not UTF-8."""
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)  # data frames write an absent number as NaN
-    if isinstance(value, pl.Series):
-        value = value.to_list()
+    if isinstance(value, pl.Series | np.ndarray | np.generic):
+        return plain_json(value.to_list() if isinstance(value, pl.Series) else value.tolist())
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return [plain_json(one) for one in value]
+    if isinstance(value, Mapping):
+        return {key: plain_json(one) for key, one in value.items()}
     return value
 
 

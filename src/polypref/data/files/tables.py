@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from numbers import Number
 from typing import Any
 
 import msgspec
 import numpy as np
 import polars as pl
 
+from polypref.data.files.jsonlines import text_of
 from polypref.data.files.limits import Limits, over
-from polypref.data.files.parquet import Parquet, first_line
+from polypref.data.files.parquet import Parquet, first_line, plain_json
 from polypref.errors import InputError
 from polypref.wording import shown
 
 NAME = "rows in memory"
 EXPECTED = "a list of dicts, or a table of pandas, Polars, Arrow or Hugging Face's datasets"
 EXACT = 2**53  # larger whole numbers are not exact as floats
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def is_table(data: object) -> bool:
@@ -91,7 +93,7 @@ def _kind(value: Any, name: str) -> str:
     for kind, types in (
         ("text", str),
         ("boolean", (bool, np.bool_)),
-        ("number", Number),
+        ("number", (int, float, Decimal, np.integer, np.floating)),
         ("object", Mapping),
         ("list", (list, tuple, np.ndarray)),
         ("time", (datetime.date, np.datetime64)),
@@ -116,29 +118,19 @@ def _is_exact(value: Any) -> bool:
     return isinstance(value, float | np.floating) or (isinstance(value, int | np.integer) and abs(int(value)) <= EXACT)
 
 
-def _text(value: Any, name: str) -> str:
+def _text(value: Any, name: str) -> str | None:
+    """A value as JSON Lines and Parquet have it as text."""
     if isinstance(value, str):
         return value
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
     if isinstance(value, datetime.date | np.datetime64):
         return value.isoformat() if isinstance(value, datetime.date) else str(value)
-    if isinstance(value, Number):
-        return str(value.item() if isinstance(value, np.generic) else value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Decimal) or (isinstance(value, float) and not math.isfinite(value)):
+        return str(value)
+    if isinstance(value, bool | int | float):
+        return text_of(value)
     try:
-        return msgspec.json.encode(_plain(value)).decode()
+        return _encode(plain_json(value)).decode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f'column "{name}" holds {shown(value)}, which is not JSON ({first_line(error)}).') from None
-
-
-def _plain(value: Any) -> Any:
-    """A value with JSON's types alone; numbers that are none are absent."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, Iterable) and not isinstance(value, str) else value
