@@ -136,7 +136,7 @@ def ids(values: Sequence[str] | Sequence[str | None] | pl.Series, *, nobody: boo
 
     Raises InputError for impossible ids (``reserved``), and for what ``texts`` refuses.
     """
-    if isinstance(values, list | tuple | np.ndarray):
+    if isinstance(values, list | tuple | np.ndarray) and not {*map(type, values)} <= {str, type(None)}:
         values = [str(one) if _is_number(one) else one for one in values]
     return refuse(one_form(_column(values, "user id", _numbers_too)), "user id", empty=False, missing=nobody)
 

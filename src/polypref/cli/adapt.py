@@ -99,7 +99,7 @@ class Adapt(WritesFolder, Reads, ReadsQuestion, Loads, NewSettings):
             few = comparisons.take(comparisons.user_N == ids.index(user_id))
             if not isinstance(scorer, Adapts):
                 raise _cannot(folder, scorer.kind)
-            if (scorer.score(few.responses, [user_id] * len(few.responses)).source_Q == PERSONAL).any():
+            if (scorer.score(few.responses, [user_id] * len(few), few.chosen_N).source_Q == PERSONAL).any():
                 if len(few) < earlier.get(user_id, len(few) + 1):
                     raise _is_known(folder, user_id, len(few))
                 out(f"{user_id} was known from {counted(earlier[user_id], 'comparisons')}; FILE stands in their place")
