@@ -14,6 +14,7 @@ from polypref.comparisons import Responses, from_columns
 from polypref.errors import ArtifactError
 from polypref.features import encoder, minilm, question, wording
 from polypref.features.encode_once import encode_once
+from polypref.features.prompts import prompt_texts
 from polypref.features.protocol import Read, read_by
 from polypref.learners import LEARNERS
 from polypref.learners.inputs import CLIP, Inputs
@@ -63,7 +64,9 @@ def pool(prompts: list[str], texts: list[str]) -> Responses:
 
 def test_shares_of_words_and_bigrams_are_those_counted_by_hand():
     asked = "What is the capital of France?"
-    overlap = wording.overlap(pool([asked, asked, ""], ["The capital of France is Paris.", "No idea", "x"]))
+    responses = pool([asked, asked, ""], ["The capital of France is Paris.", "No idea", "x"])
+    prompts, prompt_R = prompt_texts(responses)
+    overlap = wording.overlap(responses.texts_R, prompts.texts_R, prompt_R)
     # content words: capital, france | capital, france, paris; bigrams: 5 asked, 5 answered, 3 in both
     assert overlap[0] == pytest.approx([1.0, 2 / 3, 3 / 5, 3 / 5])
     assert not overlap[1:].any()

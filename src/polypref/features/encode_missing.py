@@ -63,6 +63,11 @@ def cache_in_force() -> Cache:
     return _CACHE.get()
 
 
+def place_of(encoder: object) -> tuple[Path | str | None, Cache]:
+    """An encoder's cache folder (None: the usual one), and where it keeps features; a new encoder's if it does not say."""
+    return getattr(encoder, "cache_folder", None), getattr(encoder, "cache", cache_in_force())
+
+
 @contextmanager
 def caching_in(where: Cache) -> Iterator[None]:
     """Within this context, new encoders keep features on ``disk`` or in the process's ``memory``."""

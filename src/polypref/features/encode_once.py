@@ -13,7 +13,7 @@ from polypref import content
 from polypref.comparisons import Responses
 from polypref.content import Identities
 from polypref.features import question
-from polypref.features.encode_missing import Cache, cache_in_force
+from polypref.features.encode_missing import Cache, place_of
 from polypref.features.protocol import Encoder, Read, read_by
 from polypref.files import TMPDIR, writing
 
@@ -49,11 +49,11 @@ class Encoded:
 
     @property
     def cache(self) -> Cache:
-        return getattr(self.inner, "cache", cache_in_force())
+        return place_of(self.inner)[1]
 
     @property
     def cache_folder(self) -> Path | str | None:
-        return getattr(self.inner, "cache_folder", None)
+        return place_of(self.inner)[0]
 
     @cached_property
     def _columns(self) -> NDArray[np.float32] | None:

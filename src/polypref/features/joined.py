@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from polypref.comparisons import Responses
 from polypref.errors import SettingsError
-from polypref.features.encode_missing import Cache, cache_in_force
+from polypref.features.encode_missing import Cache, place_of
 from polypref.features.protocol import Encoder, Read, read_by
 
 _JOINED: WeakKeyDictionary[Responses, dict[str, NDArray[np.float32]]] = WeakKeyDictionary()
@@ -50,12 +50,12 @@ class Joined:
     @property
     def cache(self) -> Cache:
         """The first part's ``cache``."""
-        return getattr(self.parts[0], "cache", cache_in_force())
+        return place_of(self.parts[0])[1]
 
     @property
     def cache_folder(self) -> Path | str | None:
         """The first part's cache folder; None: the usual one."""
-        return getattr(self.parts[0], "cache_folder", None)
+        return place_of(self.parts[0])[0]
 
     def encode(self, responses: Responses) -> NDArray[np.float32]:
         """``features_RD`` (R, sum of the parts' sizes), read-only; raises what the parts raise."""

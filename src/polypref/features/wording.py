@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import Responses
+from polypref.comparisons import IntArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -82,11 +82,12 @@ class Words:
         return self.text_W[starts], code
 
 
-def overlap(responses: Responses) -> Floats:
-    """The columns ``OVERLAP`` (R, 4): shares of the distinct content words, and of the bigrams, that both have."""
-    used_P, prompt_R = np.unique(responses.prompt_R, return_inverse=True)
-    prompts = pl.Series([responses.prompt_text(p) for p in used_P.tolist()], dtype=pl.String)
-    words = Words(pl.concat([responses.texts_R.rename(""), prompts]))
+def overlap(texts_R: pl.Series, prompts_P: pl.Series, prompt_R: IntArray) -> Floats:
+    """The columns ``OVERLAP`` (R, 4): shares of the distinct content words, and of the bigrams, that both have.
+
+    ``prompt_R`` is the number of each text's prompt.
+    """
+    words = Words(pl.concat([texts_R.rename("text"), prompts_P.rename("text")]))
     content = words.text_W[words.content_W], words.code_W[words.content_W]
     return np.concatenate([_shares(*found, prompt_R) for found in (content, words.runs(2))], axis=1)
 
