@@ -187,7 +187,11 @@ class _Work:
         if not so_far.rows and number < self.n_main:  # a file of ties may be empty
             raise InputError(f"{source.path} has no rows; expected at least one judgement.")
         so_far.refuse_if_most()
-        self._keep(into, layout, source.path, so_far.rows - so_far.unusable.rows)
+        kept = {"thumbs": self.thumbs, "ratings": self.rated}.get(layout.shape, self.judged)
+        kept.extend(into)
+        used, readable = sum(frame.height for frame in into), so_far.rows - so_far.unusable.rows
+        if layout.shape == "thumbs" and used < readable:
+            self.rules |= {thumbs.unused(source.path, readable - used, readable): None}
         self.rows_read += so_far.rows
         self.problem_log.merge(so_far.unusable, self.files[number])
         self.rules |= dict.fromkeys(source.rules)
@@ -195,18 +199,6 @@ class _Work:
         self._state_rules(layout, meanings)
         if layout not in self.layouts:
             self.layouts.append(layout)
-
-    def _keep(self, frames: list[pl.DataFrame], layout: Layout, file: str, readable: int) -> None:
-        """Add a file's coded rows to those of their kind; thumbs get the meaning that their whole column has."""
-        if layout.shape != "thumbs":
-            (self.rated if layout.shape == "ratings" else self.judged).extend(frames)
-            return
-        frames, rule = thumbs.decided(frames, file, layout.names["thumb"])
-        used = sum(frame.height for frame in frames)
-        self.rules |= {rule: None}
-        if used < readable:
-            self.rules |= {thumbs.unused(file, readable - used, readable): None}
-        self.thumbs.extend(frames)
 
     def _state_rules(self, layout: Layout, meanings: Meanings) -> None:
         rules = {
@@ -240,7 +232,7 @@ class _Work:
         )
         if "response" in sides:
             coded = coded.with_columns(prompt=prompt)
-        carried = ("line", "tie", "rating", "thumb", "time", "seconds", "weight", "shown_first")
+        carried = ("line", "tie", "rating", "up", "time", "seconds", "weight", "shown_first")
         coded = coded.with_columns(frame[name] for name in carried if name in frame.columns)
         if "pair_id" in frame.columns:
             known = frame["pair_id"].is_not_null().to_numpy()

@@ -64,7 +64,7 @@ def cache_in_force() -> Cache:
 
 
 def place_of(encoder: object) -> tuple[Path | str | None, Cache]:
-    """An encoder's cache folder (None: the usual one), and where it keeps features; a new encoder's if it does not say."""
+    """An encoder's cache folder (None: the usual one), and where it keeps features; as a new one if it does not say."""
     return getattr(encoder, "cache_folder", None), getattr(encoder, "cache", cache_in_force())
 
 

@@ -65,8 +65,9 @@ def _opening(lines: Sequence[str]) -> int:
     """The place of the line whose quote is open behind the last of ``lines``."""
     quotes, opened = 0, 0
     for place, one in enumerate(lines):
-        before, quotes = quotes, quotes + one.count('"')
-        if quotes % 2 and not (before % 2 and one.count('"') == 0):
+        own = one.count('"')
+        quotes += own
+        if own and quotes % 2:
             opened = place
     return opened
 

@@ -1,7 +1,7 @@
 """Rows of any layout to one canonical frame of comparisons, vectorised; problems go to the problem log.
 
 The canonical frame has ``line``, ``user_id``, ``prompt``, ``chat`` (is the prompt chat JSON?), then ``chosen``,
-``rejected`` and ``tie`` for judgements, ``response`` and ``rating`` or ``thumb`` for single responses, and of the
+``rejected`` and ``tie`` for judgements, ``response`` and ``rating`` or ``up`` for single responses, and of the
 optional columns those that the file has: ``pair_id``, ``time``, ``seconds``, ``weight``, ``shown_first``,
 ``attributes``.
 """
@@ -51,7 +51,7 @@ def canonical(
         rows.drop("no rating", rows.frame["_rating"].is_null(), "rating", "a number")
         rows.set(rating=rows.frame["_rating"])
     if layout.shape == "thumbs":
-        thumbs.read_thumbs(rows)
+        thumbs.read_thumbs(rows, meanings.thumbs)
     _read_optional(rows)
     return rows.frame
 

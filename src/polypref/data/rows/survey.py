@@ -1,7 +1,7 @@
 """Reads the columns of a file whose values have a meaning only as a whole, and decides it before any row is read.
 
-Labels, flags of ties, ratings and positions: 1 is the first response where there is also a 2, and the second where
-there is a 0. So these columns are read once from end to end (they are short), and then the file.
+Labels, flags of ties, ratings, thumbs and positions: 1 is the first response where there is also a 2, and the second
+where there is a 0. So these columns are read once from end to end (they are short), and then the file.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from polypref.data.rows import values
 from polypref.data.rows.labels import MEANS, Labels, Place, decide
 from polypref.data.rows.layouts import ALIASES, WON, Layout, plain_name
 from polypref.data.rows.ratings import BY_FLAG, Ratings, decide_ratings
+from polypref.data.rows.thumbs import Thumbs, decide_thumbs
 from polypref.data.rows.vocabulary import Told, Vocabulary, are_slips
 from polypref.data.rows.words import Said, meaning
 from polypref.errors import InputError, SettingsError
@@ -27,6 +28,7 @@ from polypref.wording import shown
 
 FLAGS = {"true": "1", "false": "0", "1.0": "1", "0.0": "0", "yes": "1", "no": "0"}
 MODELS = ("model_a", "model_b")
+ROLES = ("label", "label_too", *WON, "tie", "rating", "thumb", "chosen_pos")
 MANY = 20  # different values beyond which a column beside chosen and rejected is no label
 POSITIONS = {"first": 0, "second": 1, "left": 0, "right": 1, "a": 0, "b": 1}
 
@@ -43,6 +45,7 @@ class Meanings:
     labels: Labels | None = None
     labels_too: Labels | None = None
     ratings: Ratings = field(default_factory=Ratings)
+    thumbs: Thumbs = field(default_factory=Thumbs)
     positions: Mapping[str, int | None] = field(default_factory=dict)
     rules: tuple[str, ...] = ()
     used: bool = False
@@ -60,7 +63,7 @@ class Survey:
         Raises InputError for a vocabulary without a certain meaning, SettingsError for ``--labels`` that cannot apply.
         """
         layout, said = self.layout, self.said
-        roles = [role for role in ("label", "label_too", *WON, "tie", "rating", "chosen_pos") if role in layout.names]
+        roles = [role for role in ROLES if role in layout.names]
         if not roles:
             return layout, Meanings()
         seen = self._count(roles)
@@ -70,6 +73,9 @@ class Survey:
         if "rating" in seen:
             ratings = decide_ratings(seen["rating"], self.source.path, layout.names["rating"], said)
             found = replace(found, ratings=ratings, rules=(ratings.rule,) if ratings.rule else ())
+        if "thumb" in seen:
+            thumbs = decide_thumbs(seen["thumb"], self.source.path, layout.names["thumb"])
+            found = replace(found, thumbs=thumbs, rules=(thumbs.rule,) if thumbs.rule else ())
         if "chosen_pos" in seen:
             found = self._positions(seen["chosen_pos"], found)
         if layout.shape == "labels" and "label" in seen:
@@ -112,9 +118,9 @@ class Survey:
     def _labels(self, seen: Mapping[str, Vocabulary], found: Meanings) -> tuple[Layout, Meanings]:
         layout, said = self.layout, self.said
         if "won_a" in layout.names:
-            of = {f"{'/'.join('1' if k == at else '0' for k in range(n))}": side for at, side in enumerate(MEANS)
-                  if at < (n := 3 if "won_tie" in layout.names else 2)}  # fmt: skip
-            said = Told(said.text, "values", {**of, **said.values})
+            many = 3 if "won_tie" in layout.names else 2
+            outcomes = ["/".join("1" if k == at else "0" for k in range(many)) for at in range(many)]
+            said = Told(said.text, "values", {**dict(zip(outcomes, MEANS, strict=False)), **said.values})
         tries = [role for role in ("label", "label_too") if role in seen]
         labels, wrong = {}, None
         for role in tries:
@@ -132,7 +138,8 @@ class Survey:
         names = dict(layout.names)
         if "label" not in names and "label_too" in names:
             names["label"] = names.pop("label_too")
-        names |= dict(zip(first.by or (), self._columns_of(first.by), strict=True)) if first.by in (MODELS,) else {}
+        if first.by == MODELS:
+            names |= dict(zip(MODELS, self._columns_of(MODELS), strict=True))
         layout = layout.with_names(names)
         rules = (*found.rules, first.rule, *(one.rule for one in second))
         return layout, replace(found, labels=first, labels_too=second[0] if second else None, rules=rules)
@@ -155,10 +162,8 @@ class Survey:
                     return found
             raise
 
-    def _columns_of(self, by: tuple[str, str] | None) -> tuple[str, ...]:
+    def _columns_of(self, by: tuple[str, str]) -> tuple[str, ...]:
         """The columns of two roles, () if the file lacks one."""
-        if by is None:
-            return ()
         known = {plain_name(name): name for name in self.source.types}
         found = [self.layout.names.get(role) or next((known[a] for a in ALIASES_OF_MODELS[role] if a in known), None)
                  if role in MODELS else self.layout.names[role] for role in by]  # fmt: skip
@@ -248,7 +253,7 @@ ALIASES_OF_MODELS = {
 
 
 def as_roles(batch: Batch, names: Mapping[str, str], roles: list[str]) -> pl.DataFrame:
-    """The columns of some roles, named by them; labels and texts as text."""
+    """The columns of some roles, named by them."""
     return batch.frame.select(pl.col(names[role]).alias(role) for role in roles)
 
 

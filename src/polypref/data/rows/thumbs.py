@@ -6,7 +6,9 @@ since what is left would look valid. A rating is a like above the mean of its us
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -15,6 +17,7 @@ from polypref.content import BAR
 from polypref.data.pool import Pool
 from polypref.data.rows.rows import Rows
 from polypref.data.rows.values import as_text
+from polypref.data.rows.vocabulary import Vocabulary
 from polypref.errors import InputError
 from polypref.wording import counted, shown
 
@@ -27,8 +30,8 @@ DISLIKE = (
     *("neg", "bad", "downvote", "downvoted", "unhelpful", "not helpful", "undesirable", "👎", ":-1:", ":thumbsdown:"),
     *("rejected", "reject"),
 )
-NEITHER = ("", "none", "null", "nan", "neutral", "n/a", "na", "no feedback", "unrated")
-MOST = 8  # values that a message lists
+NEITHER = ("none", "null", "nan", "neutral", "n/a", "na", "no feedback", "unrated")
+MOST = 8  # values that a rule lists
 
 RULE = "thumbs: {} is a like, {} a dislike; each is one judgement of one response, against the person's own bar"
 RATING_RULE = (
@@ -37,45 +40,58 @@ RATING_RULE = (
 )
 
 
-def read_thumbs(rows: Rows) -> None:
-    """Thumbs as plain lower-case words; rows without one are left out, and the others wait for the whole column."""
-    words = as_text(rows.frame["thumb"]).str.strip_chars().str.to_lowercase().str.replace_all(r"[_\-\s]+(\pL)", " $1")
-    rows.set(thumb=words)
-    rows.frame = rows.frame.filter(~words.fill_null("").is_in(NEITHER))
+@dataclass(frozen=True)
+class Thumbs:
+    """What a file's thumbs mean: value -> True (a like), False (a dislike) or None (neither), and the rule by which."""
+
+    up: Mapping[str, bool | None] = field(default_factory=dict)
+    rule: str = ""
 
 
-def decided(frames: Sequence[pl.DataFrame], file: str, column: str) -> tuple[list[pl.DataFrame], str]:
-    """The frames of one file with the Boolean ``up`` for ``thumb``, and the rule by which; neutral thumbs are dropped.
+def decide_thumbs(seen: Vocabulary, path: str, column: str) -> Thumbs:
+    """The meaning of all of a file's thumbs.
 
     Raises InputError if a value has no known meaning, or if all thumbs are of one kind.
     """
-    words = pl.concat([frame["thumb"] for frame in frames]) if frames else pl.Series("thumb", [], dtype=pl.String)
-    counts = dict(words.value_counts(sort=True).iter_rows())
-    dislikes = (*DISLIKE, "0") if "-1" not in counts else DISLIKE
-    known = {*LIKE, *dislikes, "0"}
-    if odd := [value for value in counts if value not in known]:
+    words = {value: _plain(value) for value in seen.counts}
+    dislikes = DISLIKE if "-1" in words.values() else (*DISLIKE, "0")
+    neither = (*NEITHER, "0")
+    odd = next((value for value, word in words.items() if word not in {*LIKE, *dislikes, *neither}), None)
+    if odd is not None or seen.others:
+        what = "such a value" if odd is None else shown(odd)
         raise InputError(
-            f'{file}: column "{column}" holds {_listed(counts)}; {shown(odd[0])} is neither a like nor a dislike. '
-            "Write up or down (or 1 or 0) in that column; if it holds grades, name it as --columns rating="
-            f"{column}."
+            f'{path}: column "{column}" holds {seen}; {what} is neither a like '
+            "nor a dislike. Write up or down (or 1 or 0) in that column; if it holds grades, name it as --columns "
+            f"rating={column}."
         )
-    up, down = (_listed({v: n for v, n in counts.items() if v in side}) for side in (LIKE, dislikes))
-    if counts and not (up and down):
+    up = {value: True if word in LIKE else False if word in dislikes else None for value, word in words.items()}
+    liked, disliked = (_listed(seen, {value for value, is_up in up.items() if is_up is side}) for side in (True, False))
+    if (liked or disliked) and not (liked and disliked):
         raise InputError(
-            f'{file}: every thumb in column "{column}" is {up or down}; expected likes and dislikes: with one kind '
-            "alone nobody's taste can be learned."
+            f'{path}: every thumb in column "{column}" is {liked or disliked}; expected likes and dislikes: with one '
+            "kind alone nobody's taste can be learned."
         )
-    kept = [
-        frame.filter(pl.col.thumb.is_in([*LIKE, *dislikes])).with_columns(up=pl.col.thumb.is_in(LIKE)).drop("thumb")
-        for frame in frames
-    ]
-    return kept, RULE.format(up, down)
+    return Thumbs(up, RULE.format(liked, disliked) if liked else "")
 
 
-def _listed(counts: dict[str, int]) -> str:
-    """Values with their counts, the most frequent first."""
-    first = [f"{shown(value)} ({count:,})" for value, count in list(counts.items())[:MOST]]
+def _plain(value: str) -> str:
+    """A value in lower case, with spaces between its words."""
+    return re.sub(r"[_\-\s]+(?=[^\W\d_])", " ", value.lower())
+
+
+def _listed(seen: Vocabulary, some: Collection[str]) -> str:
+    """Some of the values with their counts, the most frequent first."""
+    counts = sorted(((value, seen.counts[value]) for value in some), key=lambda one: (-one[1], one[0]))
+    first = [f"{shown(value)} ({count:,})" for value, count in counts[:MOST]]
     return ", ".join(first) + (f" and {len(counts) - MOST} more" if len(counts) > MOST else "")
+
+
+def read_thumbs(rows: Rows, thumbs: Thumbs) -> None:
+    """Thumbs to ``up``; rows without a like or a dislike are left out."""
+    text = as_text(rows.frame["thumb"]).str.strip_chars()
+    up = text.replace_strict(list(thumbs.up), list(thumbs.up.values()), default=None, return_dtype=pl.Boolean)
+    rows.set(up=up)
+    rows.frame = rows.frame.drop("thumb").filter(up.is_not_null())
 
 
 def as_pairs(rated: pl.DataFrame) -> bool:
