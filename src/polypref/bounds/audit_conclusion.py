@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from polypref.bounds.cap import POOR
 from polypref.wording import share
 
-POOR = 0.7  # a shared reward that gets less of the safety pairs right is a poor one
 TERM = "set `safety_weight` and `ample` in the bounds, which give the shared reward a safety term"
 
 

@@ -28,6 +28,8 @@ from polypref.errors import NotEnoughData, SettingsError
 
 Floats = NDArray[np.float64]
 
+POOR = 0.7  # a shared reward that gets less of the safety pairs right is a poor one
+
 
 def capped(shared_Q: Floats, own_Q: Floats, cap: float | Floats) -> Floats:
     """Rewards within ``cap`` (one, or one for each) of the shared ones. A missing own reward leaves the shared one."""

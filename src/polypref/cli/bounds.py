@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 NEAR = 2.0  # times the largest cap that certifies: up to there, lowering the cap is the remedy
-POOR = 0.7  # area under the ROC curve, and share of safety pairs
+POOR_AREA = 0.7  # under the ROC curve of a detector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
         told = ~np.isnan(value_C)
         area = auc(value_C[told], ~slates.unsafe_C[told])
         out(f"separates safe from unsafe on these slates with an area under the ROC curve of {area:.3f}")
-        if area < POOR:
+        if area < POOR_AREA:
             say("warning: this safety scorer hardly detects unsafe responses; the gate drops many safe ones.")
         out(f"written to {file.calibration}")
         return 0
@@ -270,7 +270,7 @@ def _show_caps(margin_I: Floats, own: float, keep: float) -> float:
         return 0.0
     chosen = cap.choose(margin_I, keep)
     out(f"the shared reward prefers the safe one in {chosen.shared:.3f} of them")
-    if chosen.shared < POOR:
+    if chosen.shared < cap.POOR:
         say("warning: a cap certifies only what the shared reward gets right, which is little (docs/safety.md).")
     out(f"largest cap that certifies {share(keep)} of that for every possible user: {chosen.cap:.6g}")
     out()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polypref.arguments import NotNegative
-from polypref.cli.shared import MinJudgements, Reads, ensure_files, limits_of
+from polypref.cli.shared import MinJudgements, Reads, ensure_files, reading_of
 from polypref.errors import NotEnoughData
 from polypref.terminal import framed, interactive, out, out_json, tabbed
 
@@ -32,15 +32,9 @@ class Check(Reads):
     def run(self) -> int:
         """Read, lint, print."""
         from polypref.data.linting.lint import lint
-        from polypref.data.read import ReadOptions, read
-        from polypref.data.rows.layouts import parse_columns
 
         ensure_files(self, self.files, "check FILE")
-        columns = parse_columns(self.columns)
-        options = ReadOptions(
-            columns, self.ties, self.made_from, self.rating_gap, limits=limits_of(self), labels=self.labels
-        )
-        reading = read(self.files, options)
+        reading = reading_of(self, self.files, self.rating_gap)
         found = lint(reading, min_judgements=self.min_judgements)
         summary = summarise(reading, found)
         if self.json:

@@ -26,10 +26,8 @@ def show_answer(answer: Answer) -> None:
 
 def show_numbers(contents: CompareContents) -> None:
     """Print two tables, each at most 80 characters wide: accuracy in percent, and gains in points."""
-    from polypref.data.thumbs import READING
-
-    thumbs = READING in contents.verdict["text"]
-    out(f"{'Area under the ROC curve of each person' if thumbs else 'Accuracy on test judgements'}, %, and log loss:")
+    measure: str = contents.verdict["measure"]
+    out(f"{measure[0].upper()}{measure[1:]} on test judgements, %, and log loss:")
     titles, *rows = accuracy_lines(contents)
     columns(titles, rows)
     titles, *rows = gain_lines(contents)

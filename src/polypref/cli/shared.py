@@ -232,13 +232,15 @@ def _is_file(value: object) -> bool:
     return path.suffix.lower() in SUFFIXES or "://" in value[-1]
 
 
-def reading_of(command: ReadsJudgements, files: tuple[str, ...]) -> Reading:
+def reading_of(command: ReadsJudgements, files: tuple[str, ...], rating_gap: float = 0.0) -> Reading:
     """``files``, read in the columns and as what the command says."""
     from polypref.data.read import ReadOptions, read
     from polypref.data.rows.layouts import parse_columns
 
     columns = parse_columns(command.columns)
-    options = ReadOptions(columns, command.ties, command.made_from, limits=limits_of(command), labels=command.labels)
+    options = ReadOptions(
+        columns, command.ties, command.made_from, rating_gap, limits=limits_of(command), labels=command.labels
+    )
     return read(files, options)
 
 

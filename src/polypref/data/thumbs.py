@@ -37,8 +37,9 @@ from polypref.wording import counted
 PARTNERS = 4  # dislikes that each like is ranked against, or likes each dislike, whichever are fewer
 ENOUGH_PAIRS = 500  # real pairs from which on these are the test, and thumbs are only learned from
 
+AREA = "area under the ROC curve"
 READING = (
-    "These are likes and dislikes of single answers, so accuracy is here the area under the ROC curve within each "
+    f"These are likes and dislikes of single answers, so accuracy is here the {AREA} within each "
     "person: the share of held-out pairs of a like and a dislike of one person that are ranked right. It is not the "
     "accuracy on two answers to one question, which such data cannot show."
 )

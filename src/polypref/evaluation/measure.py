@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.data.split import Rule, Split
-from polypref.data.thumbs import READING, by_ranking
+from polypref.data.thumbs import AREA, READING, by_ranking
 from polypref.evaluation.cells import Cell, Job, run
 from polypref.evaluation.grid_setup import run_grid
 from polypref.evaluation.nested_prompts import caveat
@@ -122,7 +122,8 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
     answer = verdict(compared, arms.personal, floor, evidence(described, n_train_U, job.rule), served)
     if answer["room"] == "yes" and (reservation := caveat(job.comparisons)):
         answer["text"] += f" {reservation}"
-    answer["text"] += f" {READING}" if by_ranking(job.comparisons) else ""
+    ranked = by_ranking(job.comparisons)
+    answer |= {"measure": AREA if ranked else "accuracy", "text": answer["text"] + f" {READING}" * ranked}
     measured = _per_user_gains(tables["gains"], arms.per_user)
     figures = {
         "verdict": answer,

@@ -123,7 +123,9 @@ class CompareContents(Contents):
     """The content of results.json."""
 
     answer: Section = section()
-    verdict: Section = section("best", "text", room="unclear", reason="", passed=(), until="", lacks="")
+    verdict: Section = section(
+        "best", "text", room="unclear", reason="", passed=(), until="", lacks="", measure="accuracy"
+    )
     method: Section = section("learner", level=())
     behind_best: ResultTable = table(GAIN)
     pays: Section = section(*("amount", "people", "of", "median", "value", "lo", "hi", "fewest", "source"))

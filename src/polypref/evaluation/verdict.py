@@ -36,7 +36,6 @@ from polypref.evaluation import verdict_text as say
 from polypref.evaluation.results_table import COHORT, BoundedRow, ResultRow, ResultTable
 from polypref.evaluation.verdict_evidence import (
     ENOUGH_HELD_OUT,
-    ENOUGH_OWN,
     ENOUGH_SHARED,
     HIGH_DISAGREEMENT,
     HIGH_GAIN,
@@ -50,6 +49,7 @@ from polypref.evaluation.verdict_evidence import (
     Evidence,
 )
 from polypref.stats.cluster_robust import FEW_USERS
+from polypref.stats.per_user import ENOUGH_OWN
 from polypref.wording import code, percent, share
 
 

@@ -17,7 +17,6 @@ MIN_USERS = 3
 MIN_BETTER = 2  # one may be two people who share an account
 SHARE_BETTER = 0.1
 ENOUGH_SHARED = 50
-ENOUGH_OWN = 20
 ENOUGH_HELD_OUT = 368  # if all were independent, so many without any change would exclude MARGIN: 1 - 0.025^(1/368)
 
 

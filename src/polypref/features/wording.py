@@ -12,8 +12,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.comparisons import IntArray
-
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -82,7 +80,7 @@ class Words:
         return self.text_W[starts], code
 
 
-def overlap(texts_R: pl.Series, prompts_P: pl.Series, prompt_R: IntArray) -> Floats:
+def overlap(texts_R: pl.Series, prompts_P: pl.Series, prompt_R: NDArray[np.integer]) -> Floats:
     """The columns ``OVERLAP`` (R, 4): shares of the distinct content words, and of the bigrams, that both have.
 
     ``prompt_R`` is the number of each text's prompt.
@@ -92,7 +90,7 @@ def overlap(texts_R: pl.Series, prompts_P: pl.Series, prompt_R: IntArray) -> Flo
     return np.concatenate([_shares(*found, prompt_R) for found in (content, words.runs(2))], axis=1)
 
 
-def _shares(text_W: Ints, code_W: Ints, prompt_R: Ints) -> Floats:
+def _shares(text_W: Ints, code_W: Ints, prompt_R: NDArray[np.integer]) -> Floats:
     """How much of its prompt's a response has, and how much of the response's its prompt has, (R, 2)."""
     r = len(prompt_R)
     many = int(code_W.max(initial=0)) + 1

@@ -5,9 +5,8 @@ from __future__ import annotations
 from polypref.answers import Answer, Line
 from polypref.profiling.summary import Profile
 from polypref.stats.cluster_robust import FEW_USERS
+from polypref.stats.per_user import ENOUGH_OWN
 from polypref.wording import counted, share
-
-ENOUGH_EACH = 20  # judgements of a typical person, as the verdict of compare asks
 
 
 def answer_of(profile: Profile, command: str) -> Answer:
@@ -40,7 +39,7 @@ def _enough(profile: Profile) -> Line:
     users, judged = profile.sizes["users"], profile.sizes["judgements"]
     each = judged / max(users, 1)
     short = [f"{FEW_USERS} people"] if users < FEW_USERS else []
-    short += [f"{ENOUGH_EACH} judgements a person"] if each < ENOUGH_EACH else []
+    short += [f"{ENOUGH_OWN} judgements a person"] if each < ENOUGH_OWN else []
     have = f"{counted(users, 'people')} with {each:.0f} judgements each on average"
     text = f"{have}; with fewer than {' and '.join(short)}, `compare` may be unclear." if short else f"yes, {have}."
     return Line("enough", "Is there enough", text, {"people": users, "judgements": judged, "enough": not short})

@@ -33,6 +33,7 @@ from polypref.stats.metrics import HeldOut, correctness, summed
 Floats = NDArray[np.float64]
 
 MIN_PAIRS = 10
+ENOUGH_OWN = 20  # training judgements of a typical person, without which little can be said
 VERDICTS = ("unclear", "better", "worse", "untested")
 
 
