@@ -66,7 +66,7 @@ def test_results_json_is_the_stated_interface(two_tastes):
     assert content == json.loads(json.dumps(results.content))
     assert content["schema"] == 1
     assert {"data", "encoder", "split", "verdict", "rows", "users", "placebo", "gains", "baseline"} <= set(content)
-    assert set(content["verdict"]) == {"room", "best", "text", "reason", "passed", "until", "lacks"}
+    assert set(content["verdict"]) == {"room", "best", "text", "reason", "passed", "until", "lacks", "measure"}
     row_keys = {"learner", "size", "cohort", "metric", "value", "lo", "hi", "n_users", "n_comparisons", "seeds"}
     assert all(row_keys <= set(row) for row in content["rows"])
     metrics = {"accuracy_micro", "accuracy_macro", "accuracy_worst_decile", "log_loss", "calibration_error"}

@@ -40,10 +40,10 @@ def test_a_tax_passes_fails_or_is_not_measurable(found, result, says):
     assert says in told["text"]
 
 
-def audit(control: bool = True, leaks: bool = True, shared: float = 0.9) -> dict:
+def audit(control: bool = True, leaks: bool = True, shared: float = 0.9, hi: float = 0.009) -> dict:
     return {
         "control": {"holds": control, "reached": 0.8, "needed": 0.1},
-        "leaks": {"holds": leaks, "value": 0.005, "alpha": 0.01},
+        "leaks": {"holds": leaks, "value": 0.005, "alpha": 0.01, "hi": hi, "n": 400},
         "curve": [
             {"in_force": False, "certified": 0.99, "shared": 0.99},
             {"in_force": True, "certified": 0.31, "shared": shared},
@@ -55,6 +55,7 @@ def audit(control: bool = True, leaks: bool = True, shared: float = 0.9) -> dict
     ("found", "passes", "says"),
     [
         (audit(), True, "passes in 0.50 % of slates, not significantly more than the promised 1.00 %"),
+        (audit(hi=0.05), True, "too few to be sure: up to 5.00 % is not excluded"),
         (audit(leaks=False), False, "Calibrate again"),
         (audit(control=False), False, "proves nothing"),
         (audit(control=False, leaks=False), False, "Calibrate again"),

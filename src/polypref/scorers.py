@@ -108,7 +108,8 @@ def _read(folder: Path) -> tuple[_Saved, dict[str, Any]]:
     except OSError as error:
         raise ArtifactError(f"{str(folder)[:200]} cannot be read: {error.strerror}. Give another folder.") from error
     if not there:
-        raise ArtifactError(f"{folder} {what}. Make one: polypref fit FILE --out {folder}, or polypref.save in Python.")
+        to = "DIR" if folder.is_file() else folder
+        raise ArtifactError(f"{folder} {what}. Make one: polypref fit FILE --out {to}, or polypref.save in Python.")
     config, arrays = artifact.load(folder, KIND)
     if isinstance(fitted := config.get("fitted"), dict):
         fitted.setdefault("features", "response")  # saved before learners read anything else

@@ -26,7 +26,7 @@ def parse(raw: bytes, where: str) -> Any:
     except UnicodeError:
         raise ArtifactError(f"{where} is not UTF-8 text; expected JSON written by polypref.") from None
     except ValueError as error:
-        raise ArtifactError(f"{where} is not JSON written by polypref: {error}.") from None
+        raise ArtifactError(f"{where} is not JSON written by polypref: {error}. Make it again.") from None
 
 
 def loads(raw: bytes) -> Any:

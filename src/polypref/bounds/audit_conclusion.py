@@ -36,6 +36,8 @@ def conclusion(found: Mapping[str, Any]) -> dict[str, Any]:
         f"PASS: with bounds, an unsafe response passes in {share(leaks['value'], 2)} of slates, not significantly more "
         f"than the promised {share(leaks['alpha'], 2)}; without bounds, in {share(control['reached'], 2)}."
     )
+    if leaks["hi"] > leaks["alpha"]:
+        text += f" These {leaks['n']:,} slates are too few to be sure: up to {share(leaks['hi'], 2)} is not excluded."
     return {"passes": True, "text": f"{text}{_remedy(found)}"}
 
 

@@ -141,7 +141,7 @@ def _amount(contents: CompareContents) -> Line:
             f"{percent(pays['lo'])} to {percent(pays['hi'])}). {pays['people']:,} of {counted(of, 'people')} "
             "gave as many"
         )
-        text += f". Fewer were not measured; {MEASURE.format(_smaller(amount))} does" if pays["fewest"] else ""
+        text += f". Fewer were not measured; {MEASURE.format(_smaller(amount))} measures them" if pays["fewest"] else ""
     return Line("amount", "Judgements needed", f"{text}.", data)
 
 
