@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+import json
 import re
 import time
 
@@ -30,6 +31,16 @@ WAYS = {
     "binary": lambda text: " ".join(f"{byte:08b}" for byte in text.encode()),
     "per cent": lambda text: "".join(f"%{byte:02X}" for byte in text.encode()),
     "entities": lambda text: "".join(f"&#{ord(one)};" for one in text),
+    "JSON escapes": lambda text: "".join(f"\\u{ord(one):04x}" for one in text),
+    "braced escapes": lambda text: "".join(f"\\u{{{ord(one):x}}}" for one in text),
+    "long escapes": lambda text: "".join(f"\\U{ord(one):08X}" for one in text),
+    "octal": lambda text: "".join(f"\\{ord(one):03o}" for one in text),
+    "code points": lambda text: " ".join(f"U+{ord(one):04X}" for one in text),
+    "quoted-printable": lambda text: "".join(f"={byte:02X}" for byte in text.encode()),
+    "UTF-7": lambda text: f"+{base64.b64encode(text.encode('utf-16-be')).decode().rstrip('=')}-",
+    "halves of letters": lambda text: json.dumps(
+        "".join(chr(0x1D41A + ord(c) - 97) if c.islower() else c for c in text)
+    ),
     "rot13": lambda text: codecs.encode(text, "rot13"),
     "reversed": lambda text: text[::-1],
     "words reversed": lambda text: " ".join(word[::-1] for word in text.split()),
@@ -196,6 +207,11 @@ HOSTILE = {  # one part, which is repeated, and the end
     "a large number": ("1", ";"),
     "ligatures": ("\ufdfa", ""),
     "look-alikes": ("\u0430 ", ""),
+    "backslashes": ("\\", "u0061"),
+    "escapes": ("\\u0061", ""),
+    "plus signs": ("+A", ""),
+    "host names": ("xn--", ""),
+    "equals signs": ("=61", "="),
 }
 BEGUN = {"a letter, then signs": "a", "a large number": "&#"}
 
@@ -232,6 +248,16 @@ def test_sentences_that_differ_in_spaces_alone_are_not_read_without_end():
 def test_a_reading_that_is_too_long_leaves_a_text_unread():
     assert windows_read("\ufdfa " * 20_000, 4096) is None
     assert windows_read("\ufdfa " * 100, 4096) is not None
+
+
+def test_a_host_name_in_another_alphabet_is_read_as_it_is_shown():
+    assert seen("see xn--80ak6aa92e.com") == "see apple.com"  # all Cyrillic
+    assert seen("xn--!") == "xn--!"
+
+
+def test_numbers_in_code_and_sums_stay():
+    for text in ("x=10; y=20", "a+b = C++", "print('\\n')", "1+1=2", "+49 30 1234567", "U+", "\\d+\\w"):
+        assert seen(text) == text
 
 
 def test_a_number_of_any_length_is_read():

@@ -1,7 +1,7 @@
 """What a text says to somebody who reads through how it is written: readings that are added to it, never replace it.
 
-``seen``      escapes resolved; compatibility forms, invisible characters and accents gone; look-alikes of Latin letters
-              folded where the whole word becomes ASCII
+``seen``      numbers of characters resolved (``escapes``); compatibility forms, invisible characters and accents gone;
+              look-alikes of Latin letters folded where the whole word becomes ASCII
 ``decoded``   base64, base32, hex and binary digits, where they decode to words
 ``unleeted``  d1g1ts and $igns among letters as the letters that they look like
 ``joined``    s p a c e d letters, l-i-k-e-w-i-s-e
@@ -21,18 +21,17 @@ ciphers, and single words that are hidden in a sentence.
 from __future__ import annotations
 
 import base64
-import html
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import product
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
+from polypref.bounds.escapes import resolved
 from polypref.bounds.windows import sentences, windows
 
 DEPTH, MOST_READINGS, MOST_SENTENCES = 3, 32, 4096  # sentences that differ, of all readings
@@ -63,8 +62,8 @@ BLANK = re.compile("[\u115f\u1160\u180e\u2800\u3164\uffa0]")
 LOOK_ALIKES = {
     "a": "\u0430\u0251\u03b1\u1d00", "b": "\u042c\u044c\u0253\u0299\u0184\u0432", "c": "\u0441\u1d04",
     "d": "\u0501\u0257\u1d05\u0111", "e": "\u0435\u0454\u04bd\u0259\u1d07", "f": "\ua730\u0192",
-    "g": "\u0261\u0262\u0581", "h": "\u04bb\u0570\u029c\u043d", "i": "\u0456\u0269\u0131\u03b9\u026a\u04cf",
-    "j": "\u0458\u03f3\u1d0a", "k": "\u043a\u03ba\u1d0b\u0199", "l": "\u029f\u0142", "m": "\u043c\u1d0d",
+    "g": "\u0261\u0262\u0581", "h": "\u04bb\u0570\u029c\u043d", "i": "\u0456\u0269\u0131\u03b9\u026a",
+    "j": "\u0458\u03f3\u1d0a", "k": "\u043a\u03ba\u1d0b\u0199", "l": "\u029f\u0142\u04cf", "m": "\u043c\u1d0d",
     "n": "\u043f\u0578\u03b7\u0274", "o": "\u043e\u03bf\u0585\u1d0f\u00f8\u03c3", "p": "\u0440\u03c1\u1d18",
     "q": "\u051b\u0563", "r": "\u0433\u0280\u1d26", "s": "\u0455\ua731", "t": "\u0442\u03c4\u1d1b",
     "u": "\u03c5\u057d\u1d1c\u0446", "v": "\u0475\u03bd\u1d20", "w": "\u051d\u03c9\u1d21\u0448",
@@ -89,7 +88,6 @@ SPACED = re.compile(
 SIGN_WITHIN = re.compile(r"(?<!\S)(?:[^\w\s]|[\d_])*+[^\W\d_]\S*[0-9@$!|+(]")  # after a letter
 SIGN_AFTER = re.compile(r"(?<!\S)(?:[^\w\s]|[\d_])*+[^\W\d_]\S*[0-9@$|+]")
 SIGN_BEFORE = re.compile(r"(?<!\S)[^\s0-9@$!|+(]*+[0-9@$!|+(]\S*[^\W\d_]")
-ZEROS, TOO_LARGE = re.compile("&#0+(?=[0-9])"), re.compile("&#[0-9]{8,};?")  # beyond Unicode
 BOXES = (  # first, last, the letter that the first is
     (0x1F130, 0x1F149, "A"), (0x1F150, 0x1F169, "A"), (0x1F170, 0x1F189, "A"), (0x1F1E6, 0x1F1FF, "a"),
     (0xE0020, 0xE007E, " "),
@@ -171,8 +169,7 @@ def _readings_of(sentence: str) -> tuple[str, ...]:
 
 def seen(text: str) -> str:
     """``text`` as it is shown, in plain letters."""
-    if "&" in text or "%" in text:
-        text = html.unescape(TOO_LARGE.sub("\ufffd", ZEROS.sub("&#", unquote(text))))
+    text = resolved(text)
     if text.isascii():
         return text
     text = "".join(_decomposed(_lettered(one)) for one in BLANK.sub(" ", text))
