@@ -19,7 +19,7 @@ from textwrap import wrap
 DOCS = Path(__file__).parent
 WIDTH = "110"  # width of the help texts; tyro reads it from the environment
 
-# One runnable example per command, which may read what earlier ones wrote; tests/test_docs.py runs them in order.
+# One runnable example per command, which may read what earlier ones wrote; tests/test_examples.py runs them in order.
 EXAMPLES: dict[str, str] = {
     "simulate": "polypref simulate two-tastes --out prefs.jsonl",
     "check": "polypref check prefs.jsonl",

@@ -17,7 +17,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
@@ -144,12 +144,13 @@ def _source(module: str) -> Path | None:
     return Path(origin) if origin and origin.endswith(".py") else None
 
 
-def _imported(source: bytes) -> set[str]:
-    """Names in ``source`` that may be polypref modules."""
+@cache
+def _imported(source: bytes) -> frozenset[str]:
+    """Names in ``source`` that may be polypref modules; learners share most of what they import."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.startswith("polypref.")}
+    return frozenset(name for name in names if name.startswith("polypref."))
