@@ -29,7 +29,7 @@ def test_every_command_has_an_example():
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """An empty folder, few people who judge little, short runs, and no worker processes, which would load torch anew."""
+    """Few people who judge little, short runs, and no worker processes, which would load torch anew."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     monkeypatch.setattr(worlds, "simulate", partial(worlds.simulate, users=12, judgements=24))
