@@ -8,6 +8,7 @@ copied whole.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -77,8 +78,12 @@ class Answer:
 
 
 def wrapped(text: str, width: int = WIDTH, indent: str = "") -> list[str]:
-    """The text in lines of at most ``width``; ``indent`` begins all but the first. Numbers keep their percent sign."""
+    """The text in lines of at most ``width``; ``indent`` begins all but the first.
+
+    Numbers keep their percent sign, and names in backquotes stay in one line.
+    """
+    whole = re.sub(r"`[^`]{1,40}`", lambda name: name[0].replace(" ", "\u00a0"), visible(text))
     lines = textwrap.wrap(
-        unbroken(visible(text)), width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        unbroken(whole), width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
     return [line.replace("\u00a0", " ") for line in lines]

@@ -91,12 +91,15 @@ def aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def columns(titles: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1, width: int = 80) -> None:
     """Print a table of at most ``width`` characters: the first ``texts`` columns are words and break, numbers never do.
 
-    Titles break between words. Columns of words share the room that the numbers leave.
+    Titles break between words where the table would be too wide. Columns of words share the room that numbers leave.
     """
     lines = [[visible(cell) for cell in line] for line in (titles, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines[1:], strict=True)] if rows else [0] * len(titles)
-    words = [max(map(len, title.split()), default=0) for title in lines[0]]
-    widths = [max(pair) for pair in zip(widths, words, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if sum(widths) + 2 * (len(titles) - 1) > width:
+        words = [max(map(len, title.split()), default=0) for title in lines[0]]
+        widths = [
+            max(word, *map(len, column)) for word, column in zip(words, zip(*lines[1:], strict=True), strict=True)
+        ]
     room = max(width - sum(widths[texts:]) - 2 * (len(titles) - 1), 12 * texts)
     while sum(widths[:texts]) > room:
         widths[widths.index(max(widths[:texts]))] -= 1

@@ -1,31 +1,34 @@
-"""``polypref groups``: groups users by an attribute, or discovers groups in how they judge."""
+"""``polypref groups``: groups users by an attribute, or discovers groups in how they judge; says what each likes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
 from polypref.arguments import Numbers, Share
+from polypref.cli.grids import command_line
 from polypref.cli.shared import Encodes, Reads, Seeded, WritesFolder, cleaned, ensure_files, reading_of
-from polypref.terminal import out
+from polypref.terminal import columns, out
 
 if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
-    from polypref.groups import Grouping
+    from polypref.groups.grouping import Grouping
+    from polypref.groups.likes import Likes, Sample
 
 LISTED = "groups.jsonl"  # next to the saved grouping: user_id, group, share
 
 
 @dataclass(frozen=True, kw_only=True)
 class Groups(WritesFolder, Reads, Encodes, Seeded):
-    """Group users, and save the groups for P-GRPO: docs/groups.md.
+    """Group users, say what each group likes, and save the groups for P-GRPO: docs/groups.md.
 
     Without --attribute, groups are discovered: people whose judgements one reward explains. Their number is chosen on
     held-out judgements and may be one, which means no groups. Writes a folder that polypref.groups.Grouping.load reads,
-    with groups.jsonl in it: user_id, group, share.
+    with groups.jsonl (user_id, group, share), report.html and likes.json (what each group likes) in it.
     """
 
     out: Path
@@ -40,53 +43,95 @@ class Groups(WritesFolder, Reads, Encodes, Seeded):
     """Minimum share for a user to be in a group; other users are unknown."""
 
     def run(self) -> int:
-        """Read, drop what the linter drops, group, save, print the result."""
+        """Read, drop what the linter drops, group, describe, save, print the result."""
         from polypref.artifact import ensure_replaceable
         from polypref.errors import SettingsError
-        from polypref.files import write_table
+        from polypref.files import write, write_json, write_table
+        from polypref.groups.likes import likes
+        from polypref.report.groups import page
 
         ensure_files(self, self.files, "groups FILE --out DIR")
         ensure_replaceable(self.out, "grouping")
         if self.attribute is not None and self.groups is not None:
             raise SettingsError("--groups is for discovered groups; leave it out, or leave out --attribute.")
         comparisons = cleaned(reading_of(self, self.files))
-        grouping = self._grouping(comparisons)
+        grouping, sample = self._grouping(comparisons)
+        told = likes(sample, grouping.names, seed=self.seed)
+        content = self._content(grouping, comparisons, told)
         grouping.save(self.out)
         write_table(self.out / LISTED, grouping.listed(comparisons.users.ids))
-        _show(grouping, comparisons)
-        out(f"saved to {self.out}")
+        write_json(self.out / "likes.json", content)
+        write(self.out / "report.html", page(content))
+        _show(content)
+        out(f"saved to {self.out}; report: {self.out / 'report.html'}")
         return 0
 
-    def _grouping(self, comparisons: Comparisons) -> Grouping:
+    def _grouping(self, comparisons: Comparisons) -> tuple[Grouping, Sample]:
+        """The groups, and the judgements by which they are described."""
         from polypref.features import encoder
         from polypref.groups import Discovery, discover, from_attribute
+        from polypref.groups.discover_groups import found_again
+        from polypref.groups.likes import Sample
 
         if self.attribute is not None:
-            return from_attribute(comparisons.users, self.attribute)
-        how = Discovery(most=self.most, certainty=self.certainty)
-        return discover(comparisons, encoder=encoder(self.encoder), seed=self.seed, groups=self.groups, how=how)
+            grouping = from_attribute(comparisons.users, self.attribute)
+            return grouping, Sample.of(comparisons, grouping)
+        how, encode = Discovery(most=self.most, certainty=self.certainty), encoder(self.encoder)
+        grouping = discover(comparisons, encoder=encode, seed=self.seed, groups=self.groups, how=how)
+        if len(grouping.names) == 1:
+            return grouping, Sample.of(comparisons, grouping)
+        again = found_again(comparisons, grouping, encoder=encode, seed=self.seed, how=how)
+        return grouping, Sample(*again, kept_out=True)
+
+    def _content(self, grouping: Grouping, comparisons: Comparisons, told: Likes) -> dict[str, Any]:
+        """The content of likes.json, from which terminal and page are written."""
+        from importlib.metadata import version
+
+        from polypref.cli.compare import Compare
+        from polypref.cli.fit import Fit
+        from polypref.data.derived import origin
+        from polypref.groups.answer import answer_of
+
+        size_of = dict.fromkeys([*grouping.names, "unknown"], 0)
+        for name in grouping.of(comparisons.users.ids):
+            size_of[name] += 1
+        own = {f.name for f in fields(Groups)} - {"out"}
+        again = {
+            name: f"{command_line(name, self, own & {f.name for f in fields(kind)})} --out "
+            for name, kind in (("fit", Fit), ("compare", Compare))
+        }
+        again = {name: f"{line}{shlex.quote(f'{self.out}-{name}')}" for name, line in again.items()}
+        return {
+            "schema": 1,
+            "answer": answer_of(grouping, size_of, told, again).as_dict(),
+            "data": {
+                "files": list(self.files),
+                "judgements": len(comparisons),
+                "users": len(comparisons.users),
+                "origin": origin(comparisons).why,
+            },
+            "groups": {"origin": grouping.origin, "sizes": size_of, "tried": [vars(row) for row in grouping.tried]},
+            "likes": told.as_dict(),
+            "reproduce": {"command": command_line("groups", self)},
+            "versions": {"polypref": version("polypref")},
+        }
 
 
-def _show(grouping: Grouping, comparisons: Comparisons) -> None:
-    """Print the finding in a sentence, groups with their sizes, and the likelihood of each number of groups."""
-    from polypref.data.derived import origin
-    from polypref.wording import counted
+def _show(content: dict[str, Any]) -> None:
+    """Print the answer, the groups with their sizes, and the likelihood of each number of groups."""
+    from polypref.answers import Answer, wrapped
+    from polypref.wording import counted, number, signed
 
-    known = dict.fromkeys([*grouping.names, "unknown"], 0)
-    for name in grouping.of(comparisons.users.ids):
-        known[name] += 1
-    users = len(comparisons.users)
-    judged = f"{counted(len(comparisons), 'judgements')} by {counted(users, 'users')}"
-    out(f"{judged}: {grouping.finding()}")
-    out(f"origin: {origin(comparisons).why}")
-    out()
-    width = max(map(len, known))
-    out(f"{'group'.ljust(width)}  users  share")
-    for name, count in known.items():
-        out(f"{name.ljust(width)}  {count:>5,}  {count / max(users, 1):.2f}")
-    if grouping.tried:
-        out()
-        out("groups  log likelihood of a held-out judgement  gain over one group  standard error")
-        for row in grouping.tried:
-            out(f"{row.groups:>6}  {row.log_likelihood:>39.4f}  {row.gain:>+19.4f}  {row.se:>14.4f}")
+    data, sizes = content["data"], content["groups"]["sizes"]
+    out(*Answer.of(content["answer"]).printed(), "")
+    judged = f"{counted(data['judgements'], 'judgements')} by {counted(data['users'], 'users')}"
+    out(*wrapped(f"{judged}; {data['origin']}."), "")
+    users = max(data["users"], 1)
+    columns(("group", "users", "share"), [(name, f"{n:,}", number(n / users, 2)) for name, n in sizes.items()])
+    if tried := content["groups"]["tried"]:
+        out("", "Log likelihood of a held-out judgement, by number of groups:")
+        titles = ("groups", "log likelihood", "gain over one", "standard error")
+        figures = [(row["log_likelihood"], row["gain"], row["se"]) for row in tried]
+        lines = [(number(a, 4), signed(b, 4), number(c, 4)) for a, b, c in figures]
+        columns(titles, [(str(row["groups"]), *line) for row, line in zip(tried, lines, strict=True)])
     out()

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from polypref.arguments import AtLeastOne, Numbers, Seed, Share, check_settings, expect
-from polypref.comparisons import Comparisons, Users
+from polypref.comparisons import Comparisons, IntArray, Users
 from polypref.data import thumbs
 from polypref.data.derived import origin
 from polypref.data.given import comparisons_of
@@ -21,7 +21,7 @@ from polypref.features.protocol import Encoder, ensure_encoder
 from polypref.groups.group_likelihood import Mixture
 from polypref.groups.grouping import CERTAINTY, Grouping
 from polypref.groups.mixture import Problem, alone, best_of
-from polypref.groups.number_of_groups import FEWEST, Judgements, Search, folds, search
+from polypref.groups.number_of_groups import FEWEST, Judgements, Search, folds, search, splits
 from polypref.learners.inputs import Inputs
 
 
@@ -69,6 +69,32 @@ def discover(
     cuts = folds(judged, how.folds, seed) if judged.users > 1 else []
     chosen = search(judged, numbers, cuts, how.restarts, seed)
     return fitted(judged, inputs, ids, chosen, (how, seed))
+
+
+def found_again(
+    comparisons: Comparisons, grouping: Grouping, *, encoder: Encoder, seed: int, how: Discovery | None = None
+) -> tuple[Comparisons, IntArray]:
+    """A part of everybody's judgements, and each user's group as found in the other part alone; -1 is unknown.
+
+    What is said of discovered groups rests on these judgements, which had no part in making them. Everything is chosen
+    again but the number of groups, and groups are matched to those of ``grouping`` by common users. No judgements are
+    returned where a part would be too small for as many groups.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    rows, groups = counted(comparisons), len(grouping.names)
+    derived = origin(rows).dependent
+    kept, held = next(splits(rows, rows.user_N, derived, 2, seed))
+    if groups > len(np.unique(rows.user_N[kept])) // FEWEST:
+        return rows.take(held[:0]), np.full(len(rows.users), -1, np.int32)
+    again = discover(rows.take(kept), encoder=encoder, seed=seed, groups=groups, how=how)
+    share_UG = again.share_of(rows.users.ids)
+    both_U = np.isfinite(share_UG).all(axis=1)
+    first_UG = grouping.share_of(rows.users.ids)
+    old, new = linear_sum_assignment(-(first_UG[both_U].T @ share_UG[both_U]))
+    name_of = {again.names[n]: int(o) for o, n in zip(old, new, strict=True)}
+    group_U = np.array([name_of.get(name, -1) for name in again.of(rows.users.ids)], np.int32)
+    return rows.take(held), group_U
 
 
 def numbered(comparisons: Comparisons, encoder: Encoder, directions: int) -> tuple[Judgements, Inputs, Users]:

@@ -20,7 +20,7 @@ Suffixes here: ``_T`` texts that several users judged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,7 +33,7 @@ from polypref.learners.likelihood import surprise
 
 WEIGHTS, TEXTS = (0.3, 3.0, 30.0), (0.0, 0.3, 3.0)  # prior variances tried
 EVIDENCE = (1.0, 0.7, 0.5, 0.3, 0.15)  # powers of a user's likelihood to try
-HELD = {"pair": 1 / 3, "text": 0.35}
+HELD = 0.35  # share of a user's texts held out where judgements imply each other
 WORTH = 1e-3  # minimum gain of groups in nats per answer: less is useless, even if significant
 SURE = 2.0  # standard errors by which groups must predict better than one group
 PATIENCE = 2  # larger numbers of groups tried after the best one before the search ends
@@ -90,26 +90,30 @@ class Fold:
 def folds(judged: Judgements, count: int, seed: int) -> list[Fold]:
     """``count`` splits of every user's judgements (see the module docstring); fewer if a side would be empty."""
     rows, found = judged.rows, []
-    rule = "text" if judged.derived else "pair"
     pair_N = np.unique(rows.pair_key_N, return_inverse=True)[1]
     place = np.full(len(rows.responses), -1, np.int32)
     place[judged.response_R] = np.arange(len(judged.response_R))
-    key_R, user_key_N = rows.responses.keys_R, _mix(judged.user_N.astype(np.uint64) + np.uint64(seed % 2**32 << 20))
+    for kept, held in splits(rows, judged.user_N, judged.derived, count, seed):
+        if len(held) and len(kept):
+            cut = rows.take(held)
+            texts = place[cut.chosen_N], place[cut.rejected_N]
+            held_out = (judged.user_N[held], *texts, cut.label_N, cut.weights_N, pair_N[held])
+            found.append(Fold(judged.votes(kept), *held_out))
+    return found
+
+
+def splits(rows: Comparisons, user_N: Ints, derived: bool, count: int, seed: int) -> Iterator[tuple[Ints, Ints]]:
+    """``count`` times the numbers of kept and of held-out judgements, see the module docstring."""
+    key_R, user_key_N = rows.responses.keys_R, _mix(user_N.astype(np.uint64) + np.uint64(seed % 2**32 << 20))
     for fold in range(count):
-        if rule == "text":
-            sides = [_unit(key_R[end_N], user_key_N, fold) < HELD[rule] for end_N in (rows.chosen_N, rows.rejected_N)]
+        if derived:
+            sides = [_unit(key_R[end_N], user_key_N, fold) < HELD for end_N in (rows.chosen_N, rows.rejected_N)]
             held_N, kept_N = sides[0] & sides[1], ~sides[0] & ~sides[1]
         else:  # the folds have no judgement in common
             unit_N = _unit(rows.pair_key_N, user_key_N, 0)
             held_N = (unit_N >= fold / count) & (unit_N < (fold + 1) / count)
             kept_N = ~held_N
-        held = np.flatnonzero(held_N & (rows.weights_N > 0))
-        if len(held) and kept_N.any():
-            cut = rows.take(held)
-            texts = place[cut.chosen_N], place[cut.rejected_N]
-            held_out = (judged.user_N[held], *texts, cut.label_N, cut.weights_N, pair_N[held])
-            found.append(Fold(judged.votes(np.flatnonzero(kept_N)), *held_out))
-    return found
+        yield np.flatnonzero(kept_N), np.flatnonzero(held_N & (rows.weights_N > 0))
 
 
 def _unit(key_N: NDArray[np.uint64], user_key_N: NDArray[np.uint64], fold: int) -> Floats:
