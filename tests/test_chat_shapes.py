@@ -222,15 +222,25 @@ class TestShapes:
         pl.DataFrame(rows).write_csv(tmp_path / "p.csv")
         assert told(read([tmp_path / "p.csv"])) == [(CHAT, "It's", "")]
 
-    def test_what_numpy_prints_is_refused(self, tmp_path):
-        row = {
-            "user_id": "u",
-            "prompt": ASK,
-            "chosen": "[{'role': 'a', 'content': 'x'}\n {'role': 'b'}]",
-            "rejected": NO,
+    def test_lists_as_numpy_prints_them(self, tmp_path):
+        rows = {
+            "prompt": str(np.array([role("user", ASK), role("assistant", "x"), role("user", "y")])),
+            "chosen": str(np.array([role("assistant", "It's")])),
+            "rejected": str(np.array([role("assistant", "a 'b' c")])),
         }
+        pl.DataFrame([{"user_id": "u"} | rows]).write_csv(tmp_path / "p.csv")
+        ((prompt, *texts),) = told(read([tmp_path / "p.csv"]))
+        assert prompt == f"user: {ASK}\nassistant: x\nuser: y" and texts == ["It's", "a 'b' c"]
+        pair = {"chosen": str(np.array([ASK, "a'b", 'c "d']))} | {"rejected": str(np.array([ASK, "e", "f"]))}
+        pl.DataFrame([{"user_id": "u"} | pair]).write_csv(tmp_path / "p.csv")
+        with pytest.raises(InputError, match="a list of 3 texts"):  # three, and not one joined text
+            read([tmp_path / "p.csv"])
+
+    def test_what_numpy_leaves_out_is_refused(self, tmp_path):
+        cut = "[{'role': 'user', 'content': 'x'} ... {'role': 'assistant', 'content': 'y'}]"
+        pl.DataFrame([{"user_id": "u", "prompt": ASK, "chosen": cut, "rejected": NO}]).write_csv(tmp_path / "p.csv")
         with pytest.raises(InputError, match="expected a text, an object with a text, or a JSON list"):
-            read([written(tmp_path, [row])])
+            read([tmp_path / "p.csv"])
 
     def test_keys_that_are_not_read_are_said(self, tmp_path):
         row, _ = READ["an object with a score"]
@@ -240,7 +250,9 @@ class TestShapes:
 
 class TestMixed:
     def test_an_object_late_in_a_column_of_texts(self, tmp_path):
-        rows = [{"user_id": f"u{k % 5}", "prompt": ASK, "chosen": f"{YES} {k}", "rejected": NO} for k in range(1200)]
+        rows: list[dict[str, Any]] = [
+            {"user_id": f"u{k % 5}", "prompt": ASK, "chosen": f"{YES} {k}", "rejected": NO} for k in range(1200)
+        ]
         rows[1100]["chosen"] = {"text": "late", "score": 9}
         rows[1150]["chosen"] = {"score": 9}
         rows[7]["rejected"] = '{"an": "answer"}'

@@ -20,7 +20,7 @@ from polypref.data.files.sources import readable
 from polypref.data.files.textfiles import chunks
 from polypref.data.published.rows import read_files
 from polypref.data.read import ReadOptions, read
-from polypref.data.rows.layouts import ALIASES
+from polypref.data.rows.roles import ALIASES
 from polypref.errors import InputError, PolyprefError, SettingsError
 
 HEAD = b"user_id,prompt,chosen,rejected\n"

@@ -12,7 +12,8 @@ import polypref
 from polypref.cli import main
 from polypref.data.linting.lint import lint
 from polypref.data.read import read
-from polypref.data.rows.layouts import ALIASES, parse_columns
+from polypref.data.rows.layouts import parse_columns
+from polypref.data.rows.roles import ALIASES
 from polypref.errors import InputError, SettingsError
 
 NAMES = ("user_id", "prompt", "chosen", "rejected", "note")

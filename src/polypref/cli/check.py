@@ -110,7 +110,7 @@ def show(summary: dict[str, Any], reading: Reading) -> None:
             tabbed(line)
     rows, unreadable = summary["rows_read"], summary["rows_unreadable"]
     out(f"origin: {summary['origin']['why']}")
-    if summary["lists"]:
+    if summary["lists"] or summary["judgements"] > rows:
         made = f"made from {rows - unreadable:,} of {counted(rows, 'rows')}"
         out(
             f"{summary['kept']:,} of {counted(summary['judgements'], 'judgements')}, {made}, "

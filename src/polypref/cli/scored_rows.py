@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 
 from polypref.comparisons import IntArray
+from polypref.data.files.documents import json_blocks
 from polypref.data.files.jsonlines import JsonLines
 from polypref.data.files.limits import Limits
 from polypref.data.files.parquet import Parquet
 from polypref.data.files.sources import Source
-from polypref.data.files.textfiles import blocks
 from polypref.data.linting.problems import ProblemLog
 from polypref.errors import InputError
 from polypref.files import encoded
@@ -32,7 +32,7 @@ KEYS = ("user_id", "prompt", "chat")  # what makes a question of a user
 def own_rows(source: Source, limits: Limits) -> Iterator[pl.DataFrame]:
     """The rows of a file that can be scored whole, in batches with all their columns; JSONL: a column of lines."""
     if isinstance(source, JsonLines):
-        for _, block in blocks(source.path, limits):
+        for _, block in json_blocks(source.path, limits):
             yield pl.DataFrame({LINE: [line.decode() for line in block.split(b"\n") if line.strip()]})
     elif isinstance(source, Parquet):
         yield from source.frames.collect_batches(maintain_order=True)

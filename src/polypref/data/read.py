@@ -164,12 +164,12 @@ class _Work:
         source = source or open_source(file, limits, late, partial(unnamed, mapping=columns))
         try:
             layout = find_layout(file, source.types, columns, ties=number >= self.n_main)
+            layout, meanings = Survey(source, layout, self.told, columns, limits).decide()
         except PolyprefError as error:
             look_on(source.path, source.wanted, limits)
             if isinstance(error, MissingColumn):
                 raise with_hint(error, source, columns, self.told, limits) from None
             raise
-        layout, meanings = Survey(source, layout, self.told, columns, limits).decide()
         new = self.copy()
         new._add(number, source, layout, meanings)
         return new
@@ -178,8 +178,10 @@ class _Work:
         so_far = ReadSoFar(source.path, self.options.limits)
         single = layout.shape in SINGLE
         into: list[pl.DataFrame] = []
+        blank = False
         for batch in source.batches(list(layout.names.values()), so_far.unusable):
             frame = canonical(batch, layout, source.path, so_far.unusable, self.options.limits, meanings)
+            blank |= bool((frame["prompt"] == "").any())
             coded = self._code(frame, number, so_far.unusable)
             into.append(coded)
             useful = batch.rows if single else int((coded["chosen"] != coded["rejected"]).sum())
@@ -196,16 +198,15 @@ class _Work:
         self.problem_log.merge(so_far.unusable, self.files[number])
         self.rules |= dict.fromkeys(source.rules)
         self.told_used |= meanings.used
-        self._state_rules(layout, meanings)
+        self._state_rules(layout, meanings, blank)
         if layout not in self.layouts:
             self.layouts.append(layout)
 
-    def _state_rules(self, layout: Layout, meanings: Meanings) -> None:
+    def _state_rules(self, layout: Layout, meanings: Meanings, one_prompt: bool) -> None:
         rules = {
             **dict.fromkeys(filter(None, meanings.rules), True),
             chat.IMPLICIT_RULE: layout.shape not in SINGLE and "prompt" not in layout.names,
-            convert.ONE_PROMPT_RULE: layout.shape in SINGLE and "prompt" not in layout.names,
-            convert.RANKING_RULE: layout.shape == "rankings",
+            convert.ONE_PROMPT_RULE: layout.shape in SINGLE and one_prompt and "prompt" not in layout.names,
         }
         self.rules |= dict.fromkeys(rule for rule, holds in rules.items() if holds)
 

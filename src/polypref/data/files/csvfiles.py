@@ -75,7 +75,7 @@ class Csv:
             first = lines[0].decode()
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{path}: the header line is not UTF-8: {shown(lines[0])}. Convert it with iconv."
+                f"{path}: the header line is not UTF-8: {shown(lines[0])}. Convert it: iconv -f WINDOWS-1252 -t UTF-8."
             ) from error
         separator = given or max(SEPARATED, key=lambda one: len(next(csv.reader([first], delimiter=one))))
         if first.count(separator) >= limits.columns:
@@ -105,7 +105,8 @@ class Csv:
 
     def batches(self, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]:
         """The columns ``names``; a record may span lines inside quotes and is identified by its first line."""
-        return with_nested(self._batches(names, problem_log), ())
+        for batch in with_nested(self._batches(names, problem_log), ()):
+            yield replace(batch, untyped=True)
 
     def _batches(self, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]:
         line, carry, header = 1, b"", True
@@ -232,6 +233,8 @@ class Csv:
         problem_log.add("broken quotes", self.path, list(range(begin, lines.next)), f"{text} The row is left out.")
 
     def _is_whole(self, row: list[str], line: int, lines: _Lines, problem_log: ProblemLog) -> bool:
+        if len(row) > len(self.columns) and not any(row[len(self.columns) :]):
+            del row[len(self.columns) :]  # separators at the end of lines
         if len(row) != len(self.columns):
             ensure_closed(self.path, line, lines.record, self.separator, None, len(self.columns))
             found = f"{len(row)} fields; expected {len(self.columns)} ({', '.join(self.columns[:20])})"
@@ -240,7 +243,7 @@ class Csv:
         broken = next((value for value in row if any("\udc80" <= c <= "\udcff" for c in value)), None)
         if broken is not None:
             near = shown(broken.encode(errors="surrogateescape"))
-            advice = "convert the file with iconv. The row is left out."
+            advice = "convert the file: iconv -f WINDOWS-1252 -t UTF-8. The row is left out."
             problem_log.add("not UTF-8", self.path, [line], f"{near} is not UTF-8; {advice}")
         return broken is None
 

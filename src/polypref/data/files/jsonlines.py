@@ -18,10 +18,12 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from polypref.data.files.documents import RULE as DOCUMENT_RULE
+from polypref.data.files.documents import is_document, json_blocks
 from polypref.data.files.late_columns import watched
 from polypref.data.files.limits import Limits, over
 from polypref.data.files.nested import with_nested
-from polypref.data.files.textfiles import Batch, blocks, first_lines
+from polypref.data.files.textfiles import Batch, first_lines, head_lines
 from polypref.data.linting.problems import ProblemLog
 from polypref.errors import InputError
 from polypref.wording import shown
@@ -60,7 +62,7 @@ class JsonLines:
         Raises InputError if none of the first lines is a JSON object.
         """
         kinds: dict[str, set[str]] = {}
-        lines, reason = first_lines(path, limits), ""
+        lines, reason = head_lines(json_blocks(path, limits)), ""
         for _, line in lines:
             try:
                 row = _keys(line)
@@ -74,19 +76,18 @@ class JsonLines:
                 kinds.setdefault(key, set()).update({kind} if kind != "null" else ())
             if len(kinds) > limits.columns:
                 raise over(f"{path} has {len(kinds):,} different keys in its first lines", limits.columns, "columns")
-        is_list = bool(lines) and lines[0][1].lstrip()[:1] == b"["
-        if not kinds or is_list:
+        if not kinds:
             found = f"line {lines[0][0]} is {shown(lines[0][1])}{reason}" if lines else "only empty lines"
-            hint = ' A JSON list becomes lines with: jq -c ".[]".' if is_list else ""
-            raise InputError(f"{path}: {found}; expected one JSON object on each line.{hint}")
+            raise InputError(f"{path}: {found}; expected one JSON object on each line, or one JSON list of objects.")
         types = {key: " and ".join(sorted(kind)) or "null" for key, kind in kinds.items()}
         types |= {key: "null" for key in late if key not in types}
-        return cls(path, types, limits, tuple(key for key in wanted(list(types)) if key not in types))
+        rules = (DOCUMENT_RULE,) * is_document(first_lines(path, limits))
+        return cls(path, types, limits, tuple(key for key in wanted(list(types)) if key not in types), rules)
 
     def batches(self, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]:
         """The columns ``names`` (absent keys are null). Raises LateColumns if a line has one of the wanted columns."""
         parser = _Parser(self.path, list(dict.fromkeys(names)), self.types, problem_log)
-        stream = watched(blocks(self.path, self.limits), self.wanted)
+        stream = watched(json_blocks(self.path, self.limits), self.wanted)
         yield from with_nested((parser.parse(block, line) for line, block in stream), ())
 
 
@@ -157,7 +158,7 @@ class _Parser:
         return Batch(frame, np.array(numbers, np.int64), count, lines - count, len(block))
 
     def _texts(self, line: bytes, utf8: bool = True) -> list[str | None]:
-        """A line's values as text. Raises an UNREADABLE for a line that is not one JSON object."""
+        """A line's values as text; NaN is null. Raises an UNREADABLE for a line that is not one JSON object."""
         if not utf8:
             line.decode()
         try:
@@ -172,7 +173,7 @@ def _explained(line: bytes, error: Exception) -> str:
     """Explains what is wrong with a line that is not a row. Slow, so only the first line of a kind is explained."""
     if isinstance(error, UnicodeDecodeError):
         near = line[max(0, error.start - 20) : error.end + 20]
-        advice = "expected UTF-8; convert the file with iconv. The row is left out."
+        advice = "expected UTF-8; convert the file: iconv -f WINDOWS-1252 -t UTF-8. The row is left out."
         return f"byte {error.start + 1} is not UTF-8 in {shown(near)}; {advice}"
     return _complaint(line, error)
 

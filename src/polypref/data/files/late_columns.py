@@ -14,8 +14,8 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
+from polypref.data.files.documents import json_blocks
 from polypref.data.files.limits import Limits
-from polypref.data.files.textfiles import blocks
 from polypref.data.giving_up import is_enough
 
 COLON, QUOTE, SPACE = ord(":"), ord('"'), ord(" ")
@@ -71,7 +71,7 @@ def watched(stream: Iterable[tuple[int, bytes]], wanted: Sequence[str]) -> Itera
 def look_on(path: str, wanted: Sequence[str], limits: Limits) -> None:
     """Raise LateColumns for keys ``wanted`` in a file that is useless without them, unless it is given up before."""
     size = 0
-    for line, block in watched(blocks(path, limits), wanted) if wanted else ():
+    for line, block in watched(json_blocks(path, limits), wanted) if wanted else ():
         size += len(block)
         if is_enough(line, size, limits):
             return

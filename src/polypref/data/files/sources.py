@@ -15,7 +15,7 @@ from polypref.data.files.hub import fetch, hub_files
 from polypref.data.files.jsonlines import JsonLines, Wanted, nothing
 from polypref.data.files.limits import Limits
 from polypref.data.files.parquet import Parquet, first_line
-from polypref.data.files.textfiles import Batch
+from polypref.data.files.textfiles import Batch, chunks
 from polypref.data.linting.problems import ProblemLog
 from polypref.errors import InputError
 
@@ -25,6 +25,8 @@ SUFFIXES = {
     ".json": "jsonl",
     ".csv": "csv",
     ".tsv": "csv",
+    ".tab": "csv",
+    ".txt": "csv",
     ".parquet": "parquet",
 }
 
@@ -89,6 +91,9 @@ def open_source(path: str, limits: Limits, late: Sequence[str] = (), wanted: Wan
             return JsonLines.open(path, limits, late, wanted)
         if kind == "csv":
             return Csv.open(path, limits)
+    with readable(path):
+        for _ in chunks(path):  # a kind that is known by its first bytes
+            break
     known = ", ".join(SUFFIXES)
     raise InputError(f"{path}: unknown kind of file; expected one of {known} (text files also with .gz or .zst).")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from polypref.data.files.encodings import as_utf8
 from polypref.data.files.limits import Limits, over
 from polypref.errors import InputError
 
@@ -23,6 +24,7 @@ BLOCK = 16 << 20
 HEAD_LINES, HEAD_BYTES = 1000, 16 << 20
 ZSTD_PIECE = 1 << 10  # compressed bytes at a time, which expand to at most 32 MiB
 ROWS, PIECE = 1 << 20, 1 << 20  # blocks of more lines are split into pieces of a MiB
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # what such files begin with, whatever their names
 ZSTD_WINDOW = 128 << 20  # the window that zstd accepts by default
 
 
@@ -32,6 +34,7 @@ class Batch:
 
     ``rows``  number of rows read for it, including unusable ones. ``empty``: empty lines between them.
     ``size``  bytes of all of them. ``nested``: columns of lists or objects, which are JSON here.
+    ``untyped``  every cell is a text, also one that stands for nothing.
     """
 
     frame: pl.DataFrame
@@ -40,19 +43,18 @@ class Batch:
     empty: int
     size: int
     nested: frozenset[str] = frozenset()
+    untyped: bool = False
 
 
 def chunks(path: str) -> Iterator[bytes]:
     """The file's bytes, decompressed, without a byte order mark.
 
-    Raises InputError if the file cannot be opened, is empty, is UTF-16 or its compressed data are incomplete or
-    damaged.
+    UTF-16 becomes UTF-8. Raises InputError if the file cannot be opened, is empty, is no text or its compressed data
+    are incomplete or damaged.
     """
     first = True
     try:
-        for chunk in _raw_chunks(path):
-            if first and chunk[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise InputError(f"{path} is UTF-16; expected UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.")
+        for chunk in as_utf8(path, _raw_chunks(path)):
             if first:
                 chunk = chunk.removeprefix(b"\xef\xbb\xbf")
             first = first and not chunk
@@ -70,9 +72,11 @@ def chunks(path: str) -> Iterator[bytes]:
 
 def _raw_chunks(path: str) -> Iterator[bytes]:
     with Path(path).open("rb") as handle:
-        if path.endswith(".gz"):
+        magic = handle.read(4)
+        handle.seek(0)
+        if path.endswith(".gz") or magic[:2] == GZIP:
             handle = gzip.GzipFile(fileobj=handle)
-        if path.endswith(".zst"):
+        if path.endswith(".zst") or magic == ZSTD:
             yield from _zstd_chunks(handle, path)
             return
         while chunk := handle.read(BLOCK):
@@ -182,9 +186,14 @@ def too_long(path: str, line: int, size: int, limits: Limits) -> InputError:
 
 def first_lines(path: str, limits: Limits, returns: bool = False) -> list[tuple[int, bytes]]:
     """The non-empty lines, with their numbers, among the first thousand or the first block, whichever ends earlier."""
+    return head_lines(blocks(path, limits, returns))
+
+
+def head_lines(stream: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """``first_lines`` of blocks."""
     found: list[tuple[int, bytes]] = []
     size = 0
-    for first, block in blocks(path, limits, returns):
+    for first, block in stream:
         size += len(block)
         lines = block.split(b"\n", HEAD_LINES)[:HEAD_LINES]
         found += [(number, line) for number, line in enumerate(lines, first) if line.strip()]

@@ -48,9 +48,9 @@ def lint(reading: Reading, *, min_judgements: int = 1) -> Lint:
     for problem in reading.problems:
         action = "kept" if problem.kept else "dropped"
         text, place = problem.text, (problem.file, problem.line)
-        job.findings.append(
-            Finding(problem.name, problem.count, reading.rows_read, "rows", action, text, *place, "cannot be read")
-        )
+        as_said = problem.kept and not problem.name.startswith("unreadable")
+        told = "read as the example says" if as_said else "cannot be read"
+        job.findings.append(Finding(problem.name, problem.count, reading.rows_read, "rows", action, text, *place, told))
     _texts(job)
     _repeats(job)
     _pair_ids(job)

@@ -5,22 +5,15 @@ Suffixes here: ``_L`` lists of rated responses.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from polypref.data.rows.messages import NotMessages, text_in
 from polypref.data.rows.rows import Rows
-from polypref.wording import shown
 
-RANKING_RULE = "rankings: every two responses of a list are one judgement; rank 1 is best, equal ranks are a tie"
-
-HELD = 10_000  # lists that are kept parsed
-
+SEVERAL_RULE = "of one response and a list of several, each pair is one judgement."
+LIST_OF_TEXTS = r'^\s*\[\s*"'
 ONE_PROMPT_RULE = (
     "no prompt column (--columns prompt=NAME names one): all responses that a user rated answer the same, empty prompt"
 )
@@ -46,68 +39,40 @@ def pairs_within(sizes_L: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArr
     return np.concatenate(firsts)[order], np.concatenate(seconds)[order]
 
 
-def json_lists(texts_N: pl.Series, read: Callable[[Any], str | None]) -> tuple[pl.Series, pl.Series]:
-    """JSON lists as lists of texts, each element by ``read``; null, and the reason, for a text that is none."""
-    found: dict[str, list[str | None] | str] = {}
-    lists = []
-    for text in texts_N:
-        if text not in found:
-            found = found if len(found) < HELD else {}
-            found[text] = _json_list(text, read)
-        lists.append(found[text])
-    told = [found if isinstance(found, str) else "" for found in lists]
-    lists = [None if isinstance(found, str) else found for found in lists]
-    return pl.Series(texts_N.name, lists, dtype=pl.List(pl.String)), pl.Series(told, dtype=pl.String)
+def explode_several(rows: Rows) -> None:
+    """One row for each rejected response where several are listed beside one chosen response, and the reverse.
+
+    Lists of equally many texts, and lists that begin with the prompt, are conversations.
+    """
+    if not {"chosen", "rejected"} & rows.nested:
+        return
+    listed = rows.frame.select(pl.any_horizontal(pl.col("chosen", "rejected").str.contains(LIST_OF_TEXTS)))
+    at = listed.to_series().fill_null(False).arg_true().to_list()
+    sides = {role: rows.frame[role].to_list() for role in ("chosen", "rejected")}
+    prompts = rows.frame["prompt"].to_list() if rows.has("prompt") else [None] * rows.frame.height
+    several = np.zeros(rows.frame.height, bool)
+    for row in at:
+        one, other = (_listed(sides[role][row]) for role in ("chosen", "rejected"))
+        few, many = sorted((one, other), key=len)
+        if len(few) == 1 and len(many) > 1 and many[0] != prompts[row]:
+            several[row] = True
+            sides["chosen"][row], sides["rejected"][row] = one, other
+    if not several.any():
+        return
+    as_lists = {
+        role: pl.Series(role, [v if isinstance(v, list) else [v] for v in values], dtype=pl.List(pl.String))
+        for role, values in sides.items()
+    }
+    rows.note("several responses", pl.Series(several), SEVERAL_RULE)
+    rows.frame = rows.frame.with_columns(**as_lists).explode("chosen").explode("rejected")
 
 
-def _json_list(text: str, read: Callable[[Any], str | None]) -> list[str | None] | str:
-    """The list in a text, or what is wrong with it."""
+def _listed(text: str | None) -> list[str | None]:
+    """The texts of a list; anything else as the only one."""
     try:
-        return [read(one) for one in msgspec.json.decode(text, type=list[Any])]
-    except NotMessages as error:
-        return str(error)
+        return list(msgspec.json.decode(text or "", type=list[str])) or [text]
     except (msgspec.DecodeError, RecursionError):
-        return "not a JSON list"
-
-
-def _as_written(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def explode_rankings(rows: Rows) -> pl.DataFrame:
-    """Converts rows with JSON lists ``responses`` and ``ranking`` to rows with ``chosen``, ``rejected``, ``tie``."""
-    unread: set[str] = set()
-
-    def response(value: Any) -> str | None:
-        return None if value is None else text_in(value, rows.limits.depth, unread)
-
-    for role, read in (("responses", response), ("ranking", _as_written)):
-        lists, why = json_lists(rows.frame[role].cast(pl.String).fill_null(""), read)
-        rows.set(**{f"_{role}": lists})
-        reason = next(filter(None, why), "")
-        of = "texts, or of objects with one text each" if role == "responses" else "numbers"
-        rows.drop(f"unreadable {role}", lists.is_null(), role, f"a JSON list of {of} ({reason})")
-    if unread:
-        keys = shown(", ".join(sorted(unread)))
-        text = f"ranked responses have the keys {keys}; only their texts are read."
-        rows.note("unread response keys", pl.Series(np.ones(rows.frame.height, bool)), text)
-    ranks = rows.frame["_ranking"].list.eval(pl.element().cast(pl.Float64, strict=False))
-    rows.set(_ranking=ranks)
-    wrong = ranks.list.eval(pl.element().is_null()).list.any() | (
-        ranks.list.len() != rows.frame["_responses"].list.len()
-    )
-    rows.drop("unreadable ranking", wrong.fill_null(True), "ranking", "one number for each response, 1 for the best")
-    rows.drop("one response ranked", rows.frame["_ranking"].list.len() < 2, "ranking", "at least two ranked responses")
-    each = rows.frame.explode("_responses", "_ranking")
-    first, second = pairs_within(rows.frame["_responses"].list.len().to_numpy().astype(np.int64))
-    rank = each["_ranking"].to_numpy()
-    better = rank[first] <= rank[second]
-    texts = each["_responses"].fill_null("")
-    return each.drop("_responses", "_ranking", "responses", "ranking")[first].with_columns(
-        chosen=texts.gather(np.where(better, first, second)),
-        rejected=texts.gather(np.where(better, second, first)),
-        tie=pl.Series(rank[first] == rank[second], dtype=pl.Boolean),
-    )
+        return [text]
 
 
 def pair_ratings(rated: pl.DataFrame, gap: float) -> pl.DataFrame:

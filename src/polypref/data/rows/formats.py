@@ -19,10 +19,12 @@ from polypref.data.files.limits import Limits
 from polypref.data.files.textfiles import Batch
 from polypref.data.linting.problems import ProblemLog
 from polypref.data.rows import chat, thumbs, values
-from polypref.data.rows.convert import explode_rankings
-from polypref.data.rows.layouts import WON, Layout
+from polypref.data.rows.convert import explode_several
+from polypref.data.rows.layouts import Layout
+from polypref.data.rows.ranked import explode_rankings
+from polypref.data.rows.roles import WON
 from polypref.data.rows.rows import Reader, Rows
-from polypref.data.rows.survey import MODELS, Meanings, label_text, sides_by_text
+from polypref.data.rows.survey import MODELS, SIDES, Meanings, label_text, sides_by_text
 
 OPTIONAL: dict[str, tuple[Reader, str]] = {
     "time": (values.as_time, "a date (ISO 8601) or seconds since 1970"),
@@ -38,7 +40,9 @@ def canonical(
     rows = Rows(batch, layout, file, problem_log, limits)
     _read_users(rows)
     if layout.shape == "rankings":
-        rows.frame = explode_rankings(rows)
+        rows.frame = explode_rankings(rows, meanings.ranked)
+    if layout.shape == "pairs":
+        explode_several(rows)
     _read_texts(rows)
     if layout.shape in ("pairs", "rankings"):
         _read_pairs(rows, meanings)
@@ -74,7 +78,8 @@ def text_rows(batch: Batch, names: Mapping[str, str], file: str, problem_log: Pr
 def _read_users(rows: Rows) -> None:
     ids = one_form(values.as_text(rows.frame["user_id"]))
     rows.set(user_id=ids)
-    rows.drop("missing user_id", ids.is_null() | (ids == ""), "user_id", "the id of the person who judged")
+    absent = ids.is_null() | ids.is_in(["", *(values.NOBODY if rows.untyped else ())])
+    rows.drop("missing user_id", absent, "user_id", "the id of the person who judged")
     broken = rows.frame["user_id"].str.contains("\0", literal=True)
     rows.drop("NUL character", broken, "user_id", "an id without NUL characters")
 
@@ -88,8 +93,17 @@ def _read_texts(rows: Rows) -> None:
             rows.set(**{role: column})
             broken = column.str.contains("\0", literal=True).fill_null(False)
             rows.drop("NUL character", broken, role, "text without NUL characters (half an emoji reads as one)")
+    if rows.has("input"):
+        rows.set(prompt=_with_input(rows.frame["prompt"], values.as_text(rows.frame["input"])))
     chat.read_chats(rows, sides)
     rows.set(**{role: rows.frame[role].fill_null("") for role in [*sides, "prompt"]})
+
+
+def _with_input(prompt: pl.Series, given: pl.Series) -> pl.Series:
+    """Instructions, each followed by the text it is about."""
+    frame = pl.DataFrame({"prompt": prompt.fill_null(""), "given": given.fill_null("").str.strip_chars()})
+    both = pl.concat_str("prompt", pl.lit("\n\n"), "given").str.strip_chars_start()
+    return frame.select(pl.when(pl.col.given == "").then("prompt").otherwise(both)).to_series()
 
 
 def _read_pairs(rows: Rows, meanings: Meanings) -> None:
@@ -114,7 +128,9 @@ def _read_pairs(rows: Rows, meanings: Meanings) -> None:
 def _read_labels(rows: Rows, meanings: Meanings) -> None:
     """Labels over response_a and response_b to chosen, rejected and tie, and their grade to ``_grade``."""
     rows.set(_label=pl.Series(np.full(rows.frame.height, 0.5 if rows.layout.all_ties else None, float)))
-    role = "label" if rows.has("label") else WON[0]
+    role = next((one for one in ("label", WON[0]) if rows.has(one)), SIDES[0])
+    if rows.has(SIDES[0]):
+        _read_sides(rows, meanings)
     if (labels := meanings.labels) is not None:
         text = label_text(rows.frame)
         if labels.by is not None:
@@ -144,6 +160,17 @@ def _read_labels(rows: Rows, meanings: Meanings) -> None:
     )
 
 
+def _read_sides(rows: Rows, meanings: Meanings) -> None:
+    """The label that a rating of each of the two responses gives."""
+    for role in SIDES:
+        rating, bad = meanings.ratings.read(rows.frame[role])
+        rows.set(**{f"_{role}": rating})
+        rows.drop("unreadable rating", bad, role, "a number written as the others are")
+    one, other = (pl.col(f"_{role}") for role in SIDES)
+    label = pl.when(one > other).then(1.0).when(one < other).then(0.0).when(one == other).then(0.5)
+    rows.set(_label=rows.frame.select(label).to_series())
+
+
 def _read_optional(rows: Rows) -> None:
     for role, (reader, expected) in OPTIONAL.items():
         if rows.has(role) and not (role == "shown_first" and rows.frame[role].dtype == pl.Int8):
@@ -160,5 +187,5 @@ def _read_optional(rows: Rows) -> None:
             text = values.as_text(rows.frame[role])
             rows.set(**{role: pl.select(pl.when(text.str.strip_chars() != "").then(text)).to_series()})
     gone = [name for name in rows.frame.columns if name.startswith("_")]
-    done = ("response_a", "response_b", "label", "label_too", "chosen_pos", *WON, *MODELS)
+    done = ("input", "response_a", "response_b", "label", "label_too", "chosen_pos", *WON, *SIDES, *MODELS)
     rows.frame = rows.frame.drop(*gone, *done, strict=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -25,6 +25,7 @@ SHARE = {"A": 1.0, "B": 0.0, "tie": 0.5}
 MEANS = {"A": "response_a", "B": "response_b", "tie": "a tie"}
 IN_RULE = 6  # values of one meaning that a rule lists
 OFFERED = 8  # values for which a mapping is offered
+YES = ("true", "yes", "t", "y", "win")  # offered as A
 INDEX_NAME = re.compile(r"(.*_)?(index|idx|response_id)")
 
 
@@ -160,7 +161,8 @@ def _listed(seen: Vocabulary, place: Place, said: Told, why: str) -> Labels:
         if meant is not None:
             parsed[value] = Nothing() if meant == "skip" else Said(meant) if meant in SHARE else None  # type: ignore[arg-type]
         elif isinstance(found, Number):
-            parsed[value] = (by_name if found.named else by_number).get(found.value, found)
+            meaning = (by_name if found.named else by_number).get(found.value, found)
+            parsed[value] = replace(meaning, strength=found.strength)
         elif found is None or isinstance(found, Said):
             parsed[value] = own.get(" ".join(words.parts(value)), found)
     unread = {value for value, found in parsed.items() if found is None or isinstance(found, Number)}
@@ -262,6 +264,17 @@ def _refuse_half(seen: Vocabulary, place: Place, parsed: Mapping[str, Meaning], 
         )
 
 
+class UnknownLabels(InputError):
+    """Labels without a certain meaning, and the flags that give them one, the likeliest first."""
+
+    def __init__(self, text: str, offers: Sequence[str] = ()) -> None:
+        super().__init__(text, offers)
+        self.text, self.offers = text, tuple(offers)
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def _refusal(seen: Vocabulary, place: Place, unread: set[str], said: Told) -> InputError:
     offers = offered(seen, unread)
     if said.text:
@@ -270,11 +283,13 @@ def _refusal(seen: Vocabulary, place: Place, unread: set[str], said: Told) -> In
         what = "and such numbers mean different things in different files"
     else:
         first, *more = sorted(unread, key=lambda value: (-seen.counts[value], value)) or ["such a value"]
-        what = f"and it is not certain what {shown(first, 30)}{f' and {len(more)} more of them' * bool(more)} mean"
+        means = f"and {len(more)} more of them mean" if more else "means"
+        what = f"and it is not certain what {shown(first, 30)} {means}"
     advice = f"Say it: {' or '.join(offers)}" if offers else "Say it: --labels VALUE=A,VALUE=B,VALUE=tie"
-    return InputError(
+    return UnknownLabels(
         f'{place.path}: column "{place.column}" holds {seen}, {what}. {advice} (A: response_a is preferred, B: '
-        "response_b; skip leaves rows out)."
+        "response_b; skip leaves rows out).",
+        offers,
     )
 
 
@@ -283,7 +298,8 @@ def offered(seen: Vocabulary, unread: set[str]) -> list[str]:
     if seen.others or not unread:
         numeric = seen.others and not seen.others_unknown and seen.low < seen.high
         return _scales(seen) if numeric and not any(words.meaning(value) is None for value in unread) else []
-    found = {value: words.meaning(value) for value in sorted(unread, key=lambda value: (-seen.counts[value], value))}
+    order = sorted(unread, key=lambda value: (value.casefold() not in YES, -seen.counts[value], value))
+    found = {value: words.meaning(value) for value in order}
     numbers = {one.value for one in found.values() if isinstance(one, Number)}
     rest = [value for value, one in found.items() if not isinstance(one, Number)]
     if rest or any(isinstance(one, Number) and one.named for one in found.values()):

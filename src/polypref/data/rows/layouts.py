@@ -3,103 +3,19 @@
 pairs     prompt, chosen, rejected            TRL's preference formats; the prompt may be implicit
 labels    prompt, response_a, response_b, label (or a column for each outcome: won_a, won_b, won_tie)
 ratings   prompt, response, rating            one row for each rated response
-rankings  prompt, responses, ranking          one row for each ranked list
+rankings  prompt, responses, ranking          one row for each ranked list; in place of ranking: ratings (a list),
+                                              label (the index of the best), or a rank or rating within each response
 thumbs    prompt, response, thumb             a like or a dislike of one response; TRL's unpaired format: label
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Literal
 
+from polypref.data.rows.roles import ALIASES, COUNTED, LABELS, NEEDS, ONLY_IN, PAIRED, RATED, READABLE, WON, Shape
 from polypref.errors import InputError, SettingsError, unknown_name
 from polypref.wording import shown
-
-Shape = Literal["pairs", "labels", "ratings", "rankings", "thumbs"]
-
-CHATS = ("messages", "conversations", "conversation")  # prompts, or prompts and the response where there is no other
-
-# The names of the two responses of one row: one word, numbered or lettered in two ways that belong together.
-TEXT_NAMES = ("response", "answer", "output", "completion", "reply", "generation", "candidate", "option", "summary")
-ENDINGS = (("a", "b"), ("1", "2"), ("0", "1"), ("left", "right"), ("first", "second"))
-PAIRED = tuple(
-    (f"{name}{gap}{one}", f"{name}{gap}{other}") for one, other in ENDINGS for name in TEXT_NAMES for gap in ("_", "")
-)
-PAIRED += (("human_ref_a", "human_ref_b"), ("first_response", "second_response"), ("left_response", "right_response"))
-COUNTED = (("0", "1", "2", "3"), ("a", "b", "c"))  # of one word with more than two of these endings, none is meant
-
-WON = ("won_a", "won_b", "won_tie")  # a column for each outcome, in place of a label
-LABELS = ("label", "winner", "preference", "choice")
-# Role -> the column names understood without --columns, the most specific first.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "user_id": (
-        *("user_id", "uid", "user", "userid", "worker_id", "worker", "workerid", "annotator_id", "annotator"),
-        *("rater_id", "rater", "judge", "participant_id", "participant", "labeler"),
-    ),
-    "prompt": ("prompt", "instruction", "question", "query", "context", *CHATS, "history", "input"),
-    "chosen": ("chosen", "preferred", "chosen_response", "preferred_response", "preferred_output"),
-    "rejected": (
-        *("rejected", "dispreferred", "rejected_response", "dispreferred_response"),
-        *("dispreferred_output", "non_preferred_output"),
-    ),
-    "response_a": tuple(one for one, _ in PAIRED),
-    "response_b": tuple(other for one, other in PAIRED if not one.endswith("0")),
-    "label": (
-        *(*LABELS, "verdict", "judgement", "judgment", "better", "vote"),
-        *("overall_preference", "preference_strength", "overall_pref", "better_response", "better_response_id"),
-        *("labels", "winner_index", "chosen_index", "preferred_index"),
-    ),
-    "won_a": ("winner_model_a", "winner_a", "winner_response_a", "a_wins", "model_a_wins"),
-    "won_b": ("winner_model_b", "winner_b", "winner_response_b", "b_wins", "model_b_wins"),
-    "won_tie": ("winner_tie", "winner_is_tie"),
-    "response": ("response", "completion", "answer", "output", *CHATS),
-    "rating": ("rating", "score", "stars"),
-    "thumb": ("thumb", "thumbs", "thumbs_up", "thumb_up", "feedback", "liked", "like", "reaction"),
-    "responses": ("responses", "completions", "answers", "outputs"),
-    "ranking": ("ranking", "ranks", "rank"),
-    "tie": ("tie", "is_tie"),
-    "pair_id": ("pair_id", "pairid", "comparison_id"),
-    "time": ("timestamp", "time", "created_at", "date"),
-    "seconds": ("seconds", "duration", "duration_seconds", "response_time", "elapsed"),
-    "weight": ("weight", "sample_weight"),
-    "chosen_pos": ("chosen_pos", "chosen_position"),
-    "shown_first": ("shown_first",),
-    "attributes": ("attributes", "user_attributes", "demographics"),
-}
-NEEDS: dict[Shape, tuple[str, ...]] = {
-    "pairs": ("chosen", "rejected"),
-    "labels": ("response_a", "response_b"),
-    "ratings": ("response", "rating"),
-    "rankings": ("responses", "ranking"),
-    "thumbs": ("response", "thumb"),
-}
-ONLY_IN: dict[str, tuple[Shape, ...]] = {
-    role: tuple(shape for shape, roles in NEEDS.items() if role in roles) for role in chain(*NEEDS.values())
-}
-ONLY_IN |= {
-    "label": ("pairs", "labels"),
-    "label_too": ("labels",),
-    "won_a": ("labels",),
-    "won_b": ("labels",),
-    "won_tie": ("labels",),
-    "tie": ("pairs", "labels"),
-    "chosen_pos": ("pairs",),
-    "shown_first": ("pairs",),
-}
-TEXTS = ("prompt", "chosen", "rejected", "response_a", "response_b", "response")
-READABLE: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(TEXTS, ("text", "list", "object")),
-    "user_id": ("text", "number"),
-    "responses": ("list", "text"),
-    "ranking": ("list", "text"),
-    "rating": ("number", "text", "boolean"),
-    "thumb": ("number", "text", "boolean"),
-    "weight": ("number", "text"),
-    "seconds": ("number", "text", "time"),
-    "attributes": ("object", "text"),
-}
 
 
 @dataclass(frozen=True)
@@ -107,6 +23,7 @@ class Layout:
     """The shape of a file and the column that plays each role.
 
     ``all_ties``  a ties file without a label column. ``unused``: columns that play no role.
+    ``sides``     the columns of two responses in a file of pairs, of which chosen and rejected may only give the names.
     ``guessed``   roles whose column has another name than docs/data.md gives, and was not named by the user either.
     """
 
@@ -115,6 +32,7 @@ class Layout:
     all_ties: bool = False
     unused: tuple[str, ...] = ()
     guessed: tuple[str, ...] = ()
+    sides: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Which column plays which role, and which plays none, in one line."""
@@ -168,13 +86,14 @@ def find_layout(
     if _unpaired(names):  # TRL's unpaired preferences: prompt, completion, label
         names["thumb"] = names.pop("label")
     shapes: list[Shape] = [shape for shape, needed in NEEDS.items() if all(role in names for role in needed)]
-    shape = shapes[0] if shapes else None
+    shape = shapes[0] if shapes else "rankings" if _are_ranked(names, types) else None
     if shape is None or "user_id" not in names:
         raise _missing(path, list(types), names, shape)
     if shape == "labels":
         names = _one_label(names, mapping or {})
-        if not ties and "label" not in names and "won_a" not in names:
+        if not ties and not {"label", "won_a", "rating_a"} & set(names):
             raise _missing(path, list(types), names, None, "label")
+    sides = _beside(names) if shape == "pairs" and not {"chosen", "rejected"} & set(mapping or {}) else ()
     names = {role: name for role, name in names.items() if shape in ONLY_IN.get(role, (shape,))}
     if names.get("prompt") == names.get("response"):  # the chat's last message is the response
         names.pop("prompt", None)
@@ -197,7 +116,28 @@ def find_layout(
             for role, name in names.items()
             if role not in (mapping or {}) and name != ALIASES.get(role, (name,))[0]
         ),
+        sides=sides,
     )
+
+
+def _beside(names: Mapping[str, str]) -> tuple[str, ...]:
+    """The columns of two responses, () if a file lacks one."""
+    return (
+        tuple(names[role] for role in ("response_a", "response_b"))
+        if {"response_a", "response_b"} <= set(names)
+        else ()
+    )
+
+
+def _are_ranked(names: dict[str, str], types: Mapping[str, str]) -> bool:
+    """Whether a list of responses may be ranked otherwise than by a list of ranks; sets the roles for that."""
+    if "responses" not in names or "response_a" in names:
+        return False
+    if "rating" in names and "list" in types[names["rating"]]:
+        names.setdefault("ratings", names.pop("rating"))
+    if "ratings" not in names and "label" not in names and "chosen" in names and "rejected" not in names:
+        names["label"] = names["chosen"]
+    return bool({"ratings", "label"} & set(names)) or "list" in types[names["responses"]]
 
 
 def _unpaired(names: Mapping[str, str]) -> bool:
@@ -211,6 +151,8 @@ def _one_label(names: dict[str, str], mapping: Mapping[str, str]) -> dict[str, s
     names = dict(names)
     if "label" not in names and "chosen" in names and "chosen" not in mapping:
         names["label"] = names.pop("chosen")
+    if {"label", "won_a"} & set(names) or not {"rating_a", "rating_b"} <= set(names):
+        names = {role: name for role, name in names.items() if role not in ("rating_a", "rating_b")}
     won = [names[role] for role in WON if role in names]
     if {"won_a", "won_b"} <= set(names) and names.get("label", names["won_a"]) in won:
         names.pop("label", None)
@@ -270,7 +212,8 @@ def find_columns(
             if len(missing.free) == 1:
                 missing = missing.advising(f"Use --columns {role}={_quoted(missing.free[0])} to map yours.")
             raise missing
-    return {role: names[role] for role in roles if role in names}
+    also = ["input"] if "prompt" in roles and "input" in names else []
+    return {role: names[role] for role in (*roles, *also) if role in names}
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:
@@ -292,8 +235,12 @@ def _name_roles(path: str, types: Mapping[str, str], mapping: Mapping[str, str],
         found = next((known[alias] for alias in aliases if alias in known), None)
         if found is not None and (_one_line(found) not in named or role in WON):
             names[role] = found
+    if "input" not in mapping and plain_name(names.get("prompt", "")) != "instruction":
+        names.pop("input", None)  # the text that an instruction is about, as in Alpaca; elsewhere not known
     if not {"response_a", "response_b"} & set(mapping):
-        names |= _two_responses(known, named)
+        names |= _two_of(PAIRED, ("response_a", "response_b"), known, named)
+    if not {"rating_a", "rating_b"} & set(mapping):
+        names |= _two_of(RATED, ("rating_a", "rating_b"), known, named)
     for role, name in mapping.items():
         if role not in ALIASES:
             raise unknown_name("role in --columns", role, ALIASES)
@@ -312,9 +259,11 @@ def _name_roles(path: str, types: Mapping[str, str], mapping: Mapping[str, str],
     return names
 
 
-def _two_responses(known: Mapping[str, str], taken: set[str]) -> dict[str, str]:
-    """The columns of the two responses of a row, unless there are more than two of a kind."""
-    for one, other in PAIRED:
+def _two_of(
+    pairs: Sequence[tuple[str, str]], roles: tuple[str, str], known: Mapping[str, str], taken: set[str]
+) -> dict[str, str]:
+    """The columns of the two responses of a row (or of their ratings), unless there are more than two of a kind."""
+    for one, other in pairs:
         several = any(
             sum(f"{one[:-1]}{ending}" in known for ending in endings) > 2 for endings in COUNTED if one[-1] in endings
         )
@@ -324,7 +273,7 @@ def _two_responses(known: Mapping[str, str], taken: set[str]) -> dict[str, str]:
             and not several
             and taken.isdisjoint(map(_one_line, (known[one], known[other])))
         ):
-            return {"response_a": known[one], "response_b": known[other]}
+            return dict(zip(roles, (known[one], known[other]), strict=True))
     return {}
 
 
@@ -344,6 +293,11 @@ class MissingColumn(InputError):
     def advising(self, advice: str = "") -> MissingColumn:
         """The same error with another next step."""
         return MissingColumn(self.path, self.lacking, self.found, self.free, advice)
+
+
+def missing_column(path: str, found: Iterable[str], names: Mapping[str, str], lacking: str) -> MissingColumn:
+    """The error for a role that no column plays."""
+    return _missing(path, list(found), names, None, lacking)
 
 
 def _missing(

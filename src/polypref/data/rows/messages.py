@@ -10,7 +10,6 @@ error, never text. Columns of text are read by ``messages_of``: JSON in a text m
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +18,7 @@ import msgspec
 
 from polypref.content import canonical_chat
 from polypref.data.files.jsonlines import what_is_wrong
+from polypref.data.files.nested import from_python
 
 Messages = list[dict[str, Any]]
 READ = frozenset({"role", "content", "tool_calls", "function_call"})  # the keys that a response's text is made of
@@ -31,9 +31,19 @@ SPEAKERS = {  # where the key is not "role"
     "observation": "tool",
 }
 HOLDERS = ("messages", "conversations", "conversation", "message")  # keys of objects whose value is a chat
-FIELDS = ("text", "content", "response", "completion", "answer", "output", "value", "generated_text")
+FIELDS = (
+    "text",
+    "content",
+    "response",
+    "completion",
+    "answer",
+    "output",
+    "value",
+    "generated_text",
+    "full_text",
+    "post",
+)
 NUL = "\\u0000"  # as JSON writes it
-LITERAL = 1 << 20  # characters of a list as Python prints it
 
 _decode = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
@@ -123,12 +133,12 @@ def _is_message(value: dict[str, Any]) -> bool:
 
 def _from_python(text: str) -> str | None:
     """A list of messages in Python's own notation, as pandas writes it to CSV, as JSON; None if it is not one."""
+    told = from_python(text)
     try:
-        written = json.dumps(ast.literal_eval(text.strip())) if len(text) <= LITERAL else ""
-        _decode(written)
-        return written
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, msgspec.DecodeError):
+        _decode(told or "")
+    except (RecursionError, msgspec.DecodeError):
         return None
+    return told
 
 
 def _is_text(value: Any) -> bool:

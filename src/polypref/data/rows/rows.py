@@ -26,6 +26,7 @@ class Rows:
     ) -> None:
         self.layout, self.file, self.problem_log, self.limits = layout, file, problem_log, limits or Limits()
         self.nested = frozenset(role for role, name in layout.names.items() if name in batch.nested)
+        self.untyped = batch.untyped
         self.frame = batch.frame.select(
             pl.Series("line", batch.line_B), *(pl.col(name).alias(role) for role, name in layout.names.items())
         )

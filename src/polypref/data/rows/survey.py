@@ -18,17 +18,20 @@ from polypref.data.giving_up import ReadSoFar
 from polypref.data.linting.problems import ProblemLog
 from polypref.data.rows import values
 from polypref.data.rows.labels import MEANS, Labels, Place, decide
-from polypref.data.rows.layouts import ALIASES, WON, Layout, plain_name
+from polypref.data.rows.layouts import Layout, missing_column, plain_name
+from polypref.data.rows.ranked import RANKING_RULE, Ranked, decide_best, rank_within, ratings_rule
 from polypref.data.rows.ratings import BY_FLAG, Ratings, decide_ratings
-from polypref.data.rows.thumbs import Thumbs, decide_thumbs
+from polypref.data.rows.roles import ALIASES, WON
+from polypref.data.rows.thumbs import Thumbs, are_thumbs, decide_thumbs
 from polypref.data.rows.vocabulary import Told, Vocabulary, are_slips
-from polypref.data.rows.words import Said, meaning
+from polypref.data.rows.words import Nothing, Number, Said, meaning
 from polypref.errors import InputError, SettingsError
 from polypref.wording import shown
 
 FLAGS = {"true": "1", "false": "0", "1.0": "1", "0.0": "0", "yes": "1", "no": "0"}
 MODELS = ("model_a", "model_b")
-ROLES = ("label", "label_too", *WON, "tie", "rating", "thumb", "chosen_pos")
+SIDES = ("rating_a", "rating_b")
+ROLES = ("label", "label_too", *WON, "tie", "rating", *SIDES, "thumb", "chosen_pos")
 MANY = 20  # different values beyond which a column beside chosen and rejected is no label
 POSITIONS = {"first": 0, "second": 1, "left": 0, "right": 1, "a": 0, "b": 1}
 
@@ -39,6 +42,8 @@ class Meanings:
 
     ``used``: whether ``--labels`` says something about the file.
 
+    ``ranked``: by what a list of responses is ranked, and what the index of the best one counts from.
+
     ``labels``: of response_a and response_b, or, beside chosen and rejected, which values are ties.
     """
 
@@ -47,6 +52,7 @@ class Meanings:
     ratings: Ratings = field(default_factory=Ratings)
     thumbs: Thumbs = field(default_factory=Thumbs)
     positions: Mapping[str, int | None] = field(default_factory=dict)
+    ranked: Ranked = field(default_factory=Ranked)
     rules: tuple[str, ...] = ()
     used: bool = False
 
@@ -62,7 +68,11 @@ class Survey:
 
         Raises InputError for a vocabulary without a certain meaning, SettingsError for ``--labels`` that cannot apply.
         """
+        if self.layout.sides and self._names_the_sides():
+            self.layout = self._by_names()
         layout, said = self.layout, self.said
+        if layout.shape == "rankings":
+            return self._ranked()
         roles = [role for role in ROLES if role in layout.names]
         if not roles:
             return layout, Meanings()
@@ -70,19 +80,65 @@ class Survey:
         if "tie" in seen:
             self._refuse_flags(seen["tie"])
         found = Meanings(used=self._applies(seen))
+        if "rating" in seen and not said.kind and are_thumbs(seen["rating"]):
+            seen["thumb"] = seen.pop("rating")
+            names = {"thumb" if role == "rating" else role: name for role, name in layout.names.items()}
+            layout = replace(layout, shape="thumbs").with_names(names)
         if "rating" in seen:
-            ratings = decide_ratings(seen["rating"], self.source.path, layout.names["rating"], said)
+            column = " and ".join(layout.names[role] for role in ("rating", *SIDES) if role in layout.names)
+            ratings = decide_ratings(seen["rating"], self.source.path, column, said)
             found = replace(found, ratings=ratings, rules=(ratings.rule,) if ratings.rule else ())
         if "thumb" in seen:
             thumbs = decide_thumbs(seen["thumb"], self.source.path, layout.names["thumb"])
             found = replace(found, thumbs=thumbs, rules=(thumbs.rule,) if thumbs.rule else ())
         if "chosen_pos" in seen:
             found = self._positions(seen["chosen_pos"], found)
+        if "rating_a" in layout.names:
+            one, other = (f'"{layout.names[role]}"' for role in SIDES)
+            rule = f"the higher rating of the two is preferred ({one}: response_a, {other}: response_b), equal is a tie"
+            found = replace(found, rules=(*found.rules, rule))
         if layout.shape == "labels" and "label" in seen:
             return self._labels(seen, found)
         if layout.shape == "pairs" and "label" in seen:
             return self._beside_pairs(seen["label"], found)
         return layout, found
+
+    def _ranked(self) -> tuple[Layout, Meanings]:
+        """How lists of responses are ranked: by a column, by the index of the best, or by what is in each response."""
+        names, path = self.layout.names, self.source.path
+        if "ranking" in names:
+            return self.layout.without("label").without("ratings"), Meanings(rules=(RANKING_RULE,))
+        if "ratings" in names:
+            return self.layout.without("label"), Meanings(rules=(ratings_rule(names["ratings"]),))
+        if "label" in names:
+            seen = self._count(["label"])["label"]
+            ranked = decide_best(seen, path, names["label"])
+            return self.layout, Meanings(ranked=ranked, rules=(ranked.rule,))
+        batch = next(iter(self.source.batches([names["responses"]], ProblemLog())), None)
+        ranked = rank_within(batch.frame[names["responses"]], names["responses"]) if batch is not None else None
+        if ranked is None:
+            raise missing_column(path, self.source.types, names, "ranking")
+        return self.layout, Meanings(ranked=ranked, rules=(ranked.rule,))
+
+    def _names_the_sides(self) -> bool:
+        """Whether chosen and rejected do not repeat responses but name them: A and B, or the models."""
+        names = [self.layout.names["chosen"], *self.layout.sides, *self._columns_of(MODELS)]
+        batch = next(iter(self.source.batches(names, ProblemLog())), None)
+        if batch is None:
+            return False
+        chosen, one, other, *models = (values.as_text(batch.frame[name]).str.strip_chars() for name in names)
+        texts = chosen.drop_nulls().unique()
+        if len(texts) > MANY or ((chosen == one) | (chosen == other)).fill_null(False).any():
+            return False
+        named = sides_by_text(chosen, *models) if models else chosen
+        return all(isinstance(meaning(value), Said | Number | Nothing) for value in named.drop_nulls().unique())
+
+    def _by_names(self) -> Layout:
+        """The layout with the label that chosen is."""
+        names = {role: name for role, name in self.layout.names.items() if role not in ("chosen", "rejected", "label")}
+        names |= dict(zip(("response_a", "response_b"), self.layout.sides, strict=True))
+        names["label"] = self.layout.names["chosen"]
+        return replace(self.layout, shape="labels").with_names(names)
 
     def _applies(self, seen: Mapping[str, Vocabulary]) -> bool:
         """Whether ``--labels`` says something about this file."""
@@ -103,15 +159,16 @@ class Survey:
     def _count(self, roles: list[str]) -> dict[str, Vocabulary]:
         """The vocabulary of each role; one-hot winners are counted as one label."""
         names = ["label" if role == "won_a" else role for role in roles if role not in WON[1:]]
-        seen = {name: Vocabulary() for name in names}
+        seen = {"rating" if name in SIDES else name: Vocabulary() for name in names}
         so_far = ReadSoFar(self.source.path, self.limits)
         for batch in self.source.batches([self.layout.names[role] for role in roles], so_far.unusable):
             absent = 0
             frame = as_roles(batch, self.layout.names, roles)
             for name in names:
                 column = label_text(frame) if name == "label" else frame[name]
-                if name != "rating" or column.dtype == pl.String:
-                    absent = max(absent, seen[name].add(values.as_text(column)))
+                counted = "rating" if name in SIDES else name
+                if counted != "rating" or column.dtype == pl.String:
+                    absent = max(absent, seen[counted].add(values.as_text(column)))
             so_far.add(batch, batch.frame.height - (absent if names == ["label"] else 0))
         return seen
 
@@ -217,7 +274,12 @@ class Survey:
                 f"--columns label={names['label']} would not be used: {self.source.path} has {chosen} and "
                 f"{names['rejected']}, which say who won, and no label is a tie. Leave it out."
             )
-        return self.layout.without("label"), replace(found, used=False)
+        rules = found.rules
+        if 1 < len(others) <= MANY:
+            rules += (
+                f'column "{names["label"]}" holds {seen} and is not used: {chosen} and {names["rejected"]} say who won',
+            )
+        return self.layout.without("label"), replace(found, used=False, rules=rules)
 
     def _positions(self, seen: Vocabulary, found: Meanings) -> Meanings:
         """Positions from 0, or from 1 if there is a 2; not used where 1 may mean either."""

@@ -31,6 +31,7 @@ DISLIKE = (
     *("rejected", "reject"),
 )
 NEITHER = ("none", "null", "nan", "neutral", "n/a", "na", "no feedback", "unrated")
+NUMBERS = {"1", "+1", "-1", "true", "false"}  # what a column of ratings may hold as well
 MOST = 8  # values that a rule lists
 
 RULE = "thumbs: {} is a like, {} a dislike; each is one judgement of one response, against the person's own bar"
@@ -74,8 +75,16 @@ def decide_thumbs(seen: Vocabulary, path: str, column: str) -> Thumbs:
     return Thumbs(up, RULE.format(liked, disliked) if liked else "")
 
 
+def are_thumbs(seen: Vocabulary) -> bool:
+    """Whether a column of ratings holds words for likes and dislikes, and not numbers or true and false."""
+    words = {_plain(value) for value in seen.counts}
+    told = words - {*NEITHER}
+    return bool(told) and told <= {*LIKE, *DISLIKE} - NUMBERS and not seen.others
+
+
 def _plain(value: str) -> str:
-    """A value in lower case, with spaces between its words."""
+    """A value in lower case, with spaces between its words and without the tone of an emoji's skin."""
+    value = re.sub("[\U0001f3fb-\U0001f3ff\ufe0f]", "", value)
     return re.sub(r"[_\-\s]+(?=[^\W\d_])", " ", value.lower())
 
 

@@ -8,6 +8,7 @@ import polars as pl
 
 TRUE = ("true", "1", "yes", "y", "t", "tie", "tied", "draw", "equal")
 FALSE = ("false", "0", "no", "n", "f", "")
+NOBODY = ("NaN", "nan", "NA", "N/A", "#N/A", "<NA>", "NaT", "None", "NULL", "null", "undefined", "\\N")  # no id
 PER_SECOND = {"ms": 1e3, "us": 1e6, "ns": 1e9}
 YEAR_1, YEAR_10000 = -62135596800.0, 253402300800.0  # seconds since 1970
 
@@ -53,7 +54,7 @@ def as_time(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     if not bad.any():
         return _in_calendar(number, bad)
     text = column.str.strip_chars().str.replace(r" ?(UTC|GMT|Z)$", "+00:00").str.replace(" ", "T", literal=True)
-    text = text.str.replace(r"([+-]\d\d)(\d\d)$", "$1:$2")
+    text = text.str.replace(r"([T ]\d\d:\d\d)($|[+-])", "$1:00$2").str.replace(r"([+-]\d\d)(\d\d)$", "$1:$2")
     zoned = text.str.contains(r"T.*[+-]\d\d:\d\d$")
     text = pl.select(pl.when(zoned).then(text).when(text.str.contains("T")).then(text + "+00:00").otherwise(
         text + "T00:00:00+00:00")).to_series()  # fmt: skip

@@ -40,6 +40,8 @@ FILLERS = frozenset(
         *("mieux", "es", "gana", "mejor"),
     )
 )
+PLURALS = frozenset(f"{noun}s" for noun in NOUNS)
+AGAINST = ("than", "over", "to", "als", "que")
 SLIGHT = ("slightly", "marginally", "somewhat", "weakly", "etwas", "leicht", "légèrement", "ligeramente")
 STRONG = (
     *("much", "significantly", "far", "strongly", "clearly", "definitely", "considerably", "deutlich", "viel", "klar"),
@@ -58,6 +60,26 @@ TIED = frozenset(
         *("iguales", "ambas", "ambos", "sin preferencia"),
     )
 )
+ALIKE = frozenset(  # words of which one makes a tie of both sides, or of none that is named
+    (
+        *(
+            "same",
+            "equal",
+            "equals",
+            "equally",
+            "tie",
+            "tied",
+            "draw",
+            "similar",
+            "equivalent",
+            "comparable",
+            "neutral",
+        ),
+        *("indifferent", "gleich", "igual", "neutre", "neutro"),
+    )
+)
+SOFT = frozenset(("about", "roughly", "approximately", "nearly", "both", "quality", "as", "to", "and", "than", "in"))
+WORSE = frozenset(("worse", "worst", "loses", "lost", "loser", "schlechter", "pire", "peor"))
 NO_ANSWER = frozenset(
     (
         *("", "-", "--", "–", "—", "?", "na", "n/a", "n.a.", "#n/a", "nan", "<na>", "null", "skip", "skipped"),
@@ -81,10 +103,11 @@ class Said:
 
 @dataclass(frozen=True)
 class Number:
-    """A number; ``named`` if it numbers a response, as in model_1."""
+    """A number; ``named`` if it numbers a response, as in model_1. ``strength``: of "response 1 is much better"."""
 
     value: float
     named: bool = False
+    strength: float = PLAINLY
 
 
 @dataclass(frozen=True)
@@ -142,12 +165,20 @@ def _in_words(words: str) -> Meaning | None:
         return Said("tie", 0.0)
     tokens = GLUED.sub(r"\1 \2", words).split()
     strengths = [STRENGTHS[token] for token in tokens if token in STRENGTHS]
-    rest = [token for token in tokens if token not in STRENGTHS and token not in FILLERS]
-    if len(rest) != 1 or len(strengths) > 1:
+    rest = [token for token in tokens if token not in STRENGTHS and token not in FILLERS and token not in PLURALS]
+    if alike := ALIKE & set(rest):
+        sides = [token in FIRST for token in rest if token not in alike | SOFT]
+        known = all(token in FIRST | SECOND | alike | SOFT for token in rest)
+        return Said("tie", 0.0) if known and not strengths and sorted(sides) in ([], [False, True]) else None
+    turned = [token for token in rest if token in WORSE]
+    rest = [token for token in rest if token not in WORSE]
+    if len(rest) == 3 and rest[1] in AGAINST and {rest[0] in FIRST, rest[2] in FIRST} == {True, False}:
+        rest = rest[:1] if {rest[0], rest[2]} <= FIRST | SECOND else rest
+    if len(rest) != 1 or len(strengths) > 1 or len(turned) > 1:
         return None
     (token,) = rest
-    if token.isdecimal() and len(tokens) > 1 and not strengths:
-        return Number(float(token), named=True)
+    if token.isdecimal() and len(tokens) > 1 and not turned:
+        return Number(float(token), True, *strengths)
     if token not in FIRST | SECOND:
         return None
-    return Said("A" if token in FIRST else "B", *strengths)
+    return Said("A" if (token in FIRST) != bool(turned) else "B", *strengths)
