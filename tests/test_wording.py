@@ -79,7 +79,8 @@ def test_whatever_is_printed_holds_no_control_character(text):
         try:
             terminal.out(text)
             terminal.tabbed([text, text])
-            terminal.aligned([text], [[text]])
+            terminal.columns([text], [[text]])
+            terminal.document(f"{markdown_text(text)}\n| a |\n|---|\n{markdown_line([markdown_text(text)])}")
             terminal.framed([text], [[text]])
             terminal.out_json(text)
             terminal.block(text.replace("\n", ""))

@@ -1,8 +1,8 @@
 """The only module that prints. Control characters are always escaped, wherever the text comes from.
 
-    out, block, tabbed, columns, framed, out_json    results, on standard output
-    say                                              progress and notes, on standard error, after "polypref: "
-    fail                                             failures, there too, even if quiet
+    out, block, document, tabbed, columns, framed, out_json    results, on standard output
+    say                                                        progress and notes, on standard error, after "polypref: "
+    fail                                                       failures, there too, even if quiet
 
 Callers escape names with ``wording.visible`` or ``wording.shown`` where a line break in a name could be mistaken for
 their own; everything is escaped again here, so nothing can be forgotten. Nothing is read as rich's markup.
@@ -19,6 +19,11 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from polypref.wording import json_text, shortened, visible
+
+WIDTH = 80  # of what is printed in columns
+NARROW = 12  # least width of a column of words, where it has as much
+GAP = "  "
+CELL = re.compile(r"(?<!\\)\|")  # a bar that divides cells, not one within a cell
 
 _quiet = 0  # number of active callers that want silence
 
@@ -80,38 +85,94 @@ def tabbed(cells: Sequence[str]) -> None:
     _print("\t".join(map(visible, cells)), sys.stdout)
 
 
-def aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print titles and rows to standard output, in columns of equal width."""
-    lines = [[visible(cell) for cell in line] for line in (titles, *rows)]
-    width = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        out("  ".join(cell.ljust(w) for cell, w in zip(line, width, strict=True)).rstrip())
+def columns(titles: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1, width: int = WIDTH) -> None:
+    """Print a table of at most ``width`` characters, see ``table_lines``."""
+    for line in table_lines(titles, rows, texts, width):
+        _print(line, sys.stdout)
 
 
-def columns(titles: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1, width: int = 80) -> None:
-    """Print a table of at most ``width`` characters: the first ``texts`` columns are words and break, numbers never do.
+def table_lines(titles: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1, width: int = WIDTH) -> list[str]:
+    """A table in lines of at most ``width``: the first ``texts`` columns are words and break, numbers never do.
 
-    Titles break between words where the table would be too wide. Columns of words share the room that numbers leave.
+    Where it would be wider, titles break between words, then columns of words share the room that numbers leave, and
+    at last the columns of numbers are divided among several tables, one under the other.
     """
     lines = [[visible(cell) for cell in line] for line in (titles, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    if sum(widths) + 2 * (len(titles) - 1) > width:
-        words = [max(map(len, title.split()), default=0) for title in lines[0]]
-        widths = [
-            max(word, *map(len, column)) for word, column in zip(words, zip(*lines[1:], strict=True), strict=True)
-        ]
-    room = max(width - sum(widths[texts:]) - 2 * (len(titles) - 1), 12 * texts)
-    while sum(widths[:texts]) > room:
-        widths[widths.index(max(widths[:texts]))] -= 1
-    for line in lines:
-        cells = [textwrap.wrap(cell, w) or [""] for cell, w in zip(line, widths, strict=True)]
+    if sum(widths) + len(GAP) * (len(widths) - 1) <= width:
+        return _drawn(lines, widths, texts)
+    words = [min(wide, NARROW) for wide in widths[:texts]]
+    room = width - sum(words) - len(GAP) * texts
+    for at, column in enumerate(zip(*lines, strict=True)):
+        if at >= texts:
+            title = max(map(len, column[0].split()), default=0)
+            widths[at] = min(max(title, *map(len, column[1:])), room) if rows else min(title, room)
+    parts: list[list[int]] = [[]]
+    for at in range(texts, len(widths)):
+        if parts[-1] and sum(widths[one] + len(GAP) for one in (*parts[-1], at)) > room + len(GAP):
+            parts.append([])
+        parts[-1].append(at)
+    found = []
+    for part in parts:
+        left = width - sum(widths[at] + len(GAP) for at in part) - len(GAP) * (texts - 1)
+        own = _shared(widths[:texts], left)
+        cut = [[line[at] for at in (*range(texts), *part)] for line in lines]
+        found += [*_drawn(cut, [*own, *(widths[at] for at in part)], texts), ""]
+    return found[:-1]
+
+
+def _shared(widths: Sequence[int], room: int) -> list[int]:
+    """Widths of columns of words that share ``room``: the widest gives first."""
+    found = list(widths)
+    while sum(found) > max(room, len(found)):
+        found[found.index(max(found))] -= 1
+    return found
+
+
+def _drawn(lines: Sequence[Sequence[str]], widths: Sequence[int], texts: int) -> list[str]:
+    """Cells in columns: words from the left, numbers to the right; what is too wide breaks, numbers only at spaces."""
+    found = []
+    for number, line in enumerate(lines):
+        cells = []
+        for column, (cell, w) in enumerate(zip(line, widths, strict=True)):
+            words, indent = column < texts, cell[: min(len(cell) - len(cell.lstrip()), w // 2)]
+            anywhere = words or number == 0
+            cells.append(
+                textwrap.wrap(
+                    cell, max(w, 1), subsequent_indent=indent, break_long_words=anywhere, break_on_hyphens=words
+                )
+                or [""]
+            )
         for at in range(max(map(len, cells))):
             shown = [cell[at] if at < len(cell) else "" for cell in cells]
-            aligned_cells = [
+            placed = [
                 text.ljust(w) if column < texts else text.rjust(w)
                 for column, (text, w) in enumerate(zip(shown, widths, strict=True))
             ]
-            _print("  ".join(aligned_cells).rstrip(), sys.stdout)
+            found.append(GAP.join(placed).rstrip())
+    return found
+
+
+def document(markdown: str, width: int = WIDTH) -> None:
+    """Print a page of Markdown for reading: its tables as ``columns``, its sentences in lines of at most ``width``."""
+    rows: list[list[str]] = []
+    for line in [*markdown.split("\n"), ""]:
+        if line.startswith("|"):
+            rows.append([_bare(cell) for cell in CELL.split(line)[1:-1]])
+            continue
+        if rows:
+            columns(rows[0], [row for row in rows[1:] if set("".join(row)) - set("-:")], width=width)
+            rows = []
+        text = _bare(line)
+        for part in textwrap.wrap(visible(text), width, break_long_words=False, break_on_hyphens=False) or [""]:
+            _print(part, sys.stdout)
+
+
+def _bare(text: str) -> str:
+    """A line or cell of Markdown without its marks: emphasis, footnotes' tags and escapes."""
+    text = re.sub(r"<sup>(.*?)</sup>", r" (\1)", text.strip())
+    text = re.sub(r"(?<!\\)\*+", "", text)
+    return re.sub(r"\\([\\`*\[\]|~_&])", r"\1", text).replace("&lt;", "<")
 
 
 def framed(titles: Sequence[str], rows: Sequence[Sequence[str]], right: bool = False) -> None:

@@ -21,8 +21,8 @@ from polypref.cli.shared import (
     some_of,
 )
 from polypref.newcomers.settings import NewSettings
-from polypref.terminal import out
-from polypref.wording import are, counted, markdown_line, markdown_text
+from polypref.terminal import columns, out
+from polypref.wording import are, code, counted
 
 if TYPE_CHECKING:
     from polypref.errors import SettingsError
@@ -131,24 +131,19 @@ def _is_known(folder: Path, user_id: str, rows: int) -> SettingsError:
 
 
 def show(found: NewUsers) -> None:
-    """Print the best route at each size, then accuracy and gains as Markdown tables."""
+    """Print the best route at each size, then tables of accuracy and gains."""
+    from polypref.answers import wrapped
     from polypref.newcomers.tables import advice, gain_lines, table_lines
 
     contents = found.contents
     new, seeds = contents.data["new_users_per_seed"][0], contents.settings["seeds"]
     out(f"{counted(new, 'users')} {are(new)} new under each of {counted(seeds, 'seeds')}")
     for line in advice(contents):
-        out(line)
-    for lines in (table_lines(contents), gain_lines(contents)):
-        out()
-        out(*markdown(lines))
-    out()
-    out("Accuracy on the new people's test rows; + or −: the gain's 95 % interval excludes zero.")
-
-
-def markdown(lines: list[list[str]]) -> list[str]:
-    """A header and rows as a Markdown table."""
-    header, *rows = lines
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    shown = [[markdown_text(cell) for cell in cells] for cells in (header, *rows)]
-    return [markdown_line(cells) for cells in (shown[0], rule, *shown[1:])]
+        out(*wrapped(line, indent="  "))
+    titles, *rows = table_lines(contents)
+    out("", "Accuracy on the new people's test rows, %; + or −: the gain's interval excludes zero.")
+    columns(titles, rows)
+    titles, *rows = gain_lines(contents)
+    text = f"Gain over {code(contents.floor or 'the baseline')}, points, with its 95 % interval:"
+    out("", *wrapped(text))
+    columns(titles, rows)

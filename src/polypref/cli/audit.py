@@ -13,7 +13,7 @@ from tyro.conf import arg
 from polypref.arguments import Resamples, Slates, Tries
 from polypref.cli.shared import ReadsJudgements, Seeded, UsesSlates, WritesFolder, cleaned, limits_of, reading_of
 from polypref.files import write, write_json
-from polypref.terminal import block, out, say
+from polypref.terminal import out, say
 
 if TYPE_CHECKING:
     from polypref.bounds.audit import Case
@@ -63,6 +63,7 @@ class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
         """Load, attack, write, print the verdict."""
         from importlib.metadata import version
 
+        from polypref.answers import wrapped
         from polypref.bounds.audit import audit
         from polypref.report.audit import page, summary
 
@@ -73,7 +74,8 @@ class Audit(WritesFolder, UsesSlates, ReadsJudgements, Seeded):
         found = {"schema": 1, **found, **details}
         write(self.out / "audit.html", page(found))
         write_json(self.out / "audit.json", found)
-        block(summary(found))
+        for line in summary(found).split("\n"):
+            out(*wrapped(line, indent="    "))
         out(f"report: {self.out / 'audit.html'}; rows: {self.out / 'audit.json'}")
         return 0 if found["leaks"]["holds"] else FAILED
 

@@ -11,7 +11,7 @@ from polypref.arguments import PairedSeeds
 from polypref.cli.shared import WritesFolder
 from polypref.files import write
 from polypref.runs.settings import Workers
-from polypref.terminal import block, out
+from polypref.terminal import document, out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,6 @@ class BenchPolicy(WritesFolder, Workers):
         text = markdown(content)
         write(self.out / "policy.md", text)
         write(self.out / "policy.svg", chart(content))
-        block(text)
+        document(text)
         out(f"tables and chart: {', '.join(str(self.out / f'policy.{kind}') for kind in ('md', 'svg', 'json'))}")
         return 0

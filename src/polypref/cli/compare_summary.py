@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from polypref.answers import wrapped
 from polypref.terminal import columns, out
-from polypref.wording import MISSING, interval, number, percent, points
+from polypref.wording import MISSING, code, interval, number, percent, points
 
 if TYPE_CHECKING:
     from polypref.answers import Answer
@@ -32,7 +33,8 @@ def show_numbers(contents: CompareContents) -> None:
     columns(titles, rows)
     titles, *rows = gain_lines(contents)
     if rows:
-        out("", f"Gain over `{contents.floor}`, points, and how many people surely gain and lose:")
+        text = f"Gain over {code(contents.floor)}, points, and how many people surely gain and lose:"
+        out("", *wrapped(text))
         columns(titles, rows)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from polypref.cli.grids import command_line
 from polypref.cli.shared import Reads, ReadsJudgements, Seeded, cleaned, ensure_files, reading_of
-from polypref.terminal import aligned, block, framed, interactive, out, out_json
+from polypref.terminal import block, columns, out, out_json
 
 if TYPE_CHECKING:
     from polypref import profiling
@@ -61,7 +61,8 @@ class Profile(Reads, Seeded):
 
 
 def _show(result: profiling.Profile, name: str, left_out: int) -> None:
-    """Print sentences, the table and the Table 2 row; a rich table on a terminal, aligned plain lines elsewhere."""
+    """Print sentences, the table and the Table 2 row."""
+    from polypref.answers import wrapped
     from polypref.wording import counted
 
     s = result.sizes
@@ -73,9 +74,16 @@ def _show(result: profiling.Profile, name: str, left_out: int) -> None:
         out(f"{counted(left_out, 'rows')} {were} left out; polypref check says which and why.")
     out()
     for dimension, sentence in result.sentences().items():
-        out(f"{dimension}: {sentence}")
+        out(*wrapped(f"{dimension}: {sentence}", indent="  "))
     out()
-    titles, rows = ("dimension", "quantity", "value", "95 % interval or null", "over"), result.rows()
-    (framed if interactive() else aligned)(titles, rows)
+    rows: list[tuple[str, ...]] = []
+    for row in result.rows():
+        if (row.dimension, *[""] * 4) not in rows:
+            rows.append((row.dimension, *[""] * 4))
+        ends, _, p = row.interval.removeprefix("null ").partition(", p = ")
+        of = (f" ({row.of})", "") if row.of and not row.of[0].isdigit() else ("", row.of)
+        rows.append((f"  {row.name}{of[0]}", row.value, ends, p, of[1]))
+    out("Intervals are at 95 %; beside a p-value, the interval is that of the null:")
+    columns(("quantity", "value", "interval", "p", "over"), rows)
     out()
     block(result.table2(name))

@@ -11,7 +11,7 @@ from tyro.conf import arg
 
 from polypref.cli.shared import WritesFolder
 from polypref.files import write
-from polypref.terminal import block, out
+from polypref.terminal import document, out
 
 Folders = Annotated[
     tuple[str, ...],
@@ -59,6 +59,6 @@ class Table(WritesFolder):
         }
         for name, text in texts.items():
             write(self.out / name, text)
-        block(texts["tables.md"])
+        document(texts["tables.md"])
         out(f"tables: {', '.join(str(self.out / name) for name in texts)}")
         return 0

@@ -23,7 +23,7 @@ from polypref.cli.shared import (
     reading_of,
 )
 from polypref.files import write, write_json
-from polypref.terminal import block, out
+from polypref.terminal import out
 
 if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
@@ -77,6 +77,7 @@ class Tax(WritesFolder, ReadsJudgements, ReadsQuestion, Loads, Seeded):
     def run(self) -> int:
         """Read, fit or load, measure, write and print."""
         started = time.perf_counter()
+        from polypref.answers import wrapped
         from polypref.data.benchmarks import read_suite
         from polypref.errors import SettingsError
         from polypref.report.tax import page, summary
@@ -105,7 +106,8 @@ class Tax(WritesFolder, ReadsJudgements, ReadsQuestion, Loads, Seeded):
         found["seconds"] = round(time.perf_counter() - started, 1)
         write(self.out / "tax.html", page(found))
         write_json(self.out / "tax.json", found)
-        block(summary(found))
+        for line in summary(found).split("\n"):
+            out(*wrapped(line, indent="    "))
         out(f"report: {self.out / 'tax.html'}")
         return 0
 

@@ -23,7 +23,7 @@ from polypref.evaluation.tables import Arm, choose_baseline, held_out, leaderboa
 from polypref.newcomers.cells import FULL, Cell, Job, Outcome, read
 from polypref.stats.cluster_robust import Clusters
 from polypref.stats.metrics import HeldOut
-from polypref.wording import MISSING, counted, estimate, number, signed
+from polypref.wording import MISSING, code, counted, estimate, percent, points
 
 ASKED = ", asked"
 CEILING = f"{FULL}, all data"
@@ -130,7 +130,7 @@ def _restricted(rows: HeldOut, in_H: NDArray[np.bool_]) -> HeldOut:
 
 
 def table_lines(contents: NewContents, metric: str = METRIC) -> list[list[str]]:
-    """Header and one line per route: the metric at every size, marked if the gain's interval excludes zero."""
+    """Header and one line per route: accuracy in percent at every size, marked if the gain's interval excludes zero."""
     rows, gains = contents.rows.where(metric=metric), contents.gains.where(metric=metric)
     lines = [["comparisons of the new person", *map(str, contents.measured)]]
     for name in rows.learners:
@@ -143,9 +143,9 @@ def table_lines(contents: NewContents, metric: str = METRIC) -> list[list[str]]:
 
 
 def gain_lines(contents: NewContents, metric: str = METRIC) -> list[list[str]]:
-    """Header and one line per route: gain over the baseline at every size with its 95 % interval."""
+    """Header and one line per route: gain over the baseline at every size, in points, with its 95 % interval."""
     gains = contents.gains.where(metric=metric)
-    lines = [[f"gain over {contents.floor or 'the baseline'}", *map(str, contents.measured)]]
+    lines = [["comparisons of the new person", *map(str, contents.measured)]]
     for name in gains.learners:
         lines.append([name, *(_ends(gains.at(name, metric, size=size)) for size in contents.measured)])
     return lines
@@ -154,13 +154,13 @@ def gain_lines(contents: NewContents, metric: str = METRIC) -> list[list[str]]:
 def _cell(row: ResultRow | None, gain: ResultRow | None) -> str:
     if row is None or row.value is None:
         return MISSING
-    return number(row.value) + ("" if gain is None else {"better": "+", "worse": "−", "unclear": ""}[gain.kind])
+    return percent(row.value) + ("" if gain is None else {"better": "+", "worse": "−", "unclear": ""}[gain.kind])
 
 
 def _ends(gain: ResultRow | None) -> str:
     if gain is None or gain.value is None:
         return MISSING
-    return estimate({"value": gain.value, "lo": gain.lo, "hi": gain.hi}, signed)
+    return estimate({"value": gain.value, "lo": gain.lo, "hi": gain.hi}, points)
 
 
 def advice(contents: NewContents, metric: str = METRIC) -> list[str]:
@@ -172,11 +172,11 @@ def advice(contents: NewContents, metric: str = METRIC) -> list[str]:
             continue
         best = max(at, key=lambda gain: gain.value or 0.0)
         if not best.value or best.value < 0:
-            lines.append(f"{counted(size, 'comparisons')}: nothing beats {best.baseline}")
+            lines.append(f"{counted(size, 'comparisons')}: nothing beats {code(best.baseline)}")
         else:
             sure = "" if best.kind == "better" else "not "
             lines.append(
-                f"{counted(size, 'comparisons')}: {best.learner}, {_ends(best)}, {sure}surely "
-                f"better than {best.baseline}"
+                f"{counted(size, 'comparisons')}: {code(best.learner)}, {_ends(best)} points, {sure}surely "
+                f"better than {code(best.baseline)}"
             )
     return lines
