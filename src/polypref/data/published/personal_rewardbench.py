@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from polypref.data.files.limits import Limits
-from polypref.data.published.rows import Converted, Selection, messages, read_files, stack
+from polypref.data.published.rows import Converted, File, Selection, messages, read_files, stack, structured, typed
 
 COLUMNS = ("user_id", "context", "chosen", "rejected")
 
@@ -24,16 +24,16 @@ class PersonalRewardBench:
 
     def convert(self, paths: Sequence[str], limits: Limits | None = None) -> Converted:
         """Raises InputError for files of another form."""
-        rows = [
-            file.need("PersonalRewardBench", *COLUMNS).select(
-                pl.col.user_id.cast(pl.String),
-                messages("context").alias("prompt"),
-                pl.col.chosen.struct.field("content"),
-                pl.col.rejected.struct.field("content").alias("other"),
-            )
-            for file in read_files(paths, limits)
-        ]
-        whole = stack(rows).rename({"content": "chosen", "other": "rejected"})
+        whole = stack([_rows(file) for file in read_files(paths, limits)])
         selection = Selection(whole)
         selection.drop("no user", pl.col.user_id.is_null())
         return selection.finish("PersonalRewardBench", whole.height, ())
+
+
+def _rows(file: File) -> pl.DataFrame:
+    rows = typed(file, file.need("PersonalRewardBench", *COLUMNS), {"user_id": "text"})
+    structured(file, rows, "context", ("role", "content"), listed=True)
+    for side in ("chosen", "rejected"):
+        structured(file, rows, side, ("content",))
+    answers = (pl.col(side).struct.field("content").alias(side) for side in ("chosen", "rejected"))
+    return rows.select("user_id", messages("context").alias("prompt"), *answers)

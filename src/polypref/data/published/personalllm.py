@@ -28,7 +28,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.data.files.limits import Limits
-from polypref.data.published.rows import Converted, Selection, one_of, read_files, stack
+from polypref.data.published.rows import Converted, Selection, one_of, read_files, stack, typed
 from polypref.errors import InputError, SettingsError
 
 SCALES = {  # reward model -> mean and standard deviation of its scores, from the authors' constants
@@ -84,7 +84,9 @@ class PersonalLLM:
         names = sorted(self.models or SCALES)
         wanted = ["prompt", *(f"response_{i}" for i in range(1, RESPONSES + 1))]
         scores = [f"response_{i}_{name}" for i in range(1, RESPONSES + 1) for name in names]
-        whole = stack([file.need("PersonalLLM", *wanted, *scores) for file in read_files(paths, limits)])
+        kinds = dict.fromkeys(wanted, "text") | dict.fromkeys(scores, "number")
+        files = read_files(paths, limits)
+        whole = stack([typed(file, file.need("PersonalLLM", *wanted, *scores), kinds) for file in files])
         selection = Selection(whole)
         selection.drop("prompts with a text or a score missing", pl.any_horizontal(pl.all().is_null()))
         shape = (selection.frame.height, RESPONSES, len(names))

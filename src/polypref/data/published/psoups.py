@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from polypref.data.files.limits import Limits
-from polypref.data.published.rows import Converted, File, Selection, per_cent, read_files, stack
+from polypref.data.published.rows import Converted, File, Selection, per_cent, read_files, stack, typed
 from polypref.errors import InputError
 from polypref.wording import counted
 
@@ -59,7 +59,7 @@ def _raw(file: File) -> pl.DataFrame:
     if file.stem not in INSTRUCTIONS:
         known = ", ".join(INSTRUCTIONS)
         raise InputError(f"{file.path}: its name says whose rows these are; expected one of {known}, as in P1A.json.")
-    rows = file.need("P-SOUPS", *RAW)
+    rows = typed(file, file.need("P-SOUPS", *RAW), dict.fromkeys(RAW, "text"))
     return rows.select(
         pl.lit(file.stem).alias("user_id"),
         *(pl.col(old).alias(new) for old, new in zip(RAW, ("asked", "chosen", "rejected"), strict=True)),
@@ -67,9 +67,8 @@ def _raw(file: File) -> pl.DataFrame:
 
 
 def _mirror(file: File) -> pl.DataFrame:
-    return file.frame.select(
-        pl.col.uid.cast(pl.String).alias("user_id"), pl.col.prompt.alias("asked"), "chosen", "rejected"
-    )
+    rows = typed(file, file.frame.select(MIRROR), dict.fromkeys(MIRROR, "text"))
+    return rows.select(pl.col.uid.alias("user_id"), pl.col.prompt.alias("asked"), "chosen", "rejected")
 
 
 def _counts(table: pl.DataFrame) -> list[str]:

@@ -145,6 +145,22 @@ def typed(file: File, frame: pl.DataFrame, kinds: Mapping[str, str]) -> pl.DataF
     return frame
 
 
+def structured(file: File, frame: pl.DataFrame, name: str, fields: Sequence[str], listed: bool = False) -> None:
+    """Raise InputError unless a column holds objects (lists of objects) with these fields, each of one text."""
+    kind = frame.schema[name]
+    inner = kind.inner if listed and isinstance(kind, pl.List) else None if listed else kind
+    found = {one.name: one.dtype for one in inner.fields} if isinstance(inner, pl.Struct) else {}
+    odd = [one for one in fields if found.get(one) not in (pl.String, pl.Null)]
+    if odd or not isinstance(inner, pl.Struct):
+        expected = (
+            f"{'lists of objects' if listed else 'objects'}{' with the texts ' * bool(fields)}{' and '.join(fields)}"
+        )
+        raise InputError(
+            f'{file.path}: column "{name}" holds {shown(repr(kind), 200)[1:-1]}; expected {expected}. '
+            "Is it the published file?"
+        )
+
+
 def read_files(paths: Sequence[str], limits: Limits | None = None) -> list[File]:
     """The files' rows. Raises InputError for a file that is missing, cannot be read or has no rows."""
     if not paths:
@@ -167,6 +183,7 @@ def _rows(path: str, limits: Limits) -> pl.DataFrame:
 
 def _frame(path: str, local: str, limits: Limits) -> pl.DataFrame:
     suffix = Path(local.removesuffix(".gz").removesuffix(".zst")).suffix.lower()
+    content = b""
     try:
         if suffix == ".parquet":
             frame = pl.read_parquet(local)
@@ -179,9 +196,40 @@ def _frame(path: str, local: str, limits: Limits) -> pl.DataFrame:
         else:
             raise InputError(f"{path}: unknown kind of file; expected .json, .jsonl, .csv or .parquet.")
     except (pl.exceptions.PolarsError, OSError) as error:
+        if odd := _odd_value(content):
+            raise InputError(f"{path}: {odd}") from error
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"{path} cannot be read ({first}). Download it again.") from error
     return frame
+
+
+def _odd_value(content: bytes) -> str:
+    """The first value of another kind than its column's values before it; "" if there is none."""
+    try:
+        is_list = content.lstrip()[:1] == b"["
+        texts = content.split(b"\n")
+        rows = json.loads(content) if is_list else [json.loads(line) for line in texts if line.strip()]
+    except (ValueError, RecursionError):
+        return ""
+    kinds: dict[str, str] = {}
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            return f"row {number} is {shown(row)}; expected an object. Is it the published file?"
+        for name, value in row.items():
+            kind, before = _kind_of(value), kinds.get(name, "")
+            if not kind.startswith(before) and not before.startswith(kind):
+                return f'row {number}: "{name}" is {shown(value)}; expected a {before}, as in the rows before.'
+            kinds[name] = max(kind, before, key=len)  # "list of texts" says more than "list", and nothing says nothing
+    return ""
+
+
+def _kind_of(value: object) -> str:
+    """What a value is in JSON, with the shape of objects in a list; "" for nothing."""
+    if isinstance(value, list):
+        inner = sorted({_kind_of(one) for one in value} - {""})
+        return f"list of {inner[0]}s" if inner else "list"
+    known = {bool: "boolean", int: "number", float: "number", str: "text", dict: "object", type(None): ""}
+    return known[type(value)]
 
 
 def stack(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

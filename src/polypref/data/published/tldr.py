@@ -24,9 +24,10 @@ import numpy as np
 import polars as pl
 
 from polypref.data.files.limits import Limits
-from polypref.data.published.rows import Converted, Selection, one_of, read_files, stack
-from polypref.errors import InputError, NotEnoughData, SettingsError
+from polypref.data.published.rows import Converted, File, Selection, one_of, read_files, stack, structured, typed
+from polypref.errors import NotEnoughData, SettingsError
 
+INFO = ("post", "article", "title", "subreddit")
 WORKERS = {"S": 5, "L": 10}
 SEED, SHORTER = 3456, 0.3
 COLUMNS = ("info", "summaries", "choice", "worker", "split")
@@ -51,7 +52,7 @@ class TLDR:
 
     def convert(self, paths: Sequence[str], limits: Limits | None = None) -> Converted:
         """Raises InputError for files of another form, NotEnoughData without train rows to rank the workers."""
-        whole = stack([_flat(file.need("TL;DR", *COLUMNS)) for file in read_files(paths, limits)])
+        whole = stack([_flat(file) for file in read_files(paths, limits)])
         selection = Selection(whole)
         selection.drop("no worker", pl.col.worker.is_null())
         remarks = (_SIMULATED,) if self.protocol == "L" else ()
@@ -93,23 +94,23 @@ _SIMULATED = (
 )
 
 
-def _flat(rows: pl.DataFrame) -> pl.DataFrame:
+def _flat(file: File) -> pl.DataFrame:
     """Flattens nested columns; a missing field is null."""
-    for column, kind in (("info", pl.Struct), ("summaries", pl.List)):
-        if not isinstance(rows.schema[column], kind):
-            raise InputError(f'column "{column}" of TL;DR holds {rows.schema[column]}; expected nested values.')
-    known = {name for name, _ in rows.schema["info"]}  # type: ignore[attr-defined]
+    rows = typed(file, file.need("TL;DR", *COLUMNS), {"choice": "number", "worker": "text", "split": "text"})
+    structured(file, rows, "info", ())
+    known = {name for name, _ in rows.schema["info"]} & set(INFO)  # type: ignore[attr-defined]
+    structured(file, rows, "info", sorted(known))
+    structured(file, rows, "summaries", ("text", "policy"), listed=True)
     info = (
-        (pl.col.info.struct.field(name) if name in known else pl.lit(None)).cast(pl.String).alias(name)
-        for name in ("post", "article", "title", "subreddit")
+        (pl.col.info.struct.field(name) if name in known else pl.lit(None)).cast(pl.String).alias(name) for name in INFO
     )
     sides = (
         pl.col.summaries.list.get(side, null_on_oob=True).struct.field(name).alias(f"{name}_{side}")
         for side in (0, 1)
         for name in ("text", "policy")
     )
-    train = pl.col.split.cast(pl.String).str.starts_with("train").alias("train")
-    return rows.select(*info, *sides, pl.col.choice.cast(pl.Int64), pl.col.worker.cast(pl.String), train)
+    train = pl.col.split.str.starts_with("train").alias("train")
+    return rows.select(*info, *sides, "choice", "worker", train)
 
 
 def _ranked(frame: pl.DataFrame) -> list[str]:
@@ -129,7 +130,7 @@ def _in_both_splits(selection: Selection) -> tuple[str, ...]:
 def _own_labels(selection: Selection) -> tuple[str, ...]:
     """The workers' own choices on posts."""
     selection.drop("a news article, not a post", pl.col.post.is_null())
-    selection.drop("no choice", ~pl.col.choice.is_in([0, 1]))
+    selection.drop("no choice", ~pl.col.choice.is_in([0.0, 1.0]))
     _label(selection, pl.col.choice == 0, pl.format("Summarize the following text:\n{}", "post"))
     return ()
 
