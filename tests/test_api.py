@@ -79,7 +79,7 @@ def test_quiet_silences_the_encoder_too(quiet, monkeypatch, capsys):
     data = people(users=6, per_user=20)
     results = polypref.compare(data, learners, Slow(), seeds=1, workers=1, placebo=False, quiet=quiet)
     assert ("encoding with slow" in capsys.readouterr().err) != quiet
-    assert repr(results).startswith("<Results: 120 judgements, 6 users, learners pooled. ")
+    assert repr(results).startswith("<Results: 120 judgements, 6 users, learners `pooled`. ")
     assert len(repr(results)) < 1000
     assert results.verdict["text"] in repr(results)
     assert results.to_polars().equals(results.rows)

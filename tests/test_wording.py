@@ -213,3 +213,15 @@ def test_planted_messages_are_seen():
     handler = "try:\n    pass\nexcept (OSError, ValueError) as error:\n    raise X(f'no ({%s})')"
     assert numbered(ast.parse(handler % "error")) == [4]
     assert numbered(ast.parse(handler % "reason(error)")) == []
+
+
+OTHER_NAMES = re.compile(r"worst[- ](served )?(tenth|10 ?%)|worst-served decile|(lowest|bottom) (tenth|decile)", re.I)
+
+
+def test_the_worst_decile_has_one_name() -> None:
+    root = SOURCE.parent.parent
+    files = [*SOURCE.rglob("*.py"), *SOURCE.rglob("*.j2"), *(root / "docs").rglob("*.md"), root / "README.md"]
+    assert len(files) > 200
+    assert [(path.name, found[0]) for path in files if (found := OTHER_NAMES.search(path.read_text("utf-8")))] == []
+    assert all(OTHER_NAMES.search(text) for text in ("the worst tenth", "its worst-served decile", "worst 10 %"))
+    assert not OTHER_NAMES.search("the worst decile; the worst-served group")

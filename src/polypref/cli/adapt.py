@@ -117,7 +117,7 @@ def _cannot(folder: Path, kind: str) -> SettingsError:
     from polypref.errors import SettingsError
 
     return SettingsError(
-        f"{folder} holds a scorer of kind {kind!r}, which cannot learn new users; fit one that can, as hierarchical."
+        f"{folder} holds a scorer of kind {kind!r}, which cannot learn new users; fit one that can, as `hierarchical`."
     )
 
 

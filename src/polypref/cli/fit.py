@@ -30,7 +30,7 @@ class Fit(WritesFolder, Reads, ReadsQuestion, Seeded):
         from polypref.data.split import choose_rule
         from polypref.learners.provenance import fitted_on
         from polypref.scorers import ENOUGH_VALID, KIND, cut, ensure_fittable, learner, save
-        from polypref.wording import counted
+        from polypref.wording import code, counted
 
         ensure_files(self, self.files, "fit FILE --out DIR")
         ensure_replaceable(self.out, KIND)
@@ -48,9 +48,10 @@ class Fit(WritesFolder, Reads, ReadsQuestion, Seeded):
         read = {"judgements": len(reading.comparisons), "rows": reading.rows_read}
         save(scorer, self.out, replace(fitted, learner=self.learner, data=data, split=rule, read=read))
         judged, rows = counted(len(reading.comparisons), "judgements"), counted(reading.rows_read, "rows")
+        people = counted(len(comparisons.users), "users")
         out(
-            f"{self.learner} on {len(train) + len(valid):,} of {judged} by {counted(len(comparisons.users), 'users')} "
-            f"({rows} read), features from {self.encoder}"
+            f"{code(self.learner)} on {len(train) + len(valid):,} of {judged} by {people} ({rows} read), features from "
+            f"{code(self.encoder)}"
         )
         out(f"hyper-parameters chosen on {len(valid):,} of them, split by {rule}: {why}")
         for name, value in scorer.selection.items():

@@ -45,12 +45,12 @@ class Linted:
 
     def show(self, contents: Contents) -> None:
         """Print what was compared, what was dropped, and who was left out."""
-        from polypref.wording import counted
+        from polypref.wording import code, counted
 
         data, split = contents.data, contents.split
         out(
             f"{counted(data['n_comparisons'], 'judgements')} by {counted(data['n_users'], 'users')}, features from "
-            f"{contents.encoder['name']}, split by {split['rule']}: {split['why']}"
+            f"{code(contents.encoder['name'])}, split by {split['rule']}: {split['why']}"
         )
         if data["users_left_out"]:
             out(

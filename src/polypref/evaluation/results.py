@@ -15,7 +15,7 @@ from polypref.evaluation.results_schema import CompareContents, Contents
 from polypref.evaluation.results_table import COHORT, METRIC, ROW, ResultTable
 from polypref.files import OTHER_OUT, write_json, write_table
 from polypref.notebook import table
-from polypref.wording import counted, interval, number, points
+from polypref.wording import code, counted, interval, percent, points
 
 TEXTS, COUNTS = ("learner", "cohort", "metric"), ("size", "n_users", "n_comparisons", "seeds")
 KINDS = {name: pl.String if name in TEXTS else pl.Int64 if name in COUNTS else pl.Float64 for name in ROW}
@@ -30,7 +30,7 @@ class Results:
 
     def __repr__(self) -> str:
         """The verdict and the sizes; everything else is in ``content``, ``rows`` and ``users``."""
-        data, learners = self.contents.data, ", ".join(self.contents.rows.learners)
+        data, learners = self.contents.data, ", ".join(map(code, self.contents.rows.learners))
         sizes = f"{counted(data['n_comparisons'], 'judgements')}, {counted(data['n_users'], 'users')}"
         return f"<Results: {sizes}, learners {learners}. {self.contents.verdict['text']}>"
 
@@ -65,9 +65,9 @@ class Results:
         for learner in self.contents.rows.learners:
             row, gain = self.contents.rows.at(learner, METRIC, COHORT), gains.get(learner)
             known = "" if gain is None else f"{points(gain.value)} ({interval(gain.ends, points)})"
-            lines.append((learner, number(row and row.value), known))
+            lines.append((learner, percent(row and row.value), known))
         floor = self.contents.floor or "the baseline"
-        titles = ("learner", "accuracy", f"gain over {floor} in points (95 % interval)")
+        titles = ("learner", "accuracy, %", f"gain over {floor} in points (95 % interval)")
         return table(lines, titles, self.contents.verdict["text"])
 
     def value(self, learner: str, metric: str = METRIC, cohort: str = COHORT) -> float | None:

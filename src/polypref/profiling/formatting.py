@@ -138,7 +138,7 @@ def of_groups(g: Groups) -> str:
     if regret.value is None:
         return "Groups and regret are unknown: no user shares ten pairs with others."
     tail = (
-        f" The majority decides against its worst-served decile in {percent(regret.value)} of their {g.unit} "
+        f" The majority decides against the worst decile of the users in {percent(regret.value)} of their {g.unit} "
         f"({percent(regret.null)} if users were interchangeable, p = {regret.p:.2f})."
     )
     if g.groups is None or g.axes.value is None:
@@ -214,8 +214,8 @@ def aggregation_rows(s: SocialChoice, g: Groups) -> list[Row]:
         _tested("aggregation", "axes along which users differ", g.axes, "users", 1),
         _tested("aggregation", "share of the strongest axis", g.strongest_axis, "users"),
         Row("aggregation", "groups beyond chance, at least", groups, "", counted(g.axes.n, "users")),
-        _tested("aggregation", "regret of the worst-served user", g.worst_user_regret, "users"),
-        _tested("aggregation", "regret of the worst-served decile", g.worst_decile_regret, "users"),
+        _tested("aggregation", "regret of the worst user", g.worst_user_regret, "users"),
+        _tested("aggregation", "regret of the worst decile", g.worst_decile_regret, "users"),
     ]
 
 

@@ -30,7 +30,7 @@ class Column:
 COLUMNS = (
     Column("accuracy_micro", "all", "Accuracy, %", "all judgements (micro)"),
     Column("accuracy_macro", "all", "Accuracy, %", "mean over users (macro)"),
-    Column("accuracy_worst_decile", "all", "Accuracy, %", "worst decile of users"),
+    Column("accuracy_worst_decile", "all", "Accuracy, %", "worst decile"),
     Column("accuracy_macro", "minority", "Accuracy, %", "minority users by some seed's training rows"),
     Column("log_loss", "all", "Log loss", "lower is better"),
     Column("calibration_error", "all", "Calibration", "error, lower is better"),

@@ -190,10 +190,11 @@ def published_users(results: Sequence[Collected]) -> Table | None:
 def user_spread(one: Collected) -> Table:
     """For many users: the worst, the median and the best accuracy, and how many users are better or worse off."""
     assert one.users is not None
-    titles = ("worst", "tenth", "median", "ninetieth", "best", "better", "worse")
+    names = ("worst", "tenth", "median", "ninetieth", "best", "better", "worse")
+    titles = [{"tenth": "10 % quantile", "ninetieth": "90 % quantile"}.get(name, name) for name in names]
     rows = []
     for line in collect_results.user_spread(one.users).iter_rows(named=True):
-        values = (line[title] for title in titles)
+        values = (line[name] for name in names)
         cells = (Cell(_two(value) if isinstance(value, float) else _count(value)) for value in values)
         rows.append(Row(line["learner"], tuple(cells)))
     remark = "Percentiles of the users' accuracies; better, worse: users significantly so against the baseline."

@@ -57,8 +57,8 @@ LABELS = {  # for keys that are unclear by themselves
     "axes": "axes along which users differ",
     "strongest axis": "share of the strongest axis",
     "groups": "groups beyond chance",
-    "worst user regret": "regret of the worst-served user",
-    "worst decile regret": "regret of the worst-served decile",
+    "worst user regret": "regret of the worst user",
+    "worst decile regret": "regret of the worst decile",
 }
 # With two or three judges one dissenter is already 30 %, so "highly contested" adds nothing to "contested" there.
 TWO_OR_THREE = {"at panel: 2: highly contested", "at panel: 3: highly contested"}

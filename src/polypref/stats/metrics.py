@@ -5,7 +5,7 @@ reward(chosen) - reward(rejected). Every metric is the mean over seeds of the me
 
 accuracy_micro         mean over decided judgements of 1 (margin > 0), 1/2 (equal scores), 0
 accuracy_macro         mean over users of the user's own accuracy; every user counts once
-accuracy_worst_decile  mean accuracy of the worst-served tenth of the users, among users with at least
+accuracy_worst_decile  mean accuracy of the tenth of the users who are served worst, among users with at least
                        MIN_DECILE_ROWS decided test rows in the seed; absent with fewer than MIN_DECILE_USERS such
                        users, since a tenth is then less than two people. The lowest accuracies are partly bad luck,
                        more so with few test rows, equally for every learner
