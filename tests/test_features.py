@@ -64,7 +64,7 @@ def test_every_encoder_can_be_made_and_knows_its_name() -> None:
 
 @pytest.mark.parametrize("name", ["minilim", "hf", "hf:", "minilm:x", "endpoint", "", "minilm+", "static+foo"])
 def test_an_unknown_name_shows_the_known_ones(name: str) -> None:
-    with pytest.raises(SettingsError, match="endpoint:<url>, hf:<model>, minilm, static"):
+    with pytest.raises(SettingsError, match="endpoint:<url>, hf:<model>, minilm, minilm-windows, static"):
         encoder(name)
 
 

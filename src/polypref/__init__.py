@@ -5,7 +5,7 @@ The public names are imported on first use, so that ``import polypref`` is fast:
     read, ReadOptions      files of preferences -> Reading(comparisons, the source of each)
     lint, clean            faults of a reading; its comparisons without faulty rows
     simulate, WORLDS       simulated people with known truth
-    encoder                a text encoder by name: minilm, static, hf:<model>, endpoint:<url>
+    encoder                a text encoder by name: minilm, minilm-windows, static, hf:<model>, endpoint:<url>
     LEARNERS               the methods by name; LEARNERS[name].fit(comparisons, encoder=..., seed=0) gives a scorer
     save, load             a fitted scorer to a folder and back
     forget                 the scorer without one person

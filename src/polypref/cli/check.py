@@ -32,11 +32,14 @@ class Check(Reads):
     def run(self) -> int:
         """Read, lint, print."""
         from polypref.data.linting.lint import lint
+        from polypref.features.long_texts import of_default
 
         ensure_files(self, self.files, "check FILE")
         reading = reading_of(self, self.files, self.rating_gap)
         found = lint(reading, min_judgements=self.min_judgements)
         summary = summarise(reading, found)
+        long = of_default(reading.comparisons.take(~found.dropped_N))
+        summary["long_texts"] = None if long is None else long.as_dict()
         if self.json:
             out_json(summary, indent=1)
         else:
@@ -101,6 +104,8 @@ def show(summary: dict[str, Any], reading: Reading) -> None:
         out(f"read as: {rule}")
     for line in remarks(reading):
         out(line)
+    if summary["long_texts"]:
+        out(summary["long_texts"]["text"])
     cells = [_cells(finding) for finding in summary["findings"]]
     if interactive():
         titles = ("finding", "how many", "rows are", "description and one example")

@@ -37,6 +37,7 @@ class Compare(WritesFolder, Reads, ReadsQuestion, Settings):
         started = time.perf_counter()
         from polypref.evaluation import compare
         from polypref.evaluation.comparison import named_learners
+        from polypref.features.long_texts import long_texts
         from polypref.report import write
 
         ensure_files(self, self.files, "compare FILE --out DIR")
@@ -55,6 +56,8 @@ class Compare(WritesFolder, Reads, ReadsQuestion, Settings):
         out("", results.verdict["text"])
         data.show(results.contents)
         data.remark()
+        if (long := long_texts(encode, data.comparisons)) is not None:
+            out(str(long))
         out(f"done in {time.perf_counter() - started:.0f} s")
         return 0
 

@@ -32,6 +32,7 @@ class Profile(Reads, Seeded):
         """Read, drop what the linter drops, profile, print."""
         from polypref.data.given import say_how
         from polypref.errors import NotEnoughData
+        from polypref.features.long_texts import of_default
         from polypref.profiling import profile
         from polypref.profiling.answer import answer_of
         from polypref.wording import counted
@@ -45,6 +46,7 @@ class Profile(Reads, Seeded):
             raise NotEnoughData(
                 f"nothing can be used of {counted(reading.rows_read, 'rows')}; polypref check FILE says why."
             )
+        long = of_default(comparisons)
         result = profile(comparisons, seed=self.seed, pairs=self.pairs)
         unusable = sum(problem.count for problem in reading.problems if not problem.kept)
         left_out = unusable + len(reading.comparisons) - len(comparisons)
@@ -53,9 +55,12 @@ class Profile(Reads, Seeded):
         if self.json:
             content = {"files": list(reading.files), "rows_read": reading.rows_read, **result.as_dict()}
             content |= {"table2": result.table2(name), "answer": answer.as_dict()}
+            content["long_texts"] = None if long is None else long.as_dict()
             out_json(content, indent=1)
         else:
             _show(result, name, left_out)
+            if long is not None:
+                out("", str(long))
             out("", *answer.printed())
         return 0
 

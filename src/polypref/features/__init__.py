@@ -14,6 +14,7 @@ from polypref.features.protocol import Encoder, Read
 # name, or the part before the colon -> module, class, what may follow the colon
 ENCODERS = {
     "minilm": ("polypref.features.minilm", "MiniLM", ""),
+    "minilm-windows": ("polypref.features.minilm", "MiniLMWindows", ""),
     "static": ("polypref.features.static", "Static", ""),
     "hf": ("polypref.features.hf", "HuggingFace", "model"),
     "endpoint": ("polypref.features.endpoint", "Endpoint", "url"),
@@ -24,7 +25,7 @@ NEXT = re.compile(
 
 
 def encoder(name: str, **options: object) -> Encoder:
-    """The encoder ``minilm``, ``static``, ``hf:<model>`` or ``endpoint:<url>``, with its settings.
+    """The encoder ``minilm``, ``minilm-windows``, ``static``, ``hf:<model>`` or ``endpoint:<url>``, with its settings.
 
     ``cache="memory"`` keeps features until the process ends and writes nothing to disk; default: "disk".
 

@@ -8,7 +8,7 @@ published ones wherever they come from, so features mean the same everywhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -16,18 +16,33 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
 from polypref.comparisons import IntArray, Responses
 from polypref.errors import EncoderError, SettingsError
 from polypref.features.cache import Features
-from polypref.features.encode_missing import Cache, TextMode, cache_in_force, encode_cached, pairs
+from polypref.features.encode_missing import Cache, TextMode, batches, cache_in_force, encode_cached, pairs
 from polypref.features.protocol import Read
-from polypref.features.transformer import LOCAL, WEIGHTS, Framer, default_device, inputs_of, pool, quiet, sha256_of
+from polypref.features.transformer import (
+    LOCAL,
+    WEIGHTS,
+    Framer,
+    Tokens,
+    default_device,
+    inputs_of,
+    pool,
+    quiet,
+    sha256_of,
+)
 from polypref.network_access import Permission, acting_for, present
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 PROBE = "Na\u00efve CAFE\u0301, \u5317\u4eac - unbelievably 3,14! [SEP] </s>"
 READS = "858d39a6cfde7c282f35fbc5912fb14c1c26a73122263078962369e2fbf3ab63"
+SPECIAL = 2  # word pieces around every text
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -37,7 +52,7 @@ class MiniLM:
 
     ``text``       "response": the response alone, whatever the prompt (only responses differ within a prompt);
                    "joint": prompt and response; the prompt loses its beginning if both are too long.
-    ``max_length`` word pieces read, 256 as published; the end of a longer response is ignored.
+    ``max_length`` word pieces read, 256 as published; the end of a longer response is ignored (``MiniLMWindows``).
     ``batch_size``, ``device``, ``cache_folder`` affect speed and place, never values; ``features`` as in ``Encoder``.
     """
 
@@ -63,17 +78,86 @@ class MiniLM:
         return encode_cached(self, self.text, responses)
 
     def compute(self, responses: Responses) -> Iterator[tuple[IntArray, Features]]:
-        import torch
-        from torch.nn.functional import normalize
-
         with acting_for(self.permission):
             network, tokenizer = load(self.device or default_device())
         tokens = Framer(tokenizer, self.max_length).frame(pairs(responses, self.text))
-        for index_B, inputs in inputs_of(tokens, self.batch_size, network.device):
-            with torch.inference_mode():
-                hidden_BTD = network(**inputs).last_hidden_state
-                features_BD = normalize(pool(hidden_BTD, inputs["attention_mask"], "mean"))
-            yield index_B, features_BD.cpu().numpy()
+        yield from _vectors(network, tokens, self.batch_size)
+
+    @property
+    def reads(self) -> int | None:
+        """See ``long_texts.ReadsBeginnings``."""
+        return self.max_length
+
+    def beginnings(self, texts_X: pl.Series) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """See ``long_texts.ReadsBeginnings``. Raises EncoderError without the weights."""
+        room = self.max_length - SPECIAL
+        longer_X, code_X = np.zeros(len(texts_X), bool), np.zeros(len(texts_X), np.int64)
+        seen: dict[tuple[int, ...], int] = {}
+        with acting_for(self.permission):
+            found = pieces(weights_folder()).encode_batch_fast(texts_X.to_list(), add_special_tokens=False)
+        for x, one in enumerate(found):
+            longer_X[x] = len(one.ids) > room
+            code_X[x] = seen.setdefault(tuple(one.ids[:room]), len(seen))
+        return longer_X, code_X
+
+
+@dataclass(frozen=True)
+class MiniLMWindows(MiniLM):
+    """MiniLM that reads all of a long text: in as few windows of ``max_length`` pieces as fit, of nearly equal size.
+
+    The vector is the mean of the windows' vectors, at unit length; that of a text which fits is ``minilm``'s.
+    """
+
+    def __post_init__(self) -> None:
+        if self.text != "response":
+            raise SettingsError(f"{self.name} reads responses alone; use minilm with text={self.text!r}.")
+
+    @property
+    def name(self) -> str:
+        return "minilm-windows"
+
+    @property
+    def identity(self) -> str:
+        return f"{super().identity} windows"
+
+    @property
+    def reads(self) -> None:
+        """It reads all of a text."""
+        return None
+
+    def compute(self, responses: Responses) -> Iterator[tuple[IntArray, Features]]:
+        with acting_for(self.permission):
+            network, tokenizer = load(self.device or default_device())
+        framer, texts = Framer(tokenizer, self.max_length), responses.texts_R.to_list()
+        for index_B in batches(responses.lengths_R, self.batch_size):
+            windows, owner_W = framer.windows([texts[r] for r in index_B])
+            sum_BD = np.zeros((len(index_B), network.config.hidden_size), np.float32)
+            for index_W, features_WD in _vectors(network, windows, self.batch_size):
+                np.add.at(sum_BD, owner_W[index_W], features_WD)
+            yield index_B, sum_BD / np.maximum(np.linalg.norm(sum_BD, axis=1, keepdims=True), 1e-12)
+
+
+def _vectors(network: Any, tokens: Sequence[Tokens], batch_size: int) -> Iterator[tuple[IntArray, Features]]:
+    """Vectors of unit length of each of the ``tokens``, in batches."""
+    import torch
+    from torch.nn.functional import normalize
+
+    for index_B, inputs in inputs_of(tokens, batch_size, network.device):
+        with torch.inference_mode():
+            hidden_BTD = network(**inputs).last_hidden_state
+            features_BD = normalize(pool(hidden_BTD, inputs["attention_mask"], "mean"))
+        yield index_B, features_BD.cpu().numpy()
+
+
+@lru_cache(maxsize=1)
+def pieces(folder: Path) -> Any:
+    """The tokenizer of the weights' folder, which cuts nothing."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b, file_digest
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,6 +66,18 @@ class Framer:
         distinct = list(dict.fromkeys(head for head, _ in pairs))
         heads = dict(zip(distinct, self._ids(distinct), strict=True))
         return [self._join(heads[head], tail, special) for (head, _), tail in zip(pairs, tails, strict=True)]
+
+    def windows(self, texts: Sequence[str]) -> tuple[list[Tokens], IntArray]:
+        """Each text in as few parts as fit, of nearly equal size, and the number of each part's text."""
+        room = self.max_length - len(self.before) - len(self.after)
+        parts: list[Tokens] = []
+        owner: list[int] = []
+        for number, ids in enumerate(self._ids(list(texts))):
+            many = max(-(-len(ids) // room), 1)
+            edges = [at * len(ids) // many for at in range(many + 1)]
+            parts += [self._join([], ids[low:high], True) for low, high in pairwise(edges)]
+            owner += [number] * many
+        return parts, np.array(owner, np.int32)
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         return self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]

@@ -43,12 +43,9 @@ def vectors(texts_X: pl.Series) -> NDArray[np.float32]:
 def load() -> tuple[Any, NDArray[np.float32]]:
     """The tokenizer and the weighted table (V, 384)."""
     from safetensors import safe_open
-    from tokenizers import Tokenizer
 
     folder = minilm.checked_folder()
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = minilm.pieces(folder)
     with safe_open(folder / "model.safetensors", "numpy") as weights:
         table_VD = weights.get_tensor(TABLE).astype(np.float64)
     rank_V = np.maximum(np.arange(len(table_VD)) - tokenizer.token_to_id(MOST_FREQUENT) + 1, 1)
