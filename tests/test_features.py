@@ -53,6 +53,7 @@ def pool_of(texts: Sequence[str], prompts: Sequence[str] = ("Why?",)) -> Respons
 def test_every_encoder_can_be_made_and_knows_its_name() -> None:
     names = {
         "minilm": "minilm",
+        "minilm-windows": "minilm-windows",
         "static": "static",
         "hf": "hf:some/model",
         "endpoint": "endpoint:http://localhost:1/v1",
