@@ -156,7 +156,8 @@ def test_without_a_penalty_missing_safety_scores_count_in_the_curve_as_in_the_ce
 
 
 def test_everybody_whom_a_mixture_can_hold_is_certified_by_its_basis(folder, tmp_path, capsys):
-    assert main(["simulate", "two-tastes", "--out", str(tmp_path / "prefs.jsonl")]) == 0
+    small = ["--users", "12", "--judgements", "24"]
+    assert main(["simulate", "two-tastes", *small, "--out", str(tmp_path / "prefs.jsonl")]) == 0
     words = ["fit", tmp_path / "prefs.jsonl", "--learner", "low-rank", "--encoder", "static", "--out", tmp_path / "mix"]
     assert main([str(word) for word in words]) == 0
     scorer: Any = load(tmp_path / "mix")
@@ -299,7 +300,8 @@ def test_the_commands_check_and_refuse(folder, capsys):
 
 
 def test_a_folder_of_another_kind_is_not_replaced(folder, tmp_path, capsys):
-    assert main(["simulate", "two-tastes", "--out", str(tmp_path / "prefs.jsonl")]) == 0
+    small = ["--users", "12", "--judgements", "24"]
+    assert main(["simulate", "two-tastes", *small, "--out", str(tmp_path / "prefs.jsonl")]) == 0
     shutil.copytree(folder, tmp_path / "b")
     before = sorted((path, path.read_bytes()) for path in (tmp_path / "b" / "safety").iterdir())
     for words in (["fit", "--learner", "pooled"], ["groups", "--attribute", "group"]):
@@ -317,7 +319,8 @@ def test_a_folder_of_another_kind_is_not_replaced(folder, tmp_path, capsys):
 
 
 def test_explain_names_the_line_that_decides(folder, capsys, tmp_path):
-    assert main(["simulate", "two-tastes", "--out", str(tmp_path / "prefs.jsonl")]) == 0
+    small = ["--users", "12", "--judgements", "24"]
+    assert main(["simulate", "two-tastes", *small, "--out", str(tmp_path / "prefs.jsonl")]) == 0
     assert main(["fit", str(tmp_path / "prefs.jsonl"), "--learner", "pooled", "--out", str(tmp_path / "scorer")]) == 0
     slates = part_of(read_slates(str(folder / "labelled.jsonl")), 3, 3, 3)
     texts = slates.responses.texts_R.gather(slates.response_C)

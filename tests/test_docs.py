@@ -52,9 +52,9 @@ def test_the_readme_shows_the_five_lines_of_the_example():
     assert f"```python\n{code}\n```" in (ROOT / "README.md").read_text()
 
 
-def test_the_five_lines_run(tmp_path, monkeypatch, capsys):
+def test_the_five_lines_run(tmp_path, monkeypatch, one_core, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(shlex.split(generate.EXAMPLES["simulate"])[1:]) == 0
+    assert main(["simulate", "two-tastes", "--users", "12", "--judgements", "24", "--out", "prefs.jsonl"]) == 0
     capsys.readouterr()
     load(ROOT / "examples" / "five_lines.py")
     assert "personal" in capsys.readouterr().out
@@ -115,7 +115,7 @@ def test_the_scoring_example_runs(tmp_path, monkeypatch, capsys):
     assert [line.rsplit(" ", 1)[1] for line in lines[:4]] == ["(personal)"] * 2 + ["(population)"] * 2
 
 
-def test_the_settings_file_of_the_page_runs(tmp_path, monkeypatch, capsys):
+def test_the_settings_file_of_the_page_runs(tmp_path, monkeypatch, one_core, capsys):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "cli.md").read_text()
     assert f"```toml\n{generate.SETTINGS}\n```\n\n{generate.SETTINGS_COMMAND}" in page

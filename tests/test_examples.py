@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import runpy
 import shlex
 import sys
@@ -28,10 +27,9 @@ def test_every_command_has_an_example():
 
 
 @pytest.fixture
-def small(tmp_path, monkeypatch):
-    """Few people who judge little, short runs, and no worker processes, which would load torch anew."""
+def small(tmp_path, monkeypatch, one_core):
+    """Few people who judge little, and short runs."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     monkeypatch.setattr(worlds, "simulate", partial(worlds.simulate, users=12, judgements=24))
     monkeypatch.setitem(QUICK, "language model", replace(QUICK["language model"], steps=4))
 

@@ -13,12 +13,14 @@ import polars as pl
 import pytest
 
 import polypref
+from contract_cases import QUICK
 from polypref import artifact, features
 from polypref.cli import main
 from polypref.comparisons import Responses, from_columns
 from polypref.data.linting.lint import clean
 from polypref.data.split import holdout
 from polypref.errors import PolyprefError
+from polypref.learners import LEARNERS
 from polypref.scorers import metadata
 
 PROMPT = "How do I boil an egg?"
@@ -118,8 +120,9 @@ def test_each_person_is_answered_as_themselves(fitted, tmp_path, capsys):
     assert source == {"u8": "personal", "u0": "personal", "stranger": "population", "__proto__": "population"}
 
 
-@pytest.mark.parametrize("learner", polypref.LEARNERS)
-def test_every_learner_is_fitted_and_scores(learner, tmp_path):
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_every_learner_is_fitted_and_scores(learner, tmp_path, monkeypatch):
+    monkeypatch.setitem(LEARNERS, learner, QUICK[learner])
     few = [row for i, row in enumerate(preferences()) if i % 40 < 14]  # how well it learns is the contract's matter
     prefs, out = write_rows(tmp_path / "prefs.jsonl", few), str(tmp_path / "scorer")
     assert main(["fit", prefs, "--learner", learner, "--encoder", "words", "--out", out]) == 0

@@ -34,7 +34,7 @@ ROWS = st.fixed_dictionaries(
         "mine": TEXTS,
     },
 )
-FILES = st.lists(st.lists(ROWS, min_size=1, max_size=30), min_size=1, max_size=3)
+FILES = st.lists(st.lists(ROWS, min_size=1, max_size=12), min_size=1, max_size=3)
 
 
 def told(paths: list[Path], options: ReadOptions) -> object:
@@ -54,7 +54,7 @@ def told(paths: list[Path], options: ReadOptions) -> object:
 
 
 @given(FILES, st.sampled_from([{}, {"chosen": "mine"}, {"tie": ""}]), st.sampled_from([40, 150]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_late_columns_count_as_those_of_the_head_do(tmp_path_factory, files, columns, block):
     folder = tmp_path_factory.mktemp("late")
     paths = [folder / f"{n}.jsonl" for n in range(len(files))]

@@ -109,7 +109,7 @@ def test_guidance_wants_the_mean_turned_and_the_variance_kept():
 
 
 @cache
-def opposed(name: str = "vpl") -> tuple[Comparisons, Comparisons, VPLScorer]:
+def opposed(name: str) -> tuple[Comparisons, Comparisons, VPLScorer]:
     """Two groups of equal size with opposed tastes: training and test judgements, and what was learned."""
     world = simulate("two-tastes", users=32, judgements=60, judges=4)
     c = world.comparisons
@@ -117,7 +117,8 @@ def opposed(name: str = "vpl") -> tuple[Comparisons, Comparisons, VPLScorer]:
     kept_U = minority_U | (np.cumsum(~minority_U) <= minority_U.sum())
     c = c.take(kept_U[c.user_N])
     test_N = c.pair_key_N % np.uint64(5) == 0
-    return c.take(~test_N), c.take(test_N), LEARNERS[name].fit(c.take(~test_N), encoder=Words(), seed=0)  # type: ignore[return-value]
+    how: VPL = replace(LEARNERS[name], most_steps=300)  # type: ignore[assignment]
+    return c.take(~test_N), c.take(test_N), how.fit(c.take(~test_N), encoder=Words(), seed=0)
 
 
 def group_U(scorer: VPLScorer, c: Comparisons) -> np.ndarray:
@@ -140,47 +141,36 @@ def test_the_latent_separates_two_opposed_groups(name):
 
 
 def test_with_shuffled_latents_the_test_rows_are_a_coin():
-    _, test, scorer = opposed()
+    _, test, scorer = opposed("vpl")
     shifts = range(1, len(scorer.users))
     right = [(answers(replace(scorer, z_UZ=np.roll(scorer.z_UZ, s, axis=0)), test) > 0).mean() for s in shifts]
     assert 0.4 < np.mean(right) < 0.6
-
-
-def test_the_minority_is_served():
-    world = simulate("two-tastes", users=24, judgements=60, judges=4)
-    c = world.comparisons
-    test_N = c.pair_key_N % np.uint64(5) == 0
-    train, test = c.take(~test_N), c.take(test_N)
-    minority_N = np.array([group == "minority" for group in world.people.group_U])[test.user_N]
-    right = {n: answers(LEARNERS[n].fit(train, encoder=Words(), seed=0), test) > 0 for n in ("pooled", "vpl")}
-    assert right["pooled"][minority_N].mean() < 0.4
-    assert right["vpl"][minority_N].mean() > 0.65
 
 
 def test_guidance_turns_the_latent():
     """What the repair changes: a turned context gives the opposite latent."""
 
     def cosine(scorer: VPLScorer) -> float:
-        c = opposed()[0].take(opposed()[0].user_N == 0)
+        c = opposed("vpl")[0].take(opposed("vpl")[0].user_N == 0)
         z, turned = (scorer.adapt("new", rows).z_UZ[-1] for rows in (c, c.swapped()))
         return float(z @ turned / np.linalg.norm(z) / np.linalg.norm(turned))
 
-    plain, swap = cosine(opposed()[2]), cosine(opposed("vpl-swap")[2])
+    plain, swap = cosine(opposed("vpl")[2]), cosine(opposed("vpl-swap")[2])
     assert swap < -0.5
     assert swap < plain + 0.1
 
 
 def test_a_heavy_divergence_silences_the_latent():
     """Posterior collapse is seen where it is forced: active units are a count that can be zero."""
-    train, _, _ = opposed()
+    train, _, _ = opposed("vpl")
     scorer = VPL(kl=30.0, anneal=0, most_steps=60).fit(train, encoder=Words(), seed=0)
     assert scorer.selection["active_units"] == 0
 
 
 @pytest.mark.parametrize("changes", [{"normalise_z_train": True, "normalise_z_eval": True}, {"clamp": 1.0}])
 def test_the_papers_variants_learn_too(changes):
-    train, test, _ = opposed()
-    scorer = VPL(**changes).fit(train, encoder=Words(), seed=0)
+    train, test, _ = opposed("vpl")
+    scorer = VPL(**changes, most_steps=200).fit(train, encoder=Words(), seed=0)
     assert (answers(scorer, test) > 0).mean() > 0.65
     if "clamp" in changes:
         assert np.abs(scorer.z_UZ).max() <= 1.0
@@ -191,7 +181,7 @@ def test_the_papers_variants_learn_too(changes):
 
 
 def test_somebody_without_judgements_is_a_stranger():
-    train, _, scorer = opposed()
+    train, _, scorer = opposed("vpl")
     weightless = replace(train, weight_N=np.zeros(len(train))).take(np.arange(3))
     for few in (train.take(np.zeros(0, np.int64)), weightless):
         scores = scorer.adapt("new", few).score(train.responses, ["new"] * len(train.responses))
@@ -204,4 +194,4 @@ def test_a_loss_that_is_no_number_names_step_and_batch(monkeypatch):
     real = vpl_network.reward
     monkeypatch.setattr(vpl_network, "reward", lambda *a: real(*a) * float("nan"))
     with pytest.raises(Diverged, match=r"nan at step 1, in a batch of \d+ contexts and \d+ judgements"):
-        VPL(most_steps=20).fit(opposed()[0], encoder=Words(), seed=0)
+        VPL(most_steps=20).fit(opposed("vpl")[0], encoder=Words(), seed=0)
