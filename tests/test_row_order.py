@@ -100,13 +100,12 @@ def unheard(seed: int) -> list[Row]:
 def variants(
     rows: tuple[Row, ...], silent: list[Row], seed: int, copied: bool = True
 ) -> Iterator[tuple[str, list[list[Row]]]]:
-    """The same data otherwise written: as the rows of one or more files."""
+    """The same data otherwise written, always in another order: as the rows of one or more files."""
     rng = np.random.default_rng([seed, 7])
 
     def shuffled(some: list[Row]) -> list[Row]:
         return [some[int(at)] for at in rng.permutation(len(some))]
 
-    yield "permuted", [shuffled([*rows])]
     yield "with rows of weight 0", [shuffled([*rows, *silent])]
     halves = shuffled([*rows])
     yield "in two files", [halves[len(rows) // 3 :], halves[: len(rows) // 3]]
@@ -200,8 +199,12 @@ FIGURES: dict[str, Callable[[list[str]], Any]] = {
 }
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("command", FIGURES)
+DEAR = ("compare", "adapt", "tax")  # fit many times: one world
+
+
+@pytest.mark.parametrize(
+    ("command", "seed"), [(command, seed) for command in FIGURES for seed in SEEDS if seed == 0 or command not in DEAR]
+)
 def test_no_figure_moves(tmp_path, command, seed):
     figures = FIGURES[command]
     rows = world(seed)
