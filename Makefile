@@ -40,7 +40,7 @@ demo: install
 test: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-QUICK := test_cli test_api test_cli_settings test_read test_lint test_label_sides test_verdict test_bounds test_bounds_asked \
+QUICK := test_cli test_api test_cli_settings test_read test_lint test_labels test_verdict test_bounds test_bounds_asked \
   test_plain_texts test_score_files test_notebook test_results test_errors test_layers test_suffixes test_wording
 
 quick: install-dev

@@ -64,3 +64,9 @@ def test_the_version_is_said_once_more_only_in_the_package():
     from polypref import __version__
 
     assert PROJECT["version"] == __version__
+
+
+def test_the_tests_that_make_quick_names_are_there():
+    line = re.search(r"^QUICK := (.*)$", (ROOT / "Makefile").read_text().replace("\\\n", ""), flags=re.MULTILINE)
+    assert line is not None and len(names := line[1].split()) >= 10
+    assert [name for name in names if not (ROOT / "tests" / f"{name}.py").is_file()] == []
