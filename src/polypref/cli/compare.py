@@ -13,7 +13,7 @@ from polypref.cli.shared import Reads, ReadsQuestion, WritesFolder, ensure_files
 from polypref.evaluation.settings import Settings
 from polypref.terminal import out
 
-WRITES = ("cells", "report.html", "results.json", "results.parquet", "users.parquet")
+WRITES = ("cells", "figures", "report.html", "results.json", "results.parquet", "users.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,9 @@ class Compare(WritesFolder, Reads, ReadsQuestion, Settings):
     learners: tuple[str, ...] = ()
     """Which learners, or "all": docs/learners.md. pooled and pooled-effects always take part."""
 
+    figures: bool = False
+    """Also write the report's figures as SVG files, to the folder figures in --out."""
+
     def writes(self) -> tuple[str, ...]:
         """The report and the tables."""
         return WRITES
@@ -39,6 +42,8 @@ class Compare(WritesFolder, Reads, ReadsQuestion, Settings):
         from polypref.evaluation.comparison import named_learners
         from polypref.features.long_texts import long_texts
         from polypref.report import write
+        from polypref.report.figure_files import write_figures
+        from polypref.wording import counted
 
         ensure_files(self, self.files, "compare FILE --out DIR")
         named_learners(self.learners)  # reports misspelt names before a long file is read
@@ -51,7 +56,11 @@ class Compare(WritesFolder, Reads, ReadsQuestion, Settings):
         results = compare(data.comparisons, learners, encode, out=self.out, metadata=metadata, settings=settings)
         page = write(self.out, results.content, results.users)
         show_answer(results.answer)
-        out(f"Report: {page}", "")
+        out(f"Report: {page}")
+        if self.figures:
+            drawn = write_figures(self.out, results.content, results.users)
+            out(f"Figures: {counted(len(drawn), 'files')} in {self.out / 'figures'}")
+        out()
         show_numbers(results.contents)
         out("", results.verdict["text"])
         data.show(results.contents)
@@ -68,7 +77,7 @@ class Compare(WritesFolder, Reads, ReadsQuestion, Settings):
         """
         from polypref.cli.fit import Fit
 
-        own = {f.name for f in fields(Compare)} - {"out", "learners", "force", "split"}
+        own = {f.name for f in fields(Compare)} - {"out", "learners", "force", "split", "figures"}
         fits = {f.name for f in fields(Fit)} & own
         again = f"{command_line('compare', self, own)} --out {shlex.quote(f'{self.out}-again')}"
         return {"fit": command_line("fit", self, fits), "compare": again}
