@@ -125,7 +125,7 @@ def _show(content: dict[str, Any]) -> None:
     data, sizes = content["data"], content["groups"]["sizes"]
     out(*Answer.of(content["answer"]).printed(), "")
     judged = f"{counted(data['judgements'], 'judgements')} by {counted(data['users'], 'users')}"
-    out(*wrapped(f"{judged}; {data['origin']}."), "")
+    out(judged, *wrapped(f"origin: {data['origin']}", indent="  "), "")
     users = max(data["users"], 1)
     columns(("group", "users", "share"), [(name, f"{n:,}", number(n / users, 2)) for name, n in sizes.items()])
     if tried := content["groups"]["tried"]:
