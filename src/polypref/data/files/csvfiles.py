@@ -22,6 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.data.files import textfiles
+from polypref.data.files.dialects import SEPARATED, is_escaped, is_spaced, refuse_title
 from polypref.data.files.limits import Limits, over
 from polypref.data.files.nested import with_nested
 from polypref.data.files.textfiles import Batch, blocks, chunks, first_lines, too_long
@@ -36,9 +37,10 @@ QUOTE, NEWLINE, RETURN = ord('"'), ord("\n"), ord("\r")
 END = re.compile(rb"\r\n|\n|\r")
 QUOTED = re.compile(rb'"[^"]*"')
 HEAD = 1 << 20  # bytes that decide how lines end
-SEPARATED = ",\t;|"  # the separators that are found without being declared
 RETURNS_RULE = "lines end in CR; a CR within a text is read as a line break"
 ESCAPED_RULE = 'quotes within texts are escaped by a backslash: \\" is read as "'
+SPACED_RULE = "a space behind a separator does not belong to the text"
+NOWHERE = np.zeros(0, np.int64)
 SLOW_ROWS, SLOW_BYTES = 100_000, 64 << 20  # lines and bytes of a batch from Python's parser
 
 
@@ -47,7 +49,7 @@ class Csv:
     """A CSV file (comma, semicolon, tab or bar) with a header record; every column is text.
 
     ``declared``  the separator stands in a line of its own in front of the header. ``returns``: lines end in CR.
-    ``escaped``   quotes within texts are escaped by a backslash.
+    ``escaped``   quotes within texts are escaped by a backslash. ``spaced``: quotes open behind a space.
     """
 
     path: str
@@ -57,6 +59,7 @@ class Csv:
     declared: bool = False
     returns: bool = False
     escaped: bool = False
+    spaced: bool = False
     wanted: tuple[str, ...] = ()
 
     @classmethod
@@ -65,7 +68,8 @@ class Csv:
         _allow(limits)
         end = END.search(QUOTED.sub(b"", next(chunks(path))[:HEAD]))
         returns = end is not None and end[0] == b"\r"
-        lines = [line for _, line in first_lines(path, limits, returns)]
+        numbered = first_lines(path, limits, returns)
+        lines = [line for _, line in numbered]
         declared = DECLARED.fullmatch(lines[0]) if lines else None
         given = declared[1].decode() if declared and declared[1] != b'"' else ""
         lines = list(dropwhile(lambda line: not line.strip(SEPARATORS + given.encode()), lines[bool(given) :]))
@@ -77,6 +81,8 @@ class Csv:
             raise InputError(
                 f"{path}: the header line is not UTF-8: {shown(lines[0])}. Convert it: iconv -f WINDOWS-1252 -t UTF-8."
             ) from error
+        if not given:
+            refuse_title(path, numbered)
         separator = given or max(SEPARATED, key=lambda one: len(next(csv.reader([first], delimiter=one))))
         if first.count(separator) >= limits.columns:
             raise over(f"{path} has {first.count(separator) + 1:,} columns", limits.columns, "columns")
@@ -90,13 +96,14 @@ class Csv:
         twice = [name for at, name in enumerate(header) if name.strip() and name in header[:at]]
         if twice:
             raise InputError(f"{path}: two columns are named {shown(twice[0])}; give each a name of its own.")
-        escaped = _is_escaped(texts, separator, len(header))
-        return cls(path, separator, tuple(header), limits, bool(given), returns, escaped)
+        escaped = is_escaped(texts, separator, len(header))
+        spaced = not escaped and is_spaced(texts, separator, len(header))
+        return cls(path, separator, tuple(header), limits, bool(given), returns, escaped, spaced)
 
     @property
     def rules(self) -> tuple[str, ...]:
         """How the file is read where that is not obvious."""
-        return (RETURNS_RULE,) * self.returns + (ESCAPED_RULE,) * self.escaped
+        return (RETURNS_RULE,) * self.returns + (ESCAPED_RULE,) * self.escaped + (SPACED_RULE,) * self.spaced
 
     @property
     def types(self) -> dict[str, str]:
@@ -118,7 +125,7 @@ class Csv:
                 yield Batch(self._frame([], names), np.zeros(0, np.int64), 0, carry.count(b"\n"), len(carry))
                 line, carry = line + carry.count(b"\n"), b""
                 continue
-            starts, lines, cut = _records(carry, ord(self.separator))
+            starts, lines, cut = (None, NOWHERE, 0) if self.spaced else _records(carry, ord(self.separator))
             if not cut and len(carry) <= most and starts is not None:
                 continue
             batch = self._parse(carry[:cut], starts, line + lines, header) if starts is not None and cut else None
@@ -186,7 +193,7 @@ class Csv:
     def _slow(self, lines: _Lines, header: bool, names: Sequence[str], problem_log: ProblemLog) -> Iterator[Batch]:
         """Python's own parser, which reads quotes inside a text as they are, for what Polars refuses."""
         _allow(self.limits)
-        reader = csv.reader(lines, delimiter=self.separator, strict=True)
+        reader = csv.reader(lines, delimiter=self.separator, strict=True, skipinitialspace=self.spaced)
         while not lines.ended:
             rows: list[list[str]] = []
             numbers: list[int] = []
@@ -328,22 +335,6 @@ def _at_edges(byte: NDArray[np.uint8], quote: NDArray[np.int64], separator: int)
     begins = (before == separator) | (before == NEWLINE) | (before == QUOTE)
     ends = (behind == separator) | (behind == NEWLINE) | (behind == QUOTE) | (behind == RETURN)
     return bool(begins.all() and ends.all())
-
-
-def _is_escaped(lines: Sequence[str], separator: str, width: int) -> bool:
-    """Whether the first lines are rows of ``width`` fields only if a backslash escapes the quote behind it."""
-    if not any('\\"' in line for line in lines):
-        return False
-    doubled = [line.replace('\\"', '""') for line in lines]
-    return not _are_rows(lines, separator, width) and _are_rows(doubled, separator, width)
-
-
-def _are_rows(lines: Sequence[str], separator: str, width: int) -> bool:
-    reader = csv.reader(lines, delimiter=separator, strict=True)
-    try:
-        return all(len(row) == width or not any(row) for row in reader)
-    except csv.Error as error:
-        return "unexpected end" in str(error)  # the first lines end within a record
 
 
 def _allow(limits: Limits) -> None:

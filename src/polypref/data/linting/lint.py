@@ -26,6 +26,8 @@ from polypref.wording import shown
 A_READING = "what read(...) returns"
 FEW = 5  # users with fewer judgements are reported even if not dropped
 
+ROUNDED = r"^\d\.\d+[Ee]\+\d+$"  # 1.23457E+15
+
 
 @dataclass(frozen=True, eq=False)
 class Lint:
@@ -195,6 +197,12 @@ def _users(job: Inspection, min_judgements: int) -> None:
         example = f"user {shown(d.users.ids[int(d.user_N[row])], 30)}"
         text = "ids that differ only in case, spaces or .0; they count as different users"
         job.note("look-alike user ids", (int(alike.sum()), len(d.users), "users"), "kept", text, row, example)
+    rounded = d.users.ids.str.contains(ROUNDED).to_numpy()
+    if rounded.any():
+        row = int(np.argmax(rounded[d.user_N]))
+        example = f"user {shown(d.users.ids[int(d.user_N[row])], 30)}"
+        text = "ids that a spreadsheet may have rounded; several people may be one. Export the ids as text"
+        job.note("rounded user ids", (int(rounded.sum()), len(d.users), "users"), "kept", text, row, example)
 
 
 def _too_little(job: Inspection) -> None:

@@ -9,6 +9,7 @@ import polars as pl
 TRUE = ("true", "1", "yes", "y", "t", "tie", "tied", "draw", "equal")
 FALSE = ("false", "0", "no", "n", "f", "")
 NOBODY = ("NaN", "nan", "NA", "N/A", "#N/A", "<NA>", "NaT", "None", "NULL", "null", "undefined", "\\N")  # no id
+DECIMAL_COMMA = r"^([+-]?0?),(\d+)$|^([+-]?\d+),(\d{1,2}|\d{4,})$"  # and not 1,250, which may be thousands
 PER_SECOND = {"ms": 1e3, "us": 1e6, "ns": 1e9}
 YEAR_1, YEAR_10000 = -62135596800.0, 253402300800.0  # seconds since 1970
 
@@ -31,6 +32,7 @@ def as_number(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     if column.dtype == pl.String:
         text = column.str.strip_chars()
         text = pl.select(pl.when(text != "").then(text)).to_series()
+        text = text.str.replace(DECIMAL_COMMA, "${1}${3}.$2$4")
         words = {"true": "1", "false": "0"}
         number = text.str.to_lowercase().replace(words).cast(pl.Float64, strict=False)
         absent = text.is_null()
