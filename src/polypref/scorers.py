@@ -16,7 +16,7 @@ from typing import Any, TypedDict, cast
 from polypref import artifact, features, finetune, learners
 from polypref.comparisons import Comparisons
 from polypref.data.linting.lint import ensure_learnable
-from polypref.data.split import Rule, holdout
+from polypref.data.split import Rule, ensure_useful, holdout
 from polypref.errors import ArtifactError, NotEnoughData, SettingsError
 from polypref.features.protocol import Encoder
 from polypref.learners.protocol import Learner, Scorer
@@ -180,7 +180,9 @@ def cut(comparisons: Comparisons, rule: Rule, seed: int) -> tuple[Comparisons, C
     parts = None
     for share in VALID_SHARES:
         try:
-            parts = holdout(comparisons, rule, seed, share)
+            found = holdout(comparisons, rule, seed, share)
+            ensure_useful(comparisons, rule, *found)
+            parts = found
         except NotEnoughData:
             if parts is None and share == VALID_SHARES[-1]:
                 raise

@@ -11,7 +11,7 @@ import html
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 MISSING = "–"
@@ -167,6 +167,11 @@ def counted(n: Any, things: str) -> str:
 def units(n: Any, plural: str) -> str:
     """A plural such as "users", or its singular for one."""
     return plural if n != 1 else IRREGULAR.get(plural) or plural.removesuffix("s")
+
+
+def listed(things: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join([", ".join(things[:-1]), things[-1]] if things[1:] else things)
 
 
 def are(n: Any) -> str:

@@ -52,6 +52,7 @@ LITTLE = 0.1  # share of the judgements that may share a text: one text in commo
 FIRST = 4_000  # judgements in the first look; twice as many each time
 SIMULATED = 200_000  # judgements to simulate, in all draws together
 EM_STEPS = 100
+SAY_PAIRS = " (if each was judged by itself, add --made-from pairs)"
 
 MadeFrom = Literal["auto", "ratings", "pairs"]
 Floats = NDArray[np.float64]
@@ -159,7 +160,7 @@ def _told(graph: Graph, returning: float, chances: str) -> tuple[bool | None, st
     if returning <= LITTLE:
         few = "hardly any user" if returning else "no user"
         return None, f"pairs are taken to be judged one by one, since {few} judged a text in two pairs"
-    return None, f"pairs may be {made}, since {chances} (if each was judged by itself, add --made-from pairs)"
+    return None, f"pairs may be {made}, since {chances}{SAY_PAIRS}"
 
 
 def _chances(loops: int, circular: int) -> str:

@@ -9,7 +9,8 @@
                   user's opinion of it is as new as under ``response``, and a dozen texts are enough.
 
 A cut hashes content with the seed, so it does not depend on the order of the rows, and rows that are added later do not
-move earlier ones.
+move earlier ones. A side that would have no rows, only ties or only people whom the other side does not know is an
+error, since nothing personal can be learned or measured on it.
 
 Covered: equal texts under different pair ids, prompts or users. Not covered: near-duplicates and paraphrases.
 
@@ -18,7 +19,7 @@ Suffixes here: ``_K`` units that stay together, ``_X`` distinct texts, or texts 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal, cast, get_args
@@ -28,10 +29,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import BoolArray, Comparisons, KeyArray
-from polypref.data.derived import origin
+from polypref.data.derived import SAY_PAIRS, origin
 from polypref.data.judgement_graph import content_keys
 from polypref.errors import NotEnoughData, SettingsError, unknown_name
-from polypref.wording import counted
+from polypref.wording import counted, listed
 
 Rule = Literal["pair", "prompt", "response", "own-response"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -62,7 +63,11 @@ KEPT_APART: dict[Rule, str] = {
 
 
 class EmptySide(NotEnoughData):
-    """A cut would leave one side empty."""
+    """A cut would leave a side empty, or useless. ``lack`` says which in a clause."""
+
+    def __init__(self, message: str, lack: str = "one side would be empty") -> None:
+        super().__init__(message)
+        self.lack = lack
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +91,15 @@ def split(
     """Cut by ``rule``; the validation rows are cut by the same rule from the rest.
 
     The shares are of pairs, prompts or texts (defaults: TEST_SHARE, VALID_SHARE). Raises EmptySide when a side stays
-    empty.
+    empty, or has only ties or strangers.
     """
     test_share = TEST_SHARE[_known(rule)] if test_share is None else test_share
     valid_share = VALID_SHARE[rule] if valid_share is None else valid_share
     left_rows, test_rows = holdout(comparisons, rule, _derived_seed(seed, "test"), test_share)
-    kept, held = holdout(comparisons.take(left_rows), rule, _derived_seed(seed, "valid"), valid_share)
+    ensure_useful(comparisons, rule, left_rows, test_rows)
+    left = comparisons.take(left_rows)
+    kept, held = holdout(left, rule, _derived_seed(seed, "valid"), valid_share)
+    ensure_useful(left, rule, kept, held)
     dropped = len(comparisons) - len(test_rows) - len(kept) - len(held)
     return Split(rule, left_rows[kept], left_rows[held], test_rows, dropped)
 
@@ -112,11 +120,22 @@ def holdout(comparisons: Comparisons, rule: Rule, seed: int, share: float) -> tu
         held_N = _drawn(key_K, seed, share)[unit_N]
         kept_N = ~held_N
     if not kept_N.any() or not held_N.any():
-        raise EmptySide(
-            f"{counted(len(comparisons), 'comparisons')} cannot be split by {rule}: one side would be empty. "
-            f"Give judgements {HELPS[rule]}, or leave the choice to --split auto."
-        )
+        raise _empty(comparisons, rule, "one side would be empty")
     return np.flatnonzero(kept_N), np.flatnonzero(held_N)
+
+
+def ensure_useful(comparisons: Comparisons, rule: Rule, kept_rows: Rows, held_rows: Rows) -> None:
+    """Raise EmptySide if one of two sides has only ties, or nobody is on both."""
+    tie_N = comparisons.tie_N
+    if tie_N is not None and (tie_N[kept_rows].all() or tie_N[held_rows].all()):
+        raise _empty(comparisons, rule, "one side would have nothing but ties")
+    if not np.isin(comparisons.user_N[held_rows], comparisons.user_N[kept_rows]).any():
+        raise _empty(comparisons, rule, "nobody would be on both sides")
+
+
+def _empty(comparisons: Comparisons, rule: Rule, lack: str) -> EmptySide:
+    judged = counted(len(comparisons), "comparisons")
+    return EmptySide(f"{judged} cannot be split by {rule}: {lack}. Give judgements {HELPS[rule]}.", lack)
 
 
 def unit_codes(comparisons: Comparisons, rule: Rule) -> tuple[NDArray[np.int64], KeyArray]:
@@ -152,12 +171,13 @@ def choose_rule(comparisons: Comparisons, cut: Callable[[Rule], object] | None =
     """The rule for these data, and the reason in one sentence.
 
     Where a user's judgements follow from others of theirs (``derived.origin``), by ``response``; by ``own-response``
-    where there are few texts, or nothing is left on a side; else by ``prompt``. Where that is unknown, by
+    where there are few texts, or a side is left empty; else by ``prompt``. Where that is unknown, by
     ``prompt`` first if there are enough, since that drops nothing. By ``response`` also where so few texts are judged
     so often that remembering each text answers every pair. Otherwise by ``pair``.
 
     ``cut``  makes the cuts that will be made by a rule; one for which it raises EmptySide is not chosen. Default: one
-             ``split``. Raises EmptySide if it does so for every rule that does not leak.
+             ``split``. What was tried before is named in the reason. Raises EmptySide if it does so for every rule that
+             does not leak.
     """
     comparisons = comparisons.weighing()
     made = origin(comparisons)
@@ -182,17 +202,23 @@ def choose_rule(comparisons: Comparisons, cut: Callable[[Rule], object] | None =
     else:
         rules = ("pair",)
         why = made.why
+    tried: dict[str, list[str]] = {}
     for rule in rules:
         try:
             cut(rule) if cut else split(comparisons, rule, 0)
-        except EmptySide:
+        except EmptySide as error:
+            tried.setdefault(error.lack, []).append(rule)
             continue
-        return rule, f"{why}; {KEPT_APART[rule]}."
+        return rule, "; ".join([why, *_lacks(tried), f"{KEPT_APART[rule]}."])
     raise EmptySide(
-        f"{counted(len(comparisons), 'comparisons')} cannot be split: by {', '.join(rules)}, one "
-        f"side would be empty ({why}). "
-        f"Give judgements {HELPS[rules[0]]}."
+        f"{counted(len(comparisons), 'comparisons')} cannot be split: {'; '.join(_lacks(tried))} "
+        f"({why.removesuffix(SAY_PAIRS)}). Give judgements {HELPS[rules[0]]}."
     )
+
+
+def _lacks(tried: Mapping[str, Sequence[str]]) -> list[str]:
+    """What was wrong with the rules that were tried, in clauses."""
+    return [f"by {listed(rules)}, {lack}" for lack, rules in tried.items()]
 
 
 def _known(rule: str) -> Rule:

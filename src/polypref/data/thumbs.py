@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from polypref import content
 from polypref.comparisons import BoolArray, Comparisons, IntArray, Message, Responses, Users
 from polypref.content import BAR
-from polypref.errors import InputError, NotEnoughData, SettingsError
+from polypref.data.split import EmptySide
+from polypref.errors import InputError, SettingsError
 from polypref.wording import counted
 
 PARTNERS = 4  # dislikes that each like is ranked against, or likes each dislike, whichever are fewer
@@ -78,19 +79,22 @@ def tested(comparisons: Comparisons, rows: NDArray[np.integer]) -> Comparisons:
     """The judgements that measure a learner on the held-out ``rows``.
 
     These rows themselves where the data are pairs; the real pairs among them where thumbs come with enough of them;
-    else the likes among them against the dislikes of the same person (``ranked``).
+    else the likes among them against the dislikes of the same person (``ranked``). Raises EmptySide if none is left.
     """
     part = comparisons.take(rows)
     thumbs_N = bar_N(part)
     if not thumbs_N.any():
         return part
     if not by_ranking(comparisons):
+        if thumbs_N.all():
+            raise EmptySide("no pair of answers is held out; give more pairs.", "no pair of answers would be held out")
         return part.take(~thumbs_N)
     pairs = ranked(part.take(thumbs_N))
     if not len(pairs):
-        raise NotEnoughData(
+        raise EmptySide(
             f"none of {counted(len(np.unique(part.user_N)), 'users')} gave both a like and a dislike among "
-            f"{counted(len(part), 'held-out thumbs')}; give more thumbs per person."
+            f"{counted(len(part), 'held-out thumbs')}; give more thumbs per person.",
+            "nobody would have both a like and a dislike held out",
         )
     return pairs
 

@@ -14,9 +14,9 @@ from typing import Any
 from polypref.answers import Answer, Line
 from polypref.evaluation.results_schema import CompareContents
 from polypref.evaluation.results_table import COHORT, ResultRow
-from polypref.evaluation.verdict_text import FOR_ALL, FOR_SOME, FOR_THESE, leader, listed
+from polypref.evaluation.verdict_text import FOR_ALL, FOR_SOME, FOR_THESE, leader
 from polypref.stats.per_user import MIN_PAIRS
-from polypref.wording import code, counted, interval, percent
+from polypref.wording import code, counted, interval, listed, percent
 
 MEASURE = "`--sizes {} --budget per-user`"
 

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from polypref.comparisons import Comparisons
 from polypref.data.derived import origin
 from polypref.data.linting.lint import ensure_learnable
-from polypref.data.split import TEST_SHARE, VALID_SHARE, Rule, choose_rule, split
+from polypref.data.split import TEST_SHARE, VALID_SHARE, EmptySide, Rows, Rule, choose_rule, split
+from polypref.data.thumbs import tested
 from polypref.data.zero_weight import counted
 from polypref.evaluation.cohorts import Kept, keep_users
 from polypref.evaluation.settings import GridSettings
@@ -31,7 +32,13 @@ from polypref.runs.execute import run_cells
 from polypref.runs.machine import cores, machine, versions
 from polypref.terminal import silent
 
-Cut = Callable[[Comparisons, Rule, int], object]
+
+class _HasTestRows(Protocol):
+    @property
+    def test_rows(self) -> Rows: ...
+
+
+Cut = Callable[[Comparisons, Rule, int], _HasTestRows]
 
 # Gains need a population learner; where texts come back in test pairs, the one that remembers them is the fair one.
 POPULATION = ("pooled", "pooled-effects")
@@ -85,22 +92,40 @@ class Prepared:
 def prepare(comparisons: Comparisons, encoder: str | Encoder, settings: GridSettings, cut: Cut = split) -> Prepared:
     """Keep the users with enough judgements and choose the rule of the split, one by which all seeds can be ``cut``.
 
-    Raises NotEnoughData if nothing can be learned, SettingsError for an unknown rule or encoder.
+    Raises NotEnoughData if nothing can be learned or no rule fills the sides, SettingsError for an unknown rule or
+    encoder.
     """
     started = time.perf_counter()
     text_encoder = encoder_by_name(encoder) if isinstance(encoder, str) else encoder
     ensure_encoder(text_encoder)
     kept = keep_users(counted(comparisons), settings.min_judgements)
     ensure_learnable(kept.comparisons)
+    c = kept.comparisons
+
+    def cuts(rule: Rule) -> None:
+        for seed in range(settings.seeds):
+            tested(c, cut(c, rule, seed).test_rows)
+
     if settings.split == "auto":
-        rule, why = choose_rule(
-            kept.comparisons, lambda rule: [cut(kept.comparisons, rule, seed) for seed in range(settings.seeds)]
-        )
+        rule, why = choose_rule(c, cuts)
     else:
         rule, why = settings.split, "chosen by the caller."
-        if rule == "pair" and (made := origin(kept.comparisons)).dependent:
+        _ensure_cuts(c, rule, cuts)
+        if rule == "pair" and (made := origin(c)).dependent:
             why = f"chosen by the caller, although {made.why}."
     return Prepared(kept, rule, why, text_encoder, settings, started)
+
+
+def _ensure_cuts(comparisons: Comparisons, rule: Rule, cuts: Callable[[Rule], object]) -> None:
+    """Raise EmptySide if the rule that was asked for leaves a side empty; it names the rule that does not, if any."""
+    try:
+        cuts(rule)
+    except EmptySide as error:
+        try:
+            other, _ = choose_rule(comparisons, cuts)
+        except EmptySide:
+            raise error from None
+        raise EmptySide(f"{error} --split auto splits these by {other}.", error.lack) from error
 
 
 def run_grid(job: Any, label: str, groups: Sequence[Sequence[Any]], settings: GridSettings, run: Callable) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from polypref.evaluation.results_table import BoundedRow, ResultRow
 from polypref.evaluation.verdict_evidence import MARGIN, Bounded, Evidence
 from polypref.stats.cluster_robust import FEW_USERS
-from polypref.wording import code, counted, percent, share
+from polypref.wording import code, counted, listed, percent, share
 
 FOR_ALL, FOR_THESE, FOR_SOME = "", "for these people", "for some of these people"  # whom a yes speaks of
 NO_BASELINE = "No population learner was compared, so nobody's gain can be measured. Add `pooled` to the learners."
@@ -170,11 +170,6 @@ def unclear(known: Bounded, baseline: str, missing: Sequence[str], people: Mappi
     if worse:
         return f"{first}, {of} and {worse} worse. {none}; use {floor} {until(row)}."
     return f"{first}, {of} and none worse. Use {best} for {_these(better)}, and {floor} for others {until(row)}."
-
-
-def listed(things: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join([", ".join(things[:-1]), things[-1]] if things[1:] else things)
 
 
 def _may_be_chance(known: Bounded, row: BoundedRow) -> str:

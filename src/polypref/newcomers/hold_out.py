@@ -68,12 +68,19 @@ def hold_out(comparisons: Comparisons, rule: Rule, seed: int, share: float) -> N
     users_V = np.unique(comparisons.user_N[test_rows])
     if not len(users_V):
         raise EmptySide(
-            f"none of {int(new_U.sum())} new users has a test row (seed {seed}, split by {rule}); add data."
+            f"none of {int(new_U.sum())} new users has a test row (seed {seed}, split by {rule}); add data.",
+            "no new person would be tested",
         )
     known = np.concatenate([parts.train_rows, parts.valid_rows])
     few_rows = known[np.isin(comparisons.user_N[known], users_V)]
     drawn = _drawn(comparisons.pair_key_N[few_rows], seed)
     few_rows = few_rows[np.lexsort((few_rows, drawn, comparisons.user_N[few_rows]))]
+    if not len(few_rows):
+        raise EmptySide(
+            f"none of {len(users_V)} new users with test rows has others to learn from (seed {seed}, split by {rule}); "
+            "add data.",
+            "no new person who is tested would have judgements to learn from",
+        )
     count_V = np.bincount(comparisons.user_N[few_rows], minlength=len(comparisons.users))[users_V]
     cut = Newcomers(
         parts.train_rows[~new_N[parts.train_rows]],
