@@ -77,6 +77,7 @@ def cli_page() -> str:
 SETTINGS_TEXT = """\
 Every command takes `--config FILE`, a TOML file with a table named like the command. A key is a flag without its
 dashes, a list its values; `columns` may be a table. Missing settings have their defaults; a flag overrides the file.
+Paths in the file, `out` too, are relative to the file, and those of flags to the folder where you are.
 This `settings.toml` serves two commands:"""
 SETTINGS = """\
 [compare]

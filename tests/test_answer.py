@@ -17,14 +17,17 @@ from polypref.cli import main
 from polypref.cli.compare import Compare
 from polypref.cli.settings import command_class, parse
 from polypref.evaluation.answer import answer_of
+from polypref.evaluation.collect_results import collect, gained
 from polypref.evaluation.gain_by_amount import by_amount, pays_from
 from polypref.evaluation.level_methods import level
 from polypref.evaluation.results_schema import CompareContents
 from polypref.evaluation.results_table import ResultRow, ResultTable
 from polypref.evaluation.tables import held_out
 from polypref.report.page import coded
+from polypref.report.people import people_section
 from polypref.stats.cluster_robust import Clusters
 from polypref.terminal import columns
+from table_example import content, folder
 from toy_learners import LengthEncoder, people
 
 NAMES = ["personalise", "method", "amount", "people", "next"]
@@ -191,3 +194,28 @@ def test_profile_ends_in_lines_that_say_what_is_known_and_a_command_that_parses(
     }  # fmt: skip
     _, name, *rest = shlex.split(found["next"]["command"])
     assert parse(command_class(name), name, rest) is not None
+
+
+@pytest.mark.parametrize("room", ["yes", "no", "unclear"])
+def test_table_report_and_answer_name_one_learner(room: str, tmp_path) -> None:
+    """Whatever validation rows, test rows, simplicity and the verdict prefer."""
+    rng, names = np.random.default_rng(len(room)), ["pooled", "individual", "low-rank", "hierarchical"]
+    for number in range(20):
+        value = dict(zip(names, [0.5, *rng.uniform(0.45, 0.8, 3)], strict=True))
+        what = content({name: {100: float(value[name])} for name in names}, 100)
+        what["selection"] = {name: [{"valid_accuracy": float(rng.uniform())}] for name in names}
+        best, take = rng.choice(names[1:], 2)
+        what["verdict"] = {"room": room, "best": str(best) if room == "yes" else "pooled", "text": "x", "reason": ""}
+        what["method"] = {"learner": str(take) if room == "yes" else "pooled", "level": []}
+        what["users"] = {name: {"better": 1, "worse": 0, "tested": 8} for name in names}
+        what["data"] = {"n_users": 8}
+        (one,) = collect([folder(tmp_path / f"{number}", what)])
+        answer = answer_of(one.contents).as_dict()
+        named = {line["learner"] for key, line in answer.items() if key in ("personalise", "people")}
+        found = gained(one)
+        assert found is not None
+        assert named == {found.learner} == {str(take) if room == "yes" else max(names[1:], key=lambda n: value[n])}
+        users = pl.DataFrame({"user_id": ["a", "b"], "learner": [found.learner] * 2, "gain": [0.1, 0.2]})
+        others = [users.with_columns(learner=pl.lit(name)) for name in names[1:] if name != found.learner]
+        section = people_section(one.contents, pl.concat([*others, users]), names)
+        assert section is not None and section["open"] == found.learner

@@ -19,6 +19,7 @@ from polypref.terminal import fail, say, silent, visible_warnings
 # Names that mean something of its own in each of these commands. All else that has one name is one setting.
 OWN = {
     "out": {"*"},  # each writes something else
+    "force": {"convert", "score", "simulate"},  # one file
     "files": {"convert"},  # the set's own files
     "workers": {"convert"},  # people who judged
     "seed": {"convert"},

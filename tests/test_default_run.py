@@ -140,7 +140,8 @@ def test_every_shape_has_useful_sides_or_is_refused_in_one_line(world: str) -> N
 def test_the_rarer_shapes_are_compared_to_the_end(world: str) -> None:
     learners = {name: LEARNERS[name] for name in ("length", "individual")}
     found = compare(WORLDS[world](), learners, Lively(), seeds=1, workers=1, placebo=False, quiet=True)
-    assert found.contents.rows.at("individual").value is not None
+    row = found.contents.rows.at("individual")
+    assert row is not None and row.value is not None
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,8 @@ def test_an_empty_cohort_has_no_value(tmp_path: Path) -> None:
         if row["cohort"] == "minority":
             row.update(value=None, lo=None, hi=None, n_users=0, n_comparisons=0)
     page = report.write(tmp_path, results, users).read_text()
-    assert page.count(">n = 0</td>") == len(LEARNERS)
+    assert page.count(">not measurable</td>") == len(LEARNERS)
+    assert "training rows, not measurable<" in page and "n = 0" not in page
 
 
 def test_users_nobody_tested_are_counted_not_drawn(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_new_users_beside_the_published_routes(tmp_path):
 # -------------------------------------------------------------------------------------------------------- room and gain
 
 
-def test_room_and_gain_use_the_learner_that_validation_chose(psoups):
+def test_room_and_gain_are_of_one_learner(psoups):
     (one,) = collect([psoups])
     found = gained(one)
     assert found is not None

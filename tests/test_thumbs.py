@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polypref import compare, lint, load, read, save
+from polypref import compare, features, lint, load, read, save
 from polypref.cli import main
 from polypref.comparisons import Comparisons, Responses, concat
 from polypref.content import BAR
 from polypref.data import thumbs as module
 from polypref.data.linting.lint import clean
 from polypref.data.split import RULES, check_leaks, split
-from polypref.data.thumbs import READING, bar_N, from_thumbs, liked_N, ranked
+from polypref.data.thumbs import AREA, READING, VALID, bar_N, from_thumbs, liked_N, ranked
 from polypref.errors import InputError, SettingsError
 from polypref.learners import LEARNERS
 from polypref.learners.pretrained import Pretrained
@@ -242,11 +243,42 @@ def test_the_commands_take_thumbs(tmp_path, capsys, monkeypatch):
     frame.write_csv("t.csv")
     for command in (["check"], ["profile"], ["fit", "--encoder", "static", "--learner", "pooled", "--out", "s"]):
         assert main([command[0], "t.csv", *command[1:]]) == 0
+    assert "  valid_accuracy: " in (printed := capsys.readouterr().out) and VALID in printed
     assert main(["score", "s", "t.csv"]) == 0
     shown = capsys.readouterr().out
     assert "\0" not in shown and "u0000" not in shown
     assert main(["groups", "t.csv", "--encoder", "static", "--out", "g"]) == 2
     assert "needs judgements of two answers" in capsys.readouterr().err
+
+
+def test_adapt_takes_thumbs(tmp_path, capsys, monkeypatch):
+    """Both ways: which method serves new people, by ranking, and a saved scorer that learns one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(features, "encoder", lambda name, **_: Words())
+    thumbs = world(each=30, people=8)
+    liked = ["up" if like else "down" for like in liked_N(thumbs)]
+    texts = thumbs.responses.texts_R.filter(~pl.Series(thumbs.responses.bar_R))
+    ids = thumbs.users.ids.gather(thumbs.user_N)
+    frame = pl.DataFrame({"user_id": ids, "prompt": thumbs.responses.prompts, "response": texts, "thumb": liked})
+    frame.write_csv("t.csv")
+    grid = ["adapt", "t.csv", "--learners", "hierarchical", "--sizes", "0", "10", "--seeds", "2", "--workers", "1"]
+    assert main([*grid, "--out", "a", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "Area under the ROC curve on the new people's test rows" in printed and READING in printed
+    content = json.loads(Path("a/new_users.json").read_text())
+    assert content["data"]["measure"] == AREA
+    value = {
+        (row["learner"], row["size"]): row["value"] for row in content["rows"] if row["metric"] == "accuracy_micro"
+    }
+    assert value["hierarchical", 10] > max(0.75, value["pooled", 10] + 0.1), "tastes are opposed, so ten thumbs tell"
+    frame.filter(pl.col("user_id") != "u1").write_csv("old.csv")
+    frame.filter(pl.col("user_id") == "u1").with_columns(user_id=pl.lit("new")).write_csv("new.csv")
+    assert main(["fit", "old.csv", "--out", "s", "--quiet"]) == 0
+    assert main(["adapt", "new.csv", "--scorer", "s", "--out", "s2"]) == 0
+    assert "learned 1 person from 30" in capsys.readouterr().out
+    scorer = load("s2", Words())
+    assert (margins(scorer, pair_of("a cat sat", "a dog sat", ["new"])).value_Q > 0).all()
+    assert (margins(scorer, pair_of("a cat sat", "a dog sat", ["u0"])).value_Q < 0).all()
 
 
 def test_learners_that_compare_texts_refuse():

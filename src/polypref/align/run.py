@@ -16,6 +16,7 @@ policy.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -123,11 +124,13 @@ def align(
     scorers: Mapping[str, Scorer],
     out: Path,
     tell: Callable[[int, int, Mapping[str, float]], None],
+    force: bool = False,
 ) -> dict[str, Any]:
     """Train, measure, write ``align.json`` and the model to ``out``; returns the content of ``align.json``.
 
     ``scorers`` are ``reward``, which training maximises, and optionally ``judge``. ``tell`` is called for every logged
-    step. Raises SettingsError if ``out`` contains another run, EncoderError without the model.
+    step. ``force`` removes another run in ``out``. Raises SettingsError if ``out`` contains another run, EncoderError
+    without the model.
     """
     comparisons = counted(comparisons)
     train_rows, judged = questions(comparisons, group_of, task)
@@ -137,6 +140,9 @@ def align(
         raise SettingsError(
             "judge is the scorer itself; give one with other features, another method or other judgements."
         )
+    if force and _differs(out, metadata):
+        with held_for_run(out):
+            _remove_run(out)
     _ensure_same(out, metadata)
     if (out / RESULT).exists():
         return _read(out / RESULT)
@@ -310,10 +316,10 @@ def _digest(scorer: Scorer) -> str:
     return content.hexdigest(json.dumps(config, sort_keys=True, default=str), *named)
 
 
-def _ensure_same(out: Path, metadata: dict[str, Any]) -> None:
-    """Raise SettingsError if ``out`` contains a run with other ``metadata``."""
+def _differs(out: Path, metadata: dict[str, Any]) -> list[str]:
+    """How the run in ``out``, if there is one, differs from one with ``metadata``."""
     if not (out / RUN).exists():
-        return
+        return []
     had = _read(out / RUN)
     wanted = json.loads(json.dumps(metadata))
     pairs = [
@@ -321,9 +327,24 @@ def _ensure_same(out: Path, metadata: dict[str, Any]) -> None:
         for part in wanted
         for name in {**had.get(part, {}), **wanted[part]}
     ]
-    differs = [f"{name} was {was!r}, now {now!r}" for name, was, now in pairs if was != now]
-    if differs:
-        raise SettingsError(f"{out} holds another run: {'; '.join(differs)}. Choose another folder or remove it.")
+    return [f"{name} was {was!r}, now {now!r}" for name, was, now in pairs if was != now]
+
+
+def _ensure_same(out: Path, metadata: dict[str, Any]) -> None:
+    """Raise SettingsError if ``out`` contains a run with other ``metadata``."""
+    if differs := _differs(out, metadata):
+        raise SettingsError(
+            f"{out} holds another run: {'; '.join(differs)}. Choose another folder, or replace it with --force."
+        )
+
+
+def _remove_run(out: Path) -> None:
+    """Remove a run's state, so that another starts over; its model stays until the new one replaces it."""
+    with writable(out):
+        for name in (RUN, RESULT, BEFORE):
+            (out / name).unlink(missing_ok=True)
+        if (out / "checkpoints").exists():
+            shutil.rmtree(out / "checkpoints")
 
 
 def _read(path: Path) -> Any:

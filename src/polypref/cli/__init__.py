@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -108,7 +109,12 @@ def _dispatch(arguments: list[str]) -> int:
     folder, names = (command.out, command.writes()) if isinstance(command, WritesFolder) else (None, ())
     caching = _caching(getattr(command, "cache", True))
     with caching, silent(command.quiet), held_for_run(folder, elsewhere=OTHER_OUT), owned(folder, names):
-        return command.run()
+        if not isinstance(command, WritesFolder):
+            return command.run()
+        from polypref.cli.finished import once
+
+        with once(command, name, shlex.join(["polypref", name, *rest])):
+            return command.run()
 
 
 def _caching(on_disk: bool) -> AbstractContextManager[None]:
@@ -133,6 +139,7 @@ def overview() -> str:
             *lines,
             "",
             "polypref COMMAND --help shows a command's settings. They can also be kept in a TOML file, in a table",
-            "named like the command: polypref COMMAND --config FILE. A flag overrides the file.",
+            "named like the command: polypref COMMAND --config FILE. Paths in the file are relative to it; a flag",
+            "overrides it.",
         )
     )

@@ -133,6 +133,7 @@ def _is_known(folder: Path, user_id: str, rows: int) -> SettingsError:
 def show(found: NewUsers) -> None:
     """Print the best route at each size, then tables of accuracy and gains."""
     from polypref.answers import wrapped
+    from polypref.data.thumbs import AREA, READING
     from polypref.newcomers.tables import advice, gain_lines, table_lines
 
     contents = found.contents
@@ -141,9 +142,13 @@ def show(found: NewUsers) -> None:
     for line in advice(contents):
         out(*wrapped(line, indent="  "))
     titles, *rows = table_lines(contents)
-    out("", "Accuracy on the new people's test rows, %; + or −: the gain's interval excludes zero.")
+    measure: str = contents.data["measure"]
+    titled = f"{measure[0].upper()}{measure[1:]} on the new people's test rows, %"
+    out("", *wrapped(f"{titled}; + or −: the gain's interval excludes zero."))
     columns(titles, rows)
     titles, *rows = gain_lines(contents)
     text = f"Gain over {code(contents.floor or 'the baseline')}, points, with its 95 % interval:"
     out("", *wrapped(text))
     columns(titles, rows)
+    if measure == AREA:
+        out("", *wrapped(READING))

@@ -25,11 +25,11 @@ class Align(WritesFolder, Reads, Loads, Seeded):
     TOML file: examples/align.toml.
     """
 
-    model: str
+    model: Annotated[str, tyro.conf.arg(metavar="DIR|NAME")]
     """A causal language model: a folder, or a name on the hub."""
     scorer: Path
     """Folder written by polypref fit: training maximises its rewards."""
-    groups: str
+    groups: Annotated[str, tyro.conf.arg(metavar="DIR|NAME")]
     """A folder written by polypref groups, or the users' attribute that names their group."""
     judge: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: none)")] = None
     """Folder of a second scorer, used only before and after training."""
@@ -77,7 +77,7 @@ class Align(WritesFolder, Reads, Loads, Seeded):
             def tell(step: int, total: int, logs: Mapping[str, float]) -> None:
                 count(step, total, f"mean reward {logs['reward']:+.2f}")
 
-            found = align(comparisons, group_of, task, scorers, self.out, tell)
+            found = align(comparisons, group_of, task, scorers, self.out, tell, self.force)
         write(self.out / "align.html", page(found))
         block(summary(found))
         out(f"model: {self.out / 'model'}; report: {self.out / 'align.html'}")

@@ -28,6 +28,7 @@ class Fit(WritesFolder, Reads, ReadsQuestion, Seeded):
         from polypref.artifact import ensure_replaceable
         from polypref.cli.check import remarks
         from polypref.data.split import choose_rule
+        from polypref.data.thumbs import VALID, bar_N
         from polypref.learners.provenance import fitted_on
         from polypref.scorers import ENOUGH_VALID, KIND, cut, ensure_fittable, learner, save
         from polypref.wording import code, counted
@@ -56,6 +57,8 @@ class Fit(WritesFolder, Reads, ReadsQuestion, Seeded):
         out(f"hyper-parameters chosen on {len(valid):,} of them, split by {rule}: {why}")
         for name, value in scorer.selection.items():
             out(f"  {name}: {value if isinstance(value, str) else f'{value:.4g}'}")
+        if bar_N(valid).any():
+            out(f"  ({VALID})")
         for line in remarks(reading):
             out(line)
         if len(valid) < ENOUGH_VALID:

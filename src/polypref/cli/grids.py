@@ -83,7 +83,7 @@ def command_line(name: str, command: Reads, kept: Collection[str] | None = None)
     words = ["polypref", name, *command.files]
     for f in fields(command):
         value = getattr(command, f.name)
-        if f.name == "files" or value == f.default or (kept is not None and f.name not in kept):
+        if f.name in ("files", "force") or value == f.default or (kept is not None and f.name not in kept):
             continue
         flag = f.name.replace("_", "-")
         if isinstance(value, bool):

@@ -66,8 +66,9 @@ class Profile(Reads, Seeded):
 
 
 def _show(result: profiling.Profile, name: str, left_out: int) -> None:
-    """Print sentences, the table and the Table 2 row."""
+    """Print sentences, the table of what is known and the Table 2 row."""
     from polypref.answers import wrapped
+    from polypref.profiling.formatting import UNKNOWN
     from polypref.wording import counted
 
     s = result.sizes
@@ -82,7 +83,8 @@ def _show(result: profiling.Profile, name: str, left_out: int) -> None:
         out(*wrapped(f"{dimension}: {sentence}", indent="  "))
     out()
     rows: list[tuple[str, ...]] = []
-    for row in result.rows():
+    known = [row for row in result.rows() if row.value != UNKNOWN]
+    for row in known:
         if (row.dimension, *[""] * 4) not in rows:
             rows.append((row.dimension, *[""] * 4))
         ends, _, p = row.interval.removeprefix("null ").partition(", p = ")
@@ -90,5 +92,7 @@ def _show(result: profiling.Profile, name: str, left_out: int) -> None:
         rows.append((f"  {row.name}{of[0]}", row.value, ends, p, of[1]))
     out("Intervals are at 95 %; beside a p-value, the interval is that of the null:")
     columns(("quantity", "value", "interval", "p", "over"), rows)
+    if unknown := len(result.rows()) - len(known):
+        out(f"{counted(unknown, 'other quantities')} cannot be known from these data.")
     out()
     block(result.table2(name))

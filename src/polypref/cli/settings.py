@@ -20,10 +20,14 @@ from typing import Any, Protocol, TextIO, cast, get_type_hints
 from polypref import strict_toml
 from polypref.arguments import WrongValue
 from polypref.cli import COMMANDS
+from polypref.cli.places import beside
 from polypref.errors import InputError, SettingsError, unknown_name
 from polypref.regular_files import content_of
 
-CONFIG_HELP = "--config FILE reads settings from the table [{name}] of a TOML file; a flag overrides the file."
+CONFIG_HELP = (
+    "--config FILE reads settings from the table [{name}] of a TOML file; a flag overrides the file. Paths in the file "
+    "are relative to it."
+)
 
 
 class Command(Protocol):
@@ -66,7 +70,7 @@ def _from_file(config: Path, cls: type[Command], name: str) -> Any:
 
 
 def read_toml(path: Path, cls: type[Command], name: str) -> dict[str, Any]:
-    """Values of the table ``[name]`` of a TOML file, each parsed like its flag."""
+    """Values of the table ``[name]`` of a TOML file, each parsed like its flag; paths are relative to the file."""
     try:
         document = strict_toml.loads(content_of(path, strict_toml.MOST).decode("utf-8"))
     except OSError as error:
@@ -87,7 +91,8 @@ def read_toml(path: Path, cls: type[Command], name: str) -> dict[str, Any]:
             raise unknown_name(f"setting in [{name}] of {path}", key, hints)
         if setting in values:
             raise SettingsError(f"{path}, [{name}] gives {setting} twice, with - and with _; give it once.")
-        values[setting] = _tyro(hints[setting], f"{path}, [{name}] {key} = {value!r}", list(_tokens(value)))
+        words = [beside(path.parent, hints[setting], word) for word in _tokens(value)]
+        values[setting] = _tyro(hints[setting], f"{path}, [{name}] {key} = {value!r}", words)
     return values
 
 

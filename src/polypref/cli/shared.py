@@ -187,6 +187,8 @@ class WritesFolder(Quiet):
 
     out: Path
     """Folder of the results."""
+    force: bool = False
+    """Replace a finished result of other settings."""
 
     def writes(self) -> tuple[str, ...]:
         """Names of the files that it writes into the folder; none where the folder is an artifact."""

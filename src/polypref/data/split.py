@@ -55,11 +55,12 @@ HELPS: dict[Rule, str] = {
     "own-response": "of more texts",
 }
 KEPT_APART: dict[Rule, str] = {
-    "pair": "a text of a test pair may occur in other pairs of training, where a population baseline may remember it",
+    "pair": "no test pair, and none of its texts, occurs in training",
     "prompt": "test prompts never occur in training",
     "response": "test texts never occur in training",
     "own-response": "nobody is tested on texts that they judged in training",
 }
+TEXTS_RETURN = "a text of a test pair may occur in other pairs of training, where a population baseline may remember it"
 
 
 class EmptySide(NotEnoughData):
@@ -209,7 +210,8 @@ def choose_rule(comparisons: Comparisons, cut: Callable[[Rule], object] | None =
         except EmptySide as error:
             tried.setdefault(error.lack, []).append(rule)
             continue
-        return rule, "; ".join([why, *_lacks(tried), f"{KEPT_APART[rule]}."])
+        apart = TEXTS_RETURN if rule == "pair" and _texts_return(comparisons) else KEPT_APART[rule]
+        return rule, "; ".join([why, *_lacks(tried), f"{apart}."])
     raise EmptySide(
         f"{counted(len(comparisons), 'comparisons')} cannot be split: {'; '.join(_lacks(tried))} "
         f"({why.removesuffix(SAY_PAIRS)}). Give judgements {HELPS[rules[0]]}."
@@ -234,6 +236,16 @@ def _text_codes(comparisons: Comparisons) -> tuple[NDArray[np.int64], KeyArray]:
     table = pl.DataFrame({"text": texts, "code": np.arange(len(texts), dtype=np.int64)})
     codes = pl.DataFrame({"text": texts_R}).join(table, on="text", how="left", maintain_order="left")
     return codes["code"].to_numpy(), content_keys(texts)
+
+
+def _texts_return(comparisons: Comparisons) -> bool:
+    """Whether any text is in two different pairs."""
+    text_R, key_X = _text_codes(comparisons)
+    first = np.unique(comparisons.pair_key_N, return_index=True)[1]
+    text_2Y = np.stack([text_R[side_N[first]] for side_N in (comparisons.chosen_N, comparisons.rejected_N)])
+    if (bar_X := np.bincount(text_R, comparisons.responses.bar_R, len(key_X)) > 0).any():
+        text_2Y = text_2Y[~bar_X[text_2Y]]
+    return bool((np.bincount(text_2Y.ravel(), minlength=1) > 1).any())
 
 
 def _text_units(comparisons: Comparisons, rule: Rule) -> tuple[NDArray[np.int64], KeyArray]:

@@ -44,6 +44,10 @@ READING = (
     "person: the share of held-out pairs of a like and a dislike of one person that are ranked right. It is not the "
     "accuracy on two answers to one question, which such data cannot show."
 )
+VALID = (
+    "valid_accuracy and valid_log_loss of likes and dislikes are against each person's own bar: whether the answer is "
+    "liked, not which of two is better"
+)
 
 
 def bar_N(comparisons: Comparisons) -> BoolArray:

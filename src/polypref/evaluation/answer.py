@@ -12,9 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 from polypref.answers import Answer, Line
+from polypref.evaluation.named_learner import named_learner
 from polypref.evaluation.results_schema import CompareContents
 from polypref.evaluation.results_table import COHORT, ResultRow
-from polypref.evaluation.verdict_text import FOR_ALL, FOR_SOME, FOR_THESE, leader
+from polypref.evaluation.verdict_text import FOR_ALL, FOR_SOME, FOR_THESE
 from polypref.stats.per_user import MIN_PAIRS
 from polypref.wording import code, counted, interval, listed, percent
 
@@ -29,17 +30,8 @@ def answer_of(contents: CompareContents) -> Answer:
     return Answer(tuple(line(contents) for line in lines))
 
 
-def shown_learner(contents: CompareContents) -> str | None:
-    """The learner whose people are counted: the one to take, or else the personal one with the largest gain."""
-    if contents.verdict["room"] == "yes":
-        return contents.method["learner"]
-    gains = contents.gains.by_learner()
-    known = {n: row.bounded for n, row in gains.items() if n in contents.personal and row.bounded is not None}
-    return leader({n: row for n, row in known.items() if row is not None}) if known else None
-
-
 def _personalise(contents: CompareContents) -> Line:
-    verdict, learner = contents.verdict, shown_learner(contents)
+    verdict, learner = contents.verdict, named_learner(contents)
     room, reason = verdict["room"], verdict["reason"]
     data = {"value": room, "learner": learner, "baseline": contents.floor, **_figures(contents, learner)}
     gain = _gain_text(contents, learner)
@@ -113,7 +105,7 @@ def _method(contents: CompareContents) -> Line:
 
 def _for_those(contents: CompareContents) -> str:
     """An unclear verdict advises the personal learner for those who surely gain, if nobody loses."""
-    learner = shown_learner(contents)
+    learner = named_learner(contents)
     if learner is None or contents.verdict["room"] != "unclear" or contents.verdict["lacks"]:
         return ""
     counts = contents.counts(learner)
@@ -152,7 +144,7 @@ def _smaller(amount: int) -> str:
 
 
 def _people(contents: CompareContents) -> Line:
-    learner = shown_learner(contents)
+    learner = named_learner(contents)
     counts, people = contents.counts(learner or ""), contents.data["n_users"]
     better, worse, tested = counts["better"], counts["worse"], counts["tested"]
     if better is None or people is None:

@@ -8,11 +8,10 @@ Suffixes here: ``_L`` data sets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from polypref.data.files.parquet import first_line
 from polypref.errors import InputError, SettingsError
+from polypref.evaluation.named_learner import named_learner
 from polypref.evaluation.results_schema import CompareContents, Contents
 from polypref.evaluation.results_table import COHORT, METRIC, ResultTable
 from polypref.regular_files import content_of, memory
@@ -90,13 +90,14 @@ def _users(path: Path) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Gained:
-    """One data set: room above the population learner, and the gain of the best personal learner over it.
+    """One data set: room above the population learner, and the gain of a personal learner over it.
 
     ``room``      ceiling minus the baseline's accuracy on validation rows, not below 0; ``measured`` says whether
                   the ceiling is people's measured consistency; otherwise it is 1 and the room an upper limit.
-    ``gain``      on test rows, of ``learner``, the best personal one on validation rows, with its interval.
+    ``gain``      on test rows, of ``learner``, the one that ``compare`` names, with its interval.
 
-    Room and gain use different rows, because noise in the baseline's accuracy on shared rows would correlate them.
+    Room and gain use different rows, because noise in the baseline's accuracy on shared rows would correlate them. That
+    ``compare`` names the best of several on test rows makes gains a little too large.
     """
 
     name: str
@@ -112,26 +113,15 @@ class Gained:
 def gained(one: Collected) -> Gained | None:
     """Room and gain of one data set at full size; None unless it has a personal and a population learner."""
     contents = one.contents
-    gains, floor = contents.gains.by_learner(), contents.baseline["valid_accuracy"]
-    known = {name: _valid_accuracy(contents.selection.get(name, ())) for name in contents.personal if name in gains}
-    known = {name: value for name, value in known.items() if value is not None}
-    if not known or floor is None:
-        return None
-    best = max(known, key=lambda name: known[name])
-    gain = gains[best]
-    if gain.value is None:
+    best, floor = named_learner(contents), contents.baseline["valid_accuracy"]
+    gain = contents.gains.by_learner().get(best or "")
+    if best is None or gain is None or gain.value is None or floor is None:
         return None
     room = (contents.profile or {}).get("room") or {"measured": False}
     measured = bool(room["measured"])
     ceiling = (room["ceiling_lo"] + room["ceiling_hi"]) / 2 if measured else 1.0
     above = max(ceiling - floor, 0.0)
     return Gained(one.name, contents.baseline["learner"], best, above, measured, gain.value, gain.lo, gain.hi)
-
-
-def _valid_accuracy(selection: Sequence[Mapping[str, Any]]) -> float | None:
-    values = [one.get("valid_accuracy") for one in selection]
-    known = [float(value) for value in values if isinstance(value, int | float)]
-    return float(np.mean(known)) if values and len(known) == len(values) else None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import polars as pl
 
 from polypref.comparisons import Comparisons
 from polypref.data.given import comparisons_of
+from polypref.data.thumbs import AREA, by_ranking
 from polypref.errors import SettingsError, unknown_name
 from polypref.evaluation.grid_setup import POPULATION, prepare, run_grid
 from polypref.evaluation.results import frame, write
@@ -88,7 +89,9 @@ def new_users(
             measured = figures(job, settings.seeds, found(job, cells))
         rows = {side: [len(getattr(cut, f"{side}_rows")) for cut in cuts] for side in ("train", "valid", "test")}
         contents = NewContents(**measured, **prepared.metadata(routes, rows, timing))
-        contents = contents.with_metadata({"data": {"new_users_per_seed": [cut.held_out for cut in cuts]}})
+        measure = AREA if by_ranking(prepared.comparisons) else "accuracy"
+        own = {"new_users_per_seed": [cut.held_out for cut in cuts], "measure": measure}
+        contents = contents.with_metadata({"data": own})
         contents = contents.with_metadata(metadata or {})
         result = NewUsers(contents)
         if out is not None:

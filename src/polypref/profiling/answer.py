@@ -18,7 +18,12 @@ def _differ(profile: Profile) -> Line:
     found = profile.disagreement.at_panel[2][0]
     data = {"value": found.value, "lo": found.lo, "hi": found.hi, "n": found.n}
     if found.value is None:
-        text = "not known, since no two people took a side on the same pair; `compare` can still tell."
+        once = not profile.sizes["shared_pairs"]
+        why = "every pair was judged by one person" if once else "no two people took a side on the same pair"
+        text = (
+            f"cannot be known here, since {why}; nor can how much could be gained at most. `compare` can still tell "
+            "who gains by being known: it tests everybody on judgements of their own that were held out."
+        )
         return Line("differ", "Do people differ", text, data)
     ends = "" if found.lo is None else f" (95 % interval {share(found.lo)} to {share(found.hi)})"
     text = f"two people disagree on {share(found.value)}{ends} of {counted(found.n, 'pairs')} that several judged."

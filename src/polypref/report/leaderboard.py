@@ -38,6 +38,7 @@ COLUMNS = (
 GAIN_METRICS = {"accuracy_micro": "all judgements", "accuracy_macro": "mean over users"}  # figures show the first
 BASELINE = "baseline: best on validation rows"
 TAKE = "the one to take"
+NOT_MEASURABLE = "not measurable"  # of a cohort that has nobody
 SMALLEST_AXIS = 0.02  # of gains: two points to either side, so that noise does not fill the figure
 
 
@@ -54,14 +55,6 @@ def baseline_name(contents: CompareContents) -> str:
 def gain_metric(contents: CompareContents) -> str | None:
     """The metric whose gains are shown: the first of GAIN_METRICS that has gains."""
     return next((metric for metric in GAIN_METRICS if metric in contents.gains.metrics), None)
-
-
-def largest_gain(contents: CompareContents, among: Sequence[str]) -> str | None:
-    """The learner in ``among`` with the largest gain, preferring personal ones; None if none has a gain."""
-    gains = contents.gains.by_learner(gain_metric(contents))
-    known = {name: value for name in among if name in gains and (value := gains[name].value) is not None}
-    personal = [name for name in known if contents.serves.get(name) != "population"]
-    return max(personal or known, key=lambda name: known[name], default=None)
 
 
 def gain_axis(gains: Iterable[ResultRow]) -> Axis:
@@ -86,7 +79,7 @@ def cell(row: ResultRow | None, column: Column) -> dict[str, Any]:
     if row is None or row.value is None:
         n = None if row is None else row.n_users
         few = n and column.metric == "accuracy_worst_decile"  # a tenth of fewer than twenty is less than two people
-        text = f"n = {n}" if few or n == 0 else words.MISSING
+        text = f"n = {n}" if few else NOT_MEASURABLE if n == 0 else words.MISSING
         return {"text": text, "interval": "too few users" if few else "", "sort": None, "missing": True}
     return {"text": write(row.value), "interval": words.interval(row.ends, write), "sort": row.value, "missing": False}
 
@@ -107,7 +100,8 @@ def heading(column: Column, rows: ResultTable) -> dict[str, Any]:
         None if column.cohort == "all" else next(iter(rows.where(metric=column.metric, cohort=column.cohort)), None)
     )
     n = None if counted is None else counted.n_users
-    return {"title": column.title, "note": column.note if n is None else f"{column.note}, n = {words.number(n)}"}
+    size = "" if n is None else f", n = {words.number(n)}" if n else f", {NOT_MEASURABLE}"
+    return {"title": column.title, "note": column.note + size}
 
 
 def leaderboard_section(contents: CompareContents, learners: Sequence[str]) -> dict[str, Any] | None:

@@ -247,7 +247,7 @@ def _new_cell(one: Collected, size: int, known: bool) -> Callable[[str | None, s
 
 
 def room_and_gain(results: Sequence[Collected]) -> Table | None:
-    """Room for personalization and the gain of the personal learner chosen on validation rows, by data set."""
+    """Room for personalization and the gain of the personal learner that ``compare`` names, by data set."""
     found = [gained for one in results if (gained := collect_results.gained(one)) is not None]
     if not found:
         return None
@@ -261,7 +261,7 @@ def room_and_gain(results: Sequence[Collected]) -> Table | None:
     remarks = [
         "In points of accuracy. Room: people's consistency minus the accuracy of the best population learner on "
         "validation rows; an upper limit (consistency 1) where nobody judged a pair twice. Gain: on test rows, of the "
-        "personal learner chosen on validation rows.",
+        "personal learner that compare names.",
         correlation_sentence(found),
     ]
     known = [one for one in found if one.measured]

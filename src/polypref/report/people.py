@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 
 from polypref import wording
+from polypref.evaluation.named_learner import named_learner
 from polypref.evaluation.results_schema import CompareContents
 from polypref.report.figures import VERDICTS, Axis, amount_axis, amounts, gains, span
-from polypref.report.leaderboard import baseline_name, largest_gain
+from polypref.report.leaderboard import baseline_name
 
 SCHEMA = {
     "user_id": pl.String,
@@ -104,7 +105,7 @@ def people_section(contents: CompareContents, users: pl.DataFrame, learners: Seq
     measured = table.filter(pl.col("gain").is_not_null())
     if measured.is_empty() or not (contents.floor or contents.gains):
         return None
-    baseline, best = baseline_name(contents), contents.verdict["best"]
+    baseline, named = baseline_name(contents), named_learner(contents)
     present = measured["learner"].unique(maintain_order=True).to_list()
     # A learner that never differs from the baseline, such as the baseline itself, gets no panel.
     moved = set(measured.filter(pl.col("gain") != 0)["learner"].unique().to_list())
@@ -122,7 +123,7 @@ def people_section(contents: CompareContents, users: pl.DataFrame, learners: Seq
     return {
         "panels": panels,
         "unmoved": [name for name in order if name not in shown and name != baseline],
-        "open": best if best in shown else largest_gain(contents, shown) or shown[0],
+        "open": named if named in shown else shown[0],
         "data": data,
         "baseline": baseline,
     }
