@@ -22,7 +22,7 @@ EMPTY = re.compile(f"[{UNSEEN}]")
 SUSPECT = re.compile(rf"[^\w !-~]|[{UNSEEN}]")
 # Characters with a meaning in a line of Markdown; not an underscore within a word; "&" only if it begins an entity.
 MARKDOWN = re.compile(r"[\\`*\[\]|~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
-IRREGULAR = {"people": "person", "categories": "category"}
+IRREGULAR = {"people": "person", "categories": "category", "other quantities": "other quantity"}
 SPACES = frozenset(" \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000")
 
 
