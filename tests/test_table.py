@@ -233,7 +233,7 @@ def test_the_command_writes_three_files(psoups, tmp_path, capsys):
     assert "0.750 (0.730–0.770) [0.74]" in said and max(map(len, said.splitlines()[:-1])) <= 80
     assert (out / "tables.tex").read_text().startswith(r"\documentclass")
     assert (out / "tables.html").read_text().endswith("</body></html>\n")
-    assert main(["table", psoups, "--out", str(out), "--no-published"]) == 0
+    assert main(["table", psoups, "--out", str(out), "--no-published", "--force"]) == 0
     assert "Dong" not in capsys.readouterr().out
 
 

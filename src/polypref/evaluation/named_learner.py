@@ -12,7 +12,8 @@ def named_learner(contents: CompareContents) -> str | None:
     """
     if contents.verdict["room"] == "yes" and contents.method["learner"] is not None:
         return contents.method["learner"]
-    known = {name: row for name, row in contents.gains.by_learner().items() if name in contents.personal}
+    gains = contents.gains.by_learner()
+    known = {name: row for name, row in gains.items() if contents.serves.get(name) != "population"}
     value = {name: row.value for name, row in known.items() if row.value is not None}
     bounded = [name for name in value if known[name].bounded is not None]
     return max(bounded or value, key=lambda name: value[name], default=None)

@@ -132,6 +132,6 @@ def measure(name: str, value: Any) -> dict[str, str]:
         chance = words.interval({"lo": value.get("null_lo"), "hi": value.get("null_hi")})
         line["chance"] = f"by chance {chance or words.number(float(value['null']))}"
         line["note"] = f"p = {words.number(value.get('p'), 2)}"
-    elif words.finite(value.get("n")) is not None:
+    elif words.finite(value.get("n")):  # of nothing at all, "unknown" says it
         line["note"] = f"n = {words.number(value['n'])}"
     return line
