@@ -263,7 +263,7 @@ def test_adapt_takes_thumbs(tmp_path, capsys, monkeypatch):
     frame.write_csv("t.csv")
     grid = ["adapt", "t.csv", "--learners", "hierarchical", "--sizes", "0", "10", "--seeds", "2", "--workers", "1"]
     assert main([*grid, "--out", "a", "--quiet"]) == 0
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "Area under the ROC curve on the new people's test rows" in printed and READING in printed
     content = json.loads(Path("a/new_users.json").read_text())
     assert content["data"]["measure"] == AREA
