@@ -25,7 +25,7 @@ from polypref.files import MARK, MARKED, write_json
 from polypref.regular_files import content_of, opened
 
 # Settings that decide no figure, and whom a person asks for, which no record may hold.
-UNDECIDING = ("out", "force", "quiet", "workers", "cache", "allow_network", "limits", "user")
+UNDECIDING = ("out", "force", "quiet", "workers", "cache", "allow_network", "limits", "figures", "user")
 SHOWN = 3  # settings that differ
 
 Settings = dict[str, Any]
