@@ -197,6 +197,14 @@ def test_documents_hold_the_same_rows_as_lines(tmp_path, texts, indent, form):
     assert outcomes(read([tmp_path / "d.json"])) == outcomes(read([saved(tmp_path, rows)]))
 
 
+def test_a_key_that_comes_late_in_a_list(tmp_path):
+    rows = [row | {"rejected": f"b{k}"} for k, row in enumerate(PAIRS * 100)]
+    rows[1150]["weight"] = 0.5
+    (tmp_path / "p.json").write_text(json.dumps(rows))
+    weight_N = read([tmp_path / "p.json"]).comparisons.weight_N
+    assert weight_N is not None and sorted(set(weight_N)) == [0.5, 1.0]
+
+
 def test_nan_is_nothing_and_stays_in_texts(tmp_path):
     rows = [asked(k) | {"chosen": "NaN, NaN", "rejected": f"b{k}", "weight": float("nan")} for k in range(ROWS)]
     rows[3]["user_id"] = float("nan")
