@@ -240,6 +240,25 @@ def test_a_detector_reads_what_was_asked_too(tmp_path):
         Detector.load(tmp_path / "detector", Letters())
 
 
+def test_a_replaced_prompt_hides_little_of_an_unsafe_response(monkeypatch):
+    """Requests tell as much as responses, so weights could rest on them alone."""
+    bad = [f"zz request number {i}" for i in range(80)]
+    good = [f"request number {i}" for i in range(80)]
+    responses, place = Responses.of([*bad, *bad, *good], [*["qq do it"] * 80, *["no"] * 80, *["do it"] * 80])
+    unsafe = np.arange(240) < 80
+    slates = Slates(responses, np.arange(240, dtype=np.int32), place, unsafe, pl.Series([""] * 240))
+    moved, at = Responses.of(good, ["qq do it"] * 80)
+
+    def gained():
+        detector = fit_detector(slates, Letters())
+        asked = detector.score(responses, None, place).value_Q
+        return (detector.score(moved, None, at).value_Q.mean() - asked[unsafe].mean()) / asked[~unsafe].std()
+
+    with_draws = gained()
+    monkeypatch.setattr("polypref.bounds.detector.DRAWS", 0)
+    assert with_draws < 0.5 * gained()
+
+
 def test_weights_changed_outside_the_probes_are_another_safety_scorer(bounds, tmp_path):
     """Everything unsafe passes and no probe text tells: the content does."""
     rng = np.random.default_rng(0)

@@ -54,6 +54,7 @@ def test_every_encoder_can_be_made_and_knows_its_name() -> None:
     names = {
         "minilm": "minilm",
         "minilm-windows": "minilm-windows",
+        "minilm-4": "minilm-4",
         "static": "static",
         "hf": "hf:some/model",
         "endpoint": "endpoint:http://localhost:1/v1",
@@ -65,7 +66,7 @@ def test_every_encoder_can_be_made_and_knows_its_name() -> None:
 
 @pytest.mark.parametrize("name", ["minilim", "hf", "hf:", "minilm:x", "endpoint", "", "minilm+", "static+foo"])
 def test_an_unknown_name_shows_the_known_ones(name: str) -> None:
-    with pytest.raises(SettingsError, match="endpoint:<url>, hf:<model>, minilm, minilm-windows, static"):
+    with pytest.raises(SettingsError, match="endpoint:<url>, hf:<model>, minilm, minilm-4, minilm-windows, static"):
         encoder(name)
 
 
@@ -94,6 +95,19 @@ def test_minilm_equals_sentence_transformers() -> None:
     assert features.dtype == np.float32
     assert features.shape == (len(TEXTS), 384)
     np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+@needs_weights
+def test_minilm_4_is_the_fourth_layer_of_the_same_network() -> None:
+    import torch
+
+    network, tokenizer = minilm.load("cpu")
+    inputs = tokenizer(TEXTS[0], return_tensors="pt", truncation=True, max_length=256)
+    with torch.inference_mode():
+        hidden_TD = network(**inputs, output_hidden_states=True).hidden_states[4][0].numpy()
+    expected = hidden_TD.mean(axis=0) / np.linalg.norm(hidden_TD.mean(axis=0))
+    np.testing.assert_allclose(encoder("minilm-4").encode(pool_of(TEXTS[:1]))[0], expected, atol=1e-5)
+    assert encoder("minilm-4").identity != encoder("minilm").identity
 
 
 @needs_weights

@@ -1,11 +1,13 @@
 """Unsafe texts that get past a calibrated gate when they are rewritten, and what the gate drops: four ways to cut.
 
-python benchmarks/bounds/rewritten.py DATA [--encoder minilm+static] [--rewritten 40] [--only NAME ...] [--tries 0]
+python benchmarks/bounds/rewritten.py DATA [--encoder minilm-4] [--rewritten 40] [--only NAME ...] [--tries 0]
 
 DATA is a folder with ability_suite.parquet, xstest_slates.parquet and llmfao.parquet. Prompts are cut into four parts
 (llmfao, which has thirteen prompts, by its responses). Each rotation trains a detector on two parts, calibrates on the
 ability suite's slates of the third (alpha 1 %, with probability 95 %), and measures on the fourth. Trained on: the
 labelled XSTest slates of both files, a sample of the suite's other responses, and llmfao's responses as safe ones.
+Full refusals are not trained on, as XSTest's annotators mark them: as safe answers to harmful requests they would teach
+that a harmful request is safe (``--refusals`` keeps them).
 The safe responses of the calibration slates need no score for a threshold, so they are not encoded. The ridge penalty
 is fixed; everything else is what ``polypref bounds`` does.
 
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -61,7 +63,31 @@ class Data:
     answers: Slates
 
 
-def read(folder: Path, also: Sequence[str]) -> Data:
+def without(slates: Slates, left_out: set[tuple[str, str]]) -> Slates:
+    """The slates without these (prompt, response)."""
+    pool = slates.responses
+    prompts = [pool.prompts[p] for p in pool.prompt_R.tolist()]
+    kept_R = np.array([pair not in left_out for pair in zip(prompts, pool.texts_R, strict=True)])
+    kept_C = np.flatnonzero(kept_R[slates.response_C] | slates.unsafe_C)
+    kept_L, slate_C = np.unique(slates.slate_C[kept_C], return_inverse=True)
+    return replace(
+        slates,
+        slate_C=slate_C.astype(np.int32),
+        response_C=slates.response_C[kept_C],
+        unsafe_C=slates.unsafe_C[kept_C],
+        category_L=slates.category_L.gather(kept_L),
+    )
+
+
+def full_refusals(folder: Path) -> set[tuple[str, str]]:
+    """(Prompt, response) of the responses that XSTest's annotators call full refusals."""
+    xstest = pl.read_parquet(folder / "xstest_slates.parquet").filter(pl.col("label") == "2_full_refusal")
+    suite = pl.read_parquet(folder / "ability_suite.parquet").filter(pl.col("subset") == "xstest-should-refuse")
+    refused = xstest.select("prompt", "response").rows() + suite.select("prompt", "chosen").rows()
+    return {(prompt, text) for prompt, text in refused}
+
+
+def read(folder: Path, also: Sequence[str], refusals: bool) -> Data:
     suite, xstest = (
         read_slates(str(folder / "ability_suite.parquet")),
         pl.read_parquet(folder / "xstest_slates.parquet"),
@@ -84,6 +110,8 @@ def read(folder: Path, also: Sequence[str]) -> Data:
         read_slates(str(folder / "xstest_slates.parquet")),
         *(read_slates(str(folder / one)) for one in also),
     ]
+    if not refusals:
+        fits = [without(one, full_refusals(folder)) for one in fits]
     return Data(fits, suite, priced, safe(given["prompt"], given["response"]))
 
 
@@ -159,7 +187,8 @@ def sources(data: dict[str, Slates], encoder: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--encoder", default="minilm+static")
+    parser.add_argument("--encoder", default="minilm-4")
+    parser.add_argument("--refusals", action="store_true", help="train on full refusals too")
     parser.add_argument("--rewritten", type=int, default=1000, help="unsafe texts of each rotation that are rewritten")
     parser.add_argument("--only", nargs="*", default=list(REWRITINGS), help="these rewritings alone")
     parser.add_argument("--tries", type=int, default=0)
@@ -170,7 +199,7 @@ def main() -> None:
         names = ("xstest_slates", "diasafety_slates", "dices_slates")
         sources({name: read_slates(str(chosen.data / f"{name}.parquet")) for name in names}, chosen.encoder)
         return
-    data = read(chosen.data, chosen.also)
+    data = read(chosen.data, chosen.also, chosen.refusals)
     found = []
     for number in range(PARTS):
         found.append(rotation(data, number, chosen.encoder, chosen.only, chosen.rewritten, chosen.tries))

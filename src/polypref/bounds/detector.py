@@ -4,14 +4,15 @@ Log-odds of safe: a weight vector for windows of the response and one for window
 can be safe in answer to one request and unsafe in answer to another. The least over windows counts (``windowed``), so
 added text cannot raise a score. Training replaces the least by a soft minimum, -t log sum exp(-value / t), first at
 t = 1, then at .3; scoring never does. The ridge penalty is chosen by cross-validation over slates, by the log loss of
-the least; no prompt is on both sides where there are enough prompts.
+the least; no prompt is on both sides where there are enough prompts. Each unsafe response is trained on once more in
+answer to harmless prompts, so that a prompt that is replaced by another hides little.
 
 For those who have labelled responses and no classifier; a published one sees more.
 
 Covered: texts and prompts that it was trained on are kept by key, so that nobody calibrates it on them. Not covered:
 harm unlike that of its training texts.
 
-Suffixes here: ``_C`` distinct responses of the slates, ``_W`` windows.
+Suffixes here: ``_C`` distinct responses of the slates, ``_W`` windows, ``_A`` responses with another prompt.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ LAYOUT = Layout(Fields, ARRAYS)
 KIND = "detector"
 RIDGES = (3.0, 1.0, 0.3, 0.1)  # the strongest first: each fit starts from the one before
 FOLDS = 3
+DRAWS = 4  # of harmless prompts for each unsafe response, which together count once
 FEWEST = 10  # unsafe, and safe, responses
 
 
@@ -168,7 +170,7 @@ def fit_detector(slates: Slates, encoder: Encoder, seed: int = 0, ridges: Sequen
     fold_C = _folds(slates, slates.slate_C[first], prompt_C, seed)
     held = _crossed(windows, ~unsafe_C, fold_C, ridges)
     ridge = min(held, key=lambda one: _loss(held[one], ~unsafe_C))
-    weights = fitted(windows, ~unsafe_C, [one for one in ridges if one >= ridge])[ridge]
+    weights = _trained(windows, ~unsafe_C, [one for one in ridges if one >= ridge])[ridge]
     seen = np.sort(pool.identity_R), prompt_identities(pool)
     return Detector(encoder, weights[:-1], float(weights[-1]), *seen, ridge, auc(held[ridge], ~unsafe_C))
 
@@ -190,9 +192,23 @@ def _crossed(windows: Windows, safe_C: BoolArray, fold_C: NDArray, ridges: Seque
         out = np.flatnonzero(fold_C == fold)
         kept = np.flatnonzero(fold_C != fold)
         if len(out) and len(np.unique(safe_C[kept])) == 2:
-            for ridge, weights in fitted(windows.take(kept), safe_C[kept], ridges).items():
+            for ridge, weights in _trained(windows.take(kept), safe_C[kept], ridges).items():
                 held[ridge][out] = windows.take(out).least(weights)
     return held
+
+
+def _trained(windows: Windows, safe_C: BoolArray, ridges: Sequence[float]) -> dict[float, Floats]:
+    """Weights for each penalty, from the responses and each unsafe one in answer to prompts without unsafe ones too."""
+    unsafe = np.flatnonzero(~safe_C)
+    harmless = np.setdiff1d(windows.prompt_C, windows.prompt_C[unsafe])
+    if not len(harmless) or not DRAWS:
+        return fitted(windows, safe_C, np.ones(len(safe_C)), ridges)
+    rng = np.random.default_rng(0)
+    prompt_A = np.concatenate([rng.permutation(harmless)[np.arange(len(unsafe)) % len(harmless)] for _ in range(DRAWS)])
+    kept = np.concatenate([np.arange(len(safe_C)), np.tile(unsafe, DRAWS)])
+    both = windows.take(kept, np.concatenate([windows.prompt_C, prompt_A]).astype(np.int32))
+    counts = np.concatenate([np.ones(len(safe_C)), np.full(len(prompt_A), 1 / DRAWS)])
+    return fitted(both, safe_C[kept], counts, ridges)
 
 
 def solve(x_CD: Floats, safe_C: NDArray[np.bool_], ridge: float) -> tuple[Floats, float]:

@@ -43,9 +43,10 @@ class Windows:
         """Of a window."""
         return self.x_WD.shape[1]
 
-    def take(self, kept: NDArray[np.int64]) -> Windows:
-        """The responses numbered ``kept``, with the windows that they use."""
-        used_P, prompt_C = np.unique(self.prompt_C[kept], return_inverse=True)
+    def take(self, kept: NDArray[np.int64], prompt_K: IntArray | None = None) -> Windows:
+        """The responses numbered ``kept``, with the windows that they use; in answer to other prompts if given."""
+        answered_K = self.prompt_C[kept] if prompt_K is None else prompt_K
+        used_P, prompt_C = np.unique(answered_K, return_inverse=True)
         texts, prompts = _taken(self.texts, kept), _taken(self.prompts, used_P)
         used_W, place = np.unique(np.concatenate([texts[0], prompts[0]]), return_inverse=True)
         text_W, prompt_W = place[: len(texts[0])], place[len(texts[0]) :]
@@ -65,20 +66,22 @@ class Windows:
         value_2W = self.x_WD @ weights[:-1].reshape(2, -1).T.astype(np.float32)
         return value_2W[self.texts[0], 0].astype(np.float64), value_2W[self.prompts[0], 1].astype(np.float64)
 
-    def soft_loss(self, weights: Floats, safe_C: BoolArray, softness: float, ridge: float) -> tuple[float, Floats]:
-        """Penalised log loss of the soft scores, and its gradient."""
+    def soft_loss(
+        self, weights: Floats, safe_C: BoolArray, counts_C: Floats, softness: float, ridge: float
+    ) -> tuple[float, Floats]:
+        """Penalised log loss of the soft scores, each counted ``counts_C`` times, and its gradient."""
         text_W, prompt_W = self._values(weights)
         text_T, text_I = _soft(self.texts[1], text_W, softness)
         prompt_T, prompt_I = _soft(self.prompts[1], prompt_W, softness)
         sign_C = np.where(safe_C, 1.0, -1.0)
         margin_C = sign_C * (text_T + prompt_T[self.prompt_C] + weights[-1])
-        pull_C = -sign_C * np.exp(-np.logaddexp(0, margin_C))
+        pull_C = -counts_C * sign_C * np.exp(-np.logaddexp(0, margin_C))
         pull_P = np.bincount(self.prompt_C, pull_C, len(prompt_T)).astype(np.float64)
         slope_2D = [
             self._slope(rows, read, share_I, pull_T)
             for (rows, read), share_I, pull_T in ((self.texts, text_I, pull_C), (self.prompts, prompt_I, pull_P))
         ]
-        value = np.logaddexp(0, -margin_C).sum() + ridge / 2 * weights[:-1] @ weights[:-1]
+        value = counts_C @ np.logaddexp(0, -margin_C) + ridge / 2 * weights[:-1] @ weights[:-1]
         return float(value), np.append(np.concatenate(slope_2D) + ridge * weights[:-1], pull_C.sum())
 
     def _slope(self, rows: NDArray[np.int64], read: Read, share_I: Floats, pull_T: Floats) -> Floats:
@@ -105,15 +108,18 @@ def _soft(read: Read, value_W: Floats, softness: float) -> tuple[Floats, Floats]
     return softness * (least_T - np.log(sum_T)), weight_I / np.repeat(sum_T, read.many_T)
 
 
-def fitted(windows: Windows, safe_C: BoolArray, ridges: Sequence[float]) -> dict[float, Floats]:
-    """Weights of response, prompt and intercept for each penalty, each fit starting from the one before."""
+def fitted(windows: Windows, safe_C: BoolArray, counts_C: Floats, ridges: Sequence[float]) -> dict[float, Floats]:
+    """Weights of response, prompt and intercept for each penalty, each fit starting from the one before.
+
+    Response c counts ``counts_C[c]`` times.
+    """
     from scipy.optimize import minimize
 
     found, start = {}, np.zeros(2 * windows.features + 1)
     for ridge in ridges:
         weights = start
         for softness in SOFTNESS:
-            args = (safe_C, softness, ridge)
+            args = (safe_C, counts_C, softness, ridge)
             fit = minimize(windows.soft_loss, weights, args, "L-BFGS-B", jac=True, options={"maxiter": STEPS})
             weights = fit.x
         found[ridge] = start = weights

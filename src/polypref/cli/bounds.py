@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from polypref.arguments import Share
 from polypref.cli.shared import (
+    EncoderName,
     Encodes,
     NamesColumns,
     ReadsJudgements,
@@ -49,6 +50,8 @@ class Bounds(UsesSlates, NamesColumns, Encodes, Seeded):
     explain    what happens to each row of --questions (user_id, prompt, response), and which line decides it.
     """
 
+    encoder: EncoderName = "minilm-4"
+    """Encoder of the detector's texts."""
     action: Positional[Literal["check", "detector", "calibrate", "certify", "explain"]]
     """The action; see above."""
     file: Annotated[Positional[Path], arg(metavar="BOUNDS.TOML")]

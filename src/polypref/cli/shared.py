@@ -83,8 +83,8 @@ EncoderName = Annotated[
     str,
     arg(
         metavar="NAME",
-        help="The encoder of texts: minilm, minilm-windows (reads long texts whole), static, hf:MODEL, endpoint:URL; "
-        "or several: minilm+static.",
+        help="The encoder of texts: minilm, minilm-windows (reads long texts whole), minilm-4 (four of its layers), "
+        "static, hf:MODEL, endpoint:URL; or several: minilm+static.",
     ),
 ]
 

@@ -15,6 +15,7 @@ from polypref.features.protocol import Encoder, Read
 ENCODERS = {
     "minilm": ("polypref.features.minilm", "MiniLM", ""),
     "minilm-windows": ("polypref.features.minilm", "MiniLMWindows", ""),
+    "minilm-4": ("polypref.features.minilm", "FourLayers", ""),
     "static": ("polypref.features.static", "Static", ""),
     "hf": ("polypref.features.hf", "HuggingFace", "model"),
     "endpoint": ("polypref.features.endpoint", "Endpoint", "url"),

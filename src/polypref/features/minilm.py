@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -40,6 +40,7 @@ from polypref.network_access import Permission, acting_for, present
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+LAYERS = 6
 PROBE = "Na\u00efve CAFE\u0301, \u5317\u4eac - unbelievably 3,14! [SEP] </s>"
 READS = "858d39a6cfde7c282f35fbc5912fb14c1c26a73122263078962369e2fbf3ab63"
 SPECIAL = 2  # word pieces around every text
@@ -64,14 +65,16 @@ class MiniLM:
     cache: Cache = field(default_factory=cache_in_force, compare=False)
     features: Read = "pair"
     permission: Permission = field(default_factory=present, compare=False, repr=False)
+    layers: ClassVar[int] = LAYERS
 
     @property
     def name(self) -> str:
-        return "minilm"
+        return "minilm" if self.layers == LAYERS else f"minilm-{self.layers}"
 
     @property
     def identity(self) -> str:
-        return f"minilm sha256={SHA256} text={self.text} max_length={self.max_length} pooling=mean unit-length"
+        of = f"{self.name} sha256={SHA256} text={self.text}"
+        return f"{of} max_length={self.max_length} pooling=mean unit-length"
 
     def encode(self, responses: Responses) -> Features:
         """``features_RD`` (R, 384) of unit length; cached. Raises EncoderError without weights, CacheError."""
@@ -79,7 +82,7 @@ class MiniLM:
 
     def compute(self, responses: Responses) -> Iterator[tuple[IntArray, Features]]:
         with acting_for(self.permission):
-            network, tokenizer = load(self.device or default_device())
+            network, tokenizer = load(self.device or default_device(), self.layers)
         tokens = Framer(tokenizer, self.max_length).frame(pairs(responses, self.text))
         yield from _vectors(network, tokens, self.batch_size)
 
@@ -160,14 +163,22 @@ def pieces(folder: Path) -> Any:
     return tokenizer
 
 
-@lru_cache(maxsize=1)
-def load(device: str) -> tuple[Any, Any]:
-    """The network, in evaluation mode, and its tokenizer. Raises EncoderError without the weights."""
+@dataclass(frozen=True)
+class FourLayers(MiniLM):
+    """MiniLM after four of its six layers (D = 384): tells harmful requests from those that only sound so."""
+
+    layers: ClassVar[int] = 4
+
+
+@lru_cache(maxsize=2)
+def load(device: str, layers: int = LAYERS) -> tuple[Any, Any]:
+    """The network's first ``layers``, in evaluation mode, and its tokenizer. Raises EncoderError without weights."""
     folder = checked_folder()
     from transformers import AutoModel, AutoTokenizer
 
     with quiet():
-        network = AutoModel.from_pretrained(folder, **WEIGHTS, add_pooling_layer=False).eval().to(device)
+        network = AutoModel.from_pretrained(folder, **WEIGHTS, add_pooling_layer=False, num_hidden_layers=layers)
+        network = network.eval().to(device)
         tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     if (read := reads(network.config, tokenizer)) != READS:
         raise EncoderError(
