@@ -11,7 +11,7 @@ from contract_cases import Words
 from polypref.comparisons import from_columns
 from polypref.errors import NotConverged
 from polypref.learners.bradley_terry import newton, ridge
-from polypref.learners.bradley_terry.mixed import Likeness, Problem, Variances, margins, objective, problem
+from polypref.learners.bradley_terry.mixed import Agreed, Likeness, Problem, Variances, margins, objective, problem
 from polypref.learners.bradley_terry.panel import Panel
 from polypref.learners.bradley_terry.variances import Estimate, estimate
 from polypref.learners.inputs import Inputs
@@ -52,11 +52,12 @@ def written_out(x_RK: np.ndarray, users: int):
     return split, rewards
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_mode_is_the_optimum_of_the_dense_joint_problem(seed):
+@pytest.mark.parametrize(("seed", "agreed"), [(0, None), (1, None), (2, None), (1, 0.5), (2, 3.0)])
+def test_mode_is_the_optimum_of_the_dense_joint_problem(seed, agreed):
     x_RK, judges, label_N, weight_N = rows(seed)
     user_N, chosen_N, rejected_N = judges
     variances = prior()
+    told = None if agreed is None else Agreed(np.random.default_rng(seed + 50).normal(size=(5, K)) - 1, agreed)
     split, rewards = written_out(x_RK, U)
     precision_KK = np.linalg.inv(variances.spread_KK)
 
@@ -65,6 +66,8 @@ def test_mode_is_the_optimum_of_the_dense_joint_problem(seed):
         reward_UR = rewards(theta)
         margin_N = reward_UR[user_N, chosen_N] - reward_UR[user_N, rejected_N]
         data = (weight_N * (np.logaddexp(0, -margin_N) + (1 - label_N) * margin_N)).sum()
+        if told is not None:
+            data += told.weight * np.logaddexp(0, -told.x_XK @ w).sum()
         energy = (w**2 / variances.population_K).sum() + (a**2).sum() / variances.shared
         energy += np.einsum("uk,kl,ul->", d, precision_KK, d) + (b**2).sum() / variances.personal
         return data + energy / 2
@@ -72,7 +75,7 @@ def test_mode_is_the_optimum_of_the_dense_joint_problem(seed):
     size = K + R + U * K + U * R
     found = minimize(loss, np.zeros(size), method="L-BFGS-B", options={"maxiter": 5000, "maxfun": 10**7, "ftol": 1e-14})
     best_UR = rewards(found.x)
-    task = problem(x_RK, judges, label_N, weight_N, Likeness(0.0, K))
+    task = replace(problem(x_RK, judges, label_N, weight_N, Likeness(0.0, K)), agreed=told)
     effects = newton.solve(task, variances, tolerance=1e-10)
     ours_N = margins(task, effects, variances)
     np.testing.assert_allclose(ours_N, best_UR[user_N, chosen_N] - best_UR[user_N, rejected_N], atol=2e-3)

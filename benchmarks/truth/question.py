@@ -1,7 +1,7 @@
 """What reading the question is worth on real judgements: accuracy, answers swapped between questions, ability.
 
     python benchmarks/truth/question.py [--seeds 3] [--learners pooled hierarchical] [--items 250]
-        [--parts sets swaps ability]
+        [--parts sets swaps ability] [--features response pair]
 
 ``sets``     accuracy on held-out judgements of each set, with ``--features response`` and ``pair``.
 ``swaps``    fitted on one set and on all three together: of two questions that the fit has not seen, with an answer
@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--learners", nargs="+", default=["pooled", "hierarchical"])
     parser.add_argument("--parts", nargs="+", default=["sets", "swaps", "ability"])
+    parser.add_argument("--features", nargs="+", default=["response", "pair"])
     parser.add_argument("--items", type=int, default=0)
     given = parser.parse_args()
     sets = {"llmfao": rows_of(given.data, "llmfao"), "pandalm": rows_of(given.data, "pandalm")}
@@ -133,7 +134,7 @@ def main() -> None:
         parts = sorted(suite.group_by("section", maintain_order=True), key=lambda part: part[0])
         suite = pl.concat([part.sample(min(given.items, len(part)), seed=0) for _, part in parts])
     known: dict[str, np.ndarray] = {}
-    for read_as in ("response", "pair"):
+    for read_as in given.features:
         encode = ByText(read_as, known)
         for learner in given.learners:
             for name, rows, rule in cases if "sets" in given.parts else []:

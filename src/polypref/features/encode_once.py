@@ -14,7 +14,8 @@ from polypref.comparisons import Responses
 from polypref.content import Identities
 from polypref.features import question
 from polypref.features.encode_missing import Cache, place_of
-from polypref.features.protocol import Encoder, Read, read_by
+from polypref.features.prompts import prompt_texts
+from polypref.features.protocol import Encoder, Read, read_by, reads_prompt
 from polypref.files import TMPDIR, writing
 
 
@@ -48,6 +49,10 @@ class Encoded:
         return read_by(self.inner)
 
     @property
+    def reads_prompt(self) -> bool:
+        return reads_prompt(self.inner)
+
+    @property
     def cache(self) -> Cache:
         return place_of(self.inner)[1]
 
@@ -74,18 +79,28 @@ class Encoded:
         keys = responses.identity_R
         at = content.places(sorted_keys, keys)
         if (at < 0).any():
-            return self.inner.encode(responses)
+            return self._of_prompts(responses)
         rows = at_sorted[at]
         if len(rows) == len(features) and np.array_equal(rows, np.arange(len(rows))):
             return features
         return features[rows]
+
+    def _of_prompts(self, responses: Responses) -> NDArray[np.float32]:
+        """Features of the pool's prompts as texts, from the folder if it holds all of them, else of the encoder."""
+        if (self.folder / "prompts.npy").exists():
+            keys_P = np.load(self.folder / "prompt_keys.npy")
+            order = np.argsort(keys_P, kind="stable")
+            at = content.places(keys_P[order], responses.identity_R)
+            if (at >= 0).all():
+                return np.load(self.folder / "prompts.npy")[order[at]]
+        return self.inner.encode(responses)
 
     def __getstate__(self) -> dict[str, object]:
         return {"inner": self.inner, "folder": self.folder}
 
 
 def encode_once(encoder: Encoder, responses: Responses, folder: Path) -> Encoded:
-    """Encode the pool's texts, without bars, and write their features to ``folder`` for the workers.
+    """Encode the pool's texts, without bars, and its prompts, and write their features to ``folder`` for the workers.
 
     Raises CacheError if they cannot be written, and the encoder's errors.
     """
@@ -95,6 +110,8 @@ def encode_once(encoder: Encoder, responses: Responses, folder: Path) -> Encoded
     arrays = {"keys.npy": responses.identity_R, "features.npy": features}
     if read_by(encoder) == "pair":
         arrays["columns.npy"] = question.columns(encoder, responses, features)
+        prompts, _ = prompt_texts(responses)
+        arrays |= {"prompt_keys.npy": prompts.identity_R, "prompts.npy": encoder.encode(prompts)}
     for name, array in arrays.items():
         with writing(folder / name, TMPDIR) as output:
             np.save(output, array)  # type: ignore[arg-type]  # any object with ``write`` works

@@ -93,6 +93,11 @@ class HuggingFace:
             f"text={plan.text} max_length={plan.max_length} dtype={self.dtype}"
         )
 
+    @property
+    def reads_prompt(self) -> bool:
+        """See ``protocol.reads_prompt``."""
+        return self.plan().text == "joint"
+
     def encode(self, responses: Responses) -> Features:
         """``features_RD`` (R, hidden size, plus the number of scores with ``score``); cached.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from polypref.comparisons import Responses
 from polypref.errors import SettingsError
 from polypref.features.encode_missing import Cache, place_of
-from polypref.features.protocol import Encoder, Read, read_by
+from polypref.features.protocol import Encoder, Read, read_by, reads_prompt
 
 _JOINED: WeakKeyDictionary[Responses, dict[str, NDArray[np.float32]]] = WeakKeyDictionary()
 
@@ -46,6 +46,11 @@ class Joined:
     def features(self) -> Read:
         """What learners read, as the first part says."""
         return read_by(self.parts[0])
+
+    @property
+    def reads_prompt(self) -> bool:
+        """Whether any part's vectors depend on the prompt."""
+        return any(map(reads_prompt, self.parts))
 
     @property
     def cache(self) -> Cache:

@@ -23,6 +23,7 @@ class Encoder(Protocol):
                   nothing that only affects speed (batch size, device). Equal identity and text mean equal features.
     ``features``  optional: "pair" if learners are also to read the relation to the prompt and the style (``question``),
                   which needs an encoder of any text; "response", the default of your own encoders, if not.
+    ``reads_prompt``  optional: True if a response's vector also depends on its prompt.
     """
 
     @property
@@ -39,6 +40,11 @@ class Encoder(Protocol):
 def read_by(encoder: Encoder) -> Read:
     """What learners read of an encoder's texts: its setting ``features``; without one, the response alone."""
     return getattr(encoder, "features", "response")
+
+
+def reads_prompt(encoder: Encoder) -> bool:
+    """Whether a response's vector depends on its prompt, as the encoder or its setting ``text`` says; default: no."""
+    return getattr(encoder, "reads_prompt", getattr(encoder, "text", "response") != "response")
 
 
 def ensure_encoder(value: object) -> None:

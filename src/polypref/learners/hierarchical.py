@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref import content
+from polypref.arguments import NotNegative
 from polypref.comparisons import Comparisons, FloatArray, concat
 from polypref.content import Identities
 from polypref.errors import NotEnoughData
@@ -43,6 +44,7 @@ from polypref.learners.likelihood import surprise
 from polypref.learners.linear import LAYOUT, LinearScorer, Newcomer, ResponseEffects, no_users
 from polypref.learners.protocol import Serves, log_odds
 from polypref.learners.provenance import passed_on, recorded
+from polypref.learners.swapped import SWAPS
 from polypref.schema import Layout, floats, identities
 
 VIEWS = (1.0, 4.0)  # variances of views of texts to try besides the estimated one
@@ -54,6 +56,8 @@ class Hierarchical:
 
     directions: int | None = None
     """Principal directions of the encoder's space to use; None: the number that ``inputs`` chooses."""
+    swaps: NotNegative = SWAPS
+    """How much the population is told that answers stay with their questions, as in ``pooled``."""
     shared_effects: bool = True
     """Learn a quality of each text, shared by everyone, that its features do not explain."""
     personal_effects: bool = True
@@ -76,8 +80,8 @@ class Hierarchical:
         train, whole = _counted(train), _counted(concat(train, valid))
         inputs = Inputs.fit(encoder, whole, self.directions)
         some, some_valid = self._some_users(train, valid, seed)
-        found, config, selection = self._chosen(Panel.build(some, inputs, self.likeness, np.float32), some_valid, seed)
-        panel = Panel.build(whole, inputs, self.likeness, np.float32)
+        found, config, selection = self._chosen(self._panel(some, inputs), some_valid, seed)
+        panel = self._panel(whole, inputs)
         everyone = self._everyone(panel, seed)
         if found is None:
             return replace(everyone, selection=selection)
@@ -87,6 +91,9 @@ class Hierarchical:
         return replace(
             self._scorer(panel, found, selection), strangers=Newcomer(everyone.population_K, everyone.effects)
         )
+
+    def _panel(self, rows: Comparisons, inputs: Inputs) -> Panel:
+        return Panel.build(rows, inputs, self.likeness, np.float32, self.swaps)
 
     def _chosen(
         self, panel: Panel, valid: Comparisons, seed: int
@@ -294,7 +301,8 @@ class HierarchicalScorer(LinearScorer):
 
     def _from_many(self, rows: Comparisons) -> Newcomer:
         """The general solver's result; its cost is linear in comparisons."""
-        panel = Panel.build(replace(rows, user_N=np.zeros(len(rows), np.int32)), self.inputs, self.likeness)
+        rows = replace(rows, user_N=np.zeros(len(rows), np.int32))
+        panel = Panel.build(rows, self.inputs, self.likeness, swaps=0.0)
         keys_R = rows.responses.identity_R[panel.responses_R]
         population_R = panel.task.x_RK @ self.population_K + self.effects.shared(keys_R)
         found = propagation.solve(panel.task, self.prior, population_R=population_R, tolerance=1e-7)

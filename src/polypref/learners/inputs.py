@@ -5,7 +5,9 @@ responses (topics cancel in a comparison, so their variance must not use up dire
 the directions together have variance 1. The columns of relation and style (``features.question``) follow where the
 encoder's ``features`` are "pair" and the training rows have several prompts: minus the median, over the spread within
 prompts (at least ``FLOOR`` of the whole spread), clipped at ``CLIP``. Without the clip a response to another question
-would be worth more than all else together. Two length features with variance 1 each come last. All of it depends only
+would be worth more than all else together. One more column is how far the cosine of prompt and response is below that
+of all but ``FAR`` of the training responses, 0 for most: what sets answers to other questions apart, and hardly
+matters among answers to one (``swapped``). Two length features with variance 1 each come last. All of it depends only
 on texts judged in training.
 
 The number of directions is ``FEWEST``, or one for each ``EACH`` judgements of the average user if that is more. With
@@ -36,6 +38,7 @@ from polypref.schema import Array, Arrays, floats
 
 FEWEST, EACH = 64, 4
 FLOOR, CLIP = 0.1, 4.0
+FAR = 0.2
 BASE = ("center_D", "directions_DK", "length_center", "length_scale")
 COLUMNS = ("column_center_F", "column_scale_F")
 LEVEL = 1.5  # a person's bar may lie as far off as their opinions of two texts differ
@@ -83,26 +86,37 @@ class Inputs:
             directions_DK = np.pad(directions_DK, ((0, 0), (0, 1)))
         column_RF = np.zeros((len(pool), 0))
         if (read or read_by(encoder)) == "pair" and len(np.unique(pool.prompt_R)) > 1:
-            column_RF = question.columns(encoder, pool, features_RD).astype(np.float64)
+            column_RF = _with_cosine(question.columns(encoder, pool, features_RD)).astype(np.float64)
+        center_F = np.median(column_RF, axis=0)
+        if len(center_F):
+            center_F[-1] = np.quantile(column_RF[:, -1], FAR)
+            column_RF[:, -1] = np.minimum(column_RF[:, -1], center_F[-1])
         return cls(
             encoder,
             features_RD.mean(axis=0),
             directions_DK,
             lengths_R2.mean(axis=0),
             _scale(lengths_R2, together_R),
-            np.median(column_RF, axis=0),
+            center_F,
             _scale(column_RF, together_R, FLOOR),
         )
 
     @property
     def size(self) -> int:
-        """Number of inputs K: directions, columns of relation and style, two lengths."""
-        return self.directions_DK.shape[1] + len(self.column_center_F) + 2
+        """Number of inputs K: directions, columns of relation and style, how far below, two lengths."""
+        return sum(self.kinds)
 
     @property
     def kinds(self) -> tuple[int, ...]:
         """How many inputs of each kind there are."""
-        return self.directions_DK.shape[1], len(self.column_center_F), 2
+        columns = len(self.column_center_F)
+        parts = (columns - 1, 1) if self.knows_far else (columns,)
+        return self.directions_DK.shape[1], *parts, 2
+
+    @property
+    def knows_far(self) -> bool:
+        """Whether the last column is how far the cosine is below; earlier versions had none."""
+        return len(self.column_center_F) - 1 in question.SIZES[1:]
 
     def __call__(self, responses: Responses) -> NDArray[np.float64]:
         """Inputs ``x_RK`` of every response in the pool."""
@@ -118,13 +132,22 @@ class Inputs:
                 f"{len(self.center_D)}; give the encoder that it was fitted with."
             )
         x_RK = np.empty((len(responses), self.size))
-        directions, columns, _ = self.kinds
+        directions, columns = self.directions_DK.shape[1], len(self.column_center_F)
         x_RK[:, :directions] = (features_RD - self.center_D.astype(np.float32)) @ self.directions_DK.astype(np.float32)
         if columns:
-            column_RF = question.columns(self.encoder, responses, features_RD, columns)
-            x_RK[:, directions:-2] = np.clip((column_RF - self.column_center_F) / self.column_scale_F, -CLIP, CLIP)
+            x_RK[:, directions:-2] = self.columns(responses, features_RD)
         x_RK[:, -2:] = (length_features(responses) - self.length_center) / self.length_scale
         return x_RK
+
+    def columns(self, responses: Responses, features_RD: NDArray) -> NDArray[np.float64]:
+        """The inputs (R, F) of relation and style; ``features_RD`` are the encoder's of the responses' texts."""
+        column_RF = question.columns(self.encoder, responses, features_RD, self.kinds[1])
+        if self.knows_far:
+            column_RF = _with_cosine(column_RF)
+        column_RF = np.clip((column_RF - self.column_center_F) / self.column_scale_F, -CLIP, CLIP)
+        if self.knows_far:
+            column_RF[:, -1] = np.minimum(column_RF[:, -1], 0.0)
+        return column_RF
 
     def used(
         self, responses: Responses, response_Q: IntArray | None
@@ -160,12 +183,18 @@ class Inputs:
     def from_arrays(cls, encoder: Encoder, arrays: Mapping[str, NDArray]) -> Self:
         """The inverse of ``arrays``. Raises ArtifactError for a number of columns that no version has."""
         found = [arrays.get(f"inputs.{name}", np.zeros(0)) for name in (*BASE, *COLUMNS)]
-        if len(found[-1]) not in question.SIZES:
+        sizes = (*question.SIZES, *(size + 1 for size in question.SIZES[1:]))
+        if len(found[-1]) not in sizes:
             raise ArtifactError(
                 f"the scorer reads {len(found[-1])} columns of relation and style; expected "
-                f"{' or '.join(map(str, question.SIZES))}. Fit it again."
+                f"{' or '.join(map(str, sizes))}. Fit it again."
             )
         return cls(encoder, *found)
+
+
+def _with_cosine(column_RF: NDArray) -> NDArray:
+    """The columns, and the first one, the cosine, once more."""
+    return np.concatenate([column_RF, column_RF[:, :1]], axis=1)
 
 
 def length_features(responses: Responses) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from polypref.arguments import NotNegative
 from polypref.comparisons import Comparisons, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
@@ -29,6 +30,7 @@ from polypref.learners.bradley_terry.panel import Panel, scorer_margins
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import PopulationScorer, no_users
 from polypref.learners.provenance import recorded
+from polypref.learners.swapped import SWAPS
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class Pooled:
     """Also learn a quality of each text that its features do not explain."""
     directions: int | None = None
     """Principal directions of the encoder's space to use; None: the number that ``inputs`` chooses."""
+    swaps: NotNegative = SWAPS
+    """How much the population is told that answers stay with their questions (``swapped``): a share of the judgements'
+    weight; 0 for nothing."""
 
     @recorded
     def fit(
@@ -58,11 +63,11 @@ class Pooled:
         """The panel to fit, with the design effects in its weights unless text quality is learned."""
         if self.aggregate == "majority":
             rows = majority(rows)
-        panel = Panel.build(rows, Inputs.fit(encoder, rows, self.directions))
+        panel = Panel.build(rows, Inputs.fit(encoder, rows, self.directions), swaps=self.swaps)
         if self.response_effects:
             return panel
         _, prior = panel.population(True, seed)
-        return Panel.build(discounted(rows, prior.shared), panel.inputs)
+        return Panel.build(discounted(rows, prior.shared), panel.inputs, swaps=self.swaps)
 
     def scorer_of(self, panel: Panel, seed: int) -> PopulationScorer:
         """The scorer of the rows of ``panel``, by their weights."""

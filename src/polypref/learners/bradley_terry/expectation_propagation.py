@@ -180,7 +180,8 @@ def _step(
     if population_R is None:
         effects, probes = newton.move(task, effects, reduced, prior, probes, tolerance)
         if reduced.j_UKK is not None:
-            population_KK = np.linalg.inv(np.diag(1 / prior.population_K) + reduced.j_UKK.sum(axis=0))
+            told_KK = reduced.j_UKK.sum(axis=0) + task.agreed_quadratic(effects.w_K)[0]
+            population_KK = np.linalg.inv(np.diag(1 / prior.population_K) + told_KK)
     else:
         f_R1 = np.append(population_R, 0.0)[:, None]
         force = [p @ f_R1[b.response_BL] for b, p in zip(reduced.buckets, reduced.p, strict=True)]

@@ -5,10 +5,10 @@ Reward of response r for user u is  x_r . (w + d_u) + a_r + b_ur,  and  P(c beat
     w ~ N(0, population)   d_u ~ N(0, spread)   a_r ~ N(0, shared)   b_u ~ N(0, personal C)
 
 ``a`` and ``b`` are response effects, shared and per user: what features do not explain. C is the correlation of a
-user's views of two texts (``Likeness``). A *cluster* is a set of responses that one user's comparisons connect or,
-where views carry over, a user's responses to one prompt; b of different clusters are independent. Users' effects are
-kept in dual form: with the dual weights alpha of every slot, b_u = personal C alpha and d_u = spread t_u, where t_u =
-x' alpha.
+user's views of two texts (``Likeness``). Differences of inputs that everybody is taken to prefer (``Agreed``) tell of w
+alone. A *cluster* is a set of responses that one user's comparisons connect or, where views carry over, a user's
+responses to one prompt; b of different clusters are independent. Users' effects are kept in dual form: with the dual
+weights alpha of every slot, b_u = personal C alpha and d_u = spread t_u, where t_u = x' alpha.
 
 Suffixes here: ``_B`` clusters of a bucket, ``_C`` right-hand sides, ``_E`` entries: a response as one user saw it,
 ``_L`` the clusters' slots for responses (padded), ``_T`` population effects (w and a).
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
+from scipy.special import expit
 
 from polypref.learners.likelihood import surprise
 
@@ -149,6 +150,26 @@ class Bucket:
 
 
 @dataclass(frozen=True, eq=False)
+class Agreed:
+    """Differences of inputs (X, K) that everybody is taken to prefer, each with the weight of that many judgements."""
+
+    x_XK: Array
+    weight: float
+
+    def loss(self, w_K: Array) -> float:
+        """Negative log likelihood of the population's weights."""
+        return self.weight * float(surprise(self.x_XK @ w_K, np.ones(len(self.x_XK))).sum())
+
+    def quadratic(self, w_K: Array) -> tuple[Array, Array]:
+        """Precision (K, K) and linear term (K,) of the quadratic that touches the log likelihood at ``w_K``."""
+        margin_X = self.x_XK @ w_K
+        p_X = expit(margin_X)
+        curve_X = self.weight * p_X * (1 - p_X)
+        force_X = curve_X * margin_X + self.weight * (1 - p_X)
+        return self.x_XK.T @ (curve_X[:, None] * self.x_XK), self.x_XK.T @ force_X
+
+
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Comparisons in the solver's form: inputs, clusters, labels in [0, 1], weights, number of users.
 
@@ -162,6 +183,13 @@ class Problem:
     users: int
     likeness: Likeness | None
     kinds: tuple[int, ...] = ()
+    agreed: Agreed | None = None
+
+    def agreed_quadratic(self, w_K: Array) -> tuple[Array, Array]:
+        """``Agreed.quadratic``; zeros if there is none."""
+        if self.agreed is None:
+            return np.zeros((len(w_K), len(w_K))), np.zeros(len(w_K))
+        return self.agreed.quadratic(w_K)
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,6 +314,8 @@ def objective(task: Problem, effects: Effects, prior: Variances) -> float:
     """Negative log posterior, up to a constant."""
     margin_N = margins(task, effects, prior)
     loss = (task.weight_N * surprise(margin_N, task.label_N)).sum()
+    if task.agreed is not None:
+        loss += task.agreed.loss(effects.w_K)
     theta_T = np.concatenate([effects.w_K, effects.a_R])
     scale_T = np.concatenate([prior.population_K, np.full(len(effects.a_R), prior.shared)])
     energy = (theta_T[scale_T > 0] ** 2 / scale_T[scale_T > 0]).sum()

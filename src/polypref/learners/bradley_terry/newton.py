@@ -122,9 +122,10 @@ def deviation(reduced: Reduced, spread_KK: Array, pull: Sequence[Array]) -> tupl
 class _Population:
     """The remaining quadratic in (w, a), scaled so that its prior is the identity; C right-hand sides at a time."""
 
-    def __init__(self, x_RK: Array, reduced: Reduced, prior: Variances) -> None:
-        self.x_RK, self.reduced, self.spread_KK = x_RK, reduced, prior.spread_KK
-        self.r, self.k = x_RK.shape
+    def __init__(self, task: Problem, w_K: Array, reduced: Reduced, prior: Variances) -> None:
+        self.x_RK, self.reduced, self.spread_KK = task.x_RK, reduced, prior.spread_KK
+        self.agreed_KK, self.agreed_K = task.agreed_quadratic(w_K)
+        self.r, self.k = task.x_RK.shape
         self.scale_T1 = np.sqrt(np.concatenate([prior.population_K, np.full(self.r, prior.shared)]))[:, None]
 
     def scatter(self, slots: Sequence[Array]) -> Array:
@@ -145,12 +146,17 @@ class _Population:
     def linear(self) -> Array:
         """The linear term in scaled units, (T, 1)."""
         left, _ = deviation(self.reduced, self.spread_KK, [z[..., None] for z in self.reduced.z])
-        return self.scale_T1 * self.scatter(left)
+        onto_T1 = self.scatter(left)
+        onto_T1[: self.k, 0] += self.agreed_K
+        return self.scale_T1 * onto_T1
 
     def precision(self, t_TC: Array) -> Array:
         """Posterior precision times t, both in scaled units."""
-        left, _ = deviation(self.reduced, self.spread_KK, self.force(self.scale_T1 * t_TC))
-        return t_TC + self.scale_T1 * self.scatter(left)
+        scaled_TC = self.scale_T1 * t_TC
+        left, _ = deviation(self.reduced, self.spread_KK, self.force(scaled_TC))
+        onto_TC = self.scatter(left)
+        onto_TC[: self.k] += self.agreed_KK @ scaled_TC[: self.k]
+        return t_TC + self.scale_T1 * onto_TC
 
     def preconditioner(self) -> Callable[[Array], Array]:
         """Inverse of the precision's block for w (exact where users differ) and of a bound of its diagonal for a."""
@@ -160,6 +166,7 @@ class _Population:
             w_KK = self.reduced.j_UKK.sum(axis=0)
         else:
             w_KK = self.x_RK.T @ (onto_T1[self.k :] * self.x_RK)
+        w_KK = w_KK + self.agreed_KK
         scale_K1 = self.scale_T1[: self.k]
         inverse_KK = np.linalg.inv(np.eye(self.k) + scale_K1 * w_KK * scale_K1.T)
         return lambda t_TC: np.concatenate([inverse_KK @ t_TC[: self.k], t_TC[self.k :] / a_R1])
@@ -254,7 +261,7 @@ def move(
     task: Problem, effects: Effects, reduced: Reduced, prior: Variances, probes: Probes, tolerance: float
 ) -> tuple[Effects, Probes]:
     """The minimum of the quadratic; the probes' images are refined along the way."""
-    population = _Population(task.x_RK, reduced, prior)
+    population = _Population(task, effects.w_K, reduced, prior)
     k, scale_T1 = population.k, population.scale_T1
     theta_T1 = np.concatenate([effects.w_K, effects.a_R])[:, None]
     warm_T1 = np.divide(theta_T1, scale_T1, out=np.zeros_like(theta_T1), where=scale_T1 > 0)

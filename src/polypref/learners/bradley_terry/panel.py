@@ -20,6 +20,7 @@ from polypref.learners.bradley_terry.variances import Estimate, estimate
 from polypref.learners.canonical_order import Numbering
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import LinearScorer, ResponseEffects
+from polypref.learners.swapped import SWAPS, differences
 
 MANY = 2048  # maximum texts of one prompt between which views carry over
 FEW = 16  # up to this many texts per prompt, many prompts are processed at once
@@ -40,19 +41,26 @@ class Panel:
     rejected_N: IntArray
     share: float | None
     precision: type[np.floating]
+    swaps: float
 
     @classmethod
     def build(
-        cls, train: Comparisons, inputs: Inputs, share: float | None = None, precision: type[np.floating] = np.float64
+        cls,
+        train: Comparisons,
+        inputs: Inputs,
+        share: float | None = None,
+        precision: type[np.floating] = np.float64,
+        swaps: float = SWAPS,
     ) -> Panel:
         """Renumber, compute the inputs; ``share`` as in ``mixed.Likeness``, ``precision`` as in ``mixed.problem``.
 
-        Without ``share`` users have no views of single texts.
+        Without ``share`` users have no views of single texts. ``swaps``: the weight of all answers swapped between
+        questions together, as a share of the judgements' (``swapped``); 0: none.
         """
         numbers = Numbering.of(train)
         x_RK = inputs(train.responses.take(numbers.responses_R))
         numbered = (numbers.users_U, numbers.responses_R, x_RK, *numbers.judges(train))
-        return cls(inputs, train, *numbered, share, precision)
+        return cls(inputs, train, *numbered, share, precision, swaps)
 
     @cached_property
     def task(self) -> mixed.Problem:
@@ -61,7 +69,15 @@ class Panel:
         judges = (self.user_N, self.chosen_N, self.rejected_N)
         labels = (self.train.label_N, self.train.weights_N)
         task = mixed.problem(self.x_RK, judges, *labels, likeness, self.prompt_R, self.precision)
-        return replace(task, kinds=self.inputs.kinds)
+        return replace(task, kinds=self.inputs.kinds, agreed=self._agreed)
+
+    @property
+    def _agreed(self) -> mixed.Agreed | None:
+        """Answers that stay with their questions against the same swapped, if there are any."""
+        if not self.swaps:
+            return None
+        x_XK = differences(self.inputs, self.train.responses.take(self.responses_R))
+        return mixed.Agreed(x_XK, self.swaps * float(self.train.weights_N.sum()) / len(x_XK)) if len(x_XK) else None
 
     def pooled_weights(self, seed: int) -> FloatArray:
         """Weights (K,) of the one reward for everyone that fits the rows, without response effects."""
