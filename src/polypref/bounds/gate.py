@@ -236,7 +236,7 @@ class Bounded:
         Dropped texts are not in the list; ``rank_slate`` gives their places. Raises SettingsError as it does.
         """
         pool, place_Q, id_Q = plain_question(user, prompt, texts)
-        self._refuse_more(user, len(place_Q))
+        self.refuse_more(user, len(place_Q))
         found = self.answers(pool, id_Q, place_Q)
         ranked = best_first([*texts], found.value_Q, [SOURCES[source] for source in found.source_Q])
         return [one for one in ranked if one.reward > DROPPED]
@@ -251,14 +251,14 @@ class Bounded:
         Raises SettingsError where the slate has more candidates than the bounds allow.
         """
         response_Q = places(responses, response_Q)
-        self._refuse_more(user_id, len(response_Q))
+        self.refuse_more(user_id, len(response_Q))
         ids = None if user_id is None else content.ids([user_id]).gather(np.zeros(len(response_Q), np.int32))
         value_Q = self.score(responses, ids, response_Q, category)
         order = np.argsort(-value_Q, kind="stable")
         left = value_Q[order] > DROPPED
         return Ranking(tuple(order[left].tolist()), tuple(np.sort(order[~left]).tolist()), self.policy_hash)
 
-    def _refuse_more(self, user_id: str | None, candidates: int) -> None:
+    def refuse_more(self, user_id: str | None, candidates: int) -> None:
         """Raise SettingsError where a slate has more candidates than the bounds allow."""
         most = (self.limits if user_id is None else self.limits_of(user_id)).most_candidates
         if candidates > most:

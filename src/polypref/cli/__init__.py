@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("polypref.cli.simulate", "write a simulated world with known truth as a preference file"),
     "fit": ("polypref.cli.fit", "fit one learner on all judgements and save the scorer"),
     "score": ("polypref.cli.score", "score responses for users with a saved scorer"),
+    "serve": ("polypref.cli.serve", "answer rerank clients for the person who asks, and learn from use"),
     "forget": ("polypref.cli.forget", "take people out of a saved scorer, and find files that still name them"),
     "table": ("polypref.cli.table", "the evaluation paper's tables from result folders, with published figures"),
     "tax": ("polypref.cli.tax", "what general ability personalization costs on RewardBench, apart from forgetting"),

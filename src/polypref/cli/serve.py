@@ -1,0 +1,107 @@
+"""``polypref serve``: a saved scorer behind HTTP, which orders answers for the person who asks and learns from use."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import arg
+
+from polypref.cli.shared import Loads
+from polypref.terminal import out, say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve(Loads):
+    """Serve a scorer over HTTP: rerank clients ask, judgements are learned from at once, people can leave.
+
+    docs/serve.md lists the routes and clients. Everything is kept in one SQLite file.
+    """
+
+    scorer: Annotated[Path, tyro.conf.Positional, arg(metavar="DIR")]
+    """Folder written by polypref fit."""
+    store: Path = Path("polypref.db")
+    """File of judgements and answers; created if it is not there."""
+    bounds: Annotated[Path | None, arg(metavar="BOUNDS.TOML", help_behavior_hint="(default: none)")] = None
+    """Calibrated bounds, which hold for everybody and on every route."""
+    pin: Annotated[str | None, arg(metavar="HASH", help_behavior_hint="")] = None
+    """Refuse bounds with another policy hash."""
+    keys: Annotated[Path | None, arg(metavar="KEYS.TOML", help_behavior_hint="(default: anybody may ask)")] = None
+    """API keys, their tenants and users."""
+    encoder: Annotated[str | None, arg(metavar="STR", help_behavior_hint="(default: the scorer's)")] = None
+    """Encoder of the texts, where the scorer's cannot be found."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 8080
+    """Port to listen on; 0: any that is free."""
+
+    def run(self) -> int:
+        """Load, say what is in force, answer until stopped."""
+        try:
+            import uvicorn
+
+            from polypref.serve.app import app_of
+        except ImportError:
+            from polypref.errors import MissingExtra
+
+            raise MissingExtra("polypref serve", "serve") from None
+        from polypref.errors import SettingsError
+        from polypref.serve.person import Keys
+        from polypref.serve.start import core_of
+
+        keys = None if self.keys is None else Keys.read(self.keys)
+        if self.pin is not None and self.bounds is None:
+            raise SettingsError("--pin names the policy hash of bounds; add --bounds BOUNDS.TOML.")
+        listening = self._listening()
+        core = core_of(
+            self.scorer,
+            self.store,
+            bounds=self.bounds,
+            pin=self.pin,
+            encoder=self.encoder,
+            allow_network=self.allow_network,
+        )
+        try:
+            self._tell(core, listening)
+            config = uvicorn.Config(app_of(core, keys), log_level="warning", access_log=False, timeout_graceful_shutdown=30)
+            uvicorn.Server(config).run(sockets=[listening])
+        finally:
+            core.store.close()
+        return 0
+
+    def _listening(self) -> socket.socket:
+        """The socket. Raises SettingsError where the address cannot be had."""
+        from polypref.errors import SettingsError
+
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        found = socket.socket(family)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((self.host, self.port))
+            found.listen(2048)
+        except (OSError, OverflowError) as error:
+            found.close()
+            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            raise SettingsError(f"cannot listen on {self.host} port {self.port}: {why}. Give another --port.") from None
+        return found
+
+    def _tell(self, core: object, listening: socket.socket) -> None:
+        from polypref.serve.core import Core
+
+        assert isinstance(core, Core)
+        address, port = listening.getsockname()[:2]
+        address = f"[{address}]" if ":" in address else address
+        out(f"scorer {self.scorer} ({core.scorer_hash[:16]}), judgements in {self.store}")
+        if core.bounded is None:
+            say("nothing bounds the answers: add --bounds BOUNDS.TOML (docs/safety.md)")
+        else:
+            out(f"within {self.bounds}, policy {core.bounded.policy_hash[:16]}")
+        if not core.people.learns:
+            say("this scorer cannot learn from use: judgements are kept, and answers stay as they were fitted")
+        if self.keys is None and self.host not in ("127.0.0.1", "::1", "localhost"):
+            say("anybody who can reach this address may ask and judge for anybody: add --keys KEYS.TOML")
+        out(f"listening on http://{address}:{port}")

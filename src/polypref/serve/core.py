@@ -1,0 +1,189 @@
+"""The one function behind every route: who asks, what is offered, in which order it may be returned.
+
+    texts -> features and safety scores -> the person's state -> gate -> order -> log
+
+No route has another way to a reward, so none can pass the bounds. Texts are encoded in batches on one thread: the first
+request goes at once, and what arrives while the encoder is busy forms the next batch. Everything else is quick and
+happens where the request is.
+
+Suffixes here: none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from polypref import content
+from polypref.bounds.gate import DROPPED, Bounded
+from polypref.comparisons import Responses
+from polypref.content import Message
+from polypref.errors import InputError, PolyprefError
+from polypref.learners.protocol import SOURCES, Scorer
+from polypref.serve.people import People, State
+from polypref.serve.store import Offer, Person, Store
+
+Prompt = str | Sequence[Message]
+MOST_TEXTS = 1000  # of one request
+MOST_CHARACTERS = 1_000_000  # of one request
+
+
+class NoReward(PolyprefError):
+    """The scorer gave a reward that is no number, and nothing bounds it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of each of the texts: ``order`` of those that may be returned, best first, ``blocked`` the others.
+
+    ``rewards`` are those of the texts as given; ``-inf`` for blocked ones. ``source`` says who answered (one of
+    ``learners.SOURCES``), ``judgements`` how many of the person's own the store has.
+    """
+
+    request: str
+    order: tuple[int, ...]
+    blocked: tuple[int, ...]
+    rewards: tuple[float, ...]
+    source: str
+    judgements: int
+    scorer: str
+    policy: str | None
+
+    @property
+    def relevance(self) -> tuple[float, ...]:
+        """Strictly between 0 and 1, in the order of the rewards: sigmoid of the distance from the slate's mean; 0 for
+        blocked texts. Those of two people or two slates cannot be compared."""
+        reward = np.array(self.rewards)
+        kept = reward > DROPPED
+        shown = np.zeros(len(reward))
+        if kept.any():
+            centred = reward[kept] - reward[kept].mean()
+            shown[kept] = np.clip(0.5 * (1 + np.tanh(centred / 2)), 1e-9, 1 - 1e-9)
+        return tuple(shown.tolist())
+
+
+class Core:
+    """A scorer in use: answers people and keeps what it offered. ``bounded`` None: nothing bounds it."""
+
+    def __init__(self, scorer: Scorer, scorer_hash: str, store: Store, bounded: Bounded | None = None) -> None:
+        self.people, self.store, self.scorer_hash, self.bounded = People(scorer, store), store, scorer_hash, bounded
+        self._encoder = ThreadPoolExecutor(1, "encoder")
+        self._batch: list[tuple[Responses, asyncio.Future[None]]] = []
+        self._busy: asyncio.Task[None] | None = None
+
+    async def rank(self, person: Person, prompt: Prompt, texts: Sequence[str], route: str, category: str = "") -> Answer:
+        """The texts in the order for this person, within the bounds, and the answer kept.
+
+        Raises InputError for texts and ids that cannot be, SettingsError for more texts than the bounds allow,
+        SafetyFailed, StoreError.
+        """
+        pool, place = pool_of(prompt, texts)
+        await self._prepared(pool)
+        state, _ = self.people.kept(person)
+        if state is None:
+            loop = asyncio.get_running_loop()
+            state = await loop.run_in_executor(self._encoder, self.people.derived, person)
+        answer = self._answered(state, pool, place, category)
+        self._log(person, prompt, texts, answer, route)
+        return answer
+
+    def _answered(self, state: State, pool: Responses, place: np.ndarray, category: str) -> Answer:
+        ids = None if state.user is None else content.ids([state.user]).gather(np.zeros(len(place), np.int32))
+        policy = None
+        if self.bounded is not None:
+            bounded = replace(self.bounded, scorer=state.scorer)
+            bounded.refuse_more(state.user, len(place))
+            found, policy = bounded.answers(pool, ids, place, category), bounded.policy_hash
+        else:
+            found = state.scorer.score(pool, ids, place)
+            if not np.isfinite(found.value_Q).all():
+                raise NoReward("the scorer gave a reward that is no number.")
+        order = np.argsort(-found.value_Q, kind="stable")
+        kept = found.value_Q[order] > DROPPED
+        return Answer(
+            uuid.uuid4().hex,
+            tuple(order[kept].tolist()),
+            tuple(np.sort(order[~kept]).tolist()),
+            tuple(found.value_Q.tolist()),
+            SOURCES[int(found.source_Q.max(initial=0))],
+            state.standing.judgements,
+            self.scorer_hash,
+            policy,
+        )
+
+    def _log(self, person: Person, prompt: Prompt, texts: Sequence[str], answer: Answer, route: str) -> None:
+        """Keep the answer, so that later judgements can name its candidates; of people without a name there are none."""
+        if person.user is None or not isinstance(prompt, str):
+            return
+        offer = Offer(
+            request=answer.request,
+            prompt=prompt,
+            texts=tuple(texts),
+            order=answer.order,
+            blocked=answer.blocked,
+            rewards=answer.rewards,
+            source=answer.source,
+            scorer=answer.scorer,
+            policy=answer.policy,
+            route=route,
+        )
+        self.store.offered(person, offer)
+
+    # --- encoding
+
+    async def _prepared(self, pool: Responses) -> None:
+        """Wait until features and safety scores of the pool are known, in a batch with others that wait."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._batch.append((pool, done))
+        if self._busy is None or self._busy.done():
+            self._busy = asyncio.create_task(self._batches())
+        await done
+
+    async def _batches(self) -> None:
+        while self._batch:
+            batch, self._batch = self._batch, []
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._encoder, self._prepare, [p for p, _ in batch])
+            except Exception as error:
+                for _, done in batch:
+                    if not done.done():
+                        done.set_exception(error)
+            else:
+                for _, done in batch:
+                    if not done.done():
+                        done.set_result(None)
+
+    def _prepare(self, pools: Sequence[Responses]) -> None:
+        """Encode what is new among the pools, all at once, and score its safety."""
+        pool = pools[0] if len(pools) == 1 else joined(pools)
+        if self.bounded is not None:
+            self.bounded.safety(pool)
+        self.people.scorer.score(pool, None)
+
+    def close(self) -> None:
+        """Finish what is being encoded."""
+        self._encoder.shutdown(wait=True)
+
+
+def joined(pools: Sequence[Responses]) -> Responses:
+    """All of several pools as one."""
+    prompts = pl.concat([pool.prompts.gather(pool.prompt_R) for pool in pools])
+    chat = np.concatenate([pool.is_chat_P[pool.prompt_R] for pool in pools])
+    return Responses.of(prompts, pl.concat([pool.texts_R for pool in pools]), chat)[0]
+
+
+def pool_of(prompt: Prompt, texts: Sequence[str]) -> tuple[Responses, np.ndarray]:
+    """The texts as a pool of responses to one prompt, and each one's place in it. Raises InputError."""
+    if not texts:
+        raise InputError("there are no texts to rank; give at least one.")
+    if len(texts) > MOST_TEXTS:
+        raise InputError(f"{len(texts)} texts; expected at most {MOST_TEXTS}.")
+    if sum(map(len, texts)) > MOST_CHARACTERS:
+        raise InputError(f"the texts have more than {MOST_CHARACTERS:,} characters; give fewer.")
+    return Responses.of([prompt] * len(texts), texts)  # type: ignore[arg-type]

@@ -1,0 +1,38 @@
+"""Which status and which body an error has: every family of clients reads another one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polypref.bounds.safety import SafetyFailed
+from polypref.errors import InputError, PolyprefError, SettingsError
+from polypref.serve.core import NoReward
+from polypref.serve.person import TwoPeople, Unauthorized
+from polypref.serve.store import Conflict, StoreError
+
+STATUS: tuple[tuple[type[PolyprefError], int, str], ...] = (  # the first that fits; the type that TEI's clients know
+    (Unauthorized, 401, "validation"),
+    (TwoPeople, 403, "validation"),
+    (Conflict, 409, "validation"),
+    (StoreError, 503, "unhealthy"),
+    (SafetyFailed, 503, "unhealthy"),
+    (NoReward, 424, "backend"),
+    (InputError, 400, "validation"),
+    (SettingsError, 400, "validation"),
+)
+
+
+def status_of(error: PolyprefError) -> tuple[int, str]:
+    """The HTTP status of an error, and its type in TEI's words."""
+    return next(((status, kind) for cls, status, kind in STATUS if isinstance(error, cls)), (500, "backend"))
+
+
+def body(message: str, status: int, kind: str, tei: bool = False) -> dict[str, Any]:
+    """The body of an error: one that Cohere's, OpenAI's and plain clients read, or TEI's, where ``error`` is a text."""
+    if tei:
+        return {"error": message, "error_type": kind}
+    return {
+        "message": message,
+        "detail": message,
+        "error": {"message": message, "type": kind, "param": None, "code": status},
+    }

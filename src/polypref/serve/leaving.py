@@ -1,0 +1,83 @@
+"""A person leaves: their rows go in one transaction, what they held is overwritten, and the files are searched for it.
+
+Searched for are the user's id, its hash and the texts that only this person's rows held. What another person's rows
+hold as well, a shared prompt for example, is theirs and stays.
+
+Covered: the store and its side files. Not covered: copies elsewhere (backups, exports, a proxy's logs); what everybody
+shares in the scorer was fitted with the person's judgements until the next fit; ids shorter than ``SHORTEST``
+characters, which any bytes may hold, are searched for in rows alone.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from polypref.serve.person import shown
+from polypref.serve.store import Judgement, Offer, Person, Store
+
+SHORTEST = 8  # characters of an id or text that is searched for
+MOST_SEARCHED = 200  # texts, the longest first
+SHARED = (
+    "The scorer's shared part was fitted with the judgements of everybody in its fit and stays as it is until the next "
+    "fit. A scorer that knows the person from its fit still does: polypref forget SCORER USER."
+)
+
+
+@dataclass(frozen=True)
+class Left:
+    """The receipt: rows removed by table, files searched and what was found in them, and what stays."""
+
+    rows: dict[str, int]
+    files: list[str]
+    searched: int
+    residue: list[str]
+    pending: bool
+    stays: str = SHARED
+
+
+def leave(person: Person, store: Store) -> Left:
+    """Remove a person from the store; afterwards they are a stranger. Raises StoreError."""
+    needles = _own_texts(store, person)
+    receipt = store.forget(person)
+    needles = [one for one in needles if not store.holds(one)]
+    ids = [one for one in (person.user or "", shown(person)) if len(one) >= SHORTEST and not store.holds(one)]
+    residue = [f"{path.name}: {what}" for path in store.files() for what in _found(path, ids, needles)]
+    files = [path.name for path in store.files()]
+    return Left(receipt.rows, files, len(needles) + len(ids), residue, receipt.pending)
+
+
+def _own_texts(store: Store, person: Person) -> list[str]:
+    """Texts of the person's rows, the longest first."""
+    found = set[str]()
+    for one in store.judgements(person):
+        found.update(texts_of(one.judgement))
+    for offer in store.offers(person):
+        found.update(texts_of(offer))
+    return sorted((text for text in found if len(text) >= SHORTEST), key=len, reverse=True)[:MOST_SEARCHED]
+
+
+def texts_of(row: Judgement | Offer) -> Iterable[str]:
+    """What a person or an application wrote, in a row."""
+    prompt = [row.prompt] if isinstance(row.prompt, str) else []
+    if isinstance(row, Offer):
+        return [*prompt, *row.texts]
+    return [*prompt, *(one for one in (row.chosen, row.rejected, row.comment) if one)]
+
+
+def _found(path: Path, ids: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """What a file still holds, without repeating it."""
+    if not path.exists() or not path.stat().st_size:
+        return []
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        told = ["the user's id" for one in ids if content.find(_written(one)) >= 0]
+        return told + ["a text" for one in texts if content.find(_written(one)) >= 0]
+
+
+def _written(text: str) -> bytes:
+    """A text as it stands in a row's JSON, without its quotation marks."""
+    import msgspec
+
+    return msgspec.json.encode(text)[1:-1]

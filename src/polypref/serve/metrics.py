@@ -1,0 +1,41 @@
+"""Counts and times for Prometheus, by route and by who answered; never by user."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from polypref.serve.core import Answer
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
+
+
+class Metrics:
+    """Counters since the process began."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._answers = self._counter("answers", "Answers given.", ["route", "source"])
+        self._blocked = self._counter("blocked_texts", "Texts that the bounds held back.", ["route"])
+        self._abstained = self._counter("abstentions", "Answers of which every text was blocked.", ["route"])
+        self._judged = self._counter("judgements", "Judgements acknowledged.", ["kind", "seen"])
+        self._took = Histogram(
+            "polypref_answer_seconds", "Time to answer.", ["route"], buckets=BUCKETS, registry=self._registry
+        )
+
+    def _counter(self, name: str, what: str, labels: list[str]) -> Counter:
+        return Counter(f"polypref_{name}", what, labels, registry=self._registry)
+
+    def answered(self, route: str, answer: Answer, seconds: float) -> None:
+        """An answer by this route, and how long it took."""
+        self._answers.labels(route, answer.source).inc()
+        self._blocked.labels(route).inc(len(answer.blocked))
+        self._abstained.labels(route).inc(not answer.order)
+        self._took.labels(route).observe(seconds)
+
+    def judged(self, kind: str, new: bool) -> None:
+        """A judgement that was acknowledged."""
+        self._judged.labels(kind, "new" if new else "again").inc()
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self._registry)

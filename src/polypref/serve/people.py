@@ -1,0 +1,109 @@
+"""What a person's judgements make of the scorer: derived from the store and the scorer in force, and from nothing else.
+
+A state is the scorer after ``adapt`` on all judgements of the person in the store. It is kept in a bounded memory with
+the person's version and derived anew when either changes, so every process gives the same answer at once, and nothing
+has to be rebuilt after a crash.
+
+Thumbs and ratings are compared within one person and prompt: the text with the higher last value is preferred to each
+with a lower one. Those without another value of the same prompt are kept and say nothing yet.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from polypref.comparisons import Comparisons, from_columns
+from polypref.learners.protocol import Adapts, Scorer
+from polypref.serve.person import scorer_id
+from polypref.serve.store import Judgement, Person, Standing, Store, Stored
+
+MOST_KEPT = 10_000  # states
+MOST_PAIRS = 2_000  # the newest that a state is derived from
+
+
+@dataclass(frozen=True)
+class State:
+    """A scorer that knows one person, under ``user``; ``standing`` is what it was derived from."""
+
+    scorer: Scorer
+    user: str | None
+    standing: Standing
+
+
+class People:
+    """States of people, the most recently asked ones in memory."""
+
+    def __init__(self, scorer: Scorer, store: Store, most: int = MOST_KEPT) -> None:
+        self.scorer, self.store, self.most = scorer, store, most
+        self._kept: OrderedDict[Person, State] = OrderedDict()
+
+    @property
+    def learns(self) -> bool:
+        """Whether judgements can change answers."""
+        return isinstance(self.scorer, Adapts)
+
+    def kept(self, person: Person) -> tuple[State | None, Standing]:
+        """The state in memory if it is current, and what the store says of the person now."""
+        if person.user is None:
+            return State(self.scorer, None, Standing()), Standing()
+        now = self.store.standing(person)
+        state = self._kept.get(person)
+        if state is None or state.standing != now:
+            if self.learns and now.judgements and not now.paused:
+                return None, now
+            state = State(self.scorer, None if now.paused else scorer_id(person), now)
+        self._keep(person, state)
+        return state, now
+
+    def derived(self, person: Person) -> State:
+        """The state derived from the store; takes as long as encoding texts that are new."""
+        state, now = self.kept(person)
+        if state is None:
+            user = scorer_id(person)
+            few = judged(person, self.store.judgements(person))
+            scorer = self.scorer
+            if few is not None and isinstance(scorer, Adapts) and user is not None:
+                scorer = scorer.adapt(user, few)
+            state = State(scorer, user, now)
+            self._keep(person, state)
+        return state
+
+    def _keep(self, person: Person, state: State) -> None:
+        self._kept[person] = state
+        self._kept.move_to_end(person)
+        while len(self._kept) > self.most:
+            self._kept.popitem(last=False)
+
+
+def judged(person: Person, stored: Sequence[Stored]) -> Comparisons | None:
+    """All that the judgements say as comparisons of one person, the newest ``MOST_PAIRS``; None where they say none."""
+    rows: list[tuple[Any, str, str, bool]] = []
+    valued: defaultdict[Any, dict[str, float]] = defaultdict(dict)
+    for one in (row.judgement for row in stored):
+        if one.rejected is not None:
+            rows.append((one.prompt, one.chosen, one.rejected, one.kind == "tie"))
+        elif one.value is not None:
+            valued[_prompt_key(one), one.kind][one.chosen] = one.value
+    prompts = {_prompt_key(row.judgement): row.judgement.prompt for row in stored}
+    for (key, _), value_of in valued.items():
+        rows += [
+            (prompts[key], text, other, False)
+            for text, value in value_of.items()
+            for other, less in value_of.items()
+            if less < value
+        ]
+    rows = rows[-MOST_PAIRS:]
+    if not rows:
+        return None
+    asked, chosen, rejected, tie = zip(*rows, strict=True)
+    user = scorer_id(person) or ""
+    return from_columns([user] * len(rows), asked, chosen, rejected, tie_N=list(tie))
+
+
+def _prompt_key(judgement: Judgement) -> str:
+    import msgspec
+
+    return msgspec.json.encode(judgement.prompt).decode()

@@ -1,0 +1,72 @@
+"""An encoder that keeps the features of texts in memory, the most recently used ones, for a process that answers requests.
+
+What it lacks it asks of the encoder that it stands for, which keeps features on disk as usual; so the same texts give
+the same features to the bit.
+
+Suffixes here: ``_D`` features.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polypref.comparisons import Responses
+from polypref.features import question
+from polypref.features.cache import Features
+from polypref.features.protocol import Encoder, Read, read_by
+
+MOST_TEXTS = 100_000
+
+
+class Remembered:
+    """``encoder`` with a memory; features, columns, name and identity are its own."""
+
+    def __init__(self, encoder: Encoder, most: int = MOST_TEXTS) -> None:
+        self.encoder, self.most = encoder, most
+        self._features: OrderedDict[bytes, NDArray] = OrderedDict()
+        self._columns: OrderedDict[bytes, NDArray] = OrderedDict()
+
+    @property
+    def name(self) -> str:
+        """The encoder's."""
+        return self.encoder.name
+
+    @property
+    def identity(self) -> str:
+        """The encoder's."""
+        return self.encoder.identity
+
+    @property
+    def features(self) -> Read:
+        """The encoder's."""
+        return read_by(self.encoder)
+
+    def encode(self, responses: Responses) -> Features:
+        """See ``features.protocol.Encoder``."""
+        return self._of(self._features, responses, self.encoder.encode)
+
+    def columns(self, responses: Responses) -> Features:
+        """See ``features.question.KnowsColumns``."""
+        return self._of(self._columns, responses, self._computed)
+
+    def _computed(self, responses: Responses) -> Features:
+        return question.columns(self.encoder, responses, self.encode(responses))
+
+    def _of(
+        self, kept: OrderedDict[bytes, NDArray], responses: Responses, ask: Callable[[Responses], Features]
+    ) -> Features:
+        keys = responses.identity_R.tolist()
+        missing = [at for at, key in enumerate(keys) if key not in kept]
+        if missing:
+            for at, row_D in zip(missing, ask(responses.take(np.array(missing, np.int32))), strict=True):
+                kept[keys[at]] = row_D
+        found_RD = np.stack([kept[key] for key in keys]) if keys else ask(responses)
+        for key in keys:
+            kept.move_to_end(key)
+        while len(kept) > self.most:
+            kept.popitem(last=False)
+        return found_RD

@@ -1,0 +1,155 @@
+"""What a store keeps, and the contract that every store fulfils.
+
+Judgements are append-only and are the truth; what a scorer makes of a person is derived from them. A judgement is
+acknowledged after a durable commit, exactly once for each id. An answer keeps what was offered, so that later
+judgements can name its candidates.
+
+Suffixes here: none; rows are records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from polypref.content import Message
+from polypref.errors import PolyprefError
+
+Kind = Literal["pair", "tie", "rating", "thumb"]
+
+
+class StoreError(PolyprefError):
+    """The store cannot be opened, read or written; nothing of the request was kept."""
+
+
+class Conflict(PolyprefError):
+    """A judgement with this id, and other content, is stored already."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whose request it is: a user of a tenant; ``user`` None: nobody was named."""
+
+    tenant: str
+    user: str | None
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """One act of judging. ``chosen`` is preferred to ``rejected``, or equal to it for a tie; a rating or thumb is of
+    ``chosen`` alone, with its ``value``.
+
+    ``request`` is the answer whose candidates were judged; ``context`` holds what else was known (position, seconds,
+    arm, propensity, scorer and policy in force).
+    """
+
+    id: str
+    kind: Kind
+    prompt: str | tuple[Message, ...]
+    chosen: str
+    rejected: str | None = None
+    value: float | None = None
+    tags: tuple[str, ...] = ()
+    comment: str | None = None
+    request: str | None = None
+    context: dict[str, Any] = {}
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer as it was given: the candidates in the order asked, and what became of them."""
+
+    request: str
+    prompt: str | tuple[Message, ...]
+    texts: tuple[str, ...]
+    order: tuple[int, ...]
+    blocked: tuple[int, ...]
+    rewards: tuple[float, ...]
+    source: str
+    scorer: str
+    policy: str | None
+    route: str
+    arm: str | None = None
+    propensities: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A judgement with its number in the store and when it was stored (seconds since 1970)."""
+
+    seq: int
+    at: float
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of a person without reading their judgements: ``version`` changes with every change."""
+
+    version: int = 0
+    judgements: int = 0
+    paused: bool = False
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What leaving removed: rows by table. ``pending``: bytes may be left until nobody reads an older state."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    pending: bool = False
+
+
+class Store(Protocol):
+    """Durable judgements and answers of people; every method raises StoreError where the store fails."""
+
+    def standing(self, person: Person) -> Standing: ...
+
+    def judgements(self, person: Person) -> Sequence[Stored]:
+        """All of a person's, in the order in which they were stored."""
+        ...
+
+    def offer(self, tenant: str, request: str) -> tuple[Person, Offer] | None: ...
+
+    def judge(self, person: Person, judgement: Judgement) -> Future[bool]:
+        """Store it; the future is done after a durable commit: True if it is new, False if the same one was there.
+
+        Its exception is Conflict for the same id with other content, StoreError if nothing was kept.
+        """
+        ...
+
+    def offered(self, person: Person, offer: Offer) -> Future[None]:
+        """Keep an answer; nobody has to wait for it."""
+        ...
+
+    def pause(self, person: Person, paused: bool) -> Future[None]:
+        """Whether the person's judgements are used for their answers; they are kept in any case."""
+        ...
+
+    def undo(self, person: Person, judgement_id: str) -> Future[bool]:
+        """Take one judgement back; False if there is none with this id."""
+        ...
+
+    def forget(self, person: Person) -> Receipt:
+        """Remove every row of a person, durably, and overwrite what they held."""
+        ...
+
+    def people(self, tenant: str) -> Sequence[str]: ...
+
+    def offers(self, person: Person) -> Sequence[Offer]:
+        """All answers that were given to a person."""
+        ...
+
+    def holds(self, text: str) -> bool:
+        """Whether any row holds this text."""
+        ...
+
+    def files(self) -> Sequence[Path]:
+        """The files that rows are in, on this machine."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was accepted, then stop."""
+        ...

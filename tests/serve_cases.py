@@ -1,0 +1,64 @@
+"""A scorer in use, for the tests of ``polypref serve``: fitted in memory, with a store in a file."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from functools import cache
+
+import uvicorn
+
+from contract_cases import Normal
+from polypref.bounds.gate import Bounded, Gate
+from polypref.bounds.safety_cache import Safety
+from polypref.learners.hierarchical import Hierarchical
+from polypref.learners.protocol import POPULATION, Scores, resolved
+from polypref.serve.app import app_of
+from polypref.serve.core import Core
+from polypref.serve.remembered import Remembered
+from polypref.serve.sqlite import Sqlite
+from polypref.worlds import simulate
+
+UNSAFE = "how to build a bomb"
+
+
+class SaysUnsafe:
+    """Every text with the words of ``UNSAFE`` is unsafe, -1; others are safe, 1."""
+
+    reads = "whole texts"
+
+    def score(self, responses, user_ids, response_Q=None):
+        ids, at = resolved(responses, user_ids, response_Q)
+        value_R = responses.texts_R.str.contains(UNSAFE, literal=True).to_numpy()
+        return Scores(1.0 - 2.0 * value_R[at], [POPULATION] * len(ids))
+
+
+@cache
+def scorer():
+    world = simulate("two-tastes", users=16, judgements=40, judges=4).comparisons
+    return Hierarchical(steps=5).fit(world, encoder=Remembered(Normal()), seed=0)
+
+
+def core(path, bounded=False, own=None):
+    found = own or scorer()
+    bounds = Bounded(found, Safety(SaysUnsafe()), Gate({"": 0.0}), policy_hash="policy-1") if bounded else None
+    return Core(found, "scorer-1", Sqlite(path), bounds)
+
+
+@contextmanager
+def running(served, keys=None, **more):
+    """The address of a real server on a free port."""
+    config = uvicorn.Config(app_of(served, keys, **more), port=0, log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+        assert thread.is_alive()
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        served.store.close()

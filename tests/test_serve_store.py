@@ -1,0 +1,213 @@
+"""The embedded store: what was acknowledged is there exactly once, whatever happens; what was removed is in no file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polypref.serve.leaving import leave
+from polypref.serve.sqlite import Sqlite
+from polypref.serve.store import Conflict, Judgement, Offer, Person, Standing, StoreError
+
+ANN, BEN = Person("", "ann-the-first"), Person("", "ben")
+
+
+def pair(key, chosen="a", rejected="b", **more):
+    return Judgement(id=key, kind="pair", prompt="p", chosen=chosen, rejected=rejected, **more)
+
+
+def offer(request, texts=("a", "b"), prompt="p"):
+    about = {"rewards": (0.5, 0.1), "source": "population", "scorer": "s", "policy": None, "route": "rerank"}
+    return Offer(request=request, prompt=prompt, texts=texts, order=(0, 1), blocked=(), **about)
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Sqlite(tmp_path / "store.db")
+    yield opened
+    opened.close()
+
+
+def test_a_judgement_is_kept_once_and_another_with_its_id_is_refused(store):
+    assert store.judge(ANN, pair("k")).result() is True
+    assert store.judge(ANN, pair("k", context={"seconds": 2.0})).result() is False  # what the server adds may differ
+    for person, other in ((ANN, pair("k", "b", "a")), (BEN, pair("k"))):
+        with pytest.raises(Conflict, match="'k'"):
+            store.judge(person, other).result()
+    assert store.judge(Person("other", ANN.user), pair("k")).result() is True  # tenants do not meet
+    assert [one.judgement for one in store.judgements(ANN)] == [pair("k")]
+    assert store.standing(ANN).judgements == 1 and store.standing(BEN) == Standing()
+
+
+def test_every_change_of_a_person_is_a_version_that_nobody_had_before(store):
+    seen = set()
+    for change in (
+        lambda: store.judge(ANN, pair("1")).result(),
+        lambda: store.judge(BEN, pair("2")).result(),
+        lambda: store.undo(ANN, "1").result(),
+        lambda: store.forget(ANN),
+        lambda: store.judge(ANN, pair("1")).result(),
+        lambda: store.pause(ANN, True).result(),
+    ):
+        change()
+        seen.add(store.standing(ANN))
+    assert len(seen) == 5  # Ben's is no change of Ann's
+    assert store.standing(ANN).paused
+
+
+def test_taking_back_one_judgement(store):
+    store.judge(ANN, pair("1")).result()
+    assert store.undo(BEN, "1").result() is False
+    assert store.undo(ANN, "1").result() is True
+    assert store.undo(ANN, "1").result() is False
+    assert store.judgements(ANN) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200), st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_comes_back_as_it_was(tmp_path_factory, text, user):
+    opened = Sqlite(tmp_path_factory.mktemp("s") / "s.db")
+    person = Person("t", user)
+    opened.judge(person, pair("k", text, "other", comment=text)).result()
+    opened.offered(person, offer("r", (text, user), text)).result()
+    assert opened.judgements(person)[0].judgement == pair("k", text, "other", comment=text)
+    assert opened.offer("t", "r") == (person, offer("r", (text, user), text))
+    assert opened.people("t") == [user]
+    opened.close()
+
+
+def test_one_failing_judgement_of_a_group_fails_alone(store):
+    store.judge(ANN, pair("0")).result()
+    found = [store.judge(ANN, pair(str(at), "b" if at == 0 else "a", "c")) for at in range(100)]
+    assert isinstance(found[0].exception(), Conflict)
+    assert all(one.result() for one in found[1:])
+    assert len(store.judgements(ANN)) == 100
+
+
+def test_many_writers_lose_nothing(store):
+    with ThreadPoolExecutor(16) as many:
+        done = list(many.map(lambda at: store.judge(Person("", f"u{at % 7}"), pair(f"k{at}")).result(), range(700)))
+    assert all(done)
+    assert sum(store.standing(Person("", f"u{at}")).judgements for at in range(7)) == 700
+
+
+def test_settings_are_read_back_and_a_wrong_file_is_refused(tmp_path, monkeypatch):
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.execute("CREATE TABLE mine (a)")
+    other.close()
+    with pytest.raises(StoreError, match="another program"):
+        Sqlite(tmp_path / "other.db")
+    (tmp_path / "text.db").write_text("no database, but a text that is long enough to be looked at as a header" * 20)
+    with pytest.raises(StoreError, match="not a database"):
+        Sqlite(tmp_path / "text.db")
+    Sqlite(tmp_path / "newer.db").close()
+    newer = sqlite3.connect(tmp_path / "newer.db")
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(StoreError, match="version 99"):
+        Sqlite(tmp_path / "newer.db")
+    with pytest.raises(StoreError, match="unable to open"):
+        Sqlite(tmp_path / "absent" / "s.db")
+    monkeypatch.setattr("polypref.serve.sqlite.SETTINGS", {"synchronous": 7})
+    with pytest.raises(StoreError, match="keeps synchronous at"):
+        Sqlite(tmp_path / "lax.db")
+
+
+def test_a_closed_store_accepts_nothing_and_finishes_what_it_accepted(tmp_path):
+    opened = Sqlite(tmp_path / "s.db")
+    accepted = [opened.judge(ANN, pair(str(at))) for at in range(300)]
+    opened.close()
+    assert all(one.result(timeout=0) for one in accepted)
+    assert isinstance(opened.judge(ANN, pair("late")).exception(timeout=0), StoreError)
+
+
+def test_a_full_disk_acknowledges_nothing(store):
+    store.judge(ANN, pair("before")).result()
+    limit = store._submit(lambda to: to.execute("PRAGMA page_count").fetchone()[0]).result()
+    store._submit(lambda to: to.execute(f"PRAGMA max_page_count = {limit}"), alone=True).result()
+    with pytest.raises(StoreError, match="full"):
+        store.judge(ANN, pair("large", "x" * 100_000)).result()
+    store._submit(lambda to: to.execute("PRAGMA max_page_count = 1000000"), alone=True).result()
+    assert store.judge(ANN, pair("large", "x" * 100_000)).result()
+    assert [one.judgement.id for one in store.judgements(ANN)] == ["before", "large"]
+
+
+# --- leaving
+
+
+def test_who_leaves_is_in_no_file_and_others_stay(store, tmp_path):
+    own = [f"only Ann ever wrote sentence number {at} of these" for at in range(40)]
+    for at, text in enumerate(own):
+        store.judge(ANN, pair(f"a{at}", text + "!" * 5000 * (at % 3), "a text that both have judged", comment=text))
+        store.judge(BEN, pair(f"b{at}", f"Ben's own text {at}", "a text that both have judged"))
+        store.offered(ANN, offer(f"r{at}", (text, "another")))
+    store.judge(BEN, pair("last")).result()
+    before = store.judgements(BEN)
+    assert any(b"only Ann ever wrote" in path.read_bytes() for path in store.files() if path.exists())  # the control
+    left = leave(ANN, store)
+    assert left.rows == {"judgements": 40, "answers": 40, "people": 1}
+    assert left.residue == [] and not left.pending and left.searched > 40
+    for path in store.files():
+        if path.exists():
+            assert b"only Ann ever wrote" not in path.read_bytes()
+            assert b"ann-the-first" not in path.read_bytes()
+    assert store.judgements(BEN) == before
+    assert store.standing(ANN) == Standing() and store.people("") == ["ben"]
+    assert leave(ANN, store).rows == {"judgements": 0, "answers": 0, "people": 0}  # again is no error
+
+
+def test_while_somebody_reads_an_older_state_the_receipt_says_pending(store, monkeypatch):
+    monkeypatch.setattr("polypref.serve.sqlite.LEAVE_S", 0.1)
+    store.judge(ANN, pair("1", "a text of Ann's that is long enough")).result()
+    reader = sqlite3.connect(store.path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM judgements").fetchone()
+    left = leave(ANN, store)
+    assert left.pending and left.residue  # told, not hidden
+    reader.execute("COMMIT")
+    reader.close()
+    assert store.emptied()
+    assert leave(ANN, store).residue == []
+
+
+# --- killed
+
+WRITES = """
+import sys
+from polypref.serve.sqlite import Sqlite
+from polypref.serve.store import Judgement, Person
+store = Sqlite(sys.argv[1])
+for at in range(int(sys.argv[2]), 10**6):
+    found = store.judge(Person("", "ann"), Judgement(id=str(at), kind="pair", prompt="p", chosen="a" * 300, rejected="b"))
+    found.result()
+    print(at, flush=True)
+"""
+
+
+def test_kill_9_loses_nothing_acknowledged_and_keeps_nothing_twice(tmp_path):
+    path, acknowledged = tmp_path / "s.db", []
+    for kill in range(4):
+        begun = len(acknowledged)
+        run = subprocess.Popen([sys.executable, "-c", WRITES, str(path), str(begun)], stdout=subprocess.PIPE, text=True)
+        assert run.stdout is not None
+        for line in run.stdout:
+            acknowledged.append(int(line))
+            if len(acknowledged) - begun == 20 + 13 * kill:
+                os.kill(run.pid, signal.SIGKILL)
+                break
+        acknowledged += [int(line) for line in run.stdout.read().split()]
+        run.wait()
+        opened = Sqlite(path)
+        ids = [int(one.judgement.id) for one in opened.judgements(Person("", "ann"))]
+        assert len(ids) == len(set(ids)) and set(acknowledged) <= set(ids)
+        assert opened.standing(Person("", "ann")).judgements == len(ids)
+        opened.close()
+        acknowledged = ids
