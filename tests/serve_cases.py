@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 from functools import cache
 
+import numpy as np
 import uvicorn
 
 from contract_cases import Normal
@@ -21,6 +22,8 @@ from polypref.serve.sqlite import Sqlite
 from polypref.worlds import simulate
 
 UNSAFE = "how to build a bomb"
+PROMPT = "what shall I read"
+TEXTS = [f"candidate number {at} of several" for at in range(6)]
 
 
 class SaysUnsafe:
@@ -31,7 +34,7 @@ class SaysUnsafe:
     def score(self, responses, user_ids, response_Q=None):
         ids, at = resolved(responses, user_ids, response_Q)
         value_R = responses.texts_R.str.contains(UNSAFE, literal=True).to_numpy()
-        return Scores(1.0 - 2.0 * value_R[at], [POPULATION] * len(ids))
+        return Scores(1.0 - 2.0 * value_R[at], np.full(len(ids), POPULATION, np.int8))
 
 
 @cache
@@ -62,3 +65,17 @@ def running(served, keys=None, **more):
         server.should_exit = True
         thread.join()
         served.store.close()
+
+
+def order(client, texts=TEXTS, **named):
+    """The places of the texts, best first, and who answered."""
+    headers = {"x-user": named.pop("header")} if "header" in named else {}
+    path = f"/u/{named.pop('path')}/rerank" if "path" in named else "/rerank"
+    found = client.post(path, json={"query": PROMPT, "documents": texts, **named}, headers=headers)
+    assert found.status_code == 200, found.text
+    return [one["index"] for one in found.json()["results"]], found.json()["personalization"]["source"]
+
+
+def judge(client, user, chosen, rejected, key=None, **more):
+    body = {"user": user, "prompt": PROMPT, "chosen": chosen, "rejected": rejected, **more}
+    return client.post("/v1/feedback", json=body, headers={"Idempotency-Key": key} if key else {})

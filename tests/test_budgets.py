@@ -21,7 +21,7 @@ HEAVY = ("torch", "transformers", "sentence_transformers", "sklearn", "model2vec
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 ASSIGN = (ast.Assign, ast.AnnAssign, ast.AugAssign)
-SETUP = (ast.Import, ast.ImportFrom, *ASSIGN, ast.FunctionDef, ast.ClassDef, ast.Assert)
+SETUP = (ast.Import, ast.ImportFrom, *ASSIGN, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assert)
 
 
 def over_budget(where: str, text: str) -> Iterator[str]:

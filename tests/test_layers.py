@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
 
 FLOORS: dict[int, str] = {
-    12: "cli serve testing",
-    11: "report studies",
+    12: "cli testing",
+    11: "report serve studies",
     10: "align newcomers tax experiments",
     9: "evaluation bounds groups forgetting",
     8: "scorers",

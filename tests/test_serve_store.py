@@ -17,6 +17,7 @@ from polypref.serve.leaving import leave
 from polypref.serve.sqlite import Sqlite
 from polypref.serve.store import Conflict, Judgement, Offer, Person, Standing, StoreError
 
+CHARACTERS = st.characters(exclude_categories=["Cs"])
 ANN, BEN = Person("", "ann-the-first"), Person("", "ben")
 
 
@@ -72,7 +73,7 @@ def test_taking_back_one_judgement(store):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200), st.text(st.characters(exclude_categories=["Cs"])))
+@given(st.text(CHARACTERS, max_size=200), st.text(CHARACTERS))
 def test_any_text_comes_back_as_it_was(tmp_path_factory, text, user):
     opened = Sqlite(tmp_path_factory.mktemp("s") / "s.db")
     person = Person("t", user)
@@ -186,8 +187,8 @@ from polypref.serve.sqlite import Sqlite
 from polypref.serve.store import Judgement, Person
 store = Sqlite(sys.argv[1])
 for at in range(int(sys.argv[2]), 10**6):
-    found = store.judge(Person("", "ann"), Judgement(id=str(at), kind="pair", prompt="p", chosen="a" * 300, rejected="b"))
-    found.result()
+    one = Judgement(id=str(at), kind="pair", prompt="p", chosen="a" * 300, rejected="b")
+    store.judge(Person("", "ann"), one).result()
     print(at, flush=True)
 """
 

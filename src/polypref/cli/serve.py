@@ -14,6 +14,8 @@ from tyro.conf import arg
 from polypref.cli.shared import Loads
 from polypref.terminal import out, say
 
+STOP_S = 30  # for requests in hand, when the server is stopped
+
 
 @dataclass(frozen=True, kw_only=True)
 class Serve(Loads):
@@ -67,7 +69,8 @@ class Serve(Loads):
         )
         try:
             self._tell(core, listening)
-            config = uvicorn.Config(app_of(core, keys), log_level="warning", access_log=False, timeout_graceful_shutdown=30)
+            app = app_of(core, keys)
+            config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_S)
             uvicorn.Server(config).run(sockets=[listening])
         finally:
             core.store.close()

@@ -1,4 +1,4 @@
-"""``polypref serve``: a scorer behind HTTP that orders answers for the person who asks and learns from their judgements.
+"""``polypref serve``: a scorer behind HTTP that orders answers for the person who asks and learns from use.
 
 ``core``      the one function that every route asks; no route can pass the bounds.
 ``person``    who asks: five ways in which a client can name a user.

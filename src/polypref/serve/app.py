@@ -70,7 +70,12 @@ class _Limits:
         if scope["path"].startswith(PREFIX):
             raw = scope.get("raw_path", scope["path"].encode()).decode("ascii", "replace").split("?")[0]
             user, _, rest = raw[len(PREFIX) :].partition("/")
-            scope = {**scope, "path": f"/{unquote(rest)}", "raw_path": f"/{rest}".encode(), "polypref.user": unquote(user)}
+            scope = {
+                **scope,
+                "path": f"/{unquote(rest)}",
+                "raw_path": f"/{rest}".encode(),
+                "polypref.user": unquote(user),
+            }
         body = bytearray()
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         more = not (declared.isdigit() and int(declared) > self.most)

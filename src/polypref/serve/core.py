@@ -5,8 +5,6 @@
 No route has another way to a reward, so none can pass the bounds. Texts are encoded in batches on one thread: the first
 request goes at once, and what arrives while the encoder is busy forms the next batch. Everything else is quick and
 happens where the request is.
-
-Suffixes here: none.
 """
 
 from __future__ import annotations
@@ -77,7 +75,9 @@ class Core:
         self._batch: list[tuple[Responses, asyncio.Future[None]]] = []
         self._busy: asyncio.Task[None] | None = None
 
-    async def rank(self, person: Person, prompt: Prompt, texts: Sequence[str], route: str, category: str = "") -> Answer:
+    async def rank(
+        self, person: Person, prompt: Prompt, texts: Sequence[str], route: str, category: str = ""
+    ) -> Answer:
         """The texts in the order for this person, within the bounds, and the answer kept.
 
         Raises InputError for texts and ids that cannot be, SettingsError for more texts than the bounds allow,
@@ -118,7 +118,7 @@ class Core:
         )
 
     def _log(self, person: Person, prompt: Prompt, texts: Sequence[str], answer: Answer, route: str) -> None:
-        """Keep the answer, so that later judgements can name its candidates; of people without a name there are none."""
+        """Keep the answer, so that later judgements can name its candidates; nobody judges without a name."""
         if person.user is None or not isinstance(prompt, str):
             return
         offer = Offer(

@@ -22,7 +22,7 @@ LONGEST = 100_000  # characters of a text
 
 
 class Feedback(BaseModel):
-    """The body: ``chosen`` and ``rejected``, with ``tie`` if they are level; or ``chosen`` with ``rating`` or ``thumb``.
+    """``chosen`` and ``rejected``, with ``tie`` if they are level; or ``chosen`` with ``rating`` or ``thumb``.
 
     A text, or with ``request`` the number of a candidate of that answer, from 0.
     """
@@ -62,9 +62,7 @@ async def judgement_of(body: Feedback, person: Person, key: str | None, store: S
     assert chosen is not None
     if chosen == rejected:
         raise InputError("chosen and rejected are the same text.")
-    for text, what in ((prompt, "prompt"), (chosen, "chosen text"), (rejected, "rejected text"), (body.comment, "comment")):
-        if isinstance(text, str):
-            content.texts([text], what)
+    content.texts([one for one in (prompt, chosen, rejected, body.comment, *body.tags) if isinstance(one, str)], "text")
     value = body.rating if body.thumb is None else float(body.thumb == "up")
     kind = "rating" if body.rating is not None else "thumb" if body.thumb else "tie" if body.tie else "pair"
     context: dict[str, Any] = {"position": body.position, "seconds": body.seconds}

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from polypref import content, strict_toml
-from polypref.errors import InputError, PolyprefError, SettingsError
+from polypref.errors import InputError, PolyprefError, SettingsError, reason
 from polypref.regular_files import content_of
 from polypref.serve.store import Person
 
@@ -57,7 +57,7 @@ class Keys:
         try:
             tables = strict_toml.loads(content_of(path, strict_toml.MOST).decode("utf-8"))
         except (OSError, ValueError, PolyprefError) as error:
-            raise SettingsError(f"{path} cannot be read as keys: {error}.") from error
+            raise SettingsError(f"{path} cannot be read as keys: {reason(error)}.") from error
         if set(tables) != {"key"} or not isinstance(tables["key"], list) or not tables["key"]:
             raise SettingsError(f"{path} has no keys; expected [[key]] tables with key, tenant and perhaps user.")
         for number, table in enumerate(tables["key"], 1):

@@ -1,9 +1,7 @@
-"""An encoder that keeps the features of texts in memory, the most recently used ones, for a process that answers requests.
+"""An encoder that keeps the features of the texts last used in memory, for a process that answers requests.
 
 What it lacks it asks of the encoder that it stands for, which keeps features on disk as usual; so the same texts give
 the same features to the bit.
-
-Suffixes here: ``_D`` features.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``/rerank`` for the clients of Cohere (v1, v2), Jina, vLLM, LiteLLM, TEI and llama-stack: one route, told by the body.
+"""``/rerank`` for clients of Cohere (v1, v2), Jina, vLLM, LiteLLM, TEI and llama-stack, told apart by the body.
 
 ``documents``  one object that Cohere, Jina, vLLM and LiteLLM read; blocked documents are left out, as ``top_n`` leaves
                some out

@@ -320,7 +320,7 @@ def _failures(path: Path) -> Iterator[None]:
     """SQLite's errors as one of ours."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except sqlite3.Error as error:
         raise StoreError(f"the store {path} failed: {error}.") from error
 
 
@@ -333,7 +333,7 @@ def _prepare(to: sqlite3.Connection, path: Path) -> None:
     if tables and application != APPLICATION:
         refusal = f"{path} is an SQLite file of another program. Give another file with --store."
     elif version > VERSION:
-        refusal = f"{path} is a store of version {version}, and this polypref knows {VERSION}. Install a newer polypref."
+        refusal = f"{path} is a store of version {version}; this polypref knows {VERSION}. Install a newer polypref."
     elif not tables:
         for statement in SCHEMA.split(";"):
             to.execute(statement)

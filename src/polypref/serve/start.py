@@ -14,7 +14,12 @@ from polypref.serve.sqlite import Sqlite
 
 
 def core_of(
-    folder: Path, store: Path, *, bounds: Path | None = None, pin: str | None = None, encoder: str | None = None,
+    folder: Path,
+    store: Path,
+    *,
+    bounds: Path | None = None,
+    pin: str | None = None,
+    encoder: str | None = None,
     allow_network: bool = False,
 ) -> Core:
     """The scorer in use. Raises ArtifactError, SettingsError, StoreError."""
@@ -33,5 +38,3 @@ def loaded(folder: Path, encoder: str | None, allow_network: bool) -> tuple[Scor
     if own is not None:
         scorer = scorers.load(folder, Remembered(own), allow_network=allow_network)
     return scorer, artifact.digest_of(folder, scorers.KIND)
-
-

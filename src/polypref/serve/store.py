@@ -3,8 +3,6 @@
 Judgements are append-only and are the truth; what a scorer makes of a person is derived from them. A judgement is
 acknowledged after a durable commit, exactly once for each id. An answer keeps what was offered, so that later
 judgements can name its candidates.
-
-Suffixes here: none; rows are records.
 """
 
 from __future__ import annotations
