@@ -18,6 +18,7 @@ from polypref.studies.policy.arms import QUICK
 from test_docs import ROOT, generate
 
 ALONE = ("demo", "bench-policy")  # read nothing that others wrote
+ENDLESS = ("serve",)  # run until they are stopped: tests/test_serve_cli.py
 
 
 def test_every_command_has_an_example():
@@ -52,7 +53,7 @@ def test_the_examples_run(small, monkeypatch, capsys):
     """The others in the page's order, each on what those before have written."""
     for name, text in generate.FILES.items():
         Path(name).write_text(text + "\n")
-    for name in [name for name in generate.EXAMPLES if name not in ALONE]:
+    for name in [name for name in generate.EXAMPLES if name not in (*ALONE, *ENDLESS)]:
         if name in generate.PREPARE:
             program, script, *arguments = shlex.split(generate.PREPARE[name])
             assert program == "python"

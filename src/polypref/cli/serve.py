@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,10 @@ class Serve(Loads):
             self._tell(core, listening)
             app = app_of(core, keys)
             config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_S)
+            for stops in (signal.SIGTERM, signal.SIGINT):  # uvicorn ends what is in hand, then raises them again
+                signal.signal(stops, lambda *_: None)
             uvicorn.Server(config).run(sockets=[listening])
+            out("stopped")
         finally:
             core.store.close()
         return 0

@@ -1,0 +1,111 @@
+"""``polypref serve`` as a process: it says what is in force, answers, stops when asked, and refuses what cannot be."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+import polypref
+from polypref.cli import main
+from polypref.learners.hierarchical import Hierarchical
+from polypref.learners.pooled import Pooled
+from polypref.worlds import simulate
+
+TEXTS = ["a short text", "another, longer text"]
+ASK = {"query": "q", "documents": TEXTS, "user": "ann"}
+
+
+@pytest.fixture(scope="module")
+def world():
+    return simulate("two-tastes", users=8, judgements=20, judges=4).comparisons
+
+
+@pytest.fixture(scope="module")
+def saved(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "scorer"
+    polypref.save(Hierarchical(steps=3).fit(world, encoder=polypref.encoder("static"), seed=0), folder)
+    return folder
+
+
+def start(*arguments):
+    run = subprocess.Popen(
+        [sys.executable, "-m", "polypref", "serve", *map(str, arguments), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout is not None
+    for line in run.stdout:
+        if line.startswith("listening on "):
+            return run, line.split()[-1]
+    raise AssertionError(run.communicate()[1])
+
+
+def test_it_answers_keeps_and_stops(saved, tmp_path):
+    """Two processes on one store: what one acknowledged the other knows, and a restart too."""
+    store = tmp_path / "s.db"
+    one, at_one = start(saved, "--store", store)
+    two, at_two = start(saved, "--store", store)
+    try:
+        before = httpx.post(f"{at_two}/rerank", json=ASK, timeout=60).json()
+        assert before["personalization"]["source"] == "population"
+        after, worst = before, before["results"][-1]["index"]
+        for at in range(4):
+            body = {
+                "user": "ann",
+                "prompt": "q",
+                "chosen": ASK["documents"][worst],
+                "rejected": ASK["documents"][1 - worst],
+            }
+            told = httpx.post(f"{at_one}/v1/feedback", json=body, headers={"Idempotency-Key": f"k{at}"}, timeout=60)
+            assert told.json()["new"]
+            after = httpx.post(f"{at_two}/rerank", json=ASK, timeout=60).json()
+            assert after["personalization"] | {"judgements": at + 1, "source": "personal"} == after["personalization"]
+        assert after["results"][0]["index"] == worst
+    finally:
+        for run in (one, two):
+            run.send_signal(signal.SIGTERM)
+    assert [run.wait(timeout=60) for run in (one, two)] == [0, 0]
+    for run in (one, two):
+        assert "nothing bounds the answers" in run.communicate()[1]
+    again, at = start(saved, "--store", store)
+    assert httpx.post(f"{at}/rerank", json=ASK, timeout=60).json()["results"] == after["results"]
+    again.send_signal(signal.SIGINT)
+    assert again.wait(timeout=60) == 0
+
+
+def refused(capsys, *arguments):
+    assert main(["serve", *map(str, arguments)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("polypref: error: ") and said.count("\n") == 1, said
+    return said
+
+
+def test_what_cannot_be_served_is_refused_in_one_line(saved, world, tmp_path, capsys):
+    assert "Make one: polypref fit" in refused(capsys, tmp_path / "absent", "--store", tmp_path / "s.db")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert "Give another --port" in refused(capsys, saved, "--port", port, "--store", tmp_path / "s.db")
+    assert "Give another --port" in refused(capsys, saved, "--port", 99999, "--store", tmp_path / "s.db")
+    (tmp_path / "text.db").write_text("this is no store " * 200)
+    assert "not a database" in refused(capsys, saved, "--port", 0, "--store", tmp_path / "text.db")
+    assert "add --bounds" in refused(capsys, saved, "--port", 0, "--pin", "x", "--store", tmp_path / "s.db")
+    (tmp_path / "keys.toml").write_text("[[key]]\nkey = 'a'")
+    assert "key number 1" in refused(capsys, saved, "--port", 0, "--keys", tmp_path / "keys.toml")
+
+
+def test_a_scorer_that_cannot_learn_is_served_and_said(world, tmp_path):
+    polypref.save(Pooled().fit(world, encoder=polypref.encoder("static"), seed=0), tmp_path / "pooled")
+    run, at = start(tmp_path / "pooled", "--store", tmp_path / "s.db")
+    body = {"user": "ann", "prompt": "q", "chosen": "a", "rejected": "b"}
+    assert httpx.post(f"{at}/v1/feedback", json=body, timeout=60).json()["used"] is False
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(timeout=60) == 0
+    assert "cannot learn from use" in run.communicate()[1]
