@@ -23,7 +23,7 @@ OWN = {
     "files": {"convert"},  # the set's own files
     "workers": {"convert"},  # people who judged
     "seed": {"convert"},
-    "encoder": {"score"},  # none: the one of the fit
+    "encoder": {"score", "serve"},  # none: the one of the fit
     "scorer": {"adapt", "align", "forget", "tax"},  # what it is for
     "file": {"bounds"},
     "slates": {"audit"},  # one file

@@ -35,8 +35,8 @@ class Serve(Loads):
     """Refuse bounds with another policy hash."""
     keys: Annotated[Path | None, arg(metavar="KEYS.TOML", help_behavior_hint="(default: anybody may ask)")] = None
     """API keys, their tenants and users."""
-    encoder: Annotated[str | None, arg(metavar="STR", help_behavior_hint="(default: the scorer's)")] = None
-    """Encoder of the texts, where the scorer's cannot be found."""
+    encoder: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """The encoder, if not the one named at fit."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 8080
