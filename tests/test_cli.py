@@ -124,7 +124,7 @@ def test_a_setting_is_written_the_same_way_in_every_command(setting):
     found = {
         cls.__name__: str(typing.get_type_hints(cls, include_extras=True)[setting])
         for cls in classes
-        # score's and serve's encoder is the one named at fit; convert reads other files, and its settings default to the set's own
+        # that of score and serve is named at fit; convert reads other files, and its settings default to its set's
         if setting in cls.__dataclass_fields__ and cls.__name__ not in ("Score", "Serve", "Convert")
     }
     assert len(found) >= 2

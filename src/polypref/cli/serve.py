@@ -30,7 +30,7 @@ class Serve(Loads):
     store: Path = Path("polypref.db")
     """File of judgements and answers; created if it is not there."""
     bounds: Annotated[Path | None, arg(metavar="BOUNDS.TOML", help_behavior_hint="(default: none)")] = None
-    """Calibrated bounds, which hold for everybody and on every route."""
+    """Calibrated bounds."""
     pin: Annotated[str | None, arg(metavar="HASH", help_behavior_hint="")] = None
     """Refuse bounds with another policy hash."""
     keys: Annotated[Path | None, arg(metavar="KEYS.TOML", help_behavior_hint="(default: anybody may ask)")] = None
