@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from contract_cases import Words, fitted, fresh, small
+from contract_cases import QUICK, Words, fitted, fresh, small
 from kills import kills
 from polypref import artifact, features
 from polypref.cli import main
 from polypref.cli.forget import replace_saved
+from polypref.comparisons import Users
 from polypref.files import held_for_run
-from polypref.forgetting import bits_apart, forget, residue
+from polypref.forgetting import bits_apart, forget, residue, traces
 from polypref.scorers import SCORERS, load, save
 
 IDS = small().users.ids.to_list()
@@ -51,6 +54,32 @@ def test_in_place_they_are_strangers_and_in_no_file(saved, capsys):
     assert "  manifest.json: 1 place that named them" in out
     assert f"weights_UK {len(IDS)} to {len(IDS) - 2}" in out[2]
     assert out[-2:] == [f"saved to {saved}", f"no file in {saved} names them"] and not err
+
+
+def test_a_short_id_is_named_only_where_it_stands_for_a_person(tmp_path, capsys):
+    """Ids of digits are also versions, shapes, offsets and parts of hashes; none of these names anybody."""
+    numbered = replace(small(), users=Users(pl.Series([str(n) for n in range(len(IDS))], dtype=pl.String)))
+    scorer, data = tmp_path / "scorer", tmp_path / "data"
+    save(QUICK["hierarchical"].fit(numbered, encoder=Words(), seed=0), scorer)
+    assert main(["forget", str(scorer), *(gone := ["1", "0", "2"])]) == 0
+    out, err = told(capsys)
+    assert "  manifest.json: 1 place that named them" in out and not err
+    assert f"no file in {scorer} names them" in out and not any(line.startswith("still") for line in out)
+    assert {one.sure for found in traces(scorer, gone).values() for one in found} == {False}
+    assert {one.sure for found in traces(scorer, ["3"]).values() for one in found} == {False, True}
+
+    data.mkdir()
+    (data / "mine.jsonl").write_text('{"user_id": 1, "label": 0, "text": "2 eggs"}\n')
+    pl.DataFrame({"worker": ["2"], "n": [7]}).write_parquet(data / "mine.parquet")
+    assert main(["forget", str(scorer), "3", "--search", str(data)]) == 0
+    assert f"no file in {scorer}, {data} names them" in told(capsys)[0]
+    for user_id, places in {
+        "0": {("line 1.label", False)},
+        "1": {("line 1.user_id", True)},
+        "2": {("line 1.text", False), ("column worker", True)},
+        "7": {("column n", False)},
+    }.items():
+        assert {tuple(one) for found in traces(data, [user_id]).values() for one in found} == places
 
 
 def test_to_another_folder_the_old_scorer_and_files_that_remain_are_told(saved, tmp_path, capsys):

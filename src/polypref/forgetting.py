@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, quote_plus
 
 import numpy as np
@@ -37,6 +37,12 @@ from polypref.policy.advantages import Level, Normalizer
 from polypref.policy.drift import DriftAlarm
 from polypref.policy.history import RewardHistory
 from polypref.regular_files import content_of, ensure_within, memory
+
+SHORT = 3  # characters; a shorter id is a common word
+# The end of a place under a name of users or ids, such as ".config.state.users[]" or "column user_id".
+NAMED = re.compile(
+    r"(?:user|annotator|worker|rater|judge|participant|labeler|person|people|id)s?(?:\[\])*$", re.IGNORECASE
+)
 
 
 def forget(scorer: Scorer, user_id: str) -> Scorer:
@@ -127,28 +133,52 @@ def residue(folder: Path | str, user_id: str) -> list[str]:
     """Places, as ``file: where``, at which ``user_id`` occurs in the files below ``folder``; empty if there are none.
 
     An id counts if it is a separate word, as it is or escaped as in JSON or in an address (``%20``), so a short one
-    ("7") may be found where it means something else. Other ways to write it, such as base64, are not searched. Raises
-    CacheError if the folder does not exist or a file cannot be read.
+    ("7") may be found where it means something else; ``traces`` tells these places apart. Other ways to write it, such
+    as base64, are not searched. Raises CacheError if the folder does not exist or a file cannot be read.
     """
-    return [f"{file}: {where}" for file, places in residues(folder, [user_id]).items() for where in places]
+    return [f"{file}: {one.where}" for file, found in traces(folder, [user_id]).items() for one in found]
 
 
-def residues(folder: Path | str, user_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Places at which any of ``user_ids`` occurs, by file below ``folder``; see ``residue``."""
+class Trace(NamedTuple):
+    """A place in a file at which an id occurs; ``sure``: it can hardly mean anything but the person."""
+
+    where: str
+    sure: bool
+
+
+def traces(folder: Path | str, user_ids: Sequence[str]) -> dict[str, list[Trace]]:
+    """Places at which any of ``user_ids`` occurs, by file below ``folder``; see ``residue``.
+
+    An id of digits alone or of one or two characters is a common word. It is a person for sure only where it is all of
+    a value under a name of users or ids, or a key.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise CacheError(f"{folder} is not a folder; give one that a scorer, a grouping or a history was saved to.")
-    words = [_word(user_id) for user_id in user_ids]
+    words = [(_word(user_id), len(user_id) < SHORT or user_id.isdigit()) for user_id in user_ids]
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             ensure_within(path, folder)
-            places = [where for where, text in _texts(path) if any(word.search(text) for word in words)]
+            places = dict[str, bool]()  # where -> sure
+            for where, text in _texts(path):
+                hits = [
+                    word.fullmatch(text) and _is_name(where) if common else True
+                    for word, common in words
+                    if word.search(text)
+                ]
+                if hits:
+                    places[where] = places.get(where, False) or any(hits)
         except OSError as error:
             raise CacheError(f"{path} cannot be read ({error.strerror}), so it cannot be checked.") from error
         if places:
-            found[str(path.relative_to(folder))] = list(dict.fromkeys(places))
+            found[str(path.relative_to(folder))] = [Trace(*place) for place in places.items()]
     return found
+
+
+def _is_name(where: str) -> bool:
+    """Whether a place is a key, or a value under a name of users or ids."""
+    return where.endswith(" key") or NAMED.search(where) is not None
 
 
 def _word(user_id: str) -> re.Pattern[str]:
@@ -233,7 +263,12 @@ def _of_safetensors(path: Path) -> Iterator[tuple[str, str]]:
 
     content = _content(path)
     size = int.from_bytes(content[:8], "little")
-    yield from ((f"header{where}", text) for where, text in _in_value(_parsed(content[8 : 8 + size]), ""))
+    header = _parsed(content[8 : 8 + size])
+    about = (
+        header.get("__metadata__") if isinstance(header, dict) else header
+    )  # names apart, the rest is shapes and offsets
+    yield from ((f"header{where}", text) for where, text in _in_value(about, ""))
+    yield from ((f"name of array {name}", name) for name in header if isinstance(name, str))
     try:
         arrays = load(content)
     except Exception as error:  # safetensors' own error derives directly from Exception

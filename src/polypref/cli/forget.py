@@ -62,7 +62,7 @@ class Forget(Loads):
 
     def _forget(self, gone: list[str], target: Path) -> None:
         from polypref import artifact
-        from polypref.forgetting import forget, residues
+        from polypref.forgetting import forget, traces
         from polypref.scorers import KIND, load
         from polypref.wording import are, counted
 
@@ -70,15 +70,15 @@ class Forget(Loads):
             say(f"removed {name}, which an interrupted save left in {self.scorer}")
         scorer = load(self.scorer, allow_network=self.allow_network)
         known = len(_able(scorer, self.scorer, gone).known_users())
-        named, had = residues(self.scorer, gone), _rows(scorer)
+        named, had = traces(self.scorer, gone), _rows(scorer)
         less = scorer
         for user_id in gone:
             less = forget(less, user_id)
         replace_saved(less, target)
         out(f"{len(gone)} of {counted(known, 'users')} {are(len(gone))} forgotten; nobody else's scores change")
-        left = residues(target, gone)
-        for file, places in named.items():
-            out(f"  {file}: {counted(len(set(places) - set(left.get(file, ()))), 'places')} that named them")
+        for file, found in named.items():
+            if sure := sum(one.sure for one in found):
+                out(f"  {file}: {counted(sure, 'places')} that named them")
         rows = _rows(less)
         changed = [f"{name} {had[name]:,} to {rows[name]:,}" for name in sorted(had) if had[name] != rows[name]]
         out(f"  rows of arrays: {', '.join(changed)}")
@@ -124,14 +124,19 @@ def _rows(scorer: Scorer) -> dict[str, int]:
 
 def _tell_remains(folders: tuple[Path, ...], gone: list[str]) -> None:
     """Say which files below ``folders`` name the people in ``gone``."""
-    from polypref.forgetting import residues
+    from polypref.forgetting import Trace, traces
     from polypref.wording import counted
 
-    found: dict[Path, tuple[Path, list[str]]] = {}  # a file that two folders hold is told once
+    found: dict[Path, tuple[Path, list[Trace]]] = {}  # a file that two folders hold is told once
     for folder in folders:
-        for file, places in residues(folder, gone).items():
+        for file, places in traces(folder, gone).items():
             found.setdefault((folder / file).resolve(), (folder / file, places))
     for path, places in found.values():
-        out(f"still named in {path}: {counted(len(places), 'places')}, the first at {places[0]}")
-    if not found:
+        if sure := [one.where for one in places if one.sure]:
+            out(f"still named in {path}: {counted(len(sure), 'places')}, the first at {sure[0]}")
+    if not any(one.sure for _, places in found.values() for one in places):
         out(f"no file in {', '.join(map(str, dict.fromkeys(folders)))} names them")
+    for path, places in found.values():
+        if unsure := [one.where for one in places if not one.sure]:
+            at = f"{counted(len(unsure), 'places')}, the first at {unsure[0]}"
+            out(f"perhaps named in {path}, by a short id that may mean something else there: {at}")
