@@ -74,7 +74,8 @@ def _show(result: profiling.Profile, name: str, left_out: int) -> None:
     s = result.sizes
     ties = f" ({s['ties']:,} of them ties)" if s["ties"] else ""
     judged, users = counted(s["judgements"], "judgements"), counted(s["users"], "users")
-    out(f"{name}: {judged}{ties} by {users} on {counted(s['pairs'], 'pairs')} of texts.")
+    what = counted(s["responses"], "responses") if result.only_thumbs else f"{counted(s['pairs'], 'pairs')} of texts"
+    out(f"{name}: {judged}{ties} by {users} on {what}.")
     if left_out > 0:
         were = "was" if left_out == 1 else "were"
         out(f"{counted(left_out, 'rows')} {were} left out; polypref check says which and why.")

@@ -8,6 +8,8 @@ from polypref.stats.cluster_robust import FEW_USERS
 from polypref.stats.per_user import ENOUGH_OWN
 from polypref.wording import counted, share
 
+SHARES_NONE = "nobody shares enough pairs with others"
+
 
 def answer_of(profile: Profile, command: str) -> Answer:
     """Four lines; ``command`` compares the learners on the same files."""
@@ -19,7 +21,10 @@ def _differ(profile: Profile) -> Line:
     data = {"value": found.value, "lo": found.lo, "hi": found.hi, "n": found.n}
     if found.value is None:
         once = not profile.sizes["shared_pairs"]
-        why = "every pair was judged by one person" if once else "no two people took a side on the same pair"
+        if profile.only_thumbs:
+            why = "likes and dislikes of single answers are each against the person's own bar"
+        else:
+            why = "every pair was judged by one person" if once else "no two people took a side on the same pair"
         text = (
             f"cannot be known here, since {why}; nor can how much could be gained at most. `compare` can still tell "
             "who gains by being known: it tests everybody on judgements of their own that were held out."
@@ -35,7 +40,8 @@ def _outvoted(profile: Profile) -> Line:
     found, testable = figures["n_minority"], figures["n_testable"]
     data = {"minority": found if testable else None, "testable": testable}
     if not testable:
-        return Line("outvoted", "Who is outvoted", "not measurable: nobody shares enough pairs with others.", data)
+        nobody = "likes and dislikes are against people's own bars" if profile.only_thumbs else SHARES_NONE
+        return Line("outvoted", "Who is outvoted", f"not measurable: {nobody}.", data)
     text = f"{found} of {counted(testable, 'people')} who share enough pairs are surely in the minority."
     return Line("outvoted", "Who is outvoted", text, data)
 

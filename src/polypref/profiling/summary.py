@@ -10,6 +10,7 @@ from polypref.arguments import Seed, expect
 from polypref.comparisons import Comparisons
 from polypref.data.derived import Origin, origin
 from polypref.data.given import comparisons_of
+from polypref.data.thumbs import bar_N
 from polypref.data.zero_weight import counted
 from polypref.profiling import formatting
 from polypref.profiling.consistency import Consistency, consistency
@@ -23,11 +24,19 @@ from polypref.profiling.votes import votes as as_votes
 from polypref.wording import markdown_line, markdown_text
 
 MAJORITY = "majority of the judges"
+THUMBS = (
+    "Disagreement, minorities, room, cycles and groups are unknown: a like or dislike is against the person's own bar, "
+    "so people of one taste may like and dislike the same answer."
+)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The profile of a data set. ``sizes`` counts judgements, ties, users, pairs, prompts, responses, rows left out."""
+    """The profile of a data set.
+
+    ``sizes`` counts judgements (``thumbs`` of them of single responses), ties, users, pairs, prompts, responses, rows
+    left out.
+    """
 
     sizes: dict[str, int]
     origin: Origin
@@ -46,6 +55,12 @@ class Profile:
 
     def sentences(self) -> dict[str, str]:
         """One sentence for each dimension."""
+        if self.only_thumbs:
+            return {
+                "origin": formatting.of_origin(self.origin),
+                "disagreement": THUMBS,
+                "consistency": formatting.of_consistency(self.consistency),
+            }
         return {
             "origin": formatting.of_origin(self.origin),
             "disagreement": formatting.of_disagreement(self.disagreement),
@@ -55,6 +70,11 @@ class Profile:
             "aggregation": formatting.of_social_choice(self.social_choice),
             "groups": formatting.of_groups(self.groups),
         }
+
+    @property
+    def only_thumbs(self) -> bool:
+        """Whether every judgement is a like or dislike of a single response."""
+        return self.sizes["thumbs"] == self.sizes["judgements"]
 
     def rows(self) -> list[formatting.Row]:
         """Every quantity as (dimension, name, value, interval, what it was counted over)."""
@@ -104,11 +124,12 @@ def profile(comparisons: Comparisons, *, seed: int = 0, pairs: PairKey = "text")
 def _profile(comparisons: Comparisons, seed: int, pairs: PairKey) -> Profile:
     by_text = as_votes(comparisons)
     by_choice = by_text if pairs == "text" else as_votes(comparisons, pairs)
+    all_by_text = as_votes(comparisons, thumbs=True)  # one person has one bar, so answers given twice can be compared
     made = origin(comparisons)
     differing = disagreement(by_choice, seed, derived=made.dependent)
-    consistent = consistency(by_text, differing)
+    consistent = consistency(all_by_text, differing)
     return Profile(
-        sizes=_sizes(comparisons, by_choice),
+        sizes=_sizes(comparisons, by_choice, all_by_text),
         origin=made,
         disagreement=differing,
         consistency=consistent,
@@ -119,14 +140,15 @@ def _profile(comparisons: Comparisons, seed: int, pairs: PairKey) -> Profile:
     )
 
 
-def _sizes(comparisons: Comparisons, votes: Votes) -> dict[str, int]:
+def _sizes(comparisons: Comparisons, votes: Votes, all_votes: Votes) -> dict[str, int]:
     return {
         "judgements": len(comparisons),
         "ties": 0 if comparisons.tie_N is None else int(comparisons.tie_N.sum()),
         "users": len(np.unique(comparisons.user_N)),
         "pairs": votes.n_pairs,
         "shared_pairs": int((votes.decided.panel_Y >= 2).sum()),
-        "prompts": len(np.unique(votes.prompt_Y)),
-        "responses": int((~comparisons.responses.bar_R[np.union1d(votes.first_Y, votes.second_Y)]).sum()),
+        "prompts": len(np.unique(all_votes.prompt_Y)),
+        "responses": int((~comparisons.responses.bar_R[np.union1d(all_votes.first_Y, all_votes.second_Y)]).sum()),
         "same_text": votes.same_text,
+        "thumbs": int(bar_N(comparisons).sum()),
     }

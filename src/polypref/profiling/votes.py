@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons
+from polypref.data.thumbs import bar_N
 
 Ints = NDArray[np.int64]
 Signs = NDArray[np.int8]
@@ -119,13 +120,16 @@ class Votes:
         return replace(self, sign_V=self.sign_V[order])
 
 
-def votes(comparisons: Comparisons, pairs: PairKey = "text") -> Votes:
+def votes(comparisons: Comparisons, pairs: PairKey = "text", *, thumbs: bool = False) -> Votes:
     """Count the judgements of each user on each pair.
 
     ``pairs`` "text": the same two texts under one prompt are one pair, whatever their pair id (the default); "id": the
-    data's own pair ids (a judgement without one uses its texts).
+    data's own pair ids (a judgement without one uses its texts). Likes and dislikes of single responses count with
+    ``thumbs`` alone: against a bar of their own, two people of one taste take two sides.
     """
     comparisons = comparisons.weighing()
+    if not thumbs and (bar_I := bar_N(comparisons)).any():
+        comparisons = comparisons.take(~bar_I)
     keys_R = comparisons.responses.keys_R
     a_I, b_I = keys_R[comparisons.chosen_N], keys_R[comparisons.rejected_N]
     differ_I = a_I != b_I
