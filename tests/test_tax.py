@@ -320,7 +320,7 @@ def test_saved_scorers_tell_gains_only_on_other_judgements(ran: Callable[..., An
     assert any("gains are not measured" in note for note in found["notes"])
     assert row_of(found["tax"], part="forgetting", section="manners")["value"] == 0.0
     assert "forgetting" in told and "shuffled" not in {row["part"] for row in found["tax"]}
-    code, _, _ = ran(*saved, "--prefs", preferences(tmp_path / "later.jsonl", seed=1))
+    code, _, _ = ran(*saved, "--prefs", preferences(tmp_path / "later.jsonl", seed=1), "--force")
     assert code == 0
     found = json.loads((tmp_path / "out/tax.json").read_text())
     assert row_of(found["people"], user="u6")["gain"] == 1.0
