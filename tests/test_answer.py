@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from polypref import from_columns, profile
 from polypref.answers import Answer, Line, wrapped
 from polypref.cli import main
 from polypref.cli.compare import Compare
@@ -23,6 +24,7 @@ from polypref.evaluation.level_methods import level
 from polypref.evaluation.results_schema import CompareContents
 from polypref.evaluation.results_table import ResultRow, ResultTable
 from polypref.evaluation.tables import held_out
+from polypref.profiling.answer import answer_of as profile_lines
 from polypref.report.page import coded
 from polypref.report.people import people_section
 from polypref.stats.cluster_robust import Clusters
@@ -134,20 +136,21 @@ def test_amounts_are_tested_downward_until_one_is_not_sure():
     assert pays_from(ResultTable((row("x", 0.022, 0.01, 40),)), ResultTable(), tests=5).amount is None
 
 
-def test_people_with_few_judgements_do_not_pay_where_only_the_busy_gain():
-    """Forty people: those with 100 judgements are all gained for, those with 10 are left as they were."""
-    busy_N = np.repeat(np.arange(40) < 20, np.where(np.arange(40) < 20, 100, 10))
-    user_N = np.repeat(np.arange(40), np.where(np.arange(40) < 20, 100, 10))
-    data = people(users=40, per_user=-(-len(user_N) // 40), noise=0.0).take(np.arange(len(user_N)))
+@pytest.mark.parametrize(("busy", "users"), [(20, 40), (10, 60), (30, 40)])
+def test_people_with_few_judgements_do_not_pay_where_only_the_busy_gain(busy, users):
+    """Those with 100 judgements are all gained for, those with 10 are left as they were, however many they are."""
+    amounts = np.where(np.arange(users) < busy, 100, 10)
+    user_N = np.repeat(np.arange(users), amounts)
+    busy_N = user_N < busy
+    data = people(users=users, per_user=-(-len(user_N) // users), noise=0.0).take(np.arange(len(user_N)))
     data = type(data)(**{**vars(data), "user_N": user_N.astype(data.user_N.dtype)})
     rng = np.random.default_rng(0)
     floor_H = np.where(rng.random(len(user_N)) < 0.6, 1.0, -1.0)
     own_H = np.where(busy_N & (rng.random(len(user_N)) < 0.8), 1.0, floor_H)
     clusters = Clusters(held_out(data, [np.arange(len(user_N))]))
-    amounts = np.where(np.arange(40) < 20, 100, 10)
     rows = by_amount(clusters, (own_H, floor_H), amounts, ("own", "pooled"))
-    assert [one.size for one in rows] == [55, 10]
-    assert pays_from(rows, ResultTable(), tests=1).amount == 55
+    assert next(iter(rows)).size == 100
+    assert pays_from(rows, ResultTable(), tests=1).amount == 100
     every_H = np.where(rng.random(len(user_N)) < 0.8, 1.0, floor_H)
     rows = by_amount(clusters, (every_H, floor_H), amounts, ("own", "pooled"))
     assert pays_from(rows, ResultTable(), tests=1).amount == 10
@@ -190,10 +193,25 @@ def test_profile_ends_in_lines_that_say_what_is_known_and_a_command_that_parses(
     found = json.loads(capsys.readouterr().out)["answer"]
     assert found["differ"]["value"] == pytest.approx(2 / 3) and found["differ"]["n"] == 30
     assert found["enough"] | {"title": "", "text": ""} == {
-        "title": "", "text": "", "command": "", "people": 4, "judgements": 120, "enough": False,
+        "title": "", "text": "", "command": "", "people": 4, "judgements": 120, "typical": 30, "enough": False,
     }  # fmt: skip
     _, name, *rest = shlex.split(found["next"]["command"])
     assert parse(command_class(name), name, rest) is not None
+
+
+def test_profile_tells_taste_from_carelessness_and_a_few_busy_people_from_enough():
+    """Everybody tosses coins, so that a person disagrees with themself as often as with another."""
+    rng, texts = np.random.default_rng(0), [(f"a {i}", f"b {i}") for i in range(40)]
+    rows = [(f"u{u}", i) for u in range(30) for i in [*range(8), *range(4)] + [*range(8, 40)] * 3 * (u < 4)]
+    sides = [texts[i] if rng.random() < 0.5 else texts[i][::-1] for _, i in rows]
+    users, won, lost = [user for user, _ in rows], *map(list, zip(*sides, strict=True))
+    data = from_columns(users, [f"p {i}" for _, i in rows], won, lost)
+    found = profile_lines(profile(data), "x").as_dict()
+    own, others = found["differ"]["repeats"], found["differ"]["value"]
+    assert own["n"] > 100 and own["value"] == pytest.approx(0.5, abs=0.12) and others == pytest.approx(0.5, abs=0.12)
+    assert "asked again, the same person disagrees on" in found["differ"]["text"]
+    assert "by chance alone: at most" in found["outvoted"]["text"]
+    assert len(rows) / 30 > 20 and found["enough"]["typical"] == 12 and not found["enough"]["enough"]
 
 
 @pytest.mark.parametrize("room", ["yes", "no", "unclear"])

@@ -67,13 +67,15 @@ def test_a_person_is_one_value_of_each_trait_and_text() -> None:
     rows = [("a", long, short), ("a", long, short), ("a", short, long), ("b", short, long), ("c", "same", "also")]
     ids, won, lost = zip(*rows, strict=True)
     comparisons = from_columns(ids, ["p"] * 5, won, lost, tie_N=np.array([0, 0, 0, 0, 1], bool))
-    keys, value_UK = trait_values(comparisons)
+    keys, value_UK, judged_UK = trait_values(comparisons)
     length_U = value_UK[:, keys.index(LENGTH)]
     assert length_U[:2].tolist() == pytest.approx([2 / 3, 0.0]) and np.isnan(length_U[2])
+    assert judged_UK[:, keys.index(LENGTH)].tolist() == [3, 1, 0]
     assert set(keys) <= set(WORDS) and not set(wording.OVERLAP) & set(keys)  # one prompt relates to nothing
     many = from_columns([f"u{u}" for u in range(10) for _ in range(2)], ["p"] * 20, [long, short] * 10, [short] * 20)
-    text_K, won_UK = text_values(many.take(np.arange(0, 20, 2)), np.arange(10, dtype=np.int32) % 2, 2)
-    assert won_UK.shape == (10, 2) and (won_UK == (many.responses.texts_R.gather(text_K) == long).to_numpy()).all()
+    text_K, won_UK, judged_UK = text_values(many.take(np.arange(0, 20, 2)), np.arange(10, dtype=np.int32) % 2, 2)
+    assert won_UK.shape == (10, 2) and (judged_UK == 1).all()
+    assert (won_UK == (many.responses.texts_R.gather(text_K) == long).to_numpy()).all()
 
 
 def test_every_trait_has_words() -> None:
@@ -109,7 +111,7 @@ def test_discovered_groups_are_described_by_judgements_that_did_not_make_them(mo
     monkeypatch.setattr(number_of_groups, "TEXTS", (3.0,))
     how, inside, apart, described = Discovery(restarts=1, certainty=0.5, directions=4, folds=2), 0, 0, 0
     for seed in range(5):
-        data = judged(seed, each=24)
+        data = judged(seed, users=40)
         settings = {"encoder": Normal(), "seed": seed, "how": how}
         grouping = discover(data, groups=2, **settings)
         kept = Sample(*found_again(data, grouping, **settings), kept_out=True)
@@ -135,6 +137,19 @@ def test_intervals_are_wider_than_one_at_a_time_and_fewer_people_are_less_sure()
     assert (split.hi_GK - split.lo_GK).min() > 0.5  # a few who agree are not certain
     small = differences(value_UK, np.where(np.arange(40) < LEAST - 1, 0, 1), 2, seed=0)
     assert small.looked_at == 0 and not small.sure_GK.any()
+
+
+@pytest.mark.parametrize(("few", "users", "judgements"), [(6, 60, (2, 50)), (6, 100, (1, 50)), (6, 60, (50, 2))])
+def test_a_group_that_judged_less_or_more_does_not_differ_by_that(few, users, judgements) -> None:
+    """Everybody tosses coins; the shares of the few are noisier than those of the others, or the other way round."""
+    group_U = (np.arange(users) < few).astype(int)
+    tosses_U = np.where(group_U == 1, *judgements)
+    apart = 0
+    for seed in range(60):
+        value_UK = np.random.default_rng(seed).binomial(tosses_U[:, None], 0.5, (users, 10)) / tosses_U[:, None]
+        judged_UK = np.repeat(tosses_U[:, None], 10, axis=1).astype(float)
+        apart += differences(value_UK, group_U, 2, seed=seed, judged_UK=judged_UK).sure_GK.any()
+    assert apart <= 7  # of 60 at 5 %: more in one of a hundred
 
 
 def test_what_cannot_be_compared_says_why() -> None:

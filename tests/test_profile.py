@@ -286,6 +286,10 @@ def test_the_input_is_left_as_it_was():
 
 def test_intervals():
     assert wilson(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)  # Wilson (1927), by hand
+    for n in np.linspace(1, 60, 300):
+        for share in (0.0, 0.5, 1.0):
+            lo, hi = wilson(share, n)
+            assert 0 <= lo <= share <= hi <= 1
     assert proportion(np.array([])).value is None
     sure, unsure = np.full(50, 20.0), np.full(10, 100.0)
     rng = np.random.default_rng(0)

@@ -4,8 +4,10 @@ Two sources, the second if there is one and it goes further down:
 
 people   everybody has all of their judgements. Tested are the gains of all people, of the three quarters with fewest
          judgements, of half of the people and of a quarter, as far as that leaves FEW_PEOPLE; the last that is sure
-         counts. Its amount is the median of its people, or the least if that is about the same. That a gain grows with
-         the amount is taken for granted, and people who judge more may differ from others in other ways.
+         counts. A gain over judgements is mostly that of the busiest people, so its amount is what the people behind
+         half of its test judgements have at least, or the least of all if that is about the same. The median person
+         may have far fewer, and gain nothing. That a gain grows with the amount is taken for granted, and people who
+         judge more may differ from others in other ways.
 sizes    training sizes per user (``--sizes 10 20 --budget per-user``): the gain at each size over the baseline at that
          size, from the largest downward; the last that is sure counts.
 
@@ -49,28 +51,31 @@ def by_amount(
 ) -> ResultTable:
     """Gain in micro accuracy of a learner over the baseline, for the parts of the people with fewest judgements.
 
-    ``margins`` and ``names`` are the learner's and the baseline's. A row's ``size`` is the typical number of training
-    judgements (validation rows too) of its people. All people come first.
+    ``margins`` and ``names`` are the learner's and the baseline's. A row's ``size`` is the number of training
+    judgements (validation rows too) behind its typical test judgement. All people come first.
     """
-    amount_U = np.sort(n_train_U[np.unique(clusters.rows.user_H)])
-    amount_H = n_train_U[clusters.rows.user_H]
+    rows = clusters.rows
+    amount_U = np.sort(n_train_U[np.unique(rows.user_H)])
+    amount_H, weight_H = n_train_U[rows.user_H], rows.weight_H * ~rows.tie_H
     found: list[ResultRow] = []
     for part in PARTS:
         most = amount_U[int(np.ceil(part * len(amount_U))) - 1]
-        own_U = amount_U[amount_U <= most]
-        amount = _typical(own_U)
-        if found and (len(own_U) < FEW_PEOPLE or amount * APART > (found[-1].size or 0)):
+        in_H = amount_H <= most
+        amount = _typical(amount_H[in_H], weight_H[in_H])
+        if found and ((amount_U <= most).sum() < FEW_PEOPLE or amount * APART > (found[-1].size or 0)):
             continue
-        own, floor = (accuracy_micro(clusters.rows, amount_H <= most, margin_H) for margin_H in margins)
+        own, floor = (accuracy_micro(rows, in_H, margin_H) for margin_H in margins)
         common = {"size": amount, "cohort": "all", "metric": "accuracy_micro", "baseline": names[1]}
         found += gain_rows(clusters, {names[0]: difference(own, floor)}, common)
     return ResultTable(tuple(found))
 
 
-def _typical(amount_U: NDArray[np.int64]) -> int:
-    """The median, or the smallest amount if that is about the same."""
-    median, least = float(np.median(amount_U)), int(amount_U.min())
-    return least if median <= APART * least else int(median)
+def _typical(amount_H: NDArray[np.int64], weight_H: Floats) -> int:
+    """What the people behind half of the weight have at least, or the smallest amount if that is about the same."""
+    order = np.argsort(amount_H, kind="stable")
+    below = np.cumsum(weight_H[order])
+    half, least = int(amount_H[order][np.searchsorted(below, below[-1] / 2)]), int(amount_H.min())
+    return least if half <= APART * least else half
 
 
 def pays_from(people: ResultTable, sizes: ResultTable, tests: int) -> Pays:

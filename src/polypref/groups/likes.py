@@ -149,10 +149,12 @@ def likes(sample: Sample, names: tuple[str, ...], *, seed: int) -> Likes:
         who = "fewer than two groups" + (" found again in half of the judgements" if sample.kept_out else "")
         return Likes(names, kept_out=sample.kept_out, why_not=f"{who} have {LEAST} people or more")
     level = 1 - (1 - LEVEL) / 2
-    keys, value_UK = trait_values(rows)
-    traits = differences(value_UK, sample.group_U, len(names), seed=seed, level=level)
-    text_K, won_UK = text_values(rows, sample.group_U, len(names))
-    texts = differences(won_UK, sample.group_U, len(names), seed=seed, level=level)
+    keys, *values = trait_values(rows)
+    text_K, *wins = text_values(rows, sample.group_U, len(names))
+    traits, texts = (
+        differences(share_UK, sample.group_U, len(names), seed=seed, level=level, judged_UK=judged_UK)
+        for share_UK, judged_UK in (values, wins)
+    )
     return Likes(
         names,
         judgements=len(rows),
@@ -164,9 +166,10 @@ def likes(sample: Sample, names: tuple[str, ...], *, seed: int) -> Likes:
     )
 
 
-def trait_values(rows: Comparisons) -> tuple[list[str], Floats]:
-    """Names of the traits, and of each user (U, K) how often they chose the response with more of it; NaN: never asked.
+def trait_values(rows: Comparisons) -> tuple[list[str], Floats, Floats]:
+    """Names of the traits; of each user (U, K) how often they chose the response with more of it, of how many.
 
+    NaN: never asked.
     Relation to the prompt is left out where there is one prompt or none, and so are traits that are RARE.
     """
     used_R, at_2N = np.unique(np.concatenate([rows.chosen_N, rows.rejected_N]), return_inverse=True)
@@ -183,12 +186,12 @@ def trait_values(rows: Comparisons) -> tuple[list[str], Floats]:
         value_N = 0.5 + more_N * (rows.label_N - 0.5)
         columns.append((more_N, _means(rows.user_N, value_N, rows.weights_N * (more_N != 0), len(rows.users))))
     kept = [k for k, (more_N, _) in enumerate(columns) if np.mean(more_N != 0) >= RARE]
-    value_UK = np.array([columns[k][1] for k in kept]).reshape(len(kept), len(rows.users)).T
-    return [keys[k] for k in kept], value_UK
+    found = np.array([columns[k][1] for k in kept]).reshape(len(kept), 2, len(rows.users))
+    return [keys[k] for k in kept], found[:, 0].T, found[:, 1].T
 
 
-def text_values(rows: Comparisons, group_U: IntArray, groups: int) -> tuple[IntArray, Floats]:
-    """The most judged texts, and of each user (U, K) how often each won; NaN: not judged by them."""
+def text_values(rows: Comparisons, group_U: IntArray, groups: int) -> tuple[IntArray, Floats, Floats]:
+    """The most judged texts; of each user (U, K) how often each won, NaN if not judged by them, of how many."""
     user_2N, text_2N = np.tile(rows.user_N, 2), np.concatenate([rows.chosen_N, rows.rejected_N])
     votes = np.unique(user_2N * np.int64(len(rows.responses)) + text_2N)
     voter, text = np.divmod(votes, len(rows.responses))
@@ -204,7 +207,8 @@ def text_values(rows: Comparisons, group_U: IntArray, groups: int) -> tuple[IntA
     cell = user_2N[here] * np.int64(max(len(text_K), 1)) + place_R[text_2N[here]]
     many = len(rows.users) * len(text_K)
     found = _means(cell, won_2N[here], np.tile(rows.weights_N, 2)[here], many)
-    return text_K, found.reshape(len(rows.users), len(text_K))
+    won_UK, judged_UK = (found_X.reshape(len(rows.users), len(text_K)) for found_X in found)
+    return text_K, won_UK, judged_UK
 
 
 def shared_pairs(rows: Comparisons, group_U: IntArray) -> float:
@@ -213,11 +217,12 @@ def shared_pairs(rows: Comparisons, group_U: IntArray) -> float:
     return float(pairs.select((pl.col.group.n_unique().over("pair") > 1).mean()).item() or 0.0)
 
 
-def _means(code: NDArray, value: Floats, weight: Floats, many: int) -> Floats:
-    """Weighted mean by code, NaN where nothing weighs."""
+def _means(code: NDArray, value: Floats, weight: Floats, many: int) -> tuple[Floats, Floats]:
+    """Weighted mean by code, NaN where nothing weighs, and the judgements of equal weight that it is worth."""
     total = np.bincount(code, weight, many)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(total > 0, np.bincount(code, weight * value, many) / total, np.nan)
+        mean = np.where(total > 0, np.bincount(code, weight * value, many) / total, np.nan)
+        return mean, np.where(total > 0, total**2 / np.bincount(code, weight**2, many), 0.0)
 
 
 def _listed(found: Differences, names: tuple[str, ...], words: list[tuple[str, str, str]]) -> list[Like]:

@@ -34,8 +34,8 @@ THUMBS = (
 class Profile:
     """The profile of a data set.
 
-    ``sizes`` counts judgements (``thumbs`` of them of single responses), ties, users, pairs, prompts, responses, rows
-    left out.
+    ``sizes`` counts judgements (``thumbs`` of them of single responses; ``typical`` is the median of a user), ties,
+    users, pairs, prompts, responses, rows left out.
     """
 
     sizes: dict[str, int]
@@ -141,10 +141,12 @@ def _profile(comparisons: Comparisons, seed: int, pairs: PairKey) -> Profile:
 
 
 def _sizes(comparisons: Comparisons, votes: Votes, all_votes: Votes) -> dict[str, int]:
+    own_U = np.unique(comparisons.user_N, return_counts=True)[1]
     return {
         "judgements": len(comparisons),
         "ties": 0 if comparisons.tie_N is None else int(comparisons.tie_N.sum()),
-        "users": len(np.unique(comparisons.user_N)),
+        "users": len(own_U),
+        "typical": int(np.median(own_U)) if len(own_U) else 0,
         "pairs": votes.n_pairs,
         "shared_pairs": int((votes.decided.panel_Y >= 2).sum()),
         "prompts": len(np.unique(all_votes.prompt_Y)),

@@ -74,7 +74,8 @@ def wilson(share: float, n: float, z: float = Z95) -> tuple[float, float]:
     """
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # rounding must not put an end beyond the share, as at 0 and 1
+    return max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share))
 
 
 def proportion(hit_X: NDArray, independent: float | None = None) -> Estimate:
