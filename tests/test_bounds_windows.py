@@ -7,18 +7,25 @@ import codecs
 import json
 import re
 import time
+import unicodedata
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from polypref.bounds.readings import DEPTH, MOST_LETTERS, MOST_READINGS, readings, seen, windows_read
+from polypref.bounds.readings import DEPTH, MOST_LETTERS, MOST_READINGS, readings, windows_read
+from polypref.bounds.shown import TURNED, UPRIGHT, seen
 from polypref.bounds.windows import LETTERS, WORDS, sentences, windows
 
 TEXT = (
     "First you take a sharp knife from the kitchen. Then you wait until everybody in the house is asleep! "
     "Do not make any noise on the stairs."
 )
+STROKES = str.maketrans(
+    "abdehiklotu", "\u0251\u0180\u0111\u0247\u0127\u0268\ua741\u019a\u00f8\u0167\u0289"
+)  # Latin letters that do not decompose
+COINS = str.maketrans("abcefkmnpstwy", "\u20b3\u0e3f\u20b5\u20ac\u20a3\u20ad\u20a5\u20a6\u20b1\u20b4\u20ae\u20a9\u00a5")
+BLOCKS = {"parentheses": 0x249C, "capitals in parentheses": 0x1F110, "boxes": 0x1F130}
 ENDS = (".", "!", "?", "...", '."', "\u2026", "\u3002", "\u061f")
 WAYS = {
     "base64": lambda text: base64.b64encode(text.encode()).decode(),
@@ -41,6 +48,48 @@ WAYS = {
     "halves of letters": lambda text: json.dumps(
         "".join(chr(0x1D41A + ord(c) - 97) if c.islower() else c for c in text)
     ),
+    "CSS": lambda text: "".join(f"\\{ord(one):x} " for one in text),
+    "CSS, six digits": lambda text: "".join(f"\\{ord(one):06x}" for one in text),
+    "CSS of letters": lambda text: "".join(f"\\{ord(one):x} " if one in "aeiou" else one for one in text),
+    "Perl": lambda text: "".join(f"\\x{{{ord(one):04x}}}" for one in text),
+    "octal, four digits": lambda text: "".join(f"\\0{ord(one):o}" for one in text),
+    "octal in braces": lambda text: "".join(f"\\o{{{ord(one):o}}}" for one in text),
+    "names of characters": lambda text: "".join(f"\\N{{{unicodedata.name(one)}}}" for one in text),
+    "JSON in JSON": lambda text: "".join(f"\\\\\\u{ord(one):04x}" for one in text),
+    "per cent u": lambda text: "".join(f"%u{ord(one):04x}" for one in text),
+    "numbers": lambda text: " ".join(str(ord(one)) for one in text),
+    "numbers with commas": lambda text: ", ".join(str(ord(one)) for one in text),
+    "octal numbers": lambda text: " ".join(f"{ord(one):o}" for one in text),
+    "seven bits": lambda text: " ".join(f"{ord(one):07b}" for one in text),
+    "code": lambda text: "+".join(f"chr({ord(one)})" for one in text),
+    "quoted-printable, some": lambda text: "".join(f"={ord(one):02X}" if one in "lmnoiknv" else one for one in text),
+    "UTF-7 of zero-width": lambda text: WAYS["UTF-7"]("\u200b" + "\u200b".join(text)),
+    "UTF-7, long": lambda text: WAYS["UTF-7"]("\n".join([text] * 6)),
+    "base64 of UTF-16": lambda text: base64.b64encode(text.encode("utf-16-le")).decode(),
+    "small base32": lambda text: base64.b32encode(text.encode()).decode().lower(),
+    "control characters": "\x01".join,
+    "NULs": "\0".join,
+    "strokes": lambda text: text.translate(STROKES),
+    "strokes in quotes": lambda text: " ".join(f"\u201c{word.translate(STROKES)}\u201d" for word in text.split()),
+    "currencies": lambda text: text.translate(COINS),
+    **{
+        name: lambda text, first=first: "".join(chr(first + ord(c) - 97) if c.islower() else c for c in text)
+        for name, first in BLOCKS.items()
+    },
+    "upside down": lambda text: text.translate(str.maketrans(UPRIGHT, TURNED))[::-1],
+    "upside down, a word each": lambda text: " ".join(
+        word.translate(str.maketrans(UPRIGHT, TURNED))[::-1] for word in text.split()
+    ),
+    "from right to left": lambda text: " ".join(f"\u202e{word[::-1]}\u202c" for word in text.split()),
+    "commas": lambda text: " ".join(",".join(word) for word in text.split()),
+    "dots in the middle": lambda text: " ".join("\u00b7".join(word) for word in text.split()),
+    "bullets": lambda text: "    ".join(" \u2022 ".join(word) for word in text.split()),
+    "pictures": lambda text: " ".join("\U0001f525".join(word) for word in text.split()),
+    "wide": lambda text: "     ".join("  ".join(word) for word in text.split()),
+    "two signs in turn": lambda text: " ".join("-.+"[at % 3].join(word) for at, word in enumerate(text.split())),
+    "emphasis": lambda text: " ".join(f"{word[0]}**{word[1:2]}**{word[2:]}" for word in text.split()),
+    "tags of HTML": lambda text: "".join(f"<b>{one}</b>" if one.isalpha() else one for one in text),
+    "comments": lambda text: "".join(f"{one}<!-- -->" if one.isalpha() else one for one in text),
     "rot13": lambda text: codecs.encode(text, "rot13"),
     "reversed": lambda text: text[::-1],
     "words reversed": lambda text: " ".join(word[::-1] for word in text.split()),
@@ -212,6 +261,23 @@ HOSTILE = {  # one part, which is repeated, and the end
     "plus signs": ("+A", ""),
     "host names": ("xn--", ""),
     "equals signs": ("=61", "="),
+    "equals signs alone": ("=6", ""),
+    "tags": ("<b>", ""),
+    "open tags": ("<b ", ""),
+    "open comments": ("a<!--", ""),
+    "asterisks": ("a**", ""),
+    "overrides": ("\u202e", "a"),
+    "overrides in turn": ("\u202ea\u202cb", ""),
+    "numbers": ("104 ", ""),
+    "numbers far apart": ("104abcdefgh", ""),
+    "digits": ("11", ""),
+    "names": ("\\N{LATIN ", "}"),
+    "plus and digits": ("+aa", "-"),
+    "letters and many signs": ("a--------", ""),
+    "currencies": ("\u20b3", ""),
+    "turned letters": ("\u0250b", ""),
+    "controls": ("\x01", "a"),
+    "CSS": ("\\68", ""),
 }
 BEGUN = {"a letter, then signs": "a", "a large number": "&#"}
 

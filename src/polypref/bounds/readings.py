@@ -1,10 +1,10 @@
 """What a text says to somebody who reads through how it is written: readings that are added to it, never replace it.
 
-``seen``      numbers of characters resolved (``escapes``); compatibility forms, invisible characters and accents gone;
-              look-alikes of Latin letters folded where the whole word becomes ASCII
-``decoded``   base64, base32, hex and binary digits, where they decode to words
+``seen``      what is shown, in plain letters (``shown``); the only reading of a whole text
+``decoded``   base64, base32, hex and binary digits, and lists of the numbers of characters, where they decode to words
 ``unleeted``  d1g1ts and $igns among letters as the letters that they look like
-``joined``    s p a c e d letters, l-i-k-e-w-i-s-e
+``joined``    s p a c e d letters, l-i-k-e-w-i-s-e, whatever stands between them
+``in_order``  what is shown from right to left; ``upright``: letters that stand upside down
 ``turned``    letters of another alphabet (rot13, any other shift, atbash), where that makes words
 ``reversed``  a sentence, or each of its words, read backwards, where that makes words
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 import base64
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import product
@@ -31,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polypref.bounds.escapes import resolved
+from polypref.bounds.shown import in_order, seen, upright
 from polypref.bounds.windows import sentences, windows
 
 DEPTH, MOST_READINGS, MOST_SENTENCES = 3, 32, 4096  # sentences that differ, of all readings
@@ -58,40 +59,18 @@ SHORTEST = 16  # characters of an encoded text
 FEWEST_SPELT = 4  # letters of a sentence that stand alone
 MOST_OPEN = 6  # signs of a word that may be either of two letters
 
-BLANK = re.compile("[\u115f\u1160\u180e\u2800\u3164\uffa0]")
-LOOK_ALIKES = {
-    "a": "\u0430\u0251\u03b1\u1d00", "b": "\u042c\u044c\u0253\u0299\u0184\u0432", "c": "\u0441\u1d04",
-    "d": "\u0501\u0257\u1d05\u0111", "e": "\u0435\u0454\u04bd\u0259\u1d07", "f": "\ua730\u0192",
-    "g": "\u0261\u0262\u0581", "h": "\u04bb\u0570\u029c\u043d", "i": "\u0456\u0269\u0131\u03b9\u026a",
-    "j": "\u0458\u03f3\u1d0a", "k": "\u043a\u03ba\u1d0b\u0199", "l": "\u029f\u0142\u04cf", "m": "\u043c\u1d0d",
-    "n": "\u043f\u0578\u03b7\u0274", "o": "\u043e\u03bf\u0585\u1d0f\u00f8\u03c3", "p": "\u0440\u03c1\u1d18",
-    "q": "\u051b\u0563", "r": "\u0433\u0280\u1d26", "s": "\u0455\ua731", "t": "\u0442\u03c4\u1d1b",
-    "u": "\u03c5\u057d\u1d1c\u0446", "v": "\u0475\u03bd\u1d20", "w": "\u051d\u03c9\u1d21\u0448",
-    "x": "\u0445\u03c7", "y": "\u0443\u04af\u03b3\u028f", "z": "\u1d22\u0290", "A": "\u0410\u0391",
-    "B": "\u0412\u0392", "C": "\u0421", "E": "\u0415\u0395", "F": "\u03dc", "G": "\u050c", "H": "\u041d\u0397",
-    "I": "\u0406\u0399\u04c0", "J": "\u0408", "K": "\u041a\u039a", "M": "\u041c\u039c", "N": "\u039d",
-    "O": "\u041e\u039f\u0555\u00d8", "P": "\u0420\u03a1", "Q": "\u051a", "R": "\u01a6", "S": "\u0405",
-    "T": "\u0422\u03a4", "U": "\u054d", "V": "\u0474", "W": "\u051c", "X": "\u0425\u03a7",
-    "Y": "\u04ae\u03a5\u0423", "Z": "\u0396",
-}  # fmt: skip
-LATIN_FOR = {ord(other): letter for letter, others in LOOK_ALIKES.items() for other in others}
 SIGNS = {
     "0": "o", "1": "il", "2": "z", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g", "@": "a",
     "$": "s", "!": "i", "|": "li", "+": "t", "(": "c", "\u20ac": "e", "\u00a3": "l",
 }  # fmt: skip
 ENCODED = re.compile(r"[A-Za-z0-9+/=_,:;\\-]{2,}(?:[ \t]+[A-Za-z0-9+/=_,:;\\-]{2,})*")
+NUMBERS = re.compile(r"(?<!\d)\d{2,8}(\D{1,9})\d{2,8}(?:\1\d{2,8}){6,}(?!\d)")  # equally far apart
+WORDS = re.compile(r"[^\W_]+")
+WIDEST = 8  # characters between two letters that stand alone
 # of each of these a run is tried once, from its beginning, so that a text of nothing else takes no longer
-SPACED = re.compile(
-    r"(?<![^\W_])[^\W\d_]([ .*_|/\\~-])(?<!(?<![^\W_])[^\W\d_](?! )\1[^\W\d_]\1)[^\W\d_](?:\1[^\W\d_])*"
-    r"(?![^\W_]|[.*_|/\\~-][^\W\d_])"
-)
 SIGN_WITHIN = re.compile(r"(?<!\S)(?:[^\w\s]|[\d_])*+[^\W\d_]\S*[0-9@$!|+(]")  # after a letter
 SIGN_AFTER = re.compile(r"(?<!\S)(?:[^\w\s]|[\d_])*+[^\W\d_]\S*[0-9@$|+]")
 SIGN_BEFORE = re.compile(r"(?<!\S)[^\s0-9@$!|+(]*+[0-9@$!|+(]\S*[^\W\d_]")
-BOXES = (  # first, last, the letter that the first is
-    (0x1F130, 0x1F149, "A"), (0x1F150, 0x1F169, "A"), (0x1F170, 0x1F189, "A"), (0x1F1E6, 0x1F1FF, "a"),
-    (0xE0020, 0xE007E, " "),
-)  # fmt: skip
 AT_END = "!?.,;:)"  # of a word, where these are signs of punctuation
 AZ = "abcdefghijklmnopqrstuvwxyz"
 ALPHABETS = [
@@ -162,45 +141,10 @@ def _others(text: str, parts: list[str]) -> Iterator[str]:
 def _readings_of(sentence: str) -> tuple[str, ...]:
     """The sentence in each other reading."""
     found = decoded(sentence), unleeted(sentence), unleeted_plainly(sentence), joined(sentence)
+    found = *found, upright(in_order(sentence))
     if is_words(sentence):  # what is words is not turned or reversed
         return *found, sentence, sentence, sentence
     return *found, turned(sentence), reversed_whole(sentence), reversed_words(sentence)
-
-
-def seen(text: str) -> str:
-    """``text`` as it is shown, in plain letters."""
-    text = resolved(text)
-    if text.isascii():
-        return text
-    text = "".join(_decomposed(_lettered(one)) for one in BLANK.sub(" ", text))
-    text = unicodedata.normalize("NFC", text)
-    return re.sub(r"\S+", lambda word: ascii_of(word[0]), text)
-
-
-@lru_cache(maxsize=65536)
-def _decomposed(one: str) -> str:
-    """The compatibility form of a character without marks; by itself, since long runs of marks take long to sort."""
-    some = unicodedata.normalize("NFKD", one)
-    return "".join(
-        one
-        for one in some
-        if unicodedata.category(one) not in ("Mn", "Me", "Cf") and unicodedata.combining(one) in (0, 9)
-    )
-
-
-def ascii_of(word: str) -> str:
-    """The word with look-alikes folded, where that makes all of it ASCII."""
-    folded = word.translate(LATIN_FOR)
-    return folded if folded.isascii() else word
-
-
-def _lettered(one: str) -> str:
-    """Letters in boxes and circles, flags' letters, and tags that nobody sees, as letters."""
-    code = ord(one)
-    for first, last, letter in BOXES:
-        if first <= code <= last:
-            return chr(ord(letter) + code - first)
-    return one
 
 
 def nats(letters: str) -> tuple[float, int]:
@@ -223,8 +167,21 @@ def is_words(text: str) -> bool:
 
 
 def decoded(sentence: str) -> str:
-    """Digits of some base as the words that they stand for."""
-    return ENCODED.sub(lambda run: _of_digits(run[0]), sentence)
+    """Digits of some base, and numbers of characters, as the words that they stand for."""
+    return ENCODED.sub(lambda run: _of_digits(run[0]), NUMBERS.sub(lambda run: _of_numbers(run[0]), sentence))
+
+
+def _of_numbers(run: str) -> str:
+    """A list of the numbers of ASCII characters, in one of three bases, where that makes words."""
+    numbers = re.findall(r"\d+", run)
+    for base in (10, 8, 2):
+        try:
+            codes = [int(number, base) for number in numbers]
+        except ValueError:
+            continue
+        if all(32 <= code < 127 or code in (9, 10, 13) for code in codes) and is_words(text := bytes(codes).decode()):
+            return text
+    return run
 
 
 def _of_digits(run: str) -> str:
@@ -240,7 +197,7 @@ def _words_of(digits: str) -> str:
     digits = re.sub(r"[,:;]|\\x|0x", "", digits)
     for decode in (_base64, _base32, bytes.fromhex, _binary) if len(digits) >= SHORTEST else ():
         try:
-            text = decode(digits).decode()
+            text = decode(digits).replace(b"\0", b"").decode()  # UTF-16, too
         except ValueError:
             continue
         kinds = [unicodedata.category(one) for one in text]
@@ -259,7 +216,7 @@ def _base64(digits: str) -> bytes:
 
 def _base32(digits: str) -> bytes:
     digits = digits.rstrip("=")
-    return base64.b32decode(digits + "=" * (-len(digits) % 8))
+    return base64.b32decode(digits + "=" * (-len(digits) % 8), casefold=True)
 
 
 def _binary(digits: str) -> bytes:
@@ -312,9 +269,27 @@ def _commonest(word: str) -> str:
 
 
 def joined(sentence: str) -> str:
-    """Letters that stand alone, with the same sign between them, as words."""
-    spelt = sum(len(run[0]) // 2 + 1 for run in SPACED.finditer(sentence))
-    return SPACED.sub(lambda run: run[0][::2], sentence) if spelt >= FEWEST_SPELT else sentence
+    """Letters that stand alone as words: without the signs that recur between them, or else what is most often."""
+    word = [(one.start(), one.end()) for one in WORDS.finditer(sentence)]
+    is_letter = [end - start == 1 and sentence[start].isalpha() for start, end in word]
+    gap = [
+        sentence[one[1] : other[0]] if first and second and other[0] - one[1] <= WIDEST else ""
+        for one, other, first, second in zip(word, word[1:], is_letter, is_letter[1:], strict=False)
+    ]
+    beside = zip(gap, ["", *gap], [*gap[1:], ""], strict=False)
+    between = {one for one, left, right in beside if one.strip() and one in (left, right)}
+    if not between and (counts := Counter(filter(None, gap))):
+        between = {min(counts, key=lambda one: (-counts[one], len(one), one))}
+    joins = [one in between for one in gap]
+    spelt = sum(joins) + sum(joins[at] and not (at and joins[at - 1]) for at in range(len(joins)))
+    if spelt < FEWEST_SPELT:
+        return sentence
+    parts, at = [], 0
+    for (_, end), (start, _), joins_here in zip(word, word[1:], joins, strict=False):
+        if joins_here:
+            parts.append(sentence[at:end])
+            at = start
+    return "".join([*parts, sentence[at:]])
 
 
 def turned(sentence: str) -> str:

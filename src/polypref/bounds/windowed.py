@@ -34,7 +34,7 @@ from polypref.learners.protocol import POPULATION, Scores, UserIds, resolved
 Floats = NDArray[np.float64]
 Found = TypeVar("Found")
 
-READS = "least over windows, 2"  # changes with whatever changes a window or a reading
+READS = "least over windows, 3"  # changes with whatever changes a window or a reading
 MOST_WINDOWS, MOST_PAIRS = 4096, 16_384
 AT_ONCE = 65_536  # pairs that a scorer is asked about together
 USUAL_ROLES = ("system", "developer", "user", "assistant", "tool", "function")  # these and the next say nothing
