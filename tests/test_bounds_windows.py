@@ -68,7 +68,7 @@ WAYS = {
     "base64 of UTF-16": lambda text: base64.b64encode(text.encode("utf-16-le")).decode(),
     "small base32": lambda text: base64.b32encode(text.encode()).decode().lower(),
     "control characters": "\x01".join,
-    "NULs": "\0".join,
+    "deletes": "\x7f".join,
     "strokes": lambda text: text.translate(STROKES),
     "strokes in quotes": lambda text: " ".join(f"\u201c{word.translate(STROKES)}\u201d" for word in text.split()),
     "currencies": lambda text: text.translate(COINS),
@@ -324,6 +324,29 @@ def test_a_host_name_in_another_alphabet_is_read_as_it_is_shown():
 def test_numbers_in_code_and_sums_stay():
     for text in ("x=10; y=20", "a+b = C++", "print('\\n')", "1+1=2", "+49 30 1234567", "U+", "\\d+\\w"):
         assert seen(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "xn--ib9b",
+        "xn--zy0c",
+        "\\ud800",
+        "\\u{dfff}",
+        "&#xd800;",
+        "%ED%A0%80",
+        "+2AA-",
+        "\\x00",
+        "%00",
+        "\\N{NULL}",
+        "\\0",
+    ],
+)
+def test_what_no_text_may_hold_is_not_made_of_escapes(text):
+    """Half a character, or NUL: an encoder would refuse them, and the whole batch with them."""
+    for read in readings(f"kill {text} them") or []:
+        assert "\0" not in read
+        read.encode()  # fails for half a character
 
 
 def test_a_number_of_any_length_is_read():

@@ -36,14 +36,19 @@ def resolved(text: str) -> str:
     if "&" in text or "%" in text:
         text = html.unescape(TOO_LARGE.sub(UNKNOWN, ZEROS.sub("&#", unquote(text))))
     if "\\" in text or "+" in text or "%u" in text:
-        text = NUMBERED.sub(_numbered, text)
-        if any("\ud800" <= one <= "\udfff" for one in text):  # two halves of one character
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text = _whole(NUMBERED.sub(_numbered, text))
     if "=" in text:
         text = QUOTED.sub(lambda run: bytes.fromhex(run[0].replace("=", "")).decode("utf-8", "replace"), text)
     if "+" in text:
         text = UTF7.sub(_utf7, text)
-    return HOST.sub(_host, text) if "--" in text else text
+    return _whole(HOST.sub(_host, text)) if "--" in text else text
+
+
+def _whole(text: str) -> str:
+    """Two halves of a character as one; a single half, which no text may hold, as unknown."""
+    if any("\ud800" <= one <= "\udfff" for one in text):
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def _numbered(found: re.Match[str]) -> str:
