@@ -128,6 +128,25 @@ def test_a_failed_run_leaves_no_record_and_two_commands_may_share_a_folder(ran, 
     assert main(["compare", "prefs.csv", "--out", "p"]) == 0, "what did not finish is nothing to lose"
 
 
+def test_what_is_being_replaced_by_force_has_no_record(ran, tmp_path, monkeypatch, capsys) -> None:
+    """A run that is killed leaves files of both; that the old result is finished would then be wrong."""
+    first, second = (["compare", "prefs.csv", "--out", "o", "--seeds", seeds] for seeds in ("2", "3"))
+    assert main(first) == main(["adapt", "prefs.csv", "--out", "o"]) == 0
+    before = (tmp_path / "o" / MARK).read_bytes()
+    during = []
+
+    def stops(self: object) -> int:
+        during.append(set(json.loads((tmp_path / "o" / MARK).read_text())["finished"]))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command_class("compare"), "run", stops)
+        assert main([*second, "--force"]) == 130
+    assert during == [{"adapt"}]
+    assert (tmp_path / "o" / MARK).read_bytes() == before, "a run that ended by itself"
+    assert main(second) == 2 and main([*second, "--force"]) == 0 and main(second) == 0
+
+
 def test_a_mark_that_cannot_be_read_is_no_record(ran: list[str], tmp_path: Path) -> None:
     for mark in (
         "",

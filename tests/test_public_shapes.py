@@ -164,6 +164,7 @@ JSON_FORMS = {
     "an indented list": json.dumps(PAIRS, indent=2),
     "a list, a row a line": "[\n" + ",\n".join(map(json.dumps, PAIRS)) + "\n]\n",
     "a wrapped list": json.dumps({"version": 1, "data": PAIRS}),
+    "a wrapped list beside columns": json.dumps({"columns": [{"name": "x"}], "data": PAIRS}),
     "an indented wrapped list": json.dumps({"data": PAIRS}, indent=1),
     "indented objects": "\n".join(json.dumps(row, indent=2) for row in PAIRS),
     "commas behind lines": LINES.replace("\n", ",\n"),
@@ -173,7 +174,7 @@ JSON_FORMS = {
 
 
 @pytest.mark.parametrize("form", JSON_FORMS)
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
 def test_json_in_every_form_and_encoding(tmp_path, form, encoding):
     path = tmp_path / "p.json"
     path.write_bytes(JSON_FORMS[form].encode(encoding))
@@ -222,8 +223,10 @@ OTHER_KINDS = {
     "q.csv": (b"<!DOCTYPE html>\n<html>", "a web page"),
     "q.json": (b'[\n{"user_id": "u"},\n', "is cut short"),
     "r.json": (json.dumps({"data": [{"a": 1}], "rows": [{"a": 2}]}).encode(), "jq -c '.data[]'"),
+    "r2.json": (json.dumps({"data": [{"a": 1}], "test": [{"a": 2}]}).encode(), "jq -c '.data[]'"),
     "s.json": (b'{"user_id": "u"}\n{"user_id": x}\n', 'column "chosen" is missing'),
     "t.jsonl": (codecs.BOM_UTF16_LE + b"{\0}", "begins as UTF-16 and is damaged"),
+    "u.jsonl": (codecs.BOM_UTF32_LE + b"{\0", "begins as UTF-32 and is damaged"),
 }
 
 

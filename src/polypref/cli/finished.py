@@ -35,6 +35,7 @@ Settings = dict[str, Any]
 def once(command: WritesFolder, name: str, again: str) -> Iterator[None]:
     """Refuse to replace a finished result of other settings, and record this one's if the block ends without an error.
 
+    One that is replaced by force has no record meanwhile: a killed run leaves files of both, and these are no result.
     Nothing is asked where the folder is also one that the command reads. Raises SettingsError and CacheError.
     """
     if fills_in_place(command):
@@ -42,7 +43,16 @@ def once(command: WritesFolder, name: str, again: str) -> Iterator[None]:
         return
     settings = settings_of(command)
     ensure_same(command, name, settings, again)
-    yield
+    had = _records(command.out)
+    replaced = name in had and had[name] != settings
+    if replaced:
+        _write(command, {one: was for one, was in had.items() if one != name})
+    try:
+        yield
+    except BaseException:  # a run that ends by itself may have replaced nothing
+        if replaced:
+            _write(command, had)
+        raise
     record(command, name, settings)
 
 
@@ -83,7 +93,10 @@ def ensure_same(command: WritesFolder, name: str, settings: Settings, again: str
 
 def record(command: WritesFolder, name: str, settings: Settings) -> None:
     """Write into the folder's mark what decided the result that ``name`` finished. Raises CacheError."""
-    finished = {**_records(command.out), name: settings}
+    _write(command, {**_records(command.out), name: settings})
+
+
+def _write(command: WritesFolder, finished: Mapping[str, Any]) -> None:
     write_json(command.out / MARK, {"about": MARKED.strip(), "finished": finished})
 
 

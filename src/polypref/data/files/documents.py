@@ -105,6 +105,8 @@ def _rows(path: str, content: bytes) -> Iterator[bytes]:
         yield from _in_sequence(path, content)
         return
     lists = [key for key in WRAPPERS if key in found and bytes(found[key])[:1] == b"["]
+    if lists and (keys := _keys_of_first(found[lists[0]])):  # rows of the same kind would not be read
+        lists += [key for key in found if key not in lists and _keys_of_first(found[key]) == keys]
     if len(lists) > 1:
         raise InputError(
             f"{path} is one JSON object with several lists: {', '.join(lists)}; expected one object on each line. "
@@ -112,6 +114,14 @@ def _rows(path: str, content: bytes) -> Iterator[bytes]:
         )
     rows = [content] if not lists else map(bytes, msgspec.json.decode(found[lists[0]], type=list[msgspec.Raw]))
     yield from rows
+
+
+def _keys_of_first(value: msgspec.Raw) -> set[str]:
+    """The keys of the first object of a list; none where the value is something else."""
+    if bytes(value)[:1] != b"[":
+        return set()
+    rows = msgspec.json.decode(value, type=list[msgspec.Raw])
+    return set(_object(bytes(rows[0])) or ()) if rows else set()
 
 
 def _in_sequence(path: str, content: bytes) -> Iterator[bytes]:
