@@ -300,6 +300,18 @@ ADVISED: dict[str, tuple[Any, list[str]]] = {
         lambda k: {"input": f"q{k}", "output": f"a{k}", "user_feedback": alternately(k // 3, "up", "down")},
         ["a0>|", "a1>|", "a2>|", "|>a3"],
     ),
+    "a chat product's log": (
+        lambda k: {"message": f"q{k}", "reply": f"a{k}", "feedback": alternately(k // 3, "up", "down")},
+        ["a0>|", "a1>|", "a2>|", "|>a3"],
+    ),
+    "a chat product's log, sides": (
+        lambda k: {"user_message": f"q{k}", "bot_reply": f"a{k}", "thumb": alternately(k // 3, "up", "down")},
+        ["a0>|", "a1>|", "a2>|", "|>a3"],
+    ),
+    "a log of requests": (
+        lambda k: {"task": f"q{k}", "reply_text": f"a{k}", "thumb": alternately(k // 3, "up", "down")},
+        ["a0>|", "a1>|", "a2>|", "|>a3"],
+    ),
     "an event log": (
         lambda k: {"properties.input": f"q{k}", "properties.output": f"a{k}"}
         | {"properties.thumb": alternately(k // 3, "up", "down")},

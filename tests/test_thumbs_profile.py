@@ -9,6 +9,7 @@ import pytest
 
 import polypref
 from polypref.cli import main
+from polypref.data.split import choose_rule
 from polypref.profiling import minority_users
 
 QUESTIONS, PEOPLE = 20, 24
@@ -75,3 +76,14 @@ def test_the_command_counts_responses_and_no_pairs(tmp_path, capsys):
     assert f"{PEOPLE * 2 * QUESTIONS} judgements by {PEOPLE} users on {2 * QUESTIONS} responses." in told
     assert "since likes and dislikes of single answers are each against the person's own bar" in told
     assert "same pair" not in told and "pairs of texts" not in told
+
+
+@pytest.mark.parametrize(("people", "rule"), [(30, "pair"), (60, "response")])
+def test_a_thumb_is_one_judgement_of_one_text_where_a_split_is_chosen(people, rule):
+    draw = np.random.default_rng(0)
+    at = [(person, answer) for person in range(people) for answer in range(2 * QUESTIONS)]
+    prompts, texts = [f"q{answer % QUESTIONS}" for _, answer in at], [f"answer {answer}" for _, answer in at]
+    thumbs = polypref.from_thumbs([f"p{person}" for person, _ in at], prompts, texts, draw.random(len(at)) < 0.5)
+    chosen, why = choose_rule(thumbs)
+    assert chosen == rule
+    assert rule == "pair" or f"only {2 * QUESTIONS} texts, each judged {people} times" in why

@@ -182,9 +182,11 @@ def choose_rule(comparisons: Comparisons, cut: Callable[[Rule], object] | None =
     """
     comparisons = comparisons.weighing()
     made = origin(comparisons)
-    used = np.unique(np.concatenate([comparisons.chosen_N, comparisons.rejected_N]))
+    sides = np.concatenate([comparisons.chosen_N, comparisons.rejected_N])
+    sides = sides[~comparisons.responses.bar_R[sides]]  # a bar is no text
+    used = np.unique(sides)
     texts = comparisons.responses.texts_R.gather(used).n_unique()
-    uses = 2 * len(comparisons) / max(texts, 1)
+    uses = len(sides) / max(texts, 1)
     rules: tuple[Rule, ...]
     if made.dependent:
         by_text: list[Rule] = ["response", "own-response"]

@@ -29,7 +29,7 @@ def conclusion(found: Mapping[str, Any]) -> dict[str, str]:
     margin, mean = points(found["settings"]["margin"]).lstrip("+"), estimate(overall, points)
     if sections or taxed:
         where = f"the mean over users in {', '.join(map(visible, sections))}" if sections else ""
-        who = f"{counted(len(taxed), 'users')} of {counted(len({r['user'] for r in found['users']}), 'users')}"
+        who = f"{len(taxed)} of {counted(len({r['user'] for r in found['users']}), 'users')}"
         what = " and ".join(filter(None, [where, who if taxed else ""]))
         return {"result": "fail", "text": f"fail: there is a tax for {what} (overall {mean} points)."}
     if overall["verdict"] == "nothing to lose":

@@ -46,7 +46,7 @@ NAMED: dict[str, tuple[str, ...]] = {
         "overall",
         "safer",
     ),
-    "prompt": ("prompt", "question", "query", "instruction", "input", "context"),
+    "prompt": ("prompt", "question", "query", "instruction", "input", "context", "request", "ask", "task", "message"),
     "chosen": ("chosen", "better", "prefer", "winner", "accept", "win", "best", "good"),
     "rejected": ("reject", "worse", "loser", "lose", "dispreferred", "worst", "bad", "other"),
     "response": ("response", "answer", "output", "completion", "reply", "text", "message"),
