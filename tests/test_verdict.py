@@ -317,3 +317,13 @@ def test_a_gain_that_is_not_excluded_is_the_leaders_or_names_its_learner():
     rows = [gain("a", 0.001, 0.002), gain("b", 0.0, 0.02)]
     text = verdict(rows, [], [], ["a", "b"], BASELINE, people(0.4))["text"]
     assert "a gain of 3.9 points by `b` is not excluded" in text
+
+
+@pytest.mark.parametrize("held_out", [120, 367, 1000])
+def test_where_nothing_changed_more_judgements_have_to_be_held_out(held_out):
+    """The interval of no change at all has the width of that many judgements, which more seeds hold out as well."""
+    half = max(1 - 0.025 ** (1 / held_out), MARGIN)
+    row = gain("a", 0.0, 1.0) | {"se": None, "lo": -half, "hi": half, "p": 1.0, "n_comparisons": held_out}
+    found = verdict([row], [], [], ["a"], BASELINE, people(None))
+    assert found["room"] == "unclear"
+    assert f"use `pooled` until more than {held_out:,} judgements are held out, with more `--seeds`" in found["text"]

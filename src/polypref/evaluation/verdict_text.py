@@ -188,6 +188,8 @@ def until(row: ResultRow) -> str:
     n, most = row.n_users, share(parts.get(largest, 0.0))
     if n is None or n < FEW_USERS:
         return "until there are more people and more judgements"
+    if row.se is None and row.value == 0 and row.n_comparisons:  # nothing changed: their number alone is the width
+        return f"until more than {row.n_comparisons:,} judgements are held out, with more `--seeds` or more data"
     if row.hi is None or row.hi < MARGIN or largest not in ("users", "pairs"):
         return "until there are more judgements"
     if largest == "users":
