@@ -58,8 +58,9 @@ KEPT_APART: dict[Rule, str] = {
     "pair": "no test pair, and none of its texts, occurs in training",
     "prompt": "test prompts never occur in training",
     "response": "test texts never occur in training",
-    "own-response": "nobody is tested on texts that they judged in training",
+    "own-response": "nobody is tested on texts that they judged in training; others may have judged them there",
 }
+UNDER_OTHERS = "test prompts never occur in training; a text that answers several prompts may"
 TEXTS_RETURN = "a text of a test pair may occur in other pairs of training, where a population baseline may remember it"
 
 
@@ -212,8 +213,7 @@ def choose_rule(comparisons: Comparisons, cut: Callable[[Rule], object] | None =
         except EmptySide as error:
             tried.setdefault(error.lack, []).append(rule)
             continue
-        apart = TEXTS_RETURN if rule == "pair" and _texts_return(comparisons) else KEPT_APART[rule]
-        return rule, "; ".join([why, *_lacks(tried), f"{apart}."])
+        return rule, "; ".join([why, *_lacks(tried), f"{_apart(comparisons, rule)}."])
     raise EmptySide(
         f"{counted(len(comparisons), 'comparisons')} cannot be split: {'; '.join(_lacks(tried))} "
         f"({why.removesuffix(SAY_PAIRS)}). Give judgements {HELPS[rules[0]]}."
@@ -238,6 +238,19 @@ def _text_codes(comparisons: Comparisons) -> tuple[NDArray[np.int64], KeyArray]:
     table = pl.DataFrame({"text": texts, "code": np.arange(len(texts), dtype=np.int64)})
     codes = pl.DataFrame({"text": texts_R}).join(table, on="text", how="left", maintain_order="left")
     return codes["code"].to_numpy(), content_keys(texts)
+
+
+def _apart(comparisons: Comparisons, rule: Rule) -> str:
+    """What a rule keeps apart in these data, and what may be on both sides."""
+    if rule == "pair" and _texts_return(comparisons):
+        return TEXTS_RETURN
+    if rule == "prompt":
+        pool = comparisons.responses
+        judged_R = np.union1d(comparisons.chosen_N, comparisons.rejected_N)
+        judged_R = judged_R[~pool.bar_R[judged_R]]
+        if pool.texts_R.gather(judged_R).n_unique() < len(judged_R):
+            return UNDER_OTHERS
+    return KEPT_APART[rule]
 
 
 def _texts_return(comparisons: Comparisons) -> bool:

@@ -12,8 +12,8 @@ but at least the variance of independent pairs. The test (``paired_p``) uses the
 and Hochberg's procedure keeps the false discovery rate below 5 %. A user with fewer than MIN_PAIRS decided pairs is not
 tested.
 
-On the test rows of five sets, with two simulated learners of equal merit whose errors depend on the text, 5 to 6 % of
-the users have p < .05. If pairs are treated as independent, 30 % do for pairs made from votes.
+With two simulated learners of equal merit whose errors depend on the text, one user in twenty has p < .05; if pairs
+made from votes are treated as independent, one in five has (``tests/test_people.py``).
 
 Suffixes here: ``_E`` texts of a user, ``_M`` pairs that a user decided.
 """
