@@ -218,3 +218,12 @@ def test_groups_that_do_not_differ_are_said_not_to(tmp_path: Path, monkeypatch, 
     assert main(["groups", "p.jsonl", "--attribute", "coin", "--out", "g"]) == 0
     assert "no group surely differs from the others in any of" in " ".join(capsys.readouterr().out.split())
     assert "polypref compare p.jsonl --out g-compare" in Path("g/report.html").read_text()
+
+
+def test_an_unknown_encoder_is_refused_where_none_is_needed(tmp_path, monkeypatch, capsys):
+    """The commands that the result names next would be refused for it."""
+    monkeypatch.chdir(tmp_path)
+    row = {"user_id": "u", "prompt": "p", "chosen": "a", "rejected": "b", "attributes": {"taste": "x"}}
+    (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n")
+    assert main(["groups", "p.jsonl", "--attribute", "taste", "--encoder", "hash", "--out", "g"]) == 2
+    assert "unknown encoder 'hash'" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from polypref.terminal import columns, out
 
 if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
+    from polypref.features.protocol import Encoder
     from polypref.groups.grouping import Grouping
     from polypref.groups.likes import Likes, Sample
 
@@ -46,6 +47,7 @@ class Groups(WritesFolder, Reads, Encodes, Seeded):
         """Read, drop what the linter drops, group, describe, save, print the result."""
         from polypref.artifact import ensure_replaceable
         from polypref.errors import SettingsError
+        from polypref.features import encoder
         from polypref.files import write, write_json, write_table
         from polypref.groups.likes import likes
         from polypref.report.groups import page
@@ -54,8 +56,9 @@ class Groups(WritesFolder, Reads, Encodes, Seeded):
         ensure_replaceable(self.out, "grouping")
         if self.attribute is not None and self.groups is not None:
             raise SettingsError("--groups is for discovered groups; leave it out, or leave out --attribute.")
+        encode = encoder(self.encoder)  # groups of an attribute need none, but the commands that come next name it
         comparisons = cleaned(reading_of(self, self.files))
-        grouping, sample = self._grouping(comparisons)
+        grouping, sample = self._grouping(comparisons, encode)
         told = likes(sample, grouping.names, seed=self.seed)
         content = self._content(grouping, comparisons, told)
         grouping.save(self.out)
@@ -66,9 +69,8 @@ class Groups(WritesFolder, Reads, Encodes, Seeded):
         out(f"saved to {self.out}; report: {self.out / 'report.html'}")
         return 0
 
-    def _grouping(self, comparisons: Comparisons) -> tuple[Grouping, Sample]:
+    def _grouping(self, comparisons: Comparisons, encode: Encoder) -> tuple[Grouping, Sample]:
         """The groups, and the judgements by which they are described."""
-        from polypref.features import encoder
         from polypref.groups import Discovery, discover, from_attribute
         from polypref.groups.discover_groups import found_again
         from polypref.groups.likes import Sample
@@ -76,7 +78,7 @@ class Groups(WritesFolder, Reads, Encodes, Seeded):
         if self.attribute is not None:
             grouping = from_attribute(comparisons.users, self.attribute)
             return grouping, Sample.of(comparisons, grouping)
-        how, encode = Discovery(most=self.most, certainty=self.certainty), encoder(self.encoder)
+        how = Discovery(most=self.most, certainty=self.certainty)
         grouping = discover(comparisons, encoder=encode, seed=self.seed, groups=self.groups, how=how)
         if len(grouping.names) == 1:
             return grouping, Sample.of(comparisons, grouping)
