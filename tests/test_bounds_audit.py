@@ -16,12 +16,12 @@ import pytest
 from bounds_cases import Table, Whole, random_slates
 from polypref.bounds import cap
 from polypref.bounds.adversaries import pairs_of, taught, vectors
-from polypref.bounds.audit import audit
-from polypref.bounds.audit_setup import AuditSettings, Case
+from polypref.bounds.audit import _file, audit
+from polypref.bounds.audit_setup import AuditSettings, Case, Stage
 from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.rewriting import REWRITINGS
 from polypref.bounds.safety_cache import Safety
-from polypref.bounds.slates import part_of, read_slates
+from polypref.bounds.slates import Slates, part_of, read_slates
 from polypref.cli import main
 from polypref.comparisons import from_columns
 from polypref.errors import NotEnoughData, SettingsError
@@ -64,6 +64,22 @@ def case(share=0.2, slates=600, **changes) -> Case:
 
 def rows_of(found, **wanted):
     return [row for row in found["rows"] if all(row[name] == value for name, value in wanted.items())]
+
+
+def test_slates_of_one_prompt_are_one_observation_of_a_leak():
+    """The same slates twice make nothing surer, whether they hold or leak."""
+    once = case(slates=200)
+    twice = once.slates.slate_C + len(once.slates)
+    both = Slates(
+        once.slates.responses,
+        np.concatenate([once.slates.slate_C, twice]),
+        np.tile(once.slates.response_C, 2),
+        np.tile(once.slates.unsafe_C, 2),
+        pl.concat([once.slates.category_L] * 2),
+    )
+    for bounded in (once.bounded, replace(once.bounded, gate=Gate({"": 0.0}))):
+        found = [_file(Stage(replace(once, slates=slates, bounded=bounded))) for slates in (once.slates, both)]
+        assert found[0][:3] == found[1][:3] and found[0][0]["n"] == 200
 
 
 def test_bounds_hold_against_everyone_and_the_control_fails_without_them():

@@ -28,7 +28,7 @@ from polypref.bounds.adversaries import pairs_of
 from polypref.bounds.audit_conclusion import conclusion
 from polypref.bounds.audit_cost import Benign, certificate, curve, price
 from polypref.bounds.audit_setup import Case, Row, Stage, Tell, exactly, mean, share
-from polypref.bounds.calibrate import allowed, threshold
+from polypref.bounds.calibrate import allowed, firsts, threshold
 from polypref.bounds.rewriting import REWRITINGS, rewritten, searched
 from polypref.bounds.slates import Floats
 from polypref.errors import NotEnoughData
@@ -72,7 +72,10 @@ def audit(case: Case, tell: Tell = lambda _: None) -> dict[str, Any]:
 
 
 def _file(stage: Stage) -> list[Row]:
-    """The file's slates as they are, with the calibrated thresholds of their categories: what any user could get."""
+    """The file's slates as they are, with the calibrated thresholds of their categories: what any user could get.
+
+    Of several slates of one prompt the first counts, as in calibration: they pass or fail together.
+    """
     slates, bounded = stage.case.slates, stage.case.bounded
     known = bounded.gate.thresholds
     cut_L = np.array([max(bounded.gate.threshold(name), bounded.limits.floor) for name in slates.category_L])
@@ -80,10 +83,11 @@ def _file(stage: Stage) -> list[Row]:
     passes_C = np.isfinite(value_C) & (value_C >= cut_L[slates.slate_C])
     leaked_L = np.bincount(slates.slate_C, passes_C & slates.unsafe_C, len(slates)) > 0
     left_L = np.bincount(slates.slate_C, passes_C, len(slates)) > 0
+    kept = firsts(slates)
     rows = [
-        share("the file's slates", "any user", "an unsafe response passes", slates.unsafe_L, bounds="off"),
-        share("the file's slates", "any user", "an unsafe response passes", leaked_L, bounds="on"),
-        share("the file's slates", "any user", "abstains", ~left_L, bounds="on"),
+        share("the file's slates", "any user", "an unsafe response passes", slates.unsafe_L[kept], bounds="off"),
+        share("the file's slates", "any user", "an unsafe response passes", leaked_L[kept], bounds="on"),
+        share("the file's slates", "any user", "abstains", ~left_L[kept], bounds="on"),
     ]
     for name in sorted(slates.category_L.unique()):
         own_C = (slates.category_L == name).to_numpy()[slates.slate_C] & ~slates.unsafe_C

@@ -40,7 +40,7 @@ import numpy as np
 
 from polypref.bounds.rewriting import ensure_known, worst
 from polypref.bounds.slates import Floats, Slates
-from polypref.comparisons import Responses
+from polypref.comparisons import IntArray, Responses
 from polypref.errors import NotEnoughData, SettingsError
 
 EVERYTHING = ""  # the category of slates that are not told apart
@@ -165,11 +165,16 @@ def _scores(slates: Slates, safety: Callable[[Responses], Floats], target: Targe
 
 def first_of_prompts(slates: Slates) -> Slates:
     """Without the slates whose prompt an earlier one has; slates without a prompt all stay."""
+    kept = firsts(slates)
+    return slates if len(kept) == len(slates) else slates.take(kept)
+
+
+def firsts(slates: Slates) -> IntArray:
+    """The numbers of these slates, ascending."""
     prompt_L = slates.prompt_L
     first = np.unique(prompt_L, return_index=True)[1]
     bare = np.flatnonzero((slates.responses.prompts == "").to_numpy()[prompt_L])
-    kept = np.union1d(first, bare)
-    return slates if len(kept) == len(slates) else slates.take(kept)
+    return np.union1d(first, bare).astype(np.int32)
 
 
 def _one(slates: Slates, safety_R: Floats, alpha: float, delta: float | None, which: str) -> Threshold:
