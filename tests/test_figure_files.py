@@ -30,6 +30,17 @@ def test_every_figure_of_the_report_is_a_file(tmp_path: Path) -> None:
         assert not [one for one in root.iter() if one.tag in (f"{SVG}script", f"{SVG}image", f"{SVG}use")]
 
 
+def test_figures_of_learners_that_the_report_no_longer_has_go_and_other_files_stay(tmp_path: Path) -> None:
+    users = example_users(40)
+    results = example_results(users)
+    first = {path.name for path in write_figures(tmp_path, results, users)}
+    for name in ("gains-9-old-learner.svg", "mine.svg", "gains-9-old-learner.png"):
+        (tmp_path / "figures" / name).write_text("x")
+    write_figures(tmp_path, results, users)
+    left = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert left == first | {"mine.svg", "gains-9-old-learner.png"}
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_of_others_stay_text(name: str) -> None:
     text = standalone(Figure(alt=name, layers=(), y_ticks=(Tick(0, name),), x_title=name, y_title=name), name)

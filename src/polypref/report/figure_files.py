@@ -18,6 +18,7 @@ from polypref.report.people import people_section
 from polypref.wording import html_text
 
 FOLDER = "figures"
+OURS = re.compile(r"(?:gains|amounts|sizes)-[0-9]+-[A-Za-z0-9-]+\.svg")
 WIDE, HIGH, LEFT, TOP, BELOW = 760, 420, 70, 62, 54
 STYLE = """
 text { font: 12px sans-serif; fill: #5c636d; } .title { font-size: 14px; fill: #1b1e23; }
@@ -36,12 +37,17 @@ path { fill: none; stroke-width: 1px; vector-effect: non-scaling-stroke; }
 def write_figures(out: Path, results: Mapping[str, Any], users: pl.DataFrame) -> list[Path]:
     """Write every figure of the report to ``out/figures`` and return their paths; arguments as in ``report.write``.
 
+    Figures of an earlier report that this one does not have are removed: they would show learners that it does not.
     Raises CacheError if they cannot be written.
     """
     paths = []
     for name, title, figure in named_figures(results, users):
         files.write(path := out / FOLDER / f"{name}.svg", standalone(figure, title))
         paths.append(path)
+    with files.writable(out / FOLDER):
+        for old in (out / FOLDER).glob("*.svg"):
+            if OURS.fullmatch(old.name) and old not in paths:
+                old.unlink()
     return paths
 
 
