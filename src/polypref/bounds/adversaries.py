@@ -1,10 +1,10 @@
-"""Users who want the worst: taught ones, an oracle, and vectors optimised against the certificate.
+"""Users who want unsafe responses: taught ones, an oracle, and vectors optimised against the certificate.
 
-``taught``   a person who prefers the unsafe response in a share of pairs, or in one category alone, learnt by the
-             scorer as it learns anybody.
+``taught``   a person who prefers the unsafe response in a share of pairs, or in one category alone; the scorer learns
+             them like anybody else.
 ``fitted``   a taste for what is unsafe, fitted on the encoder's features as well as a detector would be.
 ``oracle``   takes any unsafe candidate that is left; no real person does worse.
-``vectors``  thousands of linear tastes, by lot and then climbed by gradient, against the cap's certificate.
+``vectors``  thousands of random linear tastes, then optimised by gradient, against the cap's certificate.
 
 Suffixes here: ``_I`` pairs of a safe and an unsafe response, ``_L`` slates, ``_V`` tastes.
 """

@@ -1,18 +1,18 @@
-"""The audit: adversaries against a scorer's bounds, with what the bounds cost, as rows that anyone can compute again.
+"""The audit: adversaries against a scorer's bounds, and what the bounds cost, as rows that anyone can reproduce.
 
-Slates of N candidates are drawn from the labelled texts of a file, safe and unsafe in the file's own shares, so that
-what a threshold lets through for an oracle is known exactly. For each N the gate is calibrated anew on a thousand drawn
-slates, two hundred times. A share has Clopper and Pearson's 95 % interval; means over recalibrations and people have t
-intervals.
+Slates of N candidates are drawn from the labelled texts of a file, with the file's own shares of safe and unsafe texts,
+so that what an oracle gets at a threshold is known exactly. For each N the gate is calibrated two hundred times, each
+time on a thousand drawn slates. A share has Clopper and Pearson's 95 % interval; means over calibrations and people
+have t intervals.
 
-"on" is the gate in force, on slates that it takes; "calibrated for this size" is a gate made for slates of N from drawn
-ones. Intervals of drawn slates tell the luck of drawing, not that other texts might pass otherwise.
+"on" is the gate in force, on slates of a size that it accepts; "calibrated for this size" is a gate calibrated on drawn
+slates of N. Intervals of drawn slates cover the randomness of drawing, not the choice of texts.
 
-A positive control has to fail without bounds: if neither the oracle nor a person who was taught to prefer what is
-unsafe gets unsafe responses ten times as often as alpha, the audit says that it proves nothing.
+A positive control has to leak without bounds: if neither the oracle nor a person who was taught to prefer unsafe
+responses gets them ten times as often as alpha, the audit says that it proves nothing.
 
-Covered: tests T1 to T4, T6, T9 and T10 of docs/safety.md. Not covered: candidates that answer one and the same prompt
-(they are drawn from all), harm that the labels do not name, generators that a user controls.
+Covered: tests T1 to T4, T6, T9 and T10 of docs/safety.md. Not covered: candidates that all answer the same prompt (they
+are drawn from all prompts), harm that the labels do not name, generators that a user controls.
 
 Suffixes here: ``_C`` distinct responses of the slates, ``_I`` pairs of a safe and an unsafe response, ``_L`` slates.
 """

@@ -1,8 +1,8 @@
-"""PASS or FAIL: what an audit comes to, in one sentence with the reason and what to do next.
+"""PASS or FAIL: the conclusion of an audit, in one sentence with the reason and what to do next.
 
-An audit fails if it proves nothing (its control does not reach what it needs), or if the gate leaks significantly more
-than promised. What the cap certifies does not decide it, since the cap is a choice; where that is little, the remedy is
-a safety term in the shared reward, not a lower cap: no cap certifies more than the shared reward gets right.
+An audit fails if it proves nothing (its control leaks too little), or if the gate leaks significantly more than
+promised. What the cap certifies plays no role, since the cap is a choice. Where it certifies little, the remedy is a
+safety term in the shared reward, not a lower cap: no cap certifies more than the shared reward gets right.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The safety that bounds certify for every possible user, and its cost in accuracy on benign judgements.
 
-``certificate``  T4: at the present cap, against random tastes and tastes optimised against it.
-``price``        T9: accuracy on benign judgements, free, within the bounds, and shared by all.
-``curve``        both for caps from 0 (everybody gets the shared reward) to none, with and without the safety penalty in
-                 the shared reward: the choices of an organisation.
+``certificate``  T4: at the cap in force, against random tastes and tastes optimised against it.
+``price``        T9: accuracy on benign judgements, without bounds, within them, and with one reward for all.
+``curve``        both, for caps from 0 (everybody gets the shared reward) to none, with and without the safety penalty
+                 in the shared reward: an organisation chooses among these.
 
 Suffixes here: ``_C`` distinct responses of the slates, ``_I`` pairs of a safe and an unsafe response, ``_V`` tastes.
 """

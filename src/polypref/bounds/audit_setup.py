@@ -1,4 +1,4 @@
-"""What several parts of an audit need: what is audited, safety and labels of each text, drawn slates, and rows.
+"""What several parts of an audit need: what is audited, the safety and label of each text, drawn slates, and rows.
 
 Suffixes here: ``_C`` distinct responses of the slates, ``_I`` pairs of a safe and an unsafe response, ``_K`` values
 averaged, ``_L`` slates.

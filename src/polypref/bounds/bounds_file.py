@@ -15,13 +15,13 @@
     [user]                         # for all users; [user.ann] for one
     floor = 0.5                    # they ask for a higher safety score
 
-``calibrate`` writes ``bounds.calibration.json`` beside it: thresholds, the data that they were made from, the scripts
-of its texts, the safety scorer's answers to a few fixed texts, and the hash of its settings, weights and encoder.
-Loading refuses a file that was changed since, another artifact in the safety scorer's folder, and a different scorer.
-The policy hash covers all of that; of a model behind a server only the answers to the fixed texts are known.
-Source of the tiers: Kirk et al. 2023, "Personalisation within bounds" (arXiv 2303.05453).
+``calibrate`` writes ``bounds.calibration.json`` beside it: the thresholds, the data they were calibrated on, the
+scripts of its texts, the safety scorer's answers to a few fixed texts, and the hash of its settings, weights and
+encoder. Loading refuses a file that was changed afterwards, another artifact in the safety scorer's folder, and a
+different scorer. The policy hash covers all of this; of a model behind a server only the answers to the fixed texts are
+known. Source of the tiers: Kirk et al. 2023, "Personalisation within bounds" (arXiv 2303.05453).
 
-Not covered: someone who may write both files and knows how; give ``pinned``, the hash you trust, against that.
+Not covered: someone who can write both files and knows the format; pass ``pinned``, the hash you trust, against that.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """The gate's threshold from labelled slates, so that an unsafe response passes in at most a share alpha of slates.
 
-A slate is lost at threshold t when *any* unsafe candidate of it scores t or more, whoever chooses. That loss names no
-user, so what is guaranteed holds for all users at once, those trained later and those who want the worst included. Were
-candidates calibrated instead of slates, someone who picks among N would find a leak about N times as often.
+A slate is lost at threshold t if *any* of its unsafe candidates scores t or more, whoever chooses. This loss names no
+user, so the guarantee holds for all users at once, including those who come later and those who want unsafe responses.
+If candidates were calibrated instead of slates, someone who picks among N would find a leak about N times as often.
 
-The highest unsafe score of slate i is m_i (-inf without one, +inf where an unsafe candidate has no score). With k
-slates allowed to be lost, the threshold lies just above the (k+1)-th largest m_i. With n slates drawn as those to
-come are:
+The highest unsafe score of slate i is m_i (-inf without one, +inf where an unsafe candidate has no score). If k slates
+may be lost, the threshold lies just above the (k+1)-th largest m_i. With n slates drawn like the slates to come:
 
     conformal         (k + 1) / (n + 1) <= alpha        bounds the mean over calibrations; if slates are exchangeable
                                                         (Angelopoulos et al. 2022, "Conformal risk control",
@@ -16,12 +15,12 @@ come are:
                                                         as a fixed sequence of tests: Angelopoulos et al. 2021,
                                                         "Learn then test")
 
-Of several slates of one prompt only the first counts, since the slates to come have other prompts.
+Of several slates with the same prompt only the first counts, since the slates to come have other prompts.
 
-The guarantee is for slates like these: larger ones leak more often, so the gate refuses any larger than the largest.
+The guarantee is for slates like these. Larger ones leak more often, so the gate refuses any larger than the largest.
 
-Changed: slates without any unsafe candidate count as kept, so alpha is a share of all slates; where so few slates have
-one that no gate would be needed, the calibration is refused, since it would not test the detector. With categories
+Changed: slates without any unsafe candidate count as kept, so alpha is a share of all slates. If so few slates have one
+that no gate would be needed, the calibration is refused, since it would not test the detector. With categories
 (Mondrian) each is calibrated separately, at delta divided by their number; those with too few unsafe candidates get the
 strictest threshold of the others. With ``rewritings`` an unsafe candidate counts with the highest score of itself and
 its rewritings, so the guarantee is for people who may choose any of these.

@@ -1,18 +1,18 @@
-"""The cap: how far any user may move a reward, and the pairs that nobody can flip then.
+"""The cap: how far any user may move a reward, and the pairs that nobody can then flip.
 
     r_u = r_shared + B tanh((r_own - r_shared) / B)
 
-moves no reward by more than B, so nobody reverses a pair whose shared margin exceeds 2 B (derived here; the smooth
-form hardly changes small deviations). *Certified accuracy* at B is the share of pairs whose shared margin is right and
-exceeds 2 B: it depends on the shared reward and B alone, whoever the users are and whatever they want. In best of N
-nobody gets an unsafe candidate whose margin to some safe one exceeds 2 B.
+moves no reward by more than B, so nobody reverses a pair whose shared margin exceeds 2 B (derived here; the smooth form
+hardly changes small deviations). *Certified accuracy* at B is the share of pairs whose shared margin is right and
+exceeds 2 B: it depends only on the shared reward and B, whoever the users are and whatever they want. In best of N,
+nobody gets an unsafe candidate if the shared margin of some safe one over it exceeds 2 B.
 
 Where users are mixtures of basis rewards, r_u = sum_k w_uk r_k with weights on the simplex (LoRe, arXiv 2504.14439),
 the worst possible user is a vertex: a pair is safe for everyone if every basis reward gets it right. No search is
 needed.
 
-Covered: NaN counts as no deviation, infinite ones as B; a limit for each of several declared dimensions. Not covered:
-pairs that the shared reward gets wrong; they are never certified.
+Covered: NaN counts as no deviation, an infinite deviation as B; a limit for each of several declared dimensions. Not
+covered: pairs that the shared reward gets wrong; they are never certified.
 
 Suffixes here: ``_I`` pairs of a safe and an unsafe response.
 """

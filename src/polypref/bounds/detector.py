@@ -1,16 +1,16 @@
 """A small safety scorer trained here: is a response unsafe, by a logistic regression on an encoder's features.
 
-Log-odds of safe: a weight vector for windows of the response and one for windows of the prompt, so that the same words
-can be safe in answer to one request and unsafe in answer to another. The least over windows counts (``windowed``), so
-added text cannot raise a score. Training replaces the least by a soft minimum, -t log sum exp(-value / t), first at
-t = 1, then at .3; scoring never does. The ridge penalty is chosen by cross-validation over slates, by the log loss of
-the least; no prompt is on both sides where there are enough prompts. Each unsafe response is trained on once more in
-answer to harmless prompts, so that a prompt that is replaced by another hides little.
+The score is the log-odds of safe. It has a weight vector for windows of the response and one for windows of the prompt,
+so the same words can be safe in answer to one request and unsafe in answer to another. The lowest score over windows
+counts (``windowed``), so added text cannot raise it. Training replaces the minimum by a soft minimum, -t log sum
+exp(-value / t), first at t = 1, then at .3; scoring never does. The ridge penalty is chosen by cross-validation over
+slates, by the log loss of the minimum; no prompt is on both sides where there are enough prompts. Each unsafe response
+is also trained on in answer to harmless prompts, so that replacing the prompt hides little.
 
-For those who have labelled responses and no classifier; a published one sees more.
+It is for those who have labelled responses and no classifier; a published classifier detects more.
 
-Covered: texts and prompts that it was trained on are kept by key, so that nobody calibrates it on them. Not covered:
-harm unlike that of its training texts.
+Covered: the keys of texts and prompts that it was trained on are stored, so that nobody calibrates it on them. Not
+covered: harm unlike that in its training texts.
 
 Suffixes here: ``_C`` distinct responses of the slates, ``_W`` windows, ``_A`` responses with another prompt.
 """

@@ -1,10 +1,9 @@
-"""Characters that are written as their numbers or names, as the characters themselves.
+"""Turns characters that are written as numbers or names into the characters themselves.
 
-HTML (``&#104;``), percent (``%68``, ``%u0068``), backslashes of JSON, Python, C, Perl and CSS (``\\u0068``,
-``\\x68``, ``\\150``, ``\\o{150}``, ``\\N{LATIN SMALL LETTER H}``, ``\\68``), however many stand in front, Unicode's
-own notation (``U+0068``), quoted-printable (``=68=69=74``, ``=68i``), UTF-7 (``+AGgAaQ-``) and host names in other
-alphabets (``xn--``).
-Each is resolved where it stands, whatever else the text says.
+HTML (``&#104;``), percent (``%68``, ``%u0068``), backslashes of JSON, Python, C, Perl and CSS (``\\u0068``, ``\\x68``,
+``\\150``, ``\\o{150}``, ``\\N{LATIN SMALL LETTER H}``, ``\\68``), however many there are, Unicode's own notation
+(``U+0068``), quoted-printable (``=68=69=74``, ``=68i``), UTF-7 (``+AGgAaQ-``) and host names in other alphabets
+(``xn--``). Each is resolved in its place, whatever the rest of the text says.
 """
 
 from __future__ import annotations

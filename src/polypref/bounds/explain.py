@@ -1,4 +1,4 @@
-"""Why a response may be returned or not: its score, the score that it needs, and the line that requires it."""
+"""Why a response may be returned or not: its score, the score it needs, and the line of the file that requires it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate: responses under the calibrated safety score are dropped before any personal score is computed.
+"""The gate: responses below the calibrated safety score are dropped before any personal score is computed.
 
     y* = argmax over {y: safety(x, y) >= threshold} of r_u(x, y);   nothing left: abstain
 
@@ -6,8 +6,8 @@ The order is lexicographic by construction, not by weights: no personal reward, 
 response. Source: rubrics as gates instead of rewards, and vetoes in rubric anchors; see docs/safety.md.
 
 Covered: it fails closed, so a response without a safety score is dropped, and nothing passes if the safety scorer fails
-or if a scorer's shared reward is a person's own; rewards that are not finite decide nothing; a category that was not
-calibrated gets the strictest threshold. Not covered: harm that the safety scorer does not detect.
+or if a scorer's shared reward is a person's own; non-finite rewards decide nothing; a category that was not calibrated
+gets the strictest threshold. Not covered: harm that the safety scorer does not detect.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The identity of a safety scorer: a hash of its settings, its arrays and its encoder.
 
 Covered: any change of a detector or a saved scorer, whatever it answers to the probe texts; an encoder or a local model
-of another content. Not covered: the model behind a server, of which only address and name are known, and an object
-without ``state``: there only the answers to the probe texts are compared.
+with other content. Not covered: the model behind a server, of which only address and name are known, and an object
+without ``state``; for these, only the answers to the probe texts are compared.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Slates of several files as one, and an organisation's own judged responses as safe ones to train a detector on.
+"""Slates of several files as one set, and an organisation's own judged responses as safe ones for training a detector.
 
 Suffixes here: ``_L`` slates.
 """

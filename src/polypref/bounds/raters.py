@@ -1,12 +1,12 @@
-"""Several raters' labels of one response as one label: whose line the gate holds.
+"""Several raters' labels of one response as one label: whose standard the gate applies.
 
-A file of slates with a column ``rater`` has a row for each rater of each candidate. A rule makes one label of them:
+A file of slates with a column ``rater`` has a row for each rater of each candidate. A rule turns them into one label:
 
     majority     unsafe if at least half of the raters say so
     share=S      unsafe if at least a share S of the raters say so
     group=S      unsafe if in any group of raters at least a share S say so; column ``group``
 
-Which rule it is decides who is protected: a minority's line is only held by a share below its own, or by groups. Raters
+The rule decides who is protected: a minority's standard is kept only by a share below its own, or by groups. Raters
 without a label (``unsafe`` is missing) abstain. Not covered: raters of different reliability; all count alike.
 """
 

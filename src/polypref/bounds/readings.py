@@ -1,6 +1,6 @@
-"""What a text says to somebody who reads through how it is written: readings that are added to it, never replace it.
+"""What a text says once its spelling is decoded: readings that are added to the text and never replace it.
 
-``seen``      what is shown, in plain letters (``shown``); the only reading of a whole text
+``seen``      what is displayed, in plain letters (``shown``); the only reading of a whole text
 ``decoded``   base64, base32, hex and binary digits, and lists of the numbers of characters, where they decode to words
 ``unleeted``  d1g1ts and $igns among letters as the letters that they look like
 ``joined``    s p a c e d letters, l-i-k-e-w-i-s-e, whatever stands between them
@@ -8,10 +8,10 @@
 ``turned``    letters of another alphabet (rot13, any other shift, atbash), where that makes words
 ``reversed``  a sentence, or each of its words, read backwards, where that makes words
 
-Each is a map of single sentences, and what is read of a sentence depends on nothing else, so sentences that are added
-take no reading away. Two of them may lie one in the other, as base64 of rot13.
+Each maps single sentences, and the reading of a sentence depends on nothing else, so added sentences remove no reading.
+Two of them may be nested, such as base64 of rot13.
 
-Whether letters are words is told by how often each follows another in English (counted over the responses of three
+Whether letters form words is decided by how often each follows another in English (counted over the responses of three
 public sets of preferences, 1.1 million letters); other languages that use the Latin alphabet are alike enough.
 
 Covered: texts written whole in these ways, sentence by sentence. Not covered: paraphrase, other languages, other

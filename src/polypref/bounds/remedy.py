@@ -1,15 +1,15 @@
-"""What helps where a cap is far from certifying: a safety term in everybody's reward, tried on the scorer at hand.
+"""What helps where a cap certifies little: a safety term in everybody's reward, tried on the present scorer.
 
     r_shared + safety_weight * min(0, safety - ample)
 
-A cap of B certifies the pairs whose shared margin exceeds 2 B. People's rewards seldom know what is unsafe, so their
-margins are small and a cap that certifies much leaves nobody a taste of their own. The term widens the margins instead.
+A cap of B certifies the pairs whose shared margin exceeds 2 B. People's rewards seldom reflect what is unsafe, so their
+margins are small, and a cap that certifies much leaves no room for personal taste. The term widens the margins instead.
 
-Tried are weights in powers of two and, for ``ample``, low quantiles of what the safe responses score. Of those that
-certify nearly as much as the best, the one with the lowest ``ample`` is taken, then with the lowest weight: it takes
-least from harmless responses.
+Weights are tried in powers of two, and ``ample`` at low quantiles of the safe responses' scores. Among the pairs that
+certify nearly as much as the best, the one with the lowest ``ample`` is chosen, then the one with the lowest weight,
+since it costs harmless responses least.
 
-Covered: what is certified on the slates at hand. Not covered: the cost in people's judgements; ``polypref audit
+Covered: what is certified on the given slates. Not covered: the cost in people's judgements; ``polypref audit
 --held-out`` measures that, on other slates.
 
 Suffixes here: ``_I`` pairs of a safe and an unsafe response.

@@ -1,4 +1,4 @@
-"""Anchors: a retain set for reward models, so that learning users forgets less. A mitigation, not a bound.
+"""Anchors: a retain set for reward models, so that learning from users forgets less. A mitigation, not a bound.
 
 The intended loss, with safety (or other) pairs as anchors and the shared model's reward r_0 as base, is
 
@@ -11,8 +11,8 @@ sigmoid(dr_0)); it has the same minimum, at dr = dr_0, with curvature p (1 - p) 
 
 Always run the control as well: the same mu with anchors unrelated to safety.
 
-Covered: users with few judgements have light anchors; users' own weights, ties and order stay. Not covered: any
-guarantee, since a user with opposed judgements outweighs anchors at some strength, and pairs unlike the anchors are not
+Covered: users with few judgements have light anchors; users' own weights, ties and order do not change. Not covered:
+any guarantee, since enough opposed judgements of a user outweigh the anchors, and pairs unlike the anchors are not
 protected. The rows grow by users times anchors, three times that with mu and nu. Validation rows hold no anchors.
 
 Suffixes here: ``_K`` users with judgements.

@@ -12,7 +12,7 @@
 
 ``searched`` inserts harmless sentences and requests wherever that raises the score most, greedily.
 
-Not covered: paraphrase, other languages, ciphers that nobody named.
+Not covered: paraphrase, other languages, ciphers that are not listed here.
 
 Suffixes here: ``_T`` texts, ``_I`` insertions that are tried.
 """

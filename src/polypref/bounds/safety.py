@@ -1,11 +1,11 @@
 """Safety scores: a scorer's rewards for an unknown user. Higher is safer; NaN: no score.
 
-Any saved scorer serves: a published classifier or reward model (``pretrained``, with the label to read), an instructed
+Any saved scorer will do: a published classifier or reward model (``pretrained``, with the label to read), an instructed
 model behind a server (``pretrained`` with ``ask``), or a small one trained here (``detector``). Only its answer for
 strangers is read, so no user's judgements move it. ``safety_cache`` keeps its answers.
 
-``PROBES`` are a few fixed texts. A calibration stores their scores, so a model, an encoder or a server that
-changed behind an unchanged name is noticed before its scores meet a threshold that was made for others.
+``PROBES`` are a few fixed texts. A calibration stores their scores, so if a model, an encoder or a server changed under
+the same name, this is noticed before its scores are compared with a threshold calibrated for others.
 
 Suffixes here: ``_B`` probes.
 """

@@ -1,7 +1,8 @@
 """The safety scorer's answers, cached by content: each text is scored once, and threads may share the answers.
 
-Every scorer is asked about windows (``windowed``), so added text cannot raise a score. With a rule of ``scripts``, a
-text in a script that the calibration did not hold has no score where the rule drops it, and is not asked about.
+Every scorer is asked about windows (``windowed``), so added text cannot raise a score. If the
+rule of ``scripts`` drops texts in scripts that the calibration did not hold, such a text has no score, and the scorer
+is not asked about it.
 
 Suffixes here: ``_A`` texts that are asked about, ``_M`` texts that are remembered.
 """

@@ -1,16 +1,16 @@
-"""In which scripts a text is written, and which scripts a calibration held.
+"""The scripts in which a text is written, and the scripts that a calibration held.
 
 The script of a character is its Unicode property Script (Unicode Standard Annex 24). Digits, punctuation, symbols and
 emoji (Common) and most accents (Inherited) belong to none; characters that are unassigned or of private use, to
 ``Unknown``. The scripts of a response are those of all characters of all its windows and its prompt's, in any reading
-(``windowed``), so text that is added takes none away.
+(``windowed``), so added text removes none.
 
 A calibration holds a script if more of its slates have an unsafe response in it, or to a prompt in it, than the
 calibration may lose: with fewer, all of them might pass, and the threshold would be the same.
 
 Covered: each single character, also where it is encoded. Not covered: languages. Two that share a script, such as
-English and Swahili, are not told apart, nor is one that is written in another's letters. Identifying the language of
-one sentence errs too often to drop texts by it (docs/log.md).
+English and Swahili, are not told apart, nor is one that is written in another's letters. Identifying the language of a
+single sentence is wrong too often to drop texts by it (docs/log.md).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A text as it is shown to a person, in plain letters.
+"""A text as a person sees it, in plain letters.
 
 Characters written as numbers are resolved (``escapes``); control characters, invisible characters, accents, and tags
 and emphasis within a word are gone; compatibility forms, boxes and circles are letters. A letter of another alphabet, a
 Latin one with a stroke or in another form, and a sign of a currency become the letter that they look like, where that
-makes all letters of a word ASCII. ``in_order`` and ``upright`` undo what turns a line round or upside down.
+makes all letters of a word ASCII. ``in_order`` and ``upright`` undo what reverses a line or turns it upside down.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Labelled slates: what a system would choose among for one request, and which of it is unsafe.
+"""Labelled slates: the candidates among which a system would choose for one request, and which of them are unsafe.
 
 A file of slates has a row for each candidate: ``response``, ``unsafe`` (true or false), and where known ``prompt``,
-``slate`` (rows of one slate share it; without it those of one prompt do), ``category``, which slates have in common,
-and ``rater`` where several people label a response (``raters``).
-A benchmark of chosen and rejected responses will do too: each item is a slate, its category the subset, and rejected
-ones are unsafe in the subsets of harmful requests (``HARMFUL``). Where a model should have answered and the rejected
-response is a refusal, both are safe; so are all in subsets about something else. Subsets that say which of two is the
-less harmful (``RELATIVE``) label nothing and are left out.
+``slate`` (rows with the same value form a slate; without this column, rows with the same prompt do), ``category``,
+which several slates may share, and ``rater`` where several people label a response (``raters``). A benchmark of chosen
+and rejected responses will do too: each item is a slate, its category the subset, and rejected ones are unsafe in the
+subsets of harmful requests (``HARMFUL``). Where a model should have answered and the rejected response is a refusal,
+both are safe; so are all in subsets about something else. Subsets that only say which of two responses is less harmful
+(``RELATIVE``) label nothing and are left out.
 
-Covered: labels that contradict and unreadable ones, refused with file and line; a slate with a candidate whose
-``unsafe`` is missing is left out whole, since what the gate risks on it is not known, and told. Not covered: whether
-the slates are drawn as the system's own requests are; every guarantee from them rests on that.
+Covered: contradictory and unreadable labels are refused with file and line; a slate that has a candidate without
+``unsafe`` is left out as a whole, since its risk is not known, and reported. Not covered: whether the slates are drawn
+like the system's own requests; every guarantee from them rests on that.
 
 Suffixes here: ``_I`` items of a file, ``_L`` slates.
 """

@@ -1,8 +1,8 @@
-"""Fitting a score that is the least over windows: by gradient through a soft minimum.
+"""Fits a score that is the minimum over windows, by gradient through a soft minimum.
 
     score = min over windows w of the response of (x_w . a) + min over windows v of the prompt of (x_v . b) + c
 
-The least has a gradient for one window of a text alone, so the fit starts with -t log sum exp(-value / t) at t = 1,
+The minimum has a gradient for only one window of a text, so the fit starts with -t log sum exp(-value / t) at t = 1,
 which spreads it, and ends at t = .3. The loss is that of a logistic regression with a ridge penalty.
 
 Suffixes here: ``_C`` responses, ``_W`` windows, ``_T`` texts, ``_I`` windows of texts.

@@ -1,4 +1,4 @@
-"""The settings of ``bounds.toml``: their kinds, their lines, and that a later tier may only tighten them."""
+"""The settings of ``bounds.toml``: their types and lines, and the rule that a later tier may only tighten them."""
 
 from __future__ import annotations
 

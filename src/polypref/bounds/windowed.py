@@ -1,14 +1,13 @@
-"""A safety score that added text cannot raise: the least over all windows of the prompt and of the response.
+"""A safety score that added text cannot raise: the lowest over all windows of the prompt and of the response.
 
-The score of a (prompt, response) is the least score of any window of the prompt with any window of the response, in
-any reading (``windows``, ``readings``). A text with whole sentences added before or after has all windows of the text
-without them, so its score is not higher, at any length. This holds for every scorer, since it is only asked about
-windows.
+The score of a (prompt, response) is the lowest score of any window of the prompt with any window of the response, in
+any reading (``windows``, ``readings``). If whole sentences are added before or after a text, all its windows remain, so
+its score cannot rise, however long the addition. This holds for every scorer, since it is only asked about windows.
 
-Covered: nothing of a text goes unread; a text with more than ``MOST_WINDOWS`` windows, or a pair of texts with more
-than ``MOST_PAIRS`` pairs of windows, gets no score, and neither does one of which any pair has none, or one beyond the
-limits of ``readings``; the gate drops what has no score. The turns of a user are also read as one text. Not covered:
-sentences put between two others remove the windows that hold both; the windows of each sentence remain.
+Covered: no part of a text goes unread. A text with more than ``MOST_WINDOWS`` windows, or a pair of texts with more
+than ``MOST_PAIRS`` pairs of windows, gets no score; neither does a text with a pair that has none, or a text beyond the
+limits of ``readings``. The gate drops what has no score. The turns of a user are also read as one text. Not covered: a
+sentence inserted between two others removes the windows that hold both; the windows of each sentence remain.
 
 Suffixes here: ``_W`` distinct windows, ``_T`` texts, ``_I`` windows of texts, ``_K`` pairs of windows.
 """

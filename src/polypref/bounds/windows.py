@@ -1,15 +1,14 @@
-"""A text as windows, of which a safety score is the least, so that whatever is added can only lower it.
+"""A text as windows; a safety score is the lowest over them, so that added text can only lower it.
 
-What stands between two ends of sentences or lines is a sentence; one of more than ``WORDS`` words or ``LETTERS``
-characters is cut into overlapping pieces. Windows are all runs of neighbouring pieces within these limits. Which
-windows a sentence gives depends on itself and its neighbours alone, so the windows of a text are among those of every
-text that holds its sentences one after the other. There is no window for the whole text: it would vanish as soon as
-something is added.
+The text between two ends of sentences or lines is a sentence; one of more than ``WORDS`` words or ``LETTERS``
+characters is cut into overlapping pieces. Windows are all runs of neighbouring pieces within these limits. The windows
+of a sentence depend only on it and its neighbours, so the windows of a text are among those of every text that contains
+its sentences in unbroken order. There is no window for the whole text: it would vanish as soon as something is added.
 
-Covered: every word of a text is in some window, and no window is longer than an encoder reads. Not covered: what harms
-only across sentences that are together longer than a piece. Of sentences with others put between them each is still
-read by itself, runs of them are not. Windows of all neighbouring pairs would cost 2.5 times as much to encode (prose)
-and detected no more.
+Covered: every word of a text is in some window, and no window is longer than an encoder reads. Not covered: harm that
+only arises across sentences that are together longer than a piece. If other sentences are inserted between sentences,
+each is still read by itself, but runs of them are not. Windows of all neighbouring pairs would cost 2.5 times as much
+to encode (prose), and detected no more.
 """
 
 from __future__ import annotations
