@@ -14,17 +14,17 @@ Everything else here is ours. For completion i of a prompt with G completions, m
     "shrunken"   mu_p + k (m_i - mu_p)       sqrt(w)
     "grpo"       the prompt's mean           the prompt's standard deviation (divisor G - 1) + 1e-4: no history
 
-t is the variance of the group's rewards, w that within its prompts, b = t - w (not below 0) that between them, and
-k = b / (b + w / (G - 1)): the best linear forecast of a reward from the prompt's others (docs/pgrpo.md). At G = 1 there
-are no others: k = 0 and w = t, so "shrunken" is "group", and "prompt" and "grpo" have no signal. The weight of a group
-is independent of all that: advantages are multiplied by the weights of ``group_weights``, mean 1 over the batch.
+t is the variance of the group's rewards, w that within its prompts, b = t - w (not below 0) that between them, and k =
+b / (b + w / (G - 1)): the best linear forecast of a reward from the prompt's others (docs/pgrpo.md). At G = 1 there are
+no others: k = 0 and w = t, so "shrunken" is "group", and "prompt" and "grpo" have no signal. The weight of a group is
+independent of all this: advantages are multiplied by the weights of ``group_weights``, whose mean over the batch is 1.
 
-Covered: rewards that are not finite, or beyond ``LARGEST``, get advantage 0 and enter no statistic; a group whose
-rewards are all equal gets exactly 0; adding c to a group's rewards moves its advantages by rounding alone, about
-2e-16 |c| / spread in each batch (under 1e-6 at rewards of 1e9 +- 1), until the spread is ``ROUNDING`` of the mean; one
-group's rewards never change another's advantages, except by design (a parent's statistics below ``min_count`` and with
-``shrinkage``); weights depend on how many rewards a group has had, never on their values.
-Not covered: completions of one prompt in different groups (refused).
+Covered: rewards that are not finite or exceed ``LARGEST`` get advantage 0 and enter no statistic; a group whose rewards
+are all equal gets exactly 0; adding c to a group's rewards changes its advantages only by rounding, about 2e-16 |c| /
+spread in each batch (under 1e-6 at rewards of 1e9 +- 1), until the spread is ``ROUNDING`` of the mean; one group's
+rewards never change another's advantages, except by design (a parent's statistics below ``min_count`` and with
+``shrinkage``); weights depend on how many rewards a group has had, never on their values. Not covered: completions of
+one prompt in different groups (refused).
 
 Suffixes here: ``_L`` levels of groups.
 """

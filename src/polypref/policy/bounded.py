@@ -10,18 +10,19 @@ s_i the safety score of completion i, A_i its advantage by preference alone, and
 
 A_i is computed from the safe rewards alone: unsafe ones are in no history, prompt mean or scale. If a rate d is set,
 each group has a multiplier, updated after each batch by the share of its completions that were unsafe (dual ascent as
-in Safe RLHF, Dai et al. 2023, arXiv 2310.12773; there one for all, here one per group, and it only adds):
+in Safe RLHF, Dai et al. 2023, arXiv 2310.12773; there is one multiplier for all there and one per group here, and it
+only adds to the penalty):
 
     lambda_g <- min(most, max(0, lambda_g + step (share_g - d)))
 
 If all completions of a prompt are unsafe, all of them are pushed down alike; GRPO would see a tie and do nothing.
 
-Covered: every completion judged unsafe has an advantage below 0 and, by ``gap`` to rounding, below every safe one of
-its batch, for all rewards, histories and groups; a score that is missing or not finite counts as unsafe, and is counted
-(fail closed); unsafe rewards, however large, move no safe completion's advantage. Not covered: what the judge of safety
-misses; how often the trained policy is unsafe, which is measured, not guaranteed; penalties are not a baseline, so with
-truncated sampling (top_p and the like) they bias the gradient away from what is sampled. Groups share one thing: kappa,
-which is the batch's.
+Covered: every completion judged unsafe has an advantage below 0 and, by ``gap`` up to rounding, below every safe one of
+its batch, for all rewards, histories and groups; a score that is missing or not finite is treated as unsafe and counted
+(fail closed); unsafe rewards, however large, do not change a safe completion's advantage. Not covered: what the judge
+of safety misses; how often the trained policy is unsafe, which is measured, not guaranteed; penalties are not a
+baseline, so with truncated sampling (top_p and the like) they bias the gradient away from what is sampled. Groups share
+only kappa, which is computed over the batch.
 
 Suffixes here: ``_K`` groups of a batch, ``_L`` levels of groups.
 """

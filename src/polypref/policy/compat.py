@@ -1,4 +1,4 @@
-"""Checks that the methods of another library that ours extend still have the signatures that were tested."""
+"""Checks that the methods of other libraries that we extend still have the signatures that we tested."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Detects that a group's taste has changed: an alarm when its rewards leave their history.
+"""Detects that a group's taste has changed: an alarm when its rewards depart from their history.
 
 Each step compares the group's prompts with its history of prompt means (completions of one prompt are not independent):
 
     z = (mean of m prompt means - mean of the n before) / (sd sqrt(1/m + 1/n))
 
 and two running sums detect lasting shifts (Page, 1954): up = max(0, up + z - slack) and down = max(0, down - z -
-slack). One of them above ``limit`` is an alarm; the group's sums and history then start again. Rewards of an improving
-policy drift upwards by themselves, so an alarm "up" is expected there and an alarm "down" is not.
+slack). If one of them exceeds ``limit``, this is an alarm, and the group's sums and history start again. Rewards of an
+improving policy drift upwards by themselves, so an alarm "up" is expected there and an alarm "down" is not.
 
 Covered: groups of any size and rate; the rate of false alarms is measured (docs/pgrpo.md). Not covered: a shift that is
-small against the spread of the group's prompts; which of a group's users changed.
+small compared with the spread of the group's prompts; which of a group's users changed.
 
 Suffixes here: ``_K`` groups of a batch.
 """

@@ -1,23 +1,22 @@
-"""How much each preference group counts: advantages times a power of the group's share of the rewards.
+"""The weight of each preference group: advantages times a power of the group's share of the rewards.
 
 Which mean over people a policy should raise is a choice, and rollouts make it implicitly: a group with a twentieth of
-the prompts has a twentieth of the gradient. With n_p the rewards that group p has had so far, those of the batch
-included,
+the prompts has a twentieth of the gradient. With n_p the number of rewards that group p has had, the batch's included,
 
     u_p = max(n_p / largest n, FLOOR)^-alpha
     weight of a completion of group p = u_p / (mean of u over the batch's completions that count)
 
-so weights have mean 1 over every batch and the size of a step stays what it was. Where batches hold the groups in about
+so weights have mean 1 over every batch, and the size of a step does not change. Where batches hold the groups in about
 their shares, a group's part of the gradient is its share to the power 1 - alpha: with alpha 0 every rollout counts
-alike (the mean over users), with alpha 1 every group does (the mean over groups). Source: our own; inverse-frequency
+equally (the mean over users), with alpha 1 every group does (the mean over groups). Source: our own; inverse-frequency
 weights are as old as stratified sampling, and MaxMin-RLHF (Chakraborty et al. 2024) and group robust optimization
-(Ramesh et al. 2024) weigh groups by their rewards instead, which have no common scale.
+(Ramesh et al. 2024) weight groups by their rewards instead, which have no common scale.
 
 Covered: no completion counts more than ``FLOOR``^-alpha times another (20 times with alpha 1), so a group with m of a
 batch's B completions carries at most 20 m / (19 m + B) of the weight: five of 256 at most 28 %; alpha 0 gives exactly 1
-everywhere; weights depend on no reward, so they bias nothing; the order of a batch changes nothing, to the last bit.
-Not covered: batches that often lack a group. In one that holds one group alone every weight is 1, so what the others
-are owed is not made up for: a batch must be large enough to hold several rollouts of the smallest group."""
+everywhere; weights depend on no reward, so they cause no bias; the order of a batch has no effect, bit for bit. Not
+covered: batches that often lack a group. In a batch of a single group every weight is 1, so the other groups' missing
+weight is not made up for: a batch must be large enough to hold several rollouts of the smallest group."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Running statistics of numbers that belong to groups: how many each group has had, their mean and their spread.
+"""Running statistics of each group's numbers: their count, mean and spread.
 
 Source: Wang et al. (2026), Personalized Group Relative Policy Optimization, arXiv 2603.10009: a count, a mean and a sum
 of squared deviations (M2) for each preference group, over all rewards so far (Welford, 1962). Here whole batches are
 merged (Chan, Golub and LeVeque, 1983), and a history may forget.
 
-With a half-life of h, a group's history weighs ``2^(-n/h)`` of what it did once n more of the group's own rewards have
-come; the count is then of rewards remembered and settles at ``1 / (1 - 2^(-1/h))``, about 1.44 h.
+With a half-life of h, a group's history has ``2^(-n/h)`` of its weight after n more of the group's own rewards; the
+count is then of remembered rewards and converges to ``1 / (1 - 2^(-1/h))``, about 1.44 h.
 
-Covered: the order of a batch changes nothing, to the last bit; cutting batches otherwise changes nothing but rounding
-(with a half-life: the rewards of one batch weigh the same); merging equals concatenating where nothing is forgotten;
+Covered: the order of a batch has no effect, bit for bit; dividing rewards into other batches changes only rounding
+(with a half-life, the rewards of one batch weigh the same); merging equals concatenating where nothing is forgotten;
 large offsets (1e9) cost no digits of the spread; NaN, infinite numbers and those beyond ``LARGEST`` never enter. Not
 covered: a history does not know its groups' names.
 

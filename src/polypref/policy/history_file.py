@@ -1,7 +1,7 @@
-"""Histories on disk: one npz file with numbers, names and a fingerprint of the settings that they were gathered under.
+"""Histories on disk: one npz file with numbers, names and a fingerprint of the settings used to collect them.
 
-Covered: a file is written whole or not at all; a damaged one, another version's, and one gathered under other settings
-are refused with the reason. Not covered: two trainers that write one folder (the trainer refuses that).
+Covered: a file is written whole or not at all; a damaged file, one of another version, and one collected under other
+settings are refused with the reason. Not covered: two trainers that write to one folder (the trainer refuses that).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""P-GRPO on slime (THUDM/slime), by two of its hooks and nothing else.
+"""P-GRPO on slime (THUDM/slime), through two of its hooks and nothing else.
 
     --advantage-estimator grpo --metadata-key metadata
     --custom-reward-post-process-path polypref.policy.slime.post_process
@@ -6,13 +6,14 @@
     --custom-config-path pgrpo.yaml                    # pgrpo: {group_column: persona, baseline: shrunken}
 
 Source: Wang et al. (2026), arXiv 2603.10009; see ``advantages``. slime hands the samples of a training rollout to
-``post_process(args, samples)``, in one process, instead of normalising rewards itself; what comes back becomes the
-advantages. slime does not pass the rollout's number to that hook, and its arguments do not contain where a resumed run
-begins. The log hook, called just before, gets the number; it stores it in ``args`` and leaves logging to slime.
+``post_process(args, samples)``, in one process, instead of normalising rewards itself; what the hook returns becomes
+the advantages. slime does not pass the rollout's number to that hook, and its arguments do not say where a resumed run
+begins. The log hook, which is called just before, gets the number; it stores it in ``args`` and leaves logging to
+slime.
 
 The histories after rollout N are in ``<save>/pgrpo/rollout_N.npz``; rollout N + 1 begins with them, in this process or
-after a restart (then from ``<load>``), so a resumed run is bit for bit the uninterrupted one from any of slime's
-checkpoints, and a rollout that is repeated counts once. Remove files of rollouts that have no checkpoint as you like.
+after a restart (then from ``<load>``), so a run resumed from any of slime's checkpoints equals the uninterrupted one
+bit for bit, and a repeated rollout counts once. Files of rollouts without a checkpoint may be removed.
 
 ``pgrpo`` in the configuration holds ``group_column`` and ``user_column``, the keys of ``sample.metadata`` with each
 prompt's group and user (default: group, and no users), ``paper: true`` for the published formula, and the settings of
@@ -20,10 +21,10 @@ prompt's group and user (default: group, and no users), ``paper: true`` for the 
 
 Covered: prompts with unequal numbers of samples, filtered prompts (slime drops whole ones before), one sample per
 prompt, samples without a usable reward (advantage 0, in no history), ``--reward-key``, several training samples of one
-rollout of a prompt (equal ``rollout_id``): a reward that they share counts once. Evaluation does not pass here.
-Not covered: several rewards with a history each; siblings without ``rollout_id`` (their reward counts for each); fully
-asynchronous rollouts, whose samples come in no fixed order, so that a resumed run is sound but not the same to the last
-bit. Tested on samples of slime's shape, never on its GPUs.
+rollout of a prompt (equal ``rollout_id``): a reward that they share counts once. Evaluation does not use this hook. Not
+covered: several rewards with a history each; siblings without ``rollout_id`` (their reward counts for each); fully
+asynchronous rollouts, whose samples come in no fixed order, so a resumed run is sound but not equal bit for bit. Tested
+on samples of slime's shape, never on its GPUs.
 
 Suffixes here: ``_C`` completions: samples taken together.
 """

@@ -1,7 +1,7 @@
-"""Token-level advantages of trajectories whose engine names them ``<prompt>_<session>_<output>``, as verl does.
+"""Token-level advantages for trajectories that the engine names ``<prompt>_<session>_<output>``, as verl does.
 
 A session answers a prompt once and may leave several outputs (an agent's turns); they share one advantage, that of the
-session's last output, whose reward is the session's. Rows that only pad a batch have none and enter no history.
+session's last output, whose reward is the session's. Rows that only pad a batch have no advantage and enter no history.
 
 Covered: rewards at any token (they are summed), sessions without output, rewards that are not finite (advantage 0).
 Not covered: outputs of one session with rewards of their own.

@@ -1,17 +1,19 @@
-"""P-GRPO on TRL: ``GRPOTrainer`` with advantages from preference groups' own histories.
+"""P-GRPO on TRL: ``GRPOTrainer`` with advantages from the preference groups' own histories.
 
     from polypref.policy.trainer import PGRPOConfig, PGRPOTrainer
     args = PGRPOConfig(group_column="group", ...)          # a GRPOConfig with a few settings more
     trainer = PGRPOTrainer(model, reward_funcs, args, train_dataset)
 
-Source: Wang et al. (2026), arXiv 2603.10009; see ``advantages`` for the formulas and what is ours. TRL's own code runs
-as it is; this class reads the gathered rewards, replaces the advantages, and keeps the histories with the checkpoints.
+Source: Wang et al. (2026), arXiv 2603.10009; see ``advantages`` for the formulas and for what is ours. TRL's own code
+runs unchanged; this class reads the gathered rewards, replaces the advantages, and stores the histories with the
+checkpoints.
 
 Covered: several processes (every one updates the same histories from the same gathered rewards; equality is checked at
 each save), several reward functions (summed, or with ``multi_objective_aggregation="normalize_then_sum"`` one history
-each), PEFT, vLLM generation (rewards and advantages are computed where they are without), one completion per prompt,
-resuming on a generation boundary. Refused: other checkpoints, where TRL generates again and rewards would count twice.
-Not covered: TRL's asynchronous GRPO, whose workers compute advantages themselves. ``scale_rewards`` has no effect.
+each), PEFT, vLLM generation (rewards and advantages are computed in the same place as without it), one completion per
+prompt, resuming between two batches of generations. Refused: other checkpoints, from which TRL would generate again, so
+that rewards would count twice. Not covered: TRL's asynchronous GRPO, whose workers compute advantages themselves.
+``scale_rewards`` has no effect.
 
 Suffixes here: ``_F`` reward functions, ``_L`` levels of groups.
 """

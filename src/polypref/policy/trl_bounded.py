@@ -1,16 +1,16 @@
-"""Bounds in TRL: P-GRPO and GRPO whose unsafe completions are never reinforced; see ``bounded`` for the formulas.
+"""Bounds in TRL: P-GRPO and GRPO that never reinforce unsafe completions; see ``bounded`` for the formulas.
 
-    from polypref.policy.bounded_trainer import BoundedPGRPOConfig, BoundedPGRPOTrainer
+    from polypref.policy.trl_bounded import BoundedPGRPOConfig, BoundedPGRPOTrainer
     args = BoundedPGRPOConfig(unsafe_below=0.5, group_column="group", ...)
     BoundedPGRPOTrainer(model, reward_funcs, args, train_dataset, safety_func=judge).train()
 
 ``safety_func`` is anything that TRL takes as a reward function: a function (async too), a model, or a model's name. Its
 scores are not a reward: TRL lists them among the rewards with weight 0. ``BoundedGRPOTrainer`` does the same without
-groups and keeps TRL's own advantages, ``scale_rewards`` included, for what is safe.
+groups, and keeps TRL's own advantages for safe completions, ``scale_rewards`` included.
 
-Covered: several reward functions, several processes, evaluation (nothing is learned there), resuming: multipliers are
-in the checkpoint beside the histories, and another bound, safety function or missing multipliers are refused. A safety
-function that raises stops the run; None and NaN count as unsafe. Not covered: the limits of ``bounded``; under
+Covered: several reward functions, several processes, evaluation (nothing is learned there), resuming (multipliers are
+in the checkpoint beside the histories; another bound, another safety function and missing multipliers are refused). A
+safety function that raises stops the run; None and NaN count as unsafe. Not covered: the limits of ``bounded``; under
 ``BoundedGRPOTrainer`` TRL's own ``reward`` figures are those of safe completions.
 
 Suffixes here: ``_F`` reward functions, ``_K`` groups of a batch, ``_L`` levels of groups.

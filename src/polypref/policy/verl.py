@@ -4,16 +4,17 @@
         trainer.v1.trainer_mode=pgrpo_sync +trainer.v1.pgrpo.group_column=persona ...
 
 Source: Wang et al. (2026), arXiv 2603.10009; see ``advantages``. verl first computes its own advantages, with its
-additions to rewards; then this class fetches rewards, masks and the data set's group column and replaces advantages and
-returns. One process does so for all workers: there is one set of histories, kept in ``global_step_N`` beside the rest.
+additions to rewards; then this class reads rewards, masks and the data set's group column and replaces advantages and
+returns. One process does this for all workers, so there is one set of histories, stored in ``global_step_N`` with the
+rest.
 
 ``trainer.v1.pgrpo`` holds ``group_column`` and ``user_column``, columns of the data set itself (not of its
 ``extra_info``), ``paper`` and the settings of ``advantages.Normalization`` by their names. Where Ray runs on several
 hosts, each needs polypref and the variable above (``ray_kwargs.ray_init.runtime_env.env_vars``).
 
-Covered: KL in rewards, rollout correction, several outputs of a session, rows that pad a batch, resuming by path or
-by latest. Refused: other estimators than grpo. Not covered: verl's asynchronous trainers and its old one;
-checkpoints on remote file systems; logging of groups.
+Covered: KL in rewards, rollout correction, several outputs of a session, rows that pad a batch, resuming by path or by
+latest. Refused: estimators other than grpo. Not covered: verl's asynchronous trainers and its old trainer; checkpoints
+on remote file systems; logging of groups.
 
 Suffixes here: ``_L`` levels of groups.
 """

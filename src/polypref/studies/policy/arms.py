@@ -1,8 +1,8 @@
-"""What ``bench-policy`` compares, and how long each arm learns.
+"""The arms that ``bench-policy`` compares, and how long each of them learns.
 
 Every method that can learn from one completion runs with 1, 2, 4 and 8, the others with 2, 4 and 8, each with group
-weights 0, .5 and 1, in every setting. Controls: identical groups, and groups that differ only in taste, are settings;
-groups shuffled among prompts, and groups assigned to users at random, are arms.
+weights 0, .5 and 1, in every setting. The controls are two settings (identical groups, and groups that differ only in
+taste) and two arms (groups shuffled among prompts, and groups assigned to users at random).
 """
 
 from __future__ import annotations

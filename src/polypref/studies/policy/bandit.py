@@ -1,14 +1,14 @@
-"""Contextual bandits with exactly known expected rewards: a comparison of advantage methods that takes seconds.
+"""Contextual bandits whose expected rewards are known exactly: a comparison of advantage methods that takes seconds.
 
 A *prompt* is a context x of a user, who belongs to a preference group; a *completion* is one of K actions, drawn from a
-policy that sees x and the group: a network with one hidden layer, trained by Adam on A grad log pi(action), as GRPO's
-first step on fresh completions is. Group p's reward of action a is
+policy that sees x and the group: a network with one hidden layer, trained by Adam on A grad log pi(action), like GRPO's
+first step on fresh completions. Group p's reward of action a is
 
     r = mean_p + scale_p (theta_pa . x / sqrt(D) + difficulty z + noise),      z: one number per prompt, unseen
 
-or, where ``binary``, 1 with probability sigmoid(2 theta_pa . x / sqrt(D) - 2.5) and else 0. From half time on,
-``drift`` is added to the last group's rewards. Many runs go at once as one array, each with a world, a policy and
-histories of its own: one for each seed, or, where learning rates are tried, for each seed and rate. A run depends
+or, where ``binary``, 1 with probability sigmoid(2 theta_pa . x / sqrt(D) - 2.5) and else 0. In the second half,
+``drift`` is added to the last group's rewards. Many runs are computed at once as one array, each with its own world,
+policy and histories: one for each seed, or, where learning rates are tried, one for each seed and rate. A run depends
 only on its seed, its rate and the settings; runs of one seed at several rates share worlds and random numbers, and the
 seed then occurs several times in ``_S``.
 

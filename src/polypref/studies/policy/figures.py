@@ -1,8 +1,8 @@
 """Results of the arms of ``bench-policy``: figures with intervals, gains, rivals and regrets.
 
-Figures are of rewards that are 0 for uniform choice and 1 for the best. ``macro``, ``worst`` and ``users``: area under
-the curve of the mean over groups, of the group that is worst off at the time and of the mean over users;
-``final_macro``, ``final_worst`` and ``final_users``: at the end; ``completions``: the share of the run after which the
+Rewards are scaled to 0 for uniform choice and 1 for the best. ``macro``, ``worst`` and ``users`` are areas under the
+curve: of the mean over groups, of the group that is worst off at the time, and of the mean over users. ``final_macro``,
+``final_worst`` and ``final_users`` are the values at the end. ``completions`` is the share of the run after which the
 worst group reaches its final value under GRPO. A gain is the difference to GRPO with eight completions and no weights,
 seed by seed. Intervals are 95 % t intervals over seeds.
 

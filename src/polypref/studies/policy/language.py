@@ -1,15 +1,15 @@
-"""Advantages on a tiny language model through TRL's own trainer, with tastes that are known exactly.
+"""Advantages on a tiny language model, through TRL's own trainer, with tastes that are known exactly.
 
 A prompt names a preference group and two of six topics; a completion is four of eight words. Group p's reward is
 
     r = mean_p + scale_p (mean over words of the sum over topics of taste_p[topic, word before, word]
                           + difficulty z + noise)
 
-with tastes drawn from N(0, 1/2), so the value of random words and of the best completion are known. The
-model is a Llama of two layers, trained from random weights by ``GRPOTrainer`` or ``PGRPOTrainer``, 128 completions a
-step; a method is judged by the noise-free reward of the completions that it samples while it learns. Every method gets
-the same entropy bonus: without one, policies settled on one answer for a whole group before they had tried others, and
-the result of a seed was a matter of luck.
+with tastes drawn from N(0, 1/2), so the values of random words and of the best completion are known. The model is a
+Llama of two layers, trained from random weights by ``GRPOTrainer`` or ``PGRPOTrainer``, 128 completions a step; a
+method is judged by the noise-free reward of the completions that it samples while it learns. Every method gets the same
+entropy bonus: without one, policies settled on one answer for a whole group before they had tried others, and the
+result of a seed was mostly luck.
 
 Settings and their names are the bandits' (``policy.bandit``). Not covered: the effects of pretraining.
 

@@ -1,7 +1,7 @@
 """Measures one arm of ``bench-policy``: its learning rate is chosen on separate seeds, then the paired seeds run.
 
-Every setting has its own seeds, so that settings are independent; all arms of a setting share them. The rate is the
-best of the plan's by the sum of macro and worst-group area under the curve.
+Every setting has its own seeds, so settings are independent; all arms of a setting share them. The chosen rate is the
+one of the plan's with the largest sum of macro and worst-group area under the curve.
 
 Suffixes here: ``_T`` steps at which a policy is judged.
 """

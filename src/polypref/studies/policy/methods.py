@@ -1,4 +1,4 @@
-"""Advantages by the methods that P-GRPO is compared with, on the bandits' arrays; each holds its own state.
+"""Advantages of the methods that P-GRPO is compared with, on the bandits' arrays; each method holds its own state.
 
     method        subtracted                      divided by                        source
     GRPO          the prompt's mean               the prompt's standard deviation   Shao et al. 2024, arXiv 2402.03300
@@ -11,7 +11,7 @@
 
 Standard deviations have the divisor n - 1 and 1e-4 added, as TRL's. RLOO is G / (G - 1) times Dr. GRPO; Adam divides
 that out, so the two differ only by rounding. MaxMin takes exponentiated steps, as group robust optimization does
-(Ramesh et al. 2024, arXiv 2405.20304). ``Weighed`` puts group weights on any of them.
+(Ramesh et al. 2024, arXiv 2405.20304). ``Weighed`` adds group weights to any of them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""When does P-GRPO beat GRPO? Contextual bandits with exact expected rewards, many settings, methods and controls; and
-a tiny language model through TRL's own trainer, in fewer.
+"""When does P-GRPO beat GRPO? Contextual bandits with exactly known expected rewards, in many settings and with many
+methods and controls; and a tiny language model through TRL's own trainer, in fewer settings.
 
 Every arm (``arms``) uses the same number of completions; where the smallest group is 1 %, runs are five times as long,
-so that it gets as many as a group of 5 %. Rates are chosen alike for every arm on seeds used for nothing else
-(``measure``);
-``figures`` evaluates the paired seeds. An arm is a unit of work: stored when it is done, and reused by a later run.
+so that it gets as many as a group of 5 %. Rates are chosen in the same way for every arm, on seeds used for nothing
+else (``measure``); ``figures`` evaluates the paired seeds. An arm is a unit of work: it is stored when it is done, and
+reused by a later run.
 """
 
 from __future__ import annotations
