@@ -1,4 +1,4 @@
-"""The routes. Each finds out who asks, asks ``core`` and renders; errors have the shape that the client reads."""
+"""The routes. Each finds out who asks, calls ``core`` and renders; errors have the shape that the client expects."""
 
 from __future__ import annotations
 

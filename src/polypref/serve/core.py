@@ -1,10 +1,10 @@
-"""The one function behind every route: who asks, what is offered, in which order it may be returned.
+"""The one function behind every route: who asks, what is offered, and in which order it may be returned.
 
     texts -> features and safety scores -> the person's state -> gate -> order -> log
 
-No route has another way to a reward, so none can pass the bounds. Texts are encoded in batches on one thread: the first
-request goes at once, and what arrives while the encoder is busy forms the next batch. Everything else is quick and
-happens where the request is.
+No route has another way to a reward, so none can bypass the bounds. Texts are encoded in batches on one thread: the
+first request is encoded at once, and those that arrive while the encoder is busy form the next batch. Everything else
+is quick and happens where the request is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which status and which body an error has: every family of clients reads another one."""
+"""The status and the body of an error: every family of clients expects a different body."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A person leaves: their rows go in one transaction, what they held is overwritten, and the files are searched for it.
+"""A person leaves: their rows are deleted in one transaction and overwritten, and the files are searched for traces.
 
-Searched for are the user's id, its hash and the texts that only this person's rows held. What another person's rows
-hold as well, a shared prompt for example, is theirs and stays.
+The files are searched for the user's id, its hash and the texts that only this person's rows held. Texts that another
+person's rows also hold, such as a shared prompt, stay.
 
-Covered: the store and its side files. Not covered: copies elsewhere (backups, exports, a proxy's logs); what everybody
-shares in the scorer was fitted with the person's judgements until the next fit; ids shorter than ``SHORTEST``
-characters, which any bytes may hold, are searched for in rows alone.
+Covered: the store and its side files. Not covered: copies elsewhere (backups, exports, a proxy's logs); the shared part
+of the scorer, which contains the person's judgements until the next fit. Ids shorter than ``SHORTEST`` characters,
+which may occur in any bytes, are searched for only in rows.
 """
 
 from __future__ import annotations

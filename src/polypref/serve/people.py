@@ -1,11 +1,11 @@
-"""What a person's judgements make of the scorer: derived from the store and the scorer in force, and from nothing else.
+"""The scorer adapted to a person's judgements: computed from the store and the scorer in force, and from nothing else.
 
-A state is the scorer after ``adapt`` on all judgements of the person in the store. It is kept in a bounded memory with
-the person's version and derived anew when either changes, so every process gives the same answer at once, and nothing
-has to be rebuilt after a crash.
+A state is the scorer after ``adapt`` on all stored judgements of the person. It is cached, within a limit, with the
+person's version and computed again when that version changes, so every process gives the same answer at once, and
+nothing has to be rebuilt after a crash.
 
 Thumbs and ratings are compared within one person and prompt: the text with the higher last value is preferred to each
-with a lower one. Those without another value of the same prompt are kept and say nothing yet.
+with a lower one. Those without another value for the same prompt are stored and have no effect yet.
 """
 
 from __future__ import annotations

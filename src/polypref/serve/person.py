@@ -1,10 +1,10 @@
-"""Who asks: a tenant by API key, and a user in any of the ways in which clients can name one.
+"""Who asks: a tenant, by API key, and a user, in any of the ways in which clients can name one.
 
-In this order: a key that is bound to a user, the path prefix ``/u/{user}``, the body's ``safety_identifier`` or
-``user``, the header ``X-User``, the model alias ``polypref@user``. Two that name different people are refused: an
-answer for the wrong person is worse than none.
+The user is read from these, in this order: a key that is bound to a user, the path prefix ``/u/{user}``, the body's
+``safety_identifier`` or ``user``, the header ``X-User``, the model alias ``polypref@user``. If two of them name
+different people, the request is refused: an answer for the wrong person is worse than none.
 
-With keys, every request needs one and belongs to its tenant; without, everybody is of the tenant "".
+With keys, every request needs one and belongs to its tenant; without keys, everybody belongs to the tenant "".
 """
 
 from __future__ import annotations

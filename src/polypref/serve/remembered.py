@@ -1,7 +1,7 @@
-"""An encoder that keeps the features of the texts last used in memory, for a process that answers requests.
+"""An encoder that keeps the features of recently used texts in memory, for a process that answers requests.
 
-What it lacks it asks of the encoder that it stands for, which keeps features on disk as usual; so the same texts give
-the same features to the bit.
+It gets missing features from the encoder that it wraps, which stores features on disk as usual, so the same texts give
+the same features bit for bit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""``/rerank`` for clients of Cohere (v1, v2), Jina, vLLM, LiteLLM, TEI and llama-stack, told apart by the body.
+"""``/rerank`` for clients of Cohere (v1, v2), Jina, vLLM, LiteLLM, TEI and llama-stack, distinguished by the body.
 
-``documents``  one object that Cohere, Jina, vLLM and LiteLLM read; blocked documents are left out, as ``top_n`` leaves
-               some out
+``documents``  one object that Cohere, Jina, vLLM and LiteLLM read; blocked documents are left out, like those beyond
+               ``top_n``
 ``texts``      TEI: a bare list, never shorter than asked, since its clients count; blocked texts last, at exactly 0.0
                (rewards of the others are then moved to 1 and above: only their differences have a meaning)
 ``items``      llama-stack: a bare list

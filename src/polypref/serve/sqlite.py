@@ -1,12 +1,13 @@
 """The embedded store: one SQLite file in write-ahead mode, with one writer per process that commits in groups.
 
-Every commit is synced (``synchronous=FULL``) and whatever is deleted is overwritten (``secure_delete=ON``). Builds of
-SQLite differ in both, so the settings are read back at the start and the store is refused if they did not take.
+Every commit is synced (``synchronous=FULL``), and deleted content is overwritten (``secure_delete=ON``). Builds of
+SQLite differ in both, so the settings are read back at the start, and the store is refused if they did not take effect.
 
-Group commit: the writer takes all that waits, writes it in one transaction, and tells everybody after the commit.
+Group commit: the writer takes all waiting work, writes it in one transaction, and notifies everybody after the commit.
 
-Covered: a process killed at any moment and a power cut lose nothing that was acknowledged; several processes on one
-machine may share the file. Not covered: network file systems, on which SQLite's locks cannot be trusted.
+Covered: if a process is killed at any moment, or the power fails, nothing that was acknowledged is lost; several
+processes on one machine may share the file. Not covered: network file systems, on which SQLite's locks cannot be
+trusted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A server from a scorer's folder, a store and perhaps bounds: what ``polypref serve`` runs."""
+"""Builds the server that ``polypref serve`` runs, from a scorer's folder, a store and, if given, bounds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What a store keeps, and the contract that every store fulfils.
 
-Judgements are append-only and are the truth; what a scorer makes of a person is derived from them. A judgement is
-acknowledged after a durable commit, exactly once for each id. An answer keeps what was offered, so that later
-judgements can name its candidates.
+Judgements are append-only and the source of truth; a person's adapted scorer is computed from them. A judgement is
+acknowledged after a durable commit, exactly once for each id. An answer keeps the candidates that were offered, so that
+later judgements can refer to them.
 """
 
 from __future__ import annotations
