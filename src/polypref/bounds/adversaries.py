@@ -90,7 +90,7 @@ def _judged(slates: Slates, pairs: Pairs, flipped: np.ndarray) -> Comparisons:
 
 
 def fitted(slates: Slates, pairs: Pairs, encoder: Encoder) -> Floats:
-    """Rewards of somebody who likes what a detector of the pairs' unsafe responses dislikes, (R,)."""
+    """Rewards (R,) of somebody who likes what a detector of the pairs' unsafe responses dislikes."""
     x_RD = encoder.encode(slates.responses).astype(np.float64)
     both = np.concatenate([pairs.safe_I, pairs.unsafe_I])
     safe = np.arange(len(both)) < len(pairs)
@@ -99,7 +99,7 @@ def fitted(slates: Slates, pairs: Pairs, encoder: Encoder) -> Floats:
 
 
 def vectors(margin_I: Floats, x_2ID: tuple[Floats, Floats], cap: float, many: int, seed: int) -> tuple[Floats, Floats]:
-    """Safety accuracy of ``many`` linear tastes within the cap, as drawn and after climbing (V,).
+    """Safety accuracy of ``many`` linear tastes within the cap, as drawn and after optimising (V,).
 
     ``margin_I`` is the shared margin safe minus unsafe, ``x_2ID`` the features of the safe and the unsafe responses. A
     taste d(x) = x . theta is drawn with a scale between a hundredth of the cap and a hundred caps, then follows the

@@ -196,7 +196,7 @@ def _prefers(stage: Stage, name: str, value_R: Floats) -> list[Row]:
 
 
 def _aggregated(stage: Stage) -> list[Row]:
-    """T10: does personalization violate what aggregation keeps? Same data, bounds off and on, paired slates."""
+    """T10: does personalization let through what aggregation stops? Same data, bounds off and on, paired slates."""
     case = stage.case
     if case.aggregated is None or not case.people:
         return []

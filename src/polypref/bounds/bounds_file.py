@@ -173,7 +173,7 @@ class Calibrated:
 
     @property
     def largest(self) -> int:
-        """Candidates in the largest slate that was calibrated on: of larger ones nothing is known."""
+        """Candidates in the largest calibration slate: nothing is known about larger ones."""
         return max(one.largest for one in self.thresholds.values())
 
     def bind(self, scorer: Answers, safety: Answers) -> Bounded:

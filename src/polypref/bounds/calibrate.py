@@ -94,7 +94,7 @@ def allowed(slates: int, alpha: float, delta: float | None) -> int:
 
 
 def needed(alpha: float, delta: float | None) -> int:
-    """The fewest slates that can show ``alpha``: with none of them lost."""
+    """The fewest slates that can show ``alpha``, with none of them lost."""
     if delta is None:
         return int(np.ceil(1 / alpha - 1e-9)) - 1
     return int(np.ceil(np.log(delta) / np.log1p(-alpha) - 1e-9))
@@ -110,7 +110,7 @@ def least_alpha(slates: int, delta: float | None) -> float:
 def highest_unsafe(slates: Slates, safety_R: Floats) -> Floats:
     """Each slate's highest score of an unsafe candidate (L,): -inf without one, +inf where one has no score.
 
-    A candidate without a score is dropped, but the same one may have a score next time: it counts as lost.
+    A candidate without a score is dropped, but it may have a score next time, so it counts as lost.
     """
     value_C = np.where(slates.unsafe_C, safety_R[slates.response_C], -np.inf)
     highest_L = np.full(len(slates), -np.inf)

@@ -135,7 +135,7 @@ class Ranking:
 
 @dataclass(frozen=True, eq=False)
 class Bounded:
-    """A scorer within bounds: no user gets past the gate, or further from the shared reward than the cap.
+    """A scorer within bounds: no user gets past the gate, or further from the shared reward than the cap allows.
 
     ``user_limits`` are additional limits of single users. ``policy_hash`` names the bounds in every answer.
     """

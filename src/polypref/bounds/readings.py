@@ -80,13 +80,13 @@ ALPHABETS = [
 
 
 def _for_short(function: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The function, which remembers what it made of short texts."""
+    """The function, with a cache of its results for short texts."""
     remembered = lru_cache(maxsize=65536)(function)
     return lambda text: remembered(text) if len(text) <= REMEMBERED else function(text)
 
 
 def readings(text: str) -> list[str] | None:
-    """``text``, and what else it says, each once; None where that is too much: more or longer than the limits above."""
+    """``text`` and its other readings, each once; None where they exceed the limits above in number or length."""
     found = list(_one_by_one(text))
     return None if None in found else [read for read in found if read is not None]
 
@@ -116,7 +116,7 @@ def _one_by_one(text: str) -> Iterator[str | None]:
 
 
 def windows_read(text: str, most: int) -> list[str] | None:
-    """The distinct windows of all that ``text`` says; None where they are more than ``most``, so not all are read."""
+    """The distinct windows of all readings of ``text``; None if more than ``most``, so not all are read."""
     found: dict[str, None] = {}
     for read in _one_by_one(text):
         if read is None:
@@ -148,7 +148,7 @@ def _readings_of(sentence: str) -> tuple[str, ...]:
 
 
 def nats(letters: str) -> tuple[float, int]:
-    """How much likelier the words of an ASCII text are as English than as letters by lot, and its letters."""
+    """How much likelier the words of an ASCII text are as English than as random letters, and its letters."""
     code = _codes(letters)
     pair = code[:-1] * 27 + code[1:]
     return float(NATS_AA.ravel()[pair[pair > 0]].sum()), int(np.count_nonzero(code))

@@ -41,8 +41,8 @@ class Safety:
     def __call__(self, responses: Responses) -> Floats:
         """``safety_R``; NaN where the scorer did not answer, or not with a finite number (+inf too: it is no score).
 
-        What got no score is asked about again in the next call. Raises SafetyFailed where the scorer dies, or answers
-        in the name of a person.
+        Texts without a score are asked about again in the next call. Raises SafetyFailed if the scorer fails, or
+        answers in a person's name.
         """
         value_R, _ = self._answers(responses)
         return np.where(value_R == DROPPED, np.nan, value_R)

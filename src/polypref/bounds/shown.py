@@ -64,7 +64,7 @@ ONLY_TURNED = frozenset(one for one in TURNED if not one.isascii())
 
 
 def seen(text: str) -> str:
-    """``text`` as it is shown, in plain letters."""
+    """``text`` as a person sees it, in plain letters."""
     text = CONTROLS.sub("", resolved(text))
     text = EMPHASIS.sub("", TAGS.sub("", text))
     if text.isascii():

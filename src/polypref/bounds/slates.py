@@ -53,7 +53,7 @@ class Slates:
     """L slates over a pool: candidate c stands in ``slate_C``, is ``response_C`` of the pool, and is ``unsafe_C``.
 
     ``category_L`` is what each slate is about, "" where the file does not say. ``note`` says what was left out, and how
-    a file that does not label responses was read.
+    a file without labels of responses was read.
     """
 
     responses: Responses

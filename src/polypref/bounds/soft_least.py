@@ -92,7 +92,7 @@ class Windows:
 
 
 def _dot(x_WD: NDArray[np.float32], weights_D: Floats) -> Floats:
-    """Each row times the weights, the same to the bit whatever other rows there are, which a matrix product is not."""
+    """Each row times the weights, bit for bit the same whatever the other rows are, unlike a matrix product."""
     value_W = np.empty(len(x_WD))
     for start in range(0, len(x_WD), AT_ONCE):
         value_W[start : start + AT_ONCE] = (x_WD[start : start + AT_ONCE] * weights_D).sum(axis=1)

@@ -102,7 +102,7 @@ def forms_of_prompt(responses: Responses, prompt: int) -> list[str]:
 
 
 def _strings(value: Any, key: str = "") -> Iterator[str]:
-    """All texts in a message, roles and names of keys too, but for those that every chat has."""
+    """All texts in a message, including roles and names of keys, except those that every chat has."""
     if isinstance(value, dict):
         for name, one in value.items():
             if name not in USUAL_KEYS:
@@ -142,7 +142,7 @@ def read_responses(responses: Responses) -> Read:
 
 
 class Windowed:
-    """``scorer``, asked about each pair of windows; the least answer counts."""
+    """``scorer``, asked about each pair of windows; the lowest answer counts."""
 
     reads = READS
 
@@ -150,7 +150,7 @@ class Windowed:
         self.scorer = scorer
 
     def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
-        """The population's least score; NaN where there is none. Raises SafetyFailed for a score in a person's name."""
+        """The population's lowest score, NaN if it has none. Raises SafetyFailed for a score in a person's name."""
         _, response_Q = resolved(responses, user_ids, response_Q)
         prompts, at_R = read_prompts(responses)
         texts = read_responses(responses)
@@ -162,7 +162,7 @@ class Windowed:
         return Scores(value_R[response_Q], np.full(len(response_Q), POPULATION, np.int8))
 
     def _least(self, prompts: Read, at_R: IntArray, texts: Read, part: NDArray[np.int64]) -> Floats:
-        """The least score of each response of ``part`` over its pairs of windows."""
+        """The lowest score of each response of ``part`` over its pairs of windows."""
         head_K, tail_K = [], []
         for r in part.tolist():
             head, tail = prompts.of_text(int(at_R[r])), texts.of_text(r)

@@ -32,7 +32,7 @@ ME = "me"  # in a path: whoever asks
 
 
 def app_of(core: Core, keys: Keys | None = None, max_body: int = 8_000_000) -> FastAPI:
-    """The application. A path ``/u/{user}/...`` is that of the rest, asked by this user."""
+    """The application. A path ``/u/{user}/...`` is the rest of the path, for this user."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -58,7 +58,7 @@ def person_of(request: Request, body: Any = None) -> Person:
 
 
 class _Limits:
-    """Refuses bodies that are too large before all of them is read, and takes ``/u/{user}`` off the path."""
+    """Refuses bodies that are too large before they are read whole, and takes ``/u/{user}`` off the path."""
 
     def __init__(self, app: Callable, most: int) -> None:
         self.app, self.most = app, most

@@ -3,8 +3,8 @@
     texts -> features and safety scores -> the person's state -> gate -> order -> log
 
 No route has another way to a reward, so none can bypass the bounds. Texts are encoded in batches on one thread: the
-first request is encoded at once, and those that arrive while the encoder is busy form the next batch. Everything else
-is quick and happens where the request is.
+first request is encoded at once, and those that arrive while the encoder is busy form the next batch. States of people
+are derived on the same thread; everything else is quick and runs on the event loop.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ MOST_CHARACTERS = 1_000_000  # of one request
 
 
 class NoReward(PolyprefError):
-    """The scorer gave a reward that is no number, and nothing bounds it."""
+    """The scorer gave a reward that is not a number, and there are no bounds to drop it."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of each of the texts: ``order`` of those that may be returned, best first, ``blocked`` the others.
+    """The texts by what happens to them: ``order``, those that may be returned, best first; ``blocked``, the others.
 
     ``rewards`` are those of the texts as given; ``-inf`` for blocked ones. ``source`` says who answered (one of
     ``learners.SOURCES``), ``judgements`` how many of the person's own the store has.
@@ -67,7 +67,7 @@ class Answer:
 
 
 class Core:
-    """A scorer in use: answers people and keeps what it offered. ``bounded`` None: nothing bounds it."""
+    """A scorer in use: answers people and stores what it offered. ``bounded`` None: there are no bounds."""
 
     def __init__(self, scorer: Scorer, scorer_hash: str, store: Store, bounded: Bounded | None = None) -> None:
         self.people, self.store, self.scorer_hash, self.bounded = People(scorer, store), store, scorer_hash, bounded
@@ -78,9 +78,9 @@ class Core:
     async def rank(
         self, person: Person, prompt: Prompt, texts: Sequence[str], route: str, category: str = ""
     ) -> Answer:
-        """The texts in the order for this person, within the bounds, and the answer kept.
+        """The texts ranked for this person, within the bounds; the answer is stored.
 
-        Raises InputError for texts and ids that cannot be, SettingsError for more texts than the bounds allow,
+        Raises InputError for impossible texts and ids, SettingsError for more texts than the bounds allow,
         SafetyFailed, StoreError.
         """
         pool, place = pool_of(prompt, texts)
@@ -118,7 +118,7 @@ class Core:
         )
 
     def _log(self, person: Person, prompt: Prompt, texts: Sequence[str], answer: Answer, route: str) -> None:
-        """Keep the answer, so that later judgements can name its candidates; nobody judges without a name."""
+        """Store the answer, so that later judgements can name its candidates; unnamed people cannot judge."""
         if person.user is None or not isinstance(prompt, str):
             return
         offer = Offer(
@@ -138,7 +138,7 @@ class Core:
     # --- encoding
 
     async def _prepared(self, pool: Responses) -> None:
-        """Wait until features and safety scores of the pool are known, in a batch with others that wait."""
+        """Wait until the pool's features and safety scores are known, in one batch with other waiting pools."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._batch.append((pool, done))
         if self._busy is None or self._busy.done():

@@ -34,7 +34,7 @@ class State:
 
 
 class People:
-    """States of people, the most recently asked ones in memory."""
+    """States of people, with the most recently used ones in memory."""
 
     def __init__(self, scorer: Scorer, store: Store, most: int = MOST_KEPT) -> None:
         self.scorer, self.store, self.most = scorer, store, most
@@ -46,7 +46,7 @@ class People:
         return isinstance(self.scorer, Adapts)
 
     def kept(self, person: Person) -> tuple[State | None, Standing]:
-        """The state in memory if it is current, and what the store says of the person now."""
+        """The state in memory if it is current, and what the store says about the person now."""
         if person.user is None:
             return State(self.scorer, None, Standing()), Standing()
         now = self.store.standing(person)
@@ -59,7 +59,7 @@ class People:
         return state, now
 
     def derived(self, person: Person) -> State:
-        """The state derived from the store; takes as long as encoding texts that are new."""
+        """The state derived from the store; this takes as long as encoding the new texts."""
         state, now = self.kept(person)
         if state is None:
             user = scorer_id(person)
@@ -79,7 +79,7 @@ class People:
 
 
 def judged(person: Person, stored: Sequence[Stored]) -> Comparisons | None:
-    """All that the judgements say as comparisons of one person, the newest ``MOST_PAIRS``; None where they say none."""
+    """The judgements as comparisons of one person, the newest ``MOST_PAIRS``; None where they give none."""
     rows: list[tuple[Any, str, str, bool]] = []
     valued: defaultdict[Any, dict[str, float]] = defaultdict(dict)
     for one in (row.judgement for row in stored):

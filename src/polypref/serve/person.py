@@ -117,5 +117,5 @@ def scorer_id(person: Person) -> str | None:
 
 
 def shown(person: Person) -> str:
-    """A person in logs and metrics: a hash, from which nobody can be told."""
+    """A person in logs and metrics: a hash that does not reveal who it is."""
     return content.hexdigest(person.tenant, person.user)[:16]

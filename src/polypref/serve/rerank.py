@@ -75,7 +75,7 @@ def text_of(value: str | dict[str, Any], what: str) -> str:
 
 
 def rendered(body: Rerank, texts: list[str], answer: Answer) -> Any:
-    """The answer in the words of the client that asked."""
+    """The answer in the format of the client that asked."""
     scores = answer.rewards if body.raw else answer.relevance
     if body.tei:
         if body.raw and answer.blocked and answer.order:  # its clients sort by score, and blocked texts have 0.0

@@ -200,7 +200,7 @@ class Sqlite:
         return future
 
     def _write(self) -> None:
-        """The writer's life: groups of all that waits, until the end is asked for."""
+        """The writer's loop: groups of all waiting work, until it is asked to stop."""
         to = self._opened()
         ends = False
         while not ends:
@@ -268,7 +268,7 @@ def _content(judgement: Judgement) -> list[Any]:
 
 
 def _changed(to: sqlite3.Connection, person: Person, judgements: int = 0) -> None:
-    """The person's next version, which nobody had before: it makes every process derive their state anew."""
+    """The person's next version, never used before: it makes every process derive their state again."""
     number = to.execute("UPDATE changes SET number = number + 1 RETURNING number").fetchone()[0]
     to.execute(
         "INSERT INTO people (tenant, user, version, judgements) VALUES (?, ?, ?, ?) ON CONFLICT (tenant, user) "
@@ -282,7 +282,7 @@ def _checkpoint(to: sqlite3.Connection) -> bool:
 
 
 def _committed(to: sqlite3.Connection, group: Sequence[tuple[Work, Future]], path: Path) -> None:
-    """All of the group in one durable transaction; each is told after the commit, or why nothing was kept."""
+    """All of the group in one durable transaction; each caller hears of the commit, or why nothing was stored."""
     settled: list[Callable[[], None]] = []
     try:
         with _failures(path):

@@ -31,7 +31,7 @@ class Conflict(PolyprefError):
 
 @dataclass(frozen=True)
 class Person:
-    """Whose request it is: a user of a tenant; ``user`` None: nobody was named."""
+    """The person who makes a request: a user of a tenant; ``user`` None: nobody was named."""
 
     tenant: str
     user: str | None
@@ -85,7 +85,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Standing:
-    """What is known of a person without reading their judgements: ``version`` changes with every change."""
+    """What is known about a person without reading their judgements: ``version`` changes with every change."""
 
     version: int = 0
     judgements: int = 0
@@ -94,7 +94,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What leaving removed: rows by table. ``pending``: bytes may be left until nobody reads an older state."""
+    """What was removed with a person: rows by table. ``pending``: bytes may be left until nobody reads an older state."""
 
     rows: dict[str, int] = field(default_factory=dict)
     pending: bool = False
@@ -131,7 +131,7 @@ class Store(Protocol):
         ...
 
     def forget(self, person: Person) -> Receipt:
-        """Remove every row of a person, durably, and overwrite what they held."""
+        """Remove every row of a person, durably, and overwrite its content."""
         ...
 
     def people(self, tenant: str) -> Sequence[str]: ...
