@@ -94,7 +94,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was removed with a person: rows by table. ``pending``: bytes may be left until nobody reads an older state."""
+    """What was removed with a person, by table. ``pending``: bytes may be left while somebody reads an older state."""
 
     rows: dict[str, int] = field(default_factory=dict)
     pending: bool = False
