@@ -93,7 +93,7 @@ def test_what_cannot_be_served_is_refused_in_one_line(saved, world, tmp_path, ca
         taken.listen()
         port = taken.getsockname()[1]
         assert "Give another --port" in refused(capsys, saved, "--port", port, "--store", tmp_path / "s.db")
-    assert "Give another --port" in refused(capsys, saved, "--port", 99999, "--store", tmp_path / "s.db")
+    assert "from 0 to 65,535" in refused(capsys, saved, "--port", 99999, "--store", tmp_path / "s.db")
     (tmp_path / "text.db").write_text("this is no store " * 200)
     assert "not a database" in refused(capsys, saved, "--port", 0, "--store", tmp_path / "text.db")
     assert "add --bounds" in refused(capsys, saved, "--port", 0, "--pin", "x", "--store", tmp_path / "s.db")

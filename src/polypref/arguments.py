@@ -53,6 +53,7 @@ class Range:
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Seeds = Annotated[int, Range(1, 10_000)]
 PairedSeeds = Annotated[int, Range(2, 10_000)]  # one leaves no interval
+Port = Annotated[int, Range(0, 65_535)]
 Processes = Annotated[int, Range(0, 1024)]
 AtLeastOne = Annotated[int, Range(1)]
 AtLeastZero = Annotated[int, Range(0)]

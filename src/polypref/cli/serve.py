@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
+from polypref.arguments import Port
 from polypref.cli.shared import Loads
 from polypref.terminal import out, say
 
@@ -39,7 +40,7 @@ class Serve(Loads):
     """The encoder, if not the one named at fit."""
     host: str = "127.0.0.1"
     """Address to listen on."""
-    port: int = 8080
+    port: Port = 8080
     """Port to listen on; 0: any that is free."""
 
     def run(self) -> int:
