@@ -24,14 +24,14 @@ def tax(overall: str, section: str = "no tax", user: str = "unclear") -> dict:
     [
         (tax("no tax"), "pass", "surely below 2.0 points (overall +1.2 (−1.0 to +3.0) points)"),
         (tax("no tax", section="tax"), "fail", "the mean over users in facts"),
-        (tax("no tax", user="tax"), "fail", "1 user of 2 users"),
+        (tax("no tax", user="tax"), "fail", "1 of 2 users"),
         (
             tax("nothing to lose", section="nothing to lose"),
             "not measurable",
             "scorer is at chance on this suite. Use a",
         ),
         (tax("unclear"), "not measurable", "a mean tax of 2.0 points is not excluded"),
-        (tax("unclear", user="tax"), "fail", "1 user of 2 users"),
+        (tax("unclear", user="tax"), "fail", "1 of 2 users"),
     ],
 )
 def test_a_tax_passes_fails_or_is_not_measurable(found, result, says):
