@@ -43,7 +43,15 @@ def test_read(tmp_path, low, high, others):
 
 @pytest.mark.parametrize(
     ("low", "high"),
-    [("bad", "good"), ("1,600", "2,000"), ("4/5", "8/10"), ("4/5", "5"), ("F", "A"), ("4 or 5", "5"), ("60 %", "0.8")],
+    [
+        ("poor", "excellent"),
+        ("1,600", "2,000"),
+        ("4/5", "8/10"),
+        ("4/5", "5"),
+        ("F", "A"),
+        ("4 or 5", "5"),
+        ("60 %", "0.8"),
+    ],
 )
 def test_refused(tmp_path, low, high):
     with pytest.raises(InputError, match=r'column "rating" holds ') as caught:

@@ -25,12 +25,13 @@ from polypref.data.files.limits import Limits
 from polypref.data.linting.lint import clean, lint
 from polypref.data.linting.problems import ProblemLog
 from polypref.data.read import Reading, ReadOptions, read
+from polypref.data.rows.values import NOBODY
 from polypref.errors import InputError
 
 NASTY = r"""\nabla \u0041 "quoted" 'x' \\ \/ , ; [1] {"role":"user"} [/INST] $.content""" + "\t\r\n\x7f\u2028é🙂\x01"
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12)
 TEXT |= st.text(st.sampled_from(NASTY), min_size=1, max_size=12)
-NAME = TEXT.filter(lambda text: text.strip() != "")
+NAME = TEXT.filter(lambda text: text.strip() not in ("", *NOBODY))  # which name nobody
 MESSAGE = st.fixed_dictionaries({"role": NAME, "content": TEXT}, optional={"name": NAME})
 CALL = st.builds(lambda name, said: {"function": {"name": name, "arguments": said}, "type": "function"}, NAME, TEXT)
 CHAT = st.lists(MESSAGE, min_size=1, max_size=3)

@@ -98,12 +98,12 @@ RUNS = {
     run.name: run
     for run in (
         Run(
-            *("fit", ("fit", "pairs.jsonl", "--learner", "pooled", *STATIC, "--out", "out")),
+            *("fit", ("fit", "pairs.jsonl", "--learner", "pooled", *STATIC, "--out", "out", "--force")),
             *(_files("pairs.jsonl", "scorer-individual=out"), FIT),
             usable=_scorer,
         ),
         Run(
-            *("groups", ("groups", "crowd.jsonl", "--groups", "2", *STATIC, "--out", "out")),
+            *("groups", ("groups", "crowd.jsonl", "--groups", "2", *STATIC, "--out", "out", "--force")),
             *(_files("crowd.jsonl", "grouping=out"), ("polypref.cli.groups", "polypref.groups", "scipy.stats")),
             usable=_grouping,
         ),
