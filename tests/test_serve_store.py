@@ -122,6 +122,14 @@ def test_settings_are_read_back_and_a_wrong_file_is_refused(tmp_path, monkeypatc
         Sqlite(tmp_path / "lax.db")
 
 
+def test_who_gives_up_waiting_stops_nobody_else(store):
+    waiting = [store.judge(ANN, pair(str(at))) for at in range(200)]
+    gone = {at for at, one in enumerate(waiting) if one.cancel()}
+    assert store.judge(BEN, pair("after")).result(timeout=30)
+    kept = {int(one.judgement.id) for one in store.judgements(ANN)}
+    assert kept == {*range(200)} - gone
+
+
 def test_a_closed_store_accepts_nothing_and_finishes_what_it_accepted(tmp_path):
     opened = Sqlite(tmp_path / "s.db")
     accepted = [opened.judge(ANN, pair(str(at))) for at in range(300)]

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Annotated, Any
 from urllib.parse import unquote
 
+import msgspec
 from fastapi import FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -143,7 +144,7 @@ def _people(app: FastAPI) -> None:
         core, person = app.state.core, allowed(request, user)
         now = core.store.standing(person)
         fitted = core.people.scorer
-        in_fit = isinstance(fitted, Forgets) and scorer_id(person) in set(fitted.known_users().ids)
+        in_fit = isinstance(fitted, Forgets) and scorer_id(person) in fitted.known_users().ids
         return {
             "judgements": now.judgements,
             "paused": now.paused,
@@ -189,8 +190,6 @@ def named(person: Person) -> Person:
 
 def exported(stored: Stored) -> dict[str, Any]:
     """A judgement as the person may have it."""
-    import msgspec
-
     return {"at": stored.at, **msgspec.structs.asdict(stored.judgement)}
 
 

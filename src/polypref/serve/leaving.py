@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polypref.serve.person import shown
-from polypref.serve.store import Judgement, Offer, Person, Store
+from polypref.serve.store import Judgement, Offer, Person, Store, as_stored
 
 SHORTEST = 8  # characters of an id or text that is searched for
 MOST_SEARCHED = 200  # texts, the longest first
@@ -72,12 +72,5 @@ def _found(path: Path, ids: Sequence[str], texts: Sequence[str]) -> list[str]:
     if not path.exists() or not path.stat().st_size:
         return []
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        told = ["the user's id" for one in ids if content.find(_written(one)) >= 0]
-        return told + ["a text" for one in texts if content.find(_written(one)) >= 0]
-
-
-def _written(text: str) -> bytes:
-    """A text as it stands in a row's JSON, without its quotation marks."""
-    import msgspec
-
-    return msgspec.json.encode(text)[1:-1]
+        told = ["the user's id" for one in ids if content.find(as_stored(one)) >= 0]
+        return told + ["a text" for one in texts if content.find(as_stored(one)) >= 0]

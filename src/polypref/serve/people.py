@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from polypref.comparisons import Comparisons, from_columns
 from polypref.learners.protocol import Adapts, Scorer
 from polypref.serve.person import scorer_id
@@ -104,6 +106,4 @@ def judged(person: Person, stored: Sequence[Stored]) -> Comparisons | None:
 
 
 def _prompt_key(judgement: Judgement) -> str:
-    import msgspec
-
     return msgspec.json.encode(judgement.prompt).decode()

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from polypref.serve.store import Conflict, Judgement, Offer, Person, Receipt, Standing, Stored, StoreError
+from polypref.serve.store import Conflict, Judgement, Offer, Person, Receipt, Standing, Stored, StoreError, as_stored
 
 Found = TypeVar("Found")
 
@@ -49,6 +49,7 @@ INSERT INTO changes VALUES (0);
 """
 TABLES = ("judgements", "answers", "people")
 Work = Callable[[sqlite3.Connection], Any]
+Waiting = tuple[Work, Future, bool]  # whether it is work that SQLite refuses within a transaction
 
 
 class Sqlite:
@@ -60,7 +61,7 @@ class Sqlite:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._reader, self._reading = self._opened(), threading.Lock()
-        self._waiting: queue.SimpleQueue[tuple[Work, Future] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._accepting, self._closed = threading.Lock(), False
         self._writer = threading.Thread(target=self._write, name="store", daemon=True)
         self._writer.start()
@@ -93,7 +94,7 @@ class Sqlite:
 
     def holds(self, text: str) -> bool:
         """See ``store.Store``."""
-        written = msgspec.json.encode(text)[1:-1]
+        written = as_stored(text)
         query = " UNION ALL ".join(
             f"SELECT 1 FROM {table} WHERE instr({column}, ?)"
             for table, column in (("judgements", "body"), ("answers", "body"), ("people", "CAST(user AS BLOB)"))
@@ -195,8 +196,7 @@ class Sqlite:
             if self._closed:
                 future.set_exception(StoreError(f"{self.path} is closed."))
             else:
-                work_alone = _Alone(work) if alone else work
-                self._waiting.put((work_alone, future))
+                self._waiting.put((work, future, alone))
         return future
 
     def _write(self) -> None:
@@ -205,17 +205,17 @@ class Sqlite:
         ends = False
         while not ends:
             group, ends = self._group()
-            together = [(work, future) for work, future in group if not isinstance(work, _Alone)]
-            if together:
+            begun = [one for one in group if one[1].set_running_or_notify_cancel()]  # from here nobody can cancel
+            if together := [(work, future) for work, future, alone in begun if not alone]:
                 _committed(to, together, self.path)
-            for work, future in group:
-                if isinstance(work, _Alone):
-                    _settle(future, lambda work=work: work.work(to), self.path)
+            for work, future, alone in begun:
+                if alone:
+                    _settle(future, lambda work=work: work(to), self.path)
         to.close()
 
-    def _group(self) -> tuple[list[tuple[Work, Future]], bool]:
+    def _group(self) -> tuple[list[Waiting], bool]:
         """What waits, in order, and whether nothing will follow."""
-        group: list[tuple[Work, Future]] = []
+        group: list[Waiting] = []
         one = self._waiting.get()
         while one is not None:
             group.append(one)
@@ -250,16 +250,6 @@ class Sqlite:
                     )
             _prepare(to, self.path)
         return to
-
-
-class _Alone:
-    """Work that SQLite refuses within a transaction."""
-
-    def __init__(self, work: Work) -> None:
-        self.work = work
-
-    def __call__(self, to: sqlite3.Connection) -> Any:
-        return self.work(to)
 
 
 def _content(judgement: Judgement) -> list[Any]:

@@ -100,6 +100,11 @@ class Receipt:
     pending: bool = False
 
 
+def as_stored(text: str) -> bytes:
+    """A text as it stands in a row's JSON, without its quotation marks."""
+    return msgspec.json.encode(text)[1:-1]
+
+
 class Store(Protocol):
     """Durable judgements and answers of people; every method raises StoreError where the store fails."""
 
