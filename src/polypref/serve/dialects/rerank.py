@@ -12,12 +12,16 @@ Scores are between 0 and 1 (``Answer.relevance``); ``raw_scores``, or ``use_acti
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from polypref.errors import InputError
 from polypref.serve.core import Answer
+from polypref.serve.requests import person_of
 
 WORDS_PER_TOKEN = 0.75  # an estimate: no tokenizer is asked
 
@@ -116,3 +120,19 @@ def about(answer: Answer) -> dict[str, Any]:
         "personalization": {"source": answer.source, "judgements": answer.judgements, "scorer": answer.scorer},
         "bounds": bounds,
     }
+
+
+def routes(app: FastAPI) -> None:
+    """Add the routes of rerank clients."""
+
+    @app.post("/rerank")
+    @app.post("/v1/rerank")
+    @app.post("/v2/rerank")
+    @app.post("/v1alpha/inference/rerank")
+    async def rerank(request: Request, body: Rerank) -> Any:
+        request.state.tei = body.tei
+        begun, person, texts = time.perf_counter(), person_of(request, body), body.asked
+        query = body.query if isinstance(body.query, str) else str(body.query.get("text", ""))
+        answer = await app.state.core.rank(person, query, texts, "rerank", body.category)
+        app.state.metrics.answered("rerank", answer, time.perf_counter() - begun)
+        return JSONResponse(rendered(body, texts, answer))

@@ -1,0 +1,39 @@
+"""Who makes a request, found out in the same way by every route."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request
+
+from polypref.errors import InputError
+from polypref.serve.person import asking
+from polypref.serve.store import Person
+
+ME = "me"  # in a path: whoever asks
+
+
+def person_of(request: Request, body: Any = None) -> Person:
+    """Who asks: the key, the path, the body's fields, the header and the model's name must agree.
+
+    Raises Unauthorized, TwoPeople, InputError.
+    """
+    key = request.app.state.keys.key_of(request.headers.get("authorization"))
+    named = [getattr(body, name, None) for name in ("safety_identifier", "user")]
+    path = request.scope.get("polypref.user")
+    return asking(key, path, named, request.headers.get("x-user"), getattr(body, "model", None))
+
+
+def named(person: Person) -> Person:
+    """The person. Raises InputError where nobody is named."""
+    if person.user is None:
+        raise InputError("nobody is named; give user in the body, the header X-User or the path /u/USER.")
+    return person
+
+
+def person_in_path(request: Request, user: str) -> Person:
+    """The person of a path ``/v1/users/{user}``, if the key may see them. Raises Unauthorized, TwoPeople."""
+    if user == ME and (asks := person_of(request)).user is not None:
+        return asks
+    key = request.app.state.keys.key_of(request.headers.get("authorization"))
+    return named(asking(key, request.scope.get("polypref.user"), [user], request.headers.get("x-user"), None))
