@@ -13,27 +13,23 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from polypref import content
 from polypref.bounds.gate import DROPPED, Bounded
 from polypref.comparisons import Responses
 from polypref.content import Message
-from polypref.errors import InputError, PolyprefError
+from polypref.errors import InputError
 from polypref.learners.protocol import SOURCES, Scorer
+from polypref.serve.in_force import InForce
 from polypref.serve.people import People, State
 from polypref.serve.store import Offer, Person, Store
 
 Prompt = str | Sequence[Message]
 MOST_TEXTS = 1000  # of one request
 MOST_CHARACTERS = 1_000_000  # of one request
-
-
-class NoReward(PolyprefError):
-    """The scorer gave a reward that is not a number, and there are no bounds to drop it."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +63,35 @@ class Answer:
 
 
 class Core:
-    """A scorer in use: answers people and stores what it offered. ``bounded`` None: there are no bounds."""
+    """A scorer in use: answers people and stores what it offered. ``bounded`` None: there are no bounds.
+
+    ``in_force`` may be replaced between two requests (``put_in_force``); a request in hand keeps the one that it has.
+    """
 
     def __init__(self, scorer: Scorer, scorer_hash: str, store: Store, bounded: Bounded | None = None) -> None:
-        self.people, self.store, self.scorer_hash, self.bounded = People(scorer, store), store, scorer_hash, bounded
+        self.people, self.store = People(InForce(scorer, scorer_hash, bounded), store), store
         self._encoder = ThreadPoolExecutor(1, "encoder")
-        self._batch: list[tuple[Responses, asyncio.Future[None]]] = []
+        self._batch: list[tuple[InForce, Responses, asyncio.Future[None]]] = []
         self._busy: asyncio.Task[None] | None = None
+
+    @property
+    def in_force(self) -> InForce:
+        """The scorer, its hash and its bounds that the next request gets."""
+        return self.people.in_force
+
+    @property
+    def scorer_hash(self) -> str:
+        """The hash of the scorer in force."""
+        return self.in_force.hash
+
+    @property
+    def bounded(self) -> Bounded | None:
+        """The bounds around the scorer in force."""
+        return self.in_force.bounded
+
+    def put_in_force(self, successor: InForce) -> None:
+        """From the next request on, this answers; people's states are derived again when they ask."""
+        self.people.follow(successor)
 
     async def rank(
         self, person: Person, prompt: Prompt, texts: Sequence[str], route: str, category: str = ""
@@ -84,26 +102,19 @@ class Core:
         SafetyFailed, StoreError.
         """
         pool, place = pool_of(prompt, texts)
-        await self._prepared(pool)
-        state, _ = self.people.kept(person)
+        in_force = self.in_force
+        await self._prepared(in_force, pool)
+        state, _ = self.people.kept(person, in_force)
         if state is None:
             loop = asyncio.get_running_loop()
-            state = await loop.run_in_executor(self._encoder, self.people.derived, person)
-        answer = self._answered(state, pool, place, category)
+            state = await loop.run_in_executor(self._encoder, self.people.derived, person, in_force)
+        answer = self._answered(in_force, state, pool, place, category)
         self._log(person, prompt, texts, answer, route)
         return answer
 
-    def _answered(self, state: State, pool: Responses, place: np.ndarray, category: str) -> Answer:
-        ids = None if state.user is None else content.ids([state.user]).gather(np.zeros(len(place), np.int32))
-        policy = None
-        if self.bounded is not None:
-            bounded = replace(self.bounded, scorer=state.scorer)
-            bounded.refuse_more(state.user, len(place))
-            found, policy = bounded.answers(pool, ids, place, category), bounded.policy_hash
-        else:
-            found = state.scorer.score(pool, ids, place)
-            if not np.isfinite(found.value_Q).all():
-                raise NoReward("the scorer gave a reward that is no number.")
+    @staticmethod
+    def _answered(in_force: InForce, state: State, pool: Responses, place: np.ndarray, category: str) -> Answer:
+        found = in_force.answers(state.scorer, state.user, pool, place, category)
         order = np.argsort(-found.value_Q, kind="stable")
         kept = found.value_Q[order] > DROPPED
         return Answer(
@@ -113,8 +124,8 @@ class Core:
             tuple(found.value_Q.tolist()),
             SOURCES[int(found.source_Q.max(initial=0))],
             state.standing.judgements,
-            self.scorer_hash,
-            policy,
+            in_force.hash,
+            in_force.policy,
         )
 
     def _log(self, person: Person, prompt: Prompt, texts: Sequence[str], answer: Answer, route: str) -> None:
@@ -137,10 +148,10 @@ class Core:
 
     # --- encoding
 
-    async def _prepared(self, pool: Responses) -> None:
+    async def _prepared(self, in_force: InForce, pool: Responses) -> None:
         """Wait until the pool's features and safety scores are known, in one batch with other waiting pools."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._batch.append((pool, done))
+        self._batch.append((in_force, pool, done))
         if self._busy is None or self._busy.done():
             self._busy = asyncio.create_task(self._batches())
         await done
@@ -149,26 +160,30 @@ class Core:
         while self._batch:
             batch, self._batch = self._batch, []
             try:
-                await asyncio.get_running_loop().run_in_executor(self._encoder, self._prepare, [p for p, _ in batch])
+                await asyncio.get_running_loop().run_in_executor(
+                    self._encoder, _prepare, [(in_force, pool) for in_force, pool, _ in batch]
+                )
             except Exception as error:
-                for _, done in batch:
+                for *_, done in batch:
                     if not done.done():
                         done.set_exception(error)
             else:
-                for _, done in batch:
+                for *_, done in batch:
                     if not done.done():
                         done.set_result(None)
-
-    def _prepare(self, pools: Sequence[Responses]) -> None:
-        """Encode what is new among the pools, all at once, and score its safety."""
-        pool = pools[0] if len(pools) == 1 else joined(pools)
-        if self.bounded is not None:
-            self.bounded.safety(pool)
-        self.people.scorer.score(pool, None)
 
     def close(self) -> None:
         """Finish what is being encoded."""
         self._encoder.shutdown(wait=True)
+
+
+def _prepare(batch: Sequence[tuple[InForce, Responses]]) -> None:
+    """Encode what is new among the pools, all at once for each scorer, and score its safety."""
+    waiting: dict[InForce, list[Responses]] = {}
+    for in_force, pool in batch:
+        waiting.setdefault(in_force, []).append(pool)
+    for in_force, pools in waiting.items():
+        in_force.prepare(pools[0] if len(pools) == 1 else joined(pools))
 
 
 def joined(pools: Sequence[Responses]) -> Responses:

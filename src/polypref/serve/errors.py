@@ -6,7 +6,7 @@ from typing import Any
 
 from polypref.bounds.safety import SafetyFailed
 from polypref.errors import InputError, PolyprefError, SettingsError
-from polypref.serve.core import NoReward
+from polypref.serve.in_force import NoReward
 from polypref.serve.person import TwoPeople, Unauthorized
 from polypref.serve.store import Conflict, StoreError
 

@@ -19,6 +19,7 @@ import msgspec
 
 from polypref.comparisons import Comparisons, from_columns
 from polypref.learners.protocol import Adapts, Scorer
+from polypref.serve.in_force import InForce
 from polypref.serve.person import scorer_id
 from polypref.serve.store import Judgement, Person, Standing, Store, Stored
 
@@ -36,48 +37,69 @@ class State:
 
 
 class People:
-    """States of people, with the most recently used ones in memory."""
+    """States of people under a scorer, with the most recently used ones in memory.
 
-    def __init__(self, scorer: Scorer, store: Store, most: int = MOST_KEPT) -> None:
-        self.scorer, self.store, self.most = scorer, store, most
-        self._kept: OrderedDict[Person, State] = OrderedDict()
+    A scorer that follows makes them all anew, each when its person asks.
+    """
+
+    def __init__(self, in_force: InForce, store: Store, most: int = MOST_KEPT) -> None:
+        self.store, self.most = store, most
+        self._now: tuple[InForce, OrderedDict[Person, State]] = in_force, OrderedDict()  # replaced together
+
+    @property
+    def in_force(self) -> InForce:
+        """Whose states are kept."""
+        return self._now[0]
+
+    @property
+    def scorer(self) -> Scorer:
+        """The one in force."""
+        return self.in_force.scorer
 
     @property
     def learns(self) -> bool:
         """Whether judgements can change answers."""
-        return isinstance(self.scorer, Adapts)
+        return self.in_force.learns
 
-    def kept(self, person: Person) -> tuple[State | None, Standing]:
+    def follow(self, successor: InForce) -> None:
+        """From now on states are of this scorer; those of its predecessor are given up."""
+        self._now = successor, OrderedDict()
+
+    def kept(self, person: Person, in_force: InForce) -> tuple[State | None, Standing]:
         """The state in memory if it is current, and what the store says about the person now."""
         if person.user is None:
-            return State(self.scorer, None, Standing()), Standing()
+            return State(in_force.scorer, None, Standing()), Standing()
         now = self.store.standing(person)
-        state = self._kept.get(person)
+        latest, kept = self._now
+        state = kept.get(person) if in_force is latest else None
         if state is None or state.standing != now:
-            if self.learns and now.judgements and not now.paused:
+            if in_force.learns and now.judgements and not now.paused:
                 return None, now
-            state = State(self.scorer, None if now.paused else scorer_id(person), now)
-        self._keep(person, state)
+            state = State(in_force.scorer, None if now.paused else scorer_id(person), now)
+        self._keep(person, state, in_force)
         return state, now
 
-    def derived(self, person: Person) -> State:
+    def derived(self, person: Person, in_force: InForce) -> State:
         """The state derived from the store; this takes as long as encoding the new texts."""
-        state, now = self.kept(person)
+        state, now = self.kept(person, in_force)
         if state is None:
             user = scorer_id(person)
             few = judged(person, self.store.judgements(person))
-            scorer = self.scorer
+            scorer = in_force.scorer
             if few is not None and isinstance(scorer, Adapts) and user is not None:
                 scorer = scorer.adapt(user, few)
             state = State(scorer, user, now)
-            self._keep(person, state)
+            self._keep(person, state, in_force)
         return state
 
-    def _keep(self, person: Person, state: State) -> None:
-        self._kept[person] = state
-        self._kept.move_to_end(person)
-        while len(self._kept) > self.most:
-            self._kept.popitem(last=False)
+    def _keep(self, person: Person, state: State, in_force: InForce) -> None:
+        latest, kept = self._now
+        if in_force is not latest:  # of a request that began before the scorer was replaced
+            return
+        kept[person] = state
+        kept.move_to_end(person)
+        while len(kept) > self.most:
+            kept.popitem(last=False)
 
 
 def judged(person: Person, stored: Sequence[Stored]) -> Comparisons | None:

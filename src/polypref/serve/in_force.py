@@ -1,0 +1,66 @@
+"""What answers requests now: a scorer, its hash and its bounds, as one value that is never changed, only replaced.
+
+A request takes the value once and uses it to its end, so no answer mixes two scorers, or a scorer with another one's
+bounds. Whoever puts another scorer in force gets the same bounds around it: there is no way to serve it without them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from polypref import content
+from polypref.bounds.gate import Bounded
+from polypref.comparisons import IntArray, Responses
+from polypref.errors import PolyprefError
+from polypref.learners.protocol import Adapts, Scorer, Scores
+
+
+class NoReward(PolyprefError):
+    """The scorer gave a reward that is not a number, and there are no bounds to drop it."""
+
+
+@dataclass(frozen=True, eq=False)
+class InForce:
+    """A scorer, the hash of its folder, and the bounds around it; ``bounded`` None: there are no bounds."""
+
+    scorer: Scorer
+    hash: str
+    bounded: Bounded | None = None
+
+    @property
+    def learns(self) -> bool:
+        """Whether judgements can change answers."""
+        return isinstance(self.scorer, Adapts)
+
+    @property
+    def policy(self) -> str | None:
+        """The policy hash of the bounds."""
+        return None if self.bounded is None else self.bounded.policy_hash
+
+    def succeeded(self, scorer: Scorer, digest: str) -> InForce:
+        """Another scorer within the same bounds. The gate's calibration does not depend on the scorer."""
+        return InForce(scorer, digest, None if self.bounded is None else replace(self.bounded, scorer=scorer))
+
+    def prepare(self, pool: Responses) -> None:
+        """Compute the features and safety scores of texts, which are then kept."""
+        if self.bounded is not None:
+            self.bounded.safety(pool)
+        self.scorer.score(pool, None)
+
+    def answers(self, scorer: Scorer, user: str | None, pool: Responses, place: IntArray, category: str) -> Scores:
+        """The rewards of a slate, ``-inf`` for what the bounds drop, and who answered.
+
+        ``scorer`` is this one, or what ``adapt`` made of it for ``user``. Raises SettingsError for more texts than the
+        bounds allow, SafetyFailed, NoReward.
+        """
+        ids = None if user is None else content.ids([user]).gather(np.zeros(len(place), np.int32))
+        if self.bounded is not None:
+            bounded = replace(self.bounded, scorer=scorer)
+            bounded.refuse_more(user, len(place))
+            return bounded.answers(pool, ids, place, category)
+        found = scorer.score(pool, ids, place)
+        if not np.isfinite(found.value_Q).all():
+            raise NoReward("the scorer gave a reward that is no number.")
+        return found
