@@ -69,6 +69,8 @@ WRONG = [
     {"chosen": "a\0", "rejected": "b"},
     {"chosen": "a", "rejected": "b", "liked": True},
     {"chosen": "x" * 200_000, "rejected": "b"},
+    {"chosen": "a", "rejected": "b", "id": "k\0"},
+    {"chosen": 0, "rejected": 1, "request": "r\0"},
 ]
 
 
@@ -77,6 +79,11 @@ def test_what_is_no_judgement_is_refused_and_not_kept(client, body):
     found = client.post("/v1/feedback", content=json.dumps({"user": "wim", "prompt": "p", **body}))
     assert found.status_code == 400, found.text
     assert client.get("/v1/users/wim").json()["judgements"] == 0
+
+
+def test_a_name_of_a_judgement_that_is_too_long_is_refused(client):
+    assert "more than 255 characters" in judge(client, "wim", "a", "b", key="k" * 256).json()["message"]
+    assert judge(client, "wim2", "a", "b", key="k" * 255).json()["new"]
 
 
 def test_a_judgement_of_nobody_is_refused(client):

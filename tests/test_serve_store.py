@@ -18,6 +18,7 @@ from polypref.serve.sqlite import Sqlite
 from polypref.serve.store import Conflict, Judgement, Offer, Person, Standing, StoreError
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
+IDS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 ANN, BEN = Person("", "ann-the-first"), Person("", "ben")
 
 
@@ -73,7 +74,7 @@ def test_taking_back_one_judgement(store):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(CHARACTERS, max_size=200), st.text(CHARACTERS))
+@given(st.text(CHARACTERS, max_size=200), st.text(IDS))
 def test_any_text_comes_back_as_it_was(tmp_path_factory, text, user):
     opened = Sqlite(tmp_path_factory.mktemp("s") / "s.db")
     person = Person("t", user)
@@ -109,17 +110,34 @@ def test_settings_are_read_back_and_a_wrong_file_is_refused(tmp_path, monkeypatc
     (tmp_path / "text.db").write_text("no database, but a text that is long enough to be looked at as a header" * 20)
     with pytest.raises(StoreError, match="not a database"):
         Sqlite(tmp_path / "text.db")
-    Sqlite(tmp_path / "newer.db").close()
-    newer = sqlite3.connect(tmp_path / "newer.db")
-    newer.execute("PRAGMA user_version = 99")
-    newer.close()
-    with pytest.raises(StoreError, match="version 99"):
-        Sqlite(tmp_path / "newer.db")
     with pytest.raises(StoreError, match="unable to open"):
         Sqlite(tmp_path / "absent" / "s.db")
     monkeypatch.setattr("polypref.serve.sqlite.SETTINGS", {"synchronous": 7})
     with pytest.raises(StoreError, match="keeps synchronous at"):
         Sqlite(tmp_path / "lax.db")
+
+
+def test_what_cannot_be_kept_fails_alone_and_the_writer_goes_on(store):
+    """A broken text, and work that has an error: not the database's failures, and nobody else's."""
+    found = [store.judge(ANN, pair(str(at))) for at in range(50)]
+    broken = [store.undo(Person("", "half \ud800"), "broken"), store.writer.submit(lambda to: 1 / 0)]
+    broken.append(store.writer.submit(lambda to: {}["absent"], alone=True))
+    after = [store.judge(ANN, pair(str(at))) for at in range(50, 100)]
+    for one, why in zip(broken, ("surrogates", "division by zero", "absent"), strict=True):
+        with pytest.raises(StoreError, match=why):
+            one.result(timeout=30)
+    assert all(one.result(timeout=30) for one in found + after)
+    assert len(store.judgements(ANN)) == 100
+
+
+def test_a_clock_that_goes_back_changes_no_order(store, monkeypatch):
+    clock = iter([1000.0, 900.0, -5.0, 2000.0])
+    monkeypatch.setattr("polypref.serve.rows.time.time", lambda: next(clock))
+    for key in "abcd":
+        store.judge(ANN, pair(key)).result()
+    assert [(one.judgement.id, one.at) for one in store.judgements(ANN)] == [
+        *(("a", 1000.0), ("b", 900.0), ("c", -5.0), ("d", 2000.0))
+    ]
 
 
 def test_who_gives_up_waiting_stops_nobody_else(store):
@@ -140,11 +158,11 @@ def test_a_closed_store_accepts_nothing_and_finishes_what_it_accepted(tmp_path):
 
 def test_a_full_disk_acknowledges_nothing(store):
     store.judge(ANN, pair("before")).result()
-    limit = store._submit(lambda to: to.execute("PRAGMA page_count").fetchone()[0]).result()
-    store._submit(lambda to: to.execute(f"PRAGMA max_page_count = {limit}"), alone=True).result()
+    limit = store.writer.submit(lambda to: to.execute("PRAGMA page_count").fetchone()[0]).result()
+    store.writer.submit(lambda to: to.execute(f"PRAGMA max_page_count = {limit}"), alone=True).result()
     with pytest.raises(StoreError, match="full"):
         store.judge(ANN, pair("large", "x" * 100_000)).result()
-    store._submit(lambda to: to.execute("PRAGMA max_page_count = 1000000"), alone=True).result()
+    store.writer.submit(lambda to: to.execute("PRAGMA max_page_count = 1000000"), alone=True).result()
     assert store.judge(ANN, pair("large", "x" * 100_000)).result()
     assert [one.judgement.id for one in store.judgements(ANN)] == ["before", "large"]
 

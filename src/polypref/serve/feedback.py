@@ -19,6 +19,7 @@ from polypref.serve.store import Judgement, Offer, Person, Store
 
 WAIT_S, EVERY_S = 2.0, 0.05  # for an answer that another process is still writing
 LONGEST = 100_000  # characters of a text
+LONGEST_ID = 255  # characters of a judgement's id
 
 
 class Feedback(BaseModel):
@@ -38,7 +39,7 @@ class Feedback(BaseModel):
     thumb: Literal["up", "down"] | None = None
     tags: list[str] = Field(default_factory=list, max_length=50)
     comment: str | None = Field(None, max_length=10_000)
-    id: str | None = Field(None, min_length=1, max_length=255)
+    id: str | None = Field(None, min_length=1, max_length=LONGEST_ID)
     position: Literal["left", "right"] | None = None
     seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
     user: str | None = None
@@ -49,6 +50,10 @@ async def judgement_of(body: Feedback, person: Person, key: str | None, store: S
     """The judgement that a request states. Raises InputError."""
     if key is not None and body.id is not None and key != body.id:
         raise InputError("Idempotency-Key and id differ; give one.")
+    if key is not None and len(key) > LONGEST_ID:
+        raise InputError(f"the Idempotency-Key has more than {LONGEST_ID} characters; give a shorter one.")
+    ids = [one for one in (key, body.id, body.request) if one is not None]
+    content.texts(ids, "id")
     said = [body.rejected is not None, body.rating is not None, body.thumb is not None]
     if sum(said) != 1:
         raise InputError("expected one of rejected, rating and thumb beside chosen.")

@@ -2,7 +2,7 @@
 
 Judgements are append-only and the source of truth; a person's adapted scorer is computed from them. A judgement is
 acknowledged after a durable commit, exactly once for each id. An answer keeps the candidates that were offered, so that
-later judgements can refer to them.
+later judgements can refer to them. Ids, of any kind, hold no NUL character; texts may.
 """
 
 from __future__ import annotations

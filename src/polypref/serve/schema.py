@@ -1,0 +1,69 @@
+"""A store's tables as numbered steps: a new store takes all of them, an older one those that it lacks.
+
+A step that was released is never changed; whatever is new is another step at the end. The SQL is written once, with the
+words of ``Words`` for what the databases name differently. A table whose rows belong to a person has the columns
+``tenant`` and ``"user"``, and stands in ``OF_A_PERSON``: those rows are deleted when the person leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Words:
+    """What databases name differently: ``{bytes}``, ``{number}`` (64 bits), ``{real}``, ``{text}`` (compared by its
+    code points), ``{counted}`` (a key that grows with every row and is never used again) and ``{by_key}`` (after a
+    table: its rows lie in the order of its key)."""
+
+    bytes: str
+    number: str
+    real: str
+    text: str
+    counted: str
+    by_key: str
+
+
+SQLITE = Words("BLOB", "INTEGER", "REAL", "TEXT", "INTEGER PRIMARY KEY AUTOINCREMENT", "WITHOUT ROWID")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change of the tables: statements separated by semicolons."""
+
+    number: int
+    sql: str
+
+    def statements(self, words: Words) -> Iterator[str]:
+        """Its statements in the words of a database."""
+        return (one for part in self.sql.split(";") if (one := part.format(**asdict(words)).strip()))
+
+
+FIRST = """
+CREATE TABLE people (tenant {text}, "user" {text}, version {number} NOT NULL DEFAULT 0,
+    judgements {number} NOT NULL DEFAULT 0, paused {number} NOT NULL DEFAULT 0, PRIMARY KEY (tenant, "user")) {by_key};
+CREATE TABLE judgements (seq {counted}, tenant {text} NOT NULL, "user" {text} NOT NULL, id {text} NOT NULL,
+    at {real} NOT NULL, digest {bytes} NOT NULL, body {bytes} NOT NULL, UNIQUE (tenant, id));
+CREATE INDEX judgements_of ON judgements (tenant, "user", seq);
+CREATE TABLE answers (tenant {text}, request {text}, "user" {text}, at {real} NOT NULL, body {bytes} NOT NULL,
+    PRIMARY KEY (tenant, request)) {by_key};
+CREATE INDEX answers_of ON answers (tenant, "user");
+CREATE TABLE changes (number {number} NOT NULL);
+INSERT INTO changes VALUES (0);
+"""
+STEPS: tuple[Step, ...] = (Step(1, FIRST),)
+OF_A_PERSON = ("judgements", "answers", "people")
+
+
+def newest(steps: Sequence[Step] | None = None) -> int:
+    """The version of the tables that this polypref writes."""
+    return (STEPS if steps is None else steps)[-1].number
+
+
+def migrate(execute: Callable[[str], object], version: int, words: Words) -> None:
+    """Take the steps after ``version``, within the caller's transaction."""
+    for step in STEPS:
+        if step.number > version:
+            for statement in step.statements(words):
+                execute(statement)
