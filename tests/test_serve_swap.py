@@ -1,4 +1,4 @@
-"""Scorers are replaced while the server answers: a request in hand ends with the one it has, the next has the new one."""
+"""Scorers are replaced while the server answers: a request in hand ends with its own, the next has the new one."""
 
 from __future__ import annotations
 

@@ -28,13 +28,17 @@ SHARED = (
 
 @dataclass(frozen=True)
 class Left:
-    """The receipt: rows removed by table, files searched and what was found in them, and what stays."""
+    """The receipt: rows removed by table, files searched and what was found in them, and what stays.
+
+    ``scorers`` are the hashes of those that were fitted with the person.
+    """
 
     rows: dict[str, int]
     files: list[str]
     searched: int
     residue: list[str]
     pending: bool
+    scorers: list[str]
     stays: str = SHARED
 
 
@@ -46,7 +50,7 @@ def leave(person: Person, store: Store) -> Left:
     ids = [one for one in (person.user or "", shown(person)) if len(one) >= SHORTEST and not store.holds(one)]
     residue = [f"{path.name}: {what}" for path in store.files() for what in _found(path, ids, needles)]
     files = [path.name for path in store.files()]
-    return Left(receipt.rows, files, len(needles) + len(ids), residue, receipt.pending)
+    return Left(receipt.rows, files, len(needles) + len(ids), residue, receipt.pending, list(receipt.scorers))
 
 
 def _own_texts(store: Store, person: Person) -> list[str]:

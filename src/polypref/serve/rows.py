@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
 from hashlib import sha256
@@ -11,21 +10,17 @@ from typing import Any
 
 import msgspec
 
+from polypref.serve.person import scorer_id
 from polypref.serve.schema import OF_A_PERSON
-from polypref.serve.store import Conflict, Judgement, Offer, Person, Standing, Stored
-from polypref.serve.writer import Link, Writer
+from polypref.serve.scorer_rows import ScorerRows
+from polypref.serve.store import Conflict, Judgement, Offer, Person, Receipt, Standing, Stored
+from polypref.serve.writer import Link
 
 OF = ' WHERE tenant = ? AND "user" = ?'
 
 
-class Rows:
+class Rows(ScorerRows):
     """The part of a store that reads and writes rows; see ``store.Store`` for what its methods promise."""
-
-    writer: Writer
-
-    @abstractmethod
-    def _all(self, query: str, *values: Any) -> list[Any]:
-        """The rows that a query finds."""
 
     # --- reading
 
@@ -104,12 +99,16 @@ class Rows:
 
         return self.writer.submit(work)
 
-    def _removed(self, person: Person) -> Future[dict[str, int]]:
-        """Delete every row of a person in one transaction; how many, by table."""
-        whose = (person.tenant, person.user)
-        return self.writer.submit(
-            lambda to: {table: to.execute(f"DELETE FROM {table}{OF}", whose).rowcount for table in OF_A_PERSON}
-        )
+    def _removed(self, person: Person) -> Future[Receipt]:
+        """Delete every row of a person in one transaction."""
+        whose, name = (person.tenant, person.user), scorer_id(person)
+
+        def work(to: Link) -> Receipt:
+            rows = {table: to.execute(f"DELETE FROM {table}{OF}", whose).rowcount for table in OF_A_PERSON}
+            fits = to.execute("DELETE FROM fits WHERE name = ? RETURNING scorer", (name,)).fetchall()
+            return Receipt(rows, scorers=tuple(sorted(one for (one,) in fits)))
+
+        return self.writer.submit(work)
 
 
 def _content(judgement: Judgement) -> list[Any]:

@@ -52,7 +52,12 @@ CREATE INDEX answers_of ON answers (tenant, "user");
 CREATE TABLE changes (number {number} NOT NULL);
 INSERT INTO changes VALUES (0);
 """
-STEPS: tuple[Step, ...] = (Step(1, FIRST),)
+SCORERS = """
+CREATE TABLE scorers (number {counted}, hash {text} NOT NULL, at {real} NOT NULL, body {bytes} NOT NULL);
+CREATE TABLE fits (name {text}, scorer {text}, PRIMARY KEY (name, scorer)) {by_key};
+CREATE INDEX fits_of ON fits (scorer);
+"""
+STEPS: tuple[Step, ...] = (Step(1, FIRST), Step(2, SCORERS))
 OF_A_PERSON = ("judgements", "answers", "people")
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ APPLICATION = 0x706F6C79  # "poly": tells SQLite's files apart
 WAIT_MS = 10_000  # for another process's transaction
 LEAVE_S = 5.0  # for readers of an older state to end
 SETTINGS = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "foreign_keys": 1}
+HOLD_TEXTS = (
+    ("judgements", "body"),
+    ("answers", "body"),
+    ("people", 'CAST("user" AS BLOB)'),
+    ("fits", "CAST(name AS BLOB)"),
+)
 OURS = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)  # not the file's
 
 
@@ -44,11 +51,8 @@ class Sqlite(Rows):
     def holds(self, text: str) -> bool:
         """See ``store.Store``."""
         written = as_stored(text)
-        query = " UNION ALL ".join(
-            f"SELECT 1 FROM {table} WHERE instr({column}, ?)"
-            for table, column in (("judgements", "body"), ("answers", "body"), ("people", 'CAST("user" AS BLOB)'))
-        )
-        return self._all(f"SELECT EXISTS ({query})", *(written,) * 3)[0][0] == 1
+        query = " UNION ALL ".join(f"SELECT 1 FROM {table} WHERE instr({column}, ?)" for table, column in HOLD_TEXTS)
+        return self._all(f"SELECT EXISTS ({query})", *(written,) * len(HOLD_TEXTS))[0][0] == 1
 
     def files(self) -> Sequence[Path]:
         """See ``store.Store``."""
@@ -56,7 +60,7 @@ class Sqlite(Rows):
 
     def forget(self, person: Person) -> Receipt:
         """See ``store.Store``."""
-        return Receipt(self._removed(person).result(), pending=not self.emptied())
+        return replace(self._removed(person).result(), pending=not self.emptied())
 
     def emptied(self) -> bool:
         """Move the write-ahead log into the file and cut it off; False while somebody reads an older state."""

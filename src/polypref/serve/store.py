@@ -7,7 +7,7 @@ later judgements can refer to them. Ids, of any kind, hold no NUL character; tex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from polypref.content import Message
 from polypref.errors import PolyprefError
 
 Kind = Literal["pair", "tie", "rating", "thumb"]
+Why = Literal["served", "refit", "rollback"]
 
 
 class StoreError(PolyprefError):
@@ -74,6 +75,21 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     propensities: tuple[float, ...] | None = None
 
 
+class InForceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One time that a scorer was put in force, in the place of ``before`` (None: it was the first).
+
+    ``hash`` names the scorer's folder. ``data`` says what it was fitted on, as far as that is known, and ``report`` how
+    it compared with the one before; both of ``refit``. ``at``: seconds since 1970, set by the store.
+    """
+
+    hash: str
+    why: Why
+    before: str | None
+    data: dict[str, Any] = {}
+    report: dict[str, Any] | None = None
+    at: float = 0.0
+
+
 @dataclass(frozen=True)
 class Stored:
     """A judgement with its number in the store and when it was stored (seconds since 1970)."""
@@ -94,10 +110,14 @@ class Standing:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was removed with a person, by table. ``pending``: bytes may be left while somebody reads an older state."""
+    """What was removed with a person, by table. ``pending``: bytes may be left while somebody reads an older state.
+
+    ``scorers`` are the hashes of those that were fitted with the person.
+    """
 
     rows: dict[str, int] = field(default_factory=dict)
     pending: bool = False
+    scorers: tuple[str, ...] = ()
 
 
 def as_stored(text: str) -> bytes:
@@ -151,6 +171,40 @@ class Store(Protocol):
 
     def files(self) -> Sequence[Path]:
         """The files that rows are in, on this machine."""
+        ...
+
+    # --- scorers
+
+    def in_force(self) -> str | None:
+        """The hash of the scorer that was put in force last; None: none ever was."""
+        ...
+
+    def scorers(self) -> Sequence[InForceRow]:
+        """Every time that a scorer was put in force, oldest first."""
+        ...
+
+    def put_in_force(self, row: InForceRow, fitted: Iterable[str] = ()) -> Future[None]:
+        """Put a scorer in force, durably. ``fitted``: the people in its fit, as scorers know them.
+
+        The future's exception is Conflict where another one than ``row.before`` is in force.
+        """
+        ...
+
+    def fitted_with(self, name: str) -> Sequence[str]:
+        """Hashes of the scorers whose fit had this person, named as scorers know them."""
+        ...
+
+    def newest(self, most: int) -> tuple[int, int]:
+        """The numbers between which the newest ``most`` judgements of everybody lie: after the first, up to the
+        second."""
+        ...
+
+    def everybodys(self, after: int, upto: int, most: int) -> Sequence[tuple[Person, Stored]]:
+        """Judgements of all who have not paused, at most ``most``, in the order in which they were stored."""
+        ...
+
+    def forgotten(self, hash_of: dict[str, str], names: Sequence[str]) -> Future[None]:
+        """Scorers without ``names`` have taken the places of others: new hashes by old ones."""
         ...
 
     def close(self) -> None:
