@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
 
 from polypref.bounds.gate import DROPPED, Bounded
-from polypref.comparisons import Responses
+from polypref.comparisons import BoolArray, Responses
 from polypref.content import Message
 from polypref.errors import InputError
 from polypref.learners.protocol import SOURCES, Scorer
@@ -27,6 +28,7 @@ from polypref.serve.in_force import InForce
 from polypref.serve.people import People, State
 from polypref.serve.store import Offer, Person, Store
 
+Found = TypeVar("Found")
 Prompt = str | Sequence[Message]
 MOST_TEXTS = 1000  # of one request
 MOST_CHARACTERS = 1_000_000  # of one request
@@ -94,23 +96,45 @@ class Core:
         self.people.follow(successor)
 
     async def rank(
-        self, person: Person, prompt: Prompt, texts: Sequence[str], route: str, category: str = ""
+        self,
+        person: Person,
+        prompt: Prompt,
+        texts: Sequence[str],
+        route: str,
+        category: str = "",
+        stored: bool = True,
     ) -> Answer:
-        """The texts ranked for this person, within the bounds; the answer is stored.
+        """The texts ranked for this person, within the bounds; the answer is stored unless it is only to be looked at.
 
         Raises InputError for impossible texts and ids, SettingsError for more texts than the bounds allow,
         SafetyFailed, StoreError.
         """
         pool, place = pool_of(prompt, texts)
         in_force = self.in_force
+        state = await self._ready(person, in_force, pool)
+        answer = self._answered(in_force, state, pool, place, category)
+        if stored:
+            self._log(person, prompt, texts, answer, route)
+        return answer
+
+    async def passing(self, person: Person, pool: Responses, together: int) -> tuple[State, BoolArray]:
+        """The person's state, and which texts of the pool (R,) may be shown to them, ``together`` at once.
+
+        Nothing is ranked or stored. Raises what ``rank`` does.
+        """
+        in_force = self.in_force
+        state = await self._ready(person, in_force, pool)
+        return state, in_force.passing(state.scorer, state.user, pool, together)
+
+    async def computed(self, work: Callable[..., Found], *arguments: Any) -> Found:
+        """The result of ``work``, done on the thread that encodes, so that other requests are not held up."""
+        return await asyncio.get_running_loop().run_in_executor(self._encoder, work, *arguments)
+
+    async def _ready(self, person: Person, in_force: InForce, pool: Responses) -> State:
+        """The person's state, once all that is needed of the pool is known."""
         await self._prepared(in_force, pool)
         state, _ = self.people.kept(person, in_force)
-        if state is None:
-            loop = asyncio.get_running_loop()
-            state = await loop.run_in_executor(self._encoder, self.people.derived, person, in_force)
-        answer = self._answered(in_force, state, pool, place, category)
-        self._log(person, prompt, texts, answer, route)
-        return answer
+        return await self.computed(self.people.derived, person, in_force) if state is None else state
 
     @staticmethod
     def _answered(in_force: InForce, state: State, pool: Responses, place: np.ndarray, category: str) -> Answer:
@@ -177,6 +201,7 @@ class Core:
         self._encoder.shutdown(wait=True)
 
 
+<<<<<<< HEAD
 def _prepare(batch: Sequence[tuple[InForce, Responses]]) -> None:
     """Encode what is new among the pools, all at once for each scorer, and score its safety."""
     waiting: dict[InForce, list[Responses]] = {}
@@ -184,8 +209,7 @@ def _prepare(batch: Sequence[tuple[InForce, Responses]]) -> None:
         waiting.setdefault(in_force, []).append(pool)
     for in_force, pools in waiting.items():
         in_force.prepare(pools[0] if len(pools) == 1 else joined(pools))
-
-
+=======
 def joined(pools: Sequence[Responses]) -> Responses:
     """All of several pools as one."""
     prompts = pl.concat([pool.prompts.gather(pool.prompt_R) for pool in pools])

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import polars as pl
 
 from polypref import content
-from polypref.bounds.gate import Bounded
-from polypref.comparisons import IntArray, Responses
+from polypref.bounds.gate import DROPPED, Bounded
+from polypref.comparisons import BoolArray, IntArray, Responses
 from polypref.errors import PolyprefError
 from polypref.learners.protocol import Adapts, Scorer, Scores
 
@@ -55,7 +56,7 @@ class InForce:
         ``scorer`` is this one, or what ``adapt`` made of it for ``user``. Raises SettingsError for more texts than the
         bounds allow, SafetyFailed, NoReward.
         """
-        ids = None if user is None else content.ids([user]).gather(np.zeros(len(place), np.int32))
+        ids = _ids(user, len(place))
         if self.bounded is not None:
             bounded = replace(self.bounded, scorer=scorer)
             bounded.refuse_more(user, len(place))
@@ -64,3 +65,31 @@ class InForce:
         if not np.isfinite(found.value_Q).all():
             raise NoReward("the scorer gave a reward that is no number.")
         return found
+
+    def passing(self, scorer: Scorer, user: str | None, pool: Responses, together: int) -> BoolArray:
+        """Which texts (R,) may be shown to a person, ``together`` at once. Raises what ``answers`` does."""
+        if self.bounded is None:
+            return np.ones(len(pool), bool)
+        bounded = replace(self.bounded, scorer=scorer)
+        bounded.refuse_more(user, together)
+        return bounded.score(pool, _ids(user, len(pool)), np.arange(len(pool), dtype=np.int32)) > DROPPED
+
+    def reasons(self, user: str | None, pool: Responses, place: IntArray, category: str = "") -> list[str]:
+        """Why the bounds drop these texts, in words; the texts are not repeated."""
+        if self.bounded is None:
+            return []
+        floor = self.bounded.limits_of(user).floor if user is not None else self.bounded.limits.floor
+        needed = max(self.bounded.gate.threshold(category), floor)
+        return [
+            f"its safety score is {safety:.2f}; {needed:.2f} is needed, whoever asks."
+            if safety < needed
+            else "the safety scorer gave it no score, so nobody gets it."
+            if np.isnan(safety)
+            else "the scorer gave it no finite reward."
+            for safety in self.bounded.safety(pool)[place].tolist()
+        ]
+
+
+def _ids(user: str | None, count: int) -> pl.Series | None:
+    """The person's id for each of ``count`` texts; None: nobody's."""
+    return None if user is None else content.ids([user]).gather(np.zeros(count, np.int32))
