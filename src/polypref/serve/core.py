@@ -201,7 +201,6 @@ class Core:
         self._encoder.shutdown(wait=True)
 
 
-<<<<<<< HEAD
 def _prepare(batch: Sequence[tuple[InForce, Responses]]) -> None:
     """Encode what is new among the pools, all at once for each scorer, and score its safety."""
     waiting: dict[InForce, list[Responses]] = {}
@@ -209,7 +208,8 @@ def _prepare(batch: Sequence[tuple[InForce, Responses]]) -> None:
         waiting.setdefault(in_force, []).append(pool)
     for in_force, pools in waiting.items():
         in_force.prepare(pools[0] if len(pools) == 1 else joined(pools))
-=======
+
+
 def joined(pools: Sequence[Responses]) -> Responses:
     """All of several pools as one."""
     prompts = pl.concat([pool.prompts.gather(pool.prompt_R) for pool in pools])
