@@ -36,6 +36,8 @@ class Serve(Loads):
     """Refuse bounds with another policy hash."""
     keys: Annotated[Path | None, arg(metavar="KEYS.TOML", help_behavior_hint="(default: anybody may ask)")] = None
     """API keys, their tenants and users."""
+    questions: Annotated[Path | None, arg(metavar="FILE.JSONL", help_behavior_hint="(default: none)")] = None
+    """Prompts with responses to ask people about: {"prompt": "...", "responses": ["...", "..."]} in each line."""
     encoder: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
     """The encoder, if not the one named at fit."""
     host: str = "127.0.0.1"
@@ -55,9 +57,11 @@ class Serve(Loads):
             raise MissingExtra("polypref serve", "serve") from None
         from polypref.errors import SettingsError
         from polypref.serve.person import Keys
+        from polypref.serve.questions import Questions, read
         from polypref.serve.start import core_of
 
         keys = None if self.keys is None else Keys.read(self.keys)
+        questions = Questions(() if self.questions is None else read(self.questions))
         if self.pin is not None and self.bounds is None:
             raise SettingsError("--pin names the policy hash of bounds; add --bounds BOUNDS.TOML.")
         listening = self._listening()
@@ -70,8 +74,9 @@ class Serve(Loads):
             allow_network=self.allow_network,
         )
         try:
+            questions.prepare(core)
             self._tell(core, listening)
-            app = app_of(core, keys)
+            app = app_of(core, keys, questions=questions)
             config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_S)
             for stops in (signal.SIGTERM, signal.SIGINT):  # uvicorn ends what is in hand, then raises them again
                 signal.signal(stops, lambda *_: None)

@@ -13,17 +13,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from polypref.errors import PolyprefError
-from polypref.serve import errors, operators, users
+from polypref.serve import asking, errors, operators, users
 from polypref.serve.core import Core
 from polypref.serve.dialects import rerank
 from polypref.serve.metrics import Metrics
 from polypref.serve.person import Keys
+from polypref.serve.questions import Questions
 
 PREFIX = "/u/"
-ROUTES = (rerank, users, operators)
+ROUTES = (rerank, users, asking, operators)
 
 
-def app_of(core: Core, keys: Keys | None = None, max_body: int = 8_000_000) -> FastAPI:
+def app_of(
+    core: Core, keys: Keys | None = None, max_body: int = 8_000_000, questions: Questions | None = None
+) -> FastAPI:
     """The application. A path ``/u/{user}/...`` is the rest of the path, for this user."""
 
     @asynccontextmanager
@@ -33,6 +36,7 @@ def app_of(core: Core, keys: Keys | None = None, max_body: int = 8_000_000) -> F
 
     app = FastAPI(title="polypref", version=version("polypref"), lifespan=lifespan)
     app.state.core, app.state.keys, app.state.metrics = core, keys or Keys({}), Metrics()
+    app.state.questions = questions or Questions(())
     app.add_middleware(_Limits, most=max_body)
     _errors(app)
     for part in ROUTES:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from polypref import content
 from polypref.errors import InputError
+from polypref.serve.questions import QUESTION, REPEAT, side_of
 from polypref.serve.store import Judgement, Offer, Person, Store
 
 WAIT_S, EVERY_S = 2.0, 0.05  # for an answer that another process is still writing
@@ -71,6 +72,8 @@ async def judgement_of(body: Feedback, person: Person, key: str | None, store: S
     value = body.rating if body.thumb is None else float(body.thumb == "up")
     kind = "rating" if body.rating is not None else "thumb" if body.thumb else "tie" if body.tie else "pair"
     context: dict[str, Any] = {"position": body.position, "seconds": body.seconds}
+    if offer is not None and offer.route in (QUESTION, REPEAT):
+        context |= {"position": side_of(offer.texts, chosen, body.position), REPEAT: offer.route == REPEAT or None}
     if offer is not None:
         context |= {"scorer": offer.scorer, "policy": offer.policy, "source": offer.source, "arm": offer.arm}
     return Judgement(

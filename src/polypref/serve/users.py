@@ -14,6 +14,7 @@ from polypref.serve.core import Core
 from polypref.serve.feedback import Feedback, judgement_of
 from polypref.serve.leaving import leave
 from polypref.serve.person import scorer_id
+from polypref.serve.questions import consistency
 from polypref.serve.requests import named, person_in_path, person_of
 from polypref.serve.store import Stored
 
@@ -40,10 +41,12 @@ def routes(app: FastAPI) -> None:
         fitted = core.people.scorer
         in_fit = isinstance(fitted, Forgets) and scorer_id(person) in fitted.known_users().ids
         return {
+            "user": person.user,
             "judgements": now.judgements,
             "paused": now.paused,
             "known_from_the_fit": in_fit,
             "text": _in_words(now.judgements, now.paused, in_fit, core.people.learns),
+            "consistency": consistency(core.store.judgements(person)),
         }
 
     @app.get("/v1/users/{user}/export")
