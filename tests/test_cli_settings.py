@@ -33,6 +33,7 @@ OWN = {
     "groups": {"align", "groups"},
     "users": {"simulate", "tax"},
     "pairs": {"convert", "profile"},
+    "questions": {"serve"},  # to ask people, not about texts
 }
 
 
