@@ -69,6 +69,14 @@ class Responses(ShownResponses):
             raise InputError(f"{len(prompts)} prompts and {len(text_Q)} responses; expected one for each.")
         return _pool(prompts, [text_Q], chat_Q)
 
+    @classmethod
+    def slate(cls, prompt: str | Sequence[Message], texts: Sequence[str] | pl.Series) -> tuple[Responses, IntArray]:
+        """``of([prompt] * len(texts), texts)``, at least one text, without copies of the prompt."""
+        first, _ = cls.of([prompt], texts[:1])
+        texts_R, code_Q = content.numbered(content.texts(texts, "response").to_list())
+        pool = replace(first, prompt_R=np.zeros(len(texts_R), np.int32), texts_R=pl.Series("text", texts_R))
+        return pool, np.array(code_Q, np.int32)
+
     def __len__(self) -> int:
         return len(self.texts_R)
 
@@ -103,7 +111,8 @@ class Responses(ShownResponses):
             for chat, prompt in zip(self.is_chat_P, self.prompts, strict=True)
         ]
         digests = bytearray()
-        for p, text in zip(self.prompt_R.tolist(), self.texts_R.cast(pl.Binary), strict=True):
+        raw_R = self.texts_R.cast(pl.Binary)
+        for p, text in zip(self.prompt_R.tolist(), raw_R.to_list() if content.are_few(raw_R) else raw_R, strict=True):
             state = prefix_P[p].copy()
             state.update(text)
             digests += state.digest()
@@ -112,11 +121,15 @@ class Responses(ShownResponses):
     @cached_property
     def bar_R(self) -> BoolArray:
         """Which responses are bars, against which single responses were liked or disliked (``data.thumbs``)."""
+        if content.are_few(self.texts_R):
+            return np.array([text == BAR for text in self.texts_R.to_list()], bool)
         return (self.texts_R == BAR).to_numpy()
 
     @cached_property
     def lengths_R(self) -> IntArray:
         """Characters in each response."""
+        if content.are_few(self.texts_R):
+            return np.array([len(text) for text in self.texts_R.to_list()], np.int32)
         return self.texts_R.str.len_chars().to_numpy().astype(np.int32)
 
     def messages(self, prompt: int) -> list[dict[str, object]]:
@@ -191,10 +204,18 @@ class Users(ShownUsers):
 
     def index(self, user_ids: pl.Series | Sequence[str]) -> IntArray:
         """Position of each id, -1 for an unknown or missing id."""
-        wanted = pl.DataFrame({"id": pl.Series(user_ids, dtype=pl.String)})
+        ids_Q = user_ids if isinstance(user_ids, pl.Series) else pl.Series(user_ids, dtype=pl.String)
+        if ids_Q.dtype == pl.String and content.are_few(ids_Q):
+            return np.array([self._places.get(one, -1) for one in ids_Q.to_list()], np.int32)
+        wanted = pl.DataFrame({"id": pl.Series(ids_Q, dtype=pl.String)})
         known = pl.DataFrame({"id": self.ids, "at": np.arange(len(self.ids), dtype=np.int32)})
         found = wanted.join(known, on="id", how="left", maintain_order="left")
         return found["at"].fill_null(-1).to_numpy().astype(np.int32)
+
+    @cached_property
+    def _places(self) -> dict[str | None, int]:
+        """The position of each id; a missing one has none."""
+        return dict(zip(self.ids.to_list(), range(len(self)), strict=True)) | {None: -1}
 
     def with_last(self, user_id: str) -> tuple[IntArray, Users]:
         """Places of everybody but ``user_id``, and these users in that order followed by ``user_id``; ids only."""
@@ -375,17 +396,5 @@ def _pool(
         chat_N = np.array([not isinstance(p, str) for p in prompts], bool)
         texts = [p if isinstance(p, str) else canonical_chat(p) for p in prompts]
         prompt_N = content.texts(texts, "prompt")
-    prompt_rows = pl.DataFrame({"prompt": prompt_N, "chat": chat_N})
-    rows = pl.concat([prompt_rows.with_columns(side.alias("text")) for side in sides])
-    prompt_table = rows.select("prompt", "chat").unique(maintain_order=True).with_row_index("p")
-    rows = rows.join(prompt_table, on=["prompt", "chat"], how="left", maintain_order="left", nulls_equal=True)
-    pool = rows.select("p", "text").unique(maintain_order=True).with_row_index("r")
-    code_Q = rows.join(pool, on=["p", "text"], how="left", maintain_order="left")["r"].to_numpy().astype(np.int32)
-    chat_P = prompt_table["chat"].to_numpy()
-    responses = Responses(
-        prompts=prompt_table["prompt"],
-        prompt_R=pool["p"].to_numpy().astype(np.int32),
-        texts_R=pool["text"],
-        chat_P=chat_P if chat_P.any() else None,
-    )
-    return responses, code_Q
+    prompts, chat_P, prompt_R, texts_R, code_Q = content.distinct(prompt_N, chat_N, sides)
+    return Responses(prompts, prompt_R, texts_R, chat_P if chat_P.any() else None), code_Q

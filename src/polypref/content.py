@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -29,10 +29,23 @@ Identities = NDArray[np.bytes_]  # 16 bytes each; sorted and compared as bytes
 NONE = np.zeros(0, f"S{BYTES}")
 BAR = "\0bar"  # stands for a bar (``data.thumbs``); it has a NUL character, so it is nobody's text
 
+FEW, FEW_BYTES = 1024, 1 << 22  # of a column that Python reads sooner than Polars starts; the answers are the same
+
 ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # in JSON: an even number of backslashes escape each other
 
 Part = str | bytes | int | NDArray | None
 Message = Mapping[str, object]
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Distinct(NamedTuple):
+    """Distinct prompts (P) and (prompt, text) (R), in order of appearance; ``code_Q``, which of them each text is."""
+
+    prompts: pl.Series
+    chat_P: NDArray[np.bool_]
+    prompt_R: NDArray[np.int32]
+    texts_R: pl.Series
+    code_Q: NDArray[np.int32]
 
 
 def digest(*parts: Part, size: int = BYTES) -> bytes:
@@ -149,6 +162,8 @@ def _is_number(value: object) -> bool:
 
 def one_form(ids: pl.Series) -> pl.Series:
     """Ids as texts, whole numbers without a fraction of zeros: 7, 7.0, "7" and 7.00 are one person."""
+    if are_few(ids) and not any(one is not None and "." in one and one[-1] == "0" for one in ids.to_list()):
+        return ids
     return ids.str.replace(r"^(-?\d+)\.0+$", "$1")
 
 
@@ -203,6 +218,8 @@ def refuse(
 
     ``spare`` is the one text that may have a NUL character.
     """
+    if are_few(column) and _fine(column.to_list(), empty, missing):
+        return column
     broken = column.str.contains("\0", literal=True).fill_null(False)
     bad = {"holds a NUL character; remove it": broken if spare is None else broken & (column != spare)}
     if not missing and column.null_count():
@@ -214,6 +231,49 @@ def refuse(
             at = int(bad_B.arg_max() or 0)
             raise InputError(f"{what} number {at + 1} of {len(column)} ({excerpt(column[at])}) {why}.")
     return column
+
+
+def _fine(values: Sequence[str | None], empty: bool, missing: bool) -> bool:
+    """Whether nothing is to be said against any of the texts; False: look closer."""
+    return all((missing if one is None else bool(one) or empty) and "\0" not in (one or "") for one in values)
+
+
+def are_few(column: pl.Series) -> bool:
+    """Whether a column is so small that Python reads it faster: ten texts by a hundred times."""
+    return len(column) <= FEW and column.estimated_size() <= FEW_BYTES
+
+
+def distinct(prompt_N: pl.Series, chat_N: NDArray[np.bool_], sides: Sequence[pl.Series]) -> Distinct:
+    """The distinct texts of N prompts and, on each side, N responses to them."""
+    if all(map(are_few, (prompt_N, *sides))):
+        return _distinct_of_few(prompt_N.to_list(), chat_N.tolist(), [side.to_list() for side in sides])
+    prompt_rows = pl.DataFrame({"prompt": prompt_N, "chat": chat_N})
+    rows = pl.concat([prompt_rows.with_columns(side.alias("text")) for side in sides])
+    prompt_table = rows.select("prompt", "chat").unique(maintain_order=True).with_row_index("p")
+    rows = rows.join(prompt_table, on=["prompt", "chat"], how="left", maintain_order="left", nulls_equal=True)
+    pool = rows.select("p", "text").unique(maintain_order=True).with_row_index("r")
+    code_Q = rows.join(pool, on=["p", "text"], how="left", maintain_order="left")["r"].to_numpy().astype(np.int32)
+    prompt_R, chat_P = pool["p"].to_numpy().astype(np.int32), prompt_table["chat"].to_numpy()
+    return Distinct(prompt_table["prompt"], chat_P, prompt_R, pool["text"], code_Q)
+
+
+def _distinct_of_few(prompt_N: list[str], chat_N: list[bool], sides: Sequence[list[str]]) -> Distinct:
+    asked, number_N = numbered(zip(prompt_N, chat_N, strict=True))
+    pool, code_Q = numbered((p, text) for side in sides for p, text in zip(number_N, side, strict=True))
+    return Distinct(
+        pl.Series("prompt", [prompt for prompt, _ in asked], dtype=pl.String),
+        np.array([chat for _, chat in asked], bool),
+        np.array([p for p, _ in pool], np.int32),
+        pl.Series("text", [text for _, text in pool], dtype=pl.String),
+        np.array(code_Q, np.int32),
+    )
+
+
+def numbered(keys: Iterable[Key]) -> tuple[list[Key], list[int]]:
+    """The distinct keys in order of appearance, and the number of each key among them; for few keys."""
+    place: dict[Key, int] = {}
+    number = [place.setdefault(key, len(place)) for key in keys]
+    return list(place), number
 
 
 def refuse_escaped(json_N: pl.Series, what: str) -> None:

@@ -13,7 +13,9 @@ gets the strictest threshold. Not covered: harm that the safety scorer does not 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -154,6 +156,12 @@ class Bounded:
             if limits.safety_weight or limits.ample > -np.inf:
                 raise SettingsError(f"user {user_id!r} sets safety_weight or ample; these are for all users.")
 
+    def around(self, scorer: Answers) -> Bounded:
+        """The same bounds around another scorer."""
+        other = copy(self)  # the limits were checked when these bounds were made
+        object.__setattr__(other, "scorer", scorer)
+        return other
+
     def limits_of(self, user_id: str) -> Limits:
         """The limits of this user, never looser than those of all."""
         return self.limits.tightened(self.user_limits.get(content.one_id(user_id), Limits()))
@@ -203,13 +211,16 @@ class Bounded:
         """Cap and floor of each question."""
         if not self.user_limits:
             return np.full(len(ids), self.limits.cap), np.full(len(ids), self.limits.floor)
-        limits = [
-            *map(self.limits.tightened, self.user_limits.values()),
-            self.limits,
-        ]
-        place_Q = Users(pl.Series("id", list(self.user_limits), dtype=pl.String)).index(ids)
-        cap_U, floor_U = np.array([[one.cap, one.floor] for one in limits]).T
+        users, cap_U, floor_U = self._own_limits
+        place_Q = users.index(ids)
         return cap_U[place_Q], floor_U[place_Q]
+
+    @cached_property
+    def _own_limits(self) -> tuple[Users, Floats, Floats]:
+        """The users who have limits of their own, and the cap and floor of each; last, those of everybody else."""
+        limits = [*map(self.limits.tightened, self.user_limits.values()), self.limits]
+        cap_U, floor_U = np.array([[one.cap, one.floor] for one in limits]).T
+        return Users(pl.Series("id", list(self.user_limits), dtype=pl.String)), cap_U, floor_U
 
     def _asked(self, responses: Responses, ids: pl.Series, response_Q: IntArray, free: bool) -> tuple[Floats, Scores]:
         """Rewards of unknown users, and the users' own; the latter twice where ``free`` and finite."""

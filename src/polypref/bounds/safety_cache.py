@@ -47,6 +47,10 @@ class Safety:
         value_R, _ = self._answers(responses)
         return np.where(value_R == DROPPED, np.nan, value_R)
 
+    def knows(self, responses: Responses) -> bool:
+        """Whether every response has been scored, so that nobody has to be asked."""
+        return not np.isnan(_found(self._known, responses.identity_R)[0]).any()
+
     def unknown(self, responses: Responses) -> list[str | None]:
         """A script of each response and its prompt that the calibration did not hold; None: it held all of them."""
         return [None if at == HELD else NAMES[at] for at in self._answers(responses)[1].tolist()]

@@ -137,9 +137,8 @@ def plain_question(user: str | None, prompt: Prompt, texts: Texts) -> tuple[Resp
     """A user's question about texts as ``score`` takes it: a pool, the place of each text in it, and the ids (Q,)."""
     if isinstance(texts, str):
         raise InputError(f"texts is the text {content.excerpt(texts)}; expected a list of texts.")
-    pool, place_Q = Responses.of([prompt] * len(texts), texts)  # type: ignore[arg-type]
-    id_Q = content.ids([user], nobody=True)
-    return pool, place_Q, id_Q.gather(np.zeros(len(place_Q), np.int32))
+    pool, place_Q = Responses.slate(prompt, texts) if len(texts) else Responses.of([], texts)
+    return pool, place_Q, content.ids([user], nobody=True).new_from_index(0, len(place_Q))
 
 
 def best_first(texts: list[str], value_Q: NDArray[np.float64], sources: list[str]) -> list[Ranked]:

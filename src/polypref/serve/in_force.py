@@ -6,7 +6,7 @@ bounds. Whoever puts another scorer in force gets the same bounds around it: the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,7 @@ from polypref.bounds.gate import DROPPED, Bounded
 from polypref.comparisons import BoolArray, IntArray, Responses
 from polypref.errors import PolyprefError
 from polypref.learners.protocol import Adapts, Scorer, Scores
+from polypref.serve.remembered import Remembered
 
 
 class NoReward(PolyprefError):
@@ -42,13 +43,19 @@ class InForce:
 
     def succeeded(self, scorer: Scorer, digest: str) -> InForce:
         """Another scorer within the same bounds. The gate's calibration does not depend on the scorer."""
-        return InForce(scorer, digest, None if self.bounded is None else replace(self.bounded, scorer=scorer))
+        return InForce(scorer, digest, None if self.bounded is None else self.bounded.around(scorer))
 
     def prepare(self, pool: Responses) -> None:
         """Compute the features and safety scores of texts, which are then kept."""
         if self.bounded is not None:
             self.bounded.safety(pool)
         self.scorer.score(pool, None)
+
+    def knows(self, pool: Responses) -> bool:
+        """Whether features and safety scores of all texts are in memory, so that ``answers`` takes no time."""
+        encoder = getattr(self.scorer, "encoder", None)
+        safe = self.bounded is None or self.bounded.safety.knows(pool)
+        return safe and isinstance(encoder, Remembered) and encoder.knows(pool)
 
     def answers(self, scorer: Scorer, user: str | None, pool: Responses, place: IntArray, category: str) -> Scores:
         """The rewards of a slate, ``-inf`` for what the bounds drop, and who answered.
@@ -58,7 +65,7 @@ class InForce:
         """
         ids = _ids(user, len(place))
         if self.bounded is not None:
-            bounded = replace(self.bounded, scorer=scorer)
+            bounded = self.bounded.around(scorer)
             bounded.refuse_more(user, len(place))
             return bounded.answers(pool, ids, place, category)
         found = scorer.score(pool, ids, place)
@@ -70,7 +77,7 @@ class InForce:
         """Which texts (R,) may be shown to a person, ``together`` at once. Raises what ``answers`` does."""
         if self.bounded is None:
             return np.ones(len(pool), bool)
-        bounded = replace(self.bounded, scorer=scorer)
+        bounded = self.bounded.around(scorer)
         bounded.refuse_more(user, together)
         return bounded.score(pool, _ids(user, len(pool)), np.arange(len(pool), dtype=np.int32)) > DROPPED
 
@@ -92,4 +99,4 @@ class InForce:
 
 def _ids(user: str | None, count: int) -> pl.Series | None:
     """The person's id for each of ``count`` texts; None: nobody's."""
-    return None if user is None else content.ids([user]).gather(np.zeros(count, np.int32))
+    return None if user is None else content.ids([user]).new_from_index(0, count)

@@ -1,13 +1,14 @@
 """An encoder that keeps the features of recently used texts in memory, for a process that answers requests.
 
 It gets missing features from the encoder that it wraps, which stores features on disk as usual, so the same texts give
-the same features bit for bit.
+the same features bit for bit. Threads may share one.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ class Remembered:
         self.encoder, self.most = encoder, most
         self._features: OrderedDict[bytes, NDArray] = OrderedDict()
         self._columns: OrderedDict[bytes, NDArray] = OrderedDict()
+        self._reads_columns, self._lock = False, Lock()
 
     @property
     def name(self) -> str:
@@ -49,7 +51,14 @@ class Remembered:
 
     def columns(self, responses: Responses) -> Features:
         """See ``features.question.KnowsColumns``."""
+        self._reads_columns = True
         return self._of(self._columns, responses, self._computed)
+
+    def knows(self, responses: Responses) -> bool:
+        """Whether all that has been asked of other texts is in memory for these."""
+        asked = (self._features, self._columns) if self._reads_columns else (self._features,)
+        with self._lock:
+            return all(key in kept for key in responses.identity_R.tolist() for kept in asked)
 
     def _computed(self, responses: Responses) -> Features:
         return question.columns(self.encoder, responses, self.encode(responses))
@@ -58,13 +67,18 @@ class Remembered:
         self, kept: OrderedDict[bytes, NDArray], responses: Responses, ask: Callable[[Responses], Features]
     ) -> Features:
         keys = responses.identity_R.tolist()
-        missing = [at for at, key in enumerate(keys) if key not in kept]
+        if not keys:
+            return ask(responses)
+        with self._lock:
+            rows = [kept.get(key) for key in keys]
+        missing = [at for at, row_D in enumerate(rows) if row_D is None]
         if missing:
             for at, row_D in zip(missing, ask(responses.take(np.array(missing, np.int32))), strict=True):
-                kept[keys[at]] = row_D
-        found_RD = np.stack([kept[key] for key in keys]) if keys else ask(responses)
-        for key in keys:
-            kept.move_to_end(key)
-        while len(kept) > self.most:
-            kept.popitem(last=False)
-        return found_RD
+                rows[at] = row_D
+        with self._lock:
+            for key, row_D in zip(keys, rows, strict=True):
+                kept[key] = row_D
+                kept.move_to_end(key)
+            while len(kept) > self.most:
+                kept.popitem(last=False)
+        return np.array(rows)
