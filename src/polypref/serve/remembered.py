@@ -70,15 +70,14 @@ class Remembered:
         if not keys:
             return ask(responses)
         with self._lock:
-            rows = [kept.get(key) for key in keys]
-        missing = [at for at, row_D in enumerate(rows) if row_D is None]
+            found = {key: kept[key] for key in keys if key in kept}
+        missing = [at for at, key in enumerate(keys) if key not in found]
         if missing:
-            for at, row_D in zip(missing, ask(responses.take(np.array(missing, np.int32))), strict=True):
-                rows[at] = row_D
+            found |= zip([keys[at] for at in missing], ask(responses.take(np.array(missing, np.int32))), strict=True)
         with self._lock:
-            for key, row_D in zip(keys, rows, strict=True):
-                kept[key] = row_D
+            for key in keys:
+                kept[key] = found[key]
                 kept.move_to_end(key)
             while len(kept) > self.most:
                 kept.popitem(last=False)
-        return np.array(rows)
+        return np.array([found[key] for key in keys])
