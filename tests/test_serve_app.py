@@ -65,8 +65,14 @@ def test_every_way_of_naming_a_person_is_one_and_two_are_refused(client):
 
 @pytest.mark.parametrize("user", ["", "a\0b", "x" * 2000, "\ud800"])
 def test_impossible_ids_are_one_line(client, user):
-    found = client.post("/rerank", content=json.dumps({"query": "q", "documents": ["a"], "user": user}))
-    assert found.status_code == 400 and "\n" not in found.json()["message"]
+    body = json.dumps({"query": "q", "documents": ["a"], "user": user})
+    found = client.post("/rerank", content=body, headers={"Content-Type": "application/json"})
+    assert found.status_code == 400 and "\n" not in found.json()["message"] and "user id" in found.json()["message"]
+
+
+def test_a_body_that_is_not_declared_as_json_is_told_so(client):
+    found = client.post("/rerank", content=json.dumps({"query": "q", "documents": ["a"]}))
+    assert found.status_code == 400 and "Content-Type: application/json" in found.json()["message"]
 
 
 @pytest.mark.parametrize("user", ["../../etc/passwd", "a b", "\u202eann", "50%", "a/b", "a?b#c", "\u00e9" * 200])

@@ -76,8 +76,9 @@ WRONG = [
 
 @pytest.mark.parametrize("body", WRONG)
 def test_what_is_no_judgement_is_refused_and_not_kept(client, body):
-    found = client.post("/v1/feedback", content=json.dumps({"user": "wim", "prompt": "p", **body}))
-    assert found.status_code == 400, found.text
+    whole = json.dumps({"user": "wim", "prompt": "p", **body})
+    found = client.post("/v1/feedback", content=whole, headers={"Content-Type": "application/json"})
+    assert found.status_code == 400 and "dictionary" not in found.text, found.text
     assert client.get("/v1/users/wim").json()["judgements"] == 0
 
 

@@ -41,8 +41,11 @@ GZIP = 31  # zlib's window bits for it
 GRACE_SECONDS = 0.5  # for the connection's own time-out to be told
 
 
-def check_url(url: str, what: str, key_variable: str) -> None:
-    """Raises SettingsError unless ``url`` is a plain web address without password, key or query."""
+def check_url(url: str, what: str, key_variable: str, between: str = ":") -> None:
+    """Raises SettingsError unless ``url`` is a plain web address without password, key or query.
+
+    ``between`` stands between ``what`` and the address where a user writes both.
+    """
     parts = None
     try:
         parts = urlsplit(url)
@@ -50,7 +53,7 @@ def check_url(url: str, what: str, key_variable: str) -> None:
     except ValueError:  # an unmatched bracket, an invalid port
         known = False
     if parts is None or not known or visible(url) != url or " " in url:
-        raise SettingsError(f"{what}: expected an http:// or https:// address behind it, as in {what}:<url>.")
+        raise SettingsError(f"{what}: expected an http:// or https:// address behind it, as in {what}{between}<url>.")
     if parts.username or parts.password or parts.query:
         raise SettingsError(
             f"{what} at {parts.hostname}: the address carries a user, password or query; "

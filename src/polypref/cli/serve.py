@@ -7,15 +7,21 @@ import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import arg
 
-from polypref.arguments import Port
+from polypref.arguments import Port, Range
 from polypref.cli.shared import Loads
 from polypref.terminal import out, say
 
+if TYPE_CHECKING:
+    from polypref.serve.core import Core
+    from polypref.serve.upstream import Upstream
+
+Candidates = Annotated[int, Range(1, 64)]
+Timeout = Annotated[float, Range(0, 3600, open=True)]
 STOP_S = 30  # for requests in hand, when the server is stopped
 
 
@@ -40,6 +46,12 @@ class Serve(Loads):
     """Prompts with responses to ask people about: {"prompt": "...", "responses": ["...", "..."]} in each line."""
     encoder: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
     """The encoder, if not the one named at fit."""
+    upstream: Annotated[str | None, arg(metavar="URL", help_behavior_hint="(default: no chat completions)")] = None
+    """OpenAI-compatible server that writes answers: http://host:8000/v1#model. Its key: POLYPREF_UPSTREAM_KEY."""
+    candidates: Candidates = 4
+    """Candidates that the upstream writes for a chat completion."""
+    upstream_timeout: Timeout = 60.0
+    """Seconds that the upstream may take for all of them."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: Port = 8080
@@ -62,6 +74,7 @@ class Serve(Loads):
 
         keys = None if self.keys is None else Keys.read(self.keys)
         questions = Questions(() if self.questions is None else read(self.questions))
+        upstream = self._upstream()
         if self.pin is not None and self.bounds is None:
             raise SettingsError("--pin names the policy hash of bounds; add --bounds BOUNDS.TOML.")
         listening = self._listening()
@@ -75,8 +88,8 @@ class Serve(Loads):
         )
         try:
             questions.prepare(core)
-            self._tell(core, listening)
-            app = app_of(core, keys, questions=questions)
+            self._tell(core, listening, upstream)
+            app = app_of(core, keys, questions=questions, upstream=upstream)
             config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_S)
             for stops in (signal.SIGTERM, signal.SIGINT):  # uvicorn ends what is in hand, then raises them again
                 signal.signal(stops, lambda *_: None)
@@ -102,10 +115,16 @@ class Serve(Loads):
             raise SettingsError(f"cannot listen on {self.host} port {self.port}: {why}. Give another --port.") from None
         return found
 
-    def _tell(self, core: object, listening: socket.socket) -> None:
-        from polypref.serve.core import Core
+    def _upstream(self) -> Upstream | None:
+        from polypref.serve.upstream import Upstream
 
-        assert isinstance(core, Core)
+        if self.upstream is None:
+            return None
+        return Upstream(self.upstream, self.candidates, self.upstream_timeout)
+
+    def _tell(self, core: Core, listening: socket.socket, upstream: Upstream | None) -> None:
+        from polypref.serve.store import Person
+
         address, port = listening.getsockname()[:2]
         address = f"[{address}]" if ":" in address else address
         out(f"scorer {self.scorer} ({core.scorer_hash[:16]}), judgements in {self.store}")
@@ -113,6 +132,11 @@ class Serve(Loads):
             say("nothing bounds the answers: add --bounds BOUNDS.TOML (docs/safety.md)")
         else:
             out(f"within {self.bounds}, policy {core.bounded.policy_hash[:16]}")
+        if upstream is not None:
+            many = min(self.candidates, core.most_candidates(Person("", None)))
+            out(f"chat completions are the best of {many} candidates from {upstream.address}")
+            if many < self.candidates:
+                say(f"the bounds allow {many} candidates; --candidates {self.candidates} is lowered to that")
         if not core.people.learns:
             say("this scorer cannot learn from use: judgements are kept, and answers stay as they were fitted")
         if self.keys is None and self.host not in ("127.0.0.1", "::1", "localhost"):

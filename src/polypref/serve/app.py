@@ -15,28 +15,38 @@ from fastapi.responses import JSONResponse
 from polypref.errors import PolyprefError
 from polypref.serve import asking, errors, operators, users
 from polypref.serve.core import Core
-from polypref.serve.dialects import rerank
+from polypref.serve.dialects import chat, decisions, rerank
 from polypref.serve.metrics import Metrics
 from polypref.serve.person import Keys
 from polypref.serve.questions import Questions
+from polypref.serve.upstream import Upstream
 
 PREFIX = "/u/"
-ROUTES = (rerank, users, asking, operators)
+ROUTES = (rerank, chat, decisions, users, asking, operators)
 
 
 def app_of(
-    core: Core, keys: Keys | None = None, max_body: int = 8_000_000, questions: Questions | None = None
+    core: Core,
+    keys: Keys | None = None,
+    max_body: int = 8_000_000,
+    questions: Questions | None = None,
+    upstream: Upstream | None = None,
 ) -> FastAPI:
     """The application. A path ``/u/{user}/...`` is the rest of the path, for this user."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        if upstream is not None:
+            await upstream.close()
         core.close()
 
     app = FastAPI(title="polypref", version=version("polypref"), lifespan=lifespan)
     app.state.core, app.state.keys, app.state.metrics = core, keys or Keys({}), Metrics()
     app.state.questions = questions or Questions(())
+    app.state.upstream = upstream
+    if upstream is not None:
+        upstream.metrics = app.state.metrics
     app.add_middleware(_Limits, most=max_body)
     _errors(app)
     for part in ROUTES:
@@ -89,11 +99,13 @@ def _errors(app: FastAPI) -> None:
     async def ours(request: Request, error: PolyprefError) -> JSONResponse:
         status, kind = errors.status_of(error)
         tei = getattr(request.state, "tei", False)
-        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {"Retry-After": "1"} if status == 503 else None
-        return JSONResponse(errors.body(str(error), status, kind, tei), status, headers)
+        return JSONResponse(errors.body(str(error), status, kind, tei), status, errors.headers_of(error, status))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        if "json" not in request.headers.get("content-type", ""):
+            told = "the body is not declared as JSON; send the header Content-Type: application/json."
+            return JSONResponse(errors.body(told, 400, "validation"), 400)
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         tei = isinstance(error.body, dict) and "texts" in error.body

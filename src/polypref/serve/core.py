@@ -27,6 +27,7 @@ from polypref.errors import InputError
 from polypref.learners.protocol import SOURCES, Scorer
 from polypref.serve.in_force import InForce
 from polypref.serve.people import People, State
+from polypref.serve.person import scorer_id
 from polypref.serve.store import Offer, Person, Store
 
 Found = TypeVar("Found")
@@ -63,6 +64,15 @@ class Answer:
             centred = reward[kept] - reward[kept].mean()
             shown[kept] = np.clip(0.5 * (1 + np.tanh(centred / 2)), 1e-9, 1 - 1e-9)
         return tuple(shown.tolist())
+
+    @property
+    def probability(self) -> tuple[float, ...]:
+        """Of each text, that the person prefers it to all others of the slate: exp(reward), scaled to the sum 1; 0 for
+        blocked texts. Of two texts it is Bradley and Terry's (1952), of more Luce's (1959)."""
+        if not self.order:
+            return (0.0,) * len(self.rewards)
+        weight = np.exp(np.array(self.rewards) - max(self.rewards))
+        return tuple((weight / weight.sum()).tolist())
 
 
 class Core:
@@ -161,21 +171,29 @@ class Core:
 
     def _log(self, person: Person, prompt: Prompt, texts: Sequence[str], answer: Answer, route: str) -> None:
         """Store the answer, so that later judgements can name its candidates; unnamed people cannot judge."""
-        if person.user is None or not isinstance(prompt, str):
+        if person.user is None:
             return
         offer = Offer(
             request=answer.request,
-            prompt=prompt,
+            prompt=prompt if isinstance(prompt, str) else tuple(prompt),
             texts=tuple(texts),
             order=answer.order,
             blocked=answer.blocked,
-            rewards=answer.rewards,
+            rewards=tuple(reward if reward > DROPPED else None for reward in answer.rewards),
             source=answer.source,
             scorer=answer.scorer,
             policy=answer.policy,
             route=route,
         )
         self.store.offered(person, offer)
+
+    def most_candidates(self, person: Person) -> int:
+        """How many texts the bounds allow to offer this person at once."""
+        if self.bounded is None:
+            return MOST_TEXTS
+        user = scorer_id(person)
+        limits = self.bounded.limits if user is None else self.bounded.limits_of(user)
+        return int(min(limits.most_candidates, MOST_TEXTS))
 
     # --- encoding
 

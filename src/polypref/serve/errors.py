@@ -7,13 +7,21 @@ from typing import Any
 from polypref.bounds.safety import SafetyFailed
 from polypref.errors import InputError, PolyprefError, SettingsError
 from polypref.serve.in_force import NoReward
+from polypref.serve.operators import NoModel
 from polypref.serve.person import TwoPeople, Unauthorized
+from polypref.serve.requests import ClientLeft
 from polypref.serve.store import Conflict, StoreError
+from polypref.serve.upstream import NoUpstream, UpstreamFailed, UpstreamRefused, UpstreamSlow
 
 STATUS: tuple[tuple[type[PolyprefError], int, str], ...] = (  # the first that fits; the type that TEI's clients know
     (Unauthorized, 401, "validation"),
     (TwoPeople, 403, "validation"),
+    (NoUpstream, 404, "validation"),
+    (NoModel, 404, "validation"),
     (Conflict, 409, "validation"),
+    (ClientLeft, 499, "validation"),
+    (UpstreamFailed, 502, "backend"),
+    (UpstreamSlow, 504, "backend"),
     (StoreError, 503, "unhealthy"),
     (SafetyFailed, 503, "unhealthy"),
     (NoReward, 424, "backend"),
@@ -24,7 +32,16 @@ STATUS: tuple[tuple[type[PolyprefError], int, str], ...] = (  # the first that f
 
 def status_of(error: PolyprefError) -> tuple[int, str]:
     """The HTTP status of an error, and its type in TEI's words."""
+    if isinstance(error, UpstreamRefused):
+        return error.status, "validation"
     return next(((status, kind) for cls, status, kind in STATUS if isinstance(error, cls)), (500, "backend"))
+
+
+def headers_of(error: PolyprefError, status: int) -> dict[str, str]:
+    """Headers that tell a client what to do about an error."""
+    if isinstance(error, UpstreamRefused) and error.retry_after is not None:
+        return {"Retry-After": error.retry_after}
+    return {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}.get(status, {})
 
 
 def body(message: str, status: int, kind: str, tei: bool = False) -> dict[str, Any]:

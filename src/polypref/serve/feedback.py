@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from polypref import content
 from polypref.errors import InputError
+from polypref.serve.conversation import prompt_of
 from polypref.serve.questions import QUESTION, REPEAT, side_of
 from polypref.serve.store import Judgement, Offer, Person, Store
 
@@ -32,7 +33,7 @@ class Feedback(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     request: str | None = None
-    prompt: str | None = None
+    prompt: str | list[dict[str, Any]] | None = None
     chosen: str | int
     rejected: str | int | None = None
     tie: bool = False
@@ -62,13 +63,14 @@ async def judgement_of(body: Feedback, person: Person, key: str | None, store: S
         raise InputError("tie needs rejected: the text that is level with chosen.")
     offer = None if body.request is None else await _offer(body.request, person, store)
     chosen, rejected = (_text(one, offer) for one in (body.chosen, body.rejected))
-    prompt = body.prompt if offer is None else offer.prompt
-    if prompt is None or (offer is not None and body.prompt not in (None, offer.prompt)):
+    asked = None if body.prompt is None else prompt_of(body.prompt)
+    prompt = asked if offer is None else offer.prompt
+    if prompt is None or (offer is not None and asked not in (None, offer.prompt)):
         raise InputError("expected a prompt, or the request of an earlier answer to it.")
     assert chosen is not None
     if chosen == rejected:
         raise InputError("chosen and rejected are the same text.")
-    content.texts([one for one in (prompt, chosen, rejected, body.comment, *body.tags) if isinstance(one, str)], "text")
+    content.texts([one for one in (chosen, rejected, body.comment, *body.tags) if one is not None], "text")
     value = body.rating if body.thumb is None else float(body.thumb == "up")
     kind = "rating" if body.rating is not None else "thumb" if body.thumb else "tie" if body.tie else "pair"
     context: dict[str, Any] = {"position": body.position, "seconds": body.seconds}
@@ -79,7 +81,7 @@ async def judgement_of(body: Feedback, person: Person, key: str | None, store: S
     return Judgement(
         id=key or body.id or uuid.uuid4().hex,
         kind=kind,
-        prompt=prompt,
+        prompt=prompt if isinstance(prompt, str) else tuple(prompt),
         chosen=chosen,
         rejected=rejected,
         value=value,

@@ -65,7 +65,8 @@ def _own_texts(store: Store, person: Person) -> list[str]:
 
 def texts_of(row: Judgement | Offer) -> Iterable[str]:
     """What a person or an application wrote, in a row."""
-    prompt = [row.prompt] if isinstance(row.prompt, str) else []
+    said = [row.prompt] if isinstance(row.prompt, str) else [one.get("content") for one in row.prompt]
+    prompt = [text for text in said if isinstance(text, str)]
     if isinstance(row, Offer):
         return [*prompt, *row.texts]
     return [*prompt, *(one for one in (row.chosen, row.rejected, row.comment) if one)]

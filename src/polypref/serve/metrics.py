@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from polypref.serve.core import Answer
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
+SLOW = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds that a model may write
 
 
 class Metrics:
@@ -18,6 +19,10 @@ class Metrics:
         self._blocked = self._counter("blocked_texts", "Texts that the bounds held back.", ["route"])
         self._abstained = self._counter("abstentions", "Answers of which every text was blocked.", ["route"])
         self._judged = self._counter("judgements", "Judgements acknowledged.", ["kind", "seen"])
+        self._candidates = self._counter("upstream_candidates", "Candidates asked of the upstream.", ["what"])
+        self._wrote = Histogram(
+            "polypref_upstream_seconds", "Time of the upstream.", ["outcome"], buckets=SLOW, registry=self._registry
+        )
         self._took = Histogram(
             "polypref_answer_seconds", "Time to answer.", ["route"], buckets=BUCKETS, registry=self._registry
         )
@@ -35,6 +40,12 @@ class Metrics:
     def judged(self, kind: str, new: bool) -> None:
         """A judgement that was acknowledged."""
         self._judged.labels(kind, "new" if new else "again").inc()
+
+    def upstream(self, outcome: str, asked: int, given: int, seconds: float) -> None:
+        """The upstream answered, failed, was slow, refused, or was abandoned by the client."""
+        self._candidates.labels("asked").inc(asked)
+        self._candidates.labels("given").inc(given)
+        self._wrote.labels(outcome).observe(seconds)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""

@@ -7,6 +7,24 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
+from polypref.content import excerpt
+from polypref.errors import PolyprefError
+from polypref.serve.person import ALIAS
+
+
+class NoModel(PolyprefError):
+    """A model is asked for that is not served."""
+
+
+def _known(app: FastAPI) -> list[str]:
+    """The models that a client may name: our own and the upstream's."""
+    upstream = app.state.upstream
+    return ["polypref", *([upstream.model] if upstream is not None and upstream.model else [])]
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "polypref"}
+
 
 def routes(app: FastAPI) -> None:
     """Add the operators' routes."""
@@ -17,7 +35,13 @@ def routes(app: FastAPI) -> None:
 
     @app.get("/v1/models")
     async def models() -> Any:
-        return {"object": "list", "data": [{"id": "polypref", "object": "model", "created": 0, "owned_by": "polypref"}]}
+        return {"object": "list", "data": [_model(name) for name in _known(app)]}
+
+    @app.get("/v1/models/{name:path}")
+    async def one_model(name: str) -> Any:
+        if name not in _known(app) and not name.startswith(ALIAS):
+            raise NoModel(f"there is no model {excerpt(name)}; found: {', '.join(_known(app))}.")
+        return _model(name)
 
     @app.get("/metrics")
     async def metrics() -> Any:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from fastapi import Request
 
-from polypref.errors import InputError
+from polypref.errors import InputError, PolyprefError
 from polypref.serve.person import asking
 from polypref.serve.store import Person
 
 ME = "me"  # in a path: whoever asks
+Found = TypeVar("Found")
+
+
+class ClientLeft(PolyprefError):
+    """The client closed its connection before it had an answer."""
 
 
 def person_of(request: Request, body: Any = None) -> Person:
@@ -37,3 +44,22 @@ def person_in_path(request: Request, user: str) -> Person:
         return asks
     key = request.app.state.keys.key_of(request.headers.get("authorization"))
     return named(asking(key, request.scope.get("polypref.user"), [user], request.headers.get("x-user"), None))
+
+
+async def unless_left(request: Request, work: Coroutine[Any, Any, Found]) -> Found:
+    """What ``work`` gives; it is cancelled when the client leaves. Raises ClientLeft, and what ``work`` raises."""
+    task, left = asyncio.create_task(work), asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientLeft("the client left.")
+        return task.result()
+    finally:
+        task.cancel()
+        left.cancel()
+        await asyncio.gather(task, left, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

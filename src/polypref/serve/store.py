@@ -59,14 +59,17 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer as it was given: the candidates in the order asked, and what became of them."""
+    """One answer as it was given: the candidates in the order asked, and what became of them.
+
+    ``rewards`` are those of the texts; None for blocked ones, whose -inf JSON cannot hold.
+    """
 
     request: str
     prompt: str | tuple[Message, ...]
     texts: tuple[str, ...]
     order: tuple[int, ...]
     blocked: tuple[int, ...]
-    rewards: tuple[float, ...]
+    rewards: tuple[float | None, ...]
     source: str
     scorer: str
     policy: str | None
