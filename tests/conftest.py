@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from postgres_cases import Cluster
 
 
 def pytest_make_parametrize_id(config: object, val: object, argname: str) -> str | None:
     """Bytes are named by their size: content such as gzip's holds the time, and test processes must agree on names."""
     return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL of the tests' own; the test is skipped where it is not installed."""
+    from postgres_cases import cluster
+
+    found = cluster()
+    yield found
+    found.remove()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The embedded store: what was acknowledged is there exactly once, whatever happens; what was removed is in no file."""
+"""Stores in SQLite and PostgreSQL: what was acknowledged is there once, whatever happens; what was removed is gone."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polypref.serve.leaving import leave
+from polypref.serve.open_store import opened
 from polypref.serve.sqlite import Sqlite
 from polypref.serve.store import Conflict, Judgement, Offer, Person, Standing, StoreError
 
@@ -31,11 +33,26 @@ def offer(request, texts=("a", "b"), prompt="p"):
     return Offer(request=request, prompt=prompt, texts=texts, order=(0, 1), blocked=(), **about)
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def address(request, tmp_path):
+    """Where a new store may be: everything below is true of both."""
+    if request.param == "sqlite":
+        return tmp_path / "store.db"
+    return request.getfixturevalue("postgres").database()
+
+
 @pytest.fixture
-def store(tmp_path):
-    opened = Sqlite(tmp_path / "store.db")
-    yield opened
-    opened.close()
+def store(address):
+    found = opened(address)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def embedded(tmp_path):
+    found = Sqlite(tmp_path / "store.db")
+    yield found
+    found.close()
 
 
 def test_a_judgement_is_kept_once_and_another_with_its_id_is_refused(store):
@@ -73,17 +90,16 @@ def test_taking_back_one_judgement(store):
     assert store.judgements(ANN) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(CHARACTERS, max_size=200), st.text(IDS))
-def test_any_text_comes_back_as_it_was(tmp_path_factory, text, user):
-    opened = Sqlite(tmp_path_factory.mktemp("s") / "s.db")
-    person = Person("t", user)
-    opened.judge(person, pair("k", text, "other", comment=text)).result()
-    opened.offered(person, offer("r", (text, user), text)).result()
-    assert opened.judgements(person)[0].judgement == pair("k", text, "other", comment=text)
-    assert opened.offer("t", "r") == (person, offer("r", (text, user), text))
-    assert opened.people("t") == [user]
-    opened.close()
+def test_any_text_comes_back_as_it_was(store, text, user):
+    tenant = uuid.uuid4().hex  # of this example alone
+    person = Person(tenant, user)
+    store.judge(person, pair("k", text, "other", comment=text)).result()
+    store.offered(person, offer("r", (text, user), text)).result()
+    assert store.judgements(person)[0].judgement == pair("k", text, "other", comment=text)
+    assert store.offer(tenant, "r") == (person, offer("r", (text, user), text))
+    assert store.people(tenant) == [user]
 
 
 def test_one_failing_judgement_of_a_group_fails_alone(store):
@@ -148,15 +164,18 @@ def test_who_gives_up_waiting_stops_nobody_else(store):
     assert kept == {*range(200)} - gone
 
 
-def test_a_closed_store_accepts_nothing_and_finishes_what_it_accepted(tmp_path):
-    opened = Sqlite(tmp_path / "s.db")
-    accepted = [opened.judge(ANN, pair(str(at))) for at in range(300)]
-    opened.close()
+def test_a_closed_store_accepts_nothing_and_finishes_what_it_accepted(address):
+    store = opened(address)
+    accepted = [store.judge(ANN, pair(str(at))) for at in range(300)]
+    store.close()
     assert all(one.result(timeout=0) for one in accepted)
-    assert isinstance(opened.judge(ANN, pair("late")).exception(timeout=0), StoreError)
+    assert isinstance(store.judge(ANN, pair("late")).exception(timeout=0), StoreError)
+    with pytest.raises(StoreError, match="closed"):
+        store.standing(ANN)
 
 
-def test_a_full_disk_acknowledges_nothing(store):
+def test_a_full_disk_acknowledges_nothing(embedded):
+    store = embedded
     store.judge(ANN, pair("before")).result()
     limit = store.writer.submit(lambda to: to.execute("PRAGMA page_count").fetchone()[0]).result()
     store.writer.submit(lambda to: to.execute(f"PRAGMA max_page_count = {limit}"), alone=True).result()
@@ -170,7 +189,8 @@ def test_a_full_disk_acknowledges_nothing(store):
 # --- leaving
 
 
-def test_who_leaves_is_in_no_file_and_others_stay(store, tmp_path):
+def test_who_leaves_is_in_no_file_and_others_stay(embedded):
+    store = embedded
     own = [f"only Ann ever wrote sentence number {at} of these" for at in range(40)]
     for at, text in enumerate(own):
         store.judge(ANN, pair(f"a{at}", text + "!" * 5000 * (at % 3), "a text that both have judged", comment=text))
@@ -191,7 +211,8 @@ def test_who_leaves_is_in_no_file_and_others_stay(store, tmp_path):
     assert leave(ANN, store).rows == {"judgements": 0, "answers": 0, "people": 0}  # again is no error
 
 
-def test_while_somebody_reads_an_older_state_the_receipt_says_pending(store, monkeypatch):
+def test_while_somebody_reads_an_older_state_the_receipt_says_pending(embedded, monkeypatch):
+    store = embedded
     monkeypatch.setattr("polypref.serve.sqlite.LEAVE_S", 0.1)
     store.judge(ANN, pair("1", "a text of Ann's that is long enough")).result()
     reader = sqlite3.connect(store.path, isolation_level=None)
@@ -209,9 +230,9 @@ def test_while_somebody_reads_an_older_state_the_receipt_says_pending(store, mon
 
 WRITES = """
 import sys
-from polypref.serve.sqlite import Sqlite
+from polypref.serve.open_store import opened
 from polypref.serve.store import Judgement, Person
-store = Sqlite(sys.argv[1])
+store = opened(sys.argv[1])
 for at in range(int(sys.argv[2]), 10**6):
     one = Judgement(id=str(at), kind="pair", prompt="p", chosen="a" * 300, rejected="b")
     store.judge(Person("", "ann"), one).result()
@@ -219,11 +240,13 @@ for at in range(int(sys.argv[2]), 10**6):
 """
 
 
-def test_kill_9_loses_nothing_acknowledged_and_keeps_nothing_twice(tmp_path):
-    path, acknowledged = tmp_path / "s.db", []
+def test_kill_9_loses_nothing_acknowledged_and_keeps_nothing_twice(address):
+    acknowledged = []
     for kill in range(4):
         begun = len(acknowledged)
-        run = subprocess.Popen([sys.executable, "-c", WRITES, str(path), str(begun)], stdout=subprocess.PIPE, text=True)
+        run = subprocess.Popen(
+            [sys.executable, "-c", WRITES, str(address), str(begun)], stdout=subprocess.PIPE, text=True
+        )
         assert run.stdout is not None
         for line in run.stdout:
             acknowledged.append(int(line))
@@ -232,9 +255,10 @@ def test_kill_9_loses_nothing_acknowledged_and_keeps_nothing_twice(tmp_path):
                 break
         acknowledged += [int(line) for line in run.stdout.read().split()]
         run.wait()
-        opened = Sqlite(path)
-        ids = [int(one.judgement.id) for one in opened.judgements(Person("", "ann"))]
+        store = opened(address)
+        assert store.pause(Person("", "ben"), False).result() is None  # what was under way is over
+        ids = [int(one.judgement.id) for one in store.judgements(Person("", "ann"))]
         assert len(ids) == len(set(ids)) and set(acknowledged) <= set(ids)
-        assert opened.standing(Person("", "ann")).judgements == len(ids)
-        opened.close()
+        assert store.standing(Person("", "ann")).judgements == len(ids)
+        store.close()
         acknowledged = ids

@@ -29,13 +29,13 @@ STOP_S = 30  # for requests in hand, when the server is stopped
 class Serve(Loads):
     """Serve a scorer over HTTP: rerank clients ask, judgements are learned from at once, people can leave.
 
-    docs/serve.md lists the routes and clients. Everything is kept in one SQLite file.
+    docs/serve.md lists the routes and clients. Everything is kept in one SQLite file, or in PostgreSQL.
     """
 
     scorer: Annotated[Path, tyro.conf.Positional, arg(metavar="DIR")]
     """Folder written by polypref fit."""
-    store: Path = Path("polypref.db")
-    """File of judgements and answers; created if it is not there."""
+    store: Annotated[str, arg(metavar="FILE|postgresql://...")] = "polypref.db"
+    """File of judgements and answers, created if it is not there; or a PostgreSQL database, for several servers."""
     bounds: Annotated[Path | None, arg(metavar="BOUNDS.TOML", help_behavior_hint="(default: none)")] = None
     """Calibrated bounds."""
     pin: Annotated[str | None, arg(metavar="HASH", help_behavior_hint="")] = None
@@ -123,11 +123,12 @@ class Serve(Loads):
         return Upstream(self.upstream, self.candidates, self.upstream_timeout)
 
     def _tell(self, core: Core, listening: socket.socket, upstream: Upstream | None) -> None:
+        from polypref.serve.open_store import shown
         from polypref.serve.store import Person
 
         address, port = listening.getsockname()[:2]
         address = f"[{address}]" if ":" in address else address
-        out(f"scorer {self.scorer} ({core.scorer_hash[:16]}), judgements in {self.store}")
+        out(f"scorer {self.scorer} ({core.scorer_hash[:16]}), judgements in {shown(self.store)}")
         if core.bounded is None:
             say("nothing bounds the answers: add --bounds BOUNDS.TOML (docs/safety.md)")
         else:

@@ -46,11 +46,13 @@ def leave(person: Person, store: Store) -> Left:
     """Remove a person from the store; afterwards they are a stranger. Raises StoreError."""
     needles = _own_texts(store, person)
     receipt = store.forget(person)
-    needles = [one for one in needles if not store.holds(one)]
-    ids = [one for one in (person.user or "", shown(person)) if len(one) >= SHORTEST and not store.holds(one)]
+    ids = [one for one in (person.user or "", shown(person)) if len(one) >= SHORTEST]
+    held = store.held([*needles, *ids])
+    needles, ids = ([one for one in some if one not in held] for some in (needles, ids))
     residue = [f"{path.name}: {what}" for path in store.files() for what in _found(path, ids, needles)]
     files = [path.name for path in store.files()]
-    return Left(receipt.rows, files, len(needles) + len(ids), residue, receipt.pending, list(receipt.scorers))
+    stays = SHARED + receipt.stays
+    return Left(receipt.rows, files, len(needles) + len(ids), residue, receipt.pending, list(receipt.scorers), stays)
 
 
 def _own_texts(store: Store, person: Person) -> list[str]:
@@ -77,5 +79,5 @@ def _found(path: Path, ids: Sequence[str], texts: Sequence[str]) -> list[str]:
     if not path.exists() or not path.stat().st_size:
         return []
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        told = ["the user's id" for one in ids if content.find(as_stored(one)) >= 0]
+        told = ["the user's id" for one in ids if max(map(content.find, (as_stored(one), one.encode()))) >= 0]
         return told + ["a text" for one in texts if content.find(as_stored(one)) >= 0]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 
+from polypref.serve import schema
 from polypref.serve.person import scorer_id
-from polypref.serve.schema import OF_A_PERSON
 from polypref.serve.scorer_rows import ScorerRows
-from polypref.serve.store import Conflict, Judgement, Offer, Person, Receipt, Standing, Stored
+from polypref.serve.store import Conflict, Judgement, Offer, Person, Receipt, Standing, Stored, as_stored
 from polypref.serve.writer import Link
 
 OF = ' WHERE tenant = ? AND "user" = ?'
@@ -21,6 +23,12 @@ OF = ' WHERE tenant = ? AND "user" = ?'
 
 class Rows(ScorerRows):
     """The part of a store that reads and writes rows; see ``store.Store`` for what its methods promise."""
+
+    words: schema.Words
+
+    @abstractmethod
+    def _searching(self) -> AbstractContextManager[Callable[[str, Sequence[Any]], Sequence[Any]]]:
+        """Asks for the one row of queries that may take long, while others read."""
 
     # --- reading
 
@@ -47,6 +55,17 @@ class Rows(ScorerRows):
         """See ``store.Store``."""
         rows = self._all(f"SELECT body FROM answers{OF} ORDER BY at, request", person.tenant, person.user)
         return [msgspec.json.decode(body, type=Offer) for (body,) in rows]
+
+    def held(self, texts: Sequence[str]) -> set[str]:
+        """See ``store.Store``."""
+        if not texts:
+            return set()
+        found = set[str]()
+        with self._searching() as ask:
+            for query, is_text in schema.searches(len(texts), self.words):
+                row = ask(query, [one.encode() if is_text else as_stored(one) for one in texts])
+                found.update(one for one, is_held in zip(texts, row, strict=True) if is_held)
+        return found
 
     # --- writing
 
@@ -104,7 +123,7 @@ class Rows(ScorerRows):
         whose, name = (person.tenant, person.user), scorer_id(person)
 
         def work(to: Link) -> Receipt:
-            rows = {table: to.execute(f"DELETE FROM {table}{OF}", whose).rowcount for table in OF_A_PERSON}
+            rows = {table: to.execute(f"DELETE FROM {table}{OF}", whose).rowcount for table in schema.OF_A_PERSON}
             fits = to.execute("DELETE FROM fits WHERE name = ? RETURNING scorer", (name,)).fetchall()
             return Receipt(rows, scorers=tuple(sorted(one for (one,) in fits)))
 

@@ -2,7 +2,8 @@
 
 A step that was released is never changed; whatever is new is another step at the end. The SQL is written once, with the
 words of ``Words`` for what the databases name differently. A table whose rows belong to a person has the columns
-``tenant`` and ``"user"``, and stands in ``OF_A_PERSON``: those rows are deleted when the person leaves.
+``tenant`` and ``"user"``, and stands in ``OF_A_PERSON``: those rows are deleted when the person leaves. A column that
+holds what people wrote stands in ``WRITTEN``: it is searched for texts that only one person wrote.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from dataclasses import asdict, dataclass
 class Words:
     """What databases name differently: ``{bytes}``, ``{number}`` (64 bits), ``{real}``, ``{text}`` (compared by its
     code points), ``{counted}`` (a key that grows with every row and is never used again) and ``{by_key}`` (after a
-    table: its rows lie in the order of its key)."""
+    table: its rows lie in the order of its key).
+
+    ``encoded`` is a text column as bytes, ``within`` the place of a parameter's bytes in those of a column, 0 if none.
+    """
 
     bytes: str
     number: str
@@ -23,9 +27,30 @@ class Words:
     text: str
     counted: str
     by_key: str
+    encoded: str
+    within: str
 
 
-SQLITE = Words("BLOB", "INTEGER", "REAL", "TEXT", "INTEGER PRIMARY KEY AUTOINCREMENT", "WITHOUT ROWID")
+SQLITE = Words(
+    bytes="BLOB",
+    number="INTEGER",
+    real="REAL",
+    text="TEXT",
+    counted="INTEGER PRIMARY KEY AUTOINCREMENT",
+    by_key="WITHOUT ROWID",
+    encoded="CAST({column} AS BLOB)",
+    within="instr({column}, ?)",
+)
+POSTGRES = Words(
+    bytes="BYTEA",
+    number="BIGINT",
+    real="DOUBLE PRECISION",
+    text='TEXT COLLATE "C"',
+    counted="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+    by_key="",
+    encoded="convert_to({column}, 'UTF8')",
+    within="position(? IN {column})",
+)
 
 
 @dataclass(frozen=True)
@@ -59,11 +84,25 @@ CREATE INDEX fits_of ON fits (scorer);
 """
 STEPS: tuple[Step, ...] = (Step(1, FIRST), Step(2, SCORERS))
 OF_A_PERSON = ("judgements", "answers", "people")
+WRITTEN = (  # True: a text column, False: JSON
+    ("judgements", "body", False),
+    ("answers", "body", False),
+    ("people", '"user"', True),
+    ("fits", "name", True),
+)
 
 
 def newest(steps: Sequence[Step] | None = None) -> int:
     """The version of the tables that this polypref writes."""
     return (STEPS if steps is None else steps)[-1].number
+
+
+def searches(many: int, words: Words) -> Iterator[tuple[str, bool]]:
+    """A query of ``many`` parameters for each column that people wrote; its one row says of each parameter whether any
+    row holds it. With each query: whether the column is text, not JSON."""
+    for table, column, is_text in WRITTEN:
+        where = words.within.format(column=words.encoded.format(column=column) if is_text else column)
+        yield f"SELECT {', '.join([f'max(CASE WHEN {where} > 0 THEN 1 ELSE 0 END)'] * many)} FROM {table}", is_text
 
 
 def migrate(execute: Callable[[str], object], version: int, words: Words) -> None:

@@ -13,27 +13,22 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from polypref.serve import schema
 from polypref.serve.rows import Rows
-from polypref.serve.store import Person, Receipt, StoreError, as_stored
+from polypref.serve.store import Person, Receipt, StoreError
 from polypref.serve.writer import Link, Writer
 
 APPLICATION = 0x706F6C79  # "poly": tells SQLite's files apart
 WAIT_MS = 10_000  # for another process's transaction
+SHORTLY_MS = 20
 LEAVE_S = 5.0  # for readers of an older state to end
 SETTINGS = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "foreign_keys": 1}
-HOLD_TEXTS = (
-    ("judgements", "body"),
-    ("answers", "body"),
-    ("people", 'CAST("user" AS BLOB)'),
-    ("fits", "CAST(name AS BLOB)"),
-)
 OURS = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)  # not the file's
 
 
@@ -43,16 +38,12 @@ class Sqlite(Rows):
     Raises StoreError for a file that is no store, one of a newer version, and settings that SQLite does not take.
     """
 
+    words = schema.SQLITE
+
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._reader, self._reading = _opened(self.path), threading.Lock()
         self.writer = Writer(_Link(self.path), str(self.path))
-
-    def holds(self, text: str) -> bool:
-        """See ``store.Store``."""
-        written = as_stored(text)
-        query = " UNION ALL ".join(f"SELECT 1 FROM {table} WHERE instr({column}, ?)" for table, column in HOLD_TEXTS)
-        return self._all(f"SELECT EXISTS ({query})", *(written,) * len(HOLD_TEXTS))[0][0] == 1
 
     def files(self) -> Sequence[Path]:
         """See ``store.Store``."""
@@ -80,6 +71,11 @@ class Sqlite(Rows):
     def _all(self, query: str, *values: Any) -> list[Any]:
         with self._reading, _failures(self.path):
             return self._reader.execute(query, values).fetchall()
+
+    @contextmanager
+    def _searching(self) -> Iterator[Callable[[str, Sequence[Any]], Sequence[Any]]]:
+        with _failures(self.path), closing(_opened(self.path)) as to:
+            yield lambda query, values: to.execute(query, values).fetchone()
 
 
 class _Link:
@@ -112,7 +108,12 @@ class _Link:
 
 
 def _checkpoint(to: Link) -> bool:
-    return bool(to.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+    """Whether somebody is in the way; it waits for them only shortly, since nobody can write meanwhile."""
+    to.execute(f"PRAGMA busy_timeout = {SHORTLY_MS}")
+    try:
+        return bool(to.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+    finally:
+        to.execute(f"PRAGMA busy_timeout = {WAIT_MS}")
 
 
 def _failed(path: Path, error: sqlite3.Error) -> StoreError:

@@ -9,13 +9,13 @@ from polypref.bounds.bounds_file import load_bounds
 from polypref.bounds.load_safety import safety_from
 from polypref.learners.protocol import Scorer
 from polypref.serve.core import Core
+from polypref.serve.open_store import opened
 from polypref.serve.remembered import Remembered
-from polypref.serve.sqlite import Sqlite
 
 
 def core_of(
     folder: Path,
-    store: Path,
+    store: str | Path,
     *,
     bounds: Path | None = None,
     pin: str | None = None,
@@ -28,7 +28,7 @@ def core_of(
     if bounds is not None:
         calibrated = load_bounds(bounds, pin)
         bounded = calibrated.bind(scorer, safety_from(calibrated.file, allow_network))
-    return Core(scorer, digest, Sqlite(store), bounded)
+    return Core(scorer, digest, opened(store), bounded)
 
 
 def loaded(folder: Path, encoder: str | None, allow_network: bool) -> tuple[Scorer, str]:

@@ -115,12 +115,13 @@ class Standing:
 class Receipt:
     """What was removed with a person, by table. ``pending``: bytes may be left while somebody reads an older state.
 
-    ``scorers`` are the hashes of those that were fitted with the person.
+    ``scorers`` are the hashes of those that were fitted with the person; ``stays`` says what the database keeps.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
     pending: bool = False
     scorers: tuple[str, ...] = ()
+    stays: str = ""
 
 
 def as_stored(text: str) -> bytes:
@@ -168,8 +169,8 @@ class Store(Protocol):
         """All answers that were given to a person."""
         ...
 
-    def holds(self, text: str) -> bool:
-        """Whether any row holds this text."""
+    def held(self, texts: Sequence[str]) -> set[str]:
+        """Which of these texts, at most some hundreds, any row holds; it reads all rows once."""
         ...
 
     def files(self) -> Sequence[Path]:

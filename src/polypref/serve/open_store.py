@@ -1,0 +1,31 @@
+"""A store by its address: a file, or ``postgresql://...``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from polypref.errors import MissingExtra
+from polypref.serve.sqlite import Sqlite
+from polypref.serve.store import Store
+
+POSTGRES = ("postgresql://", "postgres://")
+
+
+def opened(address: str | Path) -> Store:
+    """The store at ``address``, made if it is not there. Raises StoreError, MissingExtra."""
+    if not isinstance(address, str) or not address.startswith(POSTGRES):
+        return Sqlite(address)
+    try:
+        from polypref.serve.postgres import Postgres
+    except ImportError:
+        raise MissingExtra("a store in PostgreSQL", "postgres") from None
+    return Postgres(address)
+
+
+def shown(address: str | Path) -> str:
+    """The address without a password."""
+    if not isinstance(address, str) or not address.startswith(POSTGRES):
+        return str(address)
+    from polypref.serve.postgres import Database
+
+    return Database(address).name
