@@ -59,7 +59,7 @@ class Postgres(Rows):
 
     def __init__(self, address: str) -> None:
         self.database = Database(address)
-        with self.database.failures(), self.database.opened() as to:
+        with self.database.failures(), self.database.connected() as to:
             _prepare(to, self.database.name)
         self._readers = _Readers(self.database)
         self._closed = False
@@ -77,7 +77,7 @@ class Postgres(Rows):
         """Take deleted rows out of tables and indexes; False while somebody reads an older state."""
         until = time.monotonic() + LEAVE_S
         while True:
-            with self.database.failures(), self.database.opened(slow=True) as to:
+            with self.database.failures(), self.database.connected(slow=True) as to:
                 for table in schema.OF_A_PERSON:
                     to.execute(_sql(f"VACUUM (INDEX_CLEANUP ON) {table}"))
                 row = to.execute(
@@ -103,7 +103,7 @@ class Postgres(Rows):
 
     @contextmanager
     def _searching(self) -> Iterator[Callable[[str, Sequence[Any]], Sequence[Any]]]:
-        with self.database.failures(), self.database.opened(slow=True) as to:
+        with self.database.failures(), self.database.connected(slow=True) as to:
             yield lambda query, values: to.execute(_sql(query), values).fetchall()[0]
 
 
@@ -124,15 +124,15 @@ class Database:
         self._opening, self._failed, self._until = threading.Lock(), "", 0.0
 
     @contextmanager
-    def opened(self, slow: bool = False) -> Iterator[psycopg.Connection]:
+    def connected(self, slow: bool = False) -> Iterator[psycopg.Connection]:
         """A connection for a while; ``slow``: for statements that may take long."""
-        to = self.open(slow)
+        to = self.connect(slow)
         try:
             yield to
         finally:
             to.close()
 
-    def open(self, slow: bool = False) -> psycopg.Connection:
+    def connect(self, slow: bool = False) -> psycopg.Connection:
         """A new connection with its times set and what durability needs read back.
 
         Raises StoreError. After a failure, as long again, it fails at once: nobody else waits for a host that is gone.
@@ -142,13 +142,13 @@ class Database:
             if begun < self._until:
                 raise StoreError(self._failed)
             try:
-                return self._opened(slow)
+                return self._connect(slow)
             except (psycopg.Error, StoreError) as error:
                 self._failed = str(self.failed(error))
                 self._until = 2 * time.monotonic() - begun
                 raise StoreError(self._failed) from error
 
-    def _opened(self, slow: bool) -> psycopg.Connection:
+    def _connect(self, slow: bool) -> psycopg.Connection:
         to = psycopg.connect(self._address, autocommit=True)
         try:
             if to.info.server_version < OLDEST * 10_000:
@@ -209,7 +209,7 @@ class _Readers:
                         if not to.broken:
                             raise
                 to = None
-                to = self.database.open()
+                to = self.database.connect()
                 return to.execute(query, values).fetchall()
         finally:
             self._free.put(None if to is None or to.closed else to)
@@ -224,7 +224,7 @@ class _Link:
     """The writer's connection. See ``writer.Link``."""
 
     def __init__(self, database: Database) -> None:
-        self.database, self._to = database, database.open()
+        self.database, self._to = database, database.connect()
 
     def execute(self, query: str, values: Sequence[Any] = ()) -> psycopg.Cursor:
         return self._tried(lambda: self._to.execute(_sql(query), values))
@@ -236,7 +236,7 @@ class _Link:
         except StoreError:
             if not self._to.closed:
                 raise
-            self._to = self.database.open()
+            self._to = self.database.connect()
             self._begin()
 
     def _begin(self) -> None:
