@@ -1,4 +1,4 @@
-"""``polypref convert``: converts a published preference set, as its authors distribute it, to a preference file."""
+"""``polypref convert``: a published preference set, or a product's export of feedback, becomes a preference file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Raw = Annotated[
     tyro.conf.Positional,
     arg(
         metavar="FILE ...",
-        help="The set's files: JSON, JSONL, CSV or Parquet, patterns, or hf://datasets/... paths.",
+        help="The set's or the product's files: JSON, JSONL, CSV or Parquet, patterns, or hf://datasets/... paths.",
         help_behavior_hint="(one or more)",
     ),
 ]
@@ -32,14 +32,16 @@ OWN = ("data_set", "files", "out", "force", "quiet", "limits")  # settings of th
 
 @dataclass(frozen=True, kw_only=True)
 class Convert(Replaces, Limited):
-    """Write a published preference set as a preference file that check, profile and compare read.
+    """Write a published preference set, or feedback from a product, as a preference file that check and fit read.
 
-    Sets: psoups, tldr, personalllm, prism, arena, personal-rewardbench; docs/published.md has their files, protocols
-    and traps. Settings that are not given have the set's own defaults; settings that the set lacks are refused.
+    Products: open-webui, langfuse, langsmith, phoenix, helicone, portkey, label-studio, argilla; docs/feedback.md says
+    how to export from each, and what becomes of a record. Sets: psoups, tldr, personalllm, prism, arena,
+    personal-rewardbench; docs/published.md has their files, protocols and traps. Settings that are not given have the
+    set's own defaults; settings that it lacks are refused.
     """
 
     data_set: tyro.conf.Positional[str]
-    """Which set."""
+    """Which product or set."""
     files: Raw
     protocol: Annotated[Literal["S", "L", "R"] | None, arg(metavar="{S,L,R}")] = None
     """tldr: real labels of the busiest workers, labels simulated from length, or all workers in both splits."""
@@ -62,6 +64,22 @@ class Convert(Replaces, Limited):
     seed: Annotated[Seed | None, arg(metavar="INT")] = None
     """personalllm: seed of mixtures, prompts and pairs."""
 
+    judges: Annotated[Literal["users", "annotators", "models"] | None, arg(metavar="{users,annotators,models}")] = None
+    """Products: whose judgements are written. Those of the others are counted and left out."""
+    names: Annotated[tuple[str, ...] | None, arg(metavar="NAME ...")] = None
+    """Products with several kinds of scores: the names of those that say what a person prefers."""
+    form: Annotated[Literal["pairs", "single"] | None, arg(metavar="{pairs,single}")] = None
+    """Products: comparisons of two answers, or the likes and ratings that are in none. None given: pairs if there are
+    any."""
+    user_field: Annotated[str | None, arg(metavar="FIELD")] = None
+    """Products that log requests: where the user stands, as in metadata.customer."""
+    prompt_field: Annotated[str | None, arg(metavar="FIELD")] = None
+    """Products that log requests, and annotation: where the prompt stands, as in inputs.question."""
+    answer_field: Annotated[str | None, arg(metavar="FIELD")] = None
+    """Products that log requests: where the answer stands."""
+    label_config: Annotated[str | None, arg(metavar="FILE")] = None
+    """label-studio: a file with the project's label config, which names the two answers."""
+
     def run(self) -> int:
         """Read, convert, write; print what was left out, and notes."""
         from polypref.data.files.sources import readable
@@ -77,25 +95,34 @@ class Convert(Replaces, Limited):
 
     def _adapter(self) -> Adapter:
         """Raises SettingsError for an unknown set or a setting that it does not have."""
+        from polypref.data.feedback import FEEDBACK
         from polypref.data.published import PUBLISHED
         from polypref.errors import SettingsError, unknown_name
 
-        if self.data_set not in PUBLISHED:
-            raise unknown_name("published set", self.data_set, PUBLISHED)
-        cls = PUBLISHED[self.data_set]
-        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        sources = {**FEEDBACK, **PUBLISHED}
+        if self.data_set not in sources:
+            raise unknown_name("product or published set", self.data_set, sources)
+        cls = sources[self.data_set]
+        known = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
         mine = [field.name for field in fields(self) if field.name not in OWN]
         given = {name: getattr(self, name) for name in mine if getattr(self, name) is not None}
         foreign = next((name for name in given if name not in known), None)
         if foreign is not None:
-            has = ", ".join(f"--{name}" for name in known) or "none"
-            raise SettingsError(f"{self.data_set} has no setting --{foreign}; it has {has}.")
+            has = ", ".join(flag_of(name) for name in known) or "none"
+            raise SettingsError(f"{self.data_set} has no setting {flag_of(foreign)}; it has {has}.")
         return cls(**given)
+
+
+def flag_of(name: str) -> str:
+    """A setting as it is written on the command line."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _tell(found: Converted, path: Path) -> None:
     users = found.table["user_id"].n_unique()
     out(f"{found.title}: {counted(found.table.height, 'judgements')} of {counted(users, 'people')}, written to {path}")
+    if found.used is not None:
+        out(f"read: {counted(found.rows, 'records of feedback')}, {found.used:,} of them used")
     for reason, count in found.left_out.items():
         out(f"left out: {count:,} ({reason})")
     for remark in found.remarks:

@@ -32,6 +32,7 @@ class Converted:
     ``table``     user_id, prompt, chosen, rejected and, if present, tie, pair_id, timestamp and attributes.
     ``rows``      rows read. ``left_out`` counts the judgements that are not in the table, by reason.
     ``remarks``   sentences on counts and traps, to read before using the set.
+    ``used``      of feedback: judgements that are in the table; with those left out, all that were read.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Converted:
     rows: int
     left_out: dict[str, int]
     remarks: tuple[str, ...] = ()
+    used: int | None = None
 
 
 @dataclass(eq=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from polypref.data.feedback.signs import kind_of
 from polypref.data.files.limits import Limits
 from polypref.data.files.sources import Source
 from polypref.data.linting.problems import ProblemLog
@@ -73,11 +74,13 @@ MOST_TRIED = 20
 def with_hint(
     error: MissingColumn, source: Source, columns: Mapping[str, str], said: Told, limits: Limits
 ) -> MissingColumn:
-    """The same error with a ``--columns`` that works on the file, or the ``convert`` that does, if one is found."""
-    if (known := _published(source, limits)) is not None:
+    """The same error with a ``--columns`` that works on the file, or the ``convert`` that reads it, if one is found."""
+    product = kind_of(source.types)
+    if (known := product[0] if product else _published(source, limits)) is not None:
         out = Path(source.path).with_suffix("").name + ".prefs.jsonl"
         command = f"polypref convert {known} {shlex.quote(source.path)} --out {shlex.quote(out)}"
-        return error.advising(f"It is a published set: {command}.")
+        what = f"looks like {product[1]} of {product[0]}" if product else "is a published set"
+        return error.advising(f"It {what}: {command}.")
     without = {role: name for role, name in columns.items() if role not in ("chosen", "rejected")}
     if without != columns and _works(source, without, said, limits):
         gone = " ".join(f"{role}={name}" for role, name in columns.items() if role not in without)

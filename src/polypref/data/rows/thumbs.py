@@ -82,6 +82,12 @@ def are_thumbs(seen: Vocabulary) -> bool:
     return bool(told) and told <= {*LIKE, *DISLIKE} - NUMBERS and not seen.others
 
 
+def meaning_of_thumb(value: str) -> bool | None:
+    """True for a like, False for a dislike; None for anything else."""
+    word = _plain(value.strip())
+    return True if word in LIKE else False if word in DISLIKE else None
+
+
 def _plain(value: str) -> str:
     """A value in lower case, with spaces between its words and without the tone of an emoji's skin."""
     value = re.sub("[\U0001f3fb-\U0001f3ff\ufe0f]", "", value)

@@ -1,0 +1,350 @@
+"""``convert`` of products that log one answer at a time: Open WebUI, Helicone, Langfuse, LangSmith, Phoenix, Portkey."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from feedback_files import (
+    annotation,
+    as_csv,
+    chat,
+    feedback,
+    message,
+    page,
+    rating,
+    request,
+    run,
+    saved,
+    score,
+    span,
+    trace,
+)
+from polypref.data.feedback.helicone import Helicone
+from polypref.data.feedback.judgements import LATEST, NO_ANSWER, NO_PROMPT, NO_USER, SINGLE
+from polypref.data.feedback.langfuse import Langfuse
+from polypref.data.feedback.langsmith import LangSmith
+from polypref.data.feedback.open_webui import NO_CHAT, OpenWebUI
+from polypref.data.feedback.phoenix import Phoenix
+from polypref.data.feedback.portkey import Portkey
+from polypref.errors import InputError, NotEnoughData
+
+AGAIN = "the same record again"
+
+
+def pairs(found):
+    return [row[:4] for row in found.table.select("user_id", "prompt", "chosen", "rejected").iter_rows()]
+
+
+# ---------------------------------------------------------------------------------------------------------- Open WebUI
+
+
+def test_a_liked_answer_is_preferred_to_its_siblings(tmp_path):
+    """The prompt is the chat up to the question, not only the question."""
+    about = chat(answers=("Boil it.", "Ask a cook.", "Fry it."))
+    found = OpenWebUI().convert([saved(tmp_path / "feedback.json", [rating("f1", about, "a0", 1)])])
+    assert [row[2:] for row in pairs(found)] == [("Boil it.", "Ask a cook."), ("Boil it.", "Fry it.")]
+    asked = json.loads(found.table["prompt"][0])
+    assert [(one["role"], one["content"]) for one in asked] == [
+        ("user", "Hello"), ("assistant", "Hi there"), ("user", "How do I boil an egg?"),
+    ]  # fmt: skip
+    assert (found.rows, found.used, found.left_out) == (1, 1, {})
+
+
+def test_a_disliked_answer_is_worse_than_its_siblings_and_a_string_is_a_rating(tmp_path):
+    found = OpenWebUI().convert([saved(tmp_path / "f.json", [rating("f1", chat(), "a0", "-1")])])
+    assert [row[2:] for row in pairs(found)] == [("Ask a cook.", "Boil it.")]
+
+
+def test_two_rated_siblings_are_one_comparison_by_thumb_or_detail(tmp_path):
+    about = chat()
+    one = [rating("f1", about, "a0", 1), rating("f2", about, "a1", -1)]
+    found = OpenWebUI().convert([saved(tmp_path / "one.json", one)])
+    assert ([row[2:] for row in pairs(found)], found.used) == ([("Boil it.", "Ask a cook.")], 2)
+    detailed = [
+        rating("f1", about, "a0", 1, data={"details": {"rating": 6}}),
+        rating("f2", about, "a1", 1, data={"details": {"rating": 9}}),
+    ]
+    found = OpenWebUI().convert([saved(tmp_path / "two.json", detailed)])
+    assert ([row[2:] for row in pairs(found)], found.used) == ([("Ask a cook.", "Boil it.")], 2)
+
+
+def test_two_liked_siblings_say_nothing_about_each_other(tmp_path):
+    """By the rule of serving: equal values are no comparison. They are still likes."""
+    about = chat()
+    path = saved(tmp_path / "f.json", [rating("f1", about, "a0", 1), rating("f2", about, "a1", 1)])
+    found = OpenWebUI().convert([path])
+    assert found.table["response"].to_list() == ["Boil it.", "Ask a cook."]
+    assert found.table["thumb"].to_list() == ["up", "up"]
+    with pytest.raises(NotEnoughData, match="2 a like, dislike or rating of one answer; --form single"):
+        OpenWebUI(form="pairs").convert([path])
+
+
+def test_messy_feedback_is_counted(tmp_path):
+    gone = chat(key="c2")
+    del gone["chat"]["history"]["messages"]["a1"]
+    empty = chat(key="c3", answers=("", "Ask a cook."))
+    circle = chat(key="c4")
+    circle["chat"]["history"]["messages"]["q0"]["parentId"] = "q1"
+    failed = chat(key="c5")
+    failed["chat"]["history"]["messages"]["a1"]["error"] = {"content": "timeout"}
+    rows = [
+        rating("f1", chat(), "a0", 1),
+        rating("f1", chat(), "a0", 1),  # a page again
+        rating("f2", gone, "a0", 1),  # the sibling was deleted: a like of one answer
+        rating("f3", gone, "a1", 1),  # the rated message was deleted
+        rating("f4", empty, "a0", 1),
+        rating("f5", chat(), "a0", 1, user=None),
+        rating("f6", chat(key="c6"), "a0", None),
+        rating("f7", chat(key="c7"), "a0", 1, snapshot=None),
+        rating("f8", chat(key="c8"), "a0", 1, type="survey"),
+        rating("f9", circle, "a0", 1),
+        rating("f10", failed, "a0", -1, user="u2"),
+        rating("f11", chat(), "a0", -1, updated_at=1_760_000_900),  # changed their mind
+    ]
+    found = OpenWebUI().convert([saved(tmp_path / "f.jsonl", rows, lines=True)])
+    assert found.left_out == {
+        SINGLE: 2, NO_CHAT: 2, NO_ANSWER: 1, NO_USER: 1, "no rating": 1, "of another type than a rating": 1, AGAIN: 1,
+        LATEST: 1,
+    }  # fmt: skip
+    assert found.used == 2 and found.rows == 12
+    assert [row[2:] for row in pairs(found)] == [("Boil it.", "Ask a cook."), ("Ask a cook.", "Boil it.")]
+
+
+def test_chats_with_ratings_are_read_like_feedback(tmp_path):
+    about = chat()
+    about["chat"]["history"]["messages"]["a0"]["annotation"] = {"rating": 1, "reason": "x", "tags": []}
+    found = OpenWebUI().convert([saved(tmp_path / "chats.json", [about, chat(user="u2", key="c2")])])
+    assert (pairs(found)[0][2:], found.rows) == (("Boil it.", "Ask a cook."), 1)
+
+
+def test_an_edited_answer_is_said(tmp_path):
+    about = chat()
+    about["chat"]["history"]["messages"]["a0"]["originalContent"] = "Boil."
+    found = OpenWebUI().convert([saved(tmp_path / "f.json", [rating("f1", about, "a0", 1)])])
+    assert found.remarks == ("1 rated answer had been edited; the text is the edited one",)
+
+
+# ------------------------------------------------------------------------------------------------------------ Langfuse
+
+
+def test_scores_are_joined_to_the_traces_end_users(tmp_path):
+    """Pages one after another, in one file; another user's dislike of the same prompt makes no pair."""
+    chat_input = {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hé ☃?"}]}
+    traces = [
+        trace("t1", "ann", chat_input, {"role": "assistant", "content": "Snow."}),
+        trace("t2", "ann", chat_input, {"role": "assistant", "content": "No idea."}),
+        trace("t3", "bob", chat_input, {"role": "assistant", "content": "A man."}),
+    ]
+    scores = [score("s1", "t1", 1), score("s2", "t2", 0), score("s3", "t3", 0)]
+    told = saved(tmp_path / "scores.jsonl", [page(scores[:2]), page(scores[2:], 2)], lines=True)
+    texts = tmp_path / "traces.json"
+    texts.write_text(json.dumps(page(traces[:1])) + json.dumps(page(traces[1:], 2), indent=1))
+    found = Langfuse().convert([told, str(texts)])
+    assert [(row[0], *row[2:]) for row in pairs(found)] == [("ann", "Snow.", "No idea.")]
+    assert [one["content"] for one in json.loads(found.table["prompt"][0])] == ["Be brief.", "Hé ☃?"]
+    assert (found.rows, found.used, found.left_out) == (3, 2, {SINGLE: 1})
+    single = Langfuse(form="single").convert([told, str(texts)])
+    assert single.table.select("user_id", "response", "thumb").rows() == [("bob", "A man.", "down")]
+
+
+def test_a_correction_is_preferred_and_models_scores_are_left_out(tmp_path):
+    rows = [
+        trace("t1", "ann", "What is rain?", "Snow."),
+        score("s1", "t1", "Water from clouds.", dataType="CORRECTION", name="output", stringValue="Water from clouds."),
+        score("s2", "t1", 0.9, dataType="NUMERIC", name="helpfulness", source="EVAL"),
+        score("s3", "t1", 0, source="ANNOTATION", authorUserId="account-1"),
+        score("s4", None, 1, sessionId="session-1"),
+        score("s5", "t9", 1),
+        score("s6", "t1", None, dataType="TEXT", stringValue="nice"),
+    ]
+    path = saved(tmp_path / "all.jsonl", rows, lines=True)
+    found = Langfuse().convert([path])
+    assert pairs(found) == [("ann", "What is rain?", "Water from clouds.", "Snow.")]
+    assert sum(found.left_out.values()) == 5
+    assert found.left_out["a model's or program's own evaluation; --judges models writes these"] == 1
+    assert found.left_out["by an annotator of the product, who is no end user; --judges annotators writes these"] == 1
+    assert found.left_out["about a session or a run of a data set, not about an answer"] == 1
+    assert found.left_out["its traces are in no file"] == 1
+    by_annotators = Langfuse(judges="annotators").convert([path])
+    assert by_annotators.table.rows() == [("account-1", "What is rain?", "Snow.", "2026-10-01T10:01:00.000Z", "down")]
+    by_models = Langfuse(judges="models").convert([path])
+    assert by_models.table["user_id"].to_list() == ["helpfulness"]
+
+
+def test_scores_of_observations_and_columns_of_blob_storage(tmp_path):
+    """Snake case; an observation stands for its trace where no trace is exported; the user may be the trace's."""
+    rows = [
+        {"id": "o1", "trace_id": "t1", "type": "GENERATION", "start_time": "2026-10-01 10:00:00.000000",
+         "parent_observation_id": None, "user_id": "ann", "input": "Q?", "output": "whole"},
+        {"id": "o2", "trace_id": "t1", "type": "GENERATION", "start_time": "2026-10-01 10:00:00.000000",
+         "parent_observation_id": "o1", "input": "Q?", "output": "part"},
+    ]  # fmt: skip
+    told = [
+        {"id": "s1", "trace_id": "t1", "observation_id": None, "name": "stars", "value": 5.0, "source": "API",
+         "data_type": "NUMERIC", "string_value": None, "timestamp": "2026-10-01 10:01:00.000000"},
+        {"id": "s2", "trace_id": "t1", "observation_id": "o2", "name": "stars", "value": 2.0, "source": "API",
+         "data_type": "NUMERIC", "string_value": None, "timestamp": "2026-10-01 10:01:00.000000"},
+    ]  # fmt: skip
+    found = Langfuse().convert([as_csv(tmp_path / "scores.csv", told), saved(tmp_path / "o.jsonl", rows, lines=True)])
+    assert pairs(found) == [("ann", "Q?", "whole", "part")]
+
+
+def test_an_updated_score_counts_once_in_its_latest_form(tmp_path):
+    rows = [
+        trace("t1", "ann", "Q?", "one"),
+        trace("t2", "ann", "Q?", "two"),
+        score("s1", "t1", 1, updatedAt="2026-10-02T00:00:00Z"),
+        score("s1", "t1", 0),  # an older page, read later
+        score("s2", "t2", 0),
+        score("s2", "t2", 0),
+    ]
+    found = Langfuse().convert([saved(tmp_path / "a.json", rows)])
+    assert pairs(found) == [("ann", "Q?", "one", "two")]
+    assert found.left_out == {LATEST: 1, AGAIN: 1}
+
+
+def test_scores_of_several_names_are_not_mixed(tmp_path):
+    rows = [trace("t1", "ann", "Q?", "one"), score("s1", "t1", 1), score("s2", "t1", 1, name="was it fast")]
+    path = saved(tmp_path / "a.json", rows)
+    with pytest.raises(InputError, match=r'"user-thumb" \(1\) and "was it fast" \(1\).*--names'):
+        Langfuse().convert([path])
+    found = Langfuse(names=("was it fast",)).convert([path])
+    assert (found.used, found.left_out) == (1, {"of another name": 1})
+
+
+# ----------------------------------------------------------------------------------------------------------- LangSmith
+
+
+def test_feedback_groups_are_comparisons_and_thumbs_follow_the_runs_user(tmp_path):
+    runs = [run("r1", "ann", "Q?", "one"), run("r2", "ann", "Q?", "two"), run("r3", "ann", "Q?", "three")]
+    told = [
+        feedback("f1", "r1", 1.0, feedback_group_id="g", key="ranked"),
+        feedback("f2", "r2", 0.0, feedback_group_id="g", key="ranked"),
+        feedback("f3", "r3", 0.0, feedback_group_id="g", key="ranked"),
+        feedback("f4", "r1", 1, "model"),
+        feedback("f5", "r2", 1, "app"),
+        feedback("f6", None, 1),
+    ]
+    path = saved(tmp_path / "dump.json", {"feedback": told, "runs": runs})
+    found = LangSmith().convert([path])
+    assert found.table.select("chosen", "rejected", "tie").rows() == [
+        ("one", "two", False), ("one", "three", False), ("two", "three", True),
+    ]  # fmt: skip
+    assert (found.rows, found.used, len(found.left_out)) == (6, 3, 3)
+    assert LangSmith(judges="annotators").convert([path]).table["user_id"].to_list() == ["account-7"]
+
+
+def test_a_group_without_a_partner_and_a_run_without_a_user(tmp_path):
+    runs = [run("r1", "ann", "Q?", "one"), run("r2", None, "Q?", "two"), run("r3", "ann", "Other?", "three")]
+    told = [
+        feedback("f1", "r1", 1, feedback_group_id="g"), feedback("f2", "r2", 0, feedback_group_id="g"),
+        feedback("f3", "r3", 0, feedback_group_id="g"),
+    ]  # fmt: skip
+    with pytest.raises(NotEnoughData) as caught:
+        LangSmith().convert([saved(tmp_path / "r.json", runs), saved(tmp_path / "f.json", told)])
+    assert "2 compared with no other answer of this person to the same prompt" in str(caught.value)
+    assert "1 no user" in str(caught.value)
+
+
+def test_runs_of_langchain_are_read_and_fields_can_be_named(tmp_path):
+    human = {"lc": 1, "type": "constructor", "id": ["langchain", "schema", "messages", "HumanMessage"],
+             "kwargs": {"content": "Why?", "type": "human"}}  # fmt: skip
+    told = {"generations": [[{"text": "x", "type": "ChatGeneration", "message": {
+        "lc": 1, "type": "constructor", "id": ["langchain", "AIMessage"],
+        "kwargs": {"content": "So.", "type": "ai"}}}]], "llm_output": {}}  # fmt: skip
+    runs = [
+        run("r1", "ann", {"messages": [[human]]}, told),
+        run("r2", "ann", {"question": "Why?", "context": "a long text", "customer": "x"}, {"answer": "No.", "docs": []}),
+        run("r3", "ann", {"messages": [{"type": "human", "content": "Why?"}]}, {"messages": [
+            {"type": "human", "content": "Why?"}, {"type": "ai", "content": "Perhaps."}]}),
+    ]  # fmt: skip
+    told_of = [feedback("f1", "r1", 1), feedback("f2", "r2", 0), feedback("f3", "r3", 0)]
+    paths = [saved(tmp_path / "r.json", runs), saved(tmp_path / "f.jsonl", told_of, lines=True)]
+    found = LangSmith().convert(paths)
+    assert pairs(found) == [("ann", "Why?", "So.", "No."), ("ann", "Why?", "So.", "Perhaps.")]
+    named = LangSmith(user_field="inputs.customer", prompt_field="inputs.context", answer_field="outputs.answer")
+    assert named.convert(paths).table.rows()[0][:3] == ("x", "a long text", "No.")
+
+
+def test_a_correction_of_a_run_is_a_pair(tmp_path):
+    rows = [run("r1", "ann", "Q?", "bad"), feedback("f1", "r1", 0, correction={"output": "good"})]
+    assert pairs(LangSmith().convert([saved(tmp_path / "a.json", rows)])) == [("ann", "Q?", "good", "bad")]
+
+
+# ------------------------------------------------------------------------------------------------------------- Phoenix
+
+
+def test_annotations_by_people_are_joined_to_spans(tmp_path):
+    spans = [span("0a", "ann", "Q?", "one"), span("0b", "ann", "Q?", "two"), span("0c", None, "Q?", "three")]
+    told = [
+        annotation("n1", "0a", "👍", None),
+        annotation("n2", "0b", "thumbs-down", None),
+        annotation("n3", "0c", "👍", 1),
+        annotation("n4", "0a", "correct", 1.0, "LLM", name="correctness"),
+        annotation("n5", "0a", None, 0.2, "CODE", name="length"),
+        annotation("n6", "0a", "bad", 0, source="APP", user_id="VXNlcjox"),
+        annotation("n7", "0a", "relevant", 1, document_position=0),
+        annotation("n8", "0a", "odd word", None),
+    ]
+    found = Phoenix().convert([saved(tmp_path / "s.json", page(spans)), saved(tmp_path / "n.json", page(told))])
+    assert pairs(found) == [("ann", "Q?", "one", "two")]
+    assert found.left_out[NO_USER] == 1 and found.left_out['"odd word" is no number, like or dislike'] == 1
+    assert (found.rows, found.used, sum(found.left_out.values())) == (8, 2, 6)
+
+
+def test_data_frames_of_phoenix_are_read(tmp_path):
+    spans = [
+        {"context.span_id": f"0{at}", "span_kind": "LLM", "attributes.input.value": "Q?", "attributes.user.id": 12,
+         "attributes.output.value": json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]})}
+        for at, text in enumerate(("one", "two"))
+    ]  # fmt: skip
+    told = [
+        {"span_id": f"0{at}", "annotation_name": "user feedback", "annotator_kind": "HUMAN", "result.score": 1.0 - at,
+         "result.label": None, "id": f"n{at}"}
+        for at in (0, 1)
+    ]  # fmt: skip
+    found = Phoenix().convert([as_csv(tmp_path / "s.csv", spans), as_csv(tmp_path / "n.csv", told)])
+    assert pairs(found) == [("12", "Q?", "one", "two")]
+
+
+# ------------------------------------------------------------------------------------------------- Helicone and Portkey
+
+
+def test_ratings_of_requests(tmp_path):
+    rows = [
+        request("1", "ann", "Q?", "one", 1),
+        request("2", "ann", "Q?", "two", 0),
+        request("2", "ann", "Q?", "two", 0),
+        request("3", None, "Q?", "three", 1),
+        request("4", "bob", "Q?", "four", None),
+        request("5", "bob", "Q?", "five", None, feedback_rating=True),
+        request("6", "bob", [], "six", 1),
+        request("7", "bob", "Q?", None, 1),
+        request("8", "bob", "Q?", "eight", 1, response_body=None, signed_body_url="https://s3"),
+    ]
+    found = Helicone().convert([saved(tmp_path / "r.json", {"data": rows, "error": None})])
+    assert pairs(found) == [("ann", "Q?", "one", "two")]
+    assert found.left_out == {NO_ANSWER: 2, AGAIN: 1, NO_USER: 1, "no rating": 1, NO_PROMPT: 1, SINGLE: 1}
+    assert found.rows == 9
+
+
+def test_ratings_of_portkey(tmp_path):
+    logs = [
+        {"trace_id": f"t{at}", "request": {"body": {"messages": [{"role": "user", "content": "Q?"}]}},
+         "response": {"body": {"choices": [{"message": {"role": "assistant", "content": f"a{at}"}}]}},
+         "metadata": {"_user": "ann"}}
+        for at in range(3)
+    ]  # fmt: skip
+    told = [{"trace_id": f"t{at}", "value": value, "weight": 1} for at, value in enumerate((7, -3, 2))]
+    paths = [saved(tmp_path / "l.jsonl", logs, lines=True), saved(tmp_path / "f.json", told)]
+    assert [row[2:] for row in pairs(Portkey().convert(paths))] == [("a0", "a1"), ("a0", "a2"), ("a2", "a1")]
+
+
+def test_a_message_may_lack_anything(tmp_path):
+    about = chat()
+    about["chat"]["history"]["messages"]["x"] = message("x", "q1", [], "assistant", None)
+    about["chat"]["history"]["messages"]["y"] = None
+    found = OpenWebUI().convert([saved(tmp_path / "f.json", [rating("f1", about, "a0", 1)])])
+    assert found.table.height == 1
