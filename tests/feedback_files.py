@@ -25,9 +25,7 @@ def as_csv(path: Path, rows: list[Row]) -> str:
     writer = csv.DictWriter(buffer, names)
     writer.writeheader()
     for row in rows:
-        writer.writerow(
-            {name: json.dumps(one) if isinstance(one, dict | list) else one for name, one in row.items()}
-        )
+        writer.writerow({name: json.dumps(one) if isinstance(one, dict | list) else one for name, one in row.items()})
     path.write_text(buffer.getvalue(), encoding="utf-8")
     return str(path)
 

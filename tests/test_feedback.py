@@ -7,6 +7,7 @@ import json
 import random
 import re
 import shlex
+from dataclasses import fields
 
 import pytest
 
@@ -30,10 +31,11 @@ from feedback_files import (
 )
 from polypref.cli import main
 from polypref.data.feedback import FEEDBACK
-from polypref.data.feedback.judgements import Judgements, Value, finished
+from polypref.data.feedback.judgements import PAIRED, SINGLE, Judgements, Value, finished
 from polypref.data.read import read
 from polypref.errors import InputError, PolyprefError
 from published_files import converted
+from test_docs import ROOT
 
 PEOPLE, ASKED = 6, 12
 
@@ -57,7 +59,9 @@ def export(product: str) -> list:
                 about["chat"]["history"]["messages"]["q1"]["content"] = asked
                 rows.append(rating(key, about, "a0", 1 if liked[0] else -1, who))
             elif product == "label-studio":
-                rows.append(task(len(rows), *texts, chosen(len(rows), "left" if liked[0] else "right", who), prompt=asked))
+                rows.append(
+                    task(len(rows), *texts, chosen(len(rows), "left" if liked[0] else "right", who), prompt=asked)
+                )
             elif product == "argilla":
                 order = ("response-1", "response-2") if liked[0] else ("response-2", "response-1")
                 fields = {"prompt": asked, "response-1": texts[0], "response-2": texts[1]}
@@ -139,16 +143,20 @@ def test_every_record_is_used_or_left_out_once(tmp_path, product):
     for at in range(60):
         rows = spoilt(export(product)[: rng.randrange(4, 60)], rng)
         path = saved(tmp_path / f"{at}.jsonl", rows, lines=True)
-        for form in ("pairs", "single"):
-            adapter = FEEDBACK[product]
+        used = {}
+        for form in ("pairs", "single") if product != "label-studio" else ("",):
             try:
-                found = adapter(form=form).convert([path]) if product != "label-studio" else adapter().convert([path])  # type: ignore[call-arg]
+                found = FEEDBACK[product](**{"form": form} if form else {}).convert([path])
             except PolyprefError as error:
                 assert "\n" not in str(error)
                 continue
             assert found.used is not None and found.used + sum(found.left_out.values()) == found.rows
             assert found.table.null_count().select("user_id", "prompt").row(0) == (0, 0)
+            used[form] = found.used, found.left_out.get(SINGLE, 0), found.left_out.get(PAIRED, 0)
             ok += 1
+        if len(used) == 2:  # what one form leaves out is in the other
+            assert used["pairs"][0] == used["single"][2]
+            assert used["single"][0] <= used["pairs"][1]
     assert ok > 30
 
 
@@ -240,3 +248,25 @@ def test_settings_of_another_product_are_one_line(tmp_path, capsys, words, says)
     assert main(["convert", *shlex.split(words.format(p=path))]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and says in told
+
+
+def test_the_pages_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "docs" / "feedback.md").read_text()
+    for name, content in re.findall(r"`([a-z]+\.json)`[^`]*```json\n(.*?)```", text, re.DOTALL):
+        (tmp_path / name).write_text(content)
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^polypref (.*)$", re.findall(r"```sh\n(.*?)```", text, re.DOTALL)[0], re.MULTILINE)
+    assert len(commands) == 3
+    printed = []
+    for command in commands:
+        assert main(shlex.split(command)) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == re.findall(r"```text\n(.*?)```", text, re.DOTALL)[0]
+
+
+def test_the_page_names_every_product_and_setting():
+    text = (ROOT / "docs" / "feedback.md").read_text()
+    for name, adapter in FEEDBACK.items():
+        assert f"| `{name}` |" in text
+        for field in fields(adapter):  # type: ignore[arg-type]
+            assert f"--{field.name.replace('_', '-')}" in text

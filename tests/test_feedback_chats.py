@@ -77,6 +77,7 @@ def test_two_liked_siblings_say_nothing_about_each_other(tmp_path):
     found = OpenWebUI().convert([path])
     assert found.table["response"].to_list() == ["Boil it.", "Ask a cook."]
     assert found.table["thumb"].to_list() == ["up", "up"]
+    assert found.remarks[0].startswith("every thumb is a like")
     with pytest.raises(NotEnoughData, match="2 a like, dislike or rating of one answer; --form single"):
         OpenWebUI(form="pairs").convert([path])
 

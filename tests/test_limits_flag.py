@@ -41,6 +41,7 @@ READS = [  # a row, and the words of a command that reads a file of such rows
     (LABELLED, "audit s --bounds b.toml --slates FILE"),
     (ITEM, "bounds detector b.toml --slates FILE"),
     ({"question_id": 1}, "convert arena FILE --out o.jsonl"),
+    ({"traceId": "t", "name": "n", "value": 1, "source": "API"}, "convert langfuse FILE --out o.jsonl"),
 ]
 
 
@@ -62,7 +63,7 @@ def test_every_file_from_elsewhere_is_held_to_them(tmp_path, monkeypatch, capsys
         monkeypatch.setattr(f"polypref.{name}", lambda *_, **__: known)
     monkeypatch.setattr("polypref.bounds.load_safety.safety_from", lambda *_: None)
     monkeypatch.setattr("polypref.bounds.bounds_file.refuse_seen", lambda *_: None)
-    limit = "whole_bytes" if "convert" in words else "line_bytes"
+    limit = "whole_bytes" if "convert arena" in words else "line_bytes"
     told = words.replace("FILE", "FILE.jsonl").split()
     assert main([*told, "--limits", f"{limit}=4000"]) == 2
     said = capsys.readouterr().err

@@ -356,9 +356,9 @@ def test_a_published_set_is_named_with_a_command_that_works(tmp_path, capsys):
 
 
 def test_values_within_objects_are_said_not_to_be_read(tmp_path, capsys):
-    rows = [{"id": k, "data": {"prompt": "q"}, "annotations": [{"completed_by": 1}]} for k in range(ROWS)]
+    rows = [{"id": k, "data": {"prompt": "q"}, "remarks": [{"completed_by": 1}]} for k in range(ROWS)]
     assert main(["check", str(saved(tmp_path, rows))]) == 2
-    assert "Values within data, annotations are not looked into" in capsys.readouterr().err
+    assert "Values within data, remarks are not looked into" in capsys.readouterr().err
 
 
 def test_a_column_of_row_numbers_is_not_offered_as_people(tmp_path, capsys):

@@ -235,7 +235,7 @@ def test_the_command_passes_settings_and_refuses_foreign_ones(tldr, tmp_path, ca
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("psoup {a} --out {t}/x.csv", "unknown published set 'psoup'. Did you mean 'psoups'?"),
+        ("psoup {a} --out {t}/x.csv", "unknown product or published set 'psoup'. Did you mean 'psoups'?"),
         ("psoups {a} --out {t}/x.txt", "expected one of .jsonl, .csv, .parquet"),
         ("psoups {a} --out {t}/there.csv", "exists"),
         ("psoups --out {t}/x.csv", "no file given"),

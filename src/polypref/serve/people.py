@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from polypref.comparisons import Comparisons, from_columns
+from polypref.data.preferred import preferred
 from polypref.learners.protocol import Adapts, Scorer
 from polypref.serve.in_force import InForce
 from polypref.serve.person import scorer_id
@@ -113,12 +114,7 @@ def judged(person: Person, stored: Sequence[Stored]) -> Comparisons | None:
             valued[_prompt_key(one), one.kind][one.chosen] = one.value
     prompts = {_prompt_key(row.judgement): row.judgement.prompt for row in stored}
     for (key, _), value_of in valued.items():
-        rows += [
-            (prompts[key], text, other, False)
-            for text, value in value_of.items()
-            for other, less in value_of.items()
-            if less < value
-        ]
+        rows += [(prompts[key], better, other, False) for better, other in preferred(value_of)]
     rows = rows[-MOST_PAIRS:]
     if not rows:
         return None

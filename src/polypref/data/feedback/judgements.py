@@ -211,6 +211,9 @@ def finished(title: str, found: Judgements, form: str, remarks: Sequence[str] = 
     if frame.is_empty():
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in left_out.items())
         raise NotEnoughData(f"{title}: nothing is left of {counted(found.read, 'judgements')} ({reasons or 'none'}).")
+    if "thumb" in frame.columns and frame["thumb"].n_unique() == 1:
+        side = {"up": "like", "down": "dislike"}[frame["thumb"][0]]
+        remarks = [*remarks, f"every thumb is a {side}: the reader needs both kinds, since one alone shows no taste"]
     kind = "comparisons of two answers" if "chosen" in frame.columns else "judgements of single answers"
     return Converted(f"{title}, {kind}", frame.drop("record"), found.read, left_out, tuple(remarks), used=len(used))
 
