@@ -1,4 +1,4 @@
-"""Feedback of every product: each record counts once, files of other products, broken files, from convert to profile."""
+"""Feedback of every product: each record counts once, other products' files, broken files, from convert to profile."""
 
 from __future__ import annotations
 
@@ -59,9 +59,8 @@ def export(product: str) -> list:
                 about["chat"]["history"]["messages"]["q1"]["content"] = asked
                 rows.append(rating(key, about, "a0", 1 if liked[0] else -1, who))
             elif product == "label-studio":
-                rows.append(
-                    task(len(rows), *texts, chosen(len(rows), "left" if liked[0] else "right", who), prompt=asked)
-                )
+                side = "left" if liked[0] else "right"
+                rows.append(task(len(rows), texts[0], texts[1], chosen(len(rows), side, who), prompt=asked))
             elif product == "argilla":
                 order = ("response-1", "response-2") if liked[0] else ("response-2", "response-1")
                 fields = {"prompt": asked, "response-1": texts[0], "response-2": texts[1]}

@@ -1,4 +1,4 @@
-"""``convert`` of products that log one answer at a time: Open WebUI, Helicone, Langfuse, LangSmith, Phoenix, Portkey."""
+"""``convert`` of products that log answers: Open WebUI, Langfuse, LangSmith, Phoenix, Helicone, Portkey."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_runs_of_langchain_are_read_and_fields_can_be_named(tmp_path):
         "kwargs": {"content": "So.", "type": "ai"}}}]], "llm_output": {}}  # fmt: skip
     runs = [
         run("r1", "ann", {"messages": [[human]]}, told),
-        run("r2", "ann", {"question": "Why?", "context": "a long text", "customer": "x"}, {"answer": "No.", "docs": []}),
+        run("r2", "ann", {"question": "Why?", "context": "a text", "customer": "x"}, {"answer": "No.", "docs": []}),
         run("r3", "ann", {"messages": [{"type": "human", "content": "Why?"}]}, {"messages": [
             {"type": "human", "content": "Why?"}, {"type": "ai", "content": "Perhaps."}]}),
     ]  # fmt: skip
@@ -266,7 +266,7 @@ def test_runs_of_langchain_are_read_and_fields_can_be_named(tmp_path):
     found = LangSmith().convert(paths)
     assert pairs(found) == [("ann", "Why?", "So.", "No."), ("ann", "Why?", "So.", "Perhaps.")]
     named = LangSmith(user_field="inputs.customer", prompt_field="inputs.context", answer_field="outputs.answer")
-    assert named.convert(paths).table.rows()[0][:3] == ("x", "a long text", "No.")
+    assert named.convert(paths).table.rows()[0][:3] == ("x", "a text", "No.")
 
 
 def test_a_correction_of_a_run_is_a_pair(tmp_path):
