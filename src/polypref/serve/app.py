@@ -43,6 +43,7 @@ def app_of(
 
     app = FastAPI(title="polypref", version=version("polypref"), lifespan=lifespan)
     app.state.core, app.state.keys, app.state.metrics = core, keys or Keys({}), Metrics()
+    core.count_not_stored = app.state.metrics.not_stored
     app.state.questions = questions or Questions(())
     app.state.upstream = upstream
     if upstream is not None:

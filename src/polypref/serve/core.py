@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ from polypref.serve.in_force import InForce
 from polypref.serve.people import People, State
 from polypref.serve.person import scorer_id
 from polypref.serve.store import Offer, Person, Store
+from polypref.terminal import say
 
 Found = TypeVar("Found")
 Prompt = str | Sequence[Message]
@@ -86,6 +87,8 @@ class Core:
         self._encoder = ThreadPoolExecutor(1, "encoder")
         self._batch: list[tuple[InForce, Responses, asyncio.Future[None]]] = []
         self._busy: asyncio.Task[None] | None = None
+        self._told = False  # that answers are not stored
+        self.count_not_stored: Callable[[], None] = lambda: None
 
     @property
     def in_force(self) -> InForce:
@@ -185,7 +188,16 @@ class Core:
             policy=answer.policy,
             route=route,
         )
-        self.store.offered(person, offer)
+        self.store.offered(person, offer).add_done_callback(self._noticed)
+
+    def _noticed(self, kept: Future[None]) -> None:
+        """Count an answer that could not be stored, whose id nobody can judge by; the first of several is told."""
+        error = kept.exception()
+        if error is not None:
+            self.count_not_stored()
+            if not self._told:
+                say(f"answers are given and not stored, so their ids cannot be judged by: {error}")
+        self._told = error is not None
 
     def most_candidates(self, person: Person) -> int:
         """How many texts the bounds allow to offer this person at once."""

@@ -19,6 +19,7 @@ class Metrics:
         self._blocked = self._counter("blocked_texts", "Texts that the bounds held back.", ["route"])
         self._abstained = self._counter("abstentions", "Answers of which every text was blocked.", ["route"])
         self._judged = self._counter("judgements", "Judgements acknowledged.", ["kind", "seen"])
+        self._not_stored = self._counter("answers_not_stored", "Answers given that the store could not keep.", [])
         self._candidates = self._counter("upstream_candidates", "Candidates asked of the upstream.", ["what"])
         self._wrote = Histogram(
             "polypref_upstream_seconds", "Time of the upstream.", ["outcome"], buckets=SLOW, registry=self._registry
@@ -40,6 +41,10 @@ class Metrics:
     def judged(self, kind: str, new: bool) -> None:
         """A judgement that was acknowledged."""
         self._judged.labels(kind, "new" if new else "again").inc()
+
+    def not_stored(self) -> None:
+        """An answer whose id cannot be judged by."""
+        self._not_stored.inc()
 
     def upstream(self, outcome: str, asked: int, given: int, seconds: float) -> None:
         """The upstream answered, failed, was slow, refused, or was abandoned by the client."""
