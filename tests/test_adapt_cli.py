@@ -94,7 +94,7 @@ def test_everybody_in_the_file_and_then_once_more(fitted, tmp_path, capsys):
     assert main(["adapt", new, "--scorer", str(fitted / "hierarchical"), "--out", str(out)]) == 0
     assert "learned 2 people from 80 comparisons" in capsys.readouterr().out
     assert main(["adapt", new, "--scorer", str(out), "--user", "ann", "--out", str(out)]) == 0
-    assert metadata(out).adapted == {"ann": 40, "bob": 40}
+    assert metadata(out).adapted == {"ann": 80, "bob": 40}, "added to what it knew"
 
 
 def test_what_a_user_can_mend_is_one_line(fitted, tmp_path, capsys):

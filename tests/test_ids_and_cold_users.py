@@ -91,8 +91,13 @@ def test_a_scorer_without_prompts_is_asked_from_csv(folder, tmp_path, capsys, te
 
 
 def test_a_known_person_is_not_forgotten_for_one_judgement(folder, tmp_path, capsys):
+    """One judgement moves somebody who is known by many less than somebody of whom nothing is known."""
     new = put(tmp_path / "one.jsonl", rows_of(7, 1) + rows_of(9, 1))
-    words = ["adapt", new, "--scorer", str(folder / "with"), "--out", str(tmp_path / "out")]
-    assert main([*words, "--user", "7"]) == 2
-    assert "would be lost for 1 comparison" in capsys.readouterr().err and not (tmp_path / "out").exists()
-    assert main([*words, "--user", "9"]) == 0
+    assert main(["adapt", new, "--scorer", str(folder / "with"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "known before: '7'; what FILE says is added" in said and "'9'" not in said
+    asked = put(tmp_path / "q.jsonl", [{"user_id": who, "prompt": "", "response": "short 1"} for who in (7, 9)])
+    (known, stranger), (after, taught) = (
+        [row["score"] for row in scored(capsys, str(where), asked)] for where in (folder / "with", tmp_path / "out")
+    )
+    assert 0 < abs(after - known) < abs(taught - stranger)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_slopes_are_those_of_finite_differences_and_margins_those_of_scores(form
     c = small()
     scorer = replace(FORMS[form], most_steps=30).fit(c, encoder=Words(), seed=0)
     own = c.take(c.user_N == 2)
-    judge = scorer.judging(own)
+    judge = partial(scorer.margins, scorer.reads(own))
     mixture_C = np.full(len(scorer.mixture_C), 0.2)
     mixture_C[0] += 0.3
     slope_NC = judge(mixture_C)[1]

@@ -161,6 +161,19 @@ class LearnerContract:
             assert adapted.score(one, ["eve"]).source_Q[0] == PERSONAL
             self._saved(adapted)
 
+    def test_what_is_learned_later_is_added(self) -> None:
+        scorer = self.scorer
+        if isinstance(scorer, Adapts):
+            first, second = np.array_split(np.flatnonzero(self.rows.user_N == 0), 2)
+            once = scorer.adapt("eve", self.rows.take(np.append(first, second)))
+            first_only = scorer.adapt("eve", self.rows.take(first))
+            assert isinstance(first_only, Adapts)
+            twice = first_only.adapt("eve", self.rows.take(second))
+            forgetful = scorer.adapt("eve", self.rows.take(second))
+            ids = ["eve"] * len(self.fresh.responses)
+            at_once, added, last = (s.score(self.fresh.responses, ids).value_Q for s in (once, twice, forgetful))
+            assert np.abs(added - at_once).max() < np.abs(last - at_once).max(), "adapting again adds"
+
     def test_a_malformed_artifact_is_refused(self) -> None:
         with tempfile.TemporaryDirectory() as folder, self._known():
             scorers.save(self.scorer, Path(folder) / "s")

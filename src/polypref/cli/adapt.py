@@ -84,7 +84,7 @@ class Adapt(WritesFolder, Reads, ReadsQuestion, Loads, NewSettings):
         from polypref.errors import InputError
         from polypref.learners import Adapts
         from polypref.learners.protocol import PERSONAL
-        from polypref.scorers import load, metadata, save
+        from polypref.scorers import load, save
 
         scorer = load(folder, allow_network=self.allow_network)
         comparisons = cleaned(reading_of(self, self.files))
@@ -92,23 +92,21 @@ class Adapt(WritesFolder, Reads, ReadsQuestion, Loads, NewSettings):
         if self.user is not None and self.user not in ids:
             files = ", ".join(self.files)
             raise InputError(f"user {self.user!r} has no usable comparison in {files}; found: {some_of(ids)}.")
-        fitted = metadata(folder)
-        earlier = {} if fitted is None else fitted.adapted  # the users who were learned after the fit
-        learnt = {}
+        learnt, known = {}, list[str]()
         for user_id in ids if self.user is None else [self.user]:
             few = comparisons.take(comparisons.user_N == ids.index(user_id))
             if not isinstance(scorer, Adapts):
                 raise _cannot(folder, scorer.kind)
             if (scorer.score(few.responses, [user_id] * len(few), few.chosen_N).source_Q == PERSONAL).any():
-                if len(few) < earlier.get(user_id, len(few) + 1):
-                    raise _is_known(folder, user_id, len(few))
-                out(f"{user_id} was known from {counted(earlier[user_id], 'comparisons')}; FILE stands in their place")
+                known.append(user_id)
             scorer = scorer.adapt(user_id, few)
             learnt[user_id] = len(few)
         save(scorer, self.out)
         people, rows = len(learnt), sum(learnt.values())
         learned = f"{counted(people, 'people')} from {counted(rows, 'comparisons')}"
         out(f"learned {learned}; other users' scores do not change")
+        if known:
+            out(f"known before: {some_of(known)}; what FILE says is added, and what it repeats counts twice")
         out(f"saved to {self.out}")
         return 0
 
@@ -118,15 +116,6 @@ def _cannot(folder: Path, kind: str) -> SettingsError:
 
     return SettingsError(
         f"{folder} holds a scorer of kind {kind!r}, which cannot learn new users; fit one that can, as `hierarchical`."
-    )
-
-
-def _is_known(folder: Path, user_id: str, rows: int) -> SettingsError:
-    from polypref.errors import SettingsError
-
-    return SettingsError(
-        f"{folder} knows user {user_id!r} already, and keeps no judgements: what it knows would be lost for "
-        f"{counted(rows, 'comparisons')}. Fit again on the old and the new files: polypref fit OLD NEW --out DIR."
     )
 
 

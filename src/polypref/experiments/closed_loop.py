@@ -61,6 +61,10 @@ class Personal(Fixed):
 
     memory: int | None = None
     heard: list[Comparisons] = field(default_factory=list)
+    fitted: Scorer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fitted = self.scorer
 
     def learn(self, people: People, answers: Comparisons) -> None:
         """See ``Server``. Raises SettingsError for a scorer that cannot adapt."""
@@ -68,6 +72,7 @@ class Personal(Fixed):
         chosen_TU = np.stack([one.chosen_N for one in self.heard])
         rejected_TU = np.stack([one.rejected_N for one in self.heard])
         zero_T = np.zeros(len(self.heard), np.int32)
+        self.scorer = self.fitted  # to which all that was heard is added
         for u, user_id in enumerate(people.users.ids):
             few = Comparisons(answers.responses, people.users, zero_T + u, chosen_TU[:, u], rejected_TU[:, u])
             self.scorer = adapting(self.scorer).adapt(user_id, few)

@@ -97,7 +97,13 @@ class Vpl:
         start = TunedScorer(study.recipe, study.plan, asking, study.users, [tuned.state], {"steps": float(tuned.steps)})
         blank = np.zeros((1 + len(study.users), self.latent), np.float32)
         scorer = VplScorer(
-            **_fields(start), sizes=sizes, latents_VZ=blank, scale=scale, context=self.context, encoder=encoder
+            **_fields(start),
+            sizes=sizes,
+            latents_VZ=blank,
+            counts=tuple(map(len, contexts.own_U)),
+            scale=scale,
+            context=self.context,
+            encoder=encoder,
         )
         latents_UZ = np.stack([scorer.infer(contexts, own) for own in contexts.own_U])
         return _measured(replace(scorer, latents_VZ=np.concatenate([blank[:1], latents_UZ])), study.valid)
@@ -107,6 +113,7 @@ class Fields(tuned.Fields):
     """Settings of a saved scorer."""
 
     sizes: Sizes
+    counts: list[int]
     scale: float
     context: int
 
@@ -119,15 +126,21 @@ def _endings(config: Mapping[str, Any]) -> Arrays:
 def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
     if config["asking"]["form"] != "nobody" or config["context"] < 1:
         return "users enter by their latents, and contexts have a judgement or more"
+    if len(config["counts"]) != len(config["users"]) or min(config["counts"], default=0) < 0:
+        return "expected a number of judgements for each user"
     return tuned.wrong(config, arrays)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class VplScorer(TunedScorer):
-    """The tuned network and everybody's latent; ``latents_VZ[0]`` is the prior's mean, the strangers'."""
+    """The tuned network and everybody's latent; ``latents_VZ[0]`` is the prior's mean, the strangers'.
+
+    ``counts`` says of how many judgements each user's latent is the mean.
+    """
 
     sizes: Sizes
     latents_VZ: NDArray[np.float32]
+    counts: tuple[int, ...]
     scale: float
     context: int
     encoder: Encoder
@@ -167,7 +180,10 @@ class VplScorer(TunedScorer):
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> VplScorer:
-        """See ``learners.protocol.Adapts``: a new latent, no gradient. Raises NotEnoughData without comparisons."""
+        """See ``learners.protocol.Adapts``; the latent is the mean over all the user's judgements, without gradients.
+
+        Raises NotEnoughData without comparisons.
+        """
         user_id = content.one_id(user_id)
         if not len(few):
             raise NotEnoughData(f"no comparisons to learn {user_id!r} from; expected 1 or more.")
@@ -177,14 +193,22 @@ class VplScorer(TunedScorer):
         everything = np.arange(len(few))
         size = min(self.context, len(few))
         latent_Z = self.infer(Contexts(pair_NF, [everything], few.pair_key_N, size), everything)
+        place, count = int(self.users.index([user_id])[0]), len(few)
+        if place >= 0:
+            count += self.counts[place]
+            share = np.float32(self.counts[place] / count)
+            latent_Z = share * self.latents_VZ[1 + place] + (1 - share) * latent_Z
         others, users = self.users.with_last(user_id)
         latents_VZ = np.concatenate([self.latents_VZ[:1], self.latents_VZ[1:][others], latent_Z[None]])
-        return replace(self, users=users, latents_VZ=latents_VZ, asking=replace(self.asking, users=len(users)))
+        counts = (*(self.counts[at] for at in others.tolist()), count)
+        asking = replace(self.asking, users=len(users))
+        return replace(self, users=users, latents_VZ=latents_VZ, counts=counts, asking=asking)
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""
         config, arrays = super().state()
         config |= {"sizes": asdict(self.sizes), "scale": self.scale, "context": self.context}
+        config["counts"] = list(self.counts)
         return config, {**arrays, "latents_VZ": self.latents_VZ}
 
     @classmethod
@@ -192,6 +216,7 @@ class VplScorer(TunedScorer):
         """See ``TunedScorer``; ``encoder`` must be that of the fit; it reads the judgements of new users."""
         plain = TunedScorer.from_state(config, arrays, encoder)
         more = {"sizes": Sizes(**config["sizes"]), "scale": config["scale"], "context": config["context"]}
+        more["counts"] = tuple(config["counts"])
         return cls(**_fields(plain), latents_VZ=arrays["latents_VZ"], encoder=encoder, **more)
 
 

@@ -20,7 +20,7 @@ them. Empty places are masked, not marked by zero features. Gradients are reset 
 is chosen on validation rows, not on the test users. Those rows then join the contexts, and the network is not fitted
 again: when it begins to read contexts varies by chance, and a second fit may stop too early.
 
-Suffixes here: ``_A`` answers, ``_C`` places of a context, ``_E`` people, ``_I`` merged judgements, ``_T`` targets.
+Suffixes here: ``_A`` answers, ``_E`` people, ``_I`` merged judgements, ``_T`` targets.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ from polypref.learners.inputs import Inputs
 from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds, resolved
 from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training import gpo_network
-from polypref.learners.training.episodes import Episodes, Judged, Pairs, Sizes, contexts, padded, parts
+from polypref.learners.training.episodes import Episodes, Judged, Pairs, Sizes, padded, parts
 from polypref.learners.training.episodic_training import Rehearsal
-from polypref.learners.training.gpo_network import Shape, Tokens
+from polypref.learners.training.gpo_network import Shape
 from polypref.learners.training.gradient_descent import Parameters, Table
+from polypref.learners.training.known_judgements import COLUMNS, Known, both
 from polypref.schema import Array, Arrays, Ids, Layout, Selection, floats
 
 if TYPE_CHECKING:
@@ -108,66 +109,6 @@ class GPO:
         network = {name: value.numpy() for name, value in now.items()}
         users = Users(table.users.ids.gather(known.users))
         return GPOScorer(inputs, self, model.pooled_K, users, known, network, found)
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """The known judgements of U people: ``count_U`` from ``start_U`` on, in random order, as inputs and labels.
-
-    ``users`` are the people's numbers in the source table.
-    """
-
-    first_IK: NDArray[np.float32]
-    second_IK: NDArray[np.float32]
-    label_I: NDArray[np.float32]
-    weight_I: NDArray[np.float32]
-    count_U: IntArray
-    users: IntArray
-
-    @classmethod
-    def of(cls, judged: Judged, table: Table, most: int, seed: int) -> Self:
-        """At most ``most`` judgements of each user in ``judged``."""
-        item_I, start_U, users = contexts(judged, most, seed)
-        x_RK = table.x_RK.numpy()
-        first_IK, second_IK = x_RK[judged.first_I[item_I]], x_RK[judged.second_I[item_I]]
-        count_U = np.diff(np.append(start_U, len(item_I))).astype(np.int32)
-        label_I, weight_I = judged.label_I[item_I], judged.weight_I[item_I]
-        return cls(first_IK, second_IK, label_I.astype(np.float32), weight_I.astype(np.float32), count_U, users)
-
-    def tokens(self, user_E: NDArray[np.integer], most: int) -> Tokens:
-        """Contexts of people ``user_E`` with their first ``most`` judgements; number U has an empty context."""
-        import torch
-
-        starts = np.append(np.cumsum(self.count_U) - self.count_U, 0)
-        count_E = np.minimum(np.append(self.count_U, 0)[user_E], most)
-        index_EC, here_EC = padded(starts[user_E], count_E)
-        if not len(self.label_I):
-            x = torch.zeros(*index_EC.shape, self.first_IK.shape[1])
-            label = weight = torch.zeros(index_EC.shape)
-            return both(x, x, label, weight)
-        at = np.where(here_EC, index_EC, 0)
-        columns = (self.first_IK[at], self.second_IK[at], self.label_I[at], self.weight_I[at] * here_EC)
-        return both(*map(torch.from_numpy, columns))
-
-    def only(self, kept: IntArray) -> Known:
-        """The judgements of the people at some places (ascending)."""
-        kept_I = np.isin(np.repeat(np.arange(len(self.count_U)), self.count_U), kept)
-        cut = {name: getattr(self, name)[kept_I] for name in ("first_IK", "second_IK", "label_I", "weight_I")}
-        return replace(self, **cut, count_U=self.count_U[kept], users=self.users[kept])
-
-    def with_more(self, other: Known) -> Known:
-        """These people, followed by ``other``."""
-        names = Known.__dataclass_fields__
-        return Known(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
-
-
-def both(first_ECK: Tensor, second_ECK: Tensor, label_EC: Tensor, weight_EC: Tensor) -> Tokens:
-    """Two tokens per judgement, of opposite labels."""
-    import torch
-
-    sign_EC = 2.0 * label_EC - 1.0
-    x_ECK, label = torch.cat([first_ECK, second_ECK], dim=1), torch.cat([sign_EC, -sign_EC], dim=1)
-    return Tokens(x_ECK, label, torch.cat([weight_EC, weight_EC], dim=1).float())
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,10 +241,9 @@ def _arrays(config: Mapping[str, Any]) -> Arrays:
         **{name: floats("I", "K", dtype="float32") for name in ("first_IK", "second_IK")},
         **{name: floats("I", dtype="float32") for name in ("label_I", "weight_I")},
     }
-    order = ("first_IK", "second_IK", "label_I", "weight_I", "count_U", "users")
     return {
         "pooled_K": floats("K"),
-        **{f"known.{name}": known[name] for name in order},
+        **{f"known.{name}": known[name] for name in (*COLUMNS, "count_U", "users")},
         **{f"network.{name}": one for name, one in network.items()},
         **Inputs.layout(),
     }
@@ -352,21 +292,21 @@ class GPOScorer(RanksTexts):
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> GPOScorer:
-        """A new scorer that knows ``user_id`` by the comparisons in ``few``, whoever they name; nobody else moves.
+        """See ``learners.protocol.Adapts``; nothing changes without comparisons of positive weight.
 
-        If there are more comparisons than a context holds, a seeded choice by content is used. A user without
-        comparisons of positive weight stays a stranger.
+        If there are more than a context holds, the latest are kept; of more than that, a seeded choice by content.
         """
         user_id = content.one_id(user_id)
         few = few.weighing()
-        few = replace(few, users=Users(pl.Series("id", [user_id])), user_N=np.zeros(len(few), np.int32))
-        others, users = self.users.with_last(user_id)
-        known = self.known.only(others)
         if not len(few):
-            return replace(self, users=Users(self.users.ids.gather(others)), known=known)
+            return replace(self)
+        few = replace(few, users=Users(pl.Series("id", [user_id])), user_N=np.zeros(len(few), np.int32))
         table = Table.build(few, self.inputs)
         new = Known.of(Judged.of(few, table.numbers), table, self.how.context, 0)
-        return replace(self, users=users, known=known.with_more(new))
+        own = self.users.index([user_id])
+        new = new.ahead_of(self.known.only(own[own >= 0]), self.how.context)
+        others, users = self.users.with_last(user_id)
+        return replace(self, users=users, known=self.known.only(others).with_more(new))
 
     def _now(self) -> Parameters:
         import torch

@@ -279,36 +279,52 @@ class HierarchicalScorer(LinearScorer):
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> HierarchicalScorer:
-        """A new scorer that also knows ``user_id`` from ``few`` (whose ids are ignored); other users' scores stay."""
+        """See ``learners.protocol.Adapts``: what is known of a user already is the prior of ``few``."""
         user_id = content.one_id(user_id)
         if not len(few):
             raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
+        before = self._before(user_id)
+        prior = self.prior
+        if before.covariance_KK is not None:
+            prior = replace(prior, spread_KK=before.covariance_KK.astype(np.float64))
         x_RK, pool, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
         judges = (place_2N[: len(few)], place_2N[len(few) :])
         judged = single.Judged(x_RK, pool.prompt_R, *judges, few.label_N, few.weights_N)
-        population_R = x_RK @ self.population_K + self.effects.shared(pool.identity_R)
         if not judged.suits:
-            return self.with_newcomer(user_id, self._from_many(few))
-        found = single.solve(judged, population_R, self.prior, mixed.Likeness(self.likeness, self.inputs.kinds[0]))
-        effects = ResponseEffects()
-        if self.prior.personal > 0:
-            by_key = np.argsort(pool.identity_R, kind="stable")
-            texts = np.arange(len(pool), dtype=np.int32)
-            entries = (np.zeros_like(texts), texts, found.view_R[by_key], found.view_variance_R[by_key])
-            effects = ResponseEffects(pool.identity_R[by_key], np.zeros(len(pool)), *entries)
-        weights_K = self.population_K + found.deviation_K
+            return self.with_newcomer(user_id, self._from_many(few, before, prior))
+        view_R, variance_R = before.effects.own(pool.identity_R)
+        mean_R = x_RK @ before.weights_K + self.effects.shared(pool.identity_R) + view_R
+        left_R = np.where(np.isnan(variance_R), 1.0, variance_R / max(prior.personal, 1e-12))
+        likeness = mixed.Likeness(self.likeness, self.inputs.kinds[0])
+        found = single.solve(judged, mean_R, prior, likeness, left_R)
+        effects = before.effects
+        if prior.personal > 0:
+            effects = effects.updated(pool.identity_R, view_R + found.view_R, found.view_variance_R)
+        weights_K = before.weights_K + found.deviation_K
         return self.with_newcomer(user_id, Newcomer(weights_K, effects, found.covariance_KK.astype(np.float32)))
 
-    def _from_many(self, rows: Comparisons) -> Newcomer:
-        """The general solver's result; its cost is linear in comparisons."""
+    def _before(self, user_id: str) -> Newcomer:
+        """What is known of a user; of a stranger, the population."""
+        if user_id in self.newcomers:
+            return self.newcomers[user_id]
+        if (user := int(self.users.index([user_id])[0])) >= 0:
+            return Newcomer(self.weights_UK[user], self.effects.of_user(user), self.covariance_UKK[user])
+        return Newcomer(self.population_K)
+
+    def _from_many(self, rows: Comparisons, before: Newcomer, prior: mixed.Variances) -> Newcomer:
+        """The general solver's result, whose cost is linear in comparisons."""
         rows = replace(rows, user_N=np.zeros(len(rows), np.int32))
         panel = Panel.build(rows, self.inputs, self.likeness, swaps=0.0)
         keys_R = rows.responses.identity_R[panel.responses_R]
-        population_R = panel.task.x_RK @ self.population_K + self.effects.shared(keys_R)
-        found = propagation.solve(panel.task, self.prior, population_R=population_R, tolerance=1e-7)
-        effects = replace(found.effects, w_K=self.population_K)
-        alone = panel.scorer(effects, self.prior, {}, newton.views(found.reduced, self.prior))
-        return Newcomer(alone.weights_UK[0], alone.effects, found.covariance_UKK[0].astype(np.float32))
+        view_R, _ = before.effects.own(keys_R)
+        mean_R = panel.task.x_RK @ before.weights_K + self.effects.shared(keys_R) + view_R
+        found = propagation.solve(panel.task, prior, population_R=mean_R, tolerance=1e-7)
+        effects = replace(found.effects, w_K=before.weights_K)
+        alone = panel.scorer(effects, prior, {}, newton.views(found.reduced, prior))
+        own_R, variance_R = alone.effects.own(keys_R)
+        known_R = np.isfinite(variance_R)
+        views = before.effects.updated(keys_R[known_R], (view_R + own_R)[known_R], variance_R[known_R])
+        return Newcomer(alone.weights_UK[0], views, found.covariance_UKK[0].astype(np.float32))
 
     def outlook(self, user_id: str, candidates: Comparisons) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """The distribution of ``candidates`` for one user: x (C, K), mean (C,), S (K, K) and v (C,).

@@ -82,6 +82,29 @@ class ResponseEffects:
         entries = (user_E[sort], response_E[sort], own_E[sort], variance_E[sort])
         return ResponseEffects(key_R, self.shared(key_R), *entries)
 
+    def of_user(self, user: int) -> ResponseEffects:
+        """One user's own effects, as those of user 0; the shared ones are left out."""
+        some = slice(*np.searchsorted(self.user_E, [user, user + 1]))
+        response_E = self.response_E[some]
+        entries = (np.zeros_like(response_E), np.arange(len(response_E), dtype=np.int32))
+        key_R = self.key_R[response_E]
+        return ResponseEffects(key_R, np.zeros(len(key_R)), *entries, self.own_E[some], self.variance_E[some])
+
+    def own(self, keys: Identities) -> tuple[FloatArray, FloatArray]:
+        """User 0's effect on each text, and its variance; 0 and NaN for texts without one."""
+        entry = self.entry(np.zeros(len(keys), np.int32), self.find(keys))
+        return np.append(self.own_E, 0.0)[entry], np.append(self.variance_E, np.nan)[entry]
+
+    def updated(self, keys: Identities, own: FloatArray, variance: FloatArray) -> ResponseEffects:
+        """User 0's effects, with those on the texts ``keys`` added or replaced."""
+        kept = np.flatnonzero(content.places(np.sort(keys), self.key_R) < 0)
+        key_R = np.concatenate([self.key_R[kept], keys])
+        order = np.argsort(key_R, kind="stable")
+        entries = (np.zeros(len(order), np.int32), np.arange(len(order), dtype=np.int32))
+        before_E, spread_E = self.own(self.key_R[kept])
+        own_E, variance_E = np.append(before_E, own)[order], np.append(spread_E, variance)[order]
+        return ResponseEffects(key_R[order], np.zeros(len(order)), *entries, own_E, variance_E)
+
     def with_effects(self) -> ResponseEffects:
         """The same effects without texts that have none."""
         kept_R = self.shared_R != 0

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
@@ -28,15 +29,16 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from polypref import content
-from polypref.comparisons import Comparisons, Responses, concat
+from polypref.comparisons import Comparisons, concat
 from polypref.errors import NotEnoughData, not_converged
 from polypref.features.protocol import Encoder
 from polypref.learners import linear, validation
+from polypref.learners.basis import BasisScorer, differences
 from polypref.learners.bradley_terry.panel import Panel
+from polypref.learners.history import History, Rows
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
-from polypref.learners.linear import LAYOUT, LinearScorer, Newcomer, ResponseEffects
-from polypref.learners.protocol import Serves
+from polypref.learners.linear import Newcomer, ResponseEffects
 from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training.gradient_descent import Batch, Descent, Model, Parameters, Table, Trial, of_rows
 from polypref.schema import Layout, floats
@@ -91,6 +93,7 @@ class LowRank:
             ResponseEffects(),
             selection,
             basis_KC=basis_KC,
+            history=History.of(whole, table.users, partial(differences, inputs, basis_KC)),
             mixture_C=mixture_UC.mean(axis=0),
             user_penalty=self.user_penalty,
         )
@@ -167,52 +170,42 @@ class Fields(linear.Fields):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LowRankScorer(LinearScorer):
-    """A linear scorer that keeps its basis for new users; ``mixture_C`` is the mean of the known users' mixtures."""
+class LowRankScorer(BasisScorer):
+    """``mixture_C`` is the mean of the known users' mixtures; ``user_penalty`` holds new users close to it."""
 
-    basis_KC: NDArray[np.float64]
     mixture_C: NDArray[np.float64]
     user_penalty: float
 
     kind: ClassVar[str] = "low-rank"
-    layout: ClassVar[Layout] = LAYOUT.with_more(Fields, {"basis_KC": floats("K", "C"), "mixture_C": floats("C")})
-    serves: ClassVar[Serves] = "any_user"
+    layout: ClassVar[Layout] = BasisScorer.layout.with_more(Fields, {"mixture_C": floats("C")})
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> LowRankScorer:
-        """A new scorer that also knows ``user_id`` from ``few`` (whose ids are ignored); other users' scores stay.
+        """See ``learners.protocol.Adapts``; scores are drawn around those of the mean mixture.
 
-        The new user's scores are drawn around those of the mean mixture. Raises NotEnoughData without comparisons.
+        Raises NotEnoughData without comparisons.
         """
         user_id = content.one_id(user_id)
         if not len(few):
             raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
-        x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
-        basis_RC = x_RK @ self.basis_KC
-        d_NC = basis_RC[place_2N[: len(few)]] - basis_RC[place_2N[len(few) :]]
-        mixture_C = _mixture(d_NC, few, np.log(np.maximum(self.mixture_C, 1e-9)), self.user_penalty)
-        return self.with_newcomer(user_id, Newcomer(self.basis_KC @ mixture_C))
-
-    def basis_rewards(self, responses: Responses) -> NDArray[np.float64]:
-        """See ``learners.protocol.Mixes``."""
-        return self.inputs(responses) @ self.basis_KC
+        scorer, rows = self.with_more_of(user_id, few)
+        mixture_C = _mixture(rows, np.log(np.maximum(self.mixture_C, 1e-9)), self.user_penalty)
+        return scorer.with_newcomer(user_id, Newcomer(self.basis_KC @ mixture_C))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""
         config, arrays = super().state()
-        own = {"basis_KC": self.basis_KC, "mixture_C": self.mixture_C}
-        return {**config, "user_penalty": self.user_penalty}, arrays | own
+        return {**config, "user_penalty": self.user_penalty}, arrays | {"mixture_C": self.mixture_C}
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
         """See ``learners.protocol.Scorer``."""
-        linear = LinearScorer.from_state(config, arrays, encoder)
-        basis_KC, mixture_C = arrays["basis_KC"], arrays["mixture_C"]
-        return cls(**vars(linear), basis_KC=basis_KC, mixture_C=mixture_C, user_penalty=config["user_penalty"])
+        common = cls.common(config, arrays, encoder)
+        return cls(**common, mixture_C=arrays["mixture_C"], user_penalty=config["user_penalty"])
 
 
-def _mixture(d_NC: NDArray, few: Comparisons, center_C: NDArray, penalty: float) -> NDArray[np.float64]:
-    """The most probable mixture of a user with basis-reward differences ``d_NC``: scores ~ N(center, 1/penalty).
+def _mixture(few: Rows, center_C: NDArray, penalty: float) -> NDArray[np.float64]:
+    """The most probable mixture of a user, from differences of basis rewards: scores ~ N(center, 1/penalty).
 
     Newton steps with the Gauss-Newton curvature, which is never negative, halved until they descend.
     """
@@ -220,17 +213,17 @@ def _mixture(d_NC: NDArray, few: Comparisons, center_C: NDArray, penalty: float)
 
     def energy(score_C: NDArray) -> tuple[float, NDArray, NDArray]:
         mixture_C = softmax(score_C)
-        margin_N = d_NC @ mixture_C
+        margin_N = few.value_NX @ mixture_C
         loss_N = surprise(margin_N, few.label_N)
         shift_C = score_C - center_C
-        return float(few.weights_N @ loss_N + penalty * (shift_C @ shift_C) / 2), margin_N, mixture_C
+        return float(few.weight_N @ loss_N + penalty * (shift_C @ shift_C) / 2), margin_N, mixture_C
 
     before, margin_N, mixture_C = energy(score_C)
     for _ in range(STEPS):
         p_N = expit(margin_N)
-        turn_NC = mixture_C * (d_NC - margin_N[:, None])  # derivative of the margins by the scores
-        slope_C = (few.weights_N * (p_N - few.label_N)) @ turn_NC + penalty * (score_C - center_C)
-        curve_CC = (turn_NC.T * (few.weights_N * p_N * (1 - p_N))) @ turn_NC + penalty * np.eye(len(score_C))
+        turn_NC = mixture_C * (few.value_NX - margin_N[:, None])  # derivative of the margins by the scores
+        slope_C = (few.weight_N * (p_N - few.label_N)) @ turn_NC + penalty * (score_C - center_C)
+        curve_CC = (turn_NC.T * (few.weight_N * p_N * (1 - p_N))) @ turn_NC + penalty * np.eye(len(score_C))
         step_C = np.linalg.solve(curve_CC, slope_C)
         now, size = before, 1.0
         for _ in range(HALVINGS):

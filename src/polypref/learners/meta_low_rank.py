@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -31,14 +31,15 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from polypref import content
-from polypref.comparisons import Comparisons, Responses, concat
+from polypref.comparisons import Comparisons, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import linear, validation
+from polypref.learners.basis import BasisScorer, differences
 from polypref.learners.bradley_terry.panel import Panel
+from polypref.learners.history import History, Rows
 from polypref.learners.inputs import Inputs
-from polypref.learners.linear import LAYOUT, LinearScorer, Newcomer, ResponseEffects
+from polypref.learners.linear import Newcomer, ResponseEffects
 from polypref.learners.low_rank import better
-from polypref.learners.protocol import Serves
 from polypref.learners.provenance import passed_on, recorded
 from polypref.learners.training.gradient_descent import Batch, Descent, Parameters, Table, Trial
 from polypref.schema import Layout, floats
@@ -97,6 +98,7 @@ class MetaLowRank:
             ResponseEffects(),
             found | {"steps": float(trial.steps), **trial.found},
             basis_KC=basis_KC,
+            history=History.of(whole, table.users, partial(differences, inputs, basis_KC)),
             start_C=fitted["start_C"],
             step=step,
         )
@@ -246,14 +248,14 @@ class Step:
     rate: float
     half: float
 
-    def scores(self, start_C: Floats, difference_NC: Floats, rows: Comparisons) -> Floats:
-        """One user's scores (C,), from the differences of the basis rewards in all of ``rows``."""
-        rate = self.rate / (rows.weights_N.sum() + self.half)
+    def scores(self, start_C: Floats, rows: Rows) -> Floats:
+        """One user's scores (C,), from the differences of the basis rewards in all of their judgements."""
+        rate = self.rate / (rows.weight_N.sum() + self.half)
         score_C = start_C
         for _ in range(self.times):
             mixture_C = softmax(score_C)
-            margin_N = difference_NC @ mixture_C
-            pull_C = (rows.weights_N * (expit(margin_N) - rows.label_N)) @ (difference_NC - margin_N[:, None])
+            margin_N = rows.value_NX @ mixture_C
+            pull_C = (rows.weight_N * (expit(margin_N) - rows.label_N)) @ (rows.value_NX - margin_N[:, None])
             score_C = score_C - rate * mixture_C * pull_C
         return score_C
 
@@ -273,40 +275,30 @@ def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | No
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MetaLowRankScorer(LinearScorer):
-    """A linear scorer that keeps its basis, the start of scores and the step for new users."""
+class MetaLowRankScorer(BasisScorer):
+    """``start_C`` and ``step`` lead to a new user's scores."""
 
-    basis_KC: Floats
     start_C: Floats
     step: Step
 
     kind: ClassVar[str] = "meta-low-rank"
-    layout: ClassVar[Layout] = LAYOUT.with_more(
-        Fields, {"basis_KC": floats("K", "C"), "start_C": floats("C")}, rule=_wrong
-    )
-    serves: ClassVar[Serves] = "any_user"
+    layout: ClassVar[Layout] = BasisScorer.layout.with_more(Fields, {"start_C": floats("C")}, rule=_wrong)
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> MetaLowRankScorer:
-        """A new scorer that also knows ``user_id`` from ``few`` (whose ids are ignored); other users' scores stay."""
+        """See ``learners.protocol.Adapts``."""
         user_id = content.one_id(user_id)
-        x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
-        basis_RC = x_RK @ self.basis_KC
-        score_C = self.step.scores(self.start_C, basis_RC[place_2N[: len(few)]] - basis_RC[place_2N[len(few) :]], few)
-        return self.with_newcomer(user_id, Newcomer(self.basis_KC @ softmax(score_C)))
-
-    def basis_rewards(self, responses: Responses) -> Floats:
-        """See ``learners.protocol.Mixes``."""
-        return self.inputs(responses) @ self.basis_KC
+        scorer, rows = self.with_more_of(user_id, few)
+        score_C = self.step.scores(self.start_C, rows)
+        return scorer.with_newcomer(user_id, Newcomer(self.basis_KC @ softmax(score_C)))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""
         config, arrays = super().state()
-        return config | {"step": asdict(self.step)}, arrays | {"basis_KC": self.basis_KC, "start_C": self.start_C}
+        return config | {"step": asdict(self.step)}, arrays | {"start_C": self.start_C}
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
         """See ``learners.protocol.Scorer``."""
-        linear = LinearScorer.from_state(config, arrays, encoder)
-        own = {"basis_KC": arrays["basis_KC"], "start_C": arrays["start_C"], "step": Step(**config["step"])}
-        return cls(**vars(linear), **own)
+        common = cls.common(config, arrays, encoder)
+        return cls(**common, start_C=arrays["start_C"], step=Step(**config["step"]))

@@ -194,6 +194,31 @@ class Memory:
         start_U = np.searchsorted(owner_M[kept], np.arange(users + 1))
         return cls(text_TK, asked_TF, one_M, other_M, vote_M[kept], weight_M[kept], start_U)
 
+    def only(self, user: int) -> Memory:
+        """One user's pairs."""
+        own = slice(self.start_U[user], self.start_U[user + 1])
+        used_T, place_2M = np.unique(np.concatenate([self.one_M[own], self.other_M[own]]), return_inverse=True)
+        one_M, other_M = np.split(place_2M.astype(np.int32), 2)
+        votes = (self.vote_M[own], self.weight_M[own], np.array([0, len(one_M)]))
+        return Memory(self.text_TK[used_T], self.asked_TF[used_T], one_M, other_M, *votes)
+
+    def ahead_of(self, earlier: Memory, most: int) -> Memory:
+        """One user's pairs, then their earlier ones, ``most`` in all; those of the same two texts are merged."""
+        text_TK = np.concatenate([self.text_TK, earlier.text_TK])
+        asked_TF = np.concatenate([self.asked_TF, earlier.asked_TF])
+        _, first, same_T = np.unique(np.hstack([text_TK, asked_TF]), axis=0, return_index=True, return_inverse=True)
+        before_M2 = np.stack([earlier.one_M, earlier.other_M], axis=1) + len(self.text_TK)
+        pairs_M2 = np.concatenate([np.stack([self.one_M, self.other_M], axis=1), before_M2])
+        _, begins, pair_M = np.unique(same_T.ravel()[pairs_M2], axis=0, return_index=True, return_inverse=True)
+        kept = np.argsort(begins)[:most]
+        one_M, other_M = first[same_T.ravel()[pairs_M2[begins[kept]]]].T.astype(np.int32)
+        vote_M, weight_M = (
+            np.bincount(pair_M.ravel(), np.concatenate([one, other]))[kept].astype(np.float64)
+            for one, other in ((self.vote_M, earlier.vote_M), (self.weight_M, earlier.weight_M))
+        )
+        joined = Memory(text_TK, asked_TF, one_M, other_M, vote_M, weight_M, np.array([0, len(kept)]))
+        return joined.only(0)
+
     def votes(self, user: int, x_QK: Floats, z_QF: Floats, ks: Sequence[int]) -> NDArray[np.float64]:
         """The vote of the k judgements of ``user`` most similar to each question, (number of ks, Q), unscaled."""
         own = slice(self.start_U[user], self.start_U[user + 1])
@@ -304,9 +329,13 @@ class NeighboursScorer(RanksTexts):
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> NeighboursScorer:
-        """A new scorer that remembers ``few`` as the comparisons of ``user_id``; other users' answers stay the same."""
+        """See ``learners.protocol.Adapts``; of more pairs than are remembered of a user, the latest are kept."""
         user_id = content.one_id(user_id)
         memory = Memory.of(self.space, few, self.remembered, np.zeros(len(few), np.int32))
+        if user_id in self.newcomers:
+            memory = memory.ahead_of(self.newcomers[user_id], self.remembered)
+        elif (place := int(self.users.index([user_id])[0])) >= 0:
+            memory = memory.ahead_of(self.own.only(place), self.remembered)
         return replace(self, newcomers={**self.newcomers, user_id: memory})
 
     @property

@@ -12,7 +12,8 @@ What we changed: linear rewards on frozen features. The paper leaves open how fa
 for ``individual``) it goes to the posterior mode under N(start, variance), and the variance, one for each number of
 comparisons, is the one that serves seen users best when they are treated as new, with that many of their training rows,
 measured on their validation rows. If no one agrees on more than half of the shared pairs, the population answers; the
-authors' code stops there.
+authors' code stops there. These are baselines for people who are new: ``adapt`` replaces what was learned of somebody
+before, where learners add to it.
 
 Suffixes here: ``_E`` matches of a judgement and an earlier one, ``_M`` judgements of the seen users.
 """

@@ -31,6 +31,7 @@ from scipy.special import softmax
 from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import prototypes, validation
+from polypref.learners.history import History
 from polypref.learners.inputs import Inputs
 from polypref.learners.linear import CHUNK
 from polypref.learners.prototypes import ITEM_MAP, LEAST, Floats, MixtureScorer
@@ -90,7 +91,7 @@ class PalA:
             self.user_penalty,
             {"prototypes": float(count), "steps": trial.steps, **trial.found},
             ideal=self.ideal,
-        )
+        ).remembering(whole)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +165,9 @@ class IdealPointScorer(MixtureScorer):
     ideal: Ideal = "Pw"
 
     kind: ClassVar[str] = "pal-a"
-    layout: ClassVar[Layout] = prototypes.LAYOUT.with_more(Fields, {"network.point_CK": floats("C", "K")})
+    layout: ClassVar[Layout] = prototypes.LAYOUT.with_more(
+        Fields, {"network.point_CK": floats("C", "K"), **History.layout("2K")}
+    )
 
     def _mapped(self, x_XK: Floats) -> Floats:
         return prototypes.map_items(self.network, x_XK, prototypes.gelu)
@@ -179,28 +182,23 @@ class IdealPointScorer(MixtureScorer):
             value_Q[rows] = -self.network["sharpness"] * np.sqrt((away_QK**2).sum(axis=1) + LEAST)
         return value_Q
 
-    def judging(self, few: Comparisons) -> Callable[[Floats], tuple[Floats, Floats]]:
+    def reads(self, rows: Comparisons) -> Floats:
+        """See ``MixtureScorer``: both texts, mapped."""
+        x_RK, _, place_2N = self.sides(rows)
+        return self._mapped(x_RK)[place_2N].reshape(2, len(rows), -1).transpose(1, 0, 2).reshape(len(rows), -1)
+
+    def margins(self, value_NX: Floats, mixture_C: Floats) -> tuple[Floats, Floats]:
         """See ``MixtureScorer``."""
-        x_RK, _, place_2N = self.sides(few)
-        item_RK, point_CK = self._mapped(x_RK), self.network["point_CK"]
-        mapped_CK = self._mapped(point_CK)
-
-        def margins(mixture_C: Floats) -> tuple[Floats, Floats]:
-            ideal_K = _ideal(self.ideal, point_CK, mixture_C[None], self._mapped)[0]
-            slope_CK = {"Pw": point_CK, "f(P)w": mapped_CK}.get(self.ideal)
-            if slope_CK is None:
-                slope_CK = prototypes.map_slopes(self.network, mixture_C @ point_CK, point_CK)
-            away_RK = ideal_K - item_RK
-            far_R = np.sqrt((away_RK**2).sum(axis=1) + LEAST)
-            reward_R, slope_RC = -far_R, -(away_RK @ slope_CK.T) / far_R[:, None]
-            chosen_N, rejected_N = place_2N[: len(few)], place_2N[len(few) :]
-            sharpness = self.network["sharpness"][0]
-            return (
-                sharpness * (reward_R[chosen_N] - reward_R[rejected_N]),
-                sharpness * (slope_RC[chosen_N] - slope_RC[rejected_N]),
-            )
-
-        return margins
+        point_CK = self.network["point_CK"]
+        ideal_K = _ideal(self.ideal, point_CK, mixture_C[None], self._mapped)[0]
+        slope_CK = {"Pw": point_CK, "f(P)w": self._mapped(point_CK)}.get(self.ideal)
+        if slope_CK is None:
+            slope_CK = prototypes.map_slopes(self.network, mixture_C @ point_CK, point_CK)
+        away_N2K = ideal_K - value_NX.reshape(len(value_NX), 2, -1)
+        far_N2 = np.sqrt((away_N2K**2).sum(axis=2) + LEAST)
+        slope_N2C = -(away_N2K @ slope_CK.T) / far_N2[:, :, None]
+        sharpness = self.network["sharpness"][0]
+        return sharpness * (far_N2[:, 1] - far_N2[:, 0]), sharpness * (slope_N2C[:, 0] - slope_N2C[:, 1])
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """See ``learners.protocol.Scorer``."""

@@ -12,7 +12,8 @@ N(0, 1/penalty) on the weights of f and g, N(0, 1/user_penalty) on w. ``loss="hi
 of heads is the smallest within ``slack``, about a standard error, of the best validation log loss; validation rows also
 choose the steps. Strangers get the mean mixture; ``adapt`` learns a new user's mixture alone.
 
-Suffixes here: ``_C`` prototypes, ``_F`` numbers that describe a prompt, ``_V`` users and the stranger.
+Suffixes here: ``_C`` prototypes, ``_F`` numbers that describe a prompt, ``_M`` judgements of everybody, ``_V`` users
+and the stranger, ``_X`` numbers of a judgement.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from scipy.special import softmax
 from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.features.protocol import Encoder
 from polypref.learners import prompt_inputs, prototypes, validation
+from polypref.learners.history import History
 from polypref.learners.inputs import Inputs
 from polypref.learners.prototypes import ITEM_MAP, LEAST, Floats, MixtureScorer
 from polypref.learners.provenance import recorded
@@ -89,7 +91,7 @@ class PalB:
             self.user_penalty,
             {"prototypes": float(count), "steps": trial.steps, **trial.found},
             prompts=asked,
-        )
+        ).remembering(whole)
 
 
 def heads(now: Mapping[str, Any], z_XF: Any, gelu: Callable[[Any], Any]) -> Any:
@@ -159,6 +161,11 @@ class _Heads:
         return prototypes.judged(rows, self.margins(now, rows), self.config.loss) + squares / (2.0 * self.weight)
 
 
+def _wrong(config: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str | None:
+    count, width = len(arrays["mixture_C"]), arrays["history.value_MX"].shape[1]
+    return None if width == count * (count + 1) else f"judgements of {width} numbers for {count} heads"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class HeadsScorer(MixtureScorer):
     """Rewards are the cosine between the response and the output of the user's mixture of heads."""
@@ -176,7 +183,9 @@ class HeadsScorer(MixtureScorer):
             "network.last_CWK": floats("C", "W", "K"),
             "network.last_C1K": floats("C", 1, "K"),
             **Inputs.layout("prompts.", size="F"),
+            **History.layout("X"),
         },
+        rule=_wrong,
     )
 
     def rewards(self, pool: Responses, x_RK: Floats, mixture_VC: Floats, user_Q: IntArray, place_Q: IntArray) -> Floats:
@@ -192,21 +201,22 @@ class HeadsScorer(MixtureScorer):
             value_Q[rows] = self.network["sharpness"] * along_Q / np.sqrt(size_Q + LEAST)
         return value_Q
 
-    def judging(self, few: Comparisons) -> Callable[[Floats], tuple[Floats, Floats]]:
-        """See ``MixtureScorer``."""
-        x_RK, pool, place_2N = self.sides(few)
+    def reads(self, rows: Comparisons) -> Floats:
+        """See ``MixtureScorer``: differences of the products with heads, and products of heads with each other."""
+        x_RK, pool, place_2N = self.sides(rows)
         along_RC, gram_PCC, prompt_R = self._agreement(pool, x_RK)
-        chosen_N, rejected_N = place_2N[: len(few)], place_2N[len(few) :]
-        gram_NCC = gram_PCC[prompt_R[chosen_N]]
+        chosen_N, rejected_N = place_2N[: len(rows)], place_2N[len(rows) :]
         along_NC = self.network["sharpness"] * (along_RC[chosen_N] - along_RC[rejected_N])
+        return np.concatenate([along_NC, gram_PCC[prompt_R[chosen_N]].reshape(len(rows), -1)], axis=1)
 
-        def margins(mixture_C: Floats) -> tuple[Floats, Floats]:
-            gram_NC = gram_NCC @ mixture_C
-            size_N = np.sqrt(gram_NC @ mixture_C + LEAST)
-            margin_N = along_NC @ mixture_C / size_N
-            return margin_N, along_NC / size_N[:, None] - gram_NC * (margin_N / size_N**2)[:, None]
-
-        return margins
+    def margins(self, value_NX: Floats, mixture_C: Floats) -> tuple[Floats, Floats]:
+        """See ``MixtureScorer``."""
+        count = len(mixture_C)
+        along_NC, gram_NCC = value_NX[:, :count], value_NX[:, count:].reshape(-1, count, count)
+        gram_NC = gram_NCC @ mixture_C
+        size_N = np.sqrt(gram_NC @ mixture_C + LEAST)
+        margin_N = along_NC @ mixture_C / size_N
+        return margin_N, along_NC / size_N[:, None] - gram_NC * (margin_N / size_N**2)[:, None]
 
     def _agreement(self, pool: Responses, x_RK: Floats) -> tuple[Floats, Floats, IntArray]:
         """Products of heads and responses (R, C) and of heads with each other (P, C, C), and each response's prompt."""

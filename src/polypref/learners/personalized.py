@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
 
 import numpy as np
@@ -39,6 +40,7 @@ from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
 from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
+from polypref.learners.history import History, Rows
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.linear import CHUNK
@@ -92,9 +94,9 @@ class Personalized:
         vectors_UE = _vectors(fitted)
         network = {name: fitted[name] for name in NETWORK}
         clusters_CE = fitted.get("cluster_CE", np.zeros((0, self.size)))
-        return PersonalizedScorer(
-            inputs, table.users, vectors_UE[1:], vectors_UE[0], network, selection, clusters_CE, chosen, self.alpha
-        )
+        history = History.of(whole, table.users, partial(_read, inputs, network))
+        own = (vectors_UE[1:], vectors_UE[0], network, selection, clusters_CE, chosen, self.alpha)
+        return PersonalizedScorer(inputs, table.users, *own, history)
 
 
 NETWORK = ("w_K", "v_W", "a_KW", "b_EW", "b_W")
@@ -213,6 +215,7 @@ class PersonalizedScorer(RanksTexts):
     clusters_CE: NDArray[np.float64]
     user_penalty: float
     alpha: float
+    history: History
 
     kind: ClassVar[str] = "personalized"
     layout: ClassVar[Layout] = Layout(
@@ -227,6 +230,7 @@ class PersonalizedScorer(RanksTexts):
             "generic_E": floats("E"),
             "clusters_CE": floats("C", "E"),
             **Inputs.layout(),
+            **History.layout("2W+1"),
         },
         sizes={"U": "users"},
     )
@@ -255,30 +259,30 @@ class PersonalizedScorer(RanksTexts):
         user_id = content.one_id(user_id)
         if not len(few):
             raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
-        vector_E = self._learnt(few)
+        rows = Rows.of(_read(self.inputs, self.network, few), few).after(self.history.of_user(user_id))
+        vector_E = self._learnt(rows)
         others, users = self.users.with_last(user_id)
         vectors_UE = np.concatenate([self.vectors_UE[others], vector_E[None]])
-        return replace(self, users=users, vectors_UE=vectors_UE)
+        return replace(self, users=users, vectors_UE=vectors_UE, history=self.history.with_newer(user_id, rows))
 
-    def _learnt(self, few: Comparisons) -> NDArray[np.float64]:
+    def _learnt(self, few: Rows) -> NDArray[np.float64]:
         """The vector of one new user: the minimum of the fit's loss in o_u (or s_u) alone."""
         from scipy.optimize import minimize
 
-        x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
         sign_2N = np.repeat([1.0, -1.0], len(few))
-        fixed_2N = sign_2N * (x_RK @ self.network["w_K"])[place_2N]
-        base_2NW = (x_RK @ self.network["a_KW"] + self.network["b_W"])[place_2N]
+        fixed_N, base_N2W = few.value_NX[:, 0], few.value_NX[:, 1:]
+        base_2NW = np.concatenate(np.split(base_N2W, 2, axis=1))
         mixed, outer_EW, v_W = len(self.clusters_CE) > 0, self.network["b_EW"], self.network["v_W"]
         if mixed:
             outer_EW = self.clusters_CE @ outer_EW
         else:
             base_2NW += self.generic_E @ outer_EW
-        weight_N = self.alpha * few.weights_N
+        weight_N = self.alpha * few.weight_N
 
         def value(own_E: NDArray) -> tuple[float, NDArray]:
             share_E = softmax(own_E) if mixed else own_E
             hidden_2NW = np.tanh(base_2NW + share_E @ outer_EW)
-            margin_N = (fixed_2N + sign_2N * (hidden_2NW @ v_W)).reshape(2, -1).sum(axis=0)
+            margin_N = fixed_N + (sign_2N * (hidden_2NW @ v_W)).reshape(2, -1).sum(axis=0)
             loss_N = surprise(margin_N, few.label_N)
             force_2N = sign_2N * np.tile(weight_N * (expit(margin_N) - few.label_N), 2)
             slope_E = outer_EW @ (v_W * (force_2N @ (1.0 - hidden_2NW**2)))
@@ -299,14 +303,15 @@ class PersonalizedScorer(RanksTexts):
         arrays = {"vectors_UE": self.vectors_UE, "generic_E": self.generic_E, "clusters_CE": self.clusters_CE}
         config = {"users": self.users.ids.to_list(), "selection": dict(self.selection)}
         config |= {"user_penalty": self.user_penalty, "alpha": self.alpha}
-        return config, {**arrays, **self.network, **self.inputs.arrays()}
+        return config, {**arrays, **self.network, **self.inputs.arrays(), **self.history.arrays(self.users)}
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
         """See ``learners.protocol.Scorer``."""
+        users = Users(pl.Series("id", config["users"], dtype=pl.String))
         return cls(
             Inputs.from_arrays(encoder, arrays),
-            Users(pl.Series("id", config["users"], dtype=pl.String)),
+            users,
             arrays["vectors_UE"],
             arrays["generic_E"],
             {name: arrays[name] for name in NETWORK},
@@ -314,4 +319,13 @@ class PersonalizedScorer(RanksTexts):
             arrays["clusters_CE"],
             config["user_penalty"],
             config["alpha"],
+            History.from_arrays(arrays, users),
         )
+
+
+def _read(inputs: Inputs, network: Mapping[str, NDArray[np.float64]], rows: Comparisons) -> NDArray[np.float64]:
+    """What a user's vector is learned from: the linear part's margin and both texts' hidden inputs, (N, 1 + 2 W)."""
+    x_RK, _, place_2N = inputs.used(rows.responses, np.concatenate([rows.chosen_N, rows.rejected_N]))
+    both_RW = np.column_stack([x_RK @ network["w_K"], x_RK @ network["a_KW"] + network["b_W"]])
+    chosen_NW, rejected_NW = both_RW[place_2N].reshape(2, len(rows), -1)
+    return np.column_stack([chosen_NW[:, 0] - rejected_NW[:, 0], chosen_NW[:, 1:], rejected_NW[:, 1:]])

@@ -167,9 +167,10 @@ class Adapts(Protocol):
     """Only scorers that can learn a new user."""
 
     def adapt(self, user_id: str, few: Comparisons) -> Scorer:
-        """A new scorer that also knows ``user_id`` from a few comparisons; other users' scores do not change.
+        """A new scorer that also knows ``user_id`` from a few comparisons (whose ids are ignored).
 
-        Raises InputError for an impossible id: empty, or with a NUL character.
+        For somebody who is known already, they are added to what is known. Other users' scores do not change. Raises
+        InputError for an impossible id: empty, or with a NUL character.
         """
         ...
 

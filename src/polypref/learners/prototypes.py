@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.special import erf, expit, softmax
 from polypref import content
 from polypref.comparisons import Comparisons, IntArray, Responses, Users
 from polypref.features.protocol import Encoder
+from polypref.learners.history import History, Rows
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds, resolved
@@ -138,6 +139,7 @@ class MixtureScorer(RanksTexts, ABC):
     network: Mapping[str, Floats]
     user_penalty: float
     selection: Mapping[str, float | str]
+    history: History = field(default_factory=History.empty, kw_only=True)
 
     kind: ClassVar[str]
     layout: ClassVar[Layout]
@@ -148,8 +150,16 @@ class MixtureScorer(RanksTexts, ABC):
         """Reward of the pool's response ``place_Q`` under mixture number ``user_Q``."""
 
     @abstractmethod
-    def judging(self, few: Comparisons) -> Callable[[Floats], tuple[Floats, Floats]]:
-        """The margins (N,) of ``few`` under a mixture (C,), and their slopes (N, C), as a function of the mixture."""
+    def reads(self, rows: Comparisons) -> Floats:
+        """The numbers (N, X) of each judgement that a mixture is learned from."""
+
+    @abstractmethod
+    def margins(self, value_NX: Floats, mixture_C: Floats) -> tuple[Floats, Floats]:
+        """The margins (N,) of judgements under a mixture, and their slopes (N, C)."""
+
+    def remembering(self, rows: Comparisons) -> Self:
+        """The same scorer with the judgements of its users, so that later ones are added to them."""
+        return replace(self, history=History.of(rows, self.users, self.reads))
 
     def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``."""
@@ -162,25 +172,23 @@ class MixtureScorer(RanksTexts, ABC):
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> Self:
-        """A new scorer that also knows ``user_id`` from ``few`` (whose ids are ignored); other users' scores stay.
-
-        The prior of the new user's mixture is centred on the mean mixture.
-        """
+        """See ``learners.protocol.Adapts``; the prior of the user's mixture is centred on the mean mixture."""
         user_id = content.one_id(user_id)
-        margins = self.judging(few)
+        rows = Rows.of(self.reads(few), few).after(self.history.of_user(user_id))
         center_C = np.log(np.maximum(self.mixture_C, 1e-9))
 
         def value(shift_C: Floats) -> tuple[float, Floats]:
             mixture_C = softmax(center_C + shift_C)
-            margin_N, slope_NC = margins(mixture_C)
-            loss_N = surprise(margin_N, few.label_N)
-            pull_C = (few.weights_N * (expit(margin_N) - few.label_N)) @ slope_NC
+            margin_N, slope_NC = self.margins(rows.value_NX, mixture_C)
+            loss_N = surprise(margin_N, rows.label_N)
+            pull_C = (rows.weight_N * (expit(margin_N) - rows.label_N)) @ slope_NC
             slope_C = mixture_C * (pull_C - pull_C @ mixture_C) + self.user_penalty * shift_C
-            return float(few.weights_N @ loss_N + self.user_penalty * (shift_C @ shift_C) / 2), slope_C
+            return float(rows.weight_N @ loss_N + self.user_penalty * (shift_C @ shift_C) / 2), slope_C
 
         mixture_C = softmax(center_C + minimize(value, np.zeros(len(center_C)), jac=True, method="L-BFGS-B").x)
         others, users = self.users.with_last(user_id)
-        return replace(self, users=users, mixture_UC=np.concatenate([self.mixture_UC[others], mixture_C[None]]))
+        mixture_UC = np.concatenate([self.mixture_UC[others], mixture_C[None]])
+        return replace(self, users=users, mixture_UC=mixture_UC, history=self.history.with_newer(user_id, rows))
 
     def sides(self, few: Comparisons) -> tuple[Floats, Responses, IntArray]:
         """Inputs of the texts judged in ``few``, those texts, and the number of each side's, chosen first, (2N,)."""
@@ -196,14 +204,17 @@ class MixtureScorer(RanksTexts, ABC):
         own = {"mixture_UC": self.mixture_UC, "mixture_C": self.mixture_C}
         network = {f"network.{name}": value for name, value in self.network.items()}
         config = {"users": self.users.ids.to_list(), "user_penalty": self.user_penalty}
-        return config | {"selection": dict(self.selection)}, own | network | self.inputs.arrays()
+        arrays = own | network | self.inputs.arrays() | self.history.arrays(self.users)
+        return config | {"selection": dict(self.selection)}, arrays
 
     @classmethod
     def common(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> dict[str, Any]:
         """The fields of this class from a saved state."""
+        users = Users(pl.Series("id", config["users"], dtype=pl.String))
         return {
             "inputs": Inputs.from_arrays(encoder, arrays),
-            "users": Users(pl.Series("id", config["users"], dtype=pl.String)),
+            "users": users,
+            "history": History.from_arrays(arrays, users),
             "mixture_UC": arrays["mixture_UC"],
             "mixture_C": arrays["mixture_C"],
             "network": {n.removeprefix("network."): a for n, a in arrays.items() if n.startswith("network.")},

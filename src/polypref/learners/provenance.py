@@ -123,7 +123,8 @@ def passed_on(method: F) -> F:
         scorer = method(self, user_id, *few, **named)
         if (known := fitted_on(self)) is not None:
             others = {name: count for name, count in known.adapted.items() if name != user_id}
-            learnt = dict.fromkeys([user_id], sum(map(len, (*few, *named.values())))) if few or named else {}
+            rows = [*few, *named.values()]
+            learnt = {user_id: known.adapted.get(user_id, 0) + sum(map(len, rows))} if rows else {}
             note(scorer, replace(known, adapted=others | learnt))
         return scorer
 

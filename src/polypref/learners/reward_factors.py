@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 import numpy as np
@@ -37,6 +38,7 @@ from polypref.errors import NotEnoughData
 from polypref.features.protocol import Encoder
 from polypref.learners import validation
 from polypref.learners.bradley_terry.panel import Panel
+from polypref.learners.history import History, Rows
 from polypref.learners.inputs import Inputs
 from polypref.learners.likelihood import surprise
 from polypref.learners.linear import CHUNK
@@ -95,7 +97,9 @@ class RewardFactors:
         off_UC = weight_UC - weight_UC.mean(axis=0)
         # as if one more user had the prior's covariance
         covariance_CC = (off_UC.T @ off_UC + np.eye(self.factors) / self.user_penalty) / (len(weight_UC) + 1)
-        return FactorsScorer(inputs, table.users, weight_UC, weight_UC.mean(axis=0), covariance_CC, network, found)
+        history = History.of(whole, table.users, partial(_gaps, inputs, network))
+        mean_C = weight_UC.mean(axis=0)
+        return FactorsScorer(inputs, table.users, weight_UC, mean_C, covariance_CC, network, found, history)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +172,7 @@ class FactorsScorer(RanksTexts):
     covariance_CC: NDArray[np.float64]
     network: Mapping[str, NDArray[np.float64]]
     selection: Mapping[str, float | str]
+    history: History
 
     kind: ClassVar[str] = "reward-factors"
     layout: ClassVar[Layout] = Layout(
@@ -182,6 +187,7 @@ class FactorsScorer(RanksTexts):
             "w_KC": floats("K", "C+1"),
             "v_WC": floats("W", "C+1"),
             **Inputs.layout(),
+            **History.layout("C+1"),
         },
         sizes={"U": "users"},
     )
@@ -193,18 +199,9 @@ class FactorsScorer(RanksTexts):
         x_RK, _, place_Q = self.inputs.used(responses, response_Q)
         user_Q = self.users.index(id_Q)
         weight_VC = np.concatenate([self.weight_UC, self.mean_C[None]])  # -1: a stranger
-        factors_RC = self._factors(x_RK)
+        factors_RC = _factors(self.network, x_RK)
         value_Q = factors_RC[place_Q, 0] + (factors_RC[place_Q, 1:] * weight_VC[user_Q]).sum(axis=1)
         return Scores(value_Q, np.where(user_Q >= 0, PERSONAL, POPULATION).astype(np.int8))
-
-    def _factors(self, x_RK: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The part common to everybody, with the pooled reward, and the individually weighted factors, (R, 1 + C)."""
-        net = self.network
-        found_RC = x_RK @ net["w_KC"]
-        for rows in np.array_split(np.arange(len(x_RK)), max(1, len(x_RK) // CHUNK)):
-            found_RC[rows] += gelu(x_RK[rows] @ net["a_KW"] + net["b_W"]) @ net["v_WC"]
-        found_RC[:, 0] += x_RK @ net["pooled_K"]
-        return found_RC
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> FactorsScorer:
@@ -217,23 +214,22 @@ class FactorsScorer(RanksTexts):
             raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
         from scipy.optimize import minimize
 
-        x_RK, _, place_2N = self.inputs.used(few.responses, np.concatenate([few.chosen_N, few.rejected_N]))
-        chosen_NC, rejected_NC = self._factors(x_RK)[place_2N].reshape(2, len(few), -1)
-        gap_NC = chosen_NC - rejected_NC
+        rows = Rows.of(_gaps(self.inputs, self.network, few), few).after(self.history.of_user(user_id))
         mean_C = self.mean_C
         root_CC = np.linalg.cholesky(self.covariance_CC)  # weights are mean + root z, with z ~ N(0, 1)
-        base_N, turn_NC = gap_NC[:, 0] + gap_NC[:, 1:] @ mean_C, gap_NC[:, 1:] @ root_CC
+        gap_NC = rows.value_NX[:, 1:]
+        base_N, turn_NC = rows.value_NX[:, 0] + gap_NC @ mean_C, gap_NC @ root_CC
 
         def value(z_C: NDArray) -> tuple[float, NDArray]:
             margin_N = base_N + turn_NC @ z_C
-            loss_N = surprise(margin_N, few.label_N)
-            slope_C = (few.weights_N * (expit(margin_N) - few.label_N)) @ turn_NC + z_C
-            return float(few.weights_N @ loss_N + z_C @ z_C / 2), slope_C
+            loss_N = surprise(margin_N, rows.label_N)
+            slope_C = (rows.weight_N * (expit(margin_N) - rows.label_N)) @ turn_NC + z_C
+            return float(rows.weight_N @ loss_N + z_C @ z_C / 2), slope_C
 
         z_C = minimize(value, np.zeros(len(mean_C)), jac=True, method="L-BFGS-B").x
         others, users = self.users.with_last(user_id)
         weight_UC = np.concatenate([self.weight_UC[others], (mean_C + root_CC @ z_C)[None]])
-        return replace(self, users=users, weight_UC=weight_UC)
+        return replace(self, users=users, weight_UC=weight_UC, history=self.history.with_newer(user_id, rows))
 
     @property
     def encoder(self) -> Encoder:
@@ -244,17 +240,35 @@ class FactorsScorer(RanksTexts):
         """See ``learners.protocol.Scorer``."""
         config = {"users": self.users.ids.to_list(), "selection": dict(self.selection)}
         arrays = {"weight_UC": self.weight_UC, "mean_C": self.mean_C, "covariance_CC": self.covariance_CC}
-        return config, {**arrays, **self.network, **self.inputs.arrays()}
+        return config, {**arrays, **self.network, **self.inputs.arrays(), **self.history.arrays(self.users)}
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], arrays: Mapping[str, NDArray], encoder: Encoder) -> Self:
         """See ``learners.protocol.Scorer``."""
+        users = Users(pl.Series("id", config["users"], dtype=pl.String))
         return cls(
             Inputs.from_arrays(encoder, arrays),
-            Users(pl.Series("id", config["users"], dtype=pl.String)),
+            users,
             arrays["weight_UC"],
             arrays["mean_C"],
             arrays["covariance_CC"],
             {name: arrays[name] for name in ("pooled_K", *NETWORK)},
             config["selection"],
+            History.from_arrays(arrays, users),
         )
+
+
+def _factors(network: Mapping[str, NDArray[np.float64]], x_RK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The part common to everybody, with the pooled reward, and the individually weighted factors, (R, 1 + C)."""
+    found_RC = x_RK @ network["w_KC"]
+    for rows in np.array_split(np.arange(len(x_RK)), max(1, len(x_RK) // CHUNK)):
+        found_RC[rows] += gelu(x_RK[rows] @ network["a_KW"] + network["b_W"]) @ network["v_WC"]
+    found_RC[:, 0] += x_RK @ network["pooled_K"]
+    return found_RC
+
+
+def _gaps(inputs: Inputs, network: Mapping[str, NDArray[np.float64]], rows: Comparisons) -> NDArray[np.float64]:
+    """The factors of the chosen minus those of the rejected responses, (N, 1 + C)."""
+    x_RK, _, place_2N = inputs.used(rows.responses, np.concatenate([rows.chosen_N, rows.rejected_N]))
+    chosen_NC, rejected_NC = _factors(network, x_RK)[place_2N].reshape(2, len(rows), -1)
+    return chosen_NC - rejected_NC

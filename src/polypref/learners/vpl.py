@@ -52,7 +52,7 @@ from polypref.learners.training import vpl_network
 from polypref.learners.training.episodes import Episodes, Judged, Pairs, Sizes, padded, parts
 from polypref.learners.training.episodic_training import Rehearsal
 from polypref.learners.training.gradient_descent import Parameters, Table, of_rows
-from polypref.schema import Ids, Layout, Selection, floats
+from polypref.schema import Array, Ids, Layout, Selection, floats
 
 if TYPE_CHECKING:
     import torch
@@ -112,10 +112,11 @@ class VPL:
         model = replace(model, pooled_K=Panel.build(whole, inputs).pooled_weights(seed))
         now = rehearsal.finish(model, trial)
         judged = Judged.of(whole, table.numbers)
-        z_UZ, known_U = model.latents(now, judged, len(table.users))
+        z_UZ, count_U = model.latents(now, judged, len(table.users))
+        known_U = count_U > 0
         network = {name: value.numpy() for name, value in now.items()}
         users = Users(table.users.ids.filter(pl.Series(known_U)))
-        return VPLScorer(inputs, self, model.pooled_K, users, z_UZ[known_U], network, found)
+        return VPLScorer(inputs, self, model.pooled_K, users, z_UZ[known_U], network, found, count_U[known_U])
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,13 +175,13 @@ class _Latents:
         right = [figure["valid_accuracy"] for figure in figures if "valid_accuracy" in figure]
         return found | ({"shuffled_context_accuracy": float(np.mean(right))} if right else {})
 
-    def latents(self, now: Parameters, known: Judged, users: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Everybody's z, (U, Z), and who has a context; z = 0 for the others."""
+    def latents(self, now: Parameters, known: Judged, users: int) -> tuple[NDArray[np.float32], FloatArray]:
+        """Everybody's z, (U, Z), and how many judgements are behind each; z = 0 without any."""
         user_E, mean_EZ, length_E = self._codes(now, known)
         total_U = np.bincount(user_E, length_E, users)
         z_UZ = np.zeros((users, self.how.latent), np.float32)
         np.add.at(z_UZ, user_E, (mean_EZ * (length_E / total_U[user_E])[:, None]).astype(np.float32))
-        return z_UZ, total_U > 0
+        return z_UZ, total_U.astype(np.float64)
 
     def _codes(self, now: Parameters, known: Judged) -> tuple[IntArray, NDArray, NDArray]:
         """Users, latent means and sizes of as many contexts as are needed for all judgements."""
@@ -263,7 +264,10 @@ class Fields(TypedDict):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class VPLScorer(RanksTexts):
-    """Pooled weights, the networks, and the latents ``z_UZ`` of the known ``users``; z = 0 for strangers."""
+    """Pooled weights, the networks, and the latents ``z_UZ`` of the known ``users``; z = 0 for strangers.
+
+    ``count_U`` judgements are behind each latent, which is their mean.
+    """
 
     inputs: Inputs
     how: VPL
@@ -272,6 +276,7 @@ class VPLScorer(RanksTexts):
     z_UZ: NDArray[np.float32]
     network: Mapping[str, NDArray[np.float32]]
     selection: Mapping[str, float | str]
+    count_U: FloatArray
 
     kind: ClassVar[str] = "vpl"
     layout: ClassVar[Layout] = Layout(
@@ -279,6 +284,7 @@ class VPLScorer(RanksTexts):
         {
             "pooled_K": floats("K"),
             "z_UZ": floats("U", "Z", dtype="float32"),
+            "count_U": Array(("U",), positive=True),
             **{f"network.{name}": one for name, one in vpl_network.LAYOUT.items()},
             **Inputs.layout(),
         },
@@ -305,20 +311,25 @@ class VPLScorer(RanksTexts):
 
     @passed_on
     def adapt(self, user_id: str, few: Comparisons) -> VPLScorer:
-        """A new scorer that infers ``user_id``'s latent from the comparisons in ``few``, whoever they name.
+        """See ``learners.protocol.Adapts``; the latent is the mean over all the user's judgements.
 
-        Other users' scores do not change. A user without comparisons of positive weight stays a stranger.
+        Without comparisons of positive weight nothing changes.
         """
         user_id = content.one_id(user_id)
         few = few.weighing()
-        few = replace(few, users=Users(pl.Series("id", [user_id])), user_N=np.zeros(len(few), np.int32))
-        others, users = self.users.with_last(user_id)
         if not len(few):
-            return replace(self, users=Users(self.users.ids.gather(others)), z_UZ=self.z_UZ[others])
+            return replace(self)
+        few = replace(few, users=Users(pl.Series("id", [user_id])), user_N=np.zeros(len(few), np.int32))
         table = Table.build(few, self.inputs)
         model = _Latents(self.how, table, self.pooled_K)
-        z_1Z, _ = model.latents(self._now(), Judged.of(few, table.numbers), 1)
-        return replace(self, users=users, z_UZ=np.concatenate([self.z_UZ[others], z_1Z]))
+        z_1Z, count_1 = model.latents(self._now(), Judged.of(few, table.numbers), 1)
+        if (place := int(self.users.index([user_id])[0])) >= 0:
+            earlier, total_1 = self.count_U[place], count_1 + self.count_U[place]
+            z_1Z = ((earlier * self.z_UZ[place] + count_1[0] * z_1Z) / total_1[0]).astype(np.float32)
+            count_1 = total_1
+        others, users = self.users.with_last(user_id)
+        z_UZ, count_U = np.concatenate([self.z_UZ[others], z_1Z]), np.append(self.count_U[others], count_1)
+        return replace(self, users=users, z_UZ=z_UZ, count_U=count_U)
 
     def _now(self) -> Parameters:
         import torch
@@ -335,7 +346,7 @@ class VPLScorer(RanksTexts):
         from dataclasses import asdict
 
         arrays = {f"network.{name}": value for name, value in self.network.items()}
-        arrays |= {"pooled_K": self.pooled_K, "z_UZ": self.z_UZ, **self.inputs.arrays()}
+        arrays |= {"pooled_K": self.pooled_K, "z_UZ": self.z_UZ, "count_U": self.count_U, **self.inputs.arrays()}
         config = {"how": asdict(self.how), "users": self.users.ids.to_list(), "selection": dict(self.selection)}
         return config, arrays
 
@@ -351,4 +362,5 @@ class VPLScorer(RanksTexts):
             arrays["z_UZ"],
             network,
             config["selection"],
+            arrays["count_U"],
         )

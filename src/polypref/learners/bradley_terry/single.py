@@ -67,25 +67,29 @@ class Single:
     view_variance_R: Array
 
 
-def solve(judged: Judged, population_R: Array, prior: Variances, likeness: Likeness, steps: int = 300) -> Single:
-    """The posterior given the population's rewards of the texts.
+def solve(
+    judged: Judged, mean_R: Array, prior: Variances, likeness: Likeness, left_R: Array | None = None, steps: int = 300
+) -> Single:
+    """The posterior given the expected rewards of the texts: the population's, or the user's own of earlier judgements.
 
-    Warns with NotConverged after ``steps``.
+    ``left_R`` is the share of a view's variance that earlier judgements left; None: all. Warns with NotConverged after
+    ``steps``.
     """
+    left_R = np.ones(len(mean_R)) if left_R is None else left_R
     d_NK = judged.apart(judged.x_RK)
     reach_KN = prior.spread_KK @ d_NK.T
     same_RR = judged.prompt_R[:, None] == judged.prompt_R
-    alike_RR = prior.personal * likeness(judged.x_RK[None])[0] * same_RR
+    alike_RR = prior.personal * likeness(judged.x_RK[None])[0] * same_RR * np.sqrt(np.outer(left_R, left_R))
     view_RN = judged.apart(alike_RR).T
     views_NN = judged.apart(view_RN)
-    offset_N = judged.apart(population_R)
+    offset_N = judged.apart(mean_R)
     alpha_N, q_NN, precision_N = _propagated(judged, d_NK @ reach_KN + views_NN, offset_N, steps)
     known_R = np.einsum("rn,nm,rm->r", view_RN, _inverse(views_NN, precision_N), view_RN, optimize=True)
     return Single(
         reach_KN @ alpha_N,
         prior.spread_KK - reach_KN @ q_NN @ reach_KN.T,
         view_RN @ alpha_N,
-        np.maximum(prior.personal - known_R, 0.0),
+        np.maximum(prior.personal * left_R - known_R, 0.0),
     )
 
 

@@ -133,10 +133,11 @@ def profiles(config: SlowRisks, seed: int) -> Found:
     here = fixture(config, seed)
     rows, ids = here.known, here.known.users.ids
     has_U = np.isin(np.array(here.world.people.group_U[: here.inside]), ODD)
-    scorer = Hierarchical().fit(here.others, encoder=here.encoder, seed=0)
+    fitted = Hierarchical().fit(here.others, encoder=here.encoder, seed=0)
     lot_U = np.random.default_rng(seed).permutation(here.inside)
     vector = {}
     for name, half_N in (("all", np.ones(len(rows), bool)), *_halves(rows, seed)):
+        scorer = fitted
         for u, user_id in enumerate(ids):
             scorer = scorer.adapt(user_id, rows.take((rows.user_N == u) & half_N))
         vector[name] = np.stack([scorer.newcomers[user_id].weights_K for user_id in ids])
