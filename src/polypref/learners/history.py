@@ -144,7 +144,10 @@ class History:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray], users: Users) -> Self:
         """The inverse of ``arrays``."""
-        return cls(users, *(arrays[f"history.{name}"] for name in ("start_U", "value_MX", "label_M", "weight_M")))
+        start_U, value_MX, label_M, weight_M = (
+            arrays[f"history.{name}"] for name in ("start_U", "value_MX", "label_M", "weight_M")
+        )
+        return cls(users, start_U, value_MX, label_M, weight_M)
 
 
 def _spans(start_X: NDArray[np.int64], length_X: NDArray[np.integer]) -> NDArray[np.int64]:
