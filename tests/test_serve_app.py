@@ -310,7 +310,7 @@ def test_many_at_once_are_encoded_together_and_each_gets_its_own(tmp_path):
 
 
 def test_operators_routes(client):
-    assert client.get("/health").json() == {"status": "UP"}
+    assert client.get("/health").json() == client.get("/").json() == {"status": "UP", "model_class": "polypref"}
     assert client.get("/v1/models").json()["data"][0]["id"] == "polypref"
     order(client, user="secret-name")
     metrics = client.get("/metrics").text

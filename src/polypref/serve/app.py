@@ -15,14 +15,14 @@ from fastapi.responses import JSONResponse
 from polypref.errors import PolyprefError
 from polypref.serve import asking, errors, operators, users
 from polypref.serve.core import Core
-from polypref.serve.dialects import chat, decisions, rerank
+from polypref.serve.dialects import chat, decisions, label_studio, rerank, reward, score, tei
 from polypref.serve.metrics import Metrics
 from polypref.serve.person import Keys
 from polypref.serve.questions import Questions
 from polypref.serve.upstream import Upstream
 
 PREFIX = "/u/"
-ROUTES = (rerank, chat, decisions, users, asking, operators)
+ROUTES = (rerank, score, reward, tei, label_studio, chat, decisions, users, asking, operators)
 
 
 def app_of(

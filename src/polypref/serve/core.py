@@ -2,8 +2,9 @@
 
     texts -> features and safety scores -> the person's state -> gate -> order -> log
 
-No route has another way to a reward, so none can bypass the bounds. Texts are encoded in batches on one thread: the
-first request is encoded at once, and those that arrive while the encoder is busy form the next batch. States of people
+``Core.rank`` ranks one slate, ``Core.rank_many`` several slates of one person; ``rewards`` is built on them, for clients
+that ask about single texts. No route has another way to a reward, so none can bypass the bounds. Texts are encoded in
+batches on one thread: the first request is encoded at once, and those that arrive while the encoder is busy form the next batch. States of people
 are derived on the same thread. What is in memory already is answered on the event loop, where it takes half a
 millisecond; nothing else that computes runs there.
 """
@@ -35,6 +36,15 @@ Found = TypeVar("Found")
 Prompt = str | Sequence[Message]
 MOST_TEXTS = 1000  # of one request
 MOST_CHARACTERS = 1_000_000  # of one request
+FLOOR = -100.0  # the reward of a blocked text, where a client needs a number for it
+
+
+@dataclass(frozen=True)
+class Slate:
+    """Texts that answer one prompt."""
+
+    prompt: Prompt
+    texts: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -62,8 +72,7 @@ class Answer:
         kept = reward > DROPPED
         shown = np.zeros(len(reward))
         if kept.any():
-            centred = reward[kept] - reward[kept].mean()
-            shown[kept] = np.clip(0.5 * (1 + np.tanh(centred / 2)), 1e-9, 1 - 1e-9)
+            shown[kept] = squashed(reward[kept] - reward[kept].mean())
         return tuple(shown.tolist())
 
     @property
@@ -76,14 +85,28 @@ class Answer:
         return tuple((weight / weight.sum()).tolist())
 
 
+def squashed(reward: np.ndarray) -> np.ndarray:
+    """Sigmoid of rewards, strictly between 0 and 1."""
+    return np.clip(0.5 * (1 + np.tanh(reward / 2)), 1e-9, 1 - 1e-9)
+
+
 class Core:
     """A scorer in use: answers people and stores what it offered. ``bounded`` None: there are no bounds.
 
     ``in_force`` may be replaced between two requests (``put_in_force``); a request in hand keeps the one that it has.
+    ``floor`` is the reward that clients get for a blocked text where they need a number (``rewards``).
     """
 
-    def __init__(self, scorer: Scorer, scorer_hash: str, store: Store, bounded: Bounded | None = None) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        scorer_hash: str,
+        store: Store,
+        bounded: Bounded | None = None,
+        floor: float = FLOOR,
+    ) -> None:
         self.people, self.store = People(InForce(scorer, scorer_hash, bounded), store), store
+        self.floor = floor
         self._encoder = ThreadPoolExecutor(1, "encoder")
         self._batch: list[tuple[InForce, Responses, asyncio.Future[None]]] = []
         self._busy: asyncio.Task[None] | None = None
@@ -124,12 +147,40 @@ class Core:
         SafetyFailed, StoreError.
         """
         pool, place = pool_of(prompt, texts)
-        in_force = self.in_force
-        state = await self._ready(person, in_force, pool)
-        answer = await self._quick(in_force, pool, self._answered, in_force, state, pool, place, category)
+        answer = (await self._answers(self.in_force, person, pool, place, [len(place)], category))[0]
         if stored:
             self._log(person, prompt, texts, answer, route)
         return answer
+
+    async def rank_many(
+        self, person: Person, slates: Sequence[Slate], category: str = "", in_force: InForce | None = None
+    ) -> list[Answer]:
+        """Each slate ranked for this person, all scored together; nothing is stored. Raises what ``rank`` does.
+
+        ``in_force``: what answers, for requests that ask more than once; by default what is in force now.
+        """
+        pool, place_Q = pool_of_all(slates)
+        sizes = [len(slate.texts) for slate in slates]
+        return await self._answers(in_force or self.in_force, person, pool, place_Q, sizes, category)
+
+    async def _answers(
+        self,
+        in_force: InForce,
+        person: Person,
+        pool: Responses,
+        place_Q: np.ndarray,
+        sizes: Sequence[int],
+        category: str,
+    ) -> list[Answer]:
+        """The answer to each slate of a pool; ``sizes`` are the slates' numbers of texts."""
+        state = await self._ready(person, in_force, pool)
+        arguments = state.scorer, state.user, pool, place_Q, category, max(sizes)
+        found = await self._quick(in_force, pool, in_force.answers, *arguments)
+        ends = np.cumsum(sizes).tolist()
+        return [
+            _answer(in_force, state, found.value_Q[end - size : end], found.source_Q[end - size : end])
+            for size, end in zip(sizes, ends, strict=True)
+        ]
 
     async def passing(self, person: Person, pool: Responses, together: int) -> tuple[State, BoolArray]:
         """The person's state, and which texts of the pool (R,) may be shown to them, ``together`` at once.
@@ -155,22 +206,6 @@ class Core:
     async def _quick(self, in_force: InForce, pool: Responses, work: Callable[..., Found], *arguments: Any) -> Found:
         """The result of ``work`` on a pool: at once if all of it is in memory, else as ``computed`` does."""
         return work(*arguments) if in_force.knows(pool) else await self.computed(work, *arguments)
-
-    @staticmethod
-    def _answered(in_force: InForce, state: State, pool: Responses, place: np.ndarray, category: str) -> Answer:
-        found = in_force.answers(state.scorer, state.user, pool, place, category)
-        order = np.argsort(-found.value_Q, kind="stable")
-        kept = found.value_Q[order] > DROPPED
-        return Answer(
-            uuid.uuid4().hex,
-            tuple(order[kept].tolist()),
-            tuple(np.sort(order[~kept]).tolist()),
-            tuple(found.value_Q.tolist()),
-            SOURCES[int(found.source_Q.max(initial=0))],
-            state.standing.judgements,
-            in_force.hash,
-            in_force.policy,
-        )
 
     def _log(self, person: Person, prompt: Prompt, texts: Sequence[str], answer: Answer, route: str) -> None:
         """Store the answer, so that later judgements can name its candidates; unnamed people cannot judge."""
@@ -236,6 +271,22 @@ class Core:
         self._encoder.shutdown(wait=True)
 
 
+def _answer(in_force: InForce, state: State, value_C: np.ndarray, source_C: np.ndarray) -> Answer:
+    """The answer to one slate, from its rewards and whose each is."""
+    order = np.argsort(-value_C, kind="stable")
+    kept = value_C[order] > DROPPED
+    return Answer(
+        uuid.uuid4().hex,
+        tuple(order[kept].tolist()),
+        tuple(np.sort(order[~kept]).tolist()),
+        tuple(value_C.tolist()),
+        SOURCES[int(source_C.max(initial=0))],
+        state.standing.judgements,
+        in_force.hash,
+        in_force.policy,
+    )
+
+
 def _prepare(batch: Sequence[tuple[InForce, Responses]]) -> None:
     """Encode what is new among the pools, all at once for each scorer, and score its safety."""
     waiting: dict[InForce, list[Responses]] = {}
@@ -254,10 +305,24 @@ def joined(pools: Sequence[Responses]) -> Responses:
 
 def pool_of(prompt: Prompt, texts: Sequence[str]) -> tuple[Responses, np.ndarray]:
     """The texts as a pool of responses to one prompt, and each one's place in it. Raises InputError."""
+    _check(texts)
+    return Responses.slate(prompt, texts)
+
+
+def pool_of_all(slates: Sequence[Slate]) -> tuple[Responses, np.ndarray]:
+    """All texts as a pool of responses, and the place in it of each, slate by slate. Raises InputError."""
+    if len(slates) == 1:
+        return pool_of(slates[0].prompt, slates[0].texts)
+    texts = [text for slate in slates for text in slate.texts]
+    _check(texts)
+    return Responses.of([slate.prompt for slate in slates for _ in slate.texts], texts)
+
+
+def _check(texts: Sequence[str]) -> None:
+    """Raise InputError for no texts, too many, or too long ones."""
     if not texts:
         raise InputError("there are no texts to rank; give at least one.")
     if len(texts) > MOST_TEXTS:
         raise InputError(f"{len(texts)} texts; expected at most {MOST_TEXTS}.")
     if sum(map(len, texts)) > MOST_CHARACTERS:
         raise InputError(f"the texts have more than {MOST_CHARACTERS:,} characters; give fewer.")
-    return Responses.slate(prompt, texts)

@@ -57,8 +57,10 @@ class InForce:
         safe = self.bounded is None or self.bounded.safety.knows(pool)
         return safe and isinstance(encoder, Remembered) and encoder.knows(pool)
 
-    def answers(self, scorer: Scorer, user: str | None, pool: Responses, place: IntArray, category: str) -> Scores:
-        """The rewards of a slate, ``-inf`` for what the bounds drop, and who answered.
+    def answers(
+        self, scorer: Scorer, user: str | None, pool: Responses, place: IntArray, category: str, together: int
+    ) -> Scores:
+        """The rewards of texts, ``-inf`` for what the bounds drop, and who answered; ``together`` are of one slate.
 
         ``scorer`` is this one, or what ``adapt`` made of it for ``user``. Raises SettingsError for more texts than the
         bounds allow, SafetyFailed, NoReward.
@@ -66,7 +68,7 @@ class InForce:
         ids = _ids(user, len(place))
         if self.bounded is not None:
             bounded = self.bounded.around(scorer)
-            bounded.refuse_more(user, len(place))
+            bounded.refuse_more(user, together)
             return bounded.answers(pool, ids, place, category)
         found = scorer.score(pool, ids, place)
         if not np.isfinite(found.value_Q).all():

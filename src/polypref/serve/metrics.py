@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from polypref.serve.core import Answer
+from polypref.serve.rewards import Given
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
 SLOW = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds that a model may write
@@ -36,6 +39,13 @@ class Metrics:
         self._answers.labels(route, answer.source).inc()
         self._blocked.labels(route).inc(len(answer.blocked))
         self._abstained.labels(route).inc(not answer.order)
+        self._took.labels(route).observe(seconds)
+
+    def rewarded(self, route: str, given: Sequence[Given], seconds: float) -> None:
+        """Rewards of single texts by this route, and how long they took together."""
+        for answer in {one.answer.request: one.answer for one in given}.values():
+            self._answers.labels(route, answer.source).inc()
+        self._blocked.labels(route).inc(sum(one.blocked for one in given))
         self._took.labels(route).observe(seconds)
 
     def judged(self, kind: str, new: bool) -> None:

@@ -29,9 +29,10 @@ def _model(name: str) -> dict[str, Any]:
 def routes(app: FastAPI) -> None:
     """Add the operators' routes."""
 
+    @app.get("/")
     @app.get("/health")
     async def health() -> Any:
-        return {"status": "UP"}
+        return {"status": "UP", "model_class": "polypref"}  # what Label Studio reads; others read the status
 
     @app.get("/v1/models")
     async def models() -> Any:

@@ -9,6 +9,7 @@ With keys, every request needs one and belongs to its tenant; without keys, ever
 
 from __future__ import annotations
 
+import base64
 import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from polypref.serve.store import Person
 
 ALIAS = "polypref@"
 LONGEST = 1024  # bytes of an id
-BEARER = "bearer "
 
 
 class Unauthorized(PolyprefError):
@@ -81,13 +81,24 @@ class Keys:
         """What the request's key stands for. Raises Unauthorized."""
         if not self.by_digest:
             return Key("")
-        given = authorization or ""
-        given = given[len(BEARER) :].strip() if given.lower().startswith(BEARER) else ""
-        asked = sha256(given.encode()).hexdigest()
+        asked = sha256(_given(authorization or "").encode()).hexdigest()
         for digest, key in self.by_digest.items():
             if hmac.compare_digest(digest, asked):
                 return key
         raise Unauthorized("this server needs an API key: Authorization: Bearer KEY.")
+
+
+def _given(authorization: str) -> str:
+    """The key in an ``Authorization`` header: a Bearer token, or the password where a client only knows Basic."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
+        except ValueError:  # not base64, or not text: no key
+            return ""
+    return ""
 
 
 def asking(key: Key, path: str | None, body: Iterable[str | None], header: str | None, model: str | None) -> Person:

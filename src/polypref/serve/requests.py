@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -20,13 +20,13 @@ class ClientLeft(PolyprefError):
     """The client closed its connection before it had an answer."""
 
 
-def person_of(request: Request, body: Any = None) -> Person:
-    """Who asks: the key, the path, the body's fields, the header and the model's name must agree.
+def person_of(request: Request, body: Any = None, also: Iterable[str | None] = ()) -> Person:
+    """Who asks: key, path, the body's fields, header, model's name, and the users ``also`` named must agree.
 
     Raises Unauthorized, TwoPeople, InputError.
     """
     key = request.app.state.keys.key_of(request.headers.get("authorization"))
-    named = [getattr(body, name, None) for name in ("safety_identifier", "user")]
+    named = [*(getattr(body, name, None) for name in ("safety_identifier", "user")), *also]
     path = request.scope.get("polypref.user")
     return asking(key, path, named, request.headers.get("x-user"), getattr(body, "model", None))
 

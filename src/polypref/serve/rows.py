@@ -47,6 +47,15 @@ class Rows(ScorerRows):
         rows = self._all('SELECT "user", body FROM answers WHERE tenant = ? AND request = ?', tenant, request)
         return (Person(tenant, rows[0][0]), msgspec.json.decode(rows[0][1], type=Offer)) if rows else None
 
+    def made(self, tenant: str, judgement_id: str) -> tuple[Person, Stored] | None:
+        """See ``store.Store``."""
+        query = 'SELECT "user", seq, at, body FROM judgements WHERE tenant = ? AND id = ?'
+        rows = self._all(query, tenant, judgement_id)
+        if not rows:
+            return None
+        user, seq, at, body = rows[0]
+        return Person(tenant, user), Stored(seq, at, msgspec.json.decode(body, type=Judgement))
+
     def people(self, tenant: str) -> Sequence[str]:
         """See ``store.Store``."""
         return [user for (user,) in self._all('SELECT "user" FROM people WHERE tenant = ? ORDER BY "user"', tenant)]
@@ -71,20 +80,19 @@ class Rows(ScorerRows):
 
     def judge(self, person: Person, judgement: Judgement) -> Future[bool]:
         """See ``store.Store``."""
-        body = msgspec.json.encode(judgement)
-        digest = sha256(msgspec.json.encode([person.tenant, person.user, _content(judgement)])).digest()
+        return self.writer.submit(lambda to: _judged(to, person, judgement))
+
+    def replace(self, person: Person, judgement: Judgement) -> Future[bool]:
+        """See ``store.Store``."""
 
         def work(to: Link) -> bool:
-            key = (person.tenant, judgement.id)
-            found = to.execute("SELECT digest FROM judgements WHERE tenant = ? AND id = ?", key).fetchone()
-            if found and found[0] != digest:
-                raise Conflict(f"a judgement with the id {judgement.id!r} and other content is stored already.")
-            if found:
-                return False
-            row = (person.tenant, person.user, judgement.id, time.time(), digest, body)
-            to.execute('INSERT INTO judgements (tenant, "user", id, at, digest, body) VALUES (?, ?, ?, ?, ?, ?)', row)
-            _changed(to, person, judgements=1)
-            return True
+            try:
+                return _judged(to, person, judgement)
+            except Conflict:
+                query = 'DELETE FROM judgements WHERE tenant = ? AND id = ? RETURNING "user"'
+                gone = to.execute(query, (person.tenant, judgement.id)).fetchone()
+                _changed(to, Person(person.tenant, gone[0]), judgements=-1)
+                return _judged(to, person, judgement)
 
         return self.writer.submit(work)
 
@@ -128,6 +136,21 @@ class Rows(ScorerRows):
             return Receipt(rows, scorers=tuple(sorted(one for (one,) in fits)))
 
         return self.writer.submit(work)
+
+
+def _judged(to: Link, person: Person, judgement: Judgement) -> bool:
+    """Insert a judgement unless it is there; whether it is new. Raises Conflict."""
+    digest = sha256(msgspec.json.encode([person.tenant, person.user, _content(judgement)])).digest()
+    key = (person.tenant, judgement.id)
+    found = to.execute("SELECT digest FROM judgements WHERE tenant = ? AND id = ?", key).fetchone()
+    if found and found[0] != digest:
+        raise Conflict(f"a judgement with the id {judgement.id!r} and other content is stored already.")
+    if found:
+        return False
+    row = (person.tenant, person.user, judgement.id, time.time(), digest, msgspec.json.encode(judgement))
+    to.execute('INSERT INTO judgements (tenant, "user", id, at, digest, body) VALUES (?, ?, ?, ?, ?, ?)', row)
+    _changed(to, person, judgements=1)
+    return True
 
 
 def _content(judgement: Judgement) -> list[Any]:

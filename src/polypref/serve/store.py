@@ -147,6 +147,14 @@ class Store(Protocol):
         """
         ...
 
+    def made(self, tenant: str, judgement_id: str) -> tuple[Person, Stored] | None:
+        """The judgement with this id, and whose it is."""
+        ...
+
+    def replace(self, person: Person, judgement: Judgement) -> Future[bool]:
+        """Store it as ``judge`` does, in place of another judgement with its id, in one commit; False: it was there."""
+        ...
+
     def offered(self, person: Person, offer: Offer) -> Future[None]:
         """Keep an answer; nobody has to wait for it."""
         ...
