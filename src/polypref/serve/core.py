@@ -2,9 +2,9 @@
 
     texts -> features and safety scores -> the person's state -> gate -> order -> log
 
-``Core.rank`` ranks one slate, ``Core.rank_many`` several slates of one person; ``rewards`` is built on them, for clients
-that ask about single texts. No route has another way to a reward, so none can bypass the bounds. Texts are encoded in
-batches on one thread: the first request is encoded at once, and those that arrive while the encoder is busy form the next batch. States of people
+``Core.rank`` ranks one slate, ``Core.rank_many`` several slates of one person; ``rewards`` asks it about single texts.
+No route has another way to a reward, so none can bypass the bounds. Texts are encoded in batches on one thread: the
+first request is encoded at once, and those that arrive while the encoder is busy form the next batch. States of people
 are derived on the same thread. What is in memory already is answered on the event loop, where it takes half a
 millisecond; nothing else that computes runs there.
 """
