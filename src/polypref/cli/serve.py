@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from polypref.serve.core import Core
     from polypref.serve.upstream import Upstream
 
+Floor = Annotated[float, Range(-1_000_000, 1_000_000)]
 Candidates = Annotated[int, Range(1, 64)]
 Timeout = Annotated[float, Range(0, 3600, open=True)]
 STOP_S = 30  # for requests in hand, when the server is stopped
@@ -40,6 +41,8 @@ class Serve(Loads):
     """Calibrated bounds."""
     pin: Annotated[str | None, arg(metavar="HASH", help_behavior_hint="")] = None
     """Refuse bounds with another policy hash."""
+    floor: Floor = -100.0
+    """Reward of a response that the bounds hold back, in trainers' routes; every other one gets 1 more, or better."""
     keys: Annotated[Path | None, arg(metavar="KEYS.TOML", help_behavior_hint="(default: anybody may ask)")] = None
     """API keys, their tenants and users."""
     questions: Annotated[Path | None, arg(metavar="FILE.JSONL", help_behavior_hint="(default: none)")] = None
@@ -83,6 +86,7 @@ class Serve(Loads):
             self.store,
             bounds=self.bounds,
             pin=self.pin,
+            floor=self.floor,
             encoder=self.encoder,
             allow_network=self.allow_network,
         )

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
+from scipy.special import expit
 
 from polypref.bounds.gate import DROPPED, Bounded
 from polypref.comparisons import BoolArray, Responses
@@ -87,7 +88,7 @@ class Answer:
 
 def squashed(reward: np.ndarray) -> np.ndarray:
     """Sigmoid of rewards, strictly between 0 and 1."""
-    return np.clip(0.5 * (1 + np.tanh(reward / 2)), 1e-9, 1 - 1e-9)
+    return np.clip(expit(reward), 1e-300, 1 - 2**-53)
 
 
 class Core:

@@ -8,7 +8,7 @@ from polypref import artifact, scorers
 from polypref.bounds.bounds_file import load_bounds
 from polypref.bounds.load_safety import safety_from
 from polypref.learners.protocol import Scorer
-from polypref.serve.core import Core
+from polypref.serve.core import FLOOR, Core
 from polypref.serve.open_store import opened
 from polypref.serve.remembered import Remembered
 
@@ -19,6 +19,7 @@ def core_of(
     *,
     bounds: Path | None = None,
     pin: str | None = None,
+    floor: float = FLOOR,
     encoder: str | None = None,
     allow_network: bool = False,
 ) -> Core:
@@ -28,7 +29,7 @@ def core_of(
     if bounds is not None:
         calibrated = load_bounds(bounds, pin)
         bounded = calibrated.bind(scorer, safety_from(calibrated.file, allow_network))
-    return Core(scorer, digest, opened(store), bounded)
+    return Core(scorer, digest, opened(store), bounded, floor)
 
 
 def loaded(folder: Path, encoder: str | None, allow_network: bool) -> tuple[Scorer, str]:
