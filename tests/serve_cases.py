@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
-import uvicorn
 
 from contract_cases import Normal
 from polypref.bounds.gate import Bounded, Gate
@@ -17,7 +16,9 @@ from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.protocol import POPULATION, Scores, resolved
 from polypref.serve.app import app_of
 from polypref.serve.core import Core
+from polypref.serve.limits import Limits
 from polypref.serve.remembered import Remembered
+from polypref.serve.server import server_of
 from polypref.serve.sqlite import Sqlite
 from polypref.worlds import simulate
 
@@ -52,8 +53,9 @@ def core(path, bounded=False, own=None):
 @contextmanager
 def running(served, keys=None, **more):
     """The address of a real server on a free port."""
-    config = uvicorn.Config(app_of(served, keys, **more), port=0, log_level="error")
-    server = uvicorn.Server(config)
+    limits = more.get("limits") or Limits()
+    server = server_of(app_of(served, keys, **more), limits.read_seconds)
+    server.config.port = 0
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

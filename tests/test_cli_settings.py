@@ -21,7 +21,7 @@ OWN = {
     "out": {"*"},  # each writes something else
     "force": {"convert", "score", "simulate"},  # one file
     "files": {"convert"},  # the set's own files
-    "workers": {"convert"},  # people who judged
+    "workers": {"convert", "serve"},  # people who judged; processes that answer
     "seed": {"convert"},
     "encoder": {"score", "serve"},  # none: the one of the fit
     "scorer": {"adapt", "align", "forget", "tax"},  # what it is for

@@ -337,6 +337,7 @@ REASONS = {
     **dict.fromkeys(("align/run.py", "finetune/tuning.py", "runs/cell_store.py"), "removes what is made again"),
     "cli/__init__.py": "the null device",
     "runs/execute.py": "into a file without a name",
+    "serve/log.py": "a log is appended to, line by line, by several processes",
 }
 
 

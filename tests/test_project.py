@@ -21,6 +21,9 @@ CORE = {normal(name) for name in PROJECT["dependencies"]}
 EXTRAS = {extra: {normal(name) for name in names} for extra, names in PROJECT["optional-dependencies"].items()}
 
 
+NAMED = {"jwt": "pyjwt"}  # packages with another name than their module
+
+
 def third_party(text: str) -> Iterator[str]:
     """Packages of others that a file imports anywhere."""
     for node in ast.walk(ast.parse(text)):
@@ -29,7 +32,7 @@ def third_party(text: str) -> Iterator[str]:
         for name in names:
             top = name.split(".")[0]
             if top and top != "polypref" and top not in sys.stdlib_module_names:
-                yield normal(top)
+                yield normal(NAMED.get(top, top))
 
 
 IMPORTED = {name for path in (ROOT / "src").rglob("*.py") for name in third_party(path.read_text())}

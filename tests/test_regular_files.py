@@ -54,6 +54,7 @@ REASONS = {
     "align/run.py": "checkpoints of this very run",
     "report/groups.py": "templates of this package",
     "report/page.py": "templates of this package",
+    "serve/log.py": "opens what it appends to",
     "serve/leaving.py": "the store's own files are mapped and searched",
     "report/tax.py": "templates of this package",
     "report/audit.py": "templates of this package",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
+import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import arg
 
-from polypref.arguments import Port, Range
+from polypref.arguments import Numbers, Port, Range
 from polypref.cli.shared import Loads
 from polypref.terminal import out, say
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 Floor = Annotated[float, Range(-1_000_000, 1_000_000)]
 Candidates = Annotated[int, Range(1, 64)]
 Timeout = Annotated[float, Range(0, 3600, open=True)]
-STOP_S = 30  # for requests in hand, when the server is stopped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,28 +60,47 @@ class Serve(Loads):
     """Address to listen on."""
     port: Port = 8080
     """Port to listen on; 0: any that is free."""
+    workers: Numbers = 1
+    """Processes that answer, each with its own copy of the scorer."""
+    log: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: standard error)")] = None
+    """One JSON line per request, without texts, keys and ids."""
+    request_limits: Annotated[
+        tuple[str, ...], arg(metavar="NAME=N ...", help_behavior_hint="(default: as in docs/serve.md)")
+    ] = ()
+    """Limits: body, url, headers, read_seconds, concurrent, person_rate, tenant_rate."""
 
     def run(self) -> int:
         """Load, say what is in force, answer until stopped."""
+        from polypref.errors import MissingExtra, SettingsError
+
         try:
-            import uvicorn
-
-            from polypref.serve.app import app_of
+            from polypref.serve.workers import supervised
         except ImportError:
-            from polypref.errors import MissingExtra
-
             raise MissingExtra("polypref serve", "serve") from None
-        from polypref.errors import SettingsError
+        if self.pin is not None and self.bounds is None:
+            raise SettingsError("--pin names the policy hash of bounds; add --bounds BOUNDS.TOML.")
+        listening = self._listening()
+        work, where = partial(self._answer, log_key=secrets.token_bytes(32)), self._where(listening)
+        if self.workers == 1:
+            work(listening, True, lambda: out(where))
+        else:
+            supervised(work, listening, self.workers, where)
+        out("stopped")
+        return 0
+
+    def _answer(self, listening: socket.socket, tells: bool, ready: Callable[[], None], *, log_key: bytes) -> None:
+        """One process: answers until it is stopped."""
+        from polypref.serve.app import app_of
+        from polypref.serve.limits import parse_limits
+        from polypref.serve.log import Log
         from polypref.serve.person import Keys
         from polypref.serve.questions import Questions, read
+        from polypref.serve.server import server_of
         from polypref.serve.start import core_of
 
         keys = None if self.keys is None else Keys.read(self.keys)
         questions = Questions(() if self.questions is None else read(self.questions))
-        upstream = self._upstream()
-        if self.pin is not None and self.bounds is None:
-            raise SettingsError("--pin names the policy hash of bounds; add --bounds BOUNDS.TOML.")
-        listening = self._listening()
+        upstream, limits, log = self._upstream(), parse_limits(self.request_limits), Log(self.log, log_key)
         core = core_of(
             self.scorer,
             self.store,
@@ -92,16 +112,13 @@ class Serve(Loads):
         )
         try:
             questions.prepare(core)
-            self._tell(core, listening, upstream)
-            app = app_of(core, keys, questions=questions, upstream=upstream)
-            config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_S)
-            for stops in (signal.SIGTERM, signal.SIGINT):  # uvicorn ends what is in hand, then raises them again
-                signal.signal(stops, lambda *_: None)
-            uvicorn.Server(config).run(sockets=[listening])
-            out("stopped")
+            if tells:
+                self._tell(core, upstream)
+            app = app_of(core, keys, questions=questions, upstream=upstream, limits=limits, log=log)
+            server_of(app, limits.read_seconds, ready).run(sockets=[listening])
         finally:
             core.store.close()
-        return 0
+            log.close()
 
     def _listening(self) -> socket.socket:
         """The socket. Raises SettingsError where the address cannot be had."""
@@ -126,12 +143,14 @@ class Serve(Loads):
             return None
         return Upstream(self.upstream, self.candidates, self.upstream_timeout)
 
-    def _tell(self, core: Core, listening: socket.socket, upstream: Upstream | None) -> None:
+    def _where(self, listening: socket.socket) -> str:
+        address, port = listening.getsockname()[:2]
+        return f"listening on http://{f'[{address}]' if ':' in address else address}:{port}"
+
+    def _tell(self, core: Core, upstream: Upstream | None) -> None:
         from polypref.serve.open_store import shown
         from polypref.serve.store import Person
 
-        address, port = listening.getsockname()[:2]
-        address = f"[{address}]" if ":" in address else address
         out(f"scorer {self.scorer} ({core.scorer_hash[:16]}), judgements in {shown(self.store)}")
         if core.bounded is None:
             say("nothing bounds the answers: add --bounds BOUNDS.TOML (docs/safety.md)")
@@ -146,4 +165,3 @@ class Serve(Loads):
             say("this scorer cannot learn from use: judgements are kept, and answers stay as they were fitted")
         if self.keys is None and self.host not in ("127.0.0.1", "::1", "localhost"):
             say("anybody who can reach this address may ask and judge for anybody: add --keys KEYS.TOML")
-        out(f"listening on http://{address}:{port}")

@@ -25,16 +25,18 @@ from scipy.special import expit
 from polypref.bounds.gate import DROPPED, Bounded
 from polypref.comparisons import BoolArray, Responses
 from polypref.content import Message
-from polypref.errors import InputError
+from polypref.errors import InputError, PolyprefError
 from polypref.learners.protocol import SOURCES, Scorer
 from polypref.serve.in_force import InForce
+from polypref.serve.log import note, place_of
 from polypref.serve.people import People, State
 from polypref.serve.person import scorer_id
-from polypref.serve.store import Offer, Person, Store
+from polypref.serve.store import Offer, Person, Store, StoreError
 from polypref.terminal import say
 
 Found = TypeVar("Found")
 Prompt = str | Sequence[Message]
+STORE_S = 5.0  # for the store to say that it can be written to
 MOST_TEXTS = 1000  # of one request
 MOST_CHARACTERS = 1_000_000  # of one request
 FLOOR = -100.0  # the reward of a blocked text, where a client needs a number for it
@@ -46,6 +48,10 @@ class Slate:
 
     prompt: Prompt
     texts: Sequence[str]
+
+
+class EncoderFailed(PolyprefError):
+    """The encoder, or a scorer's own code, failed; nothing of the request was answered."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,7 @@ class Core:
         self._busy: asyncio.Task[None] | None = None
         self._told = False  # that answers are not stored
         self.count_not_stored: Callable[[], None] = lambda: None
+        self.encoder_fails = False  # whether the last batch failed
 
     @property
     def in_force(self) -> InForce:
@@ -151,6 +158,7 @@ class Core:
         answer = (await self._answers(self.in_force, person, pool, place, [len(place)], category))[0]
         if stored:
             self._log(person, prompt, texts, answer, route)
+        note(dialect=route, source=answer.source, blocked=len(answer.blocked))
         return answer
 
     async def rank_many(
@@ -251,7 +259,13 @@ class Core:
         self._batch.append((in_force, pool, done))
         if self._busy is None or self._busy.done():
             self._busy = asyncio.create_task(self._batches())
-        await done
+        try:
+            await done
+        except PolyprefError:
+            raise
+        except Exception as error:
+            note(failed=place_of(error))
+            raise EncoderFailed(f"the encoder failed ({type(error).__name__}); the log says where.") from error
 
     async def _batches(self) -> None:
         while self._batch:
@@ -259,13 +273,30 @@ class Core:
             try:
                 await self.computed(_prepare, [(in_force, pool) for in_force, pool, _ in batch])
             except Exception as error:
+                self.encoder_fails = not isinstance(error, InputError)
                 for *_, done in batch:
                     if not done.done():
                         done.set_exception(error)
             else:
+                self.encoder_fails = False
                 for *_, done in batch:
                     if not done.done():
                         done.set_result(None)
+
+    async def failing(self) -> list[str]:
+        """Which of the store and the encoder cannot be used now; an encoder that failed is tried again."""
+        found = []
+        try:
+            change = self.store.undo(Person("/", "nobody"), "nothing")  # takes the store's lock, and changes nothing
+            await asyncio.wait_for(asyncio.wrap_future(change), STORE_S)
+        except (StoreError, TimeoutError):
+            found.append("store")
+        if self.encoder_fails:
+            try:
+                await self._prepared(self.in_force, pool_of("a question", [f"a text of {uuid.uuid4().hex}"])[0])
+            except PolyprefError:
+                found.append("encoder")
+        return found
 
     def close(self) -> None:
         """Finish what is being encoded."""

@@ -6,7 +6,9 @@ from typing import Any
 
 from polypref.bounds.safety import SafetyFailed
 from polypref.errors import InputError, PolyprefError, SettingsError
+from polypref.serve.core import EncoderFailed
 from polypref.serve.in_force import NoReward
+from polypref.serve.limits import TooMany
 from polypref.serve.operators import NoModel
 from polypref.serve.person import TwoPeople, Unauthorized
 from polypref.serve.requests import ClientLeft
@@ -22,8 +24,10 @@ STATUS: tuple[tuple[type[PolyprefError], int, str], ...] = (  # the first that f
     (ClientLeft, 499, "validation"),
     (UpstreamFailed, 502, "backend"),
     (UpstreamSlow, 504, "backend"),
+    (TooMany, 429, "overloaded"),
     (StoreError, 503, "unhealthy"),
     (SafetyFailed, 503, "unhealthy"),
+    (EncoderFailed, 503, "unhealthy"),
     (NoReward, 424, "backend"),
     (InputError, 400, "validation"),
     (SettingsError, 400, "validation"),
@@ -41,6 +45,8 @@ def headers_of(error: PolyprefError, status: int) -> dict[str, str]:
     """Headers that tell a client what to do about an error."""
     if isinstance(error, UpstreamRefused) and error.retry_after is not None:
         return {"Retry-After": error.retry_after}
+    if isinstance(error, TooMany):
+        return {"Retry-After": str(error.after)}
     return {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}.get(status, {})
 
 

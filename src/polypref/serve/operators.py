@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from polypref.content import excerpt
 from polypref.errors import PolyprefError
@@ -32,7 +32,16 @@ def routes(app: FastAPI) -> None:
     @app.get("/")
     @app.get("/health")
     async def health() -> Any:
+        """Whether requests can be answered: the store can be written to and the encoder works."""
+        down = await app.state.core.failing()
+        if down:
+            return JSONResponse({"status": "DOWN", "failing": down}, 503)
         return {"status": "UP", "model_class": "polypref"}  # what Label Studio reads; others read the status
+
+    @app.get("/health/live")
+    async def live() -> Any:
+        """Whether the process answers at all."""
+        return {"status": "UP"}
 
     @app.get("/v1/models")
     async def models() -> Any:

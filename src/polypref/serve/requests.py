@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from polypref.errors import InputError, PolyprefError
+from polypref.serve.log import note
 from polypref.serve.person import asking
 from polypref.serve.store import Person
 
@@ -23,12 +24,12 @@ class ClientLeft(PolyprefError):
 def person_of(request: Request, body: Any = None, also: Iterable[str | None] = ()) -> Person:
     """Who asks: key, path, the body's fields, header, model's name, and the users ``also`` named must agree.
 
-    Raises Unauthorized, TwoPeople, InputError.
+    Raises Unauthorized, TwoPeople, InputError, TooMany.
     """
     key = request.app.state.keys.key_of(request.headers.get("authorization"))
     named = [*(getattr(body, name, None) for name in ("safety_identifier", "user")), *also]
     path = request.scope.get("polypref.user")
-    return asking(key, path, named, request.headers.get("x-user"), getattr(body, "model", None))
+    return _counted(request, asking(key, path, named, request.headers.get("x-user"), getattr(body, "model", None)))
 
 
 def named(person: Person) -> Person:
@@ -43,7 +44,17 @@ def person_in_path(request: Request, user: str) -> Person:
     if user == ME and (asks := person_of(request)).user is not None:
         return asks
     key = request.app.state.keys.key_of(request.headers.get("authorization"))
-    return named(asking(key, request.scope.get("polypref.user"), [user], request.headers.get("x-user"), None))
+    person = asking(key, request.scope.get("polypref.user"), [user], request.headers.get("x-user"), None)
+    return named(_counted(request, person))
+
+
+def _counted(request: Request, person: Person) -> Person:
+    """The person, in the log's line and in the rates, once for each request. Raises TooMany."""
+    note(person=person)
+    if not getattr(request.state, "counted", False):
+        request.state.counted = True
+        request.app.state.rates.take(person)
+    return person
 
 
 async def unless_left(request: Request, work: Coroutine[Any, Any, Found]) -> Found:

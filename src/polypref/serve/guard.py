@@ -1,0 +1,168 @@
+"""What surrounds every request: its id, the limits, the person in its path, and its line in the log.
+
+A path ``/u/{user}/...`` is the rest of the path, for this user. A request is read whole before a route sees it. What is
+too large, too slow or too much is refused before that. The answer has the request's id in ``X-Request-Id``; the id is
+always the server's own, so a client cannot write into the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
+
+from fastapi.responses import JSONResponse
+
+from polypref.serve import errors
+from polypref.serve.limits import Limits
+from polypref.serve.log import METHODS, Log, noting, place_of
+from polypref.serve.metrics import Metrics
+
+PREFIX = "/u/"
+FREE = ("/health", "/health/live", "/metrics")  # answered however much is in hand
+GONE = 499  # in the log: the client did not wait
+
+Scope = dict[str, Any]
+
+
+class Refused(Exception):
+    """A request that no route sees. ``limit``: which one it is beyond, a name in ``Limits``."""
+
+    def __init__(self, message: str, status: int, limit: str, kind: str = "validation") -> None:
+        super().__init__(message, status, limit, kind)
+        self.message, self.status, self.limit, self.kind = message, status, limit, kind
+
+
+class Disconnected(Exception):
+    """The client went before the request was there."""
+
+
+class Guard:
+    """Middleware: see the module."""
+
+    def __init__(self, app: Callable, limits: Limits, metrics: Metrics, log: Log | None) -> None:
+        self.app, self.limits, self.metrics, self.log = app, limits, metrics, log
+        self.in_hand = 0
+
+    async def __call__(self, scope: Scope, receive: Callable, send: Callable) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun, request = time.perf_counter(), uuid.uuid4().hex
+        scope = _inner({**scope, "state": {**scope.get("state", {}), "request": request}})
+        sending = _Sending(send, request)
+        free = scope["path"] in FREE
+        self.in_hand += not free
+        self.metrics.in_hand(self.in_hand)
+        with noting() as notes:
+            try:
+                await self._answered(scope, receive, sending, free)
+            except Disconnected:
+                sending.status = GONE
+            except Exception as error:
+                notes["failed"] = place_of(error)
+                await _failed(scope, receive, sending)
+            finally:
+                self.in_hand -= not free
+                self.metrics.in_hand(self.in_hand)
+                self._told(scope, sending, notes, time.perf_counter() - begun)
+
+    async def _answered(self, scope: Scope, receive: Callable, send: _Sending, free: bool) -> None:
+        try:
+            self._refuse(scope, free)
+            body = await self._body(scope, receive)
+        except Refused as refused:
+            self.metrics.refused(refused.limit)
+            told = errors.body(refused.message, refused.status, refused.kind)
+            headers = {"Connection": "close"} | ({"Retry-After": "1"} if refused.status == 429 else {})
+            await JSONResponse(told, refused.status, headers)(scope, receive, send)
+            return
+        whole = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def read() -> Any:
+            return next(whole, None) or await receive()
+
+        await self.app(scope, read, send)
+
+    def _refuse(self, scope: Scope, free: bool) -> None:
+        """Raise Refused for what can be told from the first lines."""
+        limits = self.limits
+        if self.in_hand > limits.concurrent and not free:
+            raise Refused("the server has too many requests in hand; ask again.", 429, "concurrent", "overloaded")
+        if len(scope["polypref.raw"]) + len(scope.get("query_string", b"")) > limits.url:
+            raise Refused(f"the address has more than {limits.url:,} bytes.", 414, "url")
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > limits.headers:
+            raise Refused(f"the headers have more than {limits.headers:,} bytes.", 431, "headers")
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and (len(declared) > 15 or int(declared) > limits.body):
+            raise Refused(f"the body has more than {limits.body:,} bytes.", 413, "body")
+
+    async def _body(self, scope: Scope, receive: Callable) -> bytes:
+        """The body, whole. Raises Refused, Disconnected."""
+        body, more = bytearray(), True
+        try:
+            async with asyncio.timeout(self.limits.read_seconds):
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Disconnected
+                    body += message.get("body", b"")
+                    if len(body) > self.limits.body:
+                        raise Refused(f"the body has more than {self.limits.body:,} bytes.", 413, "body")
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            seconds = self.limits.read_seconds
+            raise Refused(f"the request did not arrive within {seconds} seconds.", 408, "read_seconds") from None
+        return bytes(body)
+
+    def _told(self, scope: Scope, sending: _Sending, notes: dict[str, Any], seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", None)
+        route = "none" if route is None else ("/u/{user}" if "polypref.user" in scope else "") + route
+        self.metrics.requested(route, sending.status)
+        if self.log is not None:
+            if (person := notes.pop("person", None)) is not None:
+                notes["person"] = self.log.person(person)
+            self.log.line(
+                request=sending.request,
+                method=scope["method"] if scope["method"] in METHODS else "other",
+                route=route,
+                status=sending.status,
+                seconds=round(seconds, 6),
+                **notes,
+            )
+            self.metrics.lost_lines(self.log.lost)
+
+
+class _Sending:
+    """Sends the answer with the request's id, and knows its status; 0: nothing was sent."""
+
+    def __init__(self, send: Callable, request: str) -> None:
+        self.send, self.request, self.status = send, request, 0
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message.get("headers", []), (b"x-request-id", self.request.encode())]}
+        await self.send(message)
+
+
+def _inner(scope: Scope) -> Scope:
+    """The scope without ``/u/{user}``, which is kept beside it."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    scope["polypref.raw"] = raw
+    if not scope["path"].startswith(PREFIX):
+        return scope
+    user, _, rest = raw.decode("ascii", "replace").split("?")[0][len(PREFIX) :].partition("/")
+    return {**scope, "path": f"/{unquote(rest)}", "raw_path": f"/{rest}".encode(), "polypref.user": unquote(user)}
+
+
+async def _failed(scope: Scope, receive: Callable, sending: _Sending) -> None:
+    """Say so, where nothing was sent; an answer that has begun breaks off, and the client sees it."""
+    if sending.status:
+        sending.status = 500
+        return
+    told = errors.body("the server failed; its log has the place under this X-Request-Id.", 500, "backend")
+    await JSONResponse(told, 500)(scope, receive, sending)
