@@ -23,6 +23,7 @@ from polypref.serve.metrics import Metrics
 
 PREFIX = "/u/"
 FREE = ("/health", "/health/live", "/metrics")  # answered however much is in hand
+ID = b"x-request-id"
 GONE = 499  # in the log: the client did not wait
 
 Scope = dict[str, Any]
@@ -145,7 +146,10 @@ class _Sending:
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": [*message.get("headers", []), (b"x-request-id", self.request.encode())]}
+            headers = list(message.get("headers", []))
+            own = [value for name, value in headers if name == ID]  # a dialect's: the answer's id
+            self.request = own[0].decode() if own else self.request
+            message = {**message, "headers": headers if own else [*headers, (ID, self.request.encode())]}
         await self.send(message)
 
 
