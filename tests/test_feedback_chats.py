@@ -206,6 +206,27 @@ def test_an_updated_score_counts_once_in_its_latest_form(tmp_path):
     assert found.left_out == {LATEST: 1, AGAIN: 1}
 
 
+def test_scores_of_the_third_version_of_the_api(tmp_path):
+    core = {"name": "thumb", "dataType": "BOOLEAN", "source": "API", "timestamp": "2026-10-01T10:01:00.000Z"}
+    told = [
+        core | {"id": "s1", "value": True, "subject": {"kind": "trace", "id": "t1"}},
+        core | {"id": "s2", "value": False, "subject": {"kind": "observation", "id": "o2", "traceId": "t2"}},
+        core | {"id": "s3", "value": True, "subject": {"kind": "session", "id": "x"}},
+        core | {"id": "s4", "value": True},
+        core | {"id": "s5", "value": "", "dataType": "CORRECTION", "subject": {"kind": "trace", "id": "t1"}},
+    ]
+    observation = {"id": "o2", "traceId": "t2", "type": "GENERATION", "parentObservationId": "o1", "input": "Q?"}
+    texts = [trace("t1", "ann", "Q?", "one"), trace("t2", "ann", "x", "y"), observation | {"output": "two"}]
+    scores = saved(tmp_path / "s.json", {"data": told, "meta": {"cursor": "c", "limit": 100}})
+    found = Langfuse().convert([scores, saved(tmp_path / "t.json", texts)])
+    assert pairs(found) == [("ann", "Q?", "one", "two")]
+    assert found.left_out == {
+        "about a session or a run of a data set, not about an answer": 1,
+        "it does not say which trace it is about; the API tells with fields=subject": 1,
+        "no score": 1,
+    }
+
+
 def test_scores_of_several_names_are_not_mixed(tmp_path):
     rows = [trace("t1", "ann", "Q?", "one"), score("s1", "t1", 1), score("s2", "t1", 1, name="was it fast")]
     path = saved(tmp_path / "a.json", rows)

@@ -19,6 +19,8 @@ from polypref.data.feedback.records import Record, get, id_of
 from polypref.data.feedback.signs import is_kind
 from polypref.data.feedback.texts import answer_of
 
+NO_ANSWER = "about a session or a run of a data set, not about an answer"
+NO_SUBJECT = "it does not say which trace it is about; the API tells with fields=subject"
 JUDGES: dict[str, Judge] = {"API": "users", "ANNOTATION": "annotators", "EVAL": "models"}
 
 
@@ -42,8 +44,12 @@ class Langfuse(Joined):
         return None
 
     def _score(self, record: Record, within: str | None) -> Said:
-        trace = id_of(get(record, "traceId", "trace_id", "subject.traceId")) or within
-        observation = id_of(get(record, "observationId", "observation_id", "subject.observationId"))
+        subject = {
+            f"{get(record, 'subject.kind')}": id_of(get(record, "subject.id"))
+        }  # of the third version of the API
+        trace = id_of(get(record, "traceId", "trace_id", "subject.traceId")) or subject.get("trace") or within
+        observation = id_of(get(record, "observationId", "observation_id")) or subject.get("observation")
+        elsewhere = get(record, "subject", "sessionId", "session_id", "datasetRunId", "dataset_run_id")
         about = f"o {observation}" if observation else f"t {trace}" if trace else None
         kind = str(get(record, "dataType", "data_type") or "").upper()
         text = get(record, "stringValue", "string_value", "longStringValue", "long_string_value")
@@ -57,13 +63,13 @@ class Langfuse(Joined):
             name=named([get(record, "name")], "score"),
             judge=JUDGES.get(str(get(record, "source") or "API").upper(), "users"),
             value=None if kind in ("CORRECTION", "TEXT") else value,
-            account=named([get(record, "authorUserId", "author_user_id")], "")
+            account=id_of(get(record, "authorUserId", "author_user_id", "annotation.authorUserId"))
             or (named([get(record, "name")], "") if str(get(record, "source")).upper() == "EVAL" else None),
             user=id_of(get(record, "userId", "user_id", "trace.userId")),
             person=f"t {trace}" if trace else None,
             correction=None if corrected is None else answer_of(corrected) or "",
             time=time_of(get(record, "updatedAt", "updated_at", "timestamp", "createdAt", "created_at")),
-            no_text="about a session or a run of a data set, not about an answer" if about is None else None,
+            no_text=None if about else NO_ANSWER if elsewhere else NO_SUBJECT,
         )
 
     def text(self, record: Record) -> Iterator[tuple[str, Text, bool]]:

@@ -15,7 +15,7 @@ from polypref.wording import shown
 SIGNS: dict[str, dict[str, tuple[str, ...]]] = {
     "open-webui": {"feedback": ("user_id", "data", "snapshot|meta", "type"), "chats": ("chat", "user_id")},
     "langfuse": {
-        "scores": ("name", "source", "traceId|trace_id|sessionId|session_id|observationId", "dataType|data_type|value"),
+        "scores": ("name", "source", "dataType|data_type|traceId|trace_id"),
         "observations": ("traceId|trace_id", "startTime|start_time", "parentObservationId|parent_observation_id|type"),
         "traces": ("userId|user_id|sessionId|session_id", "timestamp", "input|output", "id", "name|tags"),
     },
