@@ -34,10 +34,10 @@ OWN = ("data_set", "files", "out", "force", "quiet", "limits")  # settings of th
 class Convert(Replaces, Limited):
     """Write a published preference set, or feedback from a product, as a preference file that check and fit read.
 
-    Products: open-webui, langfuse, langsmith, phoenix, helicone, portkey, label-studio, argilla; docs/feedback.md says
-    how to export from each, and what becomes of a record. Sets: psoups, tldr, personalllm, prism, arena,
-    personal-rewardbench; docs/published.md has their files, protocols and traps. Settings that are not given have the
-    set's own defaults; settings that it lacks are refused.
+    Products: open-webui, langfuse, langsmith, phoenix, helicone, portkey, label-studio, argilla, and serve-store, the
+    file of polypref serve; docs/feedback.md says how to export from each, and what becomes of a record. Sets: psoups,
+    tldr, personalllm, prism, arena, personal-rewardbench; docs/published.md has their files, protocols and traps.
+    Settings that are not given have the set's own defaults; settings that it lacks are refused.
     """
 
     data_set: tyro.conf.Positional[str]
@@ -99,7 +99,7 @@ class Convert(Replaces, Limited):
         from polypref.data.published import PUBLISHED
         from polypref.errors import SettingsError, unknown_name
 
-        sources = {**FEEDBACK, **PUBLISHED}
+        sources = {**FEEDBACK, **PUBLISHED, **_own()}
         if self.data_set not in sources:
             raise unknown_name("product or published set", self.data_set, sources)
         cls = sources[self.data_set]
@@ -111,6 +111,13 @@ class Convert(Replaces, Limited):
             has = ", ".join(flag_of(name) for name in known) or "none"
             raise SettingsError(f"{self.data_set} has no setting {flag_of(foreign)}; it has {has}.")
         return cls(**given)
+
+
+def _own() -> dict[str, type[Adapter]]:
+    """Where polypref's own judgements are."""
+    from polypref.serve.exported import ServeStore
+
+    return {"serve-store": ServeStore}
 
 
 def flag_of(name: str) -> str:
