@@ -30,15 +30,9 @@ class Script:
     def __init__(self, texts, **more):
         self.texts, self.asked, self.headers, self.left = texts, [], [], 0
         self.knows_n = True  # False: it ignores n; "refuses": it answers 400 to it
-        self.wait, self.status, self.raw, self.cut, self.choices, self.usage, self.reply = (
-            0,
-            200,
-            None,
-            0,
-            None,
-            USAGE,
-            {},
-        )
+        self.wait, self.status, self.raw, self.choices = 0, 200, None, None  # seconds before it answers, and with what
+        self.cut, self.drips = 0, False  # bytes after which it drops the connection; whether it sends one at a time
+        self.usage, self.reply = USAGE, {}
         self.lock, self.next = threading.Lock(), 0
         self.__dict__.update(more)
 
@@ -79,7 +73,12 @@ def _handler(script):
                 self.wfile.flush()
                 self.close_connection = True
                 return
-            self.wfile.write(content)
+            if not script.drips:
+                self.wfile.write(content)
+                return
+            for byte in content:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.05)
 
         def _gone(self):
             self.connection.setblocking(False)

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from polypref.bounds.gate import Limits
 from polypref.comparisons import Responses
 from polypref.errors import SettingsError
 from polypref.learners.protocol import POPULATION, Scores
@@ -319,3 +320,17 @@ def test_operators_routes(client):
     assert 'polypref_answers_total{route="rerank",source="population"}' in metrics and "secret-name" not in metrics
     routes = client.get("/openapi.json").json()["paths"]
     assert "/v2/rerank" in routes and "/v1/feedback" in routes
+
+
+def test_a_pause_does_not_loosen_a_persons_own_limits(tmp_path):
+    served = core(tmp_path / "s.db", bounded=True)
+    object.__setattr__(served.bounded, "user_limits", {"ann": Limits(floor=2.0), "ben": Limits(most_candidates=2)})
+    ask = {"query": PROMPT, "documents": TEXTS}
+    with TestClient(app_of(served)) as client:
+        for paused in (False, True):
+            for user in ("ann", "ben"):
+                client.post(f"/v1/users/{user}/pause?paused={paused}")
+            assert client.post("/rerank", json=ask | {"user": "ann"}).json()["results"] == []
+            assert client.post("/rerank", json=ask | {"user": "ben"}).status_code == 400
+            assert len(client.post("/rerank", json=ask | {"user": "eve"}).json()["results"]) == len(TEXTS)
+    served.store.close()

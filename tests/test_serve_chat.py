@@ -12,8 +12,10 @@ from openai import AsyncOpenAI
 from polypref.bounds.gate import Limits
 from polypref.serve.conversation import prompt_of
 from polypref.serve.person import Keys
-from serve_cases import PROMPT, TEXTS, UNSAFE, scorer
-from serve_upstream import ASK, USAGE, best, client, message, offers, serving
+from polypref.serve.questions import Question, Questions
+from polypref.serve.upstream import Upstream
+from serve_cases import PROMPT, TEXTS, UNSAFE, core, running, scorer
+from serve_upstream import ASK, USAGE, best, client, message, offers, serving, upstream
 
 MIXED = [f"first {UNSAFE}", TEXTS[2], UNSAFE, TEXTS[4]]
 
@@ -241,3 +243,17 @@ def test_no_more_candidates_are_asked_for_than_the_bounds_allow(tmp_path):
             assert asked.asked[-1]["n"] == many
             with pytest.raises(openai.BadRequestError, match="bounds allow"):
                 client(at).chat.completions.create(**ASK, user=user, n=many + 1)
+
+
+def test_a_judged_conversation_is_no_question_of_the_page(tmp_path):
+    """Questions are recognised by their prompts, which are texts; judgements and answers may be of conversations."""
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Now?"}]
+    with upstream(TEXTS[:2]) as (_, url):
+        questions = Questions([Question("p", ("a", "b"))])
+        with running(core(tmp_path / "s.db"), questions=questions, upstream=Upstream(f"{url}#m", 2)) as at:
+            found = client(at).chat.completions.create(model="m", messages=chat, user="ann")
+            told = {"user": "ann", "request": found.id, "chosen": 0, "rejected": 1}
+            assert httpx.post(f"{at}/v1/feedback", json=told).json()["new"]
+            asked = httpx.get(f"{at}/u/ann/v1/next-question", params={"skip": [found.id]})
+            assert asked.status_code == 200 and sorted(asked.json()["responses"]) == ["a", "b"]
+            assert httpx.get(f"{at}/u/ann/v1/users/me").json()["judgements"] == 1

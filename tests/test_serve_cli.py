@@ -15,6 +15,7 @@ from polypref.cli import main
 from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.pooled import Pooled
 from polypref.worlds import simulate
+from serve_upstream import upstream
 
 TEXTS = ["a short text", "another, longer text"]
 ASK = {"query": "q", "documents": TEXTS, "user": "ann"}
@@ -109,3 +110,24 @@ def test_a_scorer_that_cannot_learn_is_served_and_said(world, tmp_path):
     run.send_signal(signal.SIGTERM)
     assert run.wait(timeout=60) == 0
     assert "cannot learn from use" in run.communicate()[1]
+
+
+def test_chats_are_answered_by_an_upstream(saved, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("POLYPREF_UPSTREAM_KEY", "secret-of-the-operator")
+    chat = {"model": "polypref", "messages": [{"role": "user", "content": "q"}], "user": "ann"}
+    with upstream(TEXTS) as (asked, url):
+        run, at = start(saved, "--store", tmp_path / "s.db", "--upstream", f"{url}#up-model", "--candidates", 2)
+        found = httpx.post(f"{at}/v1/chat/completions", json=chat, timeout=60).json()
+        assert found["choices"][0]["message"]["content"] in TEXTS and asked.asked[0]["n"] == 2
+        assert asked.headers[0]["Authorization"] == "Bearer secret-of-the-operator"
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(timeout=60) == 0
+        assert "secret" not in "".join(run.communicate())
+    for wrong, says in (
+        (("--upstream", "host:80"), "--upstream <url>"),
+        (("--upstream", "http://me:secret@host/v1"), "environment variable POLYPREF_UPSTREAM_KEY"),
+        (("--upstream", url, "--candidates", 65), "from 1 to 64"),
+        (("--upstream", url, "--upstream-timeout", 0), "between 0 and 3,600"),
+    ):
+        said = refused(capsys, saved, "--port", 0, "--store", tmp_path / "s.db", *wrong)
+        assert says in said and "secret" not in said

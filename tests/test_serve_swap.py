@@ -42,7 +42,7 @@ def test_a_request_in_hand_ends_with_the_scorer_that_it_has(tmp_path, bounded):
         served = core(tmp_path / "s.db", bounded)
         served.put_in_force(served.in_force.succeeded(slow, "slow"))
         policy = served.in_force.policy
-        texts = [*TEXTS, UNSAFE]
+        texts = [f"{text}, new to the encoder {bounded}" for text in (*TEXTS, UNSAFE)]
         first = asyncio.create_task(served.rank(ANN, PROMPT, texts, "rerank"))
         while not slow.asked.is_set():
             await asyncio.sleep(0.001)

@@ -97,7 +97,7 @@ def test_too_many_requests_are_the_clients_business(scripted):
     assert found.status_code == 429 and found.headers["retry-after"] == "7"
 
 
-def test_a_dead_and_a_slow_upstream(tmp_path):
+def test_a_dead_upstream(tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{unused.getsockname()[1]}/v1#m"
@@ -105,7 +105,11 @@ def test_a_dead_and_a_slow_upstream(tmp_path):
         with pytest.raises(openai.InternalServerError) as error:
             client(at).chat.completions.create(**ASK)
         assert status_of(error)[0] == 502 and "is it running" in status_of(error)[1]
-    with serving(tmp_path, wait=30, timeout=0.3, candidates=1) as (_, at, _):
+
+
+@pytest.mark.parametrize("slow", [{"wait": 30}, {"drips": True}])
+def test_a_slow_upstream(tmp_path, slow):
+    with serving(tmp_path, timeout=0.3, candidates=1, **slow) as (_, at, _):
         begun = time.monotonic()
         with pytest.raises(openai.InternalServerError) as error:
             client(at).chat.completions.create(**ASK)

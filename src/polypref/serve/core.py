@@ -183,8 +183,7 @@ class Core:
     ) -> list[Answer]:
         """The answer to each slate of a pool; ``sizes`` are the slates' numbers of texts."""
         state = await self._ready(person, in_force, pool)
-        arguments = state.scorer, state.user, pool, place_Q, category, max(sizes)
-        found = await self._quick(in_force, pool, in_force.answers, *arguments)
+        found = await self._quick(in_force, pool, in_force.answers, state, pool, place_Q, category, max(sizes))
         ends = np.cumsum(sizes).tolist()
         return [
             _answer(in_force, state, found.value_Q[end - size : end], found.source_Q[end - size : end])
@@ -198,7 +197,7 @@ class Core:
         """
         in_force = self.in_force
         state = await self._ready(person, in_force, pool)
-        passes = await self._quick(in_force, pool, in_force.passing, state.scorer, state.user, pool, together)
+        passes = await self._quick(in_force, pool, in_force.passing, state, pool, together)
         return state, passes
 
     async def computed(self, work: Callable[..., Found], *arguments: Any) -> Found:

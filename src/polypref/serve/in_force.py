@@ -6,7 +6,8 @@ bounds. Whoever puts another scorer in force gets the same bounds around it: the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,20 @@ from polypref.serve.remembered import Remembered
 
 class NoReward(PolyprefError):
     """The scorer gave a reward that is not a number, and there are no bounds to drop it."""
+
+
+class Asks(Protocol):
+    """Who is answered: ``scorer`` is the one in force, or what ``adapt`` made of it for ``user``.
+
+    ``user`` None: they are answered as a stranger is; the limits are those of ``whose`` all the same.
+    """
+
+    @property
+    def scorer(self) -> Scorer: ...
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def whose(self) -> str | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,31 +72,28 @@ class InForce:
         safe = self.bounded is None or self.bounded.safety.knows(pool)
         return safe and isinstance(encoder, Remembered) and encoder.knows(pool)
 
-    def answers(
-        self, scorer: Scorer, user: str | None, pool: Responses, place: IntArray, category: str, together: int
-    ) -> Scores:
+    def answers(self, asks: Asks, pool: Responses, place: IntArray, category: str, together: int) -> Scores:
         """The rewards of texts, ``-inf`` for what the bounds drop, and who answered; ``together`` are of one slate.
 
-        ``scorer`` is this one, or what ``adapt`` made of it for ``user``. Raises SettingsError for more texts than the
-        bounds allow, SafetyFailed, NoReward.
+        Raises SettingsError for more texts than the bounds allow, SafetyFailed, NoReward.
         """
-        ids = _ids(user, len(place))
+        ids, scorer = _ids(asks.user, len(place)), asks.scorer
         if self.bounded is not None:
-            bounded = self.bounded.around(scorer)
-            bounded.refuse_more(user, together)
+            bounded = _around(self.bounded, asks)
+            bounded.refuse_more(asks.user, together)
             return bounded.answers(pool, ids, place, category)
         found = scorer.score(pool, ids, place)
         if not np.isfinite(found.value_Q).all():
             raise NoReward("the scorer gave a reward that is no number.")
         return found
 
-    def passing(self, scorer: Scorer, user: str | None, pool: Responses, together: int) -> BoolArray:
+    def passing(self, asks: Asks, pool: Responses, together: int) -> BoolArray:
         """Which texts (R,) may be shown to a person, ``together`` at once. Raises what ``answers`` does."""
         if self.bounded is None:
             return np.ones(len(pool), bool)
-        bounded = self.bounded.around(scorer)
-        bounded.refuse_more(user, together)
-        return bounded.score(pool, _ids(user, len(pool)), np.arange(len(pool), dtype=np.int32)) > DROPPED
+        bounded = _around(self.bounded, asks)
+        bounded.refuse_more(asks.user, together)
+        return bounded.score(pool, _ids(asks.user, len(pool)), np.arange(len(pool), dtype=np.int32)) > DROPPED
 
     def reasons(self, user: str | None, pool: Responses, place: IntArray, category: str = "") -> list[str]:
         """Why the bounds drop these texts, in words; the texts are not repeated."""
@@ -97,6 +109,13 @@ class InForce:
             else "the scorer gave it no finite reward."
             for safety in self.bounded.safety(pool)[place].tolist()
         ]
+
+
+def _around(bounded: Bounded, asks: Asks) -> Bounded:
+    """The bounds for who asks: a person's own limits hold for a stranger's answers to them, too."""
+    if asks.user is None and asks.whose is not None:
+        bounded = replace(bounded, limits=bounded.limits_of(asks.whose), user_limits={})
+    return bounded.around(asks.scorer)
 
 
 def _ids(user: str | None, count: int) -> pl.Series | None:

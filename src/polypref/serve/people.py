@@ -30,11 +30,15 @@ MOST_PAIRS = 2_000  # the newest that a state is derived from
 
 @dataclass(frozen=True)
 class State:
-    """A scorer that knows one person, under ``user``; ``standing`` is what it was derived from."""
+    """A scorer that knows one person, under ``user``; ``standing`` is what it was derived from.
+
+    ``user`` is None for nobody, and while judgements are paused; ``whose`` limits hold is known all the same.
+    """
 
     scorer: Scorer
     user: str | None
     standing: Standing
+    whose: str | None = None
 
 
 class People:
@@ -76,7 +80,7 @@ class People:
         if state is None or state.standing != now:
             if in_force.learns and now.judgements and not now.paused:
                 return None, now
-            state = State(in_force.scorer, None if now.paused else scorer_id(person), now)
+            state = State(in_force.scorer, None if now.paused else scorer_id(person), now, scorer_id(person))
         self._keep(person, state, in_force)
         return state, now
 
@@ -89,7 +93,7 @@ class People:
             scorer = in_force.scorer
             if few is not None and isinstance(scorer, Adapts) and user is not None:
                 scorer = scorer.adapt(user, few)
-            state = State(scorer, user, now)
+            state = State(scorer, user, now, user)
             self._keep(person, state, in_force)
         return state
 

@@ -100,7 +100,7 @@ def question_of(value: Any, where: str) -> Question:
 
 def pair_key(prompt: Any, one: str, other: str) -> tuple[Any, frozenset[str]]:
     """What makes two comparisons the same question, whichever side a text was on."""
-    return prompt, frozenset((one, other))
+    return prompt if isinstance(prompt, str) else ("chat", content.canonical_chat(prompt)), frozenset((one, other))
 
 
 class Questions:
