@@ -143,9 +143,10 @@ def test_a_conversation_is_ranked_and_judged_as_one(tmp_path):
         assert httpx.post(f"{at}/v1/feedback", json=thumb).json()["new"]
         exported = httpx.get(f"{at}/v1/users/ann/export").json()["judgements"]
         assert [one["prompt"] for one in exported] == [list(prompt)] * 8
+        assert served.store.held(["nothing found"]) == {"nothing found"}
         left = httpx.delete(f"{at}/v1/users/ann").json()
         assert left["residue"] == [] and left["rows"]["answers"] == 2
-        assert not served.store.holds("nothing found")
+        assert served.store.held(["nothing found"]) == set()
 
 
 def test_a_question_is_the_same_one_in_a_chat_and_for_a_rerank_client(tmp_path):
