@@ -17,8 +17,8 @@ from polypref.bounds.gate import Limits
 from polypref.comparisons import Responses
 from polypref.errors import SettingsError
 from polypref.learners.protocol import POPULATION, Scores
+from polypref.serve import limits
 from polypref.serve.app import app_of
-from polypref.serve.limits import Limits
 from polypref.serve.person import Keys
 from serve_cases import PROMPT, TEXTS, UNSAFE, core, judge, order, running, scorer
 
@@ -261,7 +261,7 @@ def test_a_store_that_fails_acknowledges_nothing(tmp_path):
 
 
 def test_a_large_body_is_refused_before_it_is_read(tmp_path):
-    with running(core(tmp_path / "s.db"), limits=Limits(body=10_000)) as at:
+    with running(core(tmp_path / "s.db"), limits=limits.Limits(body=10_000)) as at:
         large = json.dumps({"query": "q", "documents": ["x" * 20_000]})
         assert httpx.post(f"{at}/rerank", content=large).status_code == 413
         parts = (large[at : at + 1000].encode() for at in range(0, len(large), 1000))  # without its length

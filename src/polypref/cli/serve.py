@@ -45,7 +45,7 @@ class Serve(Loads):
     floor: Floor = -100.0
     """Reward of a response that the bounds hold back, in trainers' routes; every other one gets 1 more, or better."""
     keys: Annotated[Path | None, arg(metavar="KEYS.TOML", help_behavior_hint="(default: anybody may ask)")] = None
-    """API keys, their tenants and users."""
+    """API keys and issuers of tokens, with their tenants and users; more keys in POLYPREF_KEYS."""
     questions: Annotated[Path | None, arg(metavar="FILE.JSONL", help_behavior_hint="(default: none)")] = None
     """Prompts with responses to ask people about: {"prompt": "...", "responses": ["...", "..."]} in each line."""
     encoder: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
@@ -98,7 +98,7 @@ class Serve(Loads):
         from polypref.serve.server import server_of
         from polypref.serve.start import core_of
 
-        keys = None if self.keys is None else Keys.read(self.keys)
+        keys = Keys.found(self.keys)
         questions = Questions(() if self.questions is None else read(self.questions))
         upstream, limits, log = self._upstream(), parse_limits(self.request_limits), Log(self.log, log_key)
         core = core_of(
@@ -113,7 +113,7 @@ class Serve(Loads):
         try:
             questions.prepare(core)
             if tells:
-                self._tell(core, upstream)
+                self._tell(core, upstream, keys is None)
             app = app_of(core, keys, questions=questions, upstream=upstream, limits=limits, log=log)
             server_of(app, limits.read_seconds, ready).run(sockets=[listening])
         finally:
@@ -147,7 +147,7 @@ class Serve(Loads):
         address, port = listening.getsockname()[:2]
         return f"listening on http://{f'[{address}]' if ':' in address else address}:{port}"
 
-    def _tell(self, core: Core, upstream: Upstream | None) -> None:
+    def _tell(self, core: Core, upstream: Upstream | None, anybody: bool) -> None:
         from polypref.serve.open_store import shown
         from polypref.serve.store import Person
 
@@ -163,5 +163,5 @@ class Serve(Loads):
                 say(f"the bounds allow {many} candidates; --candidates {self.candidates} is lowered to that")
         if not core.people.learns:
             say("this scorer cannot learn from use: judgements are kept, and answers stay as they were fitted")
-        if self.keys is None and self.host not in ("127.0.0.1", "::1", "localhost"):
+        if anybody and self.host not in ("127.0.0.1", "::1", "localhost"):
             say("anybody who can reach this address may ask and judge for anybody: add --keys KEYS.TOML")

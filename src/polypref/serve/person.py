@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import base64
 import hmac
+import os
+import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,8 +22,10 @@ from polypref import content, strict_toml
 from polypref.errors import InputError, PolyprefError, SettingsError, reason
 from polypref.regular_files import content_of
 from polypref.serve.store import Person
+from polypref.serve.tokens import NotValid, Tokens
 
 ALIAS = "polypref@"
+ENVIRONMENT = "POLYPREF_KEYS"
 LONGEST = 1024  # bytes of an id
 
 
@@ -43,13 +47,32 @@ class Key:
 
 @dataclass(frozen=True)
 class Keys:
-    """API keys by their SHA-256; none: everybody may ask."""
+    """API keys by their SHA-256, and issuers of tokens; neither: everybody may ask."""
 
     by_digest: Mapping[str, Key]
+    tokens: Tokens | None = None
+    _blind: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False, compare=False)
+    _blinded: dict[bytes, Key] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._blinded.update((self._hidden(digest), key) for digest, key in self.by_digest.items())
+
+    @classmethod
+    def found(cls, path: Path | None) -> Keys | None:
+        """The keys of a file and of the environment; None where there are none. Raises SettingsError."""
+        read = None if path is None else cls.read(path)
+        more = _of_environment(os.environ.get(ENVIRONMENT, ""))
+        if not more:
+            return read
+        own: Mapping[str, Key] = {} if read is None else read.by_digest
+        if set(own) & set(more):
+            raise SettingsError(f"a key of {ENVIRONMENT} stands in {path} too; expected it in one of them.")
+        return cls({**own, **more}, None if read is None else read.tokens)
 
     @classmethod
     def read(cls, path: Path | str) -> Keys:
-        """Keys of a TOML file: ``[[key]]`` tables with ``key`` or ``sha256`` (hex), ``tenant`` and perhaps ``user``.
+        """Keys of a TOML file: ``[[key]]`` tables with ``key`` or ``sha256`` (hex), ``tenant`` and perhaps ``user``;
+        ``[[jwt]]`` tables, see ``tokens``.
 
         Raises SettingsError for a file that says anything else.
         """
@@ -58,9 +81,11 @@ class Keys:
             tables = strict_toml.loads(content_of(path, strict_toml.MOST).decode("utf-8"))
         except (OSError, ValueError, PolyprefError) as error:
             raise SettingsError(f"{path} cannot be read as keys: {reason(error)}.") from error
-        if set(tables) != {"key"} or not isinstance(tables["key"], list) or not tables["key"]:
-            raise SettingsError(f"{path} has no keys; expected [[key]] tables with key, tenant and perhaps user.")
-        for number, table in enumerate(tables["key"], 1):
+        if not tables or set(tables) - {"key", "jwt"} or not isinstance(tables.get("key", []), list):
+            raise SettingsError(
+                f"{path} has no keys; expected [[key]] tables with key, tenant and perhaps user, or [[jwt]] tables."
+            )
+        for number, table in enumerate(tables.get("key", []), 1):
             where = f"{path}: key number {number}"
             if not isinstance(table, dict) or not all(isinstance(value, str) and value for value in table.values()):
                 raise SettingsError(f"{where} is no table of texts.")
@@ -75,17 +100,43 @@ class Keys:
                 raise SettingsError(f"{where} is a key that stands in the file twice.")
             user = content.one_id(table["user"]) if "user" in table else None
             found[digest] = Key(content.one_id(table["tenant"]), user)
-        return cls(found)
+        return cls(found, Tokens.read(tables["jwt"], Path(path)) if "jwt" in tables else None)
 
     def key_of(self, authorization: str | None) -> Key:
-        """What the request's key stands for. Raises Unauthorized."""
-        if not self.by_digest:
+        """What the request's key or token stands for. Raises Unauthorized.
+
+        Keys are found by a hash that nobody outside of this process can know, so the time says nothing about them.
+        """
+        if not self.by_digest and self.tokens is None:
             return Key("")
-        asked = sha256(_given(authorization or "").encode()).hexdigest()
-        for digest, key in self.by_digest.items():
-            if hmac.compare_digest(digest, asked):
-                return key
+        given = _given(authorization or "")
+        key = self._blinded.get(self._hidden(sha256(given.encode()).hexdigest()))
+        if key is not None:
+            return key
+        if self.tokens is not None and given.count(".") == 2:
+            try:
+                return Key(*self.tokens.claims(given))
+            except NotValid as error:
+                raise Unauthorized(f"the token is not valid: {error}.") from None
         raise Unauthorized("this server needs an API key: Authorization: Bearer KEY.")
+
+    def _hidden(self, digest: str) -> bytes:
+        return hmac.digest(self._blind, digest.encode(), "sha256")
+
+
+def _of_environment(words: str) -> dict[str, Key]:
+    """``TENANT:KEY`` and ``TENANT/USER:KEY`` words. Raises SettingsError, which never quotes a key."""
+    found: dict[str, Key] = {}
+    for number, word in enumerate(words.split(), 1):
+        whose, _, key = word.partition(":")
+        tenant, slash, user = whose.partition("/")
+        if not (tenant and key) or (slash and not user):
+            raise SettingsError(f"{ENVIRONMENT}: word {number} is not TENANT:KEY or TENANT/USER:KEY.")
+        digest = sha256(key.encode()).hexdigest()
+        if digest in found:
+            raise SettingsError(f"{ENVIRONMENT}: word {number} has a key that stands there twice.")
+        found[digest] = Key(content.one_id(tenant), content.one_id(user) if user else None)
+    return found
 
 
 def _given(authorization: str) -> str:
