@@ -1,6 +1,7 @@
 # The environment lives in .venv; the first target that needs it makes it, later ones find it.
 #   make demo   set up, then run the main job on a simulated world and say where the report is
 #   make test   set up, then run every test
+#   make sdk-tests  set up rerank clients of other projects, then run the tests that use them
 #   make quick  set up, then run the tests that matter first, in less than a minute
 #   make lint   style, types, and the generated documentation
 #   make docs   write the generated documentation again
@@ -11,7 +12,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint style types pages docs site install install-dev clean
+.PHONY: help demo test sdk-tests quick lint style types pages docs site install install-dev clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -39,6 +40,15 @@ demo: install
 
 test: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# The rerank clients of tests/sdks.txt, in an environment of their own, and the tests that use them.
+.venv/sdks/installed: .venv/created tests/sdks.txt
+	$(BIN)/python -m venv .venv/sdks
+	.venv/sdks/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/sdks.txt
+	@touch $@
+
+sdk-tests: install-dev .venv/sdks/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_serve_sdks.py
 
 QUICK := test_cli test_api test_cli_settings test_read test_lint test_labels test_verdict test_bounds test_bounds_asked \
   test_plain_texts test_score_files test_notebook test_results test_errors test_layers test_suffixes test_wording
