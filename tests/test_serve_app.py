@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polypref.bounds.gate import Limits
+from polypref.bounds import gate
 from polypref.comparisons import Responses
 from polypref.errors import SettingsError
 from polypref.learners.protocol import POPULATION, Scores
@@ -324,7 +324,9 @@ def test_operators_routes(client):
 
 def test_a_pause_does_not_loosen_a_persons_own_limits(tmp_path):
     served = core(tmp_path / "s.db", bounded=True)
-    object.__setattr__(served.bounded, "user_limits", {"ann": Limits(floor=2.0), "ben": Limits(most_candidates=2)})
+    object.__setattr__(
+        served.bounded, "user_limits", {"ann": gate.Limits(floor=2.0), "ben": gate.Limits(most_candidates=2)}
+    )
     ask = {"query": PROMPT, "documents": TEXTS}
     with TestClient(app_of(served)) as client:
         for paused in (False, True):

@@ -50,7 +50,7 @@ def test_every_way_of_naming_a_person_gives_their_best_candidate(tmp_path):
         with pytest.raises(openai.PermissionDeniedError):
             client(at, "/u/ann").chat.completions.create(**ASK, user="ben")
         for body in asked.asked:  # the upstream is not told who asks
-            assert body == {"messages": ASK["messages"], "model": "up-model", "n": len(TEXTS)}
+            assert body == {"messages": ASK["messages"], "model": "up-model", "n": len(TEXTS), "stream": False}
     (tmp_path / "keyed").mkdir()
     with serving(tmp_path / "keyed", keys=Keys.read(tmp_path / "keys.toml")) as (asked, at, served):
         client(at, api_key="own").chat.completions.create(**ASK)
@@ -91,7 +91,7 @@ def test_a_stream_is_the_same_answer_in_pieces(tmp_path, usage):
         assert len({one.id for one in chunks}) == 1 and {one.object for one in chunks} == {"chat.completion.chunk"}
         assert [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason] == ["stop"] * 2
         assert (chunks[-1].usage is not None and chunks[-1].usage.total_tokens == 12) == usage
-        assert "stream" not in asked.asked[0] and "stream_options" not in asked.asked[0]
+        assert asked.asked[0]["stream"] is False and "stream_options" not in asked.asked[0]
         raw = httpx.post(f"{at}/v1/chat/completions", json=ASK | {"stream": True}, timeout=20)
         assert raw.headers["content-type"].startswith("text/event-stream") and raw.text.endswith("data: [DONE]\n\n")
 

@@ -42,6 +42,9 @@ def test_more_or_fewer_candidates_than_asked(tmp_path):
         asked.choices = [message(TEXTS[0]), message(TEXTS[1])]
         client(at).chat.completions.create(**ASK, user="ben")  # two of four, then one each of the missing two
         assert offers(served, "ben")[0].texts == (*TEXTS[:2], *TEXTS[:2])
+        alike = client(at).chat.completions.create(**ASK, user="ben")
+        assert alike.candidates == {"asked": 4, "given": 4, "different": 2}
+        assert 'polypref_upstream_candidates_total{what="different"} 8.0' in httpx.get(f"{at}/metrics").text
         asked.choices, asked.usage = [message(TEXTS[0])], None
         assert client(at).chat.completions.create(**ASK).usage is None  # unknown is not zero
 

@@ -7,7 +7,7 @@ whoever is asked adds them up.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal
 
@@ -33,7 +33,7 @@ class Metrics:
         self._abstained = self._counter("abstentions", "Answers of which every text was blocked.", ["route"])
         self._judged = self._counter("judgements", "Judgements acknowledged.", ["kind", "seen"])
         self._not_stored = self._counter("answers_not_stored", "Answers given that the store could not keep.", [])
-        self._candidates = self._counter("upstream_candidates", "Candidates asked of the upstream.", ["what"])
+        self._candidates = self._counter("upstream_candidates", "Candidates asked for, given and different.", ["what"])
         self._wrote = Histogram(
             "polypref_upstream_seconds", "Time of the upstream.", ["outcome"], buckets=SLOW, registry=self._registry
         )
@@ -100,10 +100,10 @@ class Metrics:
         """An answer whose id cannot be judged by."""
         self._not_stored.inc()
 
-    def upstream(self, outcome: str, asked: int, given: int, seconds: float) -> None:
+    def upstream(self, outcome: str, candidates: Mapping[str, int], seconds: float) -> None:
         """The upstream answered, failed, was slow, refused, or was abandoned by the client."""
-        self._candidates.labels("asked").inc(asked)
-        self._candidates.labels("given").inc(given)
+        for what, count in candidates.items():  # asked, given, different
+            self._candidates.labels(what).inc(count)
         self._wrote.labels(outcome).observe(seconds)
 
     def text(self) -> bytes:

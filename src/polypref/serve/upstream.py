@@ -15,7 +15,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urldefrag
 
@@ -81,6 +81,11 @@ class Reply:
     usage: dict[str, int] | None
     model: str | None
 
+    @property
+    def different(self) -> int:
+        """How many texts there are; a model at temperature 0 writes one."""
+        return len({one.text for one in self.candidates})
+
 
 class Upstream:
     """The server at ``url`` (base or full address, perhaps with ``#model``), asked for ``candidates`` texts.
@@ -104,12 +109,12 @@ class Upstream:
 
     async def ask(self, body: Mapping[str, Any], many: int) -> Reply:
         """``many`` candidates, or fewer if the upstream gives no more. Raises UpstreamFailed, -Slow, -Refused."""
-        begun, outcome, found = time.perf_counter(), "failed", 0
+        begun, outcome, found = time.perf_counter(), "failed", Reply((), 0, None, None)
         try:
             async with asyncio.timeout(self.timeout):
                 reply = _joined(await self._enough(body, many))
             _refuse_useless(reply)
-            outcome, found = "answered", len(reply.candidates[:many])
+            outcome, found = "answered", replace(reply, candidates=reply.candidates[:many])
         except TimeoutError:
             outcome = "slow"
             raise UpstreamSlow(f"the upstream did not answer within {self.timeout:g} s.") from None
@@ -124,8 +129,9 @@ class Upstream:
             raise
         finally:
             if self.metrics is not None:
-                self.metrics.upstream(outcome, many, found, time.perf_counter() - begun)
-        return Reply(reply.candidates[:many], reply.given, reply.usage, reply.model)
+                counts = {"asked": many, "given": len(found.candidates), "different": found.different}
+                self.metrics.upstream(outcome, counts, time.perf_counter() - begun)
+        return found
 
     async def close(self) -> None:
         """End all connections."""

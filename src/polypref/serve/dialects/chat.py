@@ -74,7 +74,7 @@ class Chat(BaseModel):
                 "model names none of the upstream's; name one, or start the server with --upstream URL#model."
             )
         kept = {name: value for name, value in more.items() if name not in REFUSED}
-        return {**kept, "messages": self.messages, "model": asked}
+        return {**kept, "messages": self.messages, "model": asked, "stream": False}  # some stream if it is not said
 
 
 def choices_of(answer: Answer, reply: Reply, most: int) -> list[tuple[int | None, Candidate]]:
@@ -147,13 +147,21 @@ def routes(app: FastAPI) -> None:
         allowed = core.most_candidates(person)
         if wanted > allowed:
             raise InputError(f"n is {wanted}, and the bounds allow {allowed} candidates.")
-        reply = await unless_left(request, upstream.ask(sent, min(max(upstream.candidates, wanted), allowed)))
+        many = min(max(upstream.candidates, wanted), allowed)
+        reply = await unless_left(request, upstream.ask(sent, many))
         texts = [one.text for one in reply.candidates]
         answer = await core.rank(person, prompt, texts, "chat", body.category)
         app.state.metrics.answered("chat", answer, time.perf_counter() - begun)
         choices = choices_of(answer, reply, wanted)
         model = reply.model or sent["model"]
-        head = {"id": answer.request, "created": int(time.time()), "model": model, **about(answer)}
+        counts = {"asked": many, "given": len(texts), "different": reply.different}
+        head = {
+            "id": answer.request,
+            "created": int(time.time()),
+            "model": model,
+            "candidates": counts,
+            **about(answer),
+        }
         named = {"X-Request-Id": answer.request}
         if not body.stream:
             return JSONResponse(rendered(head, choices, reply), headers=named)
