@@ -7,6 +7,7 @@ import json
 import random
 import re
 import shlex
+import tracemalloc
 from dataclasses import fields
 
 import pytest
@@ -32,6 +33,7 @@ from feedback_files import (
 from polypref.cli import main
 from polypref.data.feedback import FEEDBACK
 from polypref.data.feedback.judgements import PAIRED, SINGLE, Judgements, Value, finished
+from polypref.data.files import textfiles
 from polypref.data.read import read
 from polypref.errors import InputError, PolyprefError
 from published_files import converted
@@ -185,6 +187,28 @@ def test_check_names_the_converter(tmp_path, product, capsys):
     path = saved(tmp_path / "export.json", export(product))
     assert main(["check", path]) == 2
     assert f"polypref convert {product} {path}" in capsys.readouterr().err
+
+
+def test_records_of_a_second_product_in_a_file_are_counted(tmp_path):
+    rows = export("langfuse") + [one for one in export("langsmith") if "run_id" in one][:5] + [None, 7]
+    found = FEEDBACK["langfuse"]().convert([saved(tmp_path / "mixed.json", rows)])
+    assert found.left_out == {"not scores, and no traces": 7} and found.used == found.rows - 7
+
+
+def test_a_large_file_of_lines_is_streamed(tmp_path, monkeypatch):
+    """Peak memory is of a few blocks and of the judged texts, not of the file."""
+    monkeypatch.setattr(textfiles, "BLOCK", 1 << 18)
+    rows = [trace(f"t{at}", "ann", "Q?", f"{at} {'x' * 2000}") for at in range(6000)]
+    path = saved(tmp_path / "t.jsonl", [*rows, score("s1", "t1", 1), score("s2", "t2", 0)], lines=True)
+    del rows
+    size = (tmp_path / "t.jsonl").stat().st_size
+    tracemalloc.start()
+    try:
+        assert FEEDBACK["langfuse"]().convert([path]).used == 2
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert size > 14e6 and peak < size / 4, (size, peak)
 
 
 def test_texts_without_feedback_say_what_is_missing(tmp_path):

@@ -12,6 +12,9 @@ from polypref.data.feedback.label_studio import NO_CHOICE, NO_SIDES, LabelStudio
 from polypref.errors import InputError, NotEnoughData
 
 AGAIN = "the same record again"
+LAUGHS = "<!DOCTYPE v [<!ENTITY a0 'ha'>{}]><View>&a9;</View>".format(
+    "".join(f"<!ENTITY a{at + 1} '{f'&a{at};' * 60}'>" for at in range(9))
+)
 CONFIG = """<View>
   <Header value="Compare"/>
   <Text name="q" value="$frage"/>
@@ -73,7 +76,12 @@ def test_the_label_config_names_the_texts(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("<View>", "is not XML"), ("<View><Text name='a' value='$a'/></View>", "no Pairwise tag"), (None, "cannot read")],
+    [
+        (LAUGHS, "is not XML"),
+        ("<View>", "is not XML"),
+        ("<View><Text name='a' value='$a'/></View>", "no Pairwise tag"),
+        (None, "cannot read"),
+    ],
 )
 def test_a_label_config_that_does_not_say(tmp_path, text, says):
     if text is not None:

@@ -28,6 +28,7 @@ from polypref.data.feedback.langsmith import LangSmith
 from polypref.data.feedback.open_webui import NO_CHAT, OpenWebUI
 from polypref.data.feedback.phoenix import Phoenix
 from polypref.data.feedback.portkey import Portkey
+from polypref.data.feedback.records import Export
 from polypref.errors import InputError, NotEnoughData
 
 AGAIN = "the same record again"
@@ -192,6 +193,21 @@ def test_scores_of_observations_and_columns_of_blob_storage(tmp_path):
     assert pairs(found) == [("ann", "Q?", "whole", "part")]
 
 
+def test_an_observation_says_what_its_trace_does_not(tmp_path):
+    """In the fourth version traces have no texts of their own; whichever file is read first."""
+    bare = trace("t1", "ann", None, None)
+    root = {"id": "o1", "traceId": "t1", "type": "SPAN", "parentObservationId": None, "input": "Q?", "output": "one"}
+    other = trace("t2", "ann", "Q?", "two")
+    for rows in ([bare, root, other], [other, root, bare]):
+        path = saved(tmp_path / "a.json", [*rows, score("s1", "t1", 1), score("s2", "t2", 0)])
+        assert pairs(Langfuse().convert([path])) == [("ann", "Q?", "one", "two")]
+
+
+def test_only_texts_that_were_judged_are_kept(tmp_path):
+    export = Export([saved(tmp_path / "a.json", [trace(f"t{at}", "ann", "Q?", "x") for at in range(9)])])
+    assert set(Langfuse()._second(export, {"t t3", "t absent"})) == {"t t3"}
+
+
 def test_an_updated_score_counts_once_in_its_latest_form(tmp_path):
     rows = [
         trace("t1", "ann", "Q?", "one"),
@@ -256,6 +272,13 @@ def test_feedback_groups_are_comparisons_and_thumbs_follow_the_runs_user(tmp_pat
     ]  # fmt: skip
     assert (found.rows, found.used, len(found.left_out)) == (6, 3, 3)
     assert LangSmith(judges="annotators").convert([path]).table["user_id"].to_list() == ["account-7"]
+
+
+def test_a_run_within_a_trace_has_the_user_of_its_root(tmp_path):
+    inner = [run("r2", None, "Q?", "one", trace_id="r1"), run("r3", None, "Q?", "two", trace_id="r1")]
+    told = [feedback("f2", "r2", 1, trace_id="r1"), feedback("f3", "r3", 0, trace_id="r1")]
+    path = saved(tmp_path / "a.json", [run("r1", "ann", "x", "y"), *inner, *told])
+    assert pairs(LangSmith().convert([path])) == [("ann", "Q?", "one", "two")]
 
 
 def test_a_group_without_a_partner_and_a_run_without_a_user(tmp_path):

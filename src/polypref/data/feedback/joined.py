@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import ClassVar, Literal, cast
 
@@ -40,7 +40,7 @@ LEFT: dict[str, str] = {
 FORMS = ("", "pairs", "single")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Said:
     """What one record says. ``about`` is the key of the text, ``person`` that of the text that names the user.
 
@@ -62,7 +62,7 @@ class Said:
     no_text: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Text:
     """A prompt, its answer and who asked, as far as a record says."""
 
@@ -97,7 +97,7 @@ class Joined:
         raise AssertionError(record)
 
     def text(self, record: Record) -> Iterator[tuple[str, Text, bool]]:
-        """Keys and texts in a record, and whether others of the same key are to be preferred."""
+        """Keys and texts in a record, and whether one stands in where a record of that key says nothing."""
         raise AssertionError(record)
 
     def convert(self, paths: Sequence[str], limits: Limits | None = None) -> Converted:
@@ -157,14 +157,14 @@ class Joined:
         return kept
 
     def _second(self, export: Export, wanted: set[str]) -> dict[str, Text]:
-        texts: dict[str, Text] = {}
-        firm: set[str] = set()
+        """The texts under the keys that are wanted; what a record does not say is taken from those that stand in."""
+        firm: dict[str, Text] = {}
+        in_place: dict[str, Text] = {}
         for record in export:
-            for key, text, may_change in () if record is None else self.text(record):
-                if key in wanted and (key not in texts or (key not in firm) >= may_change):
-                    texts[key] = _filled(text, texts.get(key)) if may_change else _filled(text, None)
-                    firm |= set() if may_change else {key}
-        return texts
+            for key, text, stands_in in () if record is None else self.text(record):
+                if key in wanted:
+                    (in_place if stands_in else firm)[key] = text
+        return in_place | {key: _filled(text, in_place.get(key)) for key, text in firm.items()}
 
     def _counts(self, one: Said, found: Judgements) -> bool:
         """Whether the record's judge and name are asked for, and it is about an answer."""
@@ -222,16 +222,11 @@ class Joined:
                 found.leave("compared with no other answer of this person to the same prompt")
 
 
-def _filled(text: Text, before: Text | None) -> Text:
-    """A text, with what only an earlier record of the same key says."""
-    if before is None:
+def _filled(text: Text, other: Text | None) -> Text:
+    """A text, with what only the other one says."""
+    if other is None:
         return text
-    return replace(
-        text,
-        user=text.user or before.user,
-        prompt=text.prompt or before.prompt,
-        answer=text.answer or before.answer,
-    )
+    return Text(text.user or other.user, text.prompt or other.prompt, text.answer or other.answer)
 
 
 def named(values: Iterable[object], fallback: str) -> str:

@@ -31,7 +31,7 @@ SAME = "both answers are the same text"
 MILLISECONDS = 1e11  # times above are in thousandths of a second
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Value:
     """One person's value of one answer: ``name`` is what was valued, as the product calls it."""
 

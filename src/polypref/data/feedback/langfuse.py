@@ -80,7 +80,7 @@ class Langfuse(Joined):
         found = self.as_text(record, ("input",), ("output",))
         if trace is None and own is not None and any(name in record for name in ("input", "output", *self.users)):
             yield f"t {own}", found, False
-        elif trace is not None and own is not None:
+        elif trace is not None and own is not None and any(name in record for name in ("input", "output")):
             yield f"o {own}", found, False
             if get(record, "parentObservationId", "parent_observation_id") is None:
                 yield f"t {trace}", found, True

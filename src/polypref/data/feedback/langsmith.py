@@ -1,10 +1,10 @@
 """LangSmith: feedback, joined to runs.
 
 Files of ``/api/v1/feedback`` and ``/api/v1/runs/query``, of ``Client.list_feedback`` and ``Client.list_runs`` as JSON
-lines, and CSV. The end user is ``user_id`` of a run's metadata (``extra.metadata``); ``feedback_source.user_id`` is an
-account. Feedback of source api is an end user's, of app an annotator's, of model or auto_eval a model's. Records with
-one ``feedback_group_id`` compare their runs: the higher score is preferred, equal ones are a tie. A ``correction`` that
-holds one text is preferred to the run's output.
+lines, and CSV. The end user is ``user_id`` of a run's metadata (``extra.metadata``), or else of its trace's root;
+``feedback_source.user_id`` is an account. Feedback of source api is an end user's, of app an annotator's, of model or
+auto_eval a model's. Records with one ``feedback_group_id`` compare their runs: the higher score is preferred, equal
+ones are a tie. A ``correction`` that holds one text is preferred to the run's output.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class LangSmith(Joined):
                 value=plain if isinstance(plain, str | int | float) else None,
                 account=id_of(get(record, "feedback_source.user_id", "feedback_source.ls_user_id"))
                 or (named([get(record, "key")], "model") if JUDGES.get(kind) == "models" else None),
+                person=id_of(get(record, "trace_id")),
                 group=id_of(get(record, "feedback_group_id")),
                 correction=better,
                 time=time_of(get(record, "modified_at", "created_at")),
