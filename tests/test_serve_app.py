@@ -313,7 +313,8 @@ def test_many_at_once_are_encoded_together_and_each_gets_its_own(tmp_path):
 
 
 def test_operators_routes(client):
-    assert client.get("/health").json() == client.get("/").json() == {"status": "UP", "model_class": "polypref"}
+    up = {"status": "UP", "model_class": "polypref", "scorer": "scorer-1"}
+    assert client.get("/health").json() == client.get("/").json() == up
     assert client.get("/v1/models").json()["data"][0]["id"] == "polypref"
     order(client, user="secret-name")
     metrics = client.get("/metrics").text

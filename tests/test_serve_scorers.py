@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from polypref.serve.leaving import leave
-from polypref.serve.sqlite import Sqlite
+from polypref.serve.open_store import opened
 from polypref.serve.store import Conflict, InForceRow, Judgement, Person
 
 ANN, BEN = Person("acme", "ann-the-first"), Person("", "ben-the-second")
@@ -19,17 +19,23 @@ def row(digest, before, why="refit", **more):
     return InForceRow(hash=digest, why=why, before=before, **more)
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def address(request, tmp_path):
+    """Where a new store may be: everything below is true of both."""
+    return tmp_path / "store.db" if request.param == "sqlite" else request.getfixturevalue("postgres").database()
+
+
 @pytest.fixture
-def store(tmp_path):
-    opened = Sqlite(tmp_path / "store.db")
-    yield opened
-    opened.close()
+def store(address):
+    found = opened(address)
+    yield found
+    found.close()
 
 
-def test_the_last_one_put_in_force_is_in_force_and_the_history_stays(store, tmp_path):
+def test_the_last_one_put_in_force_is_in_force_and_the_history_stays(store, address):
     assert store.in_force() is None and store.scorers() == []
     store.put_in_force(row("one", None, "served")).result()
-    other = Sqlite(tmp_path / "store.db")
+    other = opened(address)
     assert other.in_force() == "one"
     other.put_in_force(row("two", "one", data={"judgements": 3}, report={"gain": 0.5})).result()
     store.put_in_force(row("one", "two", "rollback")).result()

@@ -20,7 +20,7 @@ class Waits:
 
     def __init__(self, own):
         self.own, self.asked, self.may = own, threading.Event(), threading.Event()
-        self.kind, self.serves, self.encoder = own.kind, own.serves, own.encoder
+        self.kind, self.serves, self.encoder = own.kind, own.serves, own.encoder.encoder  # without a memory
 
     def score(self, *asked):
         self.asked.set()

@@ -50,6 +50,8 @@ class Serve(Loads):
     """Prompts with responses to ask people about: {"prompt": "...", "responses": ["...", "..."]} in each line."""
     encoder: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
     """The encoder, if not the one named at fit."""
+    scorers: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: STORE.scorers)")] = None
+    """Folder of the scorers that were in force, shared by all servers of a store in PostgreSQL."""
     upstream: Annotated[str | None, arg(metavar="URL", help_behavior_hint="(default: no chat completions)")] = None
     """OpenAI-compatible server that writes answers: http://host:8000/v1#model. Its key: POLYPREF_UPSTREAM_KEY."""
     candidates: Candidates = 4
@@ -96,7 +98,7 @@ class Serve(Loads):
         from polypref.serve.person import Keys
         from polypref.serve.questions import Questions, read
         from polypref.serve.server import server_of
-        from polypref.serve.start import core_of
+        from polypref.serve.start import Within, core_of
 
         keys = Keys.found(self.keys)
         questions = Questions(() if self.questions is None else read(self.questions))
@@ -104,10 +106,9 @@ class Serve(Loads):
         core = core_of(
             self.scorer,
             self.store,
-            bounds=self.bounds,
-            pin=self.pin,
-            floor=self.floor,
+            within=Within(self.bounds, self.pin, self.floor),
             encoder=self.encoder,
+            scorers_at=self.scorers,
             allow_network=self.allow_network,
         )
         try:
@@ -148,10 +149,18 @@ class Serve(Loads):
         return f"listening on http://{f'[{address}]' if ':' in address else address}:{port}"
 
     def _tell(self, core: Core, upstream: Upstream | None, anybody: bool) -> None:
+        from polypref.artifact import digest_of
+        from polypref.scorers import KIND
         from polypref.serve.open_store import shown
         from polypref.serve.store import Person
 
-        out(f"scorer {self.scorer} ({core.scorer_hash[:16]}), judgements in {shown(self.store)}")
+        given, now = digest_of(self.scorer, KIND), core.scorer_hash
+        named = f"{self.scorer} ({now[:16]})" if given == now else now[:16]
+        out(f"scorer {named}, judgements in {shown(self.store)}")
+        if given != now:
+            say(f"it took the place of {self.scorer} ({given[:16]}): polypref refit --history")
+        if core.follower is None:
+            say("another scorer needs a restart: add --scorers DIR, a folder that all servers of the store share")
         if core.bounded is None:
             say("nothing bounds the answers: add --bounds BOUNDS.TOML (docs/safety.md)")
         else:

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
@@ -97,11 +97,20 @@ def squashed(reward: np.ndarray) -> np.ndarray:
     return np.clip(expit(reward), 1e-300, 1 - 2**-53)
 
 
+class Follower(Protocol):
+    """See ``follow.Follower``; ``refused`` says why the scorer that the store names is not in force here."""
+
+    refused: str | None
+
+    async def run(self) -> None: ...
+
+
 class Core:
     """A scorer in use: answers people and stores what it offered. ``bounded`` None: there are no bounds.
 
     ``in_force`` may be replaced between two requests (``put_in_force``); a request in hand keeps the one that it has.
     ``floor`` is the reward that clients get for a blocked text where they need a number (``rewards``).
+    ``follower`` does so when the store names another scorer; None: nobody does.
     """
 
     def __init__(
@@ -114,6 +123,7 @@ class Core:
     ) -> None:
         self.people, self.store = People(InForce(scorer, scorer_hash, bounded), store), store
         self.floor = floor
+        self.follower: Follower | None = None
         self._encoder = ThreadPoolExecutor(1, "encoder")
         self._batch: list[tuple[InForce, Responses, asyncio.Future[None]]] = []
         self._busy: asyncio.Task[None] | None = None

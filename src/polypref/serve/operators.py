@@ -33,10 +33,13 @@ def routes(app: FastAPI) -> None:
     @app.get("/health")
     async def health() -> Any:
         """Whether requests can be answered: the store can be written to and the encoder works."""
-        down = await app.state.core.failing()
+        core = app.state.core
+        down = await core.failing()
         if down:
             return JSONResponse({"status": "DOWN", "failing": down}, 503)
-        return {"status": "UP", "model_class": "polypref"}  # what Label Studio reads; others read the status
+        refused = None if core.follower is None else core.follower.refused
+        about = {"scorer": core.in_force.hash} | ({"refused": refused} if refused else {})
+        return {"status": "UP", "model_class": "polypref"} | about  # Label Studio reads model_class
 
     @app.get("/health/live")
     async def live() -> Any:

@@ -1,41 +1,109 @@
-"""Builds the server that ``polypref serve`` runs, from a scorer's folder, a store and, if given, bounds."""
+"""Builds the server that ``polypref serve`` runs, from a scorer's folder, a store and, if given, bounds.
+
+The scorer that answers is the one that the store says is in force. The folder that is given is put in force where the
+store never had it: it is the first one, or somebody fitted it by hand. Where the store had it before, something took
+its place, such as a refit, and that stays in force.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from polypref import artifact, scorers
 from polypref.bounds.bounds_file import load_bounds
 from polypref.bounds.load_safety import safety_from
-from polypref.learners.protocol import Scorer
+from polypref.features.protocol import Encoder
+from polypref.learners.protocol import Forgets, Scorer
 from polypref.serve.core import FLOOR, Core
+from polypref.serve.folders import Folders, folders_of
+from polypref.serve.follow import Follower, tried
 from polypref.serve.open_store import opened
 from polypref.serve.remembered import Remembered
+from polypref.serve.store import Conflict, InForceRow, Store
+
+
+@dataclass(frozen=True)
+class Within:
+    """The file of the bounds, the policy hash that it must have, and the reward of what they hold back."""
+
+    bounds: Path | None = None
+    pin: str | None = None
+    floor: float = FLOOR
+
+
+NO_BOUNDS = Within()
 
 
 def core_of(
     folder: Path,
     store: str | Path,
     *,
-    bounds: Path | None = None,
-    pin: str | None = None,
-    floor: float = FLOOR,
+    within: Within = NO_BOUNDS,
     encoder: str | None = None,
+    scorers_at: Path | None = None,
     allow_network: bool = False,
 ) -> Core:
-    """The scorer in use. Raises ArtifactError, SettingsError, StoreError."""
-    scorer, digest = loaded(folder, encoder, allow_network)
-    bounded = None
-    if bounds is not None:
-        calibrated = load_bounds(bounds, pin)
-        bounded = calibrated.bind(scorer, safety_from(calibrated.file, allow_network))
-    return Core(scorer, digest, opened(store), bounded, floor)
+    """The scorer in use, and what follows the store where its scorers have folders (``folders.folders_of``).
+
+    Raises ArtifactError, SettingsError, StoreError.
+    """
+    scorers.metadata(folder)  # refuses what is no saved scorer before a store is made
+    calibrated = None if within.bounds is None else load_bounds(within.bounds, within.pin)
+    safety = None if calibrated is None else safety_from(calibrated.file, allow_network)
+    folders, memory = folders_of(store, scorers_at), dict[str, Encoder]()
+    keeps = opened(store)
+    try:
+
+        def load(digest: str) -> Scorer:
+            return _remembering(partial(_load, folders, folder, digest, allow_network), encoder, memory)
+
+        given = artifact.digest_of(folder, scorers.KIND)
+        digest = given if folders is None else registered(keeps, folders, folder, load)
+        scorer = load(digest)
+        bounded = calibrated.bind(scorer, safety) if calibrated and safety else None
+        core = Core(scorer, digest, keeps, bounded, within.floor)
+        tried(core.in_force)
+        core.follower = None if folders is None else Follower(core, load)
+    except BaseException:
+        keeps.close()
+        raise
+    return core
 
 
-def loaded(folder: Path, encoder: str | None, allow_network: bool) -> tuple[Scorer, str]:
-    """The scorer, whose encoder keeps features in memory, and the hash of its folder."""
-    scorer = scorers.load(folder, encoder, allow_network=allow_network)
+def _load(
+    folders: Folders | None, folder: Path, digest: str, allow_network: bool, encoder: Encoder | str | None
+) -> Scorer:
+    if folders is None:
+        return scorers.load(folder, encoder, allow_network=allow_network)
+    return folders.load(digest, encoder, allow_network=allow_network)
+
+
+def _remembering(
+    load: Callable[[Encoder | str | None], Scorer], encoder: str | None, memory: dict[str, Encoder]
+) -> Scorer:
+    """A scorer whose encoder keeps features in memory; ``memory`` has those of earlier ones, by identity."""
+    scorer = load(encoder)
     own = scorers.encoder_of(scorer)
-    if own is not None:
-        scorer = scorers.load(folder, Remembered(own), allow_network=allow_network)
-    return scorer, artifact.digest_of(folder, scorers.KIND)
+    return scorer if own is None else load(memory.setdefault(own.identity, Remembered(own)))
+
+
+def registered(store: Store, folders: Folders, folder: Path, load: Callable[[str], Scorer]) -> str:
+    """The hash of the scorer in force, after ``folder`` was put in force if the store never had it."""
+    given = artifact.digest_of(folder, scorers.KIND)
+    while given not in (had := [row.hash for row in store.scorers()]):
+        folders.add(folder)
+        before = had[-1] if had else None
+        row = InForceRow(hash=given, why="served", before=before, data={"folder": folder.name})
+        try:
+            store.put_in_force(row, known_to(load(given))).result()
+        except Conflict:  # another process was faster
+            continue
+    return had[-1]
+
+
+def known_to(scorer: Scorer) -> list[str]:
+    """The people of whom a scorer has rows of their own."""
+    return scorer.known_users().ids.to_list() if isinstance(scorer, Forgets) else []
