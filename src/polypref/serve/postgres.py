@@ -78,7 +78,7 @@ class Postgres(Rows):
         until = time.monotonic() + LEAVE_S
         while True:
             with self.database.failures(), self.database.connected(slow=True) as to:
-                for table in schema.OF_A_PERSON:
+                for table in (*schema.OF_A_PERSON, "fits"):
                     to.execute(_sql(f"VACUUM (INDEX_CLEANUP ON) {table}"))
                 row = to.execute(
                     "SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE schemaname = 'polypref' "
