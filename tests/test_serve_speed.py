@@ -13,6 +13,7 @@ import pytest
 
 from polypref.bounds.gate import Bounded, Gate, Limits
 from polypref.bounds.safety_cache import Safety
+from polypref.cli.serve import Serve
 from polypref.comparisons import Responses
 from polypref.features import question
 from polypref.learners.protocol import POPULATION, Scores
@@ -112,6 +113,20 @@ def test_a_slow_scorer_does_not_hold_up_the_server(tmp_path):
             assert httpx.get(f"{url}/health").status_code == 200
             longest, asked = max(longest, time.perf_counter() - begun), asked + 1
         assert asked > 3 and longest < 0.8
+
+
+def test_answers_on_an_open_connection_are_sent_at_once(tmp_path):
+    served = core(tmp_path / "s.db")
+    with (
+        running(served, listening=Serve(scorer=tmp_path, port=0)._listening()) as url,
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
+        took = []
+        for _ in range(20):
+            begun = time.perf_counter()
+            client.post("/rerank", json={"query": "q", "documents": TEXTS})
+            took.append(time.perf_counter() - begun)
+    assert min(took) < 0.035, "a client waits 40 ms where the operating system holds the second packet back"
 
 
 def test_features_are_remembered_whole_or_not_at_all():

@@ -20,6 +20,7 @@ from polypref.terminal import out, say
 
 if TYPE_CHECKING:
     from polypref.serve.core import Core
+    from polypref.serve.placing import Placing
     from polypref.serve.upstream import Upstream
 
 Floor = Annotated[float, Range(-1_000_000, 1_000_000)]
@@ -48,6 +49,8 @@ class Serve(Loads):
     """API keys and issuers of tokens, with their tenants and users; more keys in POLYPREF_KEYS."""
     questions: Annotated[Path | None, arg(metavar="FILE.JSONL", help_behavior_hint="(default: none)")] = None
     """Prompts with responses to ask people about: {"prompt": "...", "responses": ["...", "..."]} in each line."""
+    groups: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
+    """Folder written by polypref groups: tells people which group they judge like."""
     encoder: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
     """The encoder, if not the one named at fit."""
     scorers: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: STORE.scorers)")] = None
@@ -113,20 +116,33 @@ class Serve(Loads):
         )
         try:
             questions.prepare(core)
+            placing = self._placing(core, tells)
             if tells:
                 self._tell(core, upstream, keys is None)
-            app = app_of(core, keys, questions=questions, upstream=upstream, limits=limits, log=log)
+            app = app_of(core, keys, questions=questions, upstream=upstream, limits=limits, log=log, placing=placing)
             server_of(app, limits.read_seconds, ready).run(sockets=[listening])
         finally:
             core.store.close()
             log.close()
+
+    def _placing(self, core: Core, tells: bool) -> Placing | None:
+        """What tells people their group; says what the groups are."""
+        from polypref.serve.placing import Placing, loaded
+
+        if self.groups is None:
+            return None
+        grouping = loaded(self.groups, core.people.scorer, self.allow_network)
+        if tells:
+            out(f"groups {self.groups}: {grouping.finding()}")
+        return Placing(grouping, core.store)
 
     def _listening(self) -> socket.socket:
         """The socket. Raises SettingsError where the address cannot be had."""
         from polypref.errors import SettingsError
 
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        found = socket.socket(family)
+        # asyncio sends at once (TCP_NODELAY) only from sockets that say they are TCP's: others wait 40 ms for the client
+        found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             found.bind((self.host, self.port))

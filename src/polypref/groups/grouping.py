@@ -43,7 +43,7 @@ from polypref.features import encoder as named_encoder
 from polypref.features.protocol import Encoder
 from polypref.groups.group_likelihood import Fields as MixtureFields
 from polypref.groups.group_likelihood import Mixture, layout
-from polypref.groups.mixture import Floats
+from polypref.groups.mixture import Floats, shares
 from polypref.groups.number_of_groups import SURE, WORTH, Row
 from polypref.network_access import named_by
 from polypref.schema import Arrays, Ids, Layout, floats, indices
@@ -177,6 +177,24 @@ class Grouping:
         )
         present_U = np.append(np.full(len(others), -2, np.int32), self._present([user_id]))
         return joined._moved(present_U, MARGIN)
+
+    def placed(self, user_id: str, news: Comparisons | None = None) -> tuple[Floats, str]:
+        """A user's probability of each group (G,) and the group, from all that is known of them and ``news``.
+
+        ``news`` are judgements of this user that the grouping was not made from. By Bayes' rule, what the grouping
+        knows of the user, or else the groups' sizes, is multiplied by their likelihood; a group of before is kept until
+        another is ahead by ``MARGIN``. Nobody joins a group without judgements. A grouping that was not discovered
+        ignores ``news``, and its strangers have NaN.
+        """
+        share_G, present_1 = self.share_of([user_id])[0], self._present([user_id])
+        if self.model is not None:
+            share_G = self.model.size_G if np.isnan(share_G).any() else share_G
+            if news is not None and len(news):
+                news_1G = self.model.shares(news, np.zeros(len(news), np.int64), 1)
+                log_3G = np.log(np.maximum([share_G, news_1G[0], self.model.size_G], 1e-300))
+                share_G = shares(log_3G[None, 0] + log_3G[1] - log_3G[2])[0]
+                present_1 = settled(share_G[None], present_1, present_1, self.certainty, MARGIN)
+        return share_G, [*self.names, UNKNOWN][present_1[0]]
 
     def reassigned(self, news: Comparisons | Mapping[str, Sequence[float]], margin: float = MARGIN) -> Self:
         """Reassign the users in ``news``: users move if another group is ahead by ``margin`` in log-odds.

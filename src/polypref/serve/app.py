@@ -21,6 +21,7 @@ from polypref.serve.limits import Limits, Rates, TooMany
 from polypref.serve.log import Log
 from polypref.serve.metrics import Metrics
 from polypref.serve.person import Keys
+from polypref.serve.placing import Placing
 from polypref.serve.questions import Questions
 from polypref.serve.strict_body import StrictRoute
 from polypref.serve.upstream import Upstream
@@ -36,6 +37,7 @@ def app_of(
     upstream: Upstream | None = None,
     limits: Limits | None = None,
     log: Log | None = None,
+    placing: Placing | None = None,
 ) -> FastAPI:
     """The application, within ``limits``; ``log`` None: no line is written."""
     limits = limits or Limits()
@@ -56,7 +58,7 @@ def app_of(
     app.state.core, app.state.keys, app.state.metrics = core, keys or Keys({}), Metrics()
     core.count_not_stored = app.state.metrics.not_stored
     app.state.questions = questions or Questions(())
-    app.state.upstream = upstream
+    app.state.upstream, app.state.placing = upstream, placing
     if upstream is not None:
         upstream.metrics = app.state.metrics
     app.state.rates, app.router.route_class = Rates(limits), StrictRoute

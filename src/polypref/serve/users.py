@@ -37,7 +37,7 @@ def routes(app: FastAPI) -> None:
     @app.get("/v1/users/{user}")
     async def known(request: Request, user: str) -> Any:
         core, person = app.state.core, person_in_path(request, user)
-        now = core.store.standing(person)
+        now, placing = core.store.standing(person), app.state.placing
         fitted = core.people.scorer
         in_fit = isinstance(fitted, Forgets) and scorer_id(person) in fitted.known_users().ids
         return {
@@ -47,6 +47,7 @@ def routes(app: FastAPI) -> None:
             "known_from_the_fit": in_fit,
             "text": _in_words(now.judgements, now.paused, in_fit, core.people.learns),
             "consistency": consistency(core.store.judgements(person)),
+            "group": None if placing is None else (await core.computed(placing.place, person)).told(),
         }
 
     @app.get("/v1/users/{user}/export")
