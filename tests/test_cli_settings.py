@@ -30,7 +30,7 @@ OWN = {
     "learners": {"adapt", "compare", "bench-policy"},
     "sizes": {"adapt", "compare"},
     "seeds": {"bench-policy"},
-    "groups": {"align", "groups"},
+    "groups": {"align", "groups", "serve"},
     "users": {"simulate", "tax"},
     "pairs": {"convert", "profile"},
     "questions": {"serve"},  # to ask people, not about texts
