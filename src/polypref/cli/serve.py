@@ -141,7 +141,7 @@ class Serve(Loads):
         from polypref.errors import SettingsError
 
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        # asyncio sends at once (TCP_NODELAY) only from sockets that say they are TCP's: others wait 40 ms for the client
+        # only from a socket that says it is TCP does asyncio send at once (TCP_NODELAY); others lose 40 ms an answer
         found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
