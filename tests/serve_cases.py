@@ -51,18 +51,18 @@ def core(path, bounded=False, own=None):
 
 
 @contextmanager
-def running(served, keys=None, listening=None, **more):
-    """The address of a real server on a free port, or on a socket that listens already."""
+def running(served, keys=None, **more):
+    """The address of a real server on a free port."""
     limits = more.get("limits") or Limits()
     server = server_of(app_of(served, keys, **more), limits.read_seconds)
     server.config.port = 0
-    thread = threading.Thread(target=server.run, args=(listening and [listening],), daemon=True)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
         assert thread.is_alive()
     try:
-        yield f"http://127.0.0.1:{(listening or server.servers[0].sockets[0]).getsockname()[1]}"
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
