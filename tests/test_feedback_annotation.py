@@ -41,6 +41,7 @@ def test_annotations_are_comparisons_of_whoever_completed_them(tmp_path):
     ]  # fmt: skip
     assert found.table["seconds"].to_list() == [12.5, 12.5, None]
     assert found.table["pair_id"].to_list() == ["1", "1", "2"]
+    assert found.table["shown_first"].to_list() == ["chosen", "rejected", "rejected"]
 
 
 def test_messy_annotations_are_counted(tmp_path):

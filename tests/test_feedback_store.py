@@ -70,6 +70,18 @@ def test_a_running_store_can_be_read_and_single_answers_have_their_own_file(tmp_
     assert ("ann", "new", "a") in single.table.select("user_id", "prompt", "response").rows()
 
 
+def test_the_side_on_which_a_text_was_shown_is_kept(tmp_path):
+    store = Sqlite(tmp_path / "s.db")
+    for at, side in enumerate(("left", "right", None)):
+        more = {} if side is None else {"context": {"position": side, "seconds": 2.5}}
+        one = Judgement(id=f"j{at}", kind="pair", prompt="p", chosen="a", rejected=f"b{at}", **more)
+        store.judge(PEOPLE[0], one).result()
+    store.close()
+    table = ServeStore().convert([str(tmp_path / "s.db")]).table
+    assert table["shown_first"].to_list() == ["chosen", "rejected", None]
+    assert table["seconds"].to_list() == [2.5, 2.5, None]
+
+
 def test_what_was_exported_can_be_fitted(tmp_path, monkeypatch, one_core):
     kept(tmp_path / "s.db").close()
     monkeypatch.chdir(tmp_path)

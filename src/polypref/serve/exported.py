@@ -70,5 +70,6 @@ def _add(found: Judgements, person: Person, row: Stored) -> None:
         return
     more = {"tie": one.kind == "tie", "pair_id": one.id, "seconds": one.context.get("seconds")}
     more["timestamp"] = datetime.fromtimestamp(row.at, UTC).isoformat()
+    more["shown_first"] = {"left": "chosen", "right": "rejected"}.get(str(one.context.get("position")))
     if not found.pair(number, str(user), prompt, one.chosen, one.rejected, **more):
         found.leave(SAME)

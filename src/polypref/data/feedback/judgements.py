@@ -75,7 +75,7 @@ class Judgements:
         return missing is not None
 
     def pair(self, record: int, user: str, prompt: str, better: str, worse: str, **more: Any) -> bool:
-        """One comparison, with ``tie``, ``pair_id``, ``timestamp`` and ``seconds`` if known; False for equal texts."""
+        """One comparison, with ``tie`` and the optional columns of ``PAIR_COLUMNS`` if known; False for equal texts."""
         if better == worse:
             return False
         self.pairs.append(
@@ -111,6 +111,7 @@ PAIR_COLUMNS = {
     "pair_id": pl.String,
     "timestamp": pl.String,
     "seconds": pl.Float64,
+    "shown_first": pl.String,
 }
 SINGLE_COLUMNS = dict.fromkeys(("user_id", "prompt", "response"), pl.String) | {"timestamp": pl.String}
 
@@ -123,7 +124,7 @@ def _frame(rows: Sequence[dict[str, Any]], kinds: dict[str, Any]) -> pl.DataFram
     )
     if "tie" in kinds:
         frame = frame.with_columns(pl.col.tie.fill_null(False))
-    optional = [name for name in ("pair_id", "timestamp", "seconds") if name in kinds]
+    optional = [name for name in ("pair_id", "timestamp", "seconds", "shown_first") if name in kinds]
     return frame.drop([name for name in optional if frame[name].null_count() == frame.height])
 
 

@@ -117,6 +117,7 @@ class LabelStudio:
             return
         better, worse = (right, left) if chosen == "B" else (left, right)
         more = {"tie": chosen == "tie", "pair_id": one.task, "timestamp": one.time, "seconds": one.seconds}
+        more["shown_first"] = "rejected" if chosen == "B" else "chosen"  # the first one is shown on the left
         if not found.pair(number, str(one.user), str(prompt), str(better), str(worse), **more):
             found.leave(SAME)
 
