@@ -140,6 +140,7 @@ def test_messy_responses_are_counted(tmp_path):
         record("2", response("ann", "draft", ranking=ranked("response-1", "response-2"))),
         record("3", response("ann", "discarded", ranking=None)),
         record("4"),
+        record("4b", {"user_id": "ann", "status": "discarded", "values": None}),
         record("5", response(None, ranking=ranked("response-1", "response-2"))),
         record("6", response("ann", ranking=ranked("generation-9", "response-2"))),
         record("7", response("ann", comment="well said", ranking=[])),
@@ -148,10 +149,10 @@ def test_messy_responses_are_counted(tmp_path):
     ]
     found = Argilla().convert([saved(tmp_path / "r.json", rows)])
     assert found.left_out == {
-        AGAIN: 1, "draft, not submitted": 1, "discarded, not submitted": 1, "a record without responses": 1,
+        AGAIN: 1, "draft, not submitted": 1, "discarded, not submitted": 2, "a record without responses": 1,
         NO_USER: 1, NO_FIELDS: 1, NOT_COMPARING: 2, NO_PROMPT: 1, "not a record with fields": 1,
     }  # fmt: skip
-    assert (found.rows, found.used) == (11, 1)
+    assert (found.rows, found.used) == (12, 1)
 
 
 FIELDS = {"prompt": "Q?", "response-1": "one", "response-2": "two"}
@@ -182,6 +183,9 @@ def test_every_form_of_a_record(tmp_path, row, kind):
         as_csv(path, [row]) if kind == "csv" else saved(path, [row])
     found = Argilla().convert([str(path)])
     assert pairs(found) == [("ann", "Q?", "two", "one")]
+    assert [text.startswith("not known to be submitted: 1 response") for text in found.remarks] == [True] * (
+        row is NESTED
+    )
     if row is not OLDER:
         assert found.left_out == {"a model's suggestion; --judges models writes these": 1}
         by_model = Argilla(judges="models").convert([str(path)])

@@ -1,9 +1,10 @@
 """Argilla: responses of annotators to rankings, ratings and choices, of versions 1 and 2.
 
 Records of the API and of ``dataset.records.to_json`` or ``to_list`` (nested or flat), and data sets (``to_datasets``,
-``FeedbackDataset.format_as("datasets")``) as JSON lines, CSV or Parquet. Read are submitted responses only. A ranking
-compares its answers, equal ranks are a tie; a rating is of the field that its question's name holds (``response-1`` of
-``response-1-rating``), or of the only answer; a choice names a field, a side or a tie. Suggestions are models'.
+``FeedbackDataset.format_as("datasets")``) as JSON lines, CSV or Parquet. Read are submitted responses only; nested
+records of version 2 do not say which those are, and a note says so. A ranking compares its answers, equal ranks are a
+tie; a rating is of the field that its question's name holds (``response-1`` of ``response-1-rating``), or of the only
+answer; a choice names a field, a side or a tie. Suggestions are models'.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from typing import Any, cast
 
 from polypref.data.feedback.joined import FORMS
 from polypref.data.feedback.judgements import LATEST, SAME, Judgements, Value, as_value, finished, one_name, time_of
-from polypref.data.feedback.records import Export, Record, get, id_of
+from polypref.data.feedback.records import Export, Record, get, id_of, objects
 from polypref.data.feedback.signs import is_kind, refusal
 from polypref.data.feedback.texts import answer_of, prompt_of
 from polypref.data.files.limits import Limits
 from polypref.data.published.rows import Converted, one_of
 from polypref.data.rows.roles import ALIASES
 from polypref.data.rows.words import Said, meaning
+from polypref.wording import counted
 
+UNKNOWN = "unknown"  # the status of a response that says none
+UNSURE = "not known to be submitted: {}, which may be drafts; records.to_datasets() and to_list(flatten=True) export the status"
 NOT_COMPARING = "an answer to a question that ranks, rates or chooses no answer"
 NO_FIELDS = "a ranking or choice of names that are no fields"
 LEFT = {
@@ -91,14 +95,16 @@ class Argilla:
         for number, one in last.values():
             self._judged(number, one, found)
         one_name(found.values, self.names, "Argilla: ratings")
-        return finished(f"Argilla, {self.judges}", found, self.form)
+        unsure = sum(one.status == UNKNOWN for _, one in last.values())
+        remarks = [UNSURE.format(counted(unsure, "responses"))] * bool(unsure)
+        return finished(f"Argilla, {self.judges}", found, self.form, remarks)
 
     def _judged(self, number: int, one: Response, found: Judgements) -> None:
         answers = self._answers(one)
         prompt = self._prompt(one)
         reasons = {
             LEFT[self.judges]: one.by_model == (self.judges == "annotators"),
-            f"{one.status}, not submitted": one.status != "submitted",
+            f"{one.status}, not submitted": one.status not in ("submitted", UNKNOWN),
             "of another name": bool(self.names) and one.question not in self.names,
         }
         reason = next((reason for reason, holds in reasons.items() if holds), None)
@@ -167,28 +173,25 @@ Told = tuple[str, str | None, Any, str, bool]  # question, user, value, status, 
 
 def _nested(responses: Any) -> Iterator[Told]:
     """Version 1 and the API: one object for each person; version 2: a list of answers for each question."""
-    if isinstance(responses, list):
-        for one in responses:
-            values = one.get("values") if isinstance(one, Mapping) else None
-            for question, value in values.items() if isinstance(values, Mapping) else ():
-                inner = value.get("value") if isinstance(value, Mapping) else value
-                yield (
-                    question,
-                    id_of(get(one, "user_id", "user.id")),
-                    inner,
-                    str(one.get("status") or "submitted"),
-                    False,
-                )
-    elif isinstance(responses, Mapping):
+    for one in objects(responses):
+        values = one.get("values")
+        answered = values if isinstance(values, Mapping) and values else {"": None}
+        for question, value in answered.items():
+            inner = value.get("value") if isinstance(value, Mapping) else value
+            yield question, id_of(get(one, "user_id", "user.id")), inner, _status(one), False
+    if isinstance(responses, Mapping):
         for question, answers in responses.items():
             yield from _older(question, answers if isinstance(answers, list) else [answers])
 
 
 def _older(question: str, answers: Any) -> Iterator[Told]:
-    for one in answers:
-        if isinstance(one, Mapping):
-            status = str(one.get("status") or "submitted")
-            yield question, id_of(get(one, "user_id", "user.id")), one.get("value"), status, False
+    for one in objects(answers):
+        yield question, id_of(get(one, "user_id", "user.id")), one.get("value"), _status(one), False
+
+
+def _status(response: Mapping[str, Any]) -> str:
+    """The status of a response; ``records.to_json`` of version 2 leaves it out."""
+    return str(response.get("status") or UNKNOWN)
 
 
 def _is_answers(value: Any) -> bool:
@@ -209,7 +212,7 @@ def _flat(record: Record, questions: Sequence[str]) -> Iterator[Told]:
         )
         for at, value in enumerate(values):
             user = id_of(users[at]) if at < len(users) else None
-            yield question, user, value, str(status[at] if at < len(status) else "submitted"), False
+            yield question, user, value, str(status[at] if at < len(status) else UNKNOWN), False
         if (value := record.get(f"{question}.suggestion")) is not None:
             yield question, id_of(record.get(f"{question}.suggestion.agent")) or "model", value, "submitted", True
 
