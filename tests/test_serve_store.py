@@ -33,10 +33,13 @@ def offer(request, texts=("a", "b"), prompt="p"):
     return Offer(request=request, prompt=prompt, texts=texts, order=(0, 1), blocked=(), **about)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def address(request, tmp_path):
-    """Where a new store may be: everything below is true of both."""
-    if request.param == "sqlite":
+@pytest.fixture(params=["sqlite", "postgres", "encrypted"])
+def address(request, tmp_path, monkeypatch):
+    """Where a new store may be: everything below is true of all."""
+    if request.param == "encrypted":
+        monkeypatch.setenv("POLYPREF_MASTER_KEY", "a key that was drawn at random for this test")
+        opened(tmp_path / "store.db", encrypt=True).close()
+    if request.param != "postgres":
         return tmp_path / "store.db"
     return request.getfixturevalue("postgres").database()
 
@@ -136,8 +139,9 @@ def test_settings_are_read_back_and_a_wrong_file_is_refused(tmp_path, monkeypatc
 def test_what_cannot_be_kept_fails_alone_and_the_writer_goes_on(store):
     """A broken text, and work that has an error: not the database's failures, and nobody else's."""
     found = [store.judge(ANN, pair(str(at))) for at in range(50)]
-    broken = [store.undo(Person("", "half \ud800"), "broken"), store.writer.submit(lambda to: 1 / 0)]
-    broken.append(store.writer.submit(lambda to: {}["absent"], alone=True))
+    inner = getattr(store, "store", store)  # what an encrypted one is around
+    broken = [inner.undo(Person("", "half \ud800"), "broken"), inner.writer.submit(lambda to: 1 / 0)]
+    broken.append(inner.writer.submit(lambda to: {}["absent"], alone=True))
     after = [store.judge(ANN, pair(str(at))) for at in range(50, 100)]
     for one, why in zip(broken, ("surrogates", "division by zero", "absent"), strict=True):
         with pytest.raises(StoreError, match=why):
@@ -147,6 +151,7 @@ def test_what_cannot_be_kept_fails_alone_and_the_writer_goes_on(store):
 
 
 def test_a_clock_that_goes_back_changes_no_order(store, monkeypatch):
+    store.pause(ANN, False).result()  # an encrypted store makes Ann's key
     clock = iter([1000.0, 900.0, -5.0, 2000.0])
     monkeypatch.setattr("polypref.serve.rows.time.time", lambda: next(clock))
     for key in "abcd":

@@ -65,6 +65,8 @@ class Serve(Loads):
     """Address to listen on."""
     port: Port = 8080
     """Port to listen on; 0: any that is free."""
+    encrypt: bool = False
+    """Make a new store encrypted, with a key for each person; the master key is in POLYPREF_MASTER_KEY."""
     workers: Numbers = 1
     """Processes that answer, each with its own copy of the scorer."""
     log: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: standard error)")] = None
@@ -112,6 +114,7 @@ class Serve(Loads):
             within=Within(self.bounds, self.pin, self.floor),
             encoder=self.encoder,
             scorers_at=self.scorers,
+            encrypt=self.encrypt,
             allow_network=self.allow_network,
         )
         try:

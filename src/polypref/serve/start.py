@@ -44,6 +44,7 @@ def core_of(
     within: Within = NO_BOUNDS,
     encoder: str | None = None,
     scorers_at: Path | None = None,
+    encrypt: bool = False,
     allow_network: bool = False,
 ) -> Core:
     """The scorer in use, and what follows the store where its scorers have folders (``folders.folders_of``).
@@ -54,7 +55,7 @@ def core_of(
     calibrated = None if within.bounds is None else load_bounds(within.bounds, within.pin)
     safety = None if calibrated is None else safety_from(calibrated.file, allow_network)
     folders, memory = folders_of(store, scorers_at), dict[str, Encoder]()
-    keeps = opened(store)
+    keeps = opened(store, encrypt)
     try:
 
         def load(digest: str) -> Scorer:
