@@ -26,7 +26,7 @@ from polypref.data.rows.words import Said, meaning
 from polypref.wording import counted
 
 UNKNOWN = "unknown"  # the status of a response that says none
-UNSURE = "not known to be submitted: {}, which may be drafts; records.to_datasets() and to_list(flatten=True) export the status"
+UNSURE = "not known to be submitted: {}, which may be drafts; to_datasets() and to_list(flatten=True) export the status"
 NOT_COMPARING = "an answer to a question that ranks, rates or chooses no answer"
 NO_FIELDS = "a ranking or choice of names that are no fields"
 LEFT = {
