@@ -245,7 +245,7 @@ def test_every_route_has_a_case(served):
     assert hidden <= {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc", "/v1/models/{name:path}"}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.booleans(), min_size=2, max_size=MOST), st.sampled_from(["", f"/u/{KNOWN}", "/u/eva", "/u/new"]))
 def test_no_route_offers_a_text_that_is_held_back(served, bad, under):
     texts = [f"{UNSAFE} {at}" if one else f"text {at}" for at, one in enumerate(bad)]

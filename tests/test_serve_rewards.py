@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -142,6 +143,30 @@ def test_every_template_is_read_back(name):
     assert (found.prompt, found.text, found.within) == ("why?", "Because.\n\nSo <b>it</b> is.", found.text)
     begun = TEMPLATES[name].split("{1}")[0].format("why?")
     assert turns.prompt_of(begun) == "why?"
+
+
+def test_marks_are_taken_off_in_a_time_that_grows_with_the_length():
+    assert (
+        turns.without_ends("a b </s> \n<pad><pad>\n") == "a b " and turns.without_begins(" <s> <pad>a <s>") == "a <s>"
+    )
+    assert turns.without_ends("a \n") == "a \n" and turns.without_begins(" a") == " a"
+    begun = time.process_time()
+    for text in (" " * 900_000, "</s>" * 200_000, "<|im_start|>user\n" * 50_000, "<|im_start|>" + "a" * 900_000):
+        turns.without_ends(f"a{text}b"), turns.without_ends(text), turns.without_begins(text), turns.prompt_of(text)
+    assert time.process_time() - begun < 10  # quadratic: minutes
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/classify", {"input": ["a" * 600_000] * 2}),
+        ("/predict", {"inputs": [["a" * 600_000]] * 2}),
+        ("/get_reward", {"query": ["a" * 600_000], "prompts": ["a" * 600_000]}),
+    ],
+)
+def test_long_texts_are_refused_before_they_are_taken_apart(client, path, body):
+    found = client.post(path, json=body)
+    assert found.status_code == 400 and "more than 1,000,000 characters" in found.text
 
 
 def test_a_conversation_stays_a_conversation():

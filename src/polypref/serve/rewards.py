@@ -22,6 +22,7 @@ from polypref.content import canonical_chat
 from polypref.errors import InputError
 from polypref.serve.core import MOST_TEXTS, Answer, Core, Prompt, Slate, squashed
 from polypref.serve.in_force import InForce
+from polypref.serve.log import note
 from polypref.serve.store import Person
 
 STEP = 1.0  # between the floor and the least reward of an allowed text
@@ -51,7 +52,7 @@ class Given:
     answer: Answer
 
 
-async def rewards_of(core: Core, asked: Sequence[Asked], category: str = "") -> list[Given]:
+async def rewards_of(core: Core, asked: Sequence[Asked], route: str, category: str = "") -> list[Given]:
     """The reward of each text, in the order asked. Raises as ``Core.rank`` does."""
     if len(asked) > MOST_TEXTS:
         raise InputError(f"{len(asked)} texts; expected at most {MOST_TEXTS}.")
@@ -67,6 +68,7 @@ async def rewards_of(core: Core, asked: Sequence[Asked], category: str = "") -> 
     for one, (slate, at) in zip(asked, places, strict=True):
         cut = next(blocked) if one.within not in (None, one.text) else False
         given.append(_given(core, answers[slate], at, cut))
+    note(dialect=route, source=answers[0].source, blocked=sum(one.blocked for one in given))
     return given
 
 

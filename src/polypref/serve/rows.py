@@ -91,7 +91,8 @@ class Rows(ScorerRows):
             except Conflict:
                 query = 'DELETE FROM judgements WHERE tenant = ? AND id = ? RETURNING "user"'
                 gone = to.execute(query, (person.tenant, judgement.id)).fetchone()
-                _changed(to, Person(person.tenant, gone[0]), judgements=-1)
+                if gone:
+                    _changed(to, Person(person.tenant, gone[0]), judgements=-1)
                 return _judged(to, person, judgement)
 
         return self.writer.submit(work)

@@ -17,6 +17,7 @@ from polypref.content import Message
 from polypref.errors import InputError
 
 ROLES = {"model": "assistant", "human": "user", "gpt": "assistant", "bot": "assistant"}
+MOST_CHARACTERS = 1_000_000  # of one request
 OPENED = ("", "<think>")  # an assistant's turn that has only begun
 TURN = re.compile(
     r"<\|im_start\|>(?P<chatml>\w+)\n?"
@@ -26,12 +27,12 @@ TURN = re.compile(
     r"|<｜(?P<deepseek>User|Assistant)｜>"
     r"|\[(?P<inst>/?)INST\] ?"
 )
-END = (
-    r"<\|im_end\|>|<\|eot_id\|>|<\|end_of_text\|>|<\|endoftext\|>|<end_of_turn>|<eos>|</s>|<\|end\|>|<pad>"
-    r"|<｜end▁of▁sentence｜>|<\|finetune_right_pad_id\|>|<\|pad\|>|\[PAD\]"
-)
-ENDS = re.compile(rf"(?:\s*(?:{END}))+\s*\Z")
-BEGINS = re.compile(rf"\A(?:\s*(?:<\|begin_of_text\|>|<s>|<bos>|<｜begin▁of▁sentence｜>|{END}))+")
+ENDS = (
+    "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<end_of_turn>", "<eos>", "</s>", "<|end|>",
+    "<｜end▁of▁sentence｜>", "<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]",
+)  # fmt: skip
+BEGINS = ("<|begin_of_text|>", "<s>", "<bos>", "<｜begin▁of▁sentence｜>", *ENDS)
+FIRST, LAST = {one[0] for one in BEGINS}, {one[-1] for one in ENDS}
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,34 @@ class Cut:
 
 def without_ends(text: str) -> str:
     """The text without the marks that end a sequence, and padding behind them."""
-    return ENDS.sub("", text)
+    kept = end = len(text)
+    while end:
+        if text[end - 1].isspace():
+            end -= 1
+        elif text[end - 1] in LAST and (mark := next((one for one in ENDS if text.endswith(one, 0, end)), None)):
+            kept = end = end - len(mark)
+        else:
+            break
+    return text[:kept]
 
 
 def without_begins(text: str) -> str:
     """The text without the marks that begin a sequence, and padding before them."""
-    return BEGINS.sub("", text)
+    kept = begin = 0
+    while begin < len(text):
+        if text[begin].isspace():
+            begin += 1
+        elif text[begin] in FIRST and (mark := next((one for one in BEGINS if text.startswith(one, begin)), None)):
+            kept = begin = begin + len(mark)
+        else:
+            break
+    return text[kept:]
+
+
+def refuse_long(texts: Sequence[str]) -> None:
+    """Raise InputError for texts that are too long together; those that are taken apart are limited before that."""
+    if sum(map(len, texts)) > MOST_CHARACTERS:
+        raise InputError(f"the texts have more than {MOST_CHARACTERS:,} characters; give fewer.")
 
 
 def prompt_of(text: str) -> str | Sequence[Message]:

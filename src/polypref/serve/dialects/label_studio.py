@@ -63,12 +63,19 @@ class Setup(_Lenient):
     configuration: str = Field(alias="schema")
 
 
+class Result(_Lenient):
+    """One part of an annotation."""
+
+    type: str | None = None
+    value: dict[str, Any] = Field(default_factory=dict)
+
+
 class Annotation(_Lenient):
     """An annotation, or only its id where it was deleted."""
 
     id: int
     completed_by: int | str | dict[str, Any] | None = None
-    result: list[dict[str, Any]] = Field(default_factory=list)
+    result: list[Result] = Field(default_factory=list)
     was_cancelled: bool | None = False
     lead_time: float | None = Field(None, ge=0, allow_inf_nan=False)
     updated_at: str | None = None
@@ -170,7 +177,7 @@ def judgement_of(annotation: Annotation, task: Task, compared: Compared) -> Judg
     """
     if annotation.was_cancelled:
         return None
-    chosen = [one.get("value", {}).get("selected") for one in annotation.result if one.get("type") == "pairwise"]
+    chosen = [one.value.get("selected") for one in annotation.result if one.type == "pairwise"]
     if len(chosen) != 1 or chosen[0] not in SIDES:
         return None
     prompt, *texts = compared.texts(task)

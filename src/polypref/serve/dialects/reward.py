@@ -54,6 +54,7 @@ class Reward(BaseModel):
                 raise InputError(f"{len(texts)} texts and {many} {name}; expected one for each.")
         if not texts:
             raise InputError("there are no texts; give at least one.")
+        turns.refuse_long([*texts, *(one for one in self.prompts if isinstance(one, str))])
         if self.query is not None:
             texts = [
                 _behind(prompt, text, at) for at, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True))
@@ -123,6 +124,6 @@ def routes(app: FastAPI) -> None:
             Asked(person_of(request, body, [user]), prompt, text)
             for user, (prompt, text) in zip(body.users, samples, strict=True)
         ]
-        given = await rewards_of(app.state.core, asked, body.category)
+        given = await rewards_of(app.state.core, asked, "get_reward", body.category)
         app.state.metrics.rewarded("get_reward", given, time.perf_counter() - begun)
         return JSONResponse(rendered(given))

@@ -89,6 +89,7 @@ class Classify(_Body):
         texts = [self.input] if isinstance(self.input, str) else self.input
         if not texts:
             raise InputError("there are no texts; give at least one.")
+        turns.refuse_long(texts)
         return [conversation(person, text) for text in texts]
 
 
@@ -148,7 +149,7 @@ def routes(app: FastAPI) -> None:
     async def score(request: Request, body: Score) -> Any:
         begun, person, pairs = time.perf_counter(), person_of(request, body), body.pairs
         asked = [Asked(person, prompt, text) for prompt, text in pairs]
-        given = await rewards_of(app.state.core, asked, body.category)
+        given = await rewards_of(app.state.core, asked, "score", body.category)
         app.state.metrics.rewarded("score", given, time.perf_counter() - begun)
         data = [
             {"index": at, "object": "score", "score": one.reward if body.raw else one.probability}
@@ -160,7 +161,7 @@ def routes(app: FastAPI) -> None:
     async def classify(request: Request, body: Classify) -> Any:
         begun = time.perf_counter()
         asked = body.asked(person_of(request, body))
-        given = await rewards_of(app.state.core, asked, body.category)
+        given = await rewards_of(app.state.core, asked, "classify", body.category)
         app.state.metrics.rewarded("classify", given, time.perf_counter() - begun)
         data = [
             {

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 
 from polypref.errors import InputError
+from polypref.serve import turns
 from polypref.serve.core import MOST_CHARACTERS, MOST_TEXTS, Core
 from polypref.serve.dialects.score import conversation
 from polypref.serve.rewards import Asked, Given, rewards_of
@@ -39,6 +40,7 @@ class Predict(BaseModel):
     def asked(self, person: Person) -> list[Asked]:
         """Each text with its prompt. Raises InputError."""
         inputs: Any = self.inputs if self.many else [[self.inputs] if isinstance(self.inputs, str) else self.inputs]
+        turns.refuse_long([text for one in inputs for text in one])
         return [_one(person, one) for one in inputs]
 
 
@@ -52,7 +54,7 @@ def _one(person: Person, given: list[str]) -> Asked:
 
 async def predicted(core: Core, person: Person, body: Predict) -> tuple[Any, list[Given]]:
     """The answer to ``/predict``, and what it was made of."""
-    given = await rewards_of(core, body.asked(person), body.category)
+    given = await rewards_of(core, body.asked(person), "predict", body.category)
     found = [[{"score": one.reward if body.raw_scores else one.probability, "label": "reward"}] for one in given]
     return (found if body.many else found[0]), given
 
