@@ -20,6 +20,7 @@ import asyncio
 import json
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
@@ -87,6 +88,12 @@ def command(folder: Path, words: str) -> None:
     )
 
 
+def emptied(folder: Path, store: str) -> None:
+    """Remove a store, its side files and its scorers."""
+    for path in folder.glob(f"{store}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 @contextmanager
 def serving(folder: Path, name: str) -> Iterator[int]:
     """The port of a server in a process of its own."""
@@ -94,8 +101,7 @@ def serving(folder: Path, name: str) -> Iterator[int]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     store = folder / f"{name}.db"
-    for file in folder.glob(f"{name}.db*"):
-        file.unlink()
+    emptied(folder, f"{name}.db")
     own = ["-m", "polypref", "serve", "scorer", "--store", store.name, "--port", str(port)]
     own += ["--bounds", "bounds.toml"] if name == "bounded" else []
     words = [str(HERE.resolve() / "peer.py"), str(port)] if name == "peer" else own
@@ -245,12 +251,12 @@ def overhead(folder: Path, slates: list, bounded: bool, answers: int = 400) -> d
     """Milliseconds, p50, of an answer in this process: of the whole application without a socket, and of its parts."""
     from polypref.serve.app import app_of
     from polypref.serve.dialects.rerank import Rerank, rendered
-    from polypref.serve.start import core_of
+    from polypref.serve.start import Within, core_of
     from polypref.serve.store import Person
 
-    for file in folder.glob("parts.db*"):
-        file.unlink()
-    core = core_of(folder / "scorer", folder / "parts.db", bounds=folder / "bounds.toml" if bounded else None)
+    emptied(folder, "parts.db")
+    within = Within(folder / "bounds.toml") if bounded else Within()
+    core = core_of(folder / "scorer", folder / "parts.db", within=within)
     app, parts = app_of(core), Parts({})
 
     async def whole(raw: bytes) -> None:

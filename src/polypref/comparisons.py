@@ -72,10 +72,10 @@ class Responses(ShownResponses):
     @classmethod
     def slate(cls, prompt: str | Sequence[Message], texts: Sequence[str] | pl.Series) -> tuple[Responses, IntArray]:
         """``of([prompt] * len(texts), texts)``, at least one text, without copies of the prompt."""
-        first, _ = cls.of([prompt], texts[:1])
+        asked = cls.of([prompt], texts[:1])[0]
         texts_R, code_Q = content.numbered(content.texts(texts, "response").to_list())
-        pool = replace(first, prompt_R=np.zeros(len(texts_R), np.int32), texts_R=pl.Series("text", texts_R))
-        return pool, np.array(code_Q, np.int32)
+        prompt_R, code_Q = np.zeros(len(texts_R), np.int32), np.array(code_Q, np.int32)
+        return cls(asked.prompts, prompt_R, pl.Series("text", texts_R), asked.chat_P), code_Q
 
     def __len__(self) -> int:
         return len(self.texts_R)
@@ -111,8 +111,7 @@ class Responses(ShownResponses):
             for chat, prompt in zip(self.is_chat_P, self.prompts, strict=True)
         ]
         digests = bytearray()
-        raw_R = self.texts_R.cast(pl.Binary)
-        for p, text in zip(self.prompt_R.tolist(), raw_R.to_list() if content.are_few(raw_R) else raw_R, strict=True):
+        for p, text in zip(self.prompt_R.tolist(), content.utf8(self.texts_R), strict=True):
             state = prefix_P[p].copy()
             state.update(text)
             digests += state.digest()

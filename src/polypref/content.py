@@ -243,6 +243,11 @@ def are_few(column: pl.Series) -> bool:
     return len(column) <= FEW and column.estimated_size() <= FEW_BYTES
 
 
+def utf8(column: pl.Series) -> Iterable[bytes]:
+    """Each text as UTF-8."""
+    return [text.encode() for text in column.to_list()] if are_few(column) else column.cast(pl.Binary)
+
+
 def distinct(prompt_N: pl.Series, chat_N: NDArray[np.bool_], sides: Sequence[pl.Series]) -> Distinct:
     """The distinct texts of N prompts and, on each side, N responses to them."""
     if all(map(are_few, (prompt_N, *sides))):
