@@ -103,9 +103,23 @@ class Slow:
         return Scores(np.zeros(many), np.full(many, POPULATION, np.int8))
 
 
-def test_a_slow_scorer_does_not_hold_up_the_server(tmp_path):
-    with running(core(tmp_path / "s.db", own=Slow())) as url, httpx.Client(base_url=url, timeout=30) as client:
-        body = {"query": "q", "texts": ["a"]}
+class FarAway(Sqlite):
+    """A store on another machine that does not answer for a second."""
+
+    waits = True
+
+    def standing(self, person):
+        time.sleep(1.0)
+        return super().standing(person)
+
+
+@pytest.mark.parametrize("slow", ["scorer", "store"])
+def test_what_is_slow_does_not_hold_up_the_server(tmp_path, slow):
+    served = (
+        core(tmp_path / "s.db", own=Slow()) if slow == "scorer" else Core(scorer(), "1", FarAway(tmp_path / "s.db"))
+    )
+    with running(served) as url, httpx.Client(base_url=url, timeout=30) as client:
+        body = {"query": "q", "texts": ["a"], "user": "ann"}
         asking = threading.Thread(target=client.post, args=("/rerank",), kwargs={"json": body})
         asking.start()
         longest, asked = 0.0, 0

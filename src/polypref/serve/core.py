@@ -218,7 +218,8 @@ class Core:
         """The person's state, once all that is needed of the pool is known."""
         if not in_force.knows(pool):
             await self._prepared(in_force, pool)
-        state, _ = self.people.kept(person, in_force)
+        kept = self.people.kept
+        state, _ = await asyncio.to_thread(kept, person, in_force) if self.store.waits else kept(person, in_force)
         return await self.computed(self.people.derived, person, in_force) if state is None else state
 
     async def _quick(self, in_force: InForce, pool: Responses, work: Callable[..., Found], *arguments: Any) -> Found:

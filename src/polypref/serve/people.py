@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -48,7 +49,7 @@ class People:
     """
 
     def __init__(self, in_force: InForce, store: Store, most: int = MOST_KEPT) -> None:
-        self.store, self.most = store, most
+        self.store, self.most, self._keeping = store, most, Lock()
         self._now: tuple[InForce, OrderedDict[Person, State]] = in_force, OrderedDict()  # replaced together
 
     @property
@@ -101,10 +102,11 @@ class People:
         latest, kept = self._now
         if in_force is not latest:  # of a request that began before the scorer was replaced
             return
-        kept[person] = state
-        kept.move_to_end(person)
-        while len(kept) > self.most:
-            kept.popitem(last=False)
+        with self._keeping:
+            kept[person] = state
+            kept.move_to_end(person)
+            while len(kept) > self.most:
+                kept.popitem(last=False)
 
 
 def judged(person: Person, stored: Sequence[Stored]) -> Comparisons | None:

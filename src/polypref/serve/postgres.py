@@ -55,7 +55,7 @@ class Postgres(Rows):
     of a newer version.
     """
 
-    words = schema.POSTGRES
+    words, waits = schema.POSTGRES, True
 
     def __init__(self, address: str) -> None:
         self.database = Database(address)

@@ -38,7 +38,7 @@ class Sqlite(Rows):
     Raises StoreError for a file that is no store, one of a newer version, and settings that SQLite does not take.
     """
 
-    words = schema.SQLITE
+    words, waits = schema.SQLITE, False
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)

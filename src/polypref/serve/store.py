@@ -130,7 +130,12 @@ def as_stored(text: str) -> bytes:
 
 
 class Store(Protocol):
-    """Durable judgements and answers of people; every method raises StoreError where the store fails."""
+    """Durable judgements and answers of people; every method raises StoreError where the store fails.
+
+    ``waits``: a read may wait for another machine, so it must not be made on the event loop.
+    """
+
+    waits: bool
 
     def standing(self, person: Person) -> Standing: ...
 

@@ -37,7 +37,7 @@ def routes(app: FastAPI) -> None:
     @app.get("/v1/users/{user}")
     async def known(request: Request, user: str) -> Any:
         core, person = app.state.core, person_in_path(request, user)
-        now, placing = core.store.standing(person), app.state.placing
+        now, placing = await asyncio.to_thread(core.store.standing, person), app.state.placing
         fitted = core.people.scorer
         in_fit = isinstance(fitted, Forgets) and scorer_id(person) in fitted.known_users().ids
         return {
@@ -46,14 +46,15 @@ def routes(app: FastAPI) -> None:
             "paused": now.paused,
             "known_from_the_fit": in_fit,
             "text": _in_words(now.judgements, now.paused, in_fit, core.people.learns),
-            "consistency": consistency(core.store.judgements(person)),
+            "consistency": consistency(await asyncio.to_thread(core.store.judgements, person)),
             "group": None if placing is None else (await core.computed(placing.place, person)).told(),
         }
 
     @app.get("/v1/users/{user}/export")
     async def export(request: Request, user: str) -> Any:
-        core, person = app.state.core, person_in_path(request, user)
-        return {"user": person.user, "judgements": [exported(one) for one in core.store.judgements(person)]}
+        person = person_in_path(request, user)
+        stored = await asyncio.to_thread(app.state.core.store.judgements, person)
+        return {"user": person.user, "judgements": [exported(one) for one in stored]}
 
     @app.delete("/v1/users/{user}")
     async def leaves(request: Request, user: str) -> Any:
