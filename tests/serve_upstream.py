@@ -46,7 +46,7 @@ class Script:
 
 def _handler(script):
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+        protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
 
         def log_message(self, *_):
             pass

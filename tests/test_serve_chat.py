@@ -7,6 +7,8 @@ import asyncio
 import httpx
 import openai
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
 from polypref.bounds.gate import Limits
@@ -186,6 +188,37 @@ def test_a_gate_that_blocks_some_and_one_that_blocks_all(tmp_path):
         assert httpx.delete(f"{at}/v1/users/ann").json()["rows"]["answers"] == 3
         metrics = httpx.get(f"{at}/metrics").text
         assert 'polypref_abstentions_total{route="chat"} 2.0' in metrics
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("gated"), bounded=True) as (asked, at, _):
+        yield asked, httpx.Client(base_url=at)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([*MIXED, f"{UNSAFE}, please", "x"]), min_size=1, max_size=6),
+    st.sampled_from([None, "ann", scorer().users.ids[0]]),
+    st.integers(1, 6),
+    st.booleans(),
+)
+def test_nobody_gets_a_blocked_text(gated, texts, user, n, stream):
+    asked, by = gated
+    asked.texts, asked.next = texts, 0
+    body = ASK | {"user": user, "n": n, "stream": stream}
+    chat = by.post("/v1/chat/completions", json=body)
+    assert chat.status_code == 200 and UNSAFE not in chat.text
+    assert ("content_filter" in chat.text) == all(UNSAFE in text for text in texts)
+    options = [{"value": f"{at}", "description": text} for at, text in enumerate([*texts, UNSAFE])]
+    question = {"type": "choice", "instructions": "", "choices": options}
+    found = by.post("/v1/decisions", json={"input": PROMPT, "questions": [question], "user": user}).json()["answers"][0]
+    if all(UNSAFE in text for text in texts):
+        assert found["type"] == "refusal" and "probabilities" not in found
+    else:
+        assert UNSAFE not in options[int(found["choice"])]["description"]
+        for one, option in zip(found["probabilities"], options, strict=True):
+            assert (one["probability"] == 0.0) == (UNSAFE in option["description"])
 
 
 def test_what_no_bounds_judge_is_refused_or_left_out(tmp_path):

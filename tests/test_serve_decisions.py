@@ -17,7 +17,7 @@ from polypref.bounds.gate import Bounded, Gate
 from polypref.bounds.safety_cache import Safety
 from polypref.comparisons import Responses
 from polypref.learners.protocol import Scores, resolved
-from polypref.serve.core import Core
+from polypref.serve.core import Answer, Core
 from polypref.serve.dialects.decisions import confidence
 from polypref.serve.person import Keys
 from polypref.serve.sqlite import Sqlite
@@ -104,6 +104,11 @@ def test_confidence_is_how_concentrated_it_is():
     assert confidence([0.25] * 4) == pytest.approx(0.0) and confidence([0.5, 0.5, 0.0]) == pytest.approx(0.0)
     assert confidence([1.0]) == confidence([1.0, 0.0]) == 1.0
     assert confidence([0.9, 0.1]) == pytest.approx(1 - (-0.9 * math.log2(0.9) - 0.1 * math.log2(0.1)))
+
+
+def test_only_what_is_blocked_has_the_probability_0():
+    answer = Answer("r", (0, 1), (2,), (900.0, -900.0, -math.inf), "population", 0, "s", None)
+    assert answer.probability[0] == 1.0 > answer.probability[1] > 0.0 == answer.probability[2]
 
 
 def test_with_empty_instructions_it_is_the_order_for_rerank_clients(at):
@@ -238,7 +243,7 @@ WRONG = [
     ({"input": 7}, "input"),
     ({"input": "a\0"}, "NUL"),
     ({"questions": [CHOICE | {"choices": [{"value": "a\0"}, {"value": "b"}]}]}, "NUL"),
-    ({"questions": [CHOICE | {"choices": [{"value": ""}, {"value": "\ud800"}]}]}, "surrogate"),
+    ({"questions": [CHOICE | {"choices": [{"value": ""}, {"value": "\ud800"}]}]}, "UTF-8"),
 ]
 
 

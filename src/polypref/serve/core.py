@@ -38,6 +38,7 @@ Found = TypeVar("Found")
 Prompt = str | Sequence[Message]
 STORE_S = 5.0  # for the store to say that it can be written to
 MOST_TEXTS = 1000  # of one request
+LEAST = 1e-300  # share of a text that is not blocked
 MOST_CHARACTERS = 1_000_000  # of one request
 FLOOR = -100.0  # the reward of a blocked text, where a client needs a number for it
 
@@ -85,10 +86,11 @@ class Answer:
     @property
     def probability(self) -> tuple[float, ...]:
         """Of each text, that the person prefers it to all others of the slate: exp(reward), scaled to the sum 1; 0 for
-        blocked texts. Of two texts it is Bradley and Terry's (1952), of more Luce's (1959)."""
+        blocked texts and no others. Of two texts it is Bradley and Terry's (1952), of more Luce's (1959)."""
         if not self.order:
             return (0.0,) * len(self.rewards)
-        weight = np.exp(np.array(self.rewards) - max(self.rewards))
+        reward = np.array(self.rewards)
+        weight = np.where(reward > DROPPED, np.maximum(np.exp(reward - reward.max()), LEAST), 0.0)
         return tuple((weight / weight.sum()).tolist())
 
 
