@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,6 +25,15 @@ def postgres() -> Iterator[Cluster]:
     found = cluster()
     yield found
     found.remove()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium; the test is skipped where there is none."""
+    from chromium_cases import chromium
+
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -52,10 +52,10 @@ def core(path, bounded=False, own=None):
 
 @contextmanager
 def running(served, keys=None, **more):
-    """The address of a real server on a free port."""
-    limits = more.get("limits") or Limits()
+    """The address of a real server, on a free port or that of ``port``."""
+    port, limits = more.pop("port", 0), more.get("limits") or Limits()
     server = server_of(app_of(served, keys, **more), limits.read_seconds)
-    server.config.port = 0
+    server.config.port = port
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

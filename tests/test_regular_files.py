@@ -61,6 +61,7 @@ REASONS = {
     "report/alignment.py": "templates of this package",
     "report/paper.py": "a table of this package",
     "worlds/text.py": "a table of this package",
+    "serve/page.py": "a page of this package",
 }
 
 

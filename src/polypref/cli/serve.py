@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +17,17 @@ from tyro.conf import arg
 
 from polypref.arguments import Numbers, Port, Range
 from polypref.cli.shared import Loads
+from polypref.files import temporary
 from polypref.terminal import out, say
 
 if TYPE_CHECKING:
     from polypref.serve.core import Core
     from polypref.serve.placing import Placing
+    from polypref.serve.questions import Questions
     from polypref.serve.upstream import Upstream
 
+STORE = "polypref.db"
+STORE_HINT = f"(default: {STORE}; with --demo a temporary file)"
 Floor = Annotated[float, Range(-1_000_000, 1_000_000)]
 Candidates = Annotated[int, Range(1, 64)]
 Timeout = Annotated[float, Range(0, 3600, open=True)]
@@ -35,9 +40,11 @@ class Serve(Loads):
     docs/serve.md lists the routes and clients. Everything is kept in one SQLite file, or in PostgreSQL.
     """
 
-    scorer: Annotated[Path, tyro.conf.Positional, arg(metavar="DIR")]
+    scorer: Annotated[Path | None, tyro.conf.Positional, arg(metavar="DIR", help_behavior_hint="(needed)")] = None
     """Folder written by polypref fit."""
-    store: Annotated[str, arg(metavar="FILE|postgresql://...")] = "polypref.db"
+    demo: bool = False
+    """Serve a simulated world with its own scorer, questions and bounds, to try the page; no files are needed."""
+    store: Annotated[str | None, arg(metavar="FILE|postgresql://...", help_behavior_hint=STORE_HINT)] = None
     """File of judgements and answers, created if it is not there; or a PostgreSQL database, for several servers."""
     bounds: Annotated[Path | None, arg(metavar="BOUNDS.TOML", help_behavior_hint="(default: none)")] = None
     """Calibrated bounds."""
@@ -78,45 +85,56 @@ class Serve(Loads):
 
     def run(self) -> int:
         """Load, say what is in force, answer until stopped."""
-        from polypref.errors import MissingExtra, SettingsError
+        from polypref.errors import MissingExtra
 
         try:
             from polypref.serve.workers import supervised
         except ImportError:
             raise MissingExtra("polypref serve", "serve") from None
-        if self.pin is not None and self.bounds is None:
-            raise SettingsError("--pin names the policy hash of bounds; add --bounds BOUNDS.TOML.")
+        self._refuse()
         listening = self._listening()
-        work, where = partial(self._answer, log_key=secrets.token_bytes(32)), self._where(listening)
-        if self.workers == 1:
-            work(listening, True, lambda: out(where))
-        else:
-            supervised(work, listening, self.workers, where)
+        with temporary() if self._passing else nullcontext() as folder:
+            store = self.store or STORE if folder is None else str(folder / "demo.db")
+            work, where = partial(self._answer, store, secrets.token_bytes(32)), self._where(listening)
+            if self.workers == 1:
+                work(listening, True, lambda: out(where))
+            else:
+                supervised(work, listening, self.workers, where)
         out("stopped")
         return 0
 
-    def _answer(self, listening: socket.socket, tells: bool, ready: Callable[[], None], *, log_key: bytes) -> None:
+    @property
+    def _passing(self) -> bool:
+        """Whether judgements are only kept until the server stops."""
+        return self.demo and self.store is None
+
+    def _refuse(self) -> None:
+        """Raises SettingsError for settings that do not go together."""
+        from polypref.errors import SettingsError
+
+        if self.demo:
+            for name in ("scorer", "bounds", "pin", "questions", "groups", "encoder", "scorers"):
+                if getattr(self, name) is not None:
+                    shown = "the scorer" if name == "scorer" else f"--{name}"
+                    raise SettingsError(f"--demo brings its own scorer, bounds and questions; leave out {shown}.")
+        elif self.scorer is None:
+            raise SettingsError("serve needs a scorer: polypref serve DIR, as polypref fit writes it; or --demo.")
+        elif self.pin is not None and self.bounds is None:
+            raise SettingsError("--pin names the policy hash of bounds; add --bounds BOUNDS.TOML.")
+
+    def _answer(
+        self, store: str, log_key: bytes, listening: socket.socket, tells: bool, ready: Callable[[], None]
+    ) -> None:
         """One process: answers until it is stopped."""
         from polypref.serve.app import app_of
         from polypref.serve.limits import parse_limits
         from polypref.serve.log import Log
         from polypref.serve.person import Keys
-        from polypref.serve.questions import Questions, read
         from polypref.serve.server import server_of
-        from polypref.serve.start import Within, core_of
 
         keys = Keys.found(self.keys)
-        questions = Questions(() if self.questions is None else read(self.questions))
         upstream, limits, log = self._upstream(), parse_limits(self.request_limits), Log(self.log, log_key)
-        core = core_of(
-            self.scorer,
-            self.store,
-            within=Within(self.bounds, self.pin, self.floor),
-            encoder=self.encoder,
-            scorers_at=self.scorers,
-            encrypt=self.encrypt,
-            allow_network=self.allow_network,
-        )
+        core, questions = self._loaded(store)
         try:
             questions.prepare(core)
             placing = self._placing(core, tells)
@@ -138,6 +156,29 @@ class Serve(Loads):
         if tells:
             out(f"groups {self.groups}: {grouping.finding()}")
         return Placing(grouping, core.store)
+
+    def _loaded(self, store: str) -> tuple[Core, Questions]:
+        """The scorer in use, and what people are asked."""
+        from polypref.serve.questions import Questions, read
+        from polypref.serve.start import Within, core_of
+
+        if self.demo:
+            from polypref.serve.demo import demo
+
+            core, given = demo(store, self.floor, self.encrypt)
+            return core, Questions(given)
+        assert self.scorer is not None
+        questions = Questions(() if self.questions is None else read(self.questions))
+        core = core_of(
+            self.scorer,
+            store,
+            within=Within(self.bounds, self.pin, self.floor),
+            encoder=self.encoder,
+            scorers_at=self.scorers,
+            encrypt=self.encrypt,
+            allow_network=self.allow_network,
+        )
+        return core, questions
 
     def _listening(self) -> socket.socket:
         """The socket. Raises SettingsError where the address cannot be had."""
@@ -167,23 +208,32 @@ class Serve(Loads):
         address, port = listening.getsockname()[:2]
         return f"listening on http://{f'[{address}]' if ':' in address else address}:{port}"
 
-    def _tell(self, core: Core, upstream: Upstream | None, anybody: bool) -> None:
+    def _named(self, now: str) -> str:
+        """The scorer in force; says where it is not the one that was given."""
         from polypref.artifact import digest_of
         from polypref.scorers import KIND
+
+        if self.scorer is None:
+            return f"of the demo ({now[:16]})"
+        given = digest_of(self.scorer, KIND)
+        if given == now:
+            return f"{self.scorer} ({now[:16]})"
+        say(f"it took the place of {self.scorer} ({given[:16]}): polypref refit --history")
+        return now[:16]
+
+    def _tell(self, core: Core, upstream: Upstream | None, anybody: bool) -> None:
         from polypref.serve.open_store import shown
         from polypref.serve.store import Person
 
-        given, now = digest_of(self.scorer, KIND), core.scorer_hash
-        named = f"{self.scorer} ({now[:16]})" if given == now else now[:16]
-        out(f"scorer {named}, judgements in {shown(self.store)}")
-        if given != now:
-            say(f"it took the place of {self.scorer} ({given[:16]}): polypref refit --history")
-        if core.follower is None:
+        kept = "kept until the server stops" if self._passing else f"in {shown(self.store or STORE)}"
+        out(f"scorer {self._named(core.scorer_hash)}, judgements {kept}")
+        if core.follower is None and not self.demo:
             say("another scorer needs a restart: add --scorers DIR, a folder that all servers of the store share")
         if core.bounded is None:
             say("nothing bounds the answers: add --bounds BOUNDS.TOML (docs/safety.md)")
         else:
-            out(f"within {self.bounds}, policy {core.bounded.policy_hash[:16]}")
+            within = "bounds that only know the demo's own unsafe sentences" if self.demo else self.bounds
+            out(f"within {within}, policy {core.bounded.policy_hash[:16]}")
         if upstream is not None:
             many = min(self.candidates, core.most_candidates(Person("", None)))
             out(f"chat completions are the best of {many} candidates from {upstream.address}")

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
@@ -35,6 +35,7 @@ from polypref.serve.store import Offer, Person, Store, StoreError
 from polypref.terminal import say
 
 Found = TypeVar("Found")
+Kept = Literal["later", "first", "never"]
 Prompt = str | Sequence[Message]
 STORE_S = 5.0  # for the store to say that it can be written to
 MOST_TEXTS = 1000  # of one request
@@ -159,17 +160,20 @@ class Core:
         texts: Sequence[str],
         route: str,
         category: str = "",
-        stored: bool = True,
+        stored: Kept = "later",
     ) -> Answer:
-        """The texts ranked for this person, within the bounds; the answer is stored unless it is only to be looked at.
+        """The texts ranked for this person, within the bounds.
+
+        ``stored``: the answer is stored while the caller goes on, first (so that its id is known everywhere), or never.
 
         Raises InputError for impossible texts and ids, SettingsError for more texts than the bounds allow,
         SafetyFailed, StoreError.
         """
         pool, place = pool_of(prompt, texts)
         answer = (await self._answers(self.in_force, person, pool, place, [len(place)], category))[0]
-        if stored:
-            self._log(person, prompt, texts, answer, route)
+        kept = None if stored == "never" else self._log(person, prompt, texts, answer, route)
+        if kept is not None and stored == "first":
+            await asyncio.wrap_future(kept)
         note(dialect=route, source=answer.source, blocked=len(answer.blocked))
         return answer
 
@@ -228,10 +232,12 @@ class Core:
         """The result of ``work`` on a pool: at once if all of it is in memory, else as ``computed`` does."""
         return work(*arguments) if in_force.knows(pool) else await self.computed(work, *arguments)
 
-    def _log(self, person: Person, prompt: Prompt, texts: Sequence[str], answer: Answer, route: str) -> None:
+    def _log(
+        self, person: Person, prompt: Prompt, texts: Sequence[str], answer: Answer, route: str
+    ) -> Future[None] | None:
         """Store the answer, so that later judgements can name its candidates; unnamed people cannot judge."""
         if person.user is None:
-            return
+            return None
         offer = Offer(
             request=answer.request,
             prompt=prompt if isinstance(prompt, str) else tuple(prompt),
@@ -244,7 +250,9 @@ class Core:
             policy=answer.policy,
             route=route,
         )
-        self.store.offered(person, offer).add_done_callback(self._noticed)
+        kept = self.store.offered(person, offer)
+        kept.add_done_callback(self._noticed)
+        return kept
 
     def _noticed(self, kept: Future[None]) -> None:
         """Count an answer that could not be stored, whose id nobody can judge by; the first of several is told."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from polypref.content import excerpt
 from polypref.errors import PolyprefError
+from polypref.serve import page
 from polypref.serve.person import ALIAS
 
 
@@ -30,6 +31,10 @@ def routes(app: FastAPI) -> None:
     """Add the operators' routes."""
 
     @app.get("/")
+    async def root(request: Request) -> Any:
+        """The page for browsers; for others what /health says."""
+        return page.response() if page.wanted(request) else await health()
+
     @app.get("/health")
     async def health() -> Any:
         """Whether requests can be answered: the store can be written to and the encoder works."""

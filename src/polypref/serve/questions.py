@@ -184,7 +184,7 @@ class Questions:
 
     async def _offered(self, core: Core, person: Person, asked: Asked, route: str = QUESTION) -> Asked | None:
         """The question once it is stored; None if the bounds hold back one of its texts after all."""
-        answer = await core.rank(person, asked.prompt, asked.responses, route)
+        answer = await core.rank(person, asked.prompt, asked.responses, route, stored="first")
         if answer.blocked:
             return None
         return Asked(asked.left, answer, asked.prompt, asked.responses, asked.method, asked.why)

@@ -84,5 +84,6 @@ def _in_words(judgements: int, paused: bool, in_fit: bool, learns: bool) -> str:
     if not learns:
         return "This scorer does not learn from use; it answers as it was fitted."
     if judgements:
-        return f"Answers follow your {judgements} judgements" + (" and those of the fit." if in_fit else ".")
+        own = "judgement" if judgements == 1 else f"{judgements:,} judgements"
+        return f"Answers follow your {own}" + (" and those of the fit." if in_fit else ".")
     return "Answers follow your judgements in the fit." if in_fit else "Nothing is known of you yet."
