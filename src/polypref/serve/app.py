@@ -20,6 +20,7 @@ from polypref.serve.guard import Guard
 from polypref.serve.limits import Limits, Rates, TooMany
 from polypref.serve.log import Log
 from polypref.serve.metrics import Metrics
+from polypref.serve.openapi import described
 from polypref.serve.person import Keys
 from polypref.serve.placing import Placing
 from polypref.serve.questions import Questions
@@ -67,6 +68,7 @@ def app_of(
     _errors(app)
     for part in ROUTES:
         part.routes(app)
+    described(app)
     return app
 
 

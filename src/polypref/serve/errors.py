@@ -14,6 +14,9 @@ from polypref.serve.person import TwoPeople, Unauthorized
 from polypref.serve.requests import ClientLeft
 from polypref.serve.store import Conflict, StoreError
 from polypref.serve.upstream import NoUpstream, UpstreamFailed, UpstreamRefused, UpstreamSlow
+from polypref.wording import shortened, visible
+
+LONGEST = 1000  # characters of a message
 
 STATUS: tuple[tuple[type[PolyprefError], int, str], ...] = (  # the first that fits; the type that TEI's clients know
     (Unauthorized, 401, "validation"),
@@ -52,6 +55,7 @@ def headers_of(error: PolyprefError, status: int) -> dict[str, str]:
 
 def body(message: str, status: int, kind: str, tei: bool = False) -> dict[str, Any]:
     """The body of an error: one that Cohere's, OpenAI's and plain clients read, or TEI's, where ``error`` is a text."""
+    message = visible(shortened(message, LONGEST))  # it may quote what a client sent
     if tei:
         return {"error": message, "error_type": kind}
     return {

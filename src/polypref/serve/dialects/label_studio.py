@@ -267,7 +267,7 @@ def routes(app: FastAPI) -> None:
         Compared.of(body.configuration)
         return {"model_version": app.state.core.scorer_hash[:16]}
 
-    @app.post("/webhook", status_code=201)
+    @app.post("/webhook", status_code=201, responses={200: {"description": "Nothing was to be done."}})
     async def webhook(request: Request, body: Webhook) -> Any:
         if body.action not in CHANGED + DELETED:
             person_of(request)
