@@ -203,6 +203,29 @@ def test_an_observation_says_what_its_trace_does_not(tmp_path):
         assert pairs(Langfuse().convert([path])) == [("ann", "Q?", "one", "two")]
 
 
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_exports_of_langfuses_tables(tmp_path, kind):
+    """A score has its trace's user, and an annotator's name; a trace has its scores as columns."""
+    who = (("API", None), ("API", None), ("ANNOTATION", "Eva"), ("ANNOTATION", "Eva"))
+    told = [
+        {"id": f"s{at}", "traceId": f"t{at}", "sessionId": None, "datasetRunId": None, "source": source,
+         "timestamp": "2026-10-01T10:01:00.000Z", "name": "thumb", "dataType": "BOOLEAN", "value": at % 2,
+         "stringValue": "True" if at % 2 else "False", "comment": None, "metadata": {}, "observationId": None,
+         "traceName": "chat", "userId": "ann", "traceTags": [], "environment": "default", "authorUserName": name}
+        for at, (source, name) in enumerate(who)
+    ]  # fmt: skip
+    texts = [
+        {"id": f"t{at}", "timestamp": "2026-10-01T10:00:00.000Z", "name": "chat", "userId": None, "sessionId": None,
+         "tags": [], "bookmarked": False, "public": False, "input": {"messages": [{"role": "user", "content": "Q?"}]},
+         "output": f"answer {at}", "metadata": {}, "latency": 1.5, "level": "DEFAULT", "thumb": [at % 2]}
+        for at in range(4)
+    ]  # fmt: skip
+    write = as_csv if kind == "csv" else saved
+    paths = [write(tmp_path / f"scores.{kind}", told), write(tmp_path / f"traces.{kind}", texts)]
+    assert pairs(Langfuse().convert(paths)) == [("ann", "Q?", "answer 1", "answer 0")]
+    assert pairs(Langfuse(judges="annotators").convert(paths)) == [("Eva", "Q?", "answer 3", "answer 2")]
+
+
 def test_only_texts_that_were_judged_are_kept(tmp_path):
     export = Export([saved(tmp_path / "a.json", [trace(f"t{at}", "ann", "Q?", "x") for at in range(9)])])
     assert set(Langfuse()._second(export, {"t t3", "t absent"})) == {"t t3"}
@@ -373,6 +396,16 @@ def test_ratings_of_requests(tmp_path):
     assert pairs(found) == [("ann", "Q?", "one", "two")]
     assert found.left_out == {NO_ANSWER: 2, AGAIN: 1, NO_USER: 1, "no rating": 1, NO_PROMPT: 1, SINGLE: 1}
     assert found.rows == 9
+
+
+def test_helicones_own_tool_writes_a_comma_too_many(tmp_path):
+    rows = [request("1", "ann", "Q?", "one", 1), request("2", "ann", "Q?", "two", 0)]
+    path = tmp_path / "output.json"
+    path.write_text("[\n" + "".join(json.dumps(row, indent=2) + ",\n" for row in rows) + "]\n")
+    assert pairs(Helicone().convert([str(path)])) == [("ann", "Q?", "one", "two")]
+    path.write_text(path.read_text().removesuffix("]\n"))
+    with pytest.raises(InputError, match="is cut short: its list is not closed"):
+        Helicone().convert([str(path)])
 
 
 def test_ratings_of_portkey(tmp_path):

@@ -3,8 +3,9 @@
 Files of the API (``/api/public/scores``, ``/api/public/v3/scores``, ``/traces``, ``/observations``; pages one after
 another), of the export of a table (JSON or CSV), and of the export to blob storage (``scores/``, ``traces/``,
 ``observations/``, ``observations_v2/``). The end user is the trace's ``userId``; ``authorUserId`` is the account of an
-annotator. A score of source EVAL is a model's. A score of type CORRECTION holds a better answer, which is preferred to
-the one that it corrects. A score about an observation needs that observation; its user may come from the trace.
+annotator, of whom the export of a table has only the name. A score of source EVAL is a model's. A score of type
+CORRECTION holds a better answer, which is preferred to the one that it corrects. A score about an observation needs
+that observation; its user may come from the trace.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Langfuse(Joined):
             name=named([get(record, "name")], "score"),
             judge=JUDGES.get(str(get(record, "source") or "API").upper(), "users"),
             value=None if kind in ("CORRECTION", "TEXT") else value,
-            account=id_of(get(record, "authorUserId", "author_user_id", "annotation.authorUserId"))
+            account=id_of(get(record, "authorUserId", "author_user_id", "annotation.authorUserId", "authorUserName"))
             or (named([get(record, "name")], "") if str(get(record, "source")).upper() == "EVAL" else None),
             user=id_of(get(record, "userId", "user_id", "trace.userId")),
             person=f"t {trace}" if trace else None,

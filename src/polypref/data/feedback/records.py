@@ -123,9 +123,18 @@ def _of_document(path: str, content: bytes) -> Iterator[bytes]:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start + 1} is not UTF-8; export it again.") from error
+    yield from _in_sequence(path, text)
+
+
+def _in_sequence(path: str, text: str) -> Iterator[bytes]:
+    """Values one after another, within lists or not. A comma before the end of a list, as Helicone's tool writes, is
+    none too many. Raises InputError for what is no JSON, and for a list without an end."""
     decoder = json.JSONDecoder()
-    at = BETWEEN.match(text, 0).end()  # type: ignore[union-attr]
+    within, at = False, _next(text, 0)
     while at < len(text):
+        if text[at] == "]" if within else text[at] == "[":
+            within, at = not within, _next(text, at + 1)
+            continue
         try:
             _, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
@@ -136,7 +145,14 @@ def _of_document(path: str, content: bytes) -> Iterator[bytes]:
                 "Export it again."
             ) from error
         yield text[at:end].encode(errors="replace")
-        at = BETWEEN.match(text, end).end()  # type: ignore[union-attr]
+        at = _next(text, end)
+    if within:
+        raise InputError(f"{path} is cut short: its list is not closed by ]. Export it again.")
+
+
+def _next(text: str, at: int) -> int:
+    """Where the next value or bracket begins."""
+    return BETWEEN.match(text, at).end()  # type: ignore[union-attr]
 
 
 def _records(value: Any) -> Iterator[Record | None]:

@@ -27,9 +27,7 @@ SIGNS: dict[str, dict[str, tuple[str, ...]]] = {
         "annotations": ("span_id", "annotator_kind", "name|annotation_name"),
         "spans": ("context|context.span_id", "attributes|attributes.input.value|attributes.output.value|span_kind"),
     },
-    "helicone": {
-        "requests": ("request_id|id", "request_body|request", "response_body|response", "request_path|scores")
-    },
+    "helicone": {"requests": ("request_id", "response_id|response_status|response_body")},
     "label-studio": {
         "tasks": ("data", "annotations|completions"),
         "rows of JSON-MIN or CSV": ("annotation_id", "annotator", "lead_time|created_at"),
