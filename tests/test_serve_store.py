@@ -85,6 +85,23 @@ def test_every_change_of_a_person_is_a_version_that_nobody_had_before(store):
     assert store.standing(ANN).paused
 
 
+def test_a_judgement_can_be_found_by_its_id_and_replaced(store):
+    assert store.made("", "1") is None
+    assert store.replace(ANN, pair("1")).result() is True
+    before = store.standing(ANN)
+    assert store.replace(ANN, pair("1")).result() is False and store.standing(ANN) == before
+    assert store.replace(ANN, pair("1", "b", "a")).result() is True
+    assert [one.judgement for one in store.judgements(ANN)] == [pair("1", "b", "a")]
+    assert store.standing(ANN).judgements == 1 and store.standing(ANN).version != before.version
+    found = store.made("", "1")
+    assert found is not None and (found[0], found[1].judgement) == (ANN, pair("1", "b", "a"))
+    assert store.made("other", "1") is None
+    before = store.standing(ANN)
+    assert store.replace(BEN, pair("1", "b", "a")).result() is True  # somebody else's, under the same name
+    assert store.judgements(ANN) == [] and store.standing(ANN).judgements == 0
+    assert store.standing(ANN).version != before.version and store.made("", "1")[0] == BEN
+
+
 def test_taking_back_one_judgement(store):
     store.judge(ANN, pair("1")).result()
     assert store.undo(BEN, "1").result() is False
