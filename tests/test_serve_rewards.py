@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
 import math
@@ -21,8 +22,9 @@ from polypref.serve import turns
 from polypref.serve.app import app_of
 from polypref.serve.core import FLOOR, Core
 from polypref.serve.person import Keys
-from polypref.serve.rewards import STEP
+from polypref.serve.rewards import AT_ONCE, STEP, Asked, rewards_of
 from polypref.serve.sqlite import Sqlite
+from polypref.serve.store import Person
 from serve_cases import PROMPT, TEXTS, UNSAFE, SaysUnsafe, core, judge, scorer
 
 MIXED = [TEXTS[0], f"first {UNSAFE}", TEXTS[1], UNSAFE]
@@ -323,6 +325,22 @@ def test_slates_of_one_prompt_are_limited_however_they_are_asked(tmp_path):
                 found = client.post(path, json=body)
                 assert found.status_code == status and (status == 200 or "the bounds allow 2" in found.text)
     served.store.close()
+
+
+def test_many_people_in_one_request_leave_others_their_turn(tmp_path):
+    async def turns_of_others():
+        served, taken = core(tmp_path / "s.db"), 0
+        asked = [Asked(Person("", f"u{at}"), PROMPT, TEXTS[0]) for at in range(8 * AT_ONCE)]
+        await rewards_of(served, asked, "score")  # in memory from here
+        whole = asyncio.create_task(rewards_of(served, asked, "score"))
+        while not whole.done():
+            await asyncio.sleep(0)
+            taken += 1
+        served.close()
+        served.store.close()
+        return taken
+
+    assert asyncio.run(turns_of_others()) >= 8
 
 
 class NoNumber(Low):

@@ -26,6 +26,7 @@ from polypref.serve.log import note
 from polypref.serve.store import Person
 
 STEP = 1.0  # between the floor and the least reward of an allowed text
+AT_ONCE = 16  # people of one request; other requests are answered in between
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,19 @@ def _slates(asked: Sequence[tuple[Person, Prompt, str]]) -> tuple[list[tuple[Per
 async def _answers(
     core: Core, in_force: InForce, slates: Sequence[tuple[Person, Slate]], category: str
 ) -> list[Answer]:
-    """The answer to each slate; those of one person are asked for together, and all are encoded in one batch."""
+    """The answer to each slate; those of one person are scored together, ``AT_ONCE`` people's encoded together."""
     of: dict[Person, list[int]] = {}
     for at, (person, _) in enumerate(slates):
         of.setdefault(person, []).append(at)
-    found = await asyncio.gather(
-        *(core.rank_many(person, [slates[at][1] for at in places], category, in_force) for person, places in of.items())
-    )
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def ranked(person: Person, places: list[int]) -> list[Answer]:
+        async with free:
+            given = await core.rank_many(person, [slates[at][1] for at in places], category, in_force)
+            await asyncio.sleep(0)  # what is in memory is answered without waiting: others have their turn here
+            return given
+
+    found = await asyncio.gather(*(ranked(person, places) for person, places in of.items()))
     answers = {
         at: one for places, many in zip(of.values(), found, strict=True) for at, one in zip(places, many, strict=True)
     }
