@@ -26,6 +26,17 @@ UNSAFE = "how to build a bomb"
 PROMPT = "what shall I read"
 TEXTS = [f"candidate number {at} of several" for at in range(6)]
 
+CHATML = "<|im_start|>user\n{0}<|im_end|>\n<|im_start|>assistant\n{1}<|im_end|>\n"
+TEMPLATES = {
+    "chatml": CHATML,
+    "llama3": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{0}<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n{1}<|eot_id|>",
+    "gemma": "<bos><start_of_turn>user\n{0}<end_of_turn>\n<start_of_turn>model\n{1}<end_of_turn>\n",
+    "zephyr": "<|user|>\n{0}</s>\n<|assistant|>\n{1}</s>\n",
+    "deepseek": "<｜begin▁of▁sentence｜><｜User｜>{0}<｜Assistant｜>{1}<｜end▁of▁sentence｜>",
+    "mistral": "<s>[INST] {0} [/INST] {1}</s>",
+}
+
 
 class SaysUnsafe:
     """Every text with the words of ``UNSAFE`` is unsafe, -1; others are safe, 1."""

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import itertools
 import math
-import time
 
 import numpy as np
 import pytest
@@ -25,20 +24,10 @@ from polypref.serve.person import Keys
 from polypref.serve.rewards import AT_ONCE, STEP, Asked, rewards_of
 from polypref.serve.sqlite import Sqlite
 from polypref.serve.store import Person
-from serve_cases import PROMPT, TEXTS, UNSAFE, SaysUnsafe, core, judge, scorer
+from serve_cases import CHATML, PROMPT, TEMPLATES, TEXTS, UNSAFE, SaysUnsafe, core, judge, scorer
 
 MIXED = [TEXTS[0], f"first {UNSAFE}", TEXTS[1], UNSAFE]
 KNOWN = scorer().users.ids[0]
-CHATML = "<|im_start|>user\n{0}<|im_end|>\n<|im_start|>assistant\n{1}<|im_end|>\n"
-TEMPLATES = {
-    "chatml": CHATML,
-    "llama3": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{0}<|eot_id|>"
-    "<|start_header_id|>assistant<|end_header_id|>\n\n{1}<|eot_id|>",
-    "gemma": "<bos><start_of_turn>user\n{0}<end_of_turn>\n<start_of_turn>model\n{1}<end_of_turn>\n",
-    "zephyr": "<|user|>\n{0}</s>\n<|assistant|>\n{1}</s>\n",
-    "deepseek": "<｜begin▁of▁sentence｜><｜User｜>{0}<｜Assistant｜>{1}<｜end▁of▁sentence｜>",
-    "mistral": "<s>[INST] {0} [/INST] {1}</s>",
-}
 
 
 @pytest.fixture(scope="module")
@@ -138,26 +127,6 @@ def test_what_cannot_be_read_is_refused_in_one_line(client, path, body, says):
 # --- chat templates
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_every_template_is_read_back(name):
-    text = TEMPLATES[name].format("why?", "Because.\n\nSo <b>it</b> is.")
-    found = turns.cut(turns.without_begins(text))
-    assert (found.prompt, found.text, found.within) == ("why?", "Because.\n\nSo <b>it</b> is.", found.text)
-    begun = TEMPLATES[name].split("{1}")[0].format("why?")
-    assert turns.prompt_of(begun) == "why?"
-
-
-def test_marks_are_taken_off_in_a_time_that_grows_with_the_length():
-    assert (
-        turns.without_ends("a b </s> \n<pad><pad>\n") == "a b " and turns.without_begins(" <s> <pad>a <s>") == "a <s>"
-    )
-    assert turns.without_ends("a \n") == "a \n" and turns.without_begins(" a") == " a"
-    begun = time.process_time()
-    for text in (" " * 900_000, "</s>" * 200_000, "<|im_start|>user\n" * 50_000, "<|im_start|>" + "a" * 900_000):
-        turns.without_ends(f"a{text}b"), turns.without_ends(text), turns.without_begins(text), turns.prompt_of(text)
-    assert time.process_time() - begun < 10  # quadratic: minutes
-
-
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -169,19 +138,6 @@ def test_marks_are_taken_off_in_a_time_that_grows_with_the_length():
 def test_long_texts_are_refused_before_they_are_taken_apart(client, path, body):
     found = client.post(path, json=body)
     assert found.status_code == 400 and "more than 1,000,000 characters" in found.text
-
-
-def test_a_conversation_stays_a_conversation():
-    text = "<|im_start|>system\nBe kind.<|im_end|>\n" + CHATML.format("one", "two") + CHATML.format("three", "four")
-    found = turns.cut(text)
-    assert found.prompt == [
-        {"role": "system", "content": "Be kind."},
-        {"role": "user", "content": "one"},
-        {"role": "assistant", "content": "two"},
-        {"role": "user", "content": "three"},
-    ]
-    assert found.text == "four" and found.within.startswith("two") and found.within.endswith("four")
-    assert turns.prompt_of("no marks at all") == "no marks at all"
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values())
