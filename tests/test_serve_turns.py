@@ -1,4 +1,4 @@
-"""Conversations in a chat template: read back as messages, whatever the template, in a time that grows with the length."""
+"""Conversations in a chat template, read back as messages whatever the template, in time that grows with the length."""
 
 from __future__ import annotations
 
