@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fit": ("polypref.cli.fit", "fit one learner on all judgements and save the scorer"),
     "score": ("polypref.cli.score", "score responses for users with a saved scorer"),
     "serve": ("polypref.cli.serve", "answer rerank clients for the person who asks, and learn from use"),
+    "refit": ("polypref.cli.refit", "fit a server's scorer anew from its judgements; swap, roll back"),
     "forget": ("polypref.cli.forget", "take people out of a saved scorer, and find files that still name them"),
     "table": ("polypref.cli.table", "the evaluation paper's tables from result folders, with published figures"),
     "tax": ("polypref.cli.tax", "what general ability personalization costs on RewardBench, apart from forgetting"),
@@ -46,7 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports for a process stopped by SIGINT, SIGPIPE
 IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)  # paths at which no file can be
-GO_ON = ("compare", "adapt", "align", "bench-policy", "demo")  # commands that keep finished work
+GO_ON = ("compare", "adapt", "align", "bench-policy", "demo", "refit")  # commands that keep finished work
 
 
 def main(argv: Sequence[str] | None = None) -> int:

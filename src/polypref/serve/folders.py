@@ -14,7 +14,7 @@ from polypref import artifact, scorers
 from polypref.errors import ArtifactError
 from polypref.features.protocol import Encoder
 from polypref.files import writable
-from polypref.learners.protocol import Scorer
+from polypref.learners.protocol import Forgets, Scorer
 from polypref.serve.open_store import is_database
 
 HASH = re.compile("[0-9a-f]{64}")
@@ -98,3 +98,8 @@ class Folders:
         if folder.exists():
             with writable(folder):
                 shutil.rmtree(folder)
+
+
+def known_to(scorer: Scorer) -> list[str]:
+    """The people of whom a scorer has rows of their own."""
+    return scorer.known_users().ids.to_list() if isinstance(scorer, Forgets) else []

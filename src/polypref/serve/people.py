@@ -14,11 +14,12 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from polypref.comparisons import Comparisons, from_columns
+from polypref.content import Message
 from polypref.data.preferred import preferred
 from polypref.learners.protocol import Adapts, Scorer
 from polypref.serve.in_force import InForce
@@ -90,10 +91,7 @@ class People:
         state, now = self.kept(person, in_force)
         if state is None:
             user = scorer_id(person)
-            few = judged(person, self.store.judgements(person))
-            scorer = in_force.scorer
-            if few is not None and isinstance(scorer, Adapts) and user is not None:
-                scorer = scorer.adapt(user, few)
+            scorer = knowing(in_force.scorer, person, self.store.judgements(person))
             state = State(scorer, user, now, user)
             self._keep(person, state, in_force)
         return state
@@ -109,24 +107,53 @@ class People:
                 kept.popitem(last=False)
 
 
+def knowing(scorer: Scorer, person: Person, stored: Sequence[Stored]) -> Scorer:
+    """The scorer after it has learned a person's judgements; itself if it cannot, or they give no comparison."""
+    few, user = judged(person, stored), scorer_id(person)
+    return scorer.adapt(user, few) if few is not None and isinstance(scorer, Adapts) and user is not None else scorer
+
+
+class Row(NamedTuple):
+    """A comparison that judgements give, and the number of the last of them."""
+
+    prompt: str | tuple[Message, ...]
+    chosen: str
+    rejected: str
+    tie: bool
+    seq: int
+
+
+def rows_of(stored: Sequence[Stored]) -> list[Row]:
+    """The comparisons that the judgements of one person give, in the order in which they were complete."""
+    rows: list[Row] = []
+    valued: defaultdict[Any, dict[str, float]] = defaultdict(dict)
+    seq_of: defaultdict[Any, dict[str, int]] = defaultdict(dict)
+    for seq, one in ((row.seq, row.judgement) for row in stored):
+        if one.rejected is not None:
+            rows.append(Row(one.prompt, one.chosen, one.rejected, one.kind == "tie", seq))
+        elif one.value is not None:
+            key = _prompt_key(one), one.kind
+            valued[key][one.chosen], seq_of[key][one.chosen] = one.value, seq
+    prompts = {_prompt_key(row.judgement): row.judgement.prompt for row in stored}
+    for key, value_of in valued.items():
+        last = seq_of[key]
+        rows += [
+            Row(prompts[key[0]], better, other, False, max(last[better], last[other]))
+            for better, other in preferred(value_of)
+        ]
+    return sorted(rows, key=lambda row: row.seq)
+
+
 def judged(person: Person, stored: Sequence[Stored]) -> Comparisons | None:
     """The judgements as comparisons of one person, the newest ``MOST_PAIRS``; None where they give none."""
-    rows: list[tuple[Any, str, str, bool]] = []
-    valued: defaultdict[Any, dict[str, float]] = defaultdict(dict)
-    for one in (row.judgement for row in stored):
-        if one.rejected is not None:
-            rows.append((one.prompt, one.chosen, one.rejected, one.kind == "tie"))
-        elif one.value is not None:
-            valued[_prompt_key(one), one.kind][one.chosen] = one.value
-    prompts = {_prompt_key(row.judgement): row.judgement.prompt for row in stored}
-    for (key, _), value_of in valued.items():
-        rows += [(prompts[key], better, other, False) for better, other in preferred(value_of)]
-    rows = rows[-MOST_PAIRS:]
-    if not rows:
-        return None
-    asked, chosen, rejected, tie = zip(*rows, strict=True)
-    user = scorer_id(person) or ""
-    return from_columns([user] * len(rows), asked, chosen, rejected, tie_N=list(tie))
+    rows = rows_of(stored)[-MOST_PAIRS:]
+    return compared([scorer_id(person) or ""] * len(rows), rows) if rows else None
+
+
+def compared(users: Sequence[str], rows: Sequence[Row]) -> Comparisons:
+    """Rows as comparisons of ``users``, one for each."""
+    asked, chosen, rejected, tie, _ = zip(*rows, strict=True)
+    return from_columns(users, asked, chosen, rejected, tie_N=list(tie))
 
 
 def _prompt_key(judgement: Judgement) -> str:

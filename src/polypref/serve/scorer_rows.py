@@ -65,14 +65,18 @@ class ScorerRows:
             for tenant, user, seq, at, body in rows
         ]
 
-    def put_in_force(self, row: InForceRow, fitted: Iterable[str] = ()) -> Future[None]:
+    def put_in_force(self, row: InForceRow, fitted: Iterable[str] = (), people: Iterable[Person] = ()) -> Future[None]:
         """See ``store.Store``."""
-        names, body = list(fitted), msgspec.json.encode(row)
+        names, here, body = list(fitted), list(people), msgspec.json.encode(row)
 
         def work(to: Link) -> None:
             found = to.execute(LAST).fetchone()
             if (found[0] if found else None) != row.before:
                 raise Conflict("another scorer was put in force meanwhile; look at it with polypref refit --history.")
+            for person in here:
+                query = 'SELECT 1 FROM people WHERE tenant = ? AND "user" = ?'
+                if to.execute(query, (person.tenant, person.user)).fetchone() is None:
+                    raise Conflict("somebody whose judgements the scorer was fitted on has left; run it again.")
             values = (row.hash, time.time(), body)
             to.execute("INSERT INTO scorers (hash, at, body) VALUES (?, ?, ?)", values)
             for name in names:

@@ -16,9 +16,9 @@ from polypref import artifact, scorers
 from polypref.bounds.bounds_file import load_bounds
 from polypref.bounds.load_safety import safety_from
 from polypref.features.protocol import Encoder
-from polypref.learners.protocol import Forgets, Scorer
+from polypref.learners.protocol import Scorer
 from polypref.serve.core import FLOOR, Core
-from polypref.serve.folders import Folders, folders_of
+from polypref.serve.folders import Folders, folders_of, known_to
 from polypref.serve.follow import Follower, tried
 from polypref.serve.open_store import opened
 from polypref.serve.remembered import Remembered
@@ -103,8 +103,3 @@ def registered(store: Store, folders: Folders, folder: Path, load: Callable[[str
         except Conflict:  # another process was faster
             continue
     return had[-1]
-
-
-def known_to(scorer: Scorer) -> list[str]:
-    """The people of whom a scorer has rows of their own."""
-    return scorer.known_users().ids.to_list() if isinstance(scorer, Forgets) else []

@@ -200,10 +200,10 @@ class Store(Protocol):
         """Every time that a scorer was put in force, oldest first."""
         ...
 
-    def put_in_force(self, row: InForceRow, fitted: Iterable[str] = ()) -> Future[None]:
+    def put_in_force(self, row: InForceRow, fitted: Iterable[str] = (), people: Iterable[Person] = ()) -> Future[None]:
         """Put a scorer in force, durably. ``fitted``: the people in its fit, as scorers know them.
 
-        The future's exception is Conflict where another one than ``row.before`` is in force.
+        The future's exception is Conflict where another one than ``row.before`` is in force, or one of ``people`` left.
         """
         ...
 
