@@ -31,6 +31,7 @@ EXAMPLES: dict[str, str] = {
     "score": "polypref score scorer questions.jsonl --out scores.jsonl && "
     "polypref score scorer questions.jsonl --best --prefix my_ --no-cache --out best.csv",
     "serve": "polypref serve scorer --store feedback.db --port 8080",
+    "refit": "polypref refit --store feedback.db --with prefs.jsonl",
     "forget": "polypref forget scorer u3 u7 --out scorer-without --search .",
     "tax": "polypref tax suite.jsonl --prefs prefs.jsonl --users 5 --out tax",
     "adapt": "polypref adapt prefs.jsonl --learners hierarchical --sizes 0 3 10 --seeds 2 --out new-people",

@@ -19,7 +19,7 @@ from polypref.terminal import fail, say, silent, visible_warnings
 # Names that mean something of its own in each of these commands. All else that has one name is one setting.
 OWN = {
     "out": {"*"},  # each writes something else
-    "force": {"convert", "score", "simulate"},  # one file
+    "force": {"convert", "refit", "score", "simulate"},  # one file; a scorer that is worse
     "files": {"convert"},  # the set's own files
     "workers": {"convert", "serve"},  # people who judged; processes that answer
     "seed": {"convert"},
@@ -33,6 +33,10 @@ OWN = {
     "groups": {"align", "groups", "serve"},
     "users": {"simulate", "tax"},
     "pairs": {"convert", "profile"},
+    "learner": {"refit"},  # none: that of the scorer in force
+    "held_out": {"refit"},  # a share; audit's are files
+    "store": {"refit", "serve"},  # read, or made
+    "scorers": {"refit", "serve"},
     "questions": {"serve"},  # to ask people, not about texts
 }
 

@@ -18,7 +18,7 @@ from polypref.studies.policy.arms import QUICK
 from test_docs import ROOT, generate
 
 ALONE = ("demo", "bench-policy")  # read nothing that others wrote
-ENDLESS = ("serve",)  # run until they are stopped: tests/test_serve_cli.py
+ENDLESS = ("serve", "refit")  # run until stopped, or on what a server stored: test_serve_cli.py, test_serve_refit.py
 
 
 def test_every_command_has_an_example():

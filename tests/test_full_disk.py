@@ -65,7 +65,7 @@ COMMANDS = {
     "demo": ("demo", "--seeds", "1", "--workers", "1", "--out", "out"),
 }
 NOTHING = {"check", "profile"}  # commands that write to standard output only
-STORE = {"serve"}  # writes through SQLite: test_serve_store.py fills its disk
+STORE = {"serve", "refit"}  # writes through SQLite: test_serve_store.py fills its disk
 
 
 def test_every_command_that_writes_is_here():

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 import polypref
-from polypref import scorers
+from polypref import artifact, scorers
 from polypref.cli import main
 from polypref.learners.hierarchical import Hierarchical
 from polypref.serve import refit_data
@@ -255,3 +255,16 @@ def test_with_too_few_to_compare_force_says_that_nothing_is_known(tmp_path, firs
     assert store.scorers()[-1].report is None and store.in_force() != store.scorers()[0].hash
     assert refitted(capsys, store.path, "--history")[0] == 0
     store.close()
+
+
+def test_the_example_of_the_docs_runs(store, tmp_path, monkeypatch):
+    from test_docs import generate
+
+    monkeypatch.chdir(tmp_path)
+    words = generate.EXAMPLES["refit"].split()
+    assert words[:4] == ["polypref", "refit", "--store", "feedback.db"]
+    words[3] = str(store.path)
+    simulate_file = ["simulate", "two-tastes", "--users", "6", "--judgements", "10", "--out", "prefs.jsonl"]
+    assert main(simulate_file) == 0
+    assert main(words[1:]) == 0
+    assert store.scorers()[-1].why == "refit"

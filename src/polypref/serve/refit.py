@@ -35,7 +35,7 @@ from polypref.serve.refit_data import Judged, Training
 from polypref.serve.store import InForceRow, Person, Store
 from polypref.terminal import say
 
-WORSE = "worse"
+WORSE = "worse"  # the mark of a run whose scorer was refused
 FORGOTTEN_ONE_BY_ONE = 2_000  # people; each costs a copy of the scorer
 Settings = TypeVar("Settings")
 
@@ -240,8 +240,7 @@ def own_people(scorer: Scorer, given: Training) -> Scorer:
     if not isinstance(scorer, Adapts):
         return scorer
     known: Any = scorer
-    if isinstance(scorer, Forgets) and len(scorer.known_users()) <= WORSE = "worse"
-FORGOTTEN_ONE_BY_ONE:
+    if isinstance(scorer, Forgets) and len(scorer.known_users()) <= FORGOTTEN_ONE_BY_ONE:
         for name in scorer.known_users().ids.to_list():
             known = known.forget(name)
     if given.files is not None:
