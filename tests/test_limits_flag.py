@@ -31,6 +31,7 @@ READS = [  # a row, and the words of a command that reads a file of such rows
     (PAIR, "groups FILE --out o"),
     (PAIR, "align FILE --model m --scorer s --groups g"),
     (PAIR, "tax suite.jsonl --prefs FILE"),
+    (PAIR, "refit --with FILE"),
     (PAIR, "check ok.jsonl --ties FILE"),
     (PAIR, "audit s --bounds b.toml --slates slates.jsonl --held-out FILE"),
     (ITEM, "tax FILE --prefs ok.jsonl"),

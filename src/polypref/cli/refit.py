@@ -15,6 +15,7 @@ from polypref.terminal import columns, out, say
 from polypref.wording import counted
 
 if TYPE_CHECKING:
+    from polypref.comparisons import Comparisons
     from polypref.serve.folders import Folders
     from polypref.serve.refit import Fresh
     from polypref.serve.refit_compare import Compared, Report
@@ -60,6 +61,7 @@ class Refit(Loads, ReadsJudgements, Seeded):
             from polypref.serve.open_store import is_database, opened, shown
         except ImportError:
             raise MissingExtra("polypref refit", "serve") from None
+        files = cleaned(reading_of(self, self.also)) if self.also else None
         if not is_database(self.store) and not Path(self.store).is_file():
             raise SettingsError(f"{shown(self.store)} is no store; give the one of your server: --store FILE.")
         folders = folders_of(self.store, self.scorers)
@@ -69,7 +71,7 @@ class Refit(Loads, ReadsJudgements, Seeded):
         try:
             if self.history:
                 return _show_history(store)
-            return self._back(store, folders) if self.rollback else self._refit(store, folders)
+            return self._back(store, folders) if self.rollback else self._refit(store, folders, files)
         finally:
             store.close()
 
@@ -80,11 +82,10 @@ class Refit(Loads, ReadsJudgements, Seeded):
         out(f"scorer {row.hash[:16]} is in force again, in the place of {str(row.before)[:16]}")
         return 0
 
-    def _refit(self, store: Store, folders: Folders) -> int:
+    def _refit(self, store: Store, folders: Folders, files: Comparisons | None) -> int:
         from polypref.serve import refit
         from polypref.serve.refit_compare import worse
 
-        files = cleaned(reading_of(self, self.also)) if self.also else None
         how = (self.learner, files, self.seed, self.held_out, self.force, self.allow_network)
         job = refit.Refit(store, folders, *how)
         fresh = job.run()

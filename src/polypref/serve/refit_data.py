@@ -36,10 +36,9 @@ class Judged:
     def read(cls, store: Store, after: int, upto: int) -> Judged:
         """Those with numbers after ``after``, up to ``upto``, of all who have not paused."""
         found: defaultdict[Person, list[Stored]] = defaultdict(list)
-        while part := store.everybodys(after, upto, AT_ONCE):
-            for person, one in part:
+        for begin in range(after, upto, AT_ONCE):
+            for person, one in store.everybodys(begin, min(begin + AT_ONCE, upto), AT_ONCE):
                 found[person].append(one)
-            after = part[-1][1].seq
         return cls(dict(found))
 
     @property

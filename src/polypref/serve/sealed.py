@@ -325,9 +325,9 @@ class Sealed:
         """See ``store.Store``."""
         return self.store.scorers()
 
-    def put_in_force(self, row: InForceRow, fitted: Iterable[str] = ()) -> Future[None]:
+    def put_in_force(self, row: InForceRow, fitted: Iterable[str] = (), people: Iterable[Person] = ()) -> Future[None]:
         """See ``store.Store``."""
-        return self.store.put_in_force(row, [self._name(one) for one in fitted])
+        return self.store.put_in_force(row, [self._name(one) for one in fitted], map(self._of, people))
 
     def fitted_with(self, name: str) -> Sequence[str]:
         """See ``store.Store``."""
