@@ -54,8 +54,8 @@ async def judgement_of(body: Feedback, person: Person, key: str | None, store: S
         raise InputError("Idempotency-Key and id differ; give one.")
     if key is not None and len(key) > LONGEST_ID:
         raise InputError(f"the Idempotency-Key has more than {LONGEST_ID} characters; give a shorter one.")
-    ids = [one for one in (key, body.id, body.request) if one is not None]
-    content.texts(ids, "id")
+    if any("\0" in one for one in (key, body.id, body.request) if one is not None):
+        raise InputError("an id holds a NUL character; remove it.")
     said = [body.rejected is not None, body.rating is not None, body.thumb is not None]
     if sum(said) != 1:
         raise InputError("expected one of rejected, rating and thumb beside chosen.")

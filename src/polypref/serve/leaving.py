@@ -3,6 +3,9 @@
 The files are searched for the user's id, its hash and the texts that only this person's rows held. Texts that another
 person's rows also hold, such as a shared prompt, stay.
 
+SQLite may have left copies of rows in unused parts of pages when it moved them; if any is found, the file is written
+anew, up to 256 MB. A larger one is left to its operator (``VACUUM``), and the receipt tells what was found.
+
 Covered: the store and its side files. Not covered: copies elsewhere (backups, exports, a proxy's logs); the shared part
 of the scorer, which contains the person's judgements until the next fit. Ids shorter than ``SHORTEST`` characters,
 which may occur in any bytes, are searched for only in rows.
@@ -49,7 +52,9 @@ def leave(person: Person, store: Store) -> Left:
     ids = [one for one in (person.user or "", shown(person)) if len(one) >= SHORTEST]
     held = store.held([*needles, *ids])
     needles, ids = ([one for one in some if one not in held] for some in (needles, ids))
-    residue = [f"{path.name}: {what}" for path in store.files() for what in _found(path, ids, needles)]
+    residue = _residue(store, ids, needles)
+    if residue and store.rewritten():
+        residue = _residue(store, ids, needles)
     files = [path.name for path in store.files()]
     stays = SHARED + receipt.stays
     return Left(receipt.rows, files, len(needles) + len(ids), residue, receipt.pending, list(receipt.scorers), stays)
@@ -72,6 +77,10 @@ def texts_of(row: Judgement | Offer) -> Iterable[str]:
     if isinstance(row, Offer):
         return [*prompt, *row.texts]
     return [*prompt, *(one for one in (row.chosen, row.rejected, row.comment) if one)]
+
+
+def _residue(store: Store, ids: Sequence[str], texts: Sequence[str]) -> list[str]:
+    return [f"{path.name}: {what}" for path in store.files() for what in _found(path, ids, texts)]
 
 
 def _found(path: Path, ids: Sequence[str], texts: Sequence[str]) -> list[str]:

@@ -69,6 +69,10 @@ class Postgres(Rows):
         """None: they are PostgreSQL's."""
         return []
 
+    def rewritten(self) -> bool:
+        """No: the files are PostgreSQL's."""
+        return False
+
     def forget(self, person: Person) -> Receipt:
         """See ``store.Store``."""
         return replace(self._removed(person).result(), pending=not self._vacuumed(), stays=KEPT)

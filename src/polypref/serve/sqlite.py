@@ -27,6 +27,7 @@ from polypref.serve.writer import Link, Writer
 APPLICATION = 0x706F6C79  # "poly": tells SQLite's files apart
 WAIT_MS = 10_000  # for another process's transaction
 SHORTLY_MS = 20
+MOST_REWRITTEN = 256_000_000  # bytes: about a second, in which nobody can write
 LEAVE_S = 5.0  # for readers of an older state to end
 SETTINGS = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "foreign_keys": 1}
 OURS = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)  # not the file's
@@ -61,6 +62,14 @@ class Sqlite(Rows):
             if not busy or time.monotonic() > until:
                 return not busy
             time.sleep(0.05)
+
+    def rewritten(self) -> bool:
+        """Write the file anew, from what it holds. SQLite overwrites what is deleted, but where it moved rows between
+        pages before, a copy may lie in the unused part of one."""
+        if self.path.stat().st_size > MOST_REWRITTEN:
+            return False
+        self.writer.submit(lambda to: to.execute("VACUUM"), alone=True).result()
+        return self.emptied()
 
     def close(self) -> None:
         """See ``store.Store``."""

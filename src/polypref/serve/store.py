@@ -224,6 +224,10 @@ class Store(Protocol):
         """Scorers without ``names`` have taken the places of others: new hashes by old ones."""
         ...
 
+    def rewritten(self) -> bool:
+        """Write the files anew, so that they hold nothing but the rows; False where that would take too long."""
+        ...
+
     def close(self) -> None:
         """Finish what was accepted, then stop."""
         ...
