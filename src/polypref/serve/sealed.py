@@ -251,6 +251,7 @@ class Sealed:
         """See ``store.Store``. The key goes first: from then on nobody can read the rows, wherever they are."""
         hidden = self._of(person)
         key = self.keys.forget(hidden)
+        self.keys.rewritten()  # SQLite may have left a copy of the key where it moved rows
         self._kept.pop(hidden.user or "", None)
         left = self.store.forget(hidden)
         rows = {**left.rows, "keys": key.rows.get("judgements", 0)}
@@ -314,6 +315,10 @@ class Sealed:
     def files(self) -> Sequence[Path]:
         """See ``store.Store``: the files of keys too."""
         return [*self.store.files(), *self.keys.files()]
+
+    def rewritten(self) -> bool:
+        """See ``store.Store``."""
+        return self.store.rewritten() and self.keys.rewritten()
 
     # --- scorers
 
