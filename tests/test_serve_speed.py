@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import httpx
 import numpy as np
+import polars as pl
 import pytest
 
 from polypref.bounds.gate import Bounded, Gate, Limits
@@ -67,6 +68,26 @@ def test_new_texts_are_prepared_on_the_encoders_thread_and_known_ones_answered_a
     assert replace(again, request="") == replace(first, request="")
     one_new, at_once = on_the_loop(served, [*texts, f"a text that nobody asked about {bounded}"])
     assert not at_once and one_new.rewards[: len(texts)] == first.rewards
+    served.store.close()
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_known_texts_start_no_query_of_polars(tmp_path, bounded, monkeypatch):
+    """A query costs some 50 microseconds whatever its size, and an answer started thirty of them."""
+    served, started, plain = core(tmp_path / "s.db", bounded), [], pl.LazyFrame._collect_eager
+
+    def counted(*given, **more):
+        started.append(given)
+        return plain(*given, **more)
+
+    monkeypatch.setattr(pl.LazyFrame, "_collect_eager", counted)
+    pl.Series(["planted"]).str.len_chars()
+    assert started, "queries are counted"
+    for user in ("ann", scorer().users.ids[0], None):
+        on_the_loop(served, person=Person("", user))
+        started.clear()
+        on_the_loop(served, person=Person("", user))
+        assert not started
     served.store.close()
 
 

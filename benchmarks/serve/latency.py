@@ -3,8 +3,9 @@
 ``cached``    16 candidates whose texts are known, asked for at random times, ``rate`` a second on average, whether or
               not earlier answers came (an open loop). Latency counts from the time at which a request was due. Targets:
               p50 under 5 ms, p99 under 25 ms.
-``new``       16 clients, each with 16 new texts at a time: texts per second, against the network called directly on the
-              same texts in large batches, in turns in the same run. Target: .9 of it, without bounds.
+``new``       16 clients, each with 16 new texts at a time, without bounds: texts per second, by the clock and by the
+              server's processor time, against the network called directly on as many texts in batches of 32, in turns
+              in the same run. Target: .9 of it. Other work on the machine disturbs processor time less.
 ``overhead``  what one answer costs in the server's process, by parts: reading the body, ranking, storing, writing.
               Target: under 1 ms, p50.
 
@@ -40,6 +41,7 @@ import polars as pl
 HERE = Path(__file__).parent
 CANDIDATES, CLIENTS, JUDGED, IDLE = 16, 16, 12, 2.0
 BOUNDS = '[immutable]\nsafety = "safety"\nalpha = 0.1\ndelta = 0.1\n\n[organisation]\ncap = 1.0\n'
+NAMES = ("polypref", "bounded", "peer")
 PERSONS = ("u3", "of-the-store", "a-stranger", None)
 
 
@@ -95,8 +97,8 @@ def emptied(folder: Path, store: str) -> None:
 
 
 @contextmanager
-def serving(folder: Path, name: str) -> Iterator[int]:
-    """The port of a server in a process of its own."""
+def serving(folder: Path, name: str) -> Iterator[tuple[int, int]]:
+    """The port and the process of a server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -115,7 +117,7 @@ def serving(folder: Path, name: str) -> Iterator[int]:
             except OSError:
                 assert process.poll() is None and time.monotonic() < until, f"{name} did not start"
                 time.sleep(0.2)
-        yield port
+        yield port, process.pid
     finally:
         process.terminate()
         process.wait(60)
@@ -199,8 +201,16 @@ def judge(ask: Callable[[bytes], Awaitable[dict]], slates: list) -> Awaitable[An
     return asyncio.gather(*(ask(request("/v1/feedback", body)) for body in bodies))
 
 
-async def cached(port: int, slates: list, options: argparse.Namespace, seed: int, learns: bool) -> dict[str, float]:
-    """Milliseconds, of which half and 99 in 100 answers take fewer, and how many were asked."""
+def spent(process: int) -> float:
+    """Seconds of processor time of a process so far (Linux)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def cached(
+    port: int, process: int, slates: list, options: argparse.Namespace, seed: int, learns: bool
+) -> dict[str, float]:
+    """Milliseconds in which half and 99 in 100 of the answers came, and processor time of the server for each."""
     to = Connections(port)
     if learns:
         await judge(to.ask, slates)
@@ -208,9 +218,12 @@ async def cached(port: int, slates: list, options: argparse.Namespace, seed: int
     await closed_loop(to.ask, warm, 4)
     count = int(options.rate * options.seconds)
     raws = [rerank(*slates[at % len(slates)], PERSONS[at % len(PERSONS)]) for at in range(count)]
+    before = spent(process)
     took = await open_loop(to.ask, raws, options.rate, seed)
     to.close()
-    return {"p50": float(np.median(took) * 1e3), "p99": float(np.quantile(took, 0.99) * 1e3)}
+    found = {"p50": float(np.median(took)), "p99": float(np.quantile(took, 0.99))}
+    found["processor, each"] = (spent(process) - before) / count
+    return {name: seconds * 1e3 for name, seconds in found.items()}
 
 
 def unseen(slates: list, requests: int, seed: int, name: str) -> list[tuple[str, list[str]]]:
@@ -223,12 +236,23 @@ def unseen(slates: list, requests: int, seed: int, name: str) -> list[tuple[str,
     ]
 
 
-async def new(port: int, slates: list[tuple[str, list[str]]]) -> float:
-    """New texts per second."""
-    to = Connections(port)
+async def new(port: int, process: int, slates: list[tuple[str, list[str]]]) -> dict[str, float]:
+    """New texts per second of the clock, and of the server's processor time."""
+    to, before, texts = Connections(port), spent(process), sum(len(texts) for _, texts in slates)
     seconds = await closed_loop(to.ask, [rerank(prompt, texts, "u3") for prompt, texts in slates], CLIENTS)
     to.close()
-    return sum(len(texts) for _, texts in slates) / seconds
+    return {"new": texts / seconds, "new, processor": texts / (spent(process) - before)}
+
+
+def network(texts: list[str]) -> dict[str, float]:
+    """The same of the network alone, in this process."""
+    from peer import vectors
+
+    vectors(texts[:8])
+    begun, busy = time.perf_counter(), time.process_time()
+    vectors(texts)
+    spent = time.perf_counter() - begun, time.process_time() - busy
+    return {"new": len(texts) / spent[0], "new, processor": len(texts) / spent[1]}
 
 
 # --- overhead by parts
@@ -306,50 +330,56 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": round(median(values), 2), "least": round(min(values), 2), "greatest": round(max(values), 2)}
 
 
+def one_round(options: argparse.Namespace, turn: int, slates: list, add: Callable[[str, dict], None]) -> None:
+    """Each server once, in another order each time."""
+    for name in NAMES[turn % 3 :] + NAMES[: turn % 3]:
+        with serving(options.out, name) as (port, process):
+            if "cached" in options.only:
+                add(name, asyncio.run(cached(port, process, slates, options, turn, name != "peer")))
+            if "new" in options.only and name != "bounded":
+                asyncio.run(new(port, process, unseen(slates, 1, turn, f"warm {name}")))
+                add(name, asyncio.run(new(port, process, unseen(slates, options.requests, turn, name))))
+        if "new" in options.only and name == "polypref":
+            fresh = unseen(slates, options.requests, turn, "network")
+            add("network", network([text for _, texts in fresh for text in texts]))
+
+
 def main() -> None:
     told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     told.add_argument("--rounds", type=int, default=5)
     told.add_argument("--seconds", type=float, default=10)
     told.add_argument("--rate", type=float, default=100)
+    told.add_argument("--slates", type=int, default=8, help="different slates of known texts")
     told.add_argument("--requests", type=int, default=48, help="requests of new texts in a round")
     told.add_argument("--out", type=Path, default=Path("runs/serve-latency"))
     told.add_argument("--only", nargs="*", default=["cached", "new", "overhead"])
     options = told.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["POLYPREF_CACHE"] = str((options.out / "cache").resolve())
-    slates = prepared(options.out)
+    slates = prepared(options.out)[: options.slates]
     found: dict[str, Any] = {"machine": platform.platform(), "cores": os.cpu_count(), "load before": os.getloadavg()}
     found["versions"] = {name: version(name) for name in ("polypref", "fastapi", "uvicorn", "numpy", "polars", "torch")}
-    names = ("polypref", "bounded", "peer")
-    seen: dict[str, dict[str, list[float]]] = {name: {"p50": [], "p99": [], "new": []} for name in (*names, "network")}
-    for turn in range(options.rounds):
-        for name in names[turn % 3 :] + names[: turn % 3]:
-            with serving(options.out, name) as port:
-                if "cached" in options.only:
-                    for what, value in asyncio.run(cached(port, slates, options, turn, name != "peer")).items():
-                        seen[name][what].append(value)
-                if "new" in options.only:
-                    fresh = unseen(slates, options.requests, turn, name)
-                    asyncio.run(new(port, unseen(slates, 2, turn, f"warm {name}")))
-                    seen[name]["new"].append(asyncio.run(new(port, fresh)))
-            if "new" in options.only and name == "polypref":
-                from peer import vectors
+    seen: dict[str, dict[str, list[float]]] = {}
 
-                texts = [text for _, one in fresh for text in one]
-                vectors(texts[:32])
-                begun = time.perf_counter()
-                vectors(texts)
-                seen["network"]["new"].append(len(texts) / (time.perf_counter() - begun))
-        print(json.dumps({"round": turn, **{name: {k: v[-1:] for k, v in one.items()} for name, one in seen.items()}}))
-    found |= {name: {what: spread(v) for what, v in one.items() if v} for name, one in seen.items()}
+    def add(name: str, figures: dict[str, float]) -> None:
+        shown = {what: round(value, 2) for what, value in figures.items()}
+        print(json.dumps({name: shown}), os.getloadavg(), flush=True)
+        for what, value in figures.items():
+            seen.setdefault(name, {}).setdefault(what, []).append(value)
+
+    for turn in range(options.rounds):
+        one_round(options, turn, slates, add)
+    found |= {name: {what: spread(values) for what, values in one.items()} for name, one in seen.items()}
     if "new" in options.only:
-        ratios = [a / b for a, b in zip(seen["polypref"]["new"], seen["network"]["new"], strict=True)]
-        found["new texts, polypref over the network"] = spread(ratios)
+        for what in ("new", "new, processor"):
+            for name in ("polypref", "peer"):
+                ratios = [a / b for a, b in zip(seen[name][what], seen["network"][what], strict=True)]
+                found[f"{what}: {name} over the network"] = spread(ratios)
     if "overhead" in options.only:
-        found["overhead, ms"] = {name: overhead(options.out, slates, name == "bounded") for name in names[:2]}
+        found["overhead, ms"] = {name: overhead(options.out, slates, name == "bounded") for name in NAMES[:2]}
     found["load after"] = os.getloadavg()
     print(json.dumps(found, indent=1))
-    (options.out / "latency.json").write_text(json.dumps(found, indent=1))
+    (options.out / f"latency-{'-'.join(options.only)}.json").write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
