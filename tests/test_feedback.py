@@ -33,6 +33,7 @@ from feedback_files import (
 from polypref.cli import main
 from polypref.data.feedback import FEEDBACK
 from polypref.data.feedback.judgements import PAIRED, SINGLE, Judgements, Value, finished
+from polypref.data.feedback.signs import kind_of
 from polypref.data.files import textfiles
 from polypref.data.read import read
 from polypref.errors import InputError, PolyprefError
@@ -187,6 +188,19 @@ def test_check_names_the_converter(tmp_path, product, capsys):
     path = saved(tmp_path / "export.json", export(product))
     assert main(["check", path]) == 2
     assert f"polypref convert {product} {path}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "user_id prompt chosen rejected tie attributes", "context attributes user response rating",
+        "id inputs outputs label",
+        "id user_id timestamp input output name score", "user_id chat rating", "id name source text label",
+        "messages user feedback trace_id", "user_id data label", "id fields text", "annotator text1 text2 label",
+    ],
+)  # fmt: skip
+def test_a_log_of_ones_own_is_no_products(keys):
+    assert kind_of(keys.split()) is None
 
 
 def test_records_of_a_second_product_in_a_file_are_counted(tmp_path):

@@ -10,6 +10,7 @@ from polypref.comparisons import Comparisons
 from polypref.data.feedback.judgements import LATEST, SINGLE
 from polypref.data.read import read
 from polypref.serve.exported import ServeStore
+from polypref.serve.open_store import opened
 from polypref.serve.people import judged
 from polypref.serve.person import scorer_id
 from polypref.serve.sqlite import Sqlite
@@ -19,9 +20,9 @@ PEOPLE = [Person("", "ann"), Person("", "bob"), Person("shop", "ann")]
 CHAT = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "Q"})
 
 
-def kept(path):
+def kept(address):
     """A store in which people compared, tied, rated and thumbed texts, changed their minds, and one paused."""
-    store, rng = Sqlite(path), np.random.default_rng(0)
+    store, rng = opened(address), np.random.default_rng(0)
     for at in range(300):
         person = PEOPLE[at % 3]
         prompt = CHAT if at % 7 == 0 else f"prompt {rng.integers(4)}"
@@ -68,6 +69,19 @@ def test_a_running_store_can_be_read_and_single_answers_have_their_own_file(tmp_
     store.close()
     assert pairs.left_out[SINGLE] == single.used and pairs.rows == single.rows == 301
     assert ("ann", "new", "a") in single.table.select("user_id", "prompt", "response").rows()
+
+
+def test_a_store_in_postgresql_gives_the_same_file(tmp_path, postgres, capsys):
+    address = postgres.database()
+    kept(address).close()
+    kept(tmp_path / "s.db").close()
+    for store, out in ((address, "p.jsonl"), (str(tmp_path / "s.db"), "s.jsonl")):
+        assert main(["convert", "serve-store", store, "--out", str(tmp_path / out)]) == 0
+    assert told(read([tmp_path / "p.jsonl"]).comparisons) == told(read([tmp_path / "s.jsonl"]).comparisons)
+    wrong = "postgresql://nobody:secret@localhost:1/none"
+    assert main(["convert", "serve-store", wrong, "--out", str(tmp_path / "x.jsonl")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "secret" not in said
 
 
 def test_the_side_on_which_a_text_was_shown_is_kept(tmp_path):

@@ -11,21 +11,25 @@ from polypref.data.feedback.records import Export
 from polypref.errors import InputError
 from polypref.wording import shown
 
-# Product -> what it exports -> the keys that tell; one of those with a bar between them is enough.
+# Product -> what it exports -> the keys that tell; one of those with a bar between them is enough. Keys that a log of
+# anybody's own may have (context, inputs, user_id, chat) tell nothing without another one.
 SIGNS: dict[str, dict[str, tuple[str, ...]]] = {
-    "open-webui": {"feedback": ("user_id", "data", "snapshot|meta", "type"), "chats": ("chat", "user_id")},
+    "open-webui": {
+        "feedback": ("user_id", "data", "snapshot|meta", "type"),
+        "chats": ("chat", "user_id", "share_id|archived|pinned"),
+    },
     "langfuse": {
         "scores": ("name", "source", "dataType|data_type|traceId|trace_id"),
         "observations": ("traceId|trace_id", "startTime|start_time", "parentObservationId|parent_observation_id|type"),
-        "traces": ("userId|user_id|sessionId|session_id", "timestamp", "input|output", "id", "name|tags"),
+        "traces": ("id", "input|output", "public|bookmarked|htmlPath", "release|version|projectId|project_id"),
     },
     "langsmith": {
         "feedback": ("run_id", "key", "score|value|comment|feedback_source"),
-        "runs": ("id", "inputs", "outputs|extra|run_type"),
+        "runs": ("id", "inputs", "run_type|dotted_order"),
     },
     "phoenix": {
         "annotations": ("span_id", "annotator_kind", "name|annotation_name"),
-        "spans": ("context|context.span_id", "attributes|attributes.input.value|attributes.output.value|span_kind"),
+        "spans": ("context|context.span_id", "span_kind|status_code"),
     },
     "helicone": {"requests": ("request_id", "response_id|response_status|response_body")},
     "label-studio": {
@@ -34,10 +38,11 @@ SIGNS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "argilla": {
         "records": ("fields", "responses|suggestions"),
-        "rows of a data set": ("external_id|_server_id", "metadata"),
+        "rows of a data set": ("_server_id", "status|metadata"),
     },
     "portkey": {"feedback": ("trace_id", "value", "weight|metadata")},
 }
+OF_ARGILLA = (".responses.users", ".responses.status", "-suggestion-metadata")  # ends of the names of columns
 LOOKED_AT = 50  # records
 
 
@@ -47,7 +52,7 @@ def kind_of(keys: Collection[str]) -> tuple[str, str] | None:
         for what, needed in kinds.items():
             if all(any(name in keys for name in one.split("|")) for one in needed):
                 return product, what
-    if any(name.endswith((".responses.users", ".responses.status")) for name in keys):
+    if any(name.endswith(OF_ARGILLA) for name in keys):
         return "argilla", "rows of a data set"
     return None
 
