@@ -87,7 +87,7 @@ class Sealed:
     """``store.Store`` around two others; see the module. Raises StoreError for another master key."""
 
     def __init__(self, store: Store, keys: Store, master: bytes) -> None:
-        self.store, self.keys = store, keys
+        self.store, self.keys, self.waits = store, keys, store.waits or keys.waits
         derived = HKDF(hashes.SHA256(), 2 * KEY_BYTES, None, b"polypref sealed store 1").derive(master)
         self._master, self._hashing = AESSIV(derived[:KEY_BYTES]), derived[KEY_BYTES:]
         self._kept: OrderedDict[str, tuple[int, _Key]] = OrderedDict()
