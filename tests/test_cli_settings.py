@@ -35,7 +35,7 @@ OWN = {
     "pairs": {"convert", "profile"},
     "learner": {"refit"},  # none: that of the scorer in force
     "held_out": {"refit"},  # a share; audit's are files
-    "store": {"refit", "serve"},  # read, or made
+    "store": {"forget", "refit", "serve"},  # none, read, or made
     "scorers": {"refit", "serve"},
     "questions": {"serve"},  # to ask people, not about texts
 }

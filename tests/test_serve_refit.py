@@ -25,6 +25,7 @@ from polypref.serve.people import knowing
 from polypref.serve.refit import Refit, in_force
 from polypref.serve.refit_data import Judged
 from polypref.serve.sqlite import Sqlite
+from polypref.serve.start import registered
 from polypref.serve.store import Conflict, InForceRow, Judgement, Person
 from polypref.worlds import simulate
 
@@ -268,3 +269,33 @@ def test_the_example_of_the_docs_runs(store, tmp_path, monkeypatch):
     assert main(simulate_file) == 0
     assert main(words[1:]) == 0
     assert store.scorers()[-1].why == "refit"
+
+
+def test_people_are_taken_out_of_every_scorer_of_a_store_with_one_command(tmp_path, first, world, capsys):
+    store = filled(tmp_path / "s.db", first, world)
+    folders = Folders(beside(store.path))
+    old = store.in_force()
+    assert refitted(capsys, store.path)[0] == 0
+    second = store.in_force()
+    before = folders.load(old)
+    pool = world.responses
+    gone, stays = "other 3", "other 4"
+    assert {gone, stays} <= set(known_to(before))
+    asked = ["forget", str(folders.path), gone, "--store", str(store.path)]
+    assert main(asked) == 0
+    said = capsys.readouterr()
+    new = store.scorers()[0].hash
+    assert new != old and f"{old[:16]} knew one of them; {new[:16]} takes its place" in said.out
+    assert sorted(folders.hashes()) == sorted([new, second]) and store.in_force() == second
+    for path in folders.path.rglob("*"):
+        assert not path.is_file() or gone.encode() not in path.read_bytes()
+    assert refitted(capsys, store.path, "--rollback")[0] == 0 and store.in_force() == new
+    less = folders.load(new)
+    nobody = less.score(pool, ["nobody"] * len(pool)).value_Q
+    assert np.array_equal(less.score(pool, [gone] * len(pool)).value_Q, nobody)
+    kept = [one.score(pool, [stays] * len(pool)).value_Q for one in (before, less)]
+    assert np.array_equal(*kept)
+    assert registered(store, folders, first, folders.load) == new  # the folder with them does not come back
+    assert main(asked) == 0 and "no scorer of the store has rows of them" in capsys.readouterr().out
+    assert main([*asked, "--out", "x"]) == 2 and "leave --out out" in capsys.readouterr().err
+    store.close()

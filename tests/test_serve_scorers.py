@@ -79,6 +79,7 @@ def test_a_scorer_without_somebody_takes_the_place_of_the_one_with_them(store):
     store.put_in_force(row("two", "one"), ["ben"]).result()
     store.forgotten({"one": "one without ann"}, ["ann"]).result()
     assert [one.hash for one in store.scorers()] == ["one without ann", "two"]
+    assert store.scorers()[0].data == {"was": ["one"]}
     assert store.fitted_with("ann") == [] and store.fitted_with("ben") == ["one without ann", "two"]
 
 

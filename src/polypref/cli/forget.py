@@ -32,10 +32,13 @@ class Forget(Loads):
     """
 
     scorer: Annotated[Path, tyro.conf.Positional, arg(metavar="DIR")]
-    """Folder written by polypref fit; replaced by the scorer without them, unless --out is given."""
+    """Folder written by polypref fit; replaced by the scorer without them, unless --out is given. With --store: the
+    folder of that store's scorers, STORE.scorers; they are taken out of all of them, and servers follow."""
     user_ids: Ids
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: the same folder)")] = None
     """Folder to save the scorer to instead; an existing scorer there is replaced."""
+    store: Annotated[str | None, arg(metavar="STORE", help_behavior_hint="(default: none)")] = None
+    """The store of polypref serve whose scorers these are."""
     search: Annotated[tuple[Path, ...], arg(metavar="FOLDER ...", help_behavior_hint="(default: none)")] = ()
     """Other folders, such as data and reports: says which of their files name one of these people."""
 
@@ -51,6 +54,8 @@ class Forget(Loads):
         for folder in self.search:
             if not folder.is_dir():
                 raise CacheError(f"--search {folder} is not a folder; give folders.")
+        if self.store is not None:
+            return self._everywhere(self.store)
         metadata(self.scorer)  # refuses what is no saved scorer before a folder is made
         gone = list(dict.fromkeys(ids(list(self.user_ids)).to_list()))
         target = self.out or self.scorer
@@ -58,6 +63,43 @@ class Forget(Loads):
             self._forget(gone, target)
         replaced = target.resolve() == self.scorer.resolve()
         _tell_remains((target, *(() if replaced else (self.scorer,)), *self.search), gone)
+        return 0
+
+    def _everywhere(self, address: str) -> int:
+        """Take them out of all scorers of a store."""
+        from polypref.content import ids
+        from polypref.errors import MissingExtra, SettingsError
+        from polypref.files import held_for_run
+        from polypref.wording import counted
+
+        try:
+            from polypref.serve.folders import Folders
+            from polypref.serve.forget_scorers import forget_everywhere
+            from polypref.serve.open_store import is_database, opened, shown
+        except ImportError:
+            raise MissingExtra("polypref forget --store", "serve") from None
+        if self.out is not None:
+            raise SettingsError("--store replaces the scorers in their own folder; leave --out out.")
+        if not is_database(address) and not Path(address).is_file():
+            raise SettingsError(f"{shown(address)} is no store; give the one of your server: --store FILE.")
+        folders, gone = Folders(self.scorer), list(dict.fromkeys(ids(list(self.user_ids)).to_list()))
+        if not folders.hashes():
+            raise SettingsError(f"{self.scorer} has no scorers of a store; expected its folder, as STORE.scorers.")
+        store = opened(address)
+        try:
+            with held_for_run(self.scorer):
+                found = forget_everywhere(store, folders, gone, self.allow_network)
+        finally:
+            store.close()
+        for one in found:
+            knew = counted(one.knew, "of them") if one.knew > 1 else "one of them"
+            if one.new is None:
+                say(f"{one.old[:16]} was fitted with {knew} and cannot forget single people: polypref refit")
+            else:
+                out(f"{one.old[:16]} knew {knew}; {one.new[:16]} takes its place; nobody else's scores change")
+        if not found:
+            out("no scorer of the store has rows of them")
+        _tell_remains((self.scorer, *self.search), gone)
         return 0
 
     def _forget(self, gone: list[str], target: Path) -> None:

@@ -25,7 +25,8 @@ SHORTEST = 8  # characters of an id or text that is searched for
 MOST_SEARCHED = 200  # texts, the longest first
 SHARED = (
     "The scorer's shared part was fitted with the judgements of everybody in its fit and stays as it is until the next "
-    "fit. A scorer that knows the person from its fit still does: polypref forget SCORER USER."
+    "fit (polypref refit). A scorer that was served from a folder may know the person from its own fit: "
+    "polypref forget STORE.scorers USER --store STORE."
 )
 
 

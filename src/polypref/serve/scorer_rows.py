@@ -89,7 +89,12 @@ class ScorerRows:
 
         def work(to: Link) -> None:
             for old, new in hash_of.items():
-                to.execute("UPDATE scorers SET hash = ? WHERE hash = ?", (new, old))
+                rows = to.execute("SELECT number, body FROM scorers WHERE hash = ?", (old,)).fetchall()
+                for number, body in rows:
+                    row = _row(body)
+                    data = {**row.data, "was": [*row.data.get("was", []), old]}
+                    changed = msgspec.json.encode(msgspec.structs.replace(row, data=data))
+                    to.execute("UPDATE scorers SET hash = ?, body = ? WHERE number = ?", (new, changed, number))
                 to.execute("UPDATE fits SET scorer = ? WHERE scorer = ?", (new, old))
             for name in names:
                 to.execute("DELETE FROM fits WHERE name = ?", (name,))

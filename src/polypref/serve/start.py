@@ -7,7 +7,7 @@ its place, such as a refit, and that stays in force.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,12 +94,17 @@ def _remembering(
 def registered(store: Store, folders: Folders, folder: Path, load: Callable[[str], Scorer]) -> str:
     """The hash of the scorer in force, after ``folder`` was put in force if the store never had it."""
     given = artifact.digest_of(folder, scorers.KIND)
-    while given not in (had := [row.hash for row in store.scorers()]):
+    while given not in _had(rows := store.scorers()):
         folders.add(folder)
-        before = had[-1] if had else None
+        before = rows[-1].hash if rows else None
         row = InForceRow(hash=given, why="served", before=before, data={"folder": folder.name})
         try:
             store.put_in_force(row, known_to(load(given))).result()
         except Conflict:  # another process was faster
             continue
-    return had[-1]
+    return rows[-1].hash
+
+
+def _had(rows: Sequence[InForceRow]) -> set[str]:
+    """All hashes of scorers that were in force, also those that they had before they forgot people."""
+    return {digest for row in rows for digest in (row.hash, *row.data.get("was", []))}

@@ -81,8 +81,9 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 class InForceRow(msgspec.Struct, frozen=True, kw_only=True):
     """One time that a scorer was put in force, in the place of ``before`` (None: it was the first).
 
-    ``hash`` names the scorer's folder. ``data`` says what it was fitted on, as far as that is known, and ``report`` how
-    it compared with the one before; both of ``refit``. ``at``: seconds since 1970, set by the store.
+    ``hash`` names the scorer's folder. ``data`` says what it was fitted on, as far as that is known, and under ``was``
+    which hashes it had before it forgot people; ``report`` how it compared with the one before. ``at``: seconds since
+    1970, set by the store.
     """
 
     hash: str
