@@ -21,8 +21,8 @@ class Never:
     def random(self):
         return 1.0
 
-    def sample(self, items, count):
-        return list(items)
+    def getrandbits(self, bits):
+        return 0
 
     def shuffle(self, items):
         items.sort()

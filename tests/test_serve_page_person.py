@@ -11,7 +11,7 @@ import httpx
 from page_cases import QUESTIONS, READY, Never, Visit, press, says, serving, stored
 from polypref.serve.person import Key, Keys
 from polypref.serve.questions import Questions
-from polypref.serve.store import Person
+from polypref.serve.store import Judgement, Person
 from serve_cases import core, running
 
 
@@ -60,6 +60,17 @@ def test_after_leaving_nothing_is_stored_until_they_start_again(browser, tmp_pat
         page.keyboard.press("1")
         page.wait_for_timeout(300)
         assert served.store.offers(Person("", "ann")) == []
+
+
+def test_consistency_is_shown(browser, tmp_path):
+    served = core(tmp_path / "s.db")
+    for number, chosen in enumerate(("a", "b", "a")):
+        again = {"repeat": True} if number else {}
+        told = {"id": str(number), "kind": "pair", "prompt": "p", "chosen": chosen, "rejected": "ab".replace(chosen, "")}
+        served.store.judge(Person("", "ann"), Judgement(**told, context=again)).result()
+    with running(served, questions=Questions(QUESTIONS, Never())) as at, Visit(browser, f"{at}/u/ann/") as page:
+        page.wait_for_selector(READY)
+        assert page.locator("#consistency").text_content() == "1 of 2 repeated questions answered as before"
 
 
 def test_a_name_is_asked_for(browser, tmp_path):

@@ -9,6 +9,7 @@ from collections import Counter
 import httpx
 import pytest
 
+from polypref.bounds.gate import Limits
 from polypref.errors import SettingsError
 from polypref.learners.pooled import Pooled
 from polypref.newcomers.active import next_question
@@ -130,7 +131,7 @@ def test_skipped_questions_come_last(server):
             skipped.append(ask(client, skip=[one["id"] for one in skipped]))
         assert len({pair(one) for one in skipped}) == 3
         assert ask(client, skip=[one["id"] for one in skipped])["id"]
-        assert ask(client, skip=["nonsense"])["id"]
+        assert ask(client, skip=["nonsense", "a\0"])["id"]
         other = ask(client, "bob")
         assert ask(client, "ann", skip=[other["id"]])["id"]
 
@@ -216,6 +217,17 @@ def test_the_slate_in_a_person_s_order_and_what_is_held_back(tmp_path):
         assert httpx.get(f"{at}/v1/slate").json()["results"] == []
 
 
+def test_no_more_is_shown_at_once_than_the_bounds_allow(tmp_path):
+    served = core(tmp_path / "s.db", bounded=True)
+    object.__setattr__(served.bounded, "limits", Limits(most_candidates=3))
+    with running(served, questions=Questions(QUESTIONS)) as at, httpx.Client(base_url=at) as client:
+        assert len(client.get("/u/ann/v1/slate").json()["results"]) == 3 < len(QUESTIONS[0].responses)
+        assert ask(client)["id"]
+        object.__setattr__(served.bounded, "limits", Limits(most_candidates=1))
+        refused = client.get("/u/ann/v1/next-question")
+        assert refused.status_code == 400 and "the bounds allow 1" in refused.json()["message"]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -228,6 +240,7 @@ def test_the_slate_in_a_person_s_order_and_what_is_held_back(tmp_path):
         ('{"prompt": "p", "responses": ["a", "b"], "slate": 1}', "true or false"),
         ('{"prompt": "p\\u0000", "responses": ["a", "b"]}', "line 1"),
         (json.dumps({"prompt": "p", "responses": [str(n) for n in range(51)]}), "2 to 50"),
+        ("\n".join([json.dumps({"prompt": "p", "responses": [str(n) for n in range(50)]})] * 82), "100,450 pairs"),
     ],
 )
 def test_files_that_hold_no_questions(tmp_path, text, told):

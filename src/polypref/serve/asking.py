@@ -86,7 +86,8 @@ def routes(app: FastAPI) -> None:
         question, person = app.state.questions.slate, person_of(request)
         if question is None:
             return {"prompt": None, "results": [], "held_back": []}
-        answer = await core.rank(person, question.prompt, question.responses, SLATE, stored="never")
-        pool, place = pool_of(question.prompt, question.responses)
+        texts = question.responses[: core.most_candidates(person)]
+        answer = await core.rank(person, question.prompt, texts, SLATE, stored="never")
+        pool, place = pool_of(question.prompt, texts)
         reasons = core.in_force.reasons(scorer_id(person), pool, place[list(answer.blocked)])
         return shown(question, answer, reasons)

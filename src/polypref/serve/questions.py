@@ -12,9 +12,11 @@ consistency.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,10 @@ QUESTION, REPEAT = "question", "repeat"  # routes of stored answers
 INFORMATION, RANDOM, AGAIN = "expected information", "random", "repeat"  # how a pair was chosen
 REPEATS, GAP = 0.08, 5
 MOST_RESPONSES = 50  # of one prompt
-MOST_IN_FILE = 20_000  # texts
+MOST_PAIRS = 100_000  # of a file
 MOST_WEIGHED = 300  # pairs, drawn from all that are open
 MOST_SKIPPED = 200
+ID = re.compile("[0-9a-f]{32}")  # of an answer
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,9 @@ def read(path: Path | str) -> tuple[Question, ...]:
         raise SettingsError(f"{path} cannot be read as questions: {reason(error)}.") from error
     if not found:
         raise SettingsError(f"{path} has no questions; expected lines with prompt and responses.")
-    if (count := sum(len(one.responses) for one in found)) > MOST_IN_FILE:
-        raise SettingsError(f"{path} has {count:,} responses; expected at most {MOST_IN_FILE:,}.")
+    pairs = sum(comb(len(one.responses), 2) for one in found)
+    if pairs > MOST_PAIRS:
+        raise SettingsError(f"{path} has {pairs:,} pairs of responses; expected at most {MOST_PAIRS:,}.")
     return tuple(found)
 
 
@@ -141,7 +145,7 @@ class Questions:
             if asked is not None:
                 return asked
         skipped = {self._place.get(key, -1) for one in skip[-MOST_SKIPPED:] if (key := _offered(core, person, one))}
-        drawn = np.array(self._rng.sample(open_N.tolist(), left), np.int32)
+        drawn = np.random.default_rng(self._rng.getrandbits(128)).permutation(open_N).astype(np.int32)
         later = np.isin(drawn, list(skipped))
         for group in (drawn[~later], drawn[later]):
             for begin in range(0, len(group), MOST_WEIGHED):
@@ -213,7 +217,7 @@ def _key(one: Judgement) -> tuple[Any, frozenset[str]]:
 
 def _offered(core: Core, person: Person, request: str) -> tuple[Any, frozenset[str]] | None:
     """The pair of an earlier question to this person; None for any other id."""
-    found = core.store.offer(person.tenant, request)
+    found = core.store.offer(person.tenant, request) if ID.fullmatch(request) else None
     if found is None or found[0] != person or len(found[1].texts) != 2:
         return None
     return pair_key(found[1].prompt, *found[1].texts)
