@@ -66,7 +66,13 @@ def test_consistency_is_shown(browser, tmp_path):
     served = core(tmp_path / "s.db")
     for number, chosen in enumerate(("a", "b", "a")):
         again = {"repeat": True} if number else {}
-        told = {"id": str(number), "kind": "pair", "prompt": "p", "chosen": chosen, "rejected": "ab".replace(chosen, "")}
+        told = {
+            "id": str(number),
+            "kind": "pair",
+            "prompt": "p",
+            "chosen": chosen,
+            "rejected": "ab".replace(chosen, ""),
+        }
         served.store.judge(Person("", "ann"), Judgement(**told, context=again)).result()
     with running(served, questions=Questions(QUESTIONS, Never())) as at, Visit(browser, f"{at}/u/ann/") as page:
         page.wait_for_selector(READY)
