@@ -332,3 +332,14 @@ def test_while_somebody_reads_an_older_state_the_receipt_says_pending(postgres, 
     reader.rollback()
     reader.close()
     assert not leave(ANN, store).pending
+
+
+def test_a_table_that_somebody_holds_is_pending_and_no_failure(postgres, address, store, monkeypatch):
+    monkeypatch.setattr("polypref.serve.postgres.LEAVE_S", 0.1)
+    monkeypatch.setattr("polypref.serve.postgres.TURN_S", 1)
+    store.judge(ANN, pair("1", "a text of Ann's that is long enough")).result()
+    with psycopg.connect(address) as holds:
+        holds.execute("LOCK TABLE polypref.answers IN SHARE UPDATE EXCLUSIVE MODE")
+        left = leave(ANN, store)
+        assert left.pending and left.rows["judgements"] == 1
+    assert store.judgements(ANN) == [] and not leave(ANN, store).pending

@@ -19,6 +19,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+IDLE_S = 2.0  # after which the server may close a connection
 WORDS = ("the", "a", "of", "reads", "writes", "long", "short", "warm", "cold", "person", "book", "river", "light")
 
 
@@ -104,10 +105,12 @@ class Client:
     """One connection, kept open."""
 
     def __init__(self, port: int) -> None:
-        self.port, self._to = port, None
+        self.port, self._to, self._used = port, None, 0.0
 
     async def ask(self, raw: bytes) -> tuple[int, dict]:
         """Status and body of the answer. Raises OSError or asyncio.IncompleteReadError if the server is gone."""
+        if time.perf_counter() - self._used > IDLE_S:
+            self.close()
         if self._to is None:
             self._to = await asyncio.open_connection("127.0.0.1", self.port)
         reader, writer = self._to
@@ -120,6 +123,7 @@ class Client:
         except (OSError, asyncio.IncompleteReadError):
             self.close()
             raise
+        self._used = time.perf_counter()
         return int(head[9:12]), json.loads(body)
 
     def close(self) -> None:

@@ -78,21 +78,27 @@ class Postgres(Rows):
         return replace(self._removed(person).result(), pending=not self._vacuumed(), stays=KEPT)
 
     def _vacuumed(self) -> bool:
-        """Take deleted rows out of tables and indexes; False while somebody reads an older state."""
+        """Take deleted rows out of tables and indexes; False while somebody reads an older state or holds a table."""
         until = time.monotonic() + LEAVE_S
         while True:
             with self.database.failures(), self.database.connected(slow=True) as to:
-                for table in (*schema.OF_A_PERSON, "fits"):
-                    to.execute(_sql(f"VACUUM (INDEX_CLEANUP ON) {table}"))
-                row = to.execute(
-                    "SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE schemaname = 'polypref' "
-                    "AND relname = ANY(%s)",
-                    (["judgements", "answers"],),  # rows of people are also replaced, all the time
-                ).fetchone()
-            left = row is None or row[0]
+                left = not self._emptied(to)
             if not left or time.monotonic() > until:
                 return not left
             time.sleep(0.2)
+
+    @staticmethod
+    def _emptied(to: psycopg.Connection) -> bool:
+        try:
+            for table in (*schema.OF_A_PERSON, "fits"):
+                to.execute(_sql(f"VACUUM (INDEX_CLEANUP ON) {table}"))
+        except psycopg.errors.LockNotAvailable:  # somebody else's VACUUM, say
+            return False
+        row = to.execute(
+            "SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE schemaname = 'polypref' AND relname = ANY(%s)",
+            (["judgements", "answers"],),  # rows of people are also replaced, all the time
+        ).fetchone()
+        return row is not None and not row[0]
 
     def close(self) -> None:
         """See ``store.Store``."""
