@@ -131,3 +131,21 @@ def test_chats_are_answered_by_an_upstream(saved, tmp_path, monkeypatch, capsys)
     ):
         said = refused(capsys, saved, "--port", 0, "--store", tmp_path / "s.db", *wrong)
         assert says in said and "secret" not in said
+
+
+def test_settings_that_cannot_be_are_refused_in_one_line(saved, world, tmp_path, capsys, monkeypatch):
+    at = (saved, "--port", 0, "--store", tmp_path / "s.db")
+    (tmp_path / "empty").mkdir()
+    assert "polypref fit" in refused(capsys, tmp_path / "empty", "--port", 0, "--store", tmp_path / "s.db")
+    assert not (tmp_path / "s.db").exists()  # nothing is made for a scorer that is not there
+    assert "no-such-encoder" in refused(capsys, *at, "--encoder", "no-such-encoder")
+    assert "concurent" in refused(capsys, *at, "--request-limits", "concurent=5")
+    assert "whole number" in refused(capsys, *at, "--request-limits", "body=0")
+    assert "--log" in refused(capsys, *at, "--log", tmp_path)
+    monkeypatch.setenv("POLYPREF_KEYS", "acme")
+    assert "TENANT:KEY" in refused(capsys, *at)
+    monkeypatch.setenv("POLYPREF_KEYS", "acme:key")
+    (tmp_path / "keys.toml").write_text("[[key]]\nkey = 'key'\ntenant = 'acme'")
+    assert "in one of them" in refused(capsys, *at, "--keys", tmp_path / "keys.toml")
+    (tmp_path / "keys.toml").write_text("[[jwt]]\nissuer = 'i'\naudience = 'a'\nalgorithm = 'none'\ntenant = 't'")
+    assert "expected HS256" in refused(capsys, *at, "--keys", tmp_path / "keys.toml")
