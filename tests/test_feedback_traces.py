@@ -17,7 +17,7 @@ from feedback_files import (
     span,
     trace,
 )
-from polypref.data.feedback.judgements import LATEST, NO_USER, SINGLE
+from polypref.data.feedback.judgements import LATEST, NO_USER, NO_VALUE, SINGLE
 from polypref.data.feedback.langfuse import Langfuse
 from polypref.data.feedback.langsmith import LangSmith
 from polypref.data.feedback.phoenix import Phoenix
@@ -261,7 +261,8 @@ def test_annotations_by_people_are_joined_to_spans(tmp_path):
     ]
     found = Phoenix().convert([saved(tmp_path / "s.json", page(spans)), saved(tmp_path / "n.json", page(told))])
     assert pairs(found) == [("ann", "Q?", "one", "two")]
-    assert found.left_out[NO_USER] == 1 and found.left_out['"odd word" is no number, like or dislike'] == 1
+    assert found.left_out[NO_USER] == 1 and found.left_out[NO_VALUE] == 1
+    assert found.remarks == ('values that are no number, like or dislike: "odd word" (1)',)
     assert (found.rows, found.used, sum(found.left_out.values())) == (8, 2, 6)
 
 

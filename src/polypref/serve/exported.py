@@ -14,7 +14,7 @@ from pathlib import Path
 
 from polypref.content import canonical_chat
 from polypref.data.feedback.joined import FORMS
-from polypref.data.feedback.judgements import SAME, Judgements, Value, finished
+from polypref.data.feedback.judgements import SAME, Judgements, finished
 from polypref.data.files.limits import Limits
 from polypref.data.published.rows import Converted, one_of
 from polypref.errors import InputError, SettingsError
@@ -66,7 +66,7 @@ def _add(found: Judgements, person: Person, row: Stored) -> None:
     number, one = found.next(), row.judgement
     user, prompt = scorer_id(person), one.prompt if isinstance(one.prompt, str) else canonical_chat(one.prompt)
     if one.rejected is None:
-        found.values.append(Value(number, str(user), prompt, one.chosen, one.kind, one.value))
+        found.value(number, (str(user), prompt, one.chosen), one.kind, one.value)
         return
     more = {"tie": one.kind == "tie", "pair_id": one.id, "seconds": one.context.get("seconds")}
     more["timestamp"] = datetime.fromtimestamp(row.at, UTC).isoformat()

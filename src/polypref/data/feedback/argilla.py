@@ -15,7 +15,7 @@ from itertools import combinations
 from typing import Any, cast
 
 from polypref.data.feedback.joined import FORMS
-from polypref.data.feedback.judgements import LATEST, SAME, Judgements, Value, as_value, finished, one_name, time_of
+from polypref.data.feedback.judgements import LATEST, SAME, Judgements, as_value, finished, one_name, time_of
 from polypref.data.feedback.records import Export, Record, get, id_of, objects
 from polypref.data.feedback.signs import is_kind, refusal
 from polypref.data.feedback.texts import answer_of, prompt_of
@@ -135,8 +135,7 @@ class Argilla:
             found.leave(NOT_COMPARING)
         elif not found.lacking(one.user, prompt):
             what = one.question.replace(name, "*")
-            value = Value(number, str(one.user), str(prompt), answers[name], what, float(one.value), one.time)
-            found.values.append(value)
+            found.value(number, (str(one.user), str(prompt), answers[name]), what, float(one.value), one.time)
 
     def _prompt(self, one: Response) -> str | None:
         name = self.prompt_field or next((name for name in ALIASES["prompt"] if name in one.fields), "")

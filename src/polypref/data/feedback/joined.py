@@ -20,7 +20,6 @@ from polypref.data.feedback.judgements import (
     NO_ANSWER,
     SAME,
     Judgements,
-    Value,
     as_value,
     finished,
     one_name,
@@ -202,7 +201,7 @@ class Joined:
             elif not found.pair(number, user, prompt, one.correction, answer, **more):
                 found.leave(SAME)
             return
-        found.values.append(Value(number, user, prompt, answer, one.name, one.value, one.time))
+        found.value(number, told, one.name, one.value, one.time)
 
     def _compared(self, members: list[tuple[int, Said]], texts: Mapping[str, Text], found: Judgements) -> None:
         """Answers that were compared: the one with the higher value is preferred, equal values are a tie."""

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -27,7 +27,9 @@ SINGLE = "a like, dislike or rating of one answer; --form single writes these"
 PAIRED = "in a comparison of two answers; --form pairs writes these"
 LATEST = "replaced by a later one"
 NO_USER, NO_PROMPT, NO_ANSWER = "no user", "no prompt", "no answer"
+NO_VALUE = "a value that is no number, like or dislike"
 SAME = "both answers are the same text"
+MOST = 6  # odd values that are named
 MILLISECONDS = 1e11  # times above are in thousandths of a second
 
 
@@ -44,18 +46,35 @@ class Value:
     time: str | None = None
 
 
+class Pair(NamedTuple):
+    """A comparison of two answers, as a row of the table."""
+
+    record: int
+    user_id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    tie: bool = False
+    pair_id: str | None = None
+    timestamp: str | None = None
+    seconds: float | None = None
+    shown_first: str | None = None
+
+
 @dataclass(eq=False)
 class Judgements:
     """Collects what records say. ``next`` begins a record; ``leave`` counts it as left out.
 
-    ``partners``  records that are in a pair under the number of another record.
+    ``partners``  records that are in a pair under the number of another record. ``odd``: values that say nothing.
     """
 
     read: int = 0
-    pairs: list[dict[str, Any]] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
     partners: set[int] = field(default_factory=set)
     left_out: Counter[str] = field(default_factory=Counter)
+    odd: Counter[str] = field(default_factory=Counter)
+    _texts: dict[str, str] = field(default_factory=dict)
 
     def next(self) -> int:
         """The number of the record that begins."""
@@ -75,26 +94,48 @@ class Judgements:
         return missing is not None
 
     def pair(self, record: int, user: str, prompt: str, better: str, worse: str, **more: Any) -> bool:
-        """One comparison, with ``tie`` and the optional columns of ``PAIR_COLUMNS`` if known; False for equal texts."""
+        """One comparison, with the other fields of a ``Pair`` if they are known; False for equal texts."""
         if better == worse:
             return False
-        self.pairs.append(
-            {"record": record, "user_id": user, "prompt": prompt, "chosen": better, "rejected": worse, **more}
-        )
+        same = self._same
+        self.pairs.append(Pair(record, same(user), same(prompt), same(better), same(worse), **more))
         return True
+
+    def value(
+        self, record: int, answer: tuple[str, str, str], name: str, value: float | str | None, time: str | None = None
+    ) -> None:
+        """The value of one answer, which is told as its user, its prompt and its text."""
+        user, prompt, text = map(self._same, answer)
+        self.values.append(Value(record, user, prompt, text, name, value, time))
+
+    def _same(self, text: str) -> str:
+        """Equal texts as one object: a prompt is often that of many records."""
+        return self._texts.setdefault(text, text)
 
     def used(self, form: str) -> tuple[pl.DataFrame, set[int]]:
         """The rows of one form, and the records in them; the others are counted as left out. Without a form: pairs if
         there are any, else single answers."""
-        values = self._latest(_numbers(self.values, self.left_out))
+        values = self._latest(self._numbers())
         in_pairs, rows = _paired(values)
-        in_pairs |= self.partners | {row["record"] for row in self.pairs}
+        in_pairs |= self.partners | {row.record for row in self.pairs}
         alone = [one for one in values if one.record not in in_pairs]
         if form == "pairs" or (not form and in_pairs):
             self.left_out[SINGLE] += len(alone)
             return _frame([*self.pairs, *rows], PAIR_COLUMNS), in_pairs
         self.left_out[PAIRED] += len(in_pairs)
         return _singles(alone, self.left_out)
+
+    def _numbers(self) -> list[Value]:
+        """Values as numbers: likes are 1, dislikes 0. Others are left out."""
+        found = []
+        for one in self.values:
+            number = as_value(one.value)
+            if number is None:
+                self.leave(NO_VALUE)
+                self.odd[shown(one.value, 20)] += 1
+            else:
+                found.append(Value(one.record, one.user, one.prompt, one.answer, one.name, number, one.time))
+        return found
 
     def _latest(self, values: Sequence[Value]) -> list[Value]:
         """The last value of each answer by each person, in order of time if all have one."""
@@ -106,38 +147,23 @@ class Judgements:
 
 
 PAIR_COLUMNS = {
+    "record": pl.Int64,
     **dict.fromkeys(("user_id", "prompt", "chosen", "rejected"), pl.String),
     "tie": pl.Boolean,
-    "pair_id": pl.String,
-    "timestamp": pl.String,
+    **dict.fromkeys(("pair_id", "timestamp"), pl.String),
     "seconds": pl.Float64,
     "shown_first": pl.String,
 }
-SINGLE_COLUMNS = dict.fromkeys(("user_id", "prompt", "response"), pl.String) | {"timestamp": pl.String}
+SINGLE_COLUMNS = {"record": pl.Int64, **dict.fromkeys(("user_id", "prompt", "response", "timestamp"), pl.String)}
+OPTIONAL = ("pair_id", "timestamp", "seconds", "shown_first")
 
 
-def _frame(rows: Sequence[dict[str, Any]], kinds: dict[str, Any]) -> pl.DataFrame:
+def _frame(rows: Sequence[tuple[Any, ...]], kinds: dict[str, Any]) -> pl.DataFrame:
     """Rows as a table, without optional columns of which no row has a value."""
-    frame = pl.DataFrame(
-        {name: pl.Series([row.get(name) for row in rows], dtype=kind) for name, kind in kinds.items()}
-        | {"record": pl.Series([row["record"] for row in rows], dtype=pl.Int64)}
-    )
-    if "tie" in kinds:
-        frame = frame.with_columns(pl.col.tie.fill_null(False))
-    optional = [name for name in ("pair_id", "timestamp", "seconds", "shown_first") if name in kinds]
-    return frame.drop([name for name in optional if frame[name].null_count() == frame.height])
-
-
-def _numbers(values: Iterable[Value], left_out: Counter[str]) -> list[Value]:
-    """Values as numbers: likes are 1, dislikes 0. Others are left out, with what they hold."""
-    found = []
-    for one in values:
-        number = as_value(one.value)
-        if number is None:
-            left_out[f"{shown(one.value, 20)} is no number, like or dislike"] += 1
-        else:
-            found.append(Value(one.record, one.user, one.prompt, one.answer, one.name, number, one.time))
-    return found
+    columns = enumerate(kinds.items())
+    frame = pl.DataFrame([pl.Series(name, [row[at] for row in rows], dtype=kind) for at, (name, kind) in columns])
+    empty = [name for name in OPTIONAL if name in kinds and frame[name].null_count() == frame.height]
+    return frame.drop(empty)
 
 
 def as_value(value: Any) -> float | None:
@@ -152,7 +178,7 @@ def as_value(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _paired(values: Sequence[Value]) -> tuple[set[int], list[dict[str, Any]]]:
+def _paired(values: Sequence[Value]) -> tuple[set[int], list[Pair]]:
     """The records that have a partner, and the comparisons that they give."""
     of: defaultdict[tuple[str, str, str], dict[str, Value]] = defaultdict(dict)
     for one in values:
@@ -163,10 +189,8 @@ def _paired(values: Sequence[Value]) -> tuple[set[int], list[dict[str, Any]]]:
         for better, worse in preferred({text: one.value for text, one in answers.items()}):  # type: ignore[misc]
             both = answers[better], answers[worse]
             times = [one.time for one in both if one.time is not None]
-            rows.append(
-                {"record": both[0].record, "user_id": user, "prompt": prompt, "chosen": better, "rejected": worse}
-                | {"timestamp": max(times) if len(times) == 2 else None}
-            )
+            time = max(times) if len(times) == 2 else None
+            rows.append(Pair(both[0].record, user, prompt, better, worse, timestamp=time))
             used |= {one.record for one in both}
     return used, rows
 
@@ -183,8 +207,7 @@ def _singles(values: Sequence[Value], left_out: Counter[str]) -> tuple[pl.DataFr
     else:
         name, kind, read = "rating", pl.Float64, {}
     rows = [
-        {"record": one.record, "user_id": one.user, "prompt": one.prompt, "response": one.answer}
-        | {name: read.get(one.value, one.value), "timestamp": one.time}  # type: ignore[call-overload, arg-type]
+        (one.record, one.user, one.prompt, one.answer, one.time, read.get(one.value, one.value))  # type: ignore[call-overload, arg-type]
         for one in values
     ]
     return _frame(rows, {**SINGLE_COLUMNS, name: kind}), {one.record for one in values}
@@ -215,6 +238,9 @@ def finished(title: str, found: Judgements, form: str, remarks: Sequence[str] = 
     if "thumb" in frame.columns and frame["thumb"].n_unique() == 1:
         side = {"up": "like", "down": "dislike"}[frame["thumb"][0]]
         remarks = [*remarks, f"every thumb is a {side}: the reader needs both kinds, since one alone shows no taste"]
+    if found.odd:
+        told = [f"{value} ({count:,})" for value, count in found.odd.most_common(MOST)]
+        remarks = [*remarks, f"values that are no number, like or dislike: {', '.join(told)}"]
     kind = "comparisons of two answers" if "chosen" in frame.columns else "judgements of single answers"
     return Converted(f"{title}, {kind}", frame.drop("record"), found.read, left_out, tuple(remarks), used=len(used))
 

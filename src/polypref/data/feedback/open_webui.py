@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polypref.data.feedback.joined import FORMS
-from polypref.data.feedback.judgements import LATEST, SAME, Judgements, Value, as_value, finished, time_of
+from polypref.data.feedback.judgements import LATEST, SAME, Judgements, as_value, finished, time_of
 from polypref.data.feedback.records import Export, Record, get, id_of
 from polypref.data.feedback.signs import refusal
 from polypref.data.feedback.texts import answer_of, prompt_of
@@ -217,7 +217,7 @@ def _compare(rated: Sequence[Rated], found: Judgements) -> None:
         elif any(_gap(one, at.get((one.user, one.chat, key))) for key, _ in one.siblings):
             found.leave(SAME)
         else:
-            found.values.append(Value(one.number, one.user, one.prompt, one.answer, "rating", one.thumb, one.time))
+            found.value(one.number, (one.user, one.prompt, one.answer), "rating", one.thumb, one.time)
 
 
 def _gap(one: Rated, other: Rated | None) -> float:
