@@ -113,3 +113,21 @@ def test_keys_of_the_server(browser, tmp_path):
             page.get_by_role("button", name="Start").click()
             page.wait_for_selector(READY)
             assert page.locator("#name").text_content() == "bob"
+
+
+def test_behind_a_proxy_that_takes_off_a_prefix(browser, tmp_path):
+    with serving(tmp_path / "s.db") as at, Visit(browser, f"{at}/health") as page:
+        asked = []
+
+        def proxied(route):
+            asked.append(route.request.url)
+            route.fulfill(response=route.fetch(url=route.request.url.replace("/team/judge", "", 1)))
+
+        page.route(f"{at}/team/judge/**", proxied)
+        page.goto(f"{at}/team/judge/")
+        page.get_by_label("Your name here").fill("ann")
+        page.get_by_role("button", name="Start").click()
+        page.wait_for_url(f"{at}/team/judge/u/ann/")
+        press(page, "1", "Stored")
+        assert len(stored(at)) == 1
+        assert len(asked) > 5 and all("/team/judge/" in one for one in asked)
