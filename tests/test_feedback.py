@@ -173,7 +173,7 @@ def test_a_record_that_is_lost_or_counted_twice_is_noticed():
 @pytest.mark.parametrize("product", FEEDBACK)
 def test_a_file_of_another_product_is_named_with_its_command(tmp_path, product, capsys):
     other = next(name for name in reversed(FEEDBACK) if name not in (product, "portkey"))
-    path = saved(tmp_path / "export.json", export(other))
+    path = saved(tmp_path / "an export.json", export(other))
     out = tmp_path / "p.jsonl"
     assert main(["convert", product, path, "--out", str(out)]) == 2
     told = capsys.readouterr().err

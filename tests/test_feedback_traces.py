@@ -172,7 +172,7 @@ def test_scores_of_the_third_version_of_the_api(tmp_path):
 def test_scores_of_several_names_are_not_mixed(tmp_path):
     rows = [trace("t1", "ann", "Q?", "one"), score("s1", "t1", 1), score("s2", "t1", 1, name="was it fast")]
     path = saved(tmp_path / "a.json", rows)
-    with pytest.raises(InputError, match=r'"user-thumb" \(1\) and "was it fast" \(1\).*--names'):
+    with pytest.raises(InputError, match=r'"user-thumb" \(1\) and "was it fast" \(1\).*--names user-thumb'):
         Langfuse().convert([path])
     found = Langfuse(names=("was it fast",)).convert([path])
     assert (found.used, found.left_out) == (1, {"of another name": 1})

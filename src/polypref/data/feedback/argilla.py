@@ -26,6 +26,7 @@ from polypref.data.rows.words import Said, meaning
 from polypref.wording import counted
 
 UNKNOWN = "unknown"  # the status of a response that says none
+STATUSES = ("draft", "discarded", "pending")
 UNSURE = "not known to be submitted: {}, which may be drafts; to_datasets() and to_list(flatten=True) export the status"
 NOT_COMPARING = "an answer to a question that ranks, rates or chooses no answer"
 NO_FIELDS = "a ranking or choice of names that are no fields"
@@ -104,7 +105,8 @@ class Argilla:
         prompt = self._prompt(one)
         reasons = {
             LEFT[self.judges]: one.by_model == (self.judges == "annotators"),
-            f"{one.status}, not submitted": one.status not in ("submitted", UNKNOWN),
+            f"{one.status if one.status in STATUSES else 'of another status'}, not submitted": one.status
+            not in ("submitted", UNKNOWN),
             "of another name": bool(self.names) and one.question not in self.names,
         }
         reason = next((reason for reason, holds in reasons.items() if holds), None)

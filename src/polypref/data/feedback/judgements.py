@@ -9,6 +9,7 @@ in one of the two files, never in both.
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -220,7 +221,7 @@ def one_name(values: Iterable[Value], names: Sequence[str], what: str) -> None:
         told = listed([f"{shown(name, 30)} ({count:,})" for name, count in counts.most_common(8)])
         raise InputError(
             f"{what} of several names: {told}. Say which of them is what a person prefers, "
-            f"as in --names {counts.most_common(1)[0][0]}."
+            f"as in --names {shlex.quote(counts.most_common(1)[0][0])}."
         )
 
 

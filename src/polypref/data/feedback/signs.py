@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator
 from itertools import islice
@@ -73,7 +74,7 @@ def refusal(export: Export, product: str, expected: str) -> InputError:
             out = Path(path).with_suffix("").name + ".prefs.jsonl"
             return InputError(
                 f"{path} looks like {what} of {other}, not like {expected} of {product}: "
-                f"polypref convert {other} {path} --out {out}."
+                f"polypref convert {other} {shlex.quote(path)} --out {shlex.quote(out)}."
             )
         if heads and heads[0] and not counts:
             told = ", ".join(list(heads[0])[:12])
