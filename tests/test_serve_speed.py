@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -20,6 +22,7 @@ from polypref.comparisons import Responses
 from polypref.features import question
 from polypref.learners.protocol import POPULATION, Scores
 from polypref.serve.core import Core
+from polypref.serve.garbage import MORE, SetApart
 from polypref.serve.remembered import Remembered
 from polypref.serve.sqlite import Sqlite
 from polypref.serve.store import Person
@@ -169,6 +172,24 @@ def test_answers_on_an_open_connection_are_sent_at_once(tmp_path, host):
 
     asyncio.run(connect())
     assert found == [1]
+
+
+def test_what_was_loaded_is_set_apart_from_the_search_for_garbage(monkeypatch):
+    apart = SetApart()
+    gc.unfreeze()
+    try:
+        assert not apart.look(), "something may still be loading"
+        assert apart.look() and gc.get_freeze_count() > 10_000
+        before = gc.get_freeze_count()
+        assert not apart.look()
+        more = {f"loaded.{at}": None for at in range(MORE)}
+        monkeypatch.setattr(sys, "modules", {**sys.modules, **more})
+        kept = [[] for _ in range(5_000)]
+        assert not apart.look(), "loading has just begun"
+        assert apart.look() and gc.get_freeze_count() >= before + len(kept)
+        assert not apart.look()
+    finally:
+        gc.unfreeze()
 
 
 def test_features_are_remembered_whole_or_not_at_all():
