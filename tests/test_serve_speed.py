@@ -117,23 +117,23 @@ def test_a_text_without_a_safety_score_is_asked_about_again_but_never_on_the_loo
 
 
 class Slow:
-    """A scorer without features in memory, each of whose answers takes a second."""
+    """A scorer without features in memory, each of whose answers takes two seconds."""
 
     serves, kind = "population", "slow"
 
     def score(self, responses, user_ids, response_Q=None):
-        time.sleep(1.0)
+        time.sleep(2.0)
         many = len(responses) if response_Q is None else len(response_Q)
         return Scores(np.zeros(many), np.full(many, POPULATION, np.int8))
 
 
 class FarAway(Sqlite):
-    """A store on another machine that does not answer for a second."""
+    """A store on another machine that does not answer for two seconds."""
 
     waits = True
 
     def standing(self, person):
-        time.sleep(1.0)
+        time.sleep(2.0)
         return super().standing(person)
 
 
@@ -151,7 +151,7 @@ def test_what_is_slow_does_not_hold_up_the_server(tmp_path, slow):
             begun = time.perf_counter()
             assert httpx.get(f"{url}/health").status_code == 200
             longest, asked = max(longest, time.perf_counter() - begun), asked + 1
-        assert asked > 3 and longest < 0.8
+        assert asked > 1 and longest < 1.5
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
