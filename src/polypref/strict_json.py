@@ -53,7 +53,7 @@ def _ensure_shallow(text: str) -> None:
     if text.count("[") + text.count("{") <= FEW_CONTAINERS:  # avoids reading a long list of users twice
         return
     depth = count = 0
-    for bracket in re.finditer(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', text, re.DOTALL):
+    for bracket in re.finditer(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', text, re.DOTALL):
         kind = bracket[0]
         if kind in "[{":
             depth, count = depth + 1, count + 1

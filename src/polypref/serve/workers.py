@@ -49,6 +49,7 @@ class _Team:
     listening: socket.socket
     workers: list[_Worker] = field(default_factory=list)
     stopping: bool = False
+    told: bool = False  # that all of them answer
 
     def start(self, tells: bool) -> None:
         ours, theirs = multiprocessing.Pipe()
@@ -117,7 +118,8 @@ def _hear(worker: _Worker, team: _Team, told: str) -> None:
         raise said
     worker.memory = said
     memories = [one.memory for one in team.workers]
-    if all(memories) and told:
+    if all(memories) and not team.told:
+        team.told = True
         most = max(one for one in memories if one)
         out(f"{len(memories)} workers, each with {most / 1e6:,.0f} MB of memory at most", told)
 
