@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shutil
 import sqlite3
 import tempfile
 import time
@@ -63,6 +64,8 @@ def stored(path: Path) -> list[str]:
 
 def measured(options: argparse.Namespace, folder: Path, seed: int) -> dict[str, float]:
     store = folder / f"feedback-{seed}.db"
+    for old in folder.glob(f"{store.name}*"):
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
     with serving(folder, str(store)) as server:
         took, acknowledged, seconds = asyncio.run(
             load(server.port, options.clients, options.seconds, options.pace, seed)

@@ -64,7 +64,8 @@ async def load(port: int, number: int, ends: asyncio.Event) -> int:
 
 def seen(store: Path) -> int:
     """How often anything of those who leave stands in the store's files."""
-    return sum(path.read_bytes().count(MARK.encode()) for path in store.parent.glob(store.name + "*"))
+    files = [path for path in store.parent.rglob("*") if path.is_file()]  # of the store, and whatever is beside it
+    return sum(path.read_bytes().count(MARK.encode()) for path in files)
 
 
 async def measured(port: int, store: Path, people: int, clients: int) -> dict[str, float]:

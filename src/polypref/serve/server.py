@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -21,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from polypref.serve.garbage import SetApart
 
 STOP_S = 30  # for requests in hand
+SWITCH_S = 0.0005  # for which a thread may keep Python from others: the store's writer needs it several times a commit
 KEEP_S = 5  # for the next request of a connection
 MOST_HEADERS = 65_536  # bytes that the parser holds; ``Limits.headers`` refuses fewer with a clear answer
 
@@ -79,6 +81,7 @@ class Server(uvicorn.Server):
         self._ready, self._apart = ready, SetApart()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        sys.setswitchinterval(SWITCH_S)
         await super().startup(sockets)
         self._ready()
 

@@ -27,6 +27,7 @@ from polypref.serve.writer import Link, Writer
 APPLICATION = 0x706F6C79  # "poly": tells SQLite's files apart
 WAIT_MS = 10_000  # for another process's transaction
 SHORTLY_MS = 20
+LOG_PAGES = 8_000  # 32 MB, after which the log is moved into the file, and commits wait; SQLite's 1,000: twice a second
 MOST_REWRITTEN = 256_000_000  # bytes: about a second, in which nobody can write
 LEAVE_S = 5.0  # for readers of an older state to end
 SETTINGS = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "foreign_keys": 1}
@@ -151,6 +152,7 @@ def _opened(path: Path) -> sqlite3.Connection:
                         f"{path}: SQLite {sqlite3.sqlite_version} keeps {name} at {found}; expected {value}. "
                         "Use a folder on a local disk that can be written to."
                     )
+            to.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             _prepare(to, path)
         except BaseException:
             to.close()
