@@ -104,6 +104,7 @@ def test_who_left_is_in_no_old_copy_of_the_store(tmp_path):
     store = opened(tmp_path / "s.db")
     assert store.standing(ANN) == Standing() and store.judgements(ANN) == [] and store.offer("a-tenant", "r1") is None
     assert len(store.judgements(BEN)) == 1 and store.people("a-tenant") == ["ben-the-second"]
+    assert [person for person, _ in store.everybodys(0, 10**9, 1)] == [BEN]  # after two rows that nobody can read
     assert store.judge(ANN, said("new")).result()  # Ann is back, and still only what is new can be read
     assert [one.judgement.id for one in store.judgements(ANN)] == ["new"]
     assert [person for person, _ in store.everybodys(0, 10**9, 10)] == [BEN, ANN]

@@ -302,11 +302,15 @@ class Sealed:
 
     def everybodys(self, after: int, upto: int, most: int) -> Sequence[tuple[Person, Stored]]:
         """See ``store.Store``."""
-        found: list[tuple[Person, Stored]] = []
-        for hidden, stored in self.store.everybodys(after, upto, most):
-            key = None if hidden == MARK else self._key(hidden)
-            found += [] if key is None else [(key.person, one) for one in _opened(key, [stored])]
-        return found
+        while rows := self.store.everybodys(after, upto, most):
+            found: list[tuple[Person, Stored]] = []
+            for hidden, stored in rows:
+                key = None if hidden == MARK else self._key(hidden)
+                found += [] if key is None else [(key.person, one) for one in _opened(key, [stored])]
+            if found:  # nothing means that nothing follows
+                return found
+            after = rows[-1][1].seq
+        return []
 
     def held(self, texts: Sequence[str]) -> set[str]:
         """See ``store.Store``: none, unless a row is in plain text."""
