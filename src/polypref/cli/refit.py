@@ -30,7 +30,8 @@ class Refit(Loads, ReadsJudgements, Seeded):
 
     The new scorer is compared with the one in force on the newest judgements, which neither has seen; both have learned
     the same earlier judgements of each person first. It is put in force unless it is worse beyond the interval; then
-    the exit code is 1. An interrupted refit resumes where it stopped. Servers follow within seconds (docs/serve.md).
+    the exit code is 1. An interrupted refit resumes where it stopped. Servers follow within seconds
+    (docs/serve-operations.md).
     """
 
     store: str = "polypref.db"

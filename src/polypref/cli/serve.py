@@ -37,7 +37,7 @@ Timeout = Annotated[float, Range(0, 3600, open=True)]
 class Serve(Loads):
     """Serve a scorer over HTTP: rerank clients ask, judgements are learned from at once, people can leave.
 
-    docs/serve.md lists the routes and clients. Everything is kept in one SQLite file, or in PostgreSQL.
+    docs/serve.md shows the start and the routes. Everything is kept in one SQLite file, or in PostgreSQL.
     """
 
     scorer: Annotated[Path | None, tyro.conf.Positional, arg(metavar="DIR", help_behavior_hint="(needed)")] = None
@@ -79,7 +79,7 @@ class Serve(Loads):
     log: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: standard error)")] = None
     """One JSON line per request, without texts, keys and ids."""
     request_limits: Annotated[
-        tuple[str, ...], arg(metavar="NAME=N ...", help_behavior_hint="(default: as in docs/serve.md)")
+        tuple[str, ...], arg(metavar="NAME=N ...", help_behavior_hint="(default: as in docs/serve-operations.md)")
     ] = ()
     """Limits: body, url, headers, read_seconds, concurrent, person_rate, tenant_rate."""
 
