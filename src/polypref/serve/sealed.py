@@ -47,6 +47,7 @@ from polypref.serve.store import (
 )
 
 Found = TypeVar("Found")
+How = Callable[[Person, Judgement], Future[bool]]
 LEAST_MASTER = 32  # bytes
 KEY_BYTES = 64  # of AES-256-SIV
 MOST_KEYS = 100_000  # in memory
@@ -208,19 +209,15 @@ class Sealed:
         """See ``store.Store``."""
         return self._judged(person, judgement, self.store.replace)
 
-    def _judged(
-        self, person: Person, judgement: Judgement, how: Callable[[Person, Judgement], Future[bool]]
-    ) -> Future[bool]:
+    def _judged(self, person: Person, judgement: Judgement, how: How) -> Future[bool]:
         hidden, row = self._of(person), self._id(person.tenant, judgement.id)
 
         def write(key: _Key) -> Future[bool]:
             body = msgspec.json.encode(msgspec.structs.replace(judgement, context={}))
             context = {"sealed": key.sealed(msgspec.json.encode(judgement.context), "context", row)}
             chosen = key.sealed(body, "judgement", row)
-            return _named(
-                how(hidden, Judgement(id=row, kind=judgement.kind, prompt="", chosen=chosen, context=context)),
-                judgement.id,
-            )
+            sealed = Judgement(id=row, kind=judgement.kind, prompt="", chosen=chosen, context=context)
+            return _named(how(hidden, sealed), judgement.id)
 
         return self._written(person, write, lambda: self.store.undo(hidden, row).result())
 
@@ -384,9 +381,8 @@ def _named(inner: Future[bool], judgement_id: str) -> Future[bool]:
     def end(done: Future[bool]) -> None:
         error = done.exception()
         if isinstance(error, Conflict):
-            told.set_exception(
-                Conflict(f"a judgement with the id {judgement_id!r} and other content is stored already.")
-            )
+            said = f"a judgement with the id {judgement_id!r} and other content is stored already."
+            told.set_exception(Conflict(said))
         elif error is not None:
             told.set_exception(error)
         else:
