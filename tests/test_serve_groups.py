@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+import polypref
+from polypref.cli import main
 from polypref.comparisons import from_columns
 from polypref.groups import Discovery, Grouping, discover, from_mapping
+from polypref.learners.pooled import Pooled
 from polypref.learners.protocol import SOURCES
 from polypref.serve.app import app_of
 from polypref.serve.placing import Placing, loaded
@@ -149,6 +152,16 @@ def test_without_groups_nothing_is_told(tmp_path):
     with TestClient(app_of(held)) as client:
         assert told(client, "ann") is None
     held.store.close()
+
+
+def test_what_is_no_folder_of_groups_is_refused_in_one_line(tmp_path, capsys):
+    polypref.save(Pooled().fit(world(1), encoder=polypref.encoder("static"), seed=0), tmp_path / "scorer")
+    for wrong in (tmp_path / "absent", tmp_path / "scorer"):
+        asked = [tmp_path / "scorer", "--store", tmp_path / "s.db", "--port", 0, "--groups", wrong]
+        assert main(["serve", *map(str, asked)]) == 2
+        said = capsys.readouterr().err
+        assert [line for line in said.splitlines() if "error" in line] == said.splitlines()[-1:], said
+        assert str(wrong) in said
 
 
 def test_few_places_are_kept_and_none_is_stale(two, tmp_path):
