@@ -86,13 +86,18 @@ def in_words(grouping: Grouping, group: str, share: dict[str, float], rests_on: 
         return "No groups were found among these people: all of them are in one."
     if not known and not used:
         return "Nothing is known of your group yet."
-    what = ["those that the groups were made from"] if known else []
+    what = ["the judgements that the groups were made from"] if known else []
     what += [f"{used} of your comparisons here"] if used else []
-    sure = ", ".join(f"{name} {share[name]:.0%}" for name in sorted(share, key=lambda name: (-share[name], name)))
+    sure = ", ".join(f"{name} {_percent(share[name])}" for name in sorted(share, key=lambda name: (-share[name], name)))
     where = f"you judge most like {group}: {sure}"
     if group == UNKNOWN:
         where = f"you are between groups: {sure}; a group needs {grouping.certainty:.0%}"
     return f"By {' and '.join(what)}, {where}."
+
+
+def _percent(share: float) -> str:
+    """A probability, which is never none and never all."""
+    return "under 1%" if share < 0.01 else "over 99%" if share > 0.99 else f"{share:.0%}"
 
 
 def loaded(folder: Path, scorer: Scorer, allow_network: bool = False) -> Grouping:
