@@ -21,6 +21,7 @@ from polypref.learners.hierarchical import Hierarchical
 from polypref.serve import refit_data
 from polypref.serve.folders import Folders, beside, known_to
 from polypref.serve.leaving import leave
+from polypref.serve.open_store import opened
 from polypref.serve.people import knowing
 from polypref.serve.refit import Refit, in_force
 from polypref.serve.refit_data import Judged
@@ -50,8 +51,11 @@ def first(world, tmp_path_factory):
 
 def filled(path, folder, world, share=1.0):
     """A store with ``folder`` in force and the world's judgements, in an order that mixes people."""
-    store = Sqlite(path)
-    digest = Folders(beside(path)).add(folder)
+    return served(Sqlite(path), beside(path), folder, world, share)
+
+
+def served(store, at, folder, world, share=1.0):
+    digest = Folders(at).add(folder)
     store.put_in_force(InForceRow(hash=digest, why="served", before=None)).result()
     judge(store, world, np.random.default_rng(0).permutation(len(world))[: round(share * len(world))])
     return store
@@ -298,4 +302,22 @@ def test_people_are_taken_out_of_every_scorer_of_a_store_with_one_command(tmp_pa
     assert registered(store, folders, first, folders.load) == new  # the folder with them does not come back
     assert main(asked) == 0 and "no scorer of the store has rows of them" in capsys.readouterr().out
     assert main([*asked, "--out", "x"]) == 2 and "leave --out out" in capsys.readouterr().err
+    store.close()
+
+
+@pytest.mark.parametrize("kind", ["encrypted", "postgres"])
+def test_stores_of_every_kind_are_refitted(kind, tmp_path, first, world, capsys, request, monkeypatch):
+    monkeypatch.setenv("POLYPREF_MASTER_KEY", "a master key that is long enough to be one" * 2)
+    address = tmp_path / "s.db" if kind == "encrypted" else request.getfixturevalue("postgres").database()
+    store = served(opened(address, kind == "encrypted"), tmp_path / "shared", first, world)
+    before, at = store.in_force(), ("--scorers", str(tmp_path / "shared"))
+    code, said = refitted(capsys, address, *at)
+    assert code == 0 and f"{round(0.8 * USERS * EACH)} judgements of the store, by {USERS} people" in said.out, said
+    now = store.in_force()
+    assert now != before and store.fitted_with(named(world, 0)) == [now]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(named(world, 0).encode() in path.read_bytes() for path in files)
+    left = leave(Person("", named(world, 0)), store)
+    assert left.scorers == [now] and not left.residue
+    assert refitted(capsys, address, *at, "--rollback")[0] == 0 and store.in_force() == before
     store.close()
