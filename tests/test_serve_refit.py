@@ -321,3 +321,17 @@ def test_stores_of_every_kind_are_refitted(kind, tmp_path, first, world, capsys,
     assert left.scorers == [now] and not left.residue
     assert refitted(capsys, address, *at, "--rollback")[0] == 0 and store.in_force() == before
     store.close()
+
+
+def test_texts_are_encoded_part_by_part_so_that_a_server_waits_for_one(world):
+    class Told:
+        name, identity, features, asked = "told", "told", "response", []
+
+        def encode(self, responses):
+            self.asked.append(responses.texts_R.to_list())
+            return np.zeros((len(responses), 1), np.float32)
+
+    told = Told()
+    refit_data.read_by_parts(told, world.responses)
+    assert max(map(len, told.asked)) <= refit_data.PART < len(world.responses)
+    assert sum(told.asked, []) == world.responses.texts_R.to_list()

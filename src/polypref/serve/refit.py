@@ -103,6 +103,9 @@ class Refit:
             held = refit_data.held_out(judged, run.split)
             earlier = judged.until(run.split)
             given = refit_data.training(earlier, self.files, run.salt, hasattr(scorer_class(learner[1]), "adapt"))
+            if (encoder := scorers.encoder_of(old)) is not None:
+                for rows in (given.comparisons, *held.values()):
+                    refit_data.read_by_parts(encoder, rows.responses)
             new = self._fitted(run, given, learner, old)
             report = self._report(new, old, held, earlier)
             data = {

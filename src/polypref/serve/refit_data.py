@@ -8,14 +8,17 @@ again from the files, under their own names.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 
 from polypref import content
-from polypref.comparisons import Comparisons, from_columns
+from polypref.comparisons import Comparisons, Responses, from_columns
 from polypref.errors import NotEnoughData
+from polypref.features import question
+from polypref.features.protocol import Encoder, read_by
 from polypref.serve.people import Row, compared, rows_of
 from polypref.serve.person import scorer_id
 from polypref.serve.store import Person, Store, Stored
@@ -23,7 +26,22 @@ from polypref.wording import counted
 
 AT_ONCE = 20_000  # judgements that are read from the store
 MOST = 1_000_000  # the newest that are used
+PART, PAUSE_S = 64, 0.1  # texts that are encoded at once; who waits for them looks every 0.05 s
 MOST_HELD_OUT = 5_000  # enough for an interval of about a point
+
+
+def read_by_parts(encoder: Encoder, pool: Responses) -> None:
+    """Compute and store what a scorer reads of these texts, part by part.
+
+    A server on this machine that needs a new text waits for one part, not for all of them: features are stored by one
+    process at a time.
+    """
+    for rows in np.array_split(np.arange(len(pool), dtype=np.int32), max(1, -(-len(pool) // PART))):
+        part = pool.take(rows)
+        features_RD = encoder.encode(part)
+        if read_by(encoder) == "pair":
+            question.columns(encoder, part, features_RD)
+        time.sleep(PAUSE_S)
 
 
 @dataclass(frozen=True, eq=False)
