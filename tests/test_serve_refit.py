@@ -334,4 +334,4 @@ def test_texts_are_encoded_part_by_part_so_that_a_server_waits_for_one(world):
     told = Told()
     refit_data.read_by_parts(told, world.responses)
     assert max(map(len, told.asked)) <= refit_data.PART < len(world.responses)
-    assert sum(told.asked, []) == world.responses.texts_R.to_list()
+    assert [text for part in told.asked for text in part] == world.responses.texts_R.to_list()
