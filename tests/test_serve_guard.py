@@ -316,3 +316,17 @@ def test_health_says_when_the_store_fails(tmp_path):
         assert client.get("/health/live").json() == {"status": "UP"}
         with pytest.raises(StoreError):
             client.app.state.core.store.undo(Person("/", "nobody"), "nothing").result()
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "\N{LATIN SMALL LETTER A WITH DIAERESIS}"])
+def test_a_page_of_another_site_changes_nothing_without_a_key(tmp_path, site):
+    served = core(tmp_path / "s.db")
+    with TestClient(app_of(served)) as client:
+        pause, other = "/v1/users/ann/pause?paused=true", {"sec-fetch-site": site.encode()}
+        refused = client.post(pause, headers=other)
+        assert refused.status_code == 403 and "another site" in refused.json()["message"]
+        assert not client.get("/v1/users/ann").json()["paused"]
+        assert client.get("/v1/users/ann", headers=other).status_code == 200, "which it cannot read"
+        assert client.post(pause, headers={"sec-fetch-site": "same-origin"}).status_code == 200
+        assert client.post(pause, headers=other | {"authorization": "Bearer x"}).status_code == 200
+        assert client.get("/v1/users/ann").json()["paused"]

@@ -24,6 +24,8 @@ from polypref.serve.metrics import Metrics
 PREFIX = "/u/"
 FREE = ("/health", "/health/live", "/metrics")  # answered however much is in hand
 ID = b"x-request-id"
+READING = ("GET", "HEAD", "OPTIONS")
+OWN_SITE = (b"same-origin", b"none")  # what browsers say of requests by this server's page, and by people themselves
 GONE = 499  # in the log: the client did not wait
 
 Scope = dict[str, Any]
@@ -97,7 +99,11 @@ class Guard:
             raise Refused(f"the address has more than {limits.url:,} bytes.", 414, "url")
         if sum(len(name) + len(value) for name, value in scope["headers"]) > limits.headers:
             raise Refused(f"the headers have more than {limits.headers:,} bytes.", 431, "headers")
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        named = dict(scope["headers"])
+        from_page = named.get(b"sec-fetch-site", b"none")
+        if from_page not in OWN_SITE and scope["method"] not in READING and b"authorization" not in named:
+            raise Refused("a page of another site needs an API key to change anything here.", 403, "other_site")
+        declared = named.get(b"content-length", b"0")
         if declared.isdigit() and (len(declared) > 15 or int(declared) > limits.body):
             raise Refused(f"the body has more than {limits.body:,} bytes.", 413, "body")
 
