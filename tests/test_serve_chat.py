@@ -180,11 +180,12 @@ def test_a_gate_that_blocks_some_and_one_that_blocks_all(tmp_path):
                 assert nothing.choices[0].finish_reason == "content_filter"
                 assert nothing.choices[0].message.content is None and nothing.bounds["abstained"]
             assert "within the bounds" in refusal and UNSAFE not in refusal
-        kept = offers(served, "ann")  # what was blocked can be looked up, and judged
+        kept = offers(served, "ann")  # what was blocked can be looked up by operators
         assert sorted(len(one.blocked) for one in kept) == [2, 4, 4]
         assert all((reward is None) == (at in one.blocked) for one in kept for at, reward in enumerate(one.rewards))
         told = {"user": "ann", "request": found.id, "chosen": 1, "rejected": 0}
-        assert httpx.post(f"{at}/v1/feedback", json=told).json()["new"]
+        assert "held back" in httpx.post(f"{at}/v1/feedback", json=told).json()["message"]  # else it could be exported
+        assert httpx.post(f"{at}/v1/feedback", json=told | {"rejected": 3}).json()["new"]
         assert httpx.delete(f"{at}/v1/users/ann").json()["rows"]["answers"] == 3
         metrics = httpx.get(f"{at}/metrics").text
         assert 'polypref_abstentions_total{route="chat"} 2.0' in metrics

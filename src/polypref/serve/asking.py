@@ -9,7 +9,7 @@ from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from polypref.errors import InputError
-from polypref.serve.core import MOST_TEXTS, Answer, Core, pool_of
+from polypref.serve.core import MOST_CHARACTERS, MOST_TEXTS, Answer, Core, pool_of
 from polypref.serve.dialects.rerank import about
 from polypref.serve.person import scorer_id
 from polypref.serve.questions import MOST_SKIPPED, QUESTION, Asked, Question, Questions, question_of
@@ -78,6 +78,10 @@ def routes(app: FastAPI) -> None:
         given = [question_of(one, f"question {number}") for number, one in enumerate(body.questions, 1)]
         if (count := sum(len(one.responses) for one in given)) > MOST_TEXTS:
             raise InputError(f"{count} responses; expected at most {MOST_TEXTS}.")
+        if sum(len(one.prompt) * len(one.responses) + sum(map(len, one.responses)) for one in given) > MOST_CHARACTERS:
+            raise InputError(
+                f"the responses, each with its prompt, have more than {MOST_CHARACTERS:,} characters; give fewer."
+            )
         return await next_of(Questions(given), named(person_of(request, body)), body.skip)
 
     @app.get("/v1/slate")

@@ -15,6 +15,7 @@ from polypref import content
 from polypref.errors import InputError
 from polypref.serve.core import MOST_CHARACTERS, Prompt
 
+MOST_MESSAGES = 2_000  # of one prompt
 TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}  # kind of part: its field
 
 
@@ -22,6 +23,8 @@ def prompt_of(given: str | Sequence[Mapping[str, Any]], what: str = "message") -
     """The prompt that a text or messages with ``role`` and ``content`` stand for. Raises InputError."""
     if isinstance(given, str):
         return _short(content.texts([given], "prompt")[0])
+    if len(given) > MOST_MESSAGES:
+        raise InputError(f"there are {len(given):,} {what}s; expected at most {MOST_MESSAGES:,}.")
     messages = []
     for number, one in enumerate(given, 1):
         where = f"{what} number {number} of {len(given)}"

@@ -17,7 +17,7 @@ from polypref import content
 from polypref.errors import InputError
 from polypref.serve.conversation import prompt_of
 from polypref.serve.questions import QUESTION, REPEAT, side_of
-from polypref.serve.store import Judgement, Offer, Person, Store
+from polypref.serve.store import Judgement, Offer, Person, Store, reading
 
 WAIT_S, EVERY_S = 2.0, 0.05  # for an answer that another process is still writing
 LONGEST = 100_000  # characters of a text
@@ -95,7 +95,7 @@ async def judgement_of(body: Feedback, person: Person, key: str | None, store: S
 async def _offer(request: str, person: Person, store: Store) -> Offer:
     """The answer to this person with that id. Raises InputError where there is none."""
     until = time.monotonic() + WAIT_S
-    while (found := store.offer(person.tenant, request)) is None and time.monotonic() < until:
+    while (found := await reading(store, store.offer, person.tenant, request)) is None and time.monotonic() < until:
         await asyncio.sleep(EVERY_S)
     if found is None or found[0] != person:
         raise InputError(f"there is no answer {content.excerpt(request)} to this user.")
@@ -109,6 +109,8 @@ def _text(given: str | int | None, offer: Offer | None) -> str | None:
             raise InputError("a number stands for a candidate of an earlier answer; give its request.")
         if not 0 <= given < len(offer.texts):
             raise InputError(f"there is no candidate {given}; the answer had {len(offer.texts)}, from 0.")
+        if given in offer.blocked:
+            raise InputError(f"candidate {given} was held back, so it cannot be judged by its number.")
         return offer.texts[given]
     if given is not None and len(given) > LONGEST:
         raise InputError(f"a text has more than {LONGEST:,} characters; give a shorter one.")

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 from fastapi.responses import JSONResponse
 
@@ -21,7 +21,7 @@ from polypref.serve.limits import Limits
 from polypref.serve.log import METHODS, Log, noting, place_of
 from polypref.serve.metrics import Metrics
 
-PREFIX = "/u/"
+PREFIX, PEOPLE = "/u/", "/v1/users/"
 FREE = ("/health", "/health/live", "/metrics")  # answered however much is in hand
 ID = b"x-request-id"
 READING = ("GET", "HEAD", "OPTIONS")
@@ -95,6 +95,8 @@ class Guard:
         limits = self.limits
         if self.in_hand > limits.concurrent and not free:
             raise Refused("the server has too many requests in hand; ask again.", 429, "concurrent", "overloaded")
+        if _is_no_text(scope["polypref.raw"]):
+            raise Refused("the address is no UTF-8 text.", 400, "url")
         if len(scope["polypref.raw"]) + len(scope.get("query_string", b"")) > limits.url:
             raise Refused(f"the address has more than {limits.url:,} bytes.", 414, "url")
         if sum(len(name) + len(value) for name, value in scope["headers"]) > limits.headers:
@@ -160,13 +162,29 @@ class _Sending:
 
 
 def _inner(scope: Scope) -> Scope:
-    """The scope without ``/u/{user}``, which is kept beside it."""
+    """The scope without ``/u/{user}``, which is kept beside it.
+
+    Paths with ids stay as they are in the address, so that a slash within an id does not end it (``requests.id_in``).
+    """
     raw = scope.get("raw_path") or scope["path"].encode()
     scope["polypref.raw"] = raw
-    if not scope["path"].startswith(PREFIX):
-        return scope
-    user, _, rest = raw.decode("ascii", "replace").split("?")[0][len(PREFIX) :].partition("/")
-    return {**scope, "path": f"/{unquote(rest)}", "raw_path": f"/{rest}".encode(), "polypref.user": unquote(user)}
+    address = raw.decode("ascii", "replace").split("?")[0]
+    if address.startswith(PREFIX):
+        user, _, rest = address[len(PREFIX) :].partition("/")
+        address = f"/{rest}"
+        scope |= {"path": unquote(address), "raw_path": address.encode(), "polypref.user": unquote(user)}
+    if scope["path"].startswith(PEOPLE):
+        scope["path"] = address
+    return scope
+
+
+def _is_no_text(raw: bytes) -> bool:
+    """Whether an address stands for no text; read leniently, several of them would name one person."""
+    try:
+        unquote_to_bytes(raw).decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 async def _failed(scope: Scope, receive: Callable, sending: _Sending) -> None:

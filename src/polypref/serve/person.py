@@ -152,13 +152,13 @@ def _given(authorization: str) -> str:
     return ""
 
 
-def asking(key: Key, path: str | None, body: Iterable[str | None], header: str | None, model: str | None) -> Person:
+def asking(key: Key, path: str | None, body: Iterable[str | None], header: Iterable[str], model: str | None) -> Person:
     """The person whom a request names; nobody where it names none.
 
     Raises TwoPeople, InputError for impossible ids.
     """
     alias = model[len(ALIAS) :] if model and model.startswith(ALIAS) else None
-    named = [one for one in (key.user, path, *body, header, alias) if one is not None]
+    named = [one for one in (key.user, path, *body, *header, alias) if one is not None]
     ids = list(dict.fromkeys(_id(one) for one in named))
     if len(ids) > 1:
         raise TwoPeople(f"the request names {len(ids)} different users; name one.")

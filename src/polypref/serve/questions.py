@@ -11,6 +11,7 @@ consistency.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from collections.abc import Sequence
@@ -21,15 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from polypref import content, strict_json
-from polypref.comparisons import Comparisons, IntArray, Responses, from_columns
+from polypref.comparisons import Comparisons, IntArray, Responses, Users
 from polypref.errors import InputError, PolyprefError, SettingsError, reason
 from polypref.newcomers.active import Asks, next_question
 from polypref.regular_files import content_of
 from polypref.serve.core import Answer, Core
 from polypref.serve.people import State
-from polypref.serve.store import Judgement, Person, Stored
+from polypref.serve.store import Judgement, Person, Stored, reading
 
 QUESTION, REPEAT = "question", "repeat"  # routes of stored answers
 INFORMATION, RANDOM, AGAIN = "expected information", "random", "repeat"  # how a pair was chosen
@@ -117,10 +119,7 @@ class Questions:
         asked = [one for one in self.questions if not one.slate]
         rows = [(one.prompt, *pair) for one in asked for pair in combinations(one.responses, 2)]
         self._place = {pair_key(*row): at for at, row in enumerate(rows)}
-        self._pairs: Comparisons | None = None
-        if rows:
-            prompts, ones, others = zip(*rows, strict=True)
-            self._pairs = from_columns(["nobody"] * len(rows), prompts, ones, others)
+        self._pairs = _pairs(asked) if rows else None
 
     def prepare(self, core: Core) -> None:
         """Encode all texts, so that the first question comes at once."""
@@ -136,7 +135,7 @@ class Questions:
         """
         if self._pairs is None:
             return Asked(0, why="this server has no questions; give it --questions FILE, or POST /v1/questions.")
-        judged = core.store.judgements(person)
+        judged = await asyncio.to_thread(core.store.judgements, person)
         done = {self._place.get(_key(one.judgement), -1) for one in judged if one.judgement.rejected is not None}
         open_N = np.setdiff1d(np.arange(len(self._pairs)), list(done))
         left = len(open_N)
@@ -144,7 +143,8 @@ class Questions:
             asked = await self._repeated(core, person, self._rng.choice(again), left)
             if asked is not None:
                 return asked
-        skipped = {self._place.get(key, -1) for one in skip[-MOST_SKIPPED:] if (key := _offered(core, person, one))}
+        shown = await reading(core.store, lambda: [_offered(core, person, one) for one in skip[-MOST_SKIPPED:]])
+        skipped = {self._place.get(key, -1) for key in shown if key is not None}
         drawn = np.random.default_rng(self._rng.getrandbits(128)).permutation(open_N).astype(np.int32)
         later = np.isin(drawn, list(skipped))
         for group in (drawn[~later], drawn[later]):
@@ -209,6 +209,21 @@ class Questions:
         assert self._pairs is not None
         pool, sides = self._pairs.responses, (int(self._pairs.chosen_N[at]), int(self._pairs.rejected_N[at]))
         return pool.prompts[int(pool.prompt_R[sides[0]])], [pool.texts_R[side] for side in sides]
+
+
+def _pairs(questions: Sequence[Question]) -> Comparisons:
+    """All pairs of responses of each question, as comparisons of nobody; a prompt is not copied for each of them."""
+    prompts = [one.prompt for one in questions for _ in one.responses]
+    pool, place_Q = Responses.of(prompts, [text for one in questions for text in one.responses])
+    ends = np.cumsum([len(one.responses) for one in questions])
+    sides = [
+        pair
+        for one, end in zip(questions, ends.tolist(), strict=True)
+        for pair in combinations(place_Q[end - len(one.responses) : end].tolist(), 2)
+    ]
+    chosen_N, rejected_N = np.array(sides, np.int32).T
+    nobody = Users(pl.Series("id", ["nobody"], dtype=pl.String))
+    return Comparisons(pool, nobody, np.zeros(len(sides), np.int32), chosen_N, rejected_N)
 
 
 def _key(one: Judgement) -> tuple[Any, frozenset[str]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from fastapi import Request
 
 from polypref.errors import InputError, PolyprefError
 from polypref.serve.log import note
-from polypref.serve.person import asking
+from polypref.serve.person import Key, Unauthorized, asking
 from polypref.serve.store import Person
 
 ME = "me"  # in a path: whoever asks
@@ -26,10 +27,31 @@ def person_of(request: Request, body: Any = None, also: Iterable[str | None] = (
 
     Raises Unauthorized, TwoPeople, InputError, TooMany.
     """
-    key = request.app.state.keys.key_of(request.headers.get("authorization"))
+    key = key_of(request)
     named = [*(getattr(body, name, None) for name in ("safety_identifier", "user")), *also]
     path = request.scope.get("polypref.user")
-    return _counted(request, asking(key, path, named, request.headers.get("x-user"), getattr(body, "model", None)))
+    return _counted(request, asking(key, path, named, _header(request), getattr(body, "model", None)))
+
+
+def key_of(request: Request) -> Key:
+    """What the request's only key stands for. Raises Unauthorized."""
+    given = request.headers.getlist("authorization")
+    if len(given) > 1:
+        raise Unauthorized("the request has two Authorization headers; give one.")
+    return request.app.state.keys.key_of(given[0] if given else None)
+
+
+def _header(request: Request) -> list[str]:
+    """The users whom headers name. Raises InputError."""
+    try:
+        return [one.encode("latin-1").decode("utf-8") for one in request.headers.getlist("x-user")]
+    except UnicodeDecodeError:
+        raise InputError("the header X-User is no UTF-8 text; name the user in the body or the path.") from None
+
+
+def id_in(path: str) -> str:
+    """An id in a path, which is as it was in the address."""
+    return unquote(path)
 
 
 def named(person: Person) -> Person:
@@ -41,11 +63,7 @@ def named(person: Person) -> Person:
 
 def person_in_path(request: Request, user: str) -> Person:
     """The person of a path ``/v1/users/{user}``, if the key may see them. Raises Unauthorized, TwoPeople."""
-    if user == ME:
-        return named(person_of(request))
-    key = request.app.state.keys.key_of(request.headers.get("authorization"))
-    person = asking(key, request.scope.get("polypref.user"), [user], request.headers.get("x-user"), None)
-    return named(_counted(request, person))
+    return named(person_of(request, also=[] if id_in(user) == ME else [id_in(user)]))
 
 
 def _counted(request: Request, person: Person) -> Person:

@@ -7,11 +7,12 @@ later judgements can refer to them. Ids, of any kind, hold no NUL character; tex
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -20,6 +21,7 @@ from polypref.errors import PolyprefError
 
 Kind = Literal["pair", "tie", "rating", "thumb"]
 Why = Literal["served", "refit", "rollback"]
+Found = TypeVar("Found")
 
 
 class StoreError(PolyprefError):
@@ -128,6 +130,11 @@ class Receipt:
 def as_stored(text: str) -> bytes:
     """A text as it stands in a row's JSON, without its quotation marks."""
     return msgspec.json.encode(text)[1:-1]
+
+
+async def reading(store: Store, ask: Callable[..., Found], *arguments: Any) -> Found:
+    """What a read of the store finds; made beside the event loop where it may wait for another machine."""
+    return await asyncio.to_thread(ask, *arguments) if store.waits else ask(*arguments)
 
 
 class Store(Protocol):

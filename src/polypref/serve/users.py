@@ -15,7 +15,7 @@ from polypref.serve.feedback import Feedback, judgement_of
 from polypref.serve.leaving import leave
 from polypref.serve.person import scorer_id
 from polypref.serve.questions import consistency
-from polypref.serve.requests import named, person_in_path, person_of
+from polypref.serve.requests import id_in, named, person_in_path, person_of
 from polypref.serve.store import Stored
 
 Text = Annotated[str | None, Header()]
@@ -64,7 +64,7 @@ def routes(app: FastAPI) -> None:
 
     @app.delete("/v1/users/{user}/judgements/{judgement}")
     async def undo(request: Request, user: str, judgement: str) -> Any:
-        gone = await asyncio.wrap_future(app.state.core.store.undo(person_in_path(request, user), judgement))
+        gone = await asyncio.wrap_future(app.state.core.store.undo(person_in_path(request, user), id_in(judgement)))
         return {"removed": gone}
 
     @app.post("/v1/users/{user}/pause")

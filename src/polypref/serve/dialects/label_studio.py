@@ -5,7 +5,8 @@ backend's address, ``/u/USER``) prefers, of those that the bounds allow; everyth
 
 A pairwise annotation is a judgement of the user ``completed_by`` (its number, as a text), named by the annotation's id:
 sent again it is stored once, updated it replaces the earlier one, deleted or cancelled it is taken back. An older
-version of an annotation (``updated_at``) than the stored one changes nothing.
+version of an annotation (``updated_at``) than the stored one changes nothing. A request that is made for one user, by
+their key, say, changes no annotation of another.
 
 Which texts are compared is read from the labelling configuration: the two names in ``toName``, and as the prompt the
 text called "prompt", or else the only other one.
@@ -25,14 +26,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from polypref import content
 from polypref.errors import InputError
-from polypref.serve.core import Answer, Core
+from polypref.serve import turns
+from polypref.serve.core import MOST_TEXTS, Answer, Core
 from polypref.serve.dialects import tei
+from polypref.serve.person import TwoPeople
 from polypref.serve.requests import person_of
-from polypref.serve.store import Judgement, Person
+from polypref.serve.store import Judgement, Person, reading
 
 SIDES = ("left", "right")
 NAMED = "label-studio-{}"  # the judgement of an annotation
 CHANGED = ("ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED")
+LONGEST = 100_000  # characters of a configuration
 DELETED = ("ANNOTATION_DELETED", "ANNOTATIONS_DELETED")
 
 
@@ -118,6 +122,8 @@ class Compared:
     @classmethod
     def of(cls, configuration: str) -> Compared:
         """What a labelling configuration compares. Raises InputError where it has no ``<Pairwise>`` of two texts."""
+        if len(configuration) > LONGEST:
+            raise InputError(f"the labelling configuration has more than {LONGEST:,} characters; expected fewer.")
         if "<!" in configuration.replace("<!--", ""):
             raise InputError("the labelling configuration has a declaration; expected tags alone.")
         try:
@@ -151,7 +157,10 @@ class Compared:
 async def predicted(core: Core, person: Person, body: Predict) -> tuple[Any, list[Answer]]:
     """The answer to ``/predict``, and the ranks that it was made of."""
     compared = Compared.of(body.label_config)
+    if 2 * len(body.tasks) > MOST_TEXTS:
+        raise InputError(f"{len(body.tasks)} tasks of two texts; expected at most {MOST_TEXTS} texts.")
     asked = [compared.texts(task) for task in body.tasks]
+    turns.refuse_long([text for one in asked for text in one])
     answers = await asyncio.gather(*(core.rank(person, one[0], one[1:], "label-studio") for one in asked))
     return {"results": [_prediction(compared, one) for one in answers], "model_version": core.scorer_hash[:16]}, answers
 
@@ -196,10 +205,15 @@ def judgement_of(annotation: Annotation, task: Task, compared: Compared) -> Judg
     )
 
 
-async def kept(core: Core, person: Person, annotation: Annotation, judgement: Judgement | None) -> str:
-    """Store, replace or take back the judgement of an annotation; what became of it."""
+async def kept(core: Core, person: Person, annotation: Annotation, judgement: Judgement | None, own: bool) -> str:
+    """Store, replace or take back the judgement of an annotation; what became of it.
+
+    ``own``: the request was made for this person alone. Raises TwoPeople where the annotation is another one's then.
+    """
     name = NAMED.format(annotation.id)
-    known = core.store.made(person.tenant, name)
+    known = await reading(core.store, core.store.made, person.tenant, name)
+    if own and known is not None and known[0] != person:
+        raise TwoPeople(f"annotation {annotation.id} is another user's; this request may only change its own user's.")
     stored_at = "" if known is None else known[1].judgement.context.get("updated_at", "")
     if annotation.updated_at is not None and annotation.updated_at < stored_at:
         return "older than what is stored"
@@ -222,9 +236,10 @@ def _annotator(annotation: Annotation) -> str | None:
 async def _webhook(request: Request, body: Webhook) -> list[str]:
     """What became of each annotation of a webhook."""
     core: Core = request.app.state.core
+    asks = person_of(request)
+    own = asks.user is not None
     if body.action in DELETED:
-        asks = person_of(request)
-        return [await kept(core, asks, one, None) for one in body.changed]
+        return [await kept(core, asks, one, None, own) for one in body.changed]
     configuration = body.project.label_config if body.project is not None else None
     if configuration is None or body.task is None:
         raise InputError("expected a project with its label_config, and the task, beside the annotation.")
@@ -238,7 +253,7 @@ async def _webhook(request: Request, body: Webhook) -> list[str]:
         if task is None or person.user is None:
             raise InputError(f"annotation {one.id} has no task in the webhook, or no completed_by.")
         judgement = judgement_of(one, task, compared)
-        found.append(await kept(core, person, one, judgement))
+        found.append(await kept(core, person, one, judgement, own))
         if found[-1].startswith("stored"):
             request.app.state.metrics.judged("pair", found[-1] == "stored")
     return found

@@ -1,0 +1,137 @@
+"""Attacks on ``polypref serve``, each of which worked once: on what is held back, on other people, on the process."""
+
+from __future__ import annotations
+
+import resource
+import time
+from hashlib import sha256
+
+import httpx
+import pytest
+
+from polypref.serve.person import Key, Keys
+from polypref.serve.upstream import Candidate, Reply
+from serve_cases import PROMPT, UNSAFE, core, running
+
+KEYS = Keys(
+    {
+        sha256(key.encode()).hexdigest(): whose
+        for key, whose in {"all": Key("acme"), "ann": Key("acme", "ann"), "bob": Key("acme", "bob")}.items()
+    }
+)
+CONFIG = (
+    '<View><Text name="prompt" value="$p"/><Text name="a" value="$a"/><Text name="b" value="$b"/>'
+    '<Pairwise name="c" toName="a,b"/></View>'
+)
+
+
+def by(key, **more):
+    return {"authorization": f"Bearer {key}", **more}
+
+
+@pytest.fixture
+def client(tmp_path):
+    with running(core(tmp_path / "s.db", bounded=True), KEYS) as url, httpx.Client(base_url=url, timeout=60) as client:
+        yield client
+
+
+class Writes:
+    """An upstream that writes one text that is held back, and one that is not."""
+
+    model, candidates, metrics = "m", 2, None
+
+    async def ask(self, body, many):
+        return Reply((Candidate(f"{UNSAFE} at home", "stop"), Candidate("a harmless text", "stop")), 2, None, "m")
+
+    async def close(self): ...
+
+
+def test_a_candidate_that_was_held_back_is_not_returned_as_a_judgement(tmp_path):
+    with running(core(tmp_path / "s.db", bounded=True), upstream=Writes()) as url, httpx.Client(base_url=url) as client:
+        chat = {"messages": [{"role": "user", "content": PROMPT}], "user": "ann"}
+        answer = client.post("/v1/chat/completions", json=chat).json()
+        assert answer["bounds"]["blocked"] == [0]
+        for judged in ({"chosen": 0, "thumb": "up"}, {"chosen": 1, "rejected": 0}):
+            told = client.post("/v1/feedback", json={"user": "ann", "request": answer["id"], **judged})
+            assert told.status_code == 400 and UNSAFE not in told.text and "held back" in told.text
+        body = {"user": "ann", "request": answer["id"], "chosen": 1, "thumb": "up"}
+        assert client.post("/v1/feedback", json=body).status_code == 200
+        exported = client.get("/v1/users/ann/export").text
+        assert "a harmless text" in exported and UNSAFE not in exported
+
+
+def _hook(client, key, action, number, who):
+    side = [{"type": "pairwise", "value": {"selected": "left"}}]
+    body = {
+        "action": action,
+        "annotation": {"id": number, "completed_by": who, "result": side},
+        "task": {"id": 1, "data": {"p": "q", "a": "one text", "b": "other text"}},
+        "project": {"label_config": CONFIG},
+    }
+    return client.post("/webhook", headers=by(key), json=body).status_code
+
+
+def test_a_persons_key_changes_no_annotation_of_another(client):
+    assert _hook(client, "all", "ANNOTATION_CREATED", 5, "bob") == 201
+    assert _hook(client, "ann", "ANNOTATION_DELETED", 5, "ann") == 403
+    assert _hook(client, "ann", "ANNOTATION_UPDATED", 5, "ann") == 403
+    assert client.get("/v1/users/me", headers=by("bob")).json()["judgements"] == 1
+    assert _hook(client, "bob", "ANNOTATION_DELETED", 5, "bob") == 201
+    assert client.get("/v1/users/me", headers=by("bob")).json()["judgements"] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/v1/users/me", [("x-user", "ann"), ("x-user", "bob")], 403),
+        ("/v1/users/me", [("authorization", "Bearer ann"), ("x-user", "ann")], 401),
+        ("/u/zo%C3%AB/v1/users/me", [(b"x-user", "zo\u00eb".encode())], 200),
+        ("/v1/users/me", [(b"x-user", b"zo\xeb")], 400),
+        ("/u/%FF/v1/users/me", [], 400),
+        ("/v1/users/%FF", [], 400),
+        ("/%75/v1/users/me", [], 404),  # it was the user 5
+        ("/u%2Fann/v1/users/me", [], 404),  # it was the user 2Fann
+    ],
+)
+def test_a_request_names_one_person_whoever_reads_it(client, path, headers, status):
+    assert client.get(path, headers=[("authorization", "Bearer all"), *headers]).status_code == status
+
+
+def test_a_slash_in_an_id_ends_neither_the_id_nor_the_path(client):
+    for user, key in (("bob", "x"), ("bob/export", "x/y")):
+        body = {"user": user, "id": key + user, "prompt": "q", "chosen": "a", "rejected": "b"}
+        assert client.post("/v1/feedback", headers=by("all"), json=body).status_code == 200
+    assert client.get("/v1/users/bob%2Fexport", headers=by("all")).json()["user"] == "bob/export"
+    assert client.get("/u/bob%2Fexport/v1/users/bob%2Fexport", headers=by("all")).json()["judgements"] == 1
+    undone = client.delete("/v1/users/bob%2Fexport/judgements/x%2Fybob%2Fexport", headers=by("all"))
+    assert undone.json() == {"removed": True}
+    assert client.get("/v1/users/bob", headers=by("all")).json()["judgements"] == 1
+    assert client.get("/v1/users/b%6Fb", headers=by("all")).json()["user"] == "bob"
+    assert client.get("/v1/users/%6De", headers=by("bob")).json()["user"] == "bob"
+
+
+def test_a_small_request_takes_no_large_memory(client):
+    """A prompt of some hundred thousand characters was copied for each of 1,225 pairs."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    responses = [f"text {at}" for at in range(50)]
+    for long in (15_000, 400_000):
+        body = {"user": "ann", "questions": [{"prompt": "x" * long, "responses": responses}]}
+        told = client.post("/v1/questions", headers=by("all"), json=body)
+        assert told.status_code == (200 if long < 20_000 else 400)
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < 150_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/setup", {"schema": "<a>" * 500_000}),
+        ("/predict", {"label_config": CONFIG, "tasks": [{"data": {"p": "q", "a": "a", "b": "b"}}] * 501}),
+        ("/predict", {"label_config": CONFIG, "tasks": [{"data": {"p": "x" * 600_000, "a": "a", "b": "b"}}] * 2}),
+        ("/v1/feedback", {"prompt": [{"role": "user", "content": "x"}] * 2_001, "chosen": "a", "rejected": "b"}),
+    ],
+)
+def test_what_would_take_seconds_is_refused(client, path, body):
+    begun = time.monotonic()
+    told = client.post(path, headers=by("ann"), json=body)
+    assert told.status_code == 400 and ("at most" in told.text or "more than" in told.text)
+    assert time.monotonic() - begun < 5
