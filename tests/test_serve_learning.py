@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from polypref.comparisons import Responses
+from polypref.data.preferred import worth
 from polypref.serve.app import app_of
 from polypref.serve.people import judged
 from polypref.serve.store import Judgement, Person, Stored
@@ -116,7 +118,25 @@ def test_thumbs_and_ratings_are_compared_within_one_prompt():
     texts = rows.responses.texts_R
     pairs = {(texts[a], texts[b]) for a, b in zip(rows.chosen_N.tolist(), rows.rejected_N.tolist(), strict=True)}
     assert pairs == {("a", "b"), ("a", "c")} and len(rows) == 3
+    assert rows.weights_N.tolist() == [2 / 3, 2 / 3, 1.0]  # the pairs of a list share its values
     assert judged(Person("", "u"), stored(valued("thumb", "a", 1.0))) is None
+
+
+@pytest.mark.parametrize("values", [range(5), range(10), [0, 0, 1, 1, 1, 1], [0, 1], [0, 0, 1, 2, 2, 5]])
+def test_the_pairs_of_a_list_count_as_what_they_know(values):
+    """Their score in random order varies as that of ``worth`` times as many independent pairs."""
+    rng, n = np.random.default_rng(0), len(values)
+    x_R = rng.normal(size=n)
+    pairs = [(one, other) for one in range(n) for other in range(n) if values[other] < values[one]]
+    score_S, expected_S = [], []
+    for _ in range(20_000):
+        x_S = rng.permutation(x_R)
+        apart_P = np.array([x_S[one] - x_S[other] for one, other in pairs])
+        score_S.append(apart_P.sum() / 2)
+        expected_S.append((apart_P**2).sum() / 4)
+    found = worth({str(at): value for at, value in enumerate(values)})
+    assert found == pytest.approx(np.mean(expected_S) / np.var(score_S), rel=0.04)
+    assert worth({"a": 1.0, "b": 1.0}) == worth({}) == 1.0
 
 
 def test_the_state_is_what_adapt_makes_of_the_stored_judgements(client):

@@ -18,12 +18,14 @@ import polypref
 from polypref import artifact, scorers
 from polypref.cli import main
 from polypref.learners.hierarchical import Hierarchical
+from polypref.learners.protocol import log_odds
 from polypref.serve import refit_data
 from polypref.serve.folders import Folders, beside, known_to
 from polypref.serve.leaving import leave
 from polypref.serve.open_store import opened
 from polypref.serve.people import knowing
 from polypref.serve.refit import Refit, in_force
+from polypref.serve.refit_compare import compare, limits_of
 from polypref.serve.refit_data import Judged
 from polypref.serve.sqlite import Sqlite
 from polypref.serve.start import registered
@@ -231,6 +233,28 @@ def test_the_newest_are_held_out_and_none_that_the_scorer_in_force_saw(store, wo
     assert sum(map(len, held.values())) == round(0.25 * len(seqs)) and split == seqs[-round(0.25 * len(seqs)) - 1]
     assert refit_data.split_of(judged, 0.25, seqs[-5]) == seqs[-5]
     assert all(one.seq <= split for many in judged.until(split).stored.values() for one in many)
+
+
+def test_what_a_comparison_does_not_show_is_said(store, first, world):
+    judged = Judged.read(store, *store.newest(10**6))
+    scorer = Folders(beside(store.path)).load(store.in_force())
+    held = refit_data.held_out(judged, refit_data.split_of(judged, 0.3, 0))
+    earlier = judged.until(refit_data.split_of(judged, 0.3, 0)).stored
+    report = compare(scorer, scorer, held, earlier)
+    assert report["of_one"] == max(map(len, held.values()))
+    assert [said[:14] for said in limits_of(report)] == ["not excluded: "]
+    few = dict(list(held.items())[:3])
+    three = compare(scorer, scorer, few, earlier)
+    assert limits_of(three)[0].startswith("fewer than 10 people: ")
+    alone = limits_of({**three, "of_one": three["judgements"] - 2})
+    assert alone[1].startswith(f"one person gave {three['judgements'] - 2} of the {three['judgements']} judgements")
+    rows = [held[person] for person in few]
+    sure = np.concatenate(
+        [log_odds(knowing(scorer, one, earlier[one]), few[one]).value_Q for one in few]
+    )  # as margin_sd asks
+    assert three["log_loss"]["new"] == pytest.approx(
+        np.average(np.logaddexp(0, -sure), weights=np.concatenate([one.weights_N for one in rows]))
+    )
 
 
 def test_what_cannot_be_refitted_is_refused_in_one_line(tmp_path, first, world, capsys):

@@ -124,11 +124,15 @@ def _tell(fresh: Fresh, files: tuple[str, ...]) -> None:
     if fresh.report is None:
         out("too few judgements to compare on; nothing is known about which is better")
         return
+    from polypref.serve.refit_compare import limits_of
+
     report: Report = fresh.report
     judged, people = counted(report["judgements"], "judgements"), counted(report["people"], "people")
     out(f"compared on the newest {judged}, by {people}; both scorers had learned the same earlier judgements of each")
     rows = [_row("accuracy, %", report["accuracy"], 100), _row("log loss", report["log_loss"], 1)]
     columns(["measure", "new", "in force", "difference", "95 % interval"], rows)
+    for sentence in limits_of(report):
+        out(sentence)
 
 
 def _row(name: str, one: Compared, times: int) -> list[str]:

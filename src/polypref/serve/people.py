@@ -5,7 +5,8 @@ person's version and computed again when that version changes, so every process 
 nothing has to be rebuilt after a crash.
 
 Thumbs and ratings are compared within one person and prompt: the text with the higher last value is preferred to each
-with a lower one. Those without another value for the same prompt are stored and have no effect yet.
+with a lower one. Those without another value for the same prompt are stored and have no effect yet. Pairs of one list
+share values, so each has a weight, with which they count as what they know (``data.preferred``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import msgspec
 
 from polypref.comparisons import Comparisons, from_columns
 from polypref.content import Message
-from polypref.data.preferred import preferred
+from polypref.data.preferred import preferred, worth
 from polypref.learners.protocol import Adapts, Scorer
 from polypref.serve.in_force import InForce
 from polypref.serve.person import scorer_id
@@ -114,13 +115,14 @@ def knowing(scorer: Scorer, person: Person, stored: Sequence[Stored]) -> Scorer:
 
 
 class Row(NamedTuple):
-    """A comparison that judgements give, and the number of the last of them."""
+    """A comparison that judgements give, the number of the last of them, and its weight."""
 
     prompt: str | tuple[Message, ...]
     chosen: str
     rejected: str
     tie: bool
     seq: int
+    weight: float = 1.0
 
 
 def rows_of(stored: Sequence[Stored]) -> list[Row]:
@@ -136,9 +138,9 @@ def rows_of(stored: Sequence[Stored]) -> list[Row]:
             valued[key][one.chosen], seq_of[key][one.chosen] = one.value, seq
     prompts = {_prompt_key(row.judgement): row.judgement.prompt for row in stored}
     for key, value_of in valued.items():
-        last = seq_of[key]
+        last, weight = seq_of[key], worth(value_of)
         rows += [
-            Row(prompts[key[0]], better, other, False, max(last[better], last[other]))
+            Row(prompts[key[0]], better, other, False, max(last[better], last[other]), weight)
             for better, other in preferred(value_of)
         ]
     return sorted(rows, key=lambda row: row.seq)
@@ -152,8 +154,9 @@ def judged(person: Person, stored: Sequence[Stored]) -> Comparisons | None:
 
 def compared(users: Sequence[str], rows: Sequence[Row]) -> Comparisons:
     """Rows as comparisons of ``users``, one for each."""
-    asked, chosen, rejected, tie, _ = zip(*rows, strict=True)
-    return from_columns(users, asked, chosen, rejected, tie_N=list(tie))
+    asked, chosen, rejected, tie, _, weight = zip(*rows, strict=True)
+    weighted = None if set(weight) == {1.0} else list(weight)
+    return from_columns(users, asked, chosen, rejected, tie_N=list(tie), weight_N=weighted)
 
 
 def _prompt_key(judgement: Judgement) -> str:

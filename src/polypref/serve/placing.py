@@ -7,7 +7,7 @@ tells the same. It changes no answer: no scorer of this version has rewards of g
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ class Placing:
         assert user is not None, "nobody has no place"
         read = grouping.model is not None and now.judgements > 0 and not now.paused
         few = judged(person, self.store.judgements(person)) if read else None
+        if few is not None and grouping.model is not None and grouping.model.derived:
+            few = replace(few, weight_N=None)  # such a grouping weighs the pairs of lists itself
         share_G, group = grouping.placed(user, few)
         known = bool(len(grouping.users)) and int(grouping.users.index([user])[0]) >= 0
         share = dict(zip(grouping.names, map(float, share_G), strict=True)) if np.isfinite(share_G).all() else {}

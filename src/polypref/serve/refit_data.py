@@ -112,7 +112,7 @@ def training(judged: Judged, files: Comparisons | None, salt: str, renamed: bool
     """The judgements and those of files; ``renamed``: under names that nobody can ask for. Raises NotEnoughData."""
     own = [(scorer_id(person) or "", row) for person, row in judged.rows()]
     names, rows = [name for name, _ in own], [row for _, row in own]
-    weights = [1.0] * len(rows)
+    weights = [row.weight for row in rows]
     if files is not None:
         more = _rows_of_file(files)
         names += files.users.ids.gather(files.user_N).to_list()
@@ -120,7 +120,7 @@ def training(judged: Judged, files: Comparisons | None, salt: str, renamed: bool
     if not rows:
         raise NotEnoughData("the store has no judgements to fit on; let people judge first.")
     called = [content.hexdigest(salt, name) for name in names] if renamed else names
-    asked, chosen, rejected, tie, _ = zip(*rows, strict=True)
+    asked, chosen, rejected, tie, *_ = zip(*rows, strict=True)
     found = from_columns(called, asked, chosen, rejected, tie_N=list(tie), weight_N=weights)
     return Training(found, sorted(set(names)), files)
 
