@@ -106,7 +106,7 @@ def test_what_was_exported_can_be_fitted(tmp_path, monkeypatch, one_core):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(None, "there is no store"), ("x" * 5000, "s.db"), ("", "nothing is left of 0 judgements")]
+    ("content", "says"), [(None, "there is no store"), ("x" * 5000, "s.db"), ("", "nobody has judged anything")]
 )
 def test_what_is_no_store_is_one_line(tmp_path, capsys, content, says):
     path = tmp_path / "s.db"

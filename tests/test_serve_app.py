@@ -197,6 +197,7 @@ def test_a_tenant_never_sees_anothers_people(tmp_path):
                 client.get("/v1/users/ann", headers=headers),
             ):
                 assert found.status_code == 401 and "of acme" not in found.text
+                assert ("is not known here" in found.text) == (headers == by("wrong"))
         assert client.post("/v1/feedback", json=say, headers=by("of acme")).status_code == 200
         assert client.get("/v1/users/ann", headers=by("of acme")).json()["judgements"] == 1
         assert client.get("/v1/users/ann", headers=by("of other")).json()["judgements"] == 0
@@ -337,3 +338,9 @@ def test_a_pause_does_not_loosen_a_persons_own_limits(tmp_path):
             assert client.post("/rerank", json=ask | {"user": "ben"}).status_code == 400
             assert len(client.post("/rerank", json=ask | {"user": "eve"}).json()["results"]) == len(TEXTS)
     served.store.close()
+
+
+def test_a_mistyped_route_and_a_wrong_method_are_told_where_the_routes_are(tmp_path):
+    with running(core(tmp_path / "s.db")) as at, httpx.Client(base_url=at) as client:
+        for found, status in ((client.post("/v1/rerankk", json={}), 404), (client.get("/rerank"), 405)):
+            assert found.status_code == status and "/openapi.json" in found.json()["message"]

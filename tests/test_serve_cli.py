@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -12,8 +13,12 @@ import pytest
 
 import polypref
 from polypref.cli import main
+from polypref.errors import InputError
+from polypref.features.static import Static
 from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.pooled import Pooled
+from polypref.serve.in_force import InForce
+from polypref.serve.start import core_of, warmed
 from polypref.worlds import simulate
 from serve_upstream import upstream
 
@@ -96,10 +101,41 @@ def test_what_cannot_be_served_is_refused_in_one_line(saved, world, tmp_path, ca
         assert "Give another --port" in refused(capsys, saved, "--port", port, "--store", tmp_path / "s.db")
     assert "from 0 to 65,535" in refused(capsys, saved, "--port", 99999, "--store", tmp_path / "s.db")
     (tmp_path / "text.db").write_text("this is no store " * 200)
-    assert "not a database" in refused(capsys, saved, "--port", 0, "--store", tmp_path / "text.db")
+    assert "name the store's" in refused(capsys, saved, "--port", 0, "--store", tmp_path / "text.db")
+    assert "its folder" in refused(capsys, saved, "--port", 0, "--store", tmp_path / "absent" / "s.db")
+    said = refused(capsys, saved, "--port", 0, "--store", "mysql://me:secret@host/base")
+    assert "mysql://" in said and "expected a file, or postgresql://" in said and "secret" not in said
     assert "add --bounds" in refused(capsys, saved, "--port", 0, "--pin", "x", "--store", tmp_path / "s.db")
     (tmp_path / "keys.toml").write_text("[[key]]\nkey = 'a'")
     assert "key number 1" in refused(capsys, saved, "--port", 0, "--keys", tmp_path / "keys.toml")
+
+
+def test_a_model_is_loaded_before_the_first_request_even_where_the_disk_knows_the_texts_that_are_tried(
+    saved, tmp_path, monkeypatch
+):
+    """The second server finds the texts that every start tries in the cache on disk, and still loads the model."""
+    asked = []
+    own = Static.compute
+    monkeypatch.setattr(Static, "compute", lambda self, pool: asked.append(len(pool)) or own(self, pool))
+    for number in range(2):
+        asked.clear()
+        core_of(saved, tmp_path / f"{number}.db").store.close()
+        assert asked, number
+
+
+def test_what_cannot_be_encoded_at_the_start_is_told_and_tried_again(saved, tmp_path, monkeypatch, capsys):
+    core = core_of(saved, tmp_path / "s.db")
+
+    def fails(self, pool):
+        raise InputError("the model is away.")
+
+    with monkeypatch.context() as away:
+        away.setattr(InForce, "prepare", fails)
+        warmed(core)
+    assert core.encoder_fails and "the model is away" in capsys.readouterr().err
+    assert asyncio.run(core.failing()) == [] and not core.encoder_fails
+    core.close()
+    core.store.close()
 
 
 def test_a_scorer_that_cannot_learn_is_served_and_said(world, tmp_path):

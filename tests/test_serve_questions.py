@@ -233,6 +233,7 @@ def test_no_more_is_shown_at_once_than_the_bounds_allow(tmp_path):
     [
         ("", "has no questions"),
         ("nonsense", "cannot be read as questions"),
+        ('{"prompt": "p", "responses": ["a", "b"]}\n{"prompt": "p",}', "line 2 of .* cannot be read"),
         ('{"responses": ["a", "b"]}', "line 1"),
         ('\n{"prompt": "p", "responses": ["a"]}', "line 2"),
         ('{"prompt": "p", "responses": "ab"}', "no list of texts"),

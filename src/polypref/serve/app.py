@@ -92,6 +92,10 @@ def _errors(app: FastAPI) -> None:
         return JSONResponse(errors.body(f"{where or 'the body'}: {first['msg']}", 400, "validation", tei), 400)
 
     @app.exception_handler(StarletteHTTPException)
-    async def refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
-        told = errors.body(str(error.detail), error.status_code, "validation")
+    async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        plain = {
+            "Not Found": "there is no such route; GET /openapi.json lists them.",
+            "Method Not Allowed": f"this route has no {request.method}; GET /openapi.json says what it has.",
+        }
+        told = errors.body(plain.get(error.detail, str(error.detail)), error.status_code, "validation")
         return JSONResponse(told, error.status_code, error.headers)

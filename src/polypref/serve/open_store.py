@@ -51,6 +51,10 @@ def opened(address: str | Path, encrypt: bool = False) -> Store:
 
 def _plain(address: str | Path) -> Store:
     if not is_database(address):
+        if isinstance(address, str) and "://" in address:
+            scheme = address.partition("://")[0]
+            expected = f"expected a file, or {POSTGRES[0]}USER@HOST/DATABASE"
+            raise SettingsError(f"a store at {scheme}:// is not known; {expected}.")
         return Sqlite(address)
     try:
         from polypref.serve.postgres import Postgres

@@ -118,7 +118,8 @@ class Keys:
                 return Key(*self.tokens.claims(given))
             except NotValid as error:
                 raise Unauthorized(f"the token is not valid: {error}.") from None
-        raise Unauthorized("this server needs an API key: Authorization: Bearer KEY.")
+        known = "the API key is not known here" if given else "this server needs an API key"
+        raise Unauthorized(f"{known}: Authorization: Bearer KEY.")
 
     def _hidden(self, digest: str) -> bytes:
         return hmac.digest(self._blind, digest.encode(), "sha256")

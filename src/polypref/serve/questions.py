@@ -69,13 +69,14 @@ class Asked:
 
 def read(path: Path | str) -> tuple[Question, ...]:
     """Questions of a JSONL file: ``prompt``, ``responses`` and perhaps ``slate`` in each line. Raises SettingsError."""
-    found = []
+    found, where = [], str(path)
     try:
         for number, line in enumerate(content_of(path).splitlines(), 1):
+            where = f"line {number} of {path}"
             if line.strip():
-                found.append(question_of(strict_json.loads(line), f"line {number} of {path}"))
+                found.append(question_of(strict_json.loads(line), where))
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{path} cannot be read as questions: {reason(error)}.") from error
+        raise SettingsError(f"{where} cannot be read as questions: {reason(error)}.") from error
     if not found:
         raise SettingsError(f"{path} has no questions; expected lines with prompt and responses.")
     pairs = sum(comb(len(one.responses), 2) for one in found)

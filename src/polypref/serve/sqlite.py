@@ -127,7 +127,12 @@ def _checkpoint(to: Link) -> bool:
 
 
 def _failed(path: Path, error: sqlite3.Error) -> StoreError:
-    return StoreError(f"the store {path} failed: {error}.")
+    steps = {
+        "SQLITE_NOTADB": "; it is another kind of file: name the store's, or one that is not there yet",
+        "SQLITE_CANTOPEN": "; its folder has to be there",
+    }
+    step = steps.get(getattr(error, "sqlite_errorname", ""), "")
+    return StoreError(f"the store {path} failed: {error}{step}.")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ its place, such as a refit, and that stays in force.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +16,16 @@ from pathlib import Path
 from polypref import artifact, scorers
 from polypref.bounds.bounds_file import load_bounds
 from polypref.bounds.load_safety import safety_from
+from polypref.errors import PolyprefError
 from polypref.features.protocol import Encoder
 from polypref.learners.protocol import Scorer
-from polypref.serve.core import FLOOR, Core
+from polypref.serve.core import FLOOR, Core, pool_of
 from polypref.serve.folders import Folders, folders_of, known_to
 from polypref.serve.follow import Follower, tried
 from polypref.serve.open_store import opened
 from polypref.serve.remembered import Remembered
 from polypref.serve.store import Conflict, InForceRow, Store
+from polypref.terminal import say
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,25 @@ def core_of(
         bounded = calibrated.bind(scorer, safety) if calibrated and safety else None
         core = Core(scorer, digest, keeps, bounded, within.floor)
         tried(core.in_force)
+        warmed(core)
         core.follower = None if folders is None else Follower(core, load)
     except BaseException:
         keeps.close()
         raise
     return core
+
+
+def warmed(core: Core) -> None:
+    """Encode a text that no cache has, so that models are loaded before the first request; a failure is told.
+
+    What failed is tried again, by requests and by ``/health``.
+    """
+    pool, _ = pool_of("a prompt", [f"a text of {uuid.uuid4().hex}"])
+    try:
+        core.in_force.prepare(pool)
+    except PolyprefError as error:
+        core.encoder_fails = True
+        say(f"new texts cannot be encoded yet: {error}")
 
 
 def _load(

@@ -233,9 +233,11 @@ def finished(title: str, found: Judgements, form: str, remarks: Sequence[str] = 
     frame, used = found.used(form)
     left_out = {reason: count for reason, count in found.left_out.most_common() if count}
     assert len(used) + sum(left_out.values()) == found.read, (len(used), left_out, found.read)
+    if not found.read:
+        raise NotEnoughData(f"{title}: nobody has judged anything in what was given.")
     if frame.is_empty():
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in left_out.items())
-        raise NotEnoughData(f"{title}: nothing is left of {counted(found.read, 'judgements')} ({reasons or 'none'}).")
+        raise NotEnoughData(f"{title}: nothing is left of {counted(found.read, 'judgements')} ({reasons}).")
     if "thumb" in frame.columns and frame["thumb"].n_unique() == 1:
         side = {"up": "like", "down": "dislike"}[frame["thumb"][0]]
         remarks = [*remarks, f"every thumb is a {side}: the reader needs both kinds, since one alone shows no taste"]
