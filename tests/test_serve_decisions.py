@@ -15,8 +15,8 @@ from openai.types import Decision
 
 from polypref.bounds.gate import Bounded, Gate
 from polypref.bounds.safety_cache import Safety
-from polypref.comparisons import Responses
-from polypref.learners.protocol import Scores, resolved
+from polypref.comparisons import Responses, from_columns
+from polypref.learners.protocol import Scores, log_odds, resolved
 from polypref.serve.core import Answer, Core
 from polypref.serve.dialects.decisions import confidence
 from polypref.serve.person import Keys
@@ -35,6 +35,19 @@ CHOICE = {
 def rewards(texts, user, prompt=PROMPT):
     pool, place = Responses.of([prompt] * len(texts), texts)
     return scorer().score(pool, [user] * len(texts), place).value_Q
+
+
+def pairs(best, others, user, prompt=PROMPT):
+    n = len(others)
+    return from_columns([user] * n, [prompt] * n, [best] * n, others)
+
+
+def sure_rewards(texts, user, prompt=PROMPT):
+    """Rewards, as near to each other as their standard errors ask."""
+    value = rewards(texts, user, prompt)
+    best = texts[int(np.argmax(value))]
+    sd = scorer().margin_sd(pairs(best, [text for text in texts if text != best], user, prompt))
+    return value / math.sqrt(1 + math.pi / 8 * np.mean(sd**2))
 
 
 def client(at, path="", **more):
@@ -62,7 +75,7 @@ def gated(tmp_path_factory):
 def test_a_choice_is_luces_share_of_the_persons_rewards(at):
     for user in (scorer().users.ids[0], scorer().users.ids[1], None):
         (found,) = asked(client(at), CHOICE, **({} if user is None else {"safety_identifier": user}))
-        value = rewards(TEXTS, user)
+        value = rewards(TEXTS, None) if user is None else sure_rewards(TEXTS, user)
         wanted = [1 / sum(math.exp(other - own) for other in value) for own in value]
         assert [one.probability for one in found.probabilities] == pytest.approx(wanted, abs=1e-12)
         assert [one.value for one in found.probabilities] == [f"v{one}" for one in range(len(TEXTS))]
@@ -79,7 +92,9 @@ def test_two_options_are_bradley_and_terrys_and_a_predicate_is_a_choice_of_two(a
         client(at), {"type": "predicate", "instructions": statement}, both, safety_identifier=user
     )
     yes, no = rewards(["true", "false"], user, f"{PROMPT}\n\n{statement}")
-    assert predicate.probability == pytest.approx(1 / (1 + math.exp(no - yes)), abs=1e-12)
+    said = log_odds(scorer(), pairs("true", ["false"], user, f"{PROMPT}\n\n{statement}")).value_Q[0]
+    assert predicate.probability == pytest.approx(1 / (1 + math.exp(-said)), abs=1e-6)
+    assert abs(said) < abs(yes - no)  # less sure than the rewards alone are
     assert [one.value for one in choice.probabilities] == [True, False] and choice.choice is bool(yes >= no)
     assert choice.probabilities[0].probability == predicate.probability and predicate.name is None
 
@@ -92,7 +107,7 @@ def test_a_score_is_the_mean_level_from_0(at):
     ]
     question = {"type": "score", "levels": levels, "instructions": "How long?", "name": "length"}
     (found,) = asked(client(at), question, extra_body={"user": scorer().users.ids[2]})
-    weight = np.exp(rewards([TEXTS[0], "medium", TEXTS[2]], scorer().users.ids[2], f"{PROMPT}\n\nHow long?"))
+    weight = np.exp(sure_rewards([TEXTS[0], "medium", TEXTS[2]], scorer().users.ids[2], f"{PROMPT}\n\nHow long?"))
     share = weight / weight.sum()
     assert found.score == pytest.approx(share @ [0, 1, 2], abs=1e-12)
     told = [(one.label, one.value) for one in found.probabilities]

@@ -15,7 +15,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -29,6 +29,7 @@ from polypref.errors import InputError, PolyprefError
 from polypref.learners.protocol import SOURCES, Scorer
 from polypref.serve.in_force import InForce
 from polypref.serve.log import note, place_of
+from polypref.serve.odds import sureness
 from polypref.serve.people import People, State
 from polypref.serve.person import scorer_id
 from polypref.serve.store import Offer, Person, Store, StoreError
@@ -61,7 +62,8 @@ class Answer:
     """The texts by what happens to them: ``order``, those that may be returned, best first; ``blocked``, the others.
 
     ``rewards`` are those of the texts as given; ``-inf`` for blocked ones. ``source`` says who answered (one of
-    ``learners.SOURCES``), ``judgements`` how many of the person's own the store has.
+    ``learners.SOURCES``), ``judgements`` how many of the person's own the store has. ``sure`` times the rewards are log
+    odds, where these were asked for (``odds``).
     """
 
     request: str
@@ -72,6 +74,7 @@ class Answer:
     judgements: int
     scorer: str
     policy: str | None
+    sure: float = 1.0
 
     @property
     def relevance(self) -> tuple[float, ...]:
@@ -86,11 +89,11 @@ class Answer:
 
     @property
     def probability(self) -> tuple[float, ...]:
-        """Of each text, that the person prefers it to all others of the slate: exp(reward), scaled to the sum 1; 0 for
-        blocked texts and no others. Of two texts it is Bradley and Terry's (1952), of more Luce's (1959)."""
+        """Of each text, that the person prefers it to all others of the slate: exp(log odds), scaled to the sum 1; 0
+        for blocked texts and no others. Of two texts it is Bradley and Terry's (1952), of more Luce's (1959)."""
         if not self.order:
             return (0.0,) * len(self.rewards)
-        reward = np.array(self.rewards)
+        reward = self.sure * np.array(self.rewards)
         weight = np.where(reward > DROPPED, np.maximum(np.exp(reward - reward.max()), LEAST), 0.0)
         return tuple((weight / weight.sum()).tolist())
 
@@ -161,16 +164,23 @@ class Core:
         route: str,
         category: str = "",
         stored: Kept = "later",
+        odds: bool = False,
     ) -> Answer:
         """The texts ranked for this person, within the bounds.
 
         ``stored``: the answer is stored while the caller goes on, first (so that its id is known everywhere), or never.
+        ``odds``: its probabilities are needed.
 
         Raises InputError for impossible texts and ids, SettingsError for more texts than the bounds allow,
         SafetyFailed, StoreError.
         """
         pool, place = pool_of(prompt, texts)
-        answer = (await self._answers(self.in_force, person, pool, place, [len(place)], category))[0]
+        in_force = self.in_force
+        answer = (await self._answers(in_force, person, pool, place, [len(place)], category))[0]
+        if odds and answer.source == "personal":
+            state = await self._ready(person, in_force, pool)
+            sure = await self._quick(in_force, pool, sureness, state, pool, place, answer.order)
+            answer = replace(answer, sure=sure)
         kept = None if stored == "never" else self._log(person, prompt, texts, answer, route)
         if kept is not None and stored == "first":
             await asyncio.wrap_future(kept)

@@ -189,7 +189,9 @@ def routes(app: FastAPI) -> None:
     @app.post("/v1/decisions")
     async def decisions(request: Request, body: Decisions) -> Any:
         begun, person, asked, core = time.perf_counter(), person_of(request, body), body.asked(), app.state.core
-        ranked = (core.rank(person, prompt, options, "decisions", body.category) for prompt, options in asked)
+        ranked = (
+            core.rank(person, prompt, options, "decisions", body.category, odds=True) for prompt, options in asked
+        )
         answers: list[Answer] = await asyncio.gather(*ranked)
         took = time.perf_counter() - begun
         for answer in answers:
