@@ -55,7 +55,7 @@ REASONS = {
     "report/groups.py": "templates of this package",
     "report/page.py": "templates of this package",
     "serve/log.py": "opens what it appends to",
-    "serve/leaving.py": "the store's own files are mapped and searched",
+    "serve/held_open.py": "the store's own files, which must not be closed; ensure_regular has looked at them",
     "report/tax.py": "templates of this package",
     "report/audit.py": "templates of this package",
     "report/alignment.py": "templates of this package",

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from polypref.serve import held_open
 from polypref.serve.leaving import leave
 from polypref.serve.open_store import opened
 from polypref.serve.sqlite import Sqlite
@@ -232,6 +233,40 @@ def test_who_leaves_is_in_no_file_and_others_stay(embedded):
     assert store.judgements(BEN) == before
     assert store.standing(ANN) == Standing() and store.people("") == ["ben"]
     assert leave(ANN, store).rows == {"judgements": 0, "answers": 0, "people": 0}  # again is no error
+
+
+def test_after_a_leaving_no_other_process_takes_the_log_away_into_which_this_one_writes(embedded):
+    """Reading a file past SQLite must not give up SQLite's locks; another process would think itself the last one."""
+    store = embedded
+    store.judge(ANN, pair("a", "only Ann ever wrote this sentence")).result()
+    assert leave(ANN, store).rows["judgements"] == 1
+    store.judge(BEN, pair("before")).result()
+    log = store.files()[1]
+    number = log.stat().st_ino
+    for at in range(2):
+        elsewhere(store, "SELECT count(*) FROM judgements")
+        assert log.exists() and log.stat().st_ino == number, "the log is gone"
+        assert store.judge(BEN, pair(f"after {at}")).result()
+    assert elsewhere(store, "SELECT count(*) FROM judgements") == "3"
+
+
+def elsewhere(store, query):
+    """What another process finds in the store, which then closes it."""
+    code = (
+        "import sqlite3, sys; to = sqlite3.connect(sys.argv[1]); print(*to.execute(sys.argv[2]).fetchone()); to.close()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, str(store.path), query], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_what_lies_across_two_pieces_of_a_file_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(held_open, "CHUNK", 64)
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 50 + b"the text that is searched for, which is long" + b"y" * 300)
+    assert any(b"the text that is searched for, which is long" in one for one in held_open.pieces(path, 43))
+    assert b"".join(held_open.pieces(path, 0)) == path.read_bytes()
+    assert list(held_open.pieces(tmp_path / "absent", 3)) == []
 
 
 def test_copies_that_sqlite_left_when_it_moved_rows_go_too(embedded, monkeypatch):

@@ -13,11 +13,11 @@ which may occur in any bytes, are searched for only in rows.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from polypref.serve.held_open import pieces
 from polypref.serve.person import shown
 from polypref.serve.store import Judgement, Offer, Person, Store, as_stored
 
@@ -86,8 +86,9 @@ def _residue(store: Store, ids: Sequence[str], texts: Sequence[str]) -> list[str
 
 def _found(path: Path, ids: Sequence[str], texts: Sequence[str]) -> list[str]:
     """What a file still holds, without repeating it."""
-    if not path.exists() or not path.stat().st_size:
-        return []
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        told = ["the user's id" for one in ids if max(map(content.find, (as_stored(one), one.encode()))) >= 0]
-        return told + ["a text" for one in texts if content.find(as_stored(one)) >= 0]
+    forms = {one: (as_stored(one),) for one in texts} | {one: (as_stored(one), one.encode()) for one in ids}
+    longest = max((len(form) for some in forms.values() for form in some), default=1)
+    held = set[str]()
+    for piece in pieces(path, longest - 1):
+        held.update(one for one, some in forms.items() if one not in held and any(form in piece for form in some))
+    return ["the user's id" for one in ids if one in held] + ["a text" for one in texts if one in held]
