@@ -1,7 +1,7 @@
 """Reads the files of an open SQLite store past SQLite, without taking away its locks.
 
 A process that closes any descriptor of a file gives up all of its POSIX locks on it, those of its connections to SQLite
-too. Another process then takes itself for the last one that has the store open, and when it closes the store, it removes
+too. Another process then takes itself for the last one that has the store open, and removes, when it closes the store,
 the write-ahead log into which this one goes on writing: what was acknowledged afterwards would be gone with the next
 start. So the descriptors that are opened here stay open, one for each file, until the file is deleted or the process
 ends.
