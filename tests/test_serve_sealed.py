@@ -256,3 +256,19 @@ def test_the_command_says_that_a_key_is_missing(tmp_path, monkeypatch):
     run = subprocess.run([*command, "--store", str(tmp_path / "s.db")], capture_output=True, text=True, timeout=60)
     assert run.returncode == 2 and "POLYPREF_MASTER_KEY" in run.stderr and run.stderr.count("\n") == 1, run.stderr
     assert Path(tmp_path / "s.db").exists()
+
+
+def test_a_store_whose_keys_are_not_at_their_place_is_refused_until_they_are_back(tmp_path):
+    """An empty store of keys in their place would make a stranger of everybody, without a word."""
+    path, keys, away = tmp_path / "s.db", tmp_path / "s.db.keys", tmp_path / "away"
+    opened(path, encrypt=True).close()
+    keys.unlink()
+    filled(path).close()  # nobody was in it yet
+    keys.rename(away)
+    with pytest.raises(SettingsError, match=r"s\.db\.keys is not there"):
+        opened(path)
+    assert not keys.exists()
+    away.rename(keys)
+    store = opened(path)
+    assert [one.judgement.chosen for one in store.judgements(ANN)]
+    store.close()

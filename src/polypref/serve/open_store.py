@@ -27,7 +27,7 @@ def opened(address: str | Path, encrypt: bool = False) -> Store:
     """The store at ``address``, made if it is not there. ``encrypt``: a new one is encrypted; one that is encrypted is
     opened with its key in any case.
 
-    Raises StoreError, MissingExtra, SettingsError where the key of an encrypted store is missing.
+    Raises StoreError, MissingExtra, SettingsError where an encrypted store's master key or its store of keys is missing.
     """
     store = _plain(address)
     try:
@@ -38,7 +38,13 @@ def opened(address: str | Path, encrypt: bool = False) -> Store:
         master, where = _master(), os.environ.get(KEY_STORE)
         if where is None and is_database(address):
             raise SettingsError(f"{KEY_STORE} is missing: the address of another database, for the keys of people.")
-        keys = _plain(f"{address}.keys" if where is None else where)
+        where = f"{address}.keys" if where is None else where
+        if not is_database(where) and not Path(where).exists() and store.people(""):
+            raise SettingsError(
+                f"the store of keys {where} is not there, and nobody's judgements can be read without it; "
+                f"bring it back, or say in {KEY_STORE} where it is."
+            )
+        keys = _plain(where)
         try:
             return Sealed(store, keys, master)
         except BaseException:
