@@ -16,10 +16,10 @@ from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.protocol import POPULATION, Scores, resolved
 from polypref.serve.app import app_of
 from polypref.serve.core import Core
-from polypref.serve.limits import Limits
 from polypref.serve.remembered import Remembered
-from polypref.serve.server import server_of
-from polypref.serve.sqlite import Sqlite
+from polypref.serve.running.limits import Limits
+from polypref.serve.running.server import server_of
+from polypref.serve.store.sqlite import Sqlite
 from polypref.worlds import simulate
 
 UNSAFE = "how to build a bomb"

@@ -12,8 +12,8 @@ import numpy as np
 from openai import OpenAI
 
 from polypref.comparisons import Responses
-from polypref.serve.store import Person
-from polypref.serve.upstream import Upstream
+from polypref.serve.dialects.upstream import Upstream
+from polypref.serve.store.contract import Person
 from serve_cases import PROMPT, TEXTS, core, running, scorer
 
 ASK = {"model": "polypref", "messages": [{"role": "user", "content": PROMPT}]}

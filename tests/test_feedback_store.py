@@ -9,12 +9,12 @@ from polypref.cli import main
 from polypref.comparisons import Comparisons
 from polypref.data.feedback.judgements import LATEST, SINGLE
 from polypref.data.read import read
-from polypref.serve.exported import ServeStore
-from polypref.serve.open_store import opened
 from polypref.serve.people import judged
-from polypref.serve.person import scorer_id
-from polypref.serve.sqlite import Sqlite
-from polypref.serve.store import Judgement, Person
+from polypref.serve.store.contract import Judgement, Person
+from polypref.serve.store.exported import ServeStore
+from polypref.serve.store.opened import opened
+from polypref.serve.store.sqlite import Sqlite
+from polypref.serve.who.person import scorer_id
 
 PEOPLE = [Person("", "ann"), Person("", "bob"), Person("shop", "ann")]
 CHAT = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "Q"})

@@ -334,11 +334,11 @@ REASONS = {
     "features/cache.py": "appends to files of its own format, under a lock of its own",
     **dict.fromkeys(("features/encode_once.py", "testing.py"), "into a temporary folder"),
     "policy/history_file.py": "into memory",
-    "serve/folders.py": "removes a refit that is over",
+    "serve/refitting/folders.py": "removes a refit that is over",
     **dict.fromkeys(("align/run.py", "finetune/tuning.py", "runs/cell_store.py"), "removes what is made again"),
     "cli/__init__.py": "the null device",
     "runs/execute.py": "into a file without a name",
-    "serve/log.py": "a log is appended to, line by line, by several processes",
+    "serve/running/log.py": "a log is appended to, line by line, by several processes",
 }
 
 

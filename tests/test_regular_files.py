@@ -54,14 +54,14 @@ REASONS = {
     "align/run.py": "checkpoints of this very run",
     "report/groups.py": "templates of this package",
     "report/page.py": "templates of this package",
-    "serve/log.py": "opens what it appends to",
-    "serve/held_open.py": "the store's own files, which must not be closed; ensure_regular has looked at them",
+    "serve/running/log.py": "opens what it appends to",
+    "serve/store/held_open.py": "the store's own files, which must not be closed; ensure_regular has looked at them",
     "report/tax.py": "templates of this package",
     "report/audit.py": "templates of this package",
     "report/alignment.py": "templates of this package",
     "report/paper.py": "a table of this package",
     "worlds/text.py": "a table of this package",
-    "serve/page.py": "a page of this package",
+    "serve/routes/page.py": "a page of this package",
 }
 
 

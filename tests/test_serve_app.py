@@ -17,9 +17,9 @@ from polypref.bounds import gate
 from polypref.comparisons import Responses
 from polypref.errors import SettingsError
 from polypref.learners.protocol import POPULATION, Scores
-from polypref.serve import limits
 from polypref.serve.app import app_of
-from polypref.serve.person import Keys
+from polypref.serve.running import limits
+from polypref.serve.who.person import Keys
 from serve_cases import PROMPT, TEXTS, UNSAFE, core, judge, order, running, scorer
 
 MIXED = [TEXTS[0], f"first {UNSAFE}", TEXTS[1], UNSAFE]

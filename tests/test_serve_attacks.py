@@ -9,8 +9,8 @@ from hashlib import sha256
 import httpx
 import pytest
 
-from polypref.serve.person import Key, Keys
-from polypref.serve.upstream import Candidate, Reply
+from polypref.serve.dialects.upstream import Candidate, Reply
+from polypref.serve.who.person import Key, Keys
 from serve_cases import PROMPT, UNSAFE, core, running
 
 KEYS = Keys(

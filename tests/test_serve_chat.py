@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
 from polypref.bounds.gate import Limits
-from polypref.serve.conversation import prompt_of
-from polypref.serve.person import Keys
+from polypref.serve.dialects.conversation import prompt_of
+from polypref.serve.dialects.upstream import Upstream
 from polypref.serve.questions import Question, Questions
-from polypref.serve.upstream import Upstream
+from polypref.serve.who.person import Keys
 from serve_cases import PROMPT, TEXTS, UNSAFE, core, running, scorer
 from serve_upstream import ASK, USAGE, best, client, message, offers, serving, upstream
 

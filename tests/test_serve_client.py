@@ -16,7 +16,7 @@ from polypref.errors import InputError
 from polypref.serve import client as module
 from polypref.serve.client import AsyncClient, Client, Refused, Reward
 from polypref.serve.core import FLOOR
-from polypref.serve.person import Keys
+from polypref.serve.who.person import Keys
 from serve_cases import PROMPT, TEXTS, UNSAFE, core, running, scorer
 
 KNOWN = scorer().users.ids[0]

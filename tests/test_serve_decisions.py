@@ -19,9 +19,9 @@ from polypref.comparisons import Responses, from_columns
 from polypref.learners.protocol import Scores, log_odds, resolved
 from polypref.serve.core import Answer, Core
 from polypref.serve.dialects.decisions import confidence
-from polypref.serve.person import Keys
-from polypref.serve.sqlite import Sqlite
-from polypref.serve.store import Person
+from polypref.serve.store.contract import Person
+from polypref.serve.store.sqlite import Sqlite
+from polypref.serve.who.person import Keys
 from serve_cases import PROMPT, TEXTS, UNSAFE, SaysUnsafe, core, order, running, scorer
 
 CHOICE = {

@@ -14,7 +14,7 @@ import pytest
 
 from polypref.serve.demo import PROMPTS, RESPONSES, UNSAFE, WORLD, demo
 from polypref.serve.questions import Questions
-from polypref.serve.store import Judgement, Person
+from polypref.serve.store.contract import Judgement, Person
 from polypref.worlds import candidates, simulate
 from test_serve_cli import refused, start
 

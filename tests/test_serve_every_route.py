@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from polypref.serve.app import app_of
 from polypref.serve.core import FLOOR
+from polypref.serve.dialects.upstream import Upstream
 from polypref.serve.questions import Question, Questions
-from polypref.serve.upstream import Upstream
 from serve_cases import PROMPT, UNSAFE, core, judge, scorer
 from serve_upstream import upstream
 

@@ -20,9 +20,9 @@ from polypref import artifact, scorers
 from polypref.cli import main
 from polypref.errors import ArtifactError
 from polypref.learners.hierarchical import Hierarchical
-from polypref.serve.folders import Folders, beside
-from polypref.serve.sqlite import Sqlite
-from polypref.serve.store import InForceRow
+from polypref.serve.refitting.folders import Folders, beside
+from polypref.serve.store.contract import InForceRow
+from polypref.serve.store.sqlite import Sqlite
 from polypref.worlds import simulate
 
 TEXTS = ["a short text", "another, longer text", "a third one with several more words in it"]

@@ -15,7 +15,7 @@ from polypref.learners.protocol import SOURCES
 from polypref.serve.app import app_of
 from polypref.serve.placing import Placing, loaded
 from polypref.serve.remembered import Remembered
-from polypref.serve.store import Person
+from polypref.serve.store.contract import Person
 from recovery_worlds import Normal, judged
 from serve_cases import core, scorer
 

@@ -15,10 +15,10 @@ from fastapi.testclient import TestClient
 
 from polypref.errors import SettingsError
 from polypref.serve.app import app_of
-from polypref.serve.limits import Limits, Rates, TooMany, parse_limits
-from polypref.serve.log import Log
-from polypref.serve.person import Key, Keys
-from polypref.serve.store import Person, StoreError
+from polypref.serve.running.limits import Limits, Rates, TooMany, parse_limits
+from polypref.serve.running.log import Log
+from polypref.serve.store.contract import Person, StoreError
+from polypref.serve.who.person import Key, Keys
 from serve_cases import PROMPT, TEXTS, UNSAFE, core, judge, order, running
 
 ASK = {"query": PROMPT, "documents": TEXTS}
@@ -85,7 +85,7 @@ def test_more_than_a_person_or_a_tenant_may_ask_is_refused_until_later(tmp_path)
 
 def test_an_allowance_grows_with_time(monkeypatch):
     now = 100.0
-    monkeypatch.setattr("polypref.serve.limits.time.monotonic", lambda: now)
+    monkeypatch.setattr("polypref.serve.running.limits.time.monotonic", lambda: now)
     rates, many = Rates(Limits(person_rate=10)), 0
     for _ in range(200):
         now += 0.05  # asks 20 times a second, for ten seconds
@@ -289,7 +289,7 @@ def test_every_answer_has_an_id_of_the_servers_own(tmp_path):
 
 def test_a_log_that_cannot_be_written_stops_no_request_and_is_counted(tmp_path, monkeypatch):
     log = Log(tmp_path / "log.jsonl")
-    monkeypatch.setattr("polypref.serve.log.os.write", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr("polypref.serve.running.log.os.write", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with app(tmp_path, log=log) as client:
         assert client.post("/rerank", json=ASK).status_code == 200
         for _ in range(100):

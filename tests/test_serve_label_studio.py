@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 
 from polypref.serve.app import app_of
 from polypref.serve.dialects.label_studio import Compared
-from polypref.serve.store import Person
+from polypref.serve.store.contract import Person
 from serve_cases import PROMPT, TEXTS, UNSAFE, core, order, scorer
 
 KNOWN = scorer().users.ids[0]

@@ -12,7 +12,7 @@ from polypref.comparisons import Responses
 from polypref.data.preferred import worth
 from polypref.serve.app import app_of
 from polypref.serve.people import judged
-from polypref.serve.store import Judgement, Person, Stored
+from polypref.serve.store.contract import Judgement, Person, Stored
 from serve_cases import PROMPT, TEXTS, core, judge, order, scorer
 
 
@@ -45,7 +45,7 @@ def test_candidates_of_an_answer_are_judged_by_number_by_the_one_who_got_it(clie
 
 
 def test_an_answer_that_nobody_got_is_refused(client, monkeypatch):
-    monkeypatch.setattr("polypref.serve.feedback.WAIT_S", 0.1)
+    monkeypatch.setattr("polypref.serve.routes.feedback.WAIT_S", 0.1)
     found = client.post("/rerank", json={"query": PROMPT, "documents": TEXTS, "user": "pia"}).json()
     for user, request, chosen in (("ben", found["id"], 0), ("pia", "made-up", 0), ("pia", found["id"], 99)):
         refused = client.post("/v1/feedback", json={"user": user, "request": request, "chosen": chosen, "rejected": 1})

@@ -10,8 +10,8 @@ import pytest
 
 from chromium_cases import CONTRAST
 from page_cases import READY, Visit, judged, press, says, serving, shown, stored
-from polypref.serve.page import headers, html
 from polypref.serve.questions import Question
+from polypref.serve.routes.page import headers, html
 from report_example import HOSTILE
 from serve_cases import UNSAFE
 

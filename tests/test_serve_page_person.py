@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 
 from page_cases import QUESTIONS, READY, Never, Visit, press, says, serving, stored
-from polypref.serve.person import Key, Keys
 from polypref.serve.questions import Questions
-from polypref.serve.store import Judgement, Person
+from polypref.serve.store.contract import Judgement, Person
+from polypref.serve.who.person import Key, Keys
 from serve_cases import core, running
 
 

@@ -14,13 +14,13 @@ from fastapi.testclient import TestClient
 import polypref
 from polypref.cli import main
 from polypref.learners.hierarchical import Hierarchical
-from polypref.serve import schema
 from polypref.serve.app import app_of
 from polypref.serve.core import Core
 from polypref.serve.leaving import leave
-from polypref.serve.postgres import KEPT, Database, Postgres
-from polypref.serve.schema import STEPS, Step
-from polypref.serve.store import Judgement, Person, Standing, StoreError
+from polypref.serve.store import schema
+from polypref.serve.store.contract import Judgement, Person, Standing, StoreError
+from polypref.serve.store.postgres import KEPT, Database, Postgres
+from polypref.serve.store.schema import STEPS, Step
 from polypref.worlds import simulate
 from serve_cases import judge, order, scorer
 from test_serve_cli import start
@@ -177,7 +177,7 @@ def test_an_id_is_stored_once_however_many_servers_get_it(address):
 
 
 def test_a_server_that_stops_within_its_turn_loses_it(address, store, monkeypatch):
-    monkeypatch.setattr("polypref.serve.postgres.TURN_S", 1)
+    monkeypatch.setattr("polypref.serve.store.postgres.TURN_S", 1)
     stuck = Postgres(address)
     held = threading.Event()
 
@@ -323,7 +323,7 @@ def test_who_leaves_is_in_no_row_and_the_receipt_says_what_postgresql_keeps(post
 
 
 def test_while_somebody_reads_an_older_state_the_receipt_says_pending(postgres, address, store, monkeypatch):
-    monkeypatch.setattr("polypref.serve.postgres.LEAVE_S", 0.1)
+    monkeypatch.setattr("polypref.serve.store.postgres.LEAVE_S", 0.1)
     store.judge(ANN, pair("1", "a text of Ann's that is long enough")).result()
     reader = psycopg.connect(address)
     reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -335,8 +335,8 @@ def test_while_somebody_reads_an_older_state_the_receipt_says_pending(postgres, 
 
 
 def test_a_table_that_somebody_holds_is_pending_and_no_failure(postgres, address, store, monkeypatch):
-    monkeypatch.setattr("polypref.serve.postgres.LEAVE_S", 0.1)
-    monkeypatch.setattr("polypref.serve.postgres.TURN_S", 1)
+    monkeypatch.setattr("polypref.serve.store.postgres.LEAVE_S", 0.1)
+    monkeypatch.setattr("polypref.serve.store.postgres.TURN_S", 1)
     store.judge(ANN, pair("1", "a text of Ann's that is long enough")).result()
     with psycopg.connect(address) as holds:
         holds.execute("LOCK TABLE polypref.answers IN SHARE UPDATE EXCLUSIVE MODE")

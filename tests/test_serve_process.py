@@ -19,8 +19,8 @@ import pytest
 
 import polypref
 from polypref.learners.hierarchical import Hierarchical
-from polypref.serve.sqlite import Sqlite
-from polypref.serve.store import Person
+from polypref.serve.store.contract import Person
+from polypref.serve.store.sqlite import Sqlite
 from polypref.worlds import simulate
 
 ASK = {"query": "q", "documents": ["a short text", "another, longer text"], "user": "ann"}

@@ -14,7 +14,7 @@ from polypref.errors import SettingsError
 from polypref.learners.pooled import Pooled
 from polypref.newcomers.active import next_question
 from polypref.serve.questions import GAP, REPEATS, Question, Questions, consistency, read
-from polypref.serve.store import Judgement, Person, Stored
+from polypref.serve.store.contract import Judgement, Person, Stored
 from polypref.worlds import simulate
 from serve_cases import UNSAFE, core, running
 

@@ -19,17 +19,17 @@ from polypref import artifact, scorers
 from polypref.cli import main
 from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.protocol import log_odds
-from polypref.serve import refit_data
-from polypref.serve.folders import Folders, beside, known_to
 from polypref.serve.leaving import leave
-from polypref.serve.open_store import opened
 from polypref.serve.people import knowing
-from polypref.serve.refit import Refit, in_force
-from polypref.serve.refit_compare import compare, limits_of
-from polypref.serve.refit_data import Judged
-from polypref.serve.sqlite import Sqlite
+from polypref.serve.refitting import data as refit_data
+from polypref.serve.refitting.compare import compare, limits_of
+from polypref.serve.refitting.data import Judged
+from polypref.serve.refitting.folders import Folders, beside, known_to
+from polypref.serve.refitting.refit import Refit, in_force
 from polypref.serve.start import registered
-from polypref.serve.store import Conflict, InForceRow, Judgement, Person
+from polypref.serve.store.contract import Conflict, InForceRow, Judgement, Person
+from polypref.serve.store.opened import opened
+from polypref.serve.store.sqlite import Sqlite
 from polypref.worlds import simulate
 
 USERS, EACH, OTHERS = 12, 30, 16

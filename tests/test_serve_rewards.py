@@ -17,13 +17,13 @@ from polypref.bounds.gate import Bounded, Gate
 from polypref.bounds.safety_cache import Safety
 from polypref.comparisons import Responses
 from polypref.learners.protocol import POPULATION, Scores
-from polypref.serve import turns
 from polypref.serve.app import app_of
 from polypref.serve.core import FLOOR, Core
-from polypref.serve.person import Keys
-from polypref.serve.rewards import AT_ONCE, STEP, Asked, rewards_of
-from polypref.serve.sqlite import Sqlite
-from polypref.serve.store import Person
+from polypref.serve.dialects import turns
+from polypref.serve.dialects.rewards import AT_ONCE, STEP, Asked, rewards_of
+from polypref.serve.store.contract import Person
+from polypref.serve.store.sqlite import Sqlite
+from polypref.serve.who.person import Keys
 from serve_cases import CHATML, PROMPT, TEMPLATES, TEXTS, UNSAFE, SaysUnsafe, core, judge, scorer
 
 MIXED = [TEXTS[0], f"first {UNSAFE}", TEXTS[1], UNSAFE]

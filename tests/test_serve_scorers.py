@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from polypref.serve.leaving import leave
-from polypref.serve.open_store import opened
-from polypref.serve.store import Conflict, InForceRow, Judgement, Person
+from polypref.serve.store.contract import Conflict, InForceRow, Judgement, Person
+from polypref.serve.store.opened import opened
 
 ANN, BEN = Person("acme", "ann-the-first"), Person("", "ben-the-second")
 

@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from polypref.serve.core import FLOOR
-from polypref.serve.person import Keys
-from polypref.serve.rewards import STEP
+from polypref.serve.dialects.rewards import STEP
+from polypref.serve.who.person import Keys
 from serve_cases import PROMPT, TEXTS, UNSAFE, core, running
 
 SDKS = Path(os.environ.get("POLYPREF_SDKS", Path(sys.prefix, "sdks"))) / "bin" / "python"

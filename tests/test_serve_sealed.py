@@ -17,9 +17,9 @@ from polypref.errors import SettingsError
 from polypref.serve.app import app_of
 from polypref.serve.core import Core
 from polypref.serve.leaving import leave
-from polypref.serve.open_store import opened
-from polypref.serve.sealed import Sealed
-from polypref.serve.store import InForceRow, Judgement, Offer, Person, Standing, Store, StoreError
+from polypref.serve.store.contract import InForceRow, Judgement, Offer, Person, Standing, Store, StoreError
+from polypref.serve.store.opened import opened
+from polypref.serve.store.sealed import Sealed
 from serve_cases import PROMPT, TEXTS, judge, order, scorer
 
 ANN, BEN = Person("a-tenant", "ann-the-first"), Person("a-tenant", "ben-the-second")

@@ -22,10 +22,10 @@ from polypref.comparisons import Responses
 from polypref.features import question
 from polypref.learners.protocol import POPULATION, Scores
 from polypref.serve.core import Core
-from polypref.serve.garbage import MORE, SetApart
 from polypref.serve.remembered import Remembered
-from polypref.serve.sqlite import Sqlite
-from polypref.serve.store import Person
+from polypref.serve.running.garbage import MORE, SetApart
+from polypref.serve.store.contract import Person
+from polypref.serve.store.sqlite import Sqlite
 from recovery_worlds import Normal
 from serve_cases import PROMPT, TEXTS, SaysUnsafe, core, running, scorer
 

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polypref.serve import held_open
 from polypref.serve.leaving import leave
-from polypref.serve.open_store import opened
-from polypref.serve.sqlite import Sqlite
-from polypref.serve.store import Conflict, Judgement, Offer, Person, Standing, StoreError
+from polypref.serve.store import held_open
+from polypref.serve.store.contract import Conflict, Judgement, Offer, Person, Standing, StoreError
+from polypref.serve.store.opened import opened
+from polypref.serve.store.sqlite import Sqlite
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 IDS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
@@ -150,7 +150,7 @@ def test_settings_are_read_back_and_a_wrong_file_is_refused(tmp_path, monkeypatc
         Sqlite(tmp_path / "text.db")
     with pytest.raises(StoreError, match="unable to open"):
         Sqlite(tmp_path / "absent" / "s.db")
-    monkeypatch.setattr("polypref.serve.sqlite.SETTINGS", {"synchronous": 7})
+    monkeypatch.setattr("polypref.serve.store.sqlite.SETTINGS", {"synchronous": 7})
     with pytest.raises(StoreError, match="keeps synchronous at"):
         Sqlite(tmp_path / "lax.db")
 
@@ -172,7 +172,7 @@ def test_what_cannot_be_kept_fails_alone_and_the_writer_goes_on(store):
 def test_a_clock_that_goes_back_changes_no_order(store, monkeypatch):
     store.pause(ANN, False).result()  # an encrypted store makes Ann's key
     clock = iter([1000.0, 900.0, -5.0, 2000.0])
-    monkeypatch.setattr("polypref.serve.rows.time.time", lambda: next(clock))
+    monkeypatch.setattr("polypref.serve.store.rows.time.time", lambda: next(clock))
     for key in "abcd":
         store.judge(ANN, pair(key)).result()
     assert [(one.judgement.id, one.at) for one in store.judgements(ANN)] == [
@@ -282,7 +282,7 @@ def test_copies_that_sqlite_left_when_it_moved_rows_go_too(embedded, monkeypatch
         assert all(one.exception() is None for one in kept)
 
     arrive()
-    monkeypatch.setattr("polypref.serve.sqlite.MOST_REWRITTEN", 0)
+    monkeypatch.setattr("polypref.serve.store.sqlite.MOST_REWRITTEN", 0)
     found = [leave(person, store).residue for person in people]
     assert any(found)  # the control: told, not hidden
     monkeypatch.undo()
@@ -292,7 +292,7 @@ def test_copies_that_sqlite_left_when_it_moved_rows_go_too(embedded, monkeypatch
 
 def test_while_somebody_reads_an_older_state_the_receipt_says_pending(embedded, monkeypatch):
     store = embedded
-    monkeypatch.setattr("polypref.serve.sqlite.LEAVE_S", 0.1)
+    monkeypatch.setattr("polypref.serve.store.sqlite.LEAVE_S", 0.1)
     store.judge(ANN, pair("1", "a text of Ann's that is long enough")).result()
     reader = sqlite3.connect(store.path, isolation_level=None)
     reader.execute("BEGIN")
@@ -309,8 +309,8 @@ def test_while_somebody_reads_an_older_state_the_receipt_says_pending(embedded, 
 
 WRITES = """
 import sys
-from polypref.serve.open_store import opened
-from polypref.serve.store import Judgement, Person
+from polypref.serve.store.opened import opened
+from polypref.serve.store.contract import Judgement, Person
 store = opened(sys.argv[1])
 for at in range(int(sys.argv[2]), 10**6):
     one = Judgement(id=str(at), kind="pair", prompt="p", chosen="a" * 300, rejected="b")

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from polypref.serve.store import Judgement, Person
+from polypref.serve.store.contract import Judgement, Person
 from serve_cases import PROMPT, TEXTS, UNSAFE, core, scorer
 
 ANN = Person("", "ann")

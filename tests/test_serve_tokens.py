@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from polypref.errors import SettingsError
 from polypref.serve.app import app_of
-from polypref.serve.person import Key, Keys, Unauthorized
+from polypref.serve.who.person import Key, Keys, Unauthorized
 from serve_cases import PROMPT, TEXTS, core
 
 SECRET = "a secret of at least thirty-two bytes, drawn at random"

@@ -11,8 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from polypref.serve.app import app_of
-from polypref.serve.sqlite import Sqlite
-from polypref.serve.store import StoreError
+from polypref.serve.store.contract import StoreError
+from polypref.serve.store.sqlite import Sqlite
 from serve_cases import PROMPT, TEXTS, core, judge
 
 NOBODY = 65534
@@ -46,7 +46,7 @@ def not_stored(client):
 def test_on_a_full_disk_nothing_is_acknowledged_and_answers_say_that_they_cannot_be_judged(
     client, served, capfd, monkeypatch
 ):
-    monkeypatch.setattr("polypref.serve.feedback.WAIT_S", 0.1)
+    monkeypatch.setattr("polypref.serve.routes.feedback.WAIT_S", 0.1)
     assert judge(client, "lea", "a", "b", key="before").json()["new"]
     assert not_stored(client) == [0.0]
     pages(served.store)
@@ -99,7 +99,7 @@ def test_a_store_that_cannot_be_written_to_is_refused(readable):
 
 
 def test_a_full_writer_says_so_instead_of_waiting(served, monkeypatch):
-    monkeypatch.setattr("polypref.serve.writer.MOST_WAITING", 0)
+    monkeypatch.setattr("polypref.serve.store.writer.MOST_WAITING", 0)
     with TestClient(app_of(served)) as client:
         refused = judge(client, "lea", "a", "b")
         assert refused.status_code == 503 and "too slow" in refused.json()["message"]

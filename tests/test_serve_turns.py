@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from polypref.serve import turns
+from polypref.serve.dialects import turns
 from serve_cases import CHATML, TEMPLATES
 
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from polypref.errors import SettingsError
-from polypref.serve.upstream import KEY, Upstream
+from polypref.serve.dialects.upstream import KEY, Upstream
 from serve_cases import TEXTS, core, running
 from serve_upstream import ASK, USAGE, best, client, message, offers, serving, upstream
 

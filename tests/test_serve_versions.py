@@ -7,10 +7,10 @@ import sqlite3
 import msgspec
 import pytest
 
-from polypref.serve import schema
-from polypref.serve.schema import STEPS, Step
-from polypref.serve.sqlite import APPLICATION, Sqlite
-from polypref.serve.store import Judgement, Person, Standing, StoreError
+from polypref.serve.store import schema
+from polypref.serve.store.contract import Judgement, Person, Standing, StoreError
+from polypref.serve.store.schema import STEPS, Step
+from polypref.serve.store.sqlite import APPLICATION, Sqlite
 
 VERSION_1 = """
 CREATE TABLE people (tenant TEXT, user TEXT, version INTEGER NOT NULL DEFAULT 0, judgements INTEGER NOT NULL DEFAULT 0,

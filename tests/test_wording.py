@@ -150,7 +150,7 @@ ALLOWED = {
     "cli/score.py": {"sys.stdout"},  # rows as JSON
     "runs/worker.py": {"print"},  # JSON to the parent
     "finetune/tuning.py": {"sys.stderr"},  # isatty
-    "serve/log.py": {"os.write"},  # lines of the request log: JSON, each character escaped
+    "serve/running/log.py": {"os.write"},  # lines of the request log: JSON, each character escaped
 }
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import polypref
 from polypref.learners.hierarchical import Hierarchical
 from polypref.serve.core import Core
-from polypref.serve.open_store import opened
 from polypref.serve.remembered import Remembered
-from polypref.serve.store import Judgement, Person
+from polypref.serve.store.contract import Judgement, Person
+from polypref.serve.store.opened import opened
 from polypref.worlds import simulate
 
 TEXT = "A text of about two hundred characters, as long as a short answer of a chat. " * 3

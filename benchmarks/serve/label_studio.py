@@ -22,7 +22,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from polypref.serve.person import Keys
+from polypref.serve.who.person import Keys
 from serve_cases import PROMPT, TEXTS, UNSAFE, core, running
 
 CONFIG = """<View><Header value="Which answer is better?"/><Text name="prompt" value="$prompt"/>

@@ -276,7 +276,7 @@ def overhead(folder: Path, slates: list, bounded: bool, answers: int = 400) -> d
     from polypref.serve.app import app_of
     from polypref.serve.dialects.rerank import Rerank, rendered
     from polypref.serve.start import Within, core_of
-    from polypref.serve.store import Person
+    from polypref.serve.store.contract import Person
 
     emptied(folder, "parts.db")
     within = Within(folder / "bounds.toml") if bounded else Within()

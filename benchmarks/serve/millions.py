@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from load import Client, machine, request, serving, text
 
-from polypref.serve.sqlite import Sqlite
+from polypref.serve.store.sqlite import Sqlite
 
 TEXTS, CANDIDATES, KNOWN = 2000, 16, 200
 PROMPT = "What shall I read?"

@@ -109,7 +109,7 @@ def main() -> None:
 
 def shown(folder: Path, found: list, began: float, fitted: float) -> None:
     """Print what happened to the requests."""
-    from polypref.serve.sqlite import Sqlite
+    from polypref.serve.store.sqlite import Sqlite
 
     store = Sqlite(folder / "store.db")
     history = store.scorers()

@@ -22,8 +22,8 @@ from pathlib import Path
 CHILD = """
 import os, sys, threading
 from random import Random
-from polypref.serve import sqlite
-from polypref.serve.store import Judgement, Person
+from polypref.serve.store import sqlite
+from polypref.serve.store.contract import Judgement, Person
 if sys.argv[3] == "NORMAL":
     sqlite.SETTINGS["synchronous"] = 1
 store, draw, number = sqlite.Sqlite(sys.argv[1]), Random(0), 0

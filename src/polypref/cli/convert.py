@@ -115,7 +115,7 @@ class Convert(Replaces, Limited):
 
 def _own() -> dict[str, type[Adapter]]:
     """Where polypref's own judgements are."""
-    from polypref.serve.exported import ServeStore
+    from polypref.serve.store.exported import ServeStore
 
     return {"serve-store": ServeStore}
 

@@ -73,9 +73,9 @@ class Forget(Loads):
         from polypref.wording import counted
 
         try:
-            from polypref.serve.folders import Folders
-            from polypref.serve.forget_scorers import forget_everywhere
-            from polypref.serve.open_store import is_database, opened, shown
+            from polypref.serve.refitting.folders import Folders
+            from polypref.serve.refitting.forget_scorers import forget_everywhere
+            from polypref.serve.store.opened import is_database, opened, shown
         except ImportError:
             raise MissingExtra("polypref forget --store", "serve") from None
         if self.out is not None:

@@ -16,10 +16,10 @@ from polypref.wording import counted
 
 if TYPE_CHECKING:
     from polypref.comparisons import Comparisons
-    from polypref.serve.folders import Folders
-    from polypref.serve.refit import Fresh
-    from polypref.serve.refit_compare import Compared, Report
-    from polypref.serve.store import Store
+    from polypref.serve.refitting.compare import Compared, Report
+    from polypref.serve.refitting.folders import Folders
+    from polypref.serve.refitting.refit import Fresh
+    from polypref.serve.store.contract import Store
 
 NOT_IN_FORCE = 1  # exit code: the new scorer is worse
 
@@ -58,8 +58,8 @@ class Refit(Loads, ReadsJudgements, Seeded):
         from polypref.errors import MissingExtra, SettingsError
 
         try:
-            from polypref.serve.folders import folders_of
-            from polypref.serve.open_store import is_database, opened, shown
+            from polypref.serve.refitting.folders import folders_of
+            from polypref.serve.store.opened import is_database, opened, shown
         except ImportError:
             raise MissingExtra("polypref refit", "serve") from None
         files = cleaned(reading_of(self, self.also)) if self.also else None
@@ -77,15 +77,15 @@ class Refit(Loads, ReadsJudgements, Seeded):
             store.close()
 
     def _back(self, store: Store, folders: Folders) -> int:
-        from polypref.serve.refit import rolled_back
+        from polypref.serve.refitting.refit import rolled_back
 
         row = rolled_back(store, folders, self.allow_network)
         out(f"scorer {row.hash[:16]} is in force again, in the place of {str(row.before)[:16]}")
         return 0
 
     def _refit(self, store: Store, folders: Folders, files: Comparisons | None) -> int:
-        from polypref.serve import refit
-        from polypref.serve.refit_compare import worse
+        from polypref.serve.refitting import refit
+        from polypref.serve.refitting.compare import worse
 
         how = (self.learner, files, self.seed, self.held_out, self.force, self.allow_network)
         job = refit.Refit(store, folders, *how)
@@ -124,7 +124,7 @@ def _tell(fresh: Fresh, files: tuple[str, ...]) -> None:
     if fresh.report is None:
         out("too few judgements to compare on; nothing is known about which is better")
         return
-    from polypref.serve.refit_compare import limits_of
+    from polypref.serve.refitting.compare import limits_of
 
     report: Report = fresh.report
     judged, people = counted(report["judgements"], "judgements"), counted(report["people"], "people")

@@ -22,9 +22,9 @@ from polypref.terminal import out, say
 
 if TYPE_CHECKING:
     from polypref.serve.core import Core
+    from polypref.serve.dialects.upstream import Upstream
     from polypref.serve.placing import Placing
     from polypref.serve.questions import Questions
-    from polypref.serve.upstream import Upstream
 
 STORE = "polypref.db"
 STORE_HINT = f"(default: {STORE}; with --demo a temporary file)"
@@ -88,7 +88,7 @@ class Serve(Loads):
         from polypref.errors import MissingExtra
 
         try:
-            from polypref.serve.workers import supervised
+            from polypref.serve.running.workers import supervised
         except ImportError:
             raise MissingExtra("polypref serve", "serve") from None
         self._refuse()
@@ -127,10 +127,10 @@ class Serve(Loads):
     ) -> None:
         """One process: answers until it is stopped."""
         from polypref.serve.app import app_of
-        from polypref.serve.limits import parse_limits
-        from polypref.serve.log import Log
-        from polypref.serve.person import Keys
-        from polypref.serve.server import server_of
+        from polypref.serve.running.limits import parse_limits
+        from polypref.serve.running.log import Log
+        from polypref.serve.running.server import server_of
+        from polypref.serve.who.person import Keys
 
         keys = Keys.found(self.keys)
         upstream, limits, log = self._upstream(), parse_limits(self.request_limits), Log(self.log, log_key)
@@ -198,7 +198,7 @@ class Serve(Loads):
         return found
 
     def _upstream(self) -> Upstream | None:
-        from polypref.serve.upstream import Upstream
+        from polypref.serve.dialects.upstream import Upstream
 
         if self.upstream is None:
             return None
@@ -222,8 +222,8 @@ class Serve(Loads):
         return now[:16]
 
     def _tell(self, core: Core, upstream: Upstream | None, anybody: bool) -> None:
-        from polypref.serve.open_store import shown
-        from polypref.serve.store import Person
+        from polypref.serve.store.contract import Person
+        from polypref.serve.store.opened import shown
 
         kept = "kept until the server stops" if self._passing else f"in {shown(self.store or STORE)}"
         out(f"scorer {self._named(core.scorer_hash)}, judgements {kept}")

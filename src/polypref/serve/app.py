@@ -13,19 +13,20 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from polypref.errors import PolyprefError
-from polypref.serve import asking, errors, operators, users
+from polypref.serve import errors
 from polypref.serve.core import Core
 from polypref.serve.dialects import chat, decisions, label_studio, rerank, reward, score, tei
-from polypref.serve.guard import Guard
-from polypref.serve.limits import Limits, Rates, TooMany
-from polypref.serve.log import Log
-from polypref.serve.metrics import Metrics
-from polypref.serve.openapi import described
-from polypref.serve.person import Keys
+from polypref.serve.dialects.strict_body import StrictRoute
+from polypref.serve.dialects.upstream import Upstream
 from polypref.serve.placing import Placing
 from polypref.serve.questions import Questions
-from polypref.serve.strict_body import StrictRoute
-from polypref.serve.upstream import Upstream
+from polypref.serve.routes import asking, operators, users
+from polypref.serve.routes.openapi import described
+from polypref.serve.running.guard import Guard
+from polypref.serve.running.limits import Limits, Rates, TooMany
+from polypref.serve.running.log import Log
+from polypref.serve.running.metrics import Metrics
+from polypref.serve.who.person import Keys
 
 ROUTES = (rerank, score, reward, tei, label_studio, chat, decisions, users, asking, operators)
 

@@ -28,11 +28,11 @@ from polypref.content import Message
 from polypref.errors import InputError, PolyprefError
 from polypref.learners.protocol import SOURCES, Scorer
 from polypref.serve.in_force import InForce
-from polypref.serve.log import note, place_of
 from polypref.serve.odds import sureness
 from polypref.serve.people import People, State
-from polypref.serve.person import scorer_id
-from polypref.serve.store import Offer, Person, Store, StoreError
+from polypref.serve.running.log import note, place_of
+from polypref.serve.store.contract import Offer, Person, Store, StoreError
+from polypref.serve.who.person import scorer_id
 from polypref.terminal import say
 
 Found = TypeVar("Found")

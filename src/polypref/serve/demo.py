@@ -23,9 +23,9 @@ from polypref.comparisons import IntArray, Responses
 from polypref.learners.hierarchical import Hierarchical
 from polypref.learners.protocol import POPULATION, Scores, UserIds, resolved
 from polypref.serve.core import FLOOR, Core
-from polypref.serve.open_store import opened
 from polypref.serve.questions import Question
 from polypref.serve.remembered import Remembered
+from polypref.serve.store.opened import opened
 from polypref.worlds import candidates, simulate
 
 WORLD = {"users": 24, "judgements": 40, "judges": 8}

@@ -7,13 +7,13 @@ from typing import Any
 from polypref.bounds.safety import SafetyFailed
 from polypref.errors import InputError, PolyprefError, SettingsError
 from polypref.serve.core import EncoderFailed
+from polypref.serve.dialects.upstream import NoUpstream, UpstreamFailed, UpstreamRefused, UpstreamSlow
 from polypref.serve.in_force import NoReward
-from polypref.serve.limits import TooMany
-from polypref.serve.operators import NoModel
-from polypref.serve.person import TwoPeople, Unauthorized
-from polypref.serve.requests import ClientLeft
-from polypref.serve.store import Conflict, StoreError
-from polypref.serve.upstream import NoUpstream, UpstreamFailed, UpstreamRefused, UpstreamSlow
+from polypref.serve.routes.operators import NoModel
+from polypref.serve.running.limits import TooMany
+from polypref.serve.store.contract import Conflict, StoreError
+from polypref.serve.who.person import TwoPeople, Unauthorized
+from polypref.serve.who.requests import ClientLeft
 from polypref.wording import shortened, visible
 
 LONGEST = 1000  # characters of a message

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from polypref.serve.held_open import pieces
-from polypref.serve.person import shown
-from polypref.serve.store import Judgement, Offer, Person, Store, as_stored
+from polypref.serve.store.contract import Judgement, Offer, Person, Store, as_stored
+from polypref.serve.store.held_open import pieces
+from polypref.serve.who.person import shown
 
 SHORTEST = 8  # characters of an id or text that is searched for
 MOST_SEARCHED = 200  # texts, the longest first

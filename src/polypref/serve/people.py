@@ -24,8 +24,8 @@ from polypref.content import Message
 from polypref.data.preferred import preferred, worth
 from polypref.learners.protocol import Adapts, Scorer
 from polypref.serve.in_force import InForce
-from polypref.serve.person import scorer_id
-from polypref.serve.store import Judgement, Person, Standing, Store, Stored
+from polypref.serve.store.contract import Judgement, Person, Standing, Store, Stored
+from polypref.serve.who.person import scorer_id
 
 MOST_KEPT = 10_000  # states
 MOST_PAIRS = 2_000  # the newest that a state is derived from

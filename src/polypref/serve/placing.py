@@ -17,9 +17,9 @@ from polypref import scorers
 from polypref.groups.grouping import UNKNOWN, Grouping
 from polypref.learners.protocol import Scorer
 from polypref.serve.people import MOST_KEPT, judged
-from polypref.serve.person import scorer_id
 from polypref.serve.remembered import Remembered
-from polypref.serve.store import Person, Standing, Store
+from polypref.serve.store.contract import Person, Standing, Store
+from polypref.serve.who.person import scorer_id
 
 SAME = "It changes no answer: this server has no rewards of groups."
 

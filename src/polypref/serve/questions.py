@@ -31,7 +31,7 @@ from polypref.newcomers.active import Asks, next_question
 from polypref.regular_files import content_of
 from polypref.serve.core import Answer, Core
 from polypref.serve.people import State
-from polypref.serve.store import Judgement, Person, Stored, reading
+from polypref.serve.store.contract import Judgement, Person, Stored, reading
 
 QUESTION, REPEAT = "question", "repeat"  # routes of stored answers
 INFORMATION, RANDOM, AGAIN = "expected information", "random", "repeat"  # how a pair was chosen

@@ -20,11 +20,11 @@ from polypref.errors import PolyprefError
 from polypref.features.protocol import Encoder
 from polypref.learners.protocol import Scorer
 from polypref.serve.core import FLOOR, Core, pool_of
-from polypref.serve.folders import Folders, folders_of, known_to
 from polypref.serve.follow import Follower, tried
-from polypref.serve.open_store import opened
+from polypref.serve.refitting.folders import Folders, folders_of, known_to
 from polypref.serve.remembered import Remembered
-from polypref.serve.store import Conflict, InForceRow, Store
+from polypref.serve.store.contract import Conflict, InForceRow, Store
+from polypref.serve.store.opened import opened
 from polypref.terminal import say
 
 

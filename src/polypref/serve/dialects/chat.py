@@ -19,11 +19,11 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from polypref.errors import InputError
-from polypref.serve.conversation import prompt_of
 from polypref.serve.core import Answer
+from polypref.serve.dialects.conversation import prompt_of
 from polypref.serve.dialects.rerank import about
-from polypref.serve.requests import person_of, unless_left
-from polypref.serve.upstream import MOST_CANDIDATES, Candidate, NoUpstream, Reply
+from polypref.serve.dialects.upstream import MOST_CANDIDATES, Candidate, NoUpstream, Reply
+from polypref.serve.who.requests import person_of, unless_left
 
 PIECE = 48  # characters of a streamed piece
 REFUSAL = "No candidate answer is within the bounds in force."

@@ -29,10 +29,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from polypref.errors import InputError
-from polypref.serve.conversation import after, length, prompt_of, text_of
 from polypref.serve.core import MOST_CHARACTERS, MOST_TEXTS, Answer, Prompt
+from polypref.serve.dialects.conversation import after, length, prompt_of, text_of
 from polypref.serve.dialects.rerank import WORDS_PER_TOKEN, about
-from polypref.serve.requests import person_of
+from polypref.serve.who.requests import person_of
 
 READING = "Probabilities say which option this person prefers as a reply; they are no estimates of what is true."
 Instructions = str | list[dict[str, Any]]

@@ -26,12 +26,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from polypref import content
 from polypref.errors import InputError
-from polypref.serve import turns
 from polypref.serve.core import MOST_TEXTS, Answer, Core
-from polypref.serve.dialects import tei
-from polypref.serve.person import TwoPeople
-from polypref.serve.requests import person_of
-from polypref.serve.store import Judgement, Person, reading
+from polypref.serve.dialects import tei, turns
+from polypref.serve.store.contract import Judgement, Person, reading
+from polypref.serve.who.person import TwoPeople
+from polypref.serve.who.requests import person_of
 
 SIDES = ("left", "right")
 NAMED = "label-studio-{}"  # the judgement of an annotation

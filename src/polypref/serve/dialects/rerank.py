@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from polypref.errors import InputError
 from polypref.serve.core import Answer
-from polypref.serve.requests import person_of
+from polypref.serve.who.requests import person_of
 
 WORDS_PER_TOKEN = 0.75  # an estimate: no tokenizer is asked
 

@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict
 
 from polypref import content, strict_json
 from polypref.errors import InputError
-from polypref.serve import turns
 from polypref.serve.core import Prompt
+from polypref.serve.dialects import turns
+from polypref.serve.dialects.rewards import Asked, Given, rewards_of
 from polypref.serve.dialects.score import about_each
-from polypref.serve.requests import person_of
-from polypref.serve.rewards import Asked, Given, rewards_of
+from polypref.serve.who.requests import person_of
 
 USER = ("user_id", "user", "safety_identifier")  # where an object in labels names a user
 

@@ -21,11 +21,11 @@ from pydantic import BaseModel, ConfigDict
 
 from polypref.content import Message
 from polypref.errors import InputError
-from polypref.serve import turns
+from polypref.serve.dialects import turns
 from polypref.serve.dialects.rerank import WORDS_PER_TOKEN, text_of
-from polypref.serve.requests import person_of
-from polypref.serve.rewards import Asked, Given, rewards_of
-from polypref.serve.store import Person
+from polypref.serve.dialects.rewards import Asked, Given, rewards_of
+from polypref.serve.store.contract import Person
+from polypref.serve.who.requests import person_of
 
 Texts = str | dict[str, Any] | list[str | dict[str, Any]]
 PAIRS = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))

@@ -14,11 +14,11 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 
 from polypref.errors import InputError
-from polypref.serve import turns
 from polypref.serve.core import MOST_CHARACTERS, MOST_TEXTS, Core
+from polypref.serve.dialects import turns
+from polypref.serve.dialects.rewards import Asked, Given, rewards_of
 from polypref.serve.dialects.score import conversation
-from polypref.serve.rewards import Asked, Given, rewards_of
-from polypref.serve.store import Person
+from polypref.serve.store.contract import Person
 
 
 class Predict(BaseModel):

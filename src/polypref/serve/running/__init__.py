@@ -1,0 +1,1 @@
+"""The process around the application: server, workers, limits, log and metrics."""
