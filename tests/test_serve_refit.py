@@ -188,6 +188,22 @@ def test_people_of_a_file_stay_known_and_count_once(store, world, capsys, tmp_pa
     assert leave(Person("", known[0]), store).scorers == [store.in_force()]
 
 
+def test_a_file_of_the_store_shows_no_held_out_judgement_and_counts_nothing_twice(store, world, capsys, tmp_path):
+    asked = {"kind": "pair", "chosen": "one text", "rejected": "another"}
+    conversation = Judgement(id="chat", prompt=({"role": "user", "content": "Hello?"},), **asked)
+    tie = Judgement(id="tie", prompt="A question?", **{**asked, "kind": "tie"})
+    done = [store.judge(Person("", named(world, 0)), one) for one in (conversation, tie)]
+    assert all(one.result() for one in done)
+    prefs = tmp_path / "prefs.jsonl"
+    assert main(["convert", "serve-store", str(store.path), "--out", str(prefs)]) == 0
+    capsys.readouterr()
+    code, said = refitted(capsys, store.path, "--with", str(prefs), "--dry-run")
+    assert code == 0, said
+    assert f"{USERS * EACH + 2} comparisons of the files are in the store already, and count once" in said.err
+    alone = refitted(capsys, store.path, "--dry-run")[1].out
+    assert said.out == alone and "accuracy" in alone
+
+
 def test_kill_9_at_any_step_and_the_next_run_goes_on(store):
     work = Folders(beside(store.path)).work
     asked = [sys.executable, "-m", "polypref", "refit", "--store", str(store.path)]

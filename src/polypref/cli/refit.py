@@ -90,7 +90,7 @@ class Refit(Loads, ReadsJudgements, Seeded):
         how = (self.learner, files, self.seed, self.held_out, self.force, self.allow_network)
         job = refit.Refit(store, folders, *how)
         fresh = job.run()
-        _tell(fresh, self.also)
+        _tell(fresh)
         if fresh.digest == fresh.before:
             out(f"it is the scorer in force, {fresh.before[:16]}, to the bit; nothing changes")
             job.end()
@@ -110,12 +110,14 @@ class Refit(Loads, ReadsJudgements, Seeded):
         return 0
 
 
-def _tell(fresh: Fresh, files: tuple[str, ...]) -> None:
+def _tell(fresh: Fresh) -> None:
     """What was fitted, who is lost, and the figures."""
     data = fresh.data
-    from_files = f" and {counted(data['files'], 'comparisons')} of files" if files else ""
+    from_files = f" and {counted(data['files'], 'comparisons')} of files" if data["files"] else ""
     fitted = f"{data['learner']} on {counted(data['judgements'], 'judgements')} of the store{from_files}"
     out(f"{fitted}, by {counted(data['people'], 'people')}")
+    if data["again"]:
+        say(f"{counted(data['again'], 'comparisons')} of the files are in the store already, and count once")
     if fresh.lost:
         say(
             f"{counted(fresh.lost, 'people')} whom the scorer in force knows from its fit have no judgement in the "

@@ -3,7 +3,7 @@
 The newest judgements are held out, to compare scorers on. In the fit, people have other names that nobody can ask for:
 what is particular to a person is learned from the store again when they ask, so that nothing counts twice, and somebody
 who leaves is a stranger to the new scorer too. People of files, whose judgements are not in the store, are learned
-again from the files, under their own names.
+again from the files, under their own names. What files repeat of the store is left out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -123,6 +124,24 @@ def training(judged: Judged, files: Comparisons | None, salt: str, renamed: bool
     asked, chosen, rejected, tie, *_ = zip(*rows, strict=True)
     found = from_columns(called, asked, chosen, rejected, tie_N=list(tie), weight_N=weights)
     return Training(found, sorted(set(names)), files)
+
+
+def not_stored(files: Comparisons, judged: Judged) -> Comparisons | None:
+    """What files say that the store does not hold from the same person; None where that is nothing.
+
+    A file made of the store would count its judgements twice, and show the new scorer those that are held out.
+    """
+    held = {_said(scorer_id(person), row) for person, row in judged.rows()}
+    names = files.users.ids.gather(files.user_N).to_list()
+    new = [_said(name, row) not in held for name, row in zip(names, _rows_of_file(files), strict=True)]
+    return files if all(new) else files.take(np.array(new)) if any(new) else None
+
+
+def _said(name: str | None, row: Row) -> tuple[Any, ...]:
+    """A comparison by its content: who judged, and how."""
+    prompt = row.prompt if isinstance(row.prompt, str) else content.canonical_chat(row.prompt)
+    sides = (row.chosen, row.rejected)
+    return name, prompt, row.tie, *(sorted(sides) if row.tie else sides)
 
 
 def _rows_of_file(files: Comparisons) -> list[Row]:

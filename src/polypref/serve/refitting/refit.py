@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
+import numpy as np
 
 from polypref import artifact, features, learners, scorers
 from polypref.comparisons import Comparisons
@@ -102,7 +103,8 @@ class Refit:
             run, judged = self._begun(before, learner[0])
             held = refit_data.held_out(judged, run.split)
             earlier = judged.until(run.split)
-            given = refit_data.training(earlier, self.files, run.salt, hasattr(scorer_class(learner[1]), "adapt"))
+            files = None if self.files is None else refit_data.not_stored(self.files, judged)
+            given = refit_data.training(earlier, files, run.salt, hasattr(scorer_class(learner[1]), "adapt"))
             if (encoder := scorers.encoder_of(old)) is not None:
                 for rows in (given.comparisons, *held.values()):
                     refit_data.read_by_parts(encoder, rows.responses)
@@ -112,7 +114,8 @@ class Refit:
                 "judgements": sum(map(len, earlier.stored.values())),
                 "people": len(given.named),
                 "upto": run.split,
-                "files": 0 if self.files is None else len(self.files),
+                "files": 0 if files is None else len(files),
+                "again": 0 if self.files is None else len(self.files) - (0 if files is None else len(files)),
                 "learner": run.learner,
                 "seed": run.seed,
             }
@@ -248,8 +251,8 @@ def own_people(scorer: Scorer, given: Training) -> Scorer:
             known = known.forget(name)
     if given.files is not None:
         rows = given.files
-        for at, name in enumerate(rows.users.ids.to_list()):
-            known = known.adapt(name, rows.take(rows.user_N == at))
+        for at in np.unique(rows.user_N).tolist():
+            known = known.adapt(rows.users.ids[at], rows.take(rows.user_N == at))
     return known
 
 
