@@ -27,7 +27,7 @@ def opened(address: str | Path, encrypt: bool = False) -> Store:
     """The store at ``address``, made if it is not there. ``encrypt``: a new one is encrypted; one that is encrypted is
     opened with its key in any case.
 
-    Raises StoreError, MissingExtra, SettingsError where an encrypted store's master key or its store of keys is missing.
+    Raises StoreError, MissingExtra, SettingsError where an encrypted store's master key or store of keys is missing.
     """
     store = _plain(address)
     try:
