@@ -10,6 +10,9 @@ import httpx
 import pytest
 
 from polypref.serve.dialects.upstream import Candidate, Reply
+from polypref.serve.store.contract import Judgement, Person
+from polypref.serve.store.sealed import Sealed
+from polypref.serve.store.sqlite import Sqlite
 from polypref.serve.who.person import Key, Keys
 from serve_cases import PROMPT, UNSAFE, core, running
 
@@ -135,3 +138,27 @@ def test_what_would_take_seconds_is_refused(client, path, body):
     told = client.post(path, headers=by("ann"), json=body)
     assert told.status_code == 400 and ("at most" in told.text or "more than" in told.text)
     assert time.monotonic() - begun < 5
+
+
+def test_only_a_text_that_was_judged_gets_a_reward(client):
+    said = [{"role": "user", "content": "q"}, {"role": "assistant", "content": UNSAFE}]
+    said.append({"role": "assistant", "content": "nice"})
+    given = client.post("/classify", headers=by("ann"), json={"messages": said}).json()
+    assert given["data"][0]["probs"] == [0.0] and given["bounds"]["blocked"] == [0]
+    given = client.post("/classify", headers=by("ann"), json={"messages": [said[0], said[2]]}).json()
+    assert given["data"][0]["probs"] != [0.0] and given["bounds"]["blocked"] == []
+    two = {"text": "nice", "content": UNSAFE}
+    for path, body in (("/rerank", {"query": "q"}), ("/score", {"queries": "q"})):
+        told = client.post(path, headers=by("ann"), json=body | {"documents": [two, "x"]})
+        assert told.status_code == 400 and "text and content" in told.text
+
+
+def test_a_key_that_may_be_left_in_its_file_is_told(tmp_path):
+    store = Sealed(Sqlite(tmp_path / "s.db"), Sqlite(tmp_path / "k.db"), b"m" * 32)
+    ann, judged = Person("", "ann"), Judgement(id="1", kind="thumb", prompt="q", chosen="a text", value=1.0)
+    for held in (False, True):
+        assert store.judge(ann, judged).result()
+        if held:
+            store.keys.rewritten = lambda: False
+        assert store.forget(ann).pending is held
+    store.close()

@@ -71,7 +71,9 @@ class Rerank(BaseModel):
 
 
 def text_of(value: str | dict[str, Any], what: str) -> str:
-    """A text, or that of an object with ``text``. Raises InputError."""
+    """A text, or that of an object with ``text`` or ``content``. Raises InputError for none, and for two."""
+    if isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("text", "content")):
+        raise InputError(f"a {what} has text and content, of which only one could be judged; give one.")
     text = value if isinstance(value, str) else value.get("text", value.get("content"))
     if not isinstance(text, str):
         raise InputError(f"a {what} has no text; expected a text or an object with text.")

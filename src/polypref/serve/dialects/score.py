@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -100,11 +101,16 @@ def conversation(person: Person, text: str) -> Asked:
 
 
 def _last(person: Person, messages: Sequence[Message]) -> Asked:
-    """The reward of the last message. Raises InputError where it is not the assistant's."""
+    """The reward of the last message; the gate reads all messages of the assistant at the end.
+
+    Raises InputError where the last message is not the assistant's.
+    """
     last = messages[-1] if messages else {}
     if last.get("role") != "assistant" or not isinstance(last.get("content"), str) or len(messages) < 2:
         raise InputError("expected messages that end with the assistant's, whose content is a text.")
-    return Asked(person, turns.plain(messages[:-1]), str(last["content"]))
+    own = takewhile(lambda one: one.get("role") == "assistant", reversed(messages))
+    within = "\n".join(str(one.get("content") or "") for one in reversed([*own]))
+    return Asked(person, turns.plain(messages[:-1]), str(last["content"]), within)
 
 
 def _listed(given: Texts, what: str) -> list[str]:

@@ -248,12 +248,12 @@ class Sealed:
         """See ``store.Store``. The key goes first: from then on nobody can read the rows, wherever they are."""
         hidden = self._of(person)
         key = self.keys.forget(hidden)
-        self.keys.rewritten()  # SQLite may have left a copy of the key where it moved rows
+        overwritten = self.keys.rewritten() or not self.keys.files()  # SQLite may leave a copy where it moved rows
         self._kept.pop(hidden.user or "", None)
         left = self.store.forget(hidden)
         rows = {**left.rows, "keys": key.rows.get("judgements", 0)}
         stays = left.stays if left.stays == key.stays else left.stays + key.stays
-        return replace(left, rows=rows, pending=left.pending or key.pending, stays=stays)
+        return replace(left, rows=rows, pending=left.pending or key.pending or not overwritten, stays=stays)
 
     # --- reading
 
