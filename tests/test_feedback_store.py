@@ -121,3 +121,10 @@ def test_what_is_no_store_is_one_line(tmp_path, capsys, content, says):
 def test_one_store_at_a_time(tmp_path, capsys):
     assert main(["convert", "serve-store", "a.db", "b.db", "--out", str(tmp_path / "p.jsonl")]) == 2
     assert "2 stores given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "names"), [("--form", "pairs, single"), ("--judges", "annotators, models, users")])
+def test_a_word_that_a_setting_does_not_know_is_told_the_words_that_it_knows(capsys, flag, names):
+    assert main(["convert", "langfuse", "scores.json", flag, "singles", "--out", "p.jsonl"]) == 2
+    told = capsys.readouterr().err
+    assert f"{flag}: expected one of {names}, found 'singles'." in told and "None" not in told

@@ -159,7 +159,8 @@ def _plainer(complaint: str, several: str) -> str:
     elif found := re.match(
         r"invalid choice (?P<value>.*) for argument '(?P<flag>[^']*)'\. Expected (?P<of>.*)\.$", complaint
     ):
-        detail = f"expected {found['of']}, found {found['value']}"
+        names = sorted(set(re.findall(r"'([^']*)'", found["of"])) - {"None"})  # in no order; None: not given
+        detail = f"expected {'one of ' + ', '.join(names) if names else found['of']}, found {found['value']}"
     else:
         return complaint
     return f"{found['flag']}: {detail}." if found["flag"].startswith("--") else f"{detail}."

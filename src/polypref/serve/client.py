@@ -339,5 +339,7 @@ class Reward:
 def _column(columns: Mapping[str, Any], name: str) -> Sequence[Any]:
     if name not in columns:
         known = ", ".join(name for name, value in columns.items() if isinstance(value, list))
-        raise InputError(f"the dataset has no column {name!r}; found: {known}. Set user_column or prompt_column.")
+        raise InputError(
+            f"the dataset has no column {name!r}; found: {known or 'none'}. Set user_column or prompt_column."
+        )
     return columns[name]
