@@ -25,11 +25,11 @@ help:
 
 .venv/installed: .venv/created pyproject.toml constraints.txt
 	@echo "installing into .venv (several minutes the first time)"
-	$(PIP) --editable '.[offline,static]'
+	$(PIP) --editable '.[offline,static,serve]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	$(PIP) --editable '.[offline,static,dev]'
+	$(PIP) --editable '.[offline,static,serve,dev]'
 	@touch $@
 
 install: .venv/installed

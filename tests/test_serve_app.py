@@ -58,7 +58,13 @@ def test_every_way_of_naming_a_person_is_one_and_two_are_refused(client):
     known = scorer().users.ids[0]
     wanted = order(client, user=known)
     assert wanted != order(client)
-    for way in ({"safety_identifier": known}, {"header": known}, {"path": known}, {"model": f"polypref@{known}"}):
+    for way in (
+        {"safety_identifier": known},
+        {"user_id": known},
+        {"header": known},
+        {"path": known},
+        {"model": f"polypref@{known}"},
+    ):
         assert order(client, **way) == wanted
         assert order(client, user=known, **way) == wanted
     two = client.post("/u/ann/rerank", json={"query": "q", "documents": ["a"], "user": "ben"})

@@ -23,12 +23,12 @@ from polypref.serve.core import Answer
 from polypref.serve.dialects.conversation import prompt_of
 from polypref.serve.dialects.rerank import about
 from polypref.serve.dialects.upstream import MOST_CANDIDATES, Candidate, NoUpstream, Reply
-from polypref.serve.who.requests import person_of, unless_left
+from polypref.serve.who.requests import NamesUser, person_of, unless_left
 
 PIECE = 48  # characters of a streamed piece
 REFUSAL = "No candidate answer is within the bounds in force."
 SPARE = ("polypref", "polypref@")  # models that stand for the upstream's own
-OWN = {"n", "stream", "stream_options", "user", "safety_identifier", "category", "model"}  # not sent to the upstream
+OWN = ("n", "stream", "stream_options", "category", "model", *NamesUser.model_fields)  # not sent to the upstream
 REFUSED = {
     "tools": "a call of a tool has no text that could be judged",
     "functions": "a call of a function has no text that could be judged",
@@ -46,7 +46,7 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class Chat(BaseModel):
+class Chat(NamesUser):
     """The body of a request; fields that are not named here go to the upstream as they are."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -56,8 +56,6 @@ class Chat(BaseModel):
     n: int | None = Field(None, ge=1, le=MOST_CANDIDATES)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
     category: str = ""
 
     def sent(self, model: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from polypref.errors import InputError
 from polypref.serve.core import MOST_CHARACTERS, MOST_TEXTS, Answer, Prompt
 from polypref.serve.dialects.conversation import after, length, prompt_of, text_of
 from polypref.serve.dialects.rerank import WORDS_PER_TOKEN, about
-from polypref.serve.who.requests import person_of
+from polypref.serve.who.requests import NamesUser, person_of
 
 READING = "Probabilities say which option this person prefers as a reply; they are no estimates of what is true."
 Instructions = str | list[dict[str, Any]]
@@ -108,14 +108,12 @@ class Score(Body):
 Question = Annotated[Predicate | Choice | Score, Field(discriminator="type")]
 
 
-class Decisions(Body):
+class Decisions(Body, NamesUser):
     """The body of a request."""
 
     input: str | list[dict[str, Any]]
     questions: list[Question] = Field(min_length=1, max_length=400)
     model: str | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
     category: str = ""
 
     def asked(self) -> list[tuple[Prompt, list[str]]]:

@@ -17,16 +17,16 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from polypref.errors import InputError
 from polypref.serve.core import Answer
-from polypref.serve.who.requests import person_of
+from polypref.serve.who.requests import NamesUser, person_of
 
 WORDS_PER_TOKEN = 0.75  # an estimate: no tokenizer is asked
 
 
-class Rerank(BaseModel):
+class Rerank(NamesUser):
     """The body of a request, of any of these clients; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -36,8 +36,6 @@ class Rerank(BaseModel):
     texts: list[str] | None = None
     items: list[str | dict[str, Any]] | None = None
     model: str | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
     category: str = ""
     top_n: int | None = Field(None, ge=0)
     max_num_results: int | None = Field(None, ge=0)

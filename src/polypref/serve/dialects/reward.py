@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from polypref import content, strict_json
 from polypref.errors import InputError
@@ -23,12 +23,12 @@ from polypref.serve.core import Prompt
 from polypref.serve.dialects import turns
 from polypref.serve.dialects.rewards import Asked, Given, rewards_of
 from polypref.serve.dialects.score import about_each
-from polypref.serve.who.requests import person_of
+from polypref.serve.who.requests import NamesUser, person_of
 
 USER = ("user_id", "user", "safety_identifier")  # where an object in labels names a user
 
 
-class Reward(BaseModel):
+class Reward(NamesUser):
     """The body of a request; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -38,8 +38,6 @@ class Reward(BaseModel):
     prompts: list[str | list[dict[str, Any]]]
     labels: list[Any] | None = None
     model: str | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
     category: str = ""
 
     @property

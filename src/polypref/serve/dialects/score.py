@@ -18,7 +18,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from polypref.content import Message
 from polypref.errors import InputError
@@ -26,20 +26,18 @@ from polypref.serve.dialects import turns
 from polypref.serve.dialects.rerank import WORDS_PER_TOKEN, text_of
 from polypref.serve.dialects.rewards import Asked, Given, rewards_of
 from polypref.serve.store.contract import Person
-from polypref.serve.who.requests import person_of
+from polypref.serve.who.requests import NamesUser, person_of
 
 Texts = str | dict[str, Any] | list[str | dict[str, Any]]
 PAIRS = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
 
 
-class _Body(BaseModel):
+class _Body(NamesUser):
     """What both routes read; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
     model: str | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
     category: str = ""
     use_activation: bool | None = None
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from polypref.errors import InputError
 from polypref.serve.core import MOST_CHARACTERS, MOST_TEXTS, Core
@@ -19,17 +19,16 @@ from polypref.serve.dialects import turns
 from polypref.serve.dialects.rewards import Asked, Given, rewards_of
 from polypref.serve.dialects.score import conversation
 from polypref.serve.store.contract import Person
+from polypref.serve.who.requests import NamesUser
 
 
-class Predict(BaseModel):
+class Predict(NamesUser):
     """The body of a request; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
     inputs: str | list[str] | list[list[str]]
     raw_scores: bool = False
-    user: str | None = None
-    safety_identifier: str | None = None
     category: str = ""
 
     @property

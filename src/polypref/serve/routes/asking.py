@@ -6,7 +6,7 @@ import time
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from polypref.errors import InputError
 from polypref.serve.core import MOST_CHARACTERS, MOST_TEXTS, Answer, Core, pool_of
@@ -14,21 +14,19 @@ from polypref.serve.dialects.rerank import about
 from polypref.serve.questions import MOST_SKIPPED, QUESTION, Asked, Question, Questions, question_of
 from polypref.serve.store.contract import Person
 from polypref.serve.who.person import scorer_id
-from polypref.serve.who.requests import named, person_of
+from polypref.serve.who.requests import NamesUser, named, person_of
 
 SLATE = "slate"
 Ids = Annotated[list[str], Query(alias="skip", max_length=MOST_SKIPPED)]
 
 
-class Candidates(BaseModel):
+class Candidates(NamesUser):
     """Prompts with two or more ``responses`` each, to choose a pair from; ``skip``: questions not to ask again."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     questions: list[dict[str, Any]] = Field(min_length=1, max_length=MOST_TEXTS)
     skip: list[str] = Field(default_factory=list, max_length=MOST_SKIPPED)
-    user: str | None = None
-    safety_identifier: str | None = None
 
 
 def asked(found: Asked) -> dict[str, Any]:

@@ -11,20 +11,21 @@ import time
 import uuid
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from polypref import content
 from polypref.errors import InputError
 from polypref.serve.dialects.conversation import prompt_of
 from polypref.serve.questions import QUESTION, REPEAT, side_of
 from polypref.serve.store.contract import Judgement, Offer, Person, Store, reading
+from polypref.serve.who.requests import NamesUser
 
 WAIT_S, EVERY_S = 2.0, 0.05  # for an answer that another process is still writing
 LONGEST = 100_000  # characters of a text
 LONGEST_ID = 255  # characters of a judgement's id
 
 
-class Feedback(BaseModel):
+class Feedback(NamesUser):
     """``chosen`` and ``rejected``, with ``tie`` if they are level; or ``chosen`` with ``rating`` or ``thumb``.
 
     A text, or with ``request`` the number of a candidate of that answer, from 0.
@@ -44,8 +45,6 @@ class Feedback(BaseModel):
     id: str | None = Field(None, min_length=1, max_length=LONGEST_ID)
     position: Literal["left", "right"] | None = None
     seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
-    user: str | None = None
-    safety_identifier: str | None = None
 
 
 async def judgement_of(body: Feedback, person: Person, key: str | None, store: Store) -> Judgement:

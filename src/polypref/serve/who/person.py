@@ -1,8 +1,8 @@
 """Who asks: a tenant, by API key, and a user, in any of the ways in which clients can name one.
 
 The user is read from these, in this order: a key that is bound to a user, the path prefix ``/u/{user}``, the body's
-``safety_identifier`` or ``user``, the header ``X-User``, the model alias ``polypref@user``. If two of them name
-different people, the request is refused: an answer for the wrong person is worse than none.
+``safety_identifier``, ``user`` or ``user_id``, the header ``X-User``, the model alias ``polypref@user``. If two of them
+name different people, the request is refused: an answer for the wrong person is worse than none.
 
 With keys, every request needs one and belongs to its tenant; without keys, everybody belongs to the tenant "".
 """

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from fastapi import Request
+from pydantic import BaseModel, ConfigDict
 
 from polypref.errors import InputError, PolyprefError
 from polypref.serve.running.log import note
@@ -22,13 +23,23 @@ class ClientLeft(PolyprefError):
     """The client closed its connection before it had an answer."""
 
 
+class NamesUser(BaseModel):
+    """The fields of a body that name the person who asks."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    safety_identifier: str | None = None
+    user: str | None = None
+    user_id: str | None = None
+
+
 def person_of(request: Request, body: Any = None, also: Iterable[str | None] = ()) -> Person:
     """Who asks: key, path, the body's fields, header, model's name, and the users ``also`` named must agree.
 
     Raises Unauthorized, TwoPeople, InputError, TooMany.
     """
     key = key_of(request)
-    named = [*(getattr(body, name, None) for name in ("safety_identifier", "user")), *also]
+    named = [*(getattr(body, name, None) for name in NamesUser.model_fields), *also]
     path = request.scope.get("polypref.user")
     return _counted(request, asking(key, path, named, _header(request), getattr(body, "model", None)))
 
