@@ -7,14 +7,19 @@ import time
 from hashlib import sha256
 
 import httpx
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from polypref.serve import people
 from polypref.serve.dialects.upstream import Candidate, Reply
-from polypref.serve.store.contract import Judgement, Person
+from polypref.serve.people import MOST_LINKED, judged, rows_of
+from polypref.serve.store.contract import Judgement, Person, Stored
 from polypref.serve.store.sealed import Sealed
 from polypref.serve.store.sqlite import Sqlite
 from polypref.serve.who.person import Key, Keys
-from serve_cases import PROMPT, UNSAFE, core, running
+from serve_cases import PROMPT, UNSAFE, core, running, scorer
 
 KEYS = Keys(
     {
@@ -162,3 +167,47 @@ def test_a_key_that_may_be_left_in_its_file_is_told(tmp_path):
             store.keys.rewritten = lambda: False
         assert store.forget(ann).pending is held
     store.close()
+
+
+@pytest.mark.parametrize("kind", ["pairs", "ratings"])
+def test_no_number_of_judgements_of_one_prompt_stalls_the_server(kind):
+    """Texts that are connected cost the cube of their number, and ratings give pairs by its square."""
+    if kind == "pairs":
+        of = [{"kind": "pair", "chosen": f"text {at}", "rejected": "one text"} for at in range(1500)]
+    else:
+        of = [{"kind": "rating", "chosen": f"text {at}", "value": at % 5} for at in range(20_000)]
+    stored = [Stored(at, 0.0, Judgement(id=str(at), prompt=PROMPT, **one)) for at, one in enumerate(of)]
+    begun = time.perf_counter()
+    few = judged(Person("", "ann"), stored)
+    scorer().adapt("ann", few)
+    assert time.perf_counter() - begun < 10, "it took minutes"
+    texts = {few.responses.texts_R[int(at)] for at in np.unique([few.chosen_N, few.rejected_N])}
+    assert len(texts) <= MOST_LINKED and of[-1]["chosen"] in texts, "the newest counts"
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=400))
+def test_what_is_left_out_is_old_and_no_more_than_has_to_be(triples):
+    pairs = [(prompt, one, other) for prompt, one, other in triples if one != other]
+    stored = [
+        Stored(seq, 0.0, Judgement(id=str(seq), kind="pair", prompt=f"p{p}", chosen=f"{a}", rejected=f"{b}"))
+        for seq, (p, a, b) in enumerate(pairs)
+    ]
+    kept = {row.seq for row in rows_of(stored)}
+    assert kept == set(range(len(pairs))), "61 texts of a prompt are fewer than the limit"
+    few = {row.seq for row in people.affordable(rows_of(stored), most=10)}
+    groups: list[set] = []
+    for seq in reversed(range(len(pairs))):  # the same by sets, slowly
+        p, *two = pairs[seq]
+        touched = [group for group in groups if group & {(p, text) for text in two}]
+        together = set().union({(p, text) for text in two}, *touched)
+        assert (seq in few) == (len(together) <= 10)
+        if seq in few:
+            groups = [group for group in groups if group not in touched] + [together]
+
+
+def test_a_persons_own_key_does_not_choose_the_bounds(client):
+    body = {"query": PROMPT, "documents": ["a", "b"], "category": "loose"}
+    assert client.post("/rerank", json=body, headers=by("ann")).status_code == 403
+    assert client.post("/rerank", json={**body, "user": "ann"}, headers=by("all")).status_code == 200
+    assert client.post("/rerank", json={**body, "category": ""}, headers=by("ann")).status_code == 200

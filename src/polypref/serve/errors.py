@@ -12,7 +12,7 @@ from polypref.serve.in_force import NoReward
 from polypref.serve.routes.operators import NoModel
 from polypref.serve.running.limits import TooMany
 from polypref.serve.store.contract import Conflict, StoreError
-from polypref.serve.who.person import TwoPeople, Unauthorized
+from polypref.serve.who.person import NotYours, TwoPeople, Unauthorized
 from polypref.serve.who.requests import ClientLeft
 from polypref.wording import shortened, visible
 
@@ -21,6 +21,7 @@ LONGEST = 1000  # characters of a message
 STATUS: tuple[tuple[type[PolyprefError], int, str], ...] = (  # the first that fits; the type that TEI's clients know
     (Unauthorized, 401, "validation"),
     (TwoPeople, 403, "validation"),
+    (NotYours, 403, "validation"),
     (NoUpstream, 404, "validation"),
     (NoModel, 404, "validation"),
     (Conflict, 409, "validation"),

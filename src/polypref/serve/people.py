@@ -29,6 +29,7 @@ from polypref.serve.who.person import scorer_id
 
 MOST_KEPT = 10_000  # states
 MOST_PAIRS = 2_000  # the newest that a state is derived from
+MOST_LINKED = 100  # texts of one prompt that comparisons connect; learning from them costs the cube of their number
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,10 @@ class Row(NamedTuple):
 
 
 def rows_of(stored: Sequence[Stored]) -> list[Row]:
-    """The comparisons that the judgements of one person give, in the order in which they were complete."""
+    """The comparisons that the judgements of one person give, in the order in which they were complete.
+
+    Older ones that would connect more than ``MOST_LINKED`` texts of one prompt are left out.
+    """
     rows: list[Row] = []
     valued: defaultdict[Any, dict[str, float]] = defaultdict(dict)
     seq_of: defaultdict[Any, dict[str, int]] = defaultdict(dict)
@@ -137,13 +141,39 @@ def rows_of(stored: Sequence[Stored]) -> list[Row]:
             key = _prompt_key(one), one.kind
             valued[key][one.chosen], seq_of[key][one.chosen] = one.value, seq
     prompts = {_prompt_key(row.judgement): row.judgement.prompt for row in stored}
-    for key, value_of in valued.items():
-        last, weight = seq_of[key], worth(value_of)
+    for key, all_values in valued.items():
+        last = seq_of[key]
+        newest = sorted(last, key=last.__getitem__)[-MOST_LINKED:]
+        value_of = {text: all_values[text] for text in newest}
+        weight = worth(value_of)
         rows += [
             Row(prompts[key[0]], better, other, False, max(last[better], last[other]), weight)
             for better, other in preferred(value_of)
         ]
-    return sorted(rows, key=lambda row: row.seq)
+    return affordable(sorted(rows, key=lambda row: row.seq))
+
+
+def affordable(rows: list[Row], most: int = MOST_LINKED) -> list[Row]:
+    """The rows, from the newest on, that connect at most ``most`` texts of one prompt; in the same order."""
+    if len(rows) < most:
+        return rows
+    leader: dict[tuple[str, str], tuple[str, str]] = {}
+    size: dict[tuple[str, str], int] = {}
+
+    def group_of(text: tuple[str, str]) -> tuple[str, str]:
+        while (above := leader.setdefault(text, text)) != text:
+            leader[text] = text = leader.setdefault(above, above)
+        return text
+
+    kept = []
+    for row in reversed(rows):
+        prompt = msgspec.json.encode(row.prompt).decode()
+        one, other = sorted((group_of((prompt, row.chosen)), group_of((prompt, row.rejected))))
+        together = size.get(one, 1) + (size.get(other, 1) if one != other else 0)
+        if together <= most:
+            leader[other], size[one] = one, together
+            kept.append(row)
+    return kept[::-1]
 
 
 def judged(person: Person, stored: Sequence[Stored]) -> Comparisons | None:

@@ -37,6 +37,10 @@ class TwoPeople(PolyprefError):
     """A request that names two different users."""
 
 
+class NotYours(PolyprefError):
+    """A person with a key of their own asks for what only the application may choose."""
+
+
 @dataclass(frozen=True)
 class Key:
     """What an API key stands for: a tenant, and a single user of it if the key is theirs."""

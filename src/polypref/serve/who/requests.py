@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from polypref.errors import InputError, PolyprefError
 from polypref.serve.running.log import note
 from polypref.serve.store.contract import Person
-from polypref.serve.who.person import Key, Unauthorized, asking
+from polypref.serve.who.person import Key, NotYours, Unauthorized, asking
 
 ME = "me"  # in a path: whoever asks
 Found = TypeVar("Found")
@@ -36,9 +36,11 @@ class NamesUser(BaseModel):
 def person_of(request: Request, body: Any = None, also: Iterable[str | None] = ()) -> Person:
     """Who asks: key, path, the body's fields, header, model's name, and the users ``also`` named must agree.
 
-    Raises Unauthorized, TwoPeople, InputError, TooMany.
+    Raises Unauthorized, TwoPeople, NotYours, InputError, TooMany.
     """
     key = key_of(request)
+    if key.user is not None and getattr(body, "category", ""):
+        raise NotYours("category chooses which bounds hold, so a key of one person cannot give it; leave it out.")
     named = [*(getattr(body, name, None) for name in NamesUser.model_fields), *also]
     path = request.scope.get("polypref.user")
     return _counted(request, asking(key, path, named, _header(request), getattr(body, "model", None)))
