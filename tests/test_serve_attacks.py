@@ -68,7 +68,7 @@ def test_a_candidate_that_was_held_back_is_not_returned_as_a_judgement(tmp_path)
         assert "a harmless text" in exported and UNSAFE not in exported
 
 
-def _hook(client, key, action, number, who):
+def _hook(client, key, action, number, who, **more):
     side = [{"type": "pairwise", "value": {"selected": "left"}}]
     body = {
         "action": action,
@@ -76,16 +76,54 @@ def _hook(client, key, action, number, who):
         "task": {"id": 1, "data": {"p": "q", "a": "one text", "b": "other text"}},
         "project": {"label_config": CONFIG},
     }
-    return client.post("/webhook", headers=by(key), json=body).status_code
+    body["annotation"] |= more
+    told = client.post("/webhook", headers=by(key), json=body)
+    return told.json()["result"][0] if told.status_code == 201 else told.status_code
 
 
-def test_a_persons_key_changes_no_annotation_of_another(client):
-    assert _hook(client, "all", "ANNOTATION_CREATED", 5, "bob") == 201
-    assert _hook(client, "ann", "ANNOTATION_DELETED", 5, "ann") == 403
-    assert _hook(client, "ann", "ANNOTATION_UPDATED", 5, "ann") == 403
-    assert client.get("/v1/users/me", headers=by("bob")).json()["judgements"] == 1
-    assert _hook(client, "bob", "ANNOTATION_DELETED", 5, "bob") == 201
-    assert client.get("/v1/users/me", headers=by("bob")).json()["judgements"] == 0
+def _ids(client, key):
+    kept = client.get("/v1/users/me/export", headers=by(key)).json()["judgements"]
+    return [(one["id"], one["chosen"]) for one in kept]
+
+
+def test_a_persons_key_changes_no_annotation_of_another_and_does_not_learn_of_it(client):
+    stored, deleted = "ANNOTATION_CREATED", "ANNOTATION_DELETED"
+    assert _hook(client, "all", stored, 5, "bob") == "stored"
+    for number in (5, 6):  # Bob's, and one that is not there
+        assert _hook(client, "ann", deleted, number, "ann") == "nothing to keep"
+        assert _hook(client, "ann", stored, number, "bob") == 403
+        assert _hook(client, "ann", stored, number, "ann") == "stored"
+        assert _hook(client, "ann", deleted, number, "ann") == "taken back"
+    assert _ids(client, "bob") == [("label-studio-5", "one text")] and _ids(client, "ann") == []
+    assert _hook(client, "bob", deleted, 5, "bob") == "taken back"
+    assert _ids(client, "bob") == []
+
+
+def test_nobody_can_take_an_annotations_id_before_it_comes(client):
+    late = {"updated_at": "9999"}
+    assert _hook(client, "ann", "ANNOTATION_CREATED", 5, "ann", **late) == "stored"  # of a user's own, with a late time
+    told = {"id": "label-studio-6", "prompt": "q", "chosen": "mine", "rejected": "other"}
+    assert client.post("/v1/feedback", headers=by("ann"), json=told).json()["new"]
+    for number in (5, 6):
+        assert _hook(client, "all", "ANNOTATION_CREATED", number, "bob", updated_at="2026") == "stored"
+        assert _hook(client, "all", "ANNOTATION_UPDATED", number, "bea", updated_at="2027") == "stored"
+    assert _ids(client, "bob") == []
+    kept = client.get("/v1/users/bea/export", headers=by("all")).json()["judgements"]
+    assert [one["id"] for one in kept] == ["label-studio-5", "label-studio-6"]
+    assert _hook(client, "all", "ANNOTATION_DELETED", 5, None) == "taken back"
+    assert _ids(client, "ann") == [("label-studio-5", "one text"), ("label-studio-6", "mine")]
+
+
+def test_nobody_learns_of_anothers_idempotency_key_or_takes_it(client):
+    said = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    for key, chosen in (("ann", "a"), ("bob", "another text")):
+        body = said | {"chosen": chosen}
+        told = client.post("/v1/feedback", headers=by(key, **{"idempotency-key": "order-1"}), json=body)
+        assert (told.status_code, told.json()["new"]) == (200, True)
+    assert _ids(client, "ann") == [("order-1", "a")] and _ids(client, "bob") == [("order-1", "another text")]
+    undone = client.delete("/v1/users/me/judgements/order-1", headers=by("ann"))
+    assert undone.json() == {"removed": True}
+    assert _ids(client, "ann") == [] and _ids(client, "bob") == [("order-1", "another text")]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from fastapi.testclient import TestClient
 
@@ -202,5 +204,28 @@ def test_a_replaced_judgement_counts_once_for_whoever_made_it(client):
     assert found.json()["result"] == ["stored"]
     assert store.standing(Person("", "31")).judgements == 0 != before.judgements
     assert store.standing(Person("", "31")).version != before.version
-    assert store.made("", "label-studio-30")[0] == Person("", "32")
-    assert store.made("other", "label-studio-30") is None and store.made("", "absent") is None
+    assert [whose for whose, _ in store.made("", "label-studio-30")] == [Person("", "32")]
+
+
+def test_an_annotation_that_comes_twice_at_once_with_other_authors_is_one_judgement(client):
+    with ThreadPoolExecutor(8) as at_once:
+        for number in range(40, 48):
+            told = at_once.map(
+                lambda who, number=number: hook(client, "ANNOTATION_CREATED", annotation(number, who=who)).json(),
+                range(100, 108),
+            )
+            assert [one["result"] for one in told] == [["stored"]] * 8
+            assert len(client.app.state.core.store.made("", f"label-studio-{number}")) == 1
+
+
+def test_an_address_of_one_user_keeps_that_users_annotations_apart(client):
+    path = "/u/60/webhook"
+    for _ in range(2):
+        assert hook(client, "ANNOTATION_CREATED", annotation(50, who=60), path=path).status_code == 201
+    hook(client, "ANNOTATION_CREATED", annotation(50, who=61))
+    store = client.app.state.core.store
+    assert [whose.user for whose, _ in store.made("", "label-studio-50")] == ["60", "61"]
+    assert hook(client, "ANNOTATIONS_DELETED", [{"id": 50}], path=path).json()["result"] == ["taken back"]
+    assert [whose.user for whose, _ in store.made("", "label-studio-50")] == ["61"]
+    assert hook(client, "ANNOTATIONS_DELETED", [{"id": 50}], path=path).json()["result"] == ["nothing to keep"]
+    assert hook(client, "ANNOTATIONS_DELETED", [{"id": 50}]).json()["result"] == ["taken back"]

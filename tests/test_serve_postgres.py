@@ -91,6 +91,22 @@ def test_an_older_store_is_migrated_a_newer_one_and_a_strangers_schema_are_refus
         Postgres(other)
 
 
+def test_ids_that_were_unique_in_a_tenant_are_so_for_a_person(address, monkeypatch):
+    monkeypatch.setattr(schema, "STEPS", STEPS[:2])
+    old = Postgres(address)
+    for at in range(20):
+        old.judge(ANN if at % 2 else BEN, pair(f"k{at}")).result()
+    old.undo(ANN, "k19").result()
+    before = old.everybodys(0, 100, 100), old.standing(ANN), old.standing(BEN)
+    old.close()
+    monkeypatch.setattr(schema, "STEPS", STEPS)
+    now = Postgres(address)
+    assert (now.everybodys(0, 100, 100), now.standing(ANN), now.standing(BEN)) == before and len(before[0]) == 19
+    assert not now.judge(BEN, pair("k0")).result() and now.judge(ANN, pair("k0", "b", "a")).result()
+    assert now.judgements(ANN)[-1].seq == 21 and len(now.made("", "k0")) == 2
+    now.close()
+
+
 def test_a_step_that_fails_changes_nothing(postgres, address, monkeypatch):
     Postgres(address).close()
     before = tables(postgres, address)

@@ -75,7 +75,7 @@ def test_files_hold_nothing_that_anybody_wrote_and_no_names(tmp_path):
     assert set(found(plain)) == set(WRITTEN)  # the control
     assert found(store) == []
     assert store.judgements(ANN)[0].judgement == said() and store.offer("a-tenant", "r1") == (ANN, given())
-    assert store.made("a-tenant", "2") == (BEN, store.judgements(BEN)[0])
+    assert store.made("a-tenant", "2") == [(BEN, store.judgements(BEN)[0])]
     assert store.people("a-tenant") == ["ann-the-first", "ben-the-second"] and store.people("") == []
     assert [person for person, _ in store.everybodys(0, 10**9, 10)] == [ANN, BEN]
     assert store.fitted_with("a-tenant/ann-the-first") == ["h"]
@@ -104,6 +104,7 @@ def test_who_left_is_in_no_old_copy_of_the_store(tmp_path):
     store = opened(tmp_path / "s.db")
     assert store.standing(ANN) == Standing() and store.judgements(ANN) == [] and store.offer("a-tenant", "r1") is None
     assert len(store.judgements(BEN)) == 1 and store.people("a-tenant") == ["ben-the-second"]
+    assert store.made("a-tenant", "idempotent-1") == [] != store.made("a-tenant", "2")
     assert [person for person, _ in store.everybodys(0, 10**9, 1)] == [BEN]  # after two rows that nobody can read
     assert store.judge(ANN, said("new")).result()  # Ann is back, and still only what is new can be read
     assert [one.judgement.id for one in store.judgements(ANN)] == ["new"]

@@ -63,12 +63,27 @@ def embedded(tmp_path):
 def test_a_judgement_is_kept_once_and_another_with_its_id_is_refused(store):
     assert store.judge(ANN, pair("k")).result() is True
     assert store.judge(ANN, pair("k", context={"seconds": 2.0})).result() is False  # what the server adds may differ
-    for person, other in ((ANN, pair("k", "b", "a")), (BEN, pair("k"))):
-        with pytest.raises(Conflict, match="'k'"):
-            store.judge(person, other).result()
-    assert store.judge(Person("other", ANN.user), pair("k")).result() is True  # tenants do not meet
+    with pytest.raises(Conflict, match="'k'"):
+        store.judge(ANN, pair("k", "b", "a")).result()
     assert [one.judgement for one in store.judgements(ANN)] == [pair("k")]
     assert store.standing(ANN).judgements == 1 and store.standing(BEN) == Standing()
+
+
+def test_people_do_not_meet_in_an_id(store):
+    """Whatever one does with an id, others with the same one neither notice nor lose anything."""
+    people = (ANN, BEN, Person("other", ANN.user))
+    for at, person in enumerate(people):
+        assert store.judge(person, pair("k", f"text {at}")).result() is True
+    assert store.replace(BEN, pair("k", "replaced")).result() is True and store.undo(people[2], "k").result() is True
+    assert [[one.judgement.chosen for one in store.judgements(person)] for person in people] == [
+        ["text 0"],
+        ["replaced"],
+        [],
+    ]
+    assert [store.standing(person).judgements for person in people] == [1, 1, 0]
+    assert store.made("", "k") == [(person, store.judgements(person)[0]) for person in (ANN, BEN)]
+    assert leave(ANN, store).rows["judgements"] == 1
+    assert [whose for whose, _ in store.made("", "k")] == [BEN] and store.made("other", "k") == []
 
 
 def test_every_change_of_a_person_is_a_version_that_nobody_had_before(store):
@@ -88,20 +103,15 @@ def test_every_change_of_a_person_is_a_version_that_nobody_had_before(store):
 
 
 def test_a_judgement_can_be_found_by_its_id_and_replaced(store):
-    assert store.made("", "1") is None
+    assert store.made("", "1") == []
     assert store.replace(ANN, pair("1")).result() is True
     before = store.standing(ANN)
     assert store.replace(ANN, pair("1")).result() is False and store.standing(ANN) == before
     assert store.replace(ANN, pair("1", "b", "a")).result() is True
     assert [one.judgement for one in store.judgements(ANN)] == [pair("1", "b", "a")]
     assert store.standing(ANN).judgements == 1 and store.standing(ANN).version != before.version
-    found = store.made("", "1")
-    assert found is not None and (found[0], found[1].judgement) == (ANN, pair("1", "b", "a"))
-    assert store.made("other", "1") is None
-    before = store.standing(ANN)
-    assert store.replace(BEN, pair("1", "b", "a")).result() is True  # somebody else's, under the same name
-    assert store.judgements(ANN) == [] and store.standing(ANN).judgements == 0
-    assert store.standing(ANN).version != before.version and store.made("", "1")[0] == BEN
+    assert [(whose, one.judgement) for whose, one in store.made("", "1")] == [(ANN, pair("1", "b", "a"))]
+    assert store.made("other", "1") == []
 
 
 def test_taking_back_one_judgement(store):

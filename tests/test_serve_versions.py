@@ -76,6 +76,30 @@ def test_a_store_of_the_first_version_becomes_one_of_this_version(first, tmp_pat
     assert "moods" in tables(first)[0] and tables(first)[1] == later.number
 
 
+def test_ids_that_were_unique_in_a_tenant_are_so_for_a_person(tmp_path, monkeypatch):
+    """All rows and their numbers stay, a number that was given is not given again, and no copy of a row is left."""
+    path, people = tmp_path / "s.db", [Person("", "ann"), Person("", "ben"), Person("t", "ann")]
+    texts = [f"text number {at} of those that were judged {'x' * (at % 7) * 900}." for at in range(300)]
+    judged = [msgspec.structs.replace(OLD, id=f"k{at}", chosen=text) for at, text in enumerate(texts)]
+    monkeypatch.setattr(schema, "STEPS", STEPS[:2])
+    old = Sqlite(path)
+    for at, one in enumerate(judged):
+        old.judge(people[at % 3], one).result()
+    old.undo(people[2], "k299").result()
+    before = [old.everybodys(0, 1000, 1000), *map(old.judgements, people), *map(old.standing, people)]
+    old.close()
+    monkeypatch.setattr(schema, "STEPS", STEPS)
+    now = Sqlite(path)
+    after = [now.everybodys(0, 1000, 1000), *map(now.judgements, people), *map(now.standing, people)]
+    assert after == before and len(after[0]) == 299
+    assert not now.judge(people[0], judged[0]).result()  # it is there
+    assert now.judge(people[1], judged[0]).result()
+    assert now.judgements(people[1])[-1].seq == 301
+    now.close()
+    held = path.read_bytes()
+    assert [held.count(text[:30].encode()) for text in texts] == [2] + [1] * 298 + [0]
+
+
 def test_a_step_that_fails_changes_nothing(first, monkeypatch):
     before = tables(first)
     wrong = Step(STEPS[-1].number + 1, "CREATE TABLE moods (mood {text}); CREATE TABLE people (tenant {text})")

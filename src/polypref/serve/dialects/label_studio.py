@@ -5,8 +5,9 @@ backend's address, ``/u/USER``) prefers, of those that the bounds allow; everyth
 
 A pairwise annotation is a judgement of the user ``completed_by`` (its number, as a text), named by the annotation's id:
 sent again it is stored once, updated it replaces the earlier one, deleted or cancelled it is taken back. An older
-version of an annotation (``updated_at``) than the stored one changes nothing. A request that is made for one user, by
-their key, say, changes no annotation of another.
+version of an annotation (``updated_at``) than the stored one changes nothing. A request that is made for no user may
+change the annotation's author. What was stored by a request that was made for one user, by their key, say, is theirs
+alone: such a request neither sees nor changes annotations of others, nor is it in their way.
 
 Which texts are compared is read from the labelling configuration: the two names in ``toName``, and as the prompt the
 text called "prompt", or else the only other one.
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -29,11 +31,12 @@ from polypref.errors import InputError
 from polypref.serve.core import MOST_TEXTS, Answer, Core
 from polypref.serve.dialects import tei, turns
 from polypref.serve.store.contract import Judgement, Person, reading
-from polypref.serve.who.person import TwoPeople
 from polypref.serve.who.requests import person_of
 
 SIDES = ("left", "right")
 NAMED = "label-studio-{}"  # the judgement of an annotation
+SOURCE = "label-studio"
+ALONE = "for_one_user"  # in the context of what a request stored that was made for one user
 CHANGED = ("ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED")
 LONGEST = 100_000  # characters of a configuration
 DELETED = ("ANNOTATION_DELETED", "ANNOTATIONS_DELETED")
@@ -193,7 +196,7 @@ def judgement_of(annotation: Annotation, task: Task, compared: Compared) -> Judg
     if texts[0] == texts[1]:
         raise InputError(f"both texts of task {task.id} are the same.")
     content.texts([prompt, *texts], "text")
-    context = {"seconds": annotation.lead_time, "updated_at": annotation.updated_at, "source": "label-studio"}
+    context = {"seconds": annotation.lead_time, "updated_at": annotation.updated_at, "source": SOURCE}
     return Judgement(
         id=NAMED.format(annotation.id),
         kind="pair",
@@ -207,21 +210,35 @@ def judgement_of(annotation: Annotation, task: Task, compared: Compared) -> Judg
 async def kept(core: Core, person: Person, annotation: Annotation, judgement: Judgement | None, own: bool) -> str:
     """Store, replace or take back the judgement of an annotation; what became of it.
 
-    ``own``: the request was made for this person alone. Raises TwoPeople where the annotation is another one's then.
+    ``own``: the request was made for this person alone.
     """
     name = NAMED.format(annotation.id)
-    known = await reading(core.store, core.store.made, person.tenant, name)
-    if own and known is not None and known[0] != person:
-        raise TwoPeople(f"annotation {annotation.id} is another user's; this request may only change its own user's.")
-    stored_at = "" if known is None else known[1].judgement.context.get("updated_at", "")
+    known = await _known(core, person, name, own)
+    stored_at = max((one.context.get("updated_at", "") for _, one in known), default="")
     if annotation.updated_at is not None and annotation.updated_at < stored_at:
         return "older than what is stored"
-    if judgement is not None:
-        return "stored" if await asyncio.wrap_future(core.store.replace(person, judgement)) else "stored before"
-    if known is None:
-        return "nothing to keep"
-    await asyncio.wrap_future(core.store.undo(known[0], name))
-    return "taken back"
+    if judgement is None:
+        for whose, _ in known:
+            await asyncio.wrap_future(core.store.undo(whose, name))
+        return "taken back" if known else "nothing to keep"
+    if own:
+        judgement = msgspec.structs.replace(judgement, context={**judgement.context, ALONE: True})
+    new = await asyncio.wrap_future(core.store.replace(person, judgement))
+    for whose, _ in (await _known(core, person, name, own))[:-1]:  # also of those that were sent meanwhile
+        await asyncio.wrap_future(core.store.undo(whose, name))
+    return "stored" if new else "stored before"
+
+
+async def _known(core: Core, person: Person, name: str, own: bool) -> list[tuple[Person, Judgement]]:
+    """The judgements of an annotation that a request may change, oldest first: the person's, and where it is made for
+    no user also those of other such requests."""
+    found = [(whose, one.judgement) for whose, one in await reading(core.store, core.store.made, person.tenant, name)]
+    return [(whose, one) for whose, one in found if whose == person or not (own or _is_alone(one))]
+
+
+def _is_alone(judgement: Judgement) -> bool:
+    """Whether only its person's requests may change it: it is no annotation, or was sent for this user."""
+    return judgement.context.get("source") != SOURCE or ALONE in judgement.context
 
 
 def _annotator(annotation: Annotation) -> str | None:

@@ -1,7 +1,7 @@
 """``/v1/feedback``: what a person thinks of texts, or of the candidates of an earlier answer.
 
-One request is one judgement. ``Idempotency-Key``, or ``id`` in the body, names it. If it is sent again with the same
-content, it is answered as before; with other content it is refused.
+One request is one judgement. ``Idempotency-Key``, or ``id`` in the body, names it among the person's. If it is sent
+again with the same content, it is answered as before; with other content it is refused.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a store keeps, and the contract that every store fulfils.
 
 Judgements are append-only and the source of truth; a person's adapted scorer is computed from them. A judgement is
-acknowledged after a durable commit, exactly once for each id. An answer keeps the candidates that were offered, so that
-later judgements can refer to them. Ids, of any kind, hold no NUL character; texts may.
+acknowledged after a durable commit, exactly once for each id of a person. An answer keeps the candidates that were
+offered, so that later judgements can refer to them. Ids, of any kind, hold no NUL character; texts may.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class StoreError(PolyprefError):
 
 
 class Conflict(PolyprefError):
-    """A judgement with this id, and other content, is stored already."""
+    """A judgement of the same person with this id, and other content, is stored already."""
 
 
 @dataclass(frozen=True)
@@ -156,16 +156,20 @@ class Store(Protocol):
     def judge(self, person: Person, judgement: Judgement) -> Future[bool]:
         """Store it; the future is done after a durable commit: True if it is new, False if the same one was there.
 
-        Its exception is Conflict for the same id with other content, StoreError if nothing was kept.
+        Its exception is Conflict for the person's same id with other content, StoreError if nothing was kept. Ids of
+        other people do not matter.
         """
         ...
 
-    def made(self, tenant: str, judgement_id: str) -> tuple[Person, Stored] | None:
-        """The judgement with this id, and whose it is."""
+    def made(self, tenant: str, judgement_id: str) -> Sequence[tuple[Person, Stored]]:
+        """The judgements with this id, at most one of each person, in the order in which they were stored."""
         ...
 
     def replace(self, person: Person, judgement: Judgement) -> Future[bool]:
-        """Store it as ``judge`` does, in place of another judgement with its id, in one commit; False: it was there."""
+        """Store it as ``judge`` does, in place of the person's other one with its id, in one commit.
+
+        False: it was there.
+        """
         ...
 
     def offered(self, person: Person, offer: Offer) -> Future[None]:

@@ -68,7 +68,7 @@ def _add(found: Judgements, person: Person, row: Stored) -> None:
     if one.rejected is None:
         found.value(number, (str(user), prompt, one.chosen), one.kind, one.value)
         return
-    more = {"tie": one.kind == "tie", "pair_id": one.id, "seconds": one.context.get("seconds")}
+    more = {"tie": one.kind == "tie", "pair_id": f"{user}/{one.id}", "seconds": one.context.get("seconds")}
     more["timestamp"] = datetime.fromtimestamp(row.at, UTC).isoformat()
     more["shown_first"] = {"left": "chosen", "right": "rejected"}.get(str(one.context.get("position")))
     if not found.pair(number, str(user), prompt, one.chosen, one.rejected, **more):

@@ -31,7 +31,7 @@ def opened(address: str | Path, encrypt: bool = False) -> Store:
     """
     store = _plain(address)
     try:
-        if not encrypt and store.made("/sealed", "sealed") is None:
+        if not encrypt and not store.made("/sealed", "sealed"):
             return store
         from polypref.serve.store.sealed import Sealed
 

@@ -2,8 +2,8 @@
 ``polypref``.
 
 Every process has one connection that writes and a few that read. Transactions that write take turns, on all hosts,
-by a lock on the row of ``changes``: each sees all earlier ones, so an id is stored once, and no two can wait for each
-other. They commit in groups, so that taking turns costs little.
+by a lock on the row of ``changes``: each sees all earlier ones, so a judgement is stored once, and no two can wait for
+each other. They commit in groups, so that taking turns costs little.
 
 Covered: what was acknowledged is in PostgreSQL's synced log (``synchronous_commit`` and ``fsync`` are read at every
 connection, and a server that has either off is refused); a host that dies within a transaction loses its turn after
@@ -59,7 +59,7 @@ class Postgres(Rows):
 
     def __init__(self, address: str) -> None:
         self.database = Database(address)
-        with self.database.failures(), self.database.connected() as to:
+        with self.database.failures(), self.database.connected(slow=True) as to:
             _prepare(to, self.database.name)
         self._readers = _Readers(self.database)
         self._closed = False

@@ -47,14 +47,13 @@ class Rows(ScorerRows):
         rows = self._all('SELECT "user", body FROM answers WHERE tenant = ? AND request = ?', tenant, request)
         return (Person(tenant, rows[0][0]), msgspec.json.decode(rows[0][1], type=Offer)) if rows else None
 
-    def made(self, tenant: str, judgement_id: str) -> tuple[Person, Stored] | None:
+    def made(self, tenant: str, judgement_id: str) -> Sequence[tuple[Person, Stored]]:
         """See ``store.Store``."""
-        query = 'SELECT "user", seq, at, body FROM judgements WHERE tenant = ? AND id = ?'
-        rows = self._all(query, tenant, judgement_id)
-        if not rows:
-            return None
-        user, seq, at, body = rows[0]
-        return Person(tenant, user), Stored(seq, at, msgspec.json.decode(body, type=Judgement))
+        query = 'SELECT "user", seq, at, body FROM judgements WHERE tenant = ? AND id = ? ORDER BY seq'
+        return [
+            (Person(tenant, user), Stored(seq, at, msgspec.json.decode(body, type=Judgement)))
+            for user, seq, at, body in self._all(query, tenant, judgement_id)
+        ]
 
     def people(self, tenant: str) -> Sequence[str]:
         """See ``store.Store``."""
@@ -89,10 +88,7 @@ class Rows(ScorerRows):
             try:
                 return _judged(to, person, judgement)
             except Conflict:
-                query = 'DELETE FROM judgements WHERE tenant = ? AND id = ? RETURNING "user"'
-                gone = to.execute(query, (person.tenant, judgement.id)).fetchone()
-                if gone:
-                    _changed(to, Person(person.tenant, gone[0]), judgements=-1)
+                _undone(to, person, judgement.id)
                 return _judged(to, person, judgement)
 
         return self.writer.submit(work)
@@ -117,15 +113,7 @@ class Rows(ScorerRows):
 
     def undo(self, person: Person, judgement_id: str) -> Future[bool]:
         """See ``store.Store``."""
-
-        def work(to: Link) -> bool:
-            where = (person.tenant, person.user, judgement_id)
-            gone = to.execute(f"DELETE FROM judgements{OF} AND id = ?", where).rowcount
-            if gone:
-                _changed(to, person, judgements=-1)
-            return gone > 0
-
-        return self.writer.submit(work)
+        return self.writer.submit(lambda to: _undone(to, person, judgement_id))
 
     def _removed(self, person: Person) -> Future[Receipt]:
         """Delete every row of a person in one transaction."""
@@ -142,16 +130,25 @@ class Rows(ScorerRows):
 def _judged(to: Link, person: Person, judgement: Judgement) -> bool:
     """Insert a judgement unless it is there; whether it is new. Raises Conflict."""
     digest = sha256(msgspec.json.encode([person.tenant, person.user, _content(judgement)])).digest()
-    key = (person.tenant, judgement.id)
-    found = to.execute("SELECT digest FROM judgements WHERE tenant = ? AND id = ?", key).fetchone()
+    key = (person.tenant, person.user, judgement.id)
+    found = to.execute(f"SELECT digest FROM judgements{OF} AND id = ?", key).fetchone()
     if found and found[0] != digest:
         raise Conflict(f"a judgement with the id {judgement.id!r} and other content is stored already.")
     if found:
         return False
-    row = (person.tenant, person.user, judgement.id, time.time(), digest, msgspec.json.encode(judgement))
+    row = (*key, time.time(), digest, msgspec.json.encode(judgement))
     to.execute('INSERT INTO judgements (tenant, "user", id, at, digest, body) VALUES (?, ?, ?, ?, ?, ?)', row)
     _changed(to, person, judgements=1)
     return True
+
+
+def _undone(to: Link, person: Person, judgement_id: str) -> bool:
+    """Delete a judgement; whether it was there."""
+    key = (person.tenant, person.user, judgement_id)
+    gone = to.execute(f"DELETE FROM judgements{OF} AND id = ?", key).rowcount
+    if gone:
+        _changed(to, person, judgements=-1)
+    return gone > 0
 
 
 def _content(judgement: Judgement) -> list[Any]:

@@ -55,14 +55,17 @@ POSTGRES = Words(
 
 @dataclass(frozen=True)
 class Step:
-    """One change of the tables: statements separated by semicolons."""
+    """One change of the tables: statements separated by semicolons. ``postgres``: PostgreSQL's, where it can do what
+    SQLite cannot."""
 
     number: int
     sql: str
+    postgres: str | None = None
 
     def statements(self, words: Words) -> Iterator[str]:
         """Its statements in the words of a database."""
-        return (one for part in self.sql.split(";") if (one := part.format(**asdict(words)).strip()))
+        sql = self.sql if self.postgres is None or words is not POSTGRES else self.postgres
+        return (one for part in sql.split(";") if (one := part.format(**asdict(words)).strip()))
 
 
 FIRST = """
@@ -82,7 +85,20 @@ CREATE TABLE scorers (number {counted}, hash {text} NOT NULL, at {real} NOT NULL
 CREATE TABLE fits (name {text}, scorer {text}, PRIMARY KEY (name, scorer)) {by_key};
 CREATE INDEX fits_of ON fits (scorer);
 """
-STEPS: tuple[Step, ...] = (Step(1, FIRST), Step(2, SCORERS))
+ID_OF_A_PERSON = """
+CREATE TABLE rebuilt (seq {counted}, tenant {text} NOT NULL, "user" {text} NOT NULL, id {text} NOT NULL,
+    at {real} NOT NULL, digest {bytes} NOT NULL, body {bytes} NOT NULL, UNIQUE (tenant, id, "user"));
+INSERT INTO rebuilt SELECT seq, tenant, "user", id, at, digest, body FROM judgements ORDER BY seq;
+DELETE FROM sqlite_sequence WHERE name = 'rebuilt';
+INSERT INTO sqlite_sequence (name, seq) SELECT 'rebuilt', seq FROM sqlite_sequence WHERE name = 'judgements';
+DROP TABLE judgements;
+ALTER TABLE rebuilt RENAME TO judgements;
+CREATE INDEX judgements_of ON judgements (tenant, "user", seq);
+"""  # an id is unique for one person; SQLite cannot change what is unique in a table
+ID_OF_A_PERSON_POSTGRES = """
+ALTER TABLE judgements DROP CONSTRAINT judgements_tenant_id_key, ADD UNIQUE (tenant, id, "user");
+"""
+STEPS: tuple[Step, ...] = (Step(1, FIRST), Step(2, SCORERS), Step(3, ID_OF_A_PERSON, ID_OF_A_PERSON_POSTGRES))
 OF_A_PERSON = ("judgements", "answers", "people")
 WRITTEN = (  # True: a text column, False: JSON
     ("judgements", "body", False),

@@ -10,9 +10,9 @@ That holds as far as no copy of the store of keys is kept: it needs backups of i
 Rows are encrypted with AES-SIV (RFC 5297), whose result depends on nothing but key and content, so that a judgement
 that is sent twice is still known as the same. A row's id is authenticated with it, so rows cannot be swapped.
 
-Not covered: what the server has in memory, the sizes, times and numbers of rows, their kind, and texts that two rows of
-one person share only as a whole. A user ``b`` of the tenant ``a`` and a user ``a/b`` of no tenant are one, as for
-scorers.
+Not covered: what the server has in memory, the sizes, times and numbers of rows, their kind, that people of one tenant
+used the same id, and texts that two rows of one person share only as a whole. A user ``b`` of the tenant ``a`` and a
+user ``a/b`` of no tenant are one, as for scorers.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Sealed:
             new = self.store.judge(MARK, mark).result()
         except Conflict:
             raise StoreError("the store is encrypted with another master key.") from None
-        if new and (found := self.store.made(MARK.tenant, mark.id)) is not None and found[1].seq != 1:
+        if new and self.store.judgements(MARK)[0].seq != 1:
             self.store.undo(MARK, mark.id).result()
             raise StoreError("the store holds rows in plain text; --encrypt needs a new one.")
 
@@ -268,13 +268,17 @@ class Sealed:
         key = self._key(hidden)
         return [] if key is None else _opened(key, self.store.judgements(hidden))
 
-    def made(self, tenant: str, judgement_id: str) -> tuple[Person, Stored] | None:
+    def made(self, tenant: str, judgement_id: str) -> Sequence[tuple[Person, Stored]]:
         """See ``store.Store``."""
-        found = self.store.made("", self._id(tenant, judgement_id))
-        key = None if found is None else self._key(found[0])
-        if found is None or key is None or not (rows := _opened(key, [found[1]])):
-            return None
-        return key.person, rows[0]
+        return self._readable(self.store.made("", self._id(tenant, judgement_id)))
+
+    def _readable(self, rows: Iterable[tuple[Person, Stored]]) -> list[tuple[Person, Stored]]:
+        """Rows as they were given, and whose they are."""
+        found: list[tuple[Person, Stored]] = []
+        for hidden, stored in rows:
+            key = None if hidden == MARK else self._key(hidden)
+            found += [] if key is None else [(key.person, one) for one in _opened(key, [stored])]
+        return found
 
     def offer(self, tenant: str, request: str) -> tuple[Person, Offer] | None:
         """See ``store.Store``."""
@@ -300,11 +304,7 @@ class Sealed:
     def everybodys(self, after: int, upto: int, most: int) -> Sequence[tuple[Person, Stored]]:
         """See ``store.Store``."""
         while rows := self.store.everybodys(after, upto, most):
-            found: list[tuple[Person, Stored]] = []
-            for hidden, stored in rows:
-                key = None if hidden == MARK else self._key(hidden)
-                found += [] if key is None else [(key.person, one) for one in _opened(key, [stored])]
-            if found:  # nothing means that nothing follows
+            if found := self._readable(rows):  # nothing means that nothing follows
                 return found
             after = rows[-1][1].seq
         return []
