@@ -96,6 +96,14 @@ def test_the_side_on_which_a_text_was_shown_is_kept(tmp_path):
     assert table["seconds"].to_list() == [2.5, 2.5, None]
 
 
+def test_the_same_id_of_two_people_is_no_pair_of_both(tmp_path):
+    store = Sqlite(tmp_path / "s.db")
+    for at, person in enumerate(PEOPLE[:2]):
+        store.judge(person, Judgement(id="k", kind="pair", prompt="p", chosen="a", rejected=f"b{at}")).result()
+    store.close()
+    assert ServeStore().convert([str(tmp_path / "s.db")]).table["pair_id"].to_list() == ["ann/k", "bob/k"]
+
+
 def test_what_was_exported_can_be_fitted(tmp_path, monkeypatch, one_core):
     kept(tmp_path / "s.db").close()
     monkeypatch.chdir(tmp_path)

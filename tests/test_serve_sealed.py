@@ -17,6 +17,7 @@ from polypref.errors import SettingsError
 from polypref.serve.app import app_of
 from polypref.serve.core import Core
 from polypref.serve.leaving import leave
+from polypref.serve.store import schema
 from polypref.serve.store.contract import InForceRow, Judgement, Offer, Person, Standing, Store, StoreError
 from polypref.serve.store.opened import opened
 from polypref.serve.store.sealed import Sealed
@@ -82,6 +83,21 @@ def test_files_hold_nothing_that_anybody_wrote_and_no_names(tmp_path):
     assert leave(ANN, store).scorers == ["h"]
     for one in (plain, store):
         one.close()
+
+
+def test_an_encrypted_store_of_an_older_version_keeps_all_that_it_held(tmp_path, monkeypatch):
+    """Ids were unique in a tenant; now Ben may use Ann's."""
+    monkeypatch.setattr(schema, "STEPS", schema.STEPS[:2])
+    old = filled(tmp_path / "s.db")
+    before = old.everybodys(0, 100, 100)
+    old.close()
+    monkeypatch.undo()
+    monkeypatch.setenv("POLYPREF_MASTER_KEY", MASTER)
+    now = opened(tmp_path / "s.db")
+    assert now.everybodys(0, 100, 100) == before and len(before) == 2
+    assert not now.judge(ANN, said()).result() and now.judge(BEN, said()).result()
+    assert [whose for whose, _ in now.made("a-tenant", said().id)] == [ANN, BEN]
+    now.close()
 
 
 def test_it_is_a_store_whole():

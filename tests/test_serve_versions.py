@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 
 import msgspec
 import pytest
@@ -98,6 +99,21 @@ def test_ids_that_were_unique_in_a_tenant_are_so_for_a_person(tmp_path, monkeypa
     now.close()
     held = path.read_bytes()
     assert [held.count(text[:30].encode()) for text in texts] == [2] + [1] * 298 + [0]
+
+
+def test_a_server_waits_while_another_one_brings_the_store_to_this_version(first, monkeypatch):
+    monkeypatch.setattr("polypref.serve.store.sqlite.WAIT_MS", 50)
+    other = sqlite3.connect(first, isolation_level=None, check_same_thread=False)
+    other.execute("PRAGMA journal_mode = wal")
+    other.execute("BEGIN IMMEDIATE")
+    later = threading.Timer(0.5, lambda: other.execute("ROLLBACK"))
+    later.start()
+    Sqlite(first).close()
+    later.join()
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked"):
+        Sqlite(first)
+    other.close()
 
 
 def test_a_step_that_fails_changes_nothing(first, monkeypatch):

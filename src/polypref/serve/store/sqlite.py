@@ -26,6 +26,7 @@ from polypref.serve.store.writer import Link, Writer
 
 APPLICATION = 0x706F6C79  # "poly": tells SQLite's files apart
 WAIT_MS = 10_000  # for another process's transaction
+REBUILDING_MS = 600_000  # for another process that brings the tables to this version: 4 s for a million judgements
 SHORTLY_MS = 20
 LOG_PAGES = 8_000  # 32 MB, after which the log is moved into the file, and commits wait; SQLite's 1,000: twice a second
 MOST_REWRITTEN = 256_000_000  # bytes: about a second, in which nobody can write
@@ -170,7 +171,10 @@ def _prepare(to: sqlite3.Connection, path: Path) -> None:
 
     Raises StoreError.
     """
+    if 0 < to.execute("PRAGMA user_version").fetchone()[0] < schema.newest():
+        to.execute(f"PRAGMA busy_timeout = {REBUILDING_MS}")
     to.execute("BEGIN IMMEDIATE")
+    to.execute(f"PRAGMA busy_timeout = {WAIT_MS}")
     application, version = (to.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
     tables = to.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if tables and application != APPLICATION:
