@@ -27,9 +27,12 @@ def postgres() -> Iterator[Cluster]:
     found.remove()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium; the test is skipped where there is none."""
+    """Headless Chromium; the test is skipped where there is none.
+
+    It ends with its file: while it is open an event loop runs in this thread, so ``asyncio.run`` fails elsewhere.
+    """
     from chromium_cases import chromium
 
     with chromium() as opened:

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -125,8 +126,10 @@ class Busy(BaseHTTPRequestHandler):
 
 def test_a_busy_server_is_asked_again_with_the_same_judgement(monkeypatch):
     monkeypatch.setattr(module, "_pauses", lambda retries: (0.0 for _ in range(retries)))
-    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as busy, ThreadPoolExecutor(1) as pool:
-        pool.submit(busy.serve_forever, 0.01)
+    with ExitStack() as stack:
+        busy = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Busy))
+        stack.enter_context(ThreadPoolExecutor(1)).submit(busy.serve_forever, 0.01)
+        stack.callback(busy.shutdown)
         url = f"http://127.0.0.1:{busy.server_address[1]}"
         with Client(url) as client:
             assert client.feedback("p", "a", user="u", rejected="b") == {"new": True}
@@ -142,7 +145,6 @@ def test_a_busy_server_is_asked_again_with_the_same_judgement(monkeypatch):
         with Client(url, retries=1) as client, pytest.raises(Refused) as told:
             client.feedback("p", "a", user="u", rejected="b")
         assert told.value.status == 503 and len(Busy.seen) == 2
-        busy.shutdown()
 
 
 # --- rewards
