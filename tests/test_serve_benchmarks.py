@@ -70,9 +70,9 @@ def test_every_acknowledgement_comes_after_a_sync():
 
 
 def test_a_killed_servers_judgements_are_there_once(tmp_path):
-    import kills
+    import killed
 
-    run = kills.Kills(tmp_path, 4)
+    run = killed.Kills(tmp_path, 4)
     assert run.life(0)["new"] == len(run.acknowledged) > 0
     found = run.checked()
     assert found["lost"] == found["twice"] == 0 and found["stored"] >= len(run.acknowledged)

@@ -1,4 +1,4 @@
-"""kill -9 at random moments under load: python benchmarks/serve/kills.py --folder FOLDER [--kills 200] [--clients 16]
+"""kill -9 at random moments under load: python benchmarks/serve/killed.py --folder FOLDER [--kills 200] [--clients 16]
 
 One store. A server is started, ``clients`` connections judge as fast as they can, and at a random moment within the
 first 1.5 seconds of load the server is killed. The next server is started on what is left; judgements whose
