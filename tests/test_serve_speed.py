@@ -192,6 +192,18 @@ def test_what_was_loaded_is_set_apart_from_the_search_for_garbage(monkeypatch):
         gc.unfreeze()
 
 
+def test_the_search_for_garbage_ends_before_requests_come(monkeypatch):
+    apart, searched = SetApart(), []
+    monkeypatch.setattr(gc, "collect", lambda: searched.append(1))
+    try:
+        apart.begin()
+        assert searched == [1] and gc.get_freeze_count() > 10_000 and not apart.look()
+        monkeypatch.setattr(sys, "modules", {**sys.modules, **{f"loaded.{at}": None for at in range(MORE)}})
+        assert [apart.look(), apart.look()] == [False, True] and searched == [1]
+    finally:
+        gc.unfreeze()
+
+
 def test_features_are_remembered_whole_or_not_at_all():
     Counting.asked = 0
     kept = Remembered(Counting(), most=4)

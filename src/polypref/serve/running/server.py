@@ -82,11 +82,13 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         sys.setswitchinterval(SWITCH_S)
+        if threading.current_thread() is threading.main_thread():  # the process is this server's
+            self._apart.begin()
         await super().startup(sockets)
         self._ready()
 
     async def on_tick(self, counter: int) -> bool:
-        if threading.current_thread() is threading.main_thread():  # the process is this server's
+        if threading.current_thread() is threading.main_thread():
             self._apart.look()
         return await super().on_tick(counter)
 
