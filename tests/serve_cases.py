@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
+from fastapi.testclient import TestClient
 
 from contract_cases import Normal
 from polypref.bounds.gate import Bounded, Gate
@@ -62,6 +65,15 @@ def core(path, bounded=False, own=None):
 
 
 @contextmanager
+def answering(tmp_path_factory, bounded=False):
+    """A client of an application over a new store."""
+    served = core(tmp_path_factory.mktemp("serve") / "s.db", bounded=bounded)
+    with TestClient(app_of(served)) as found:
+        yield found
+    served.store.close()
+
+
+@contextmanager
 def running(served, keys=None, **more):
     """The address of a real server, on a free port or that of ``port``."""
     port, limits = more.pop("port", 0), more.get("limits") or Limits()
@@ -92,3 +104,18 @@ def order(client, texts=TEXTS, **named):
 def judge(client, user, chosen, rejected, key=None, **more):
     body = {"user": user, "prompt": PROMPT, "chosen": chosen, "rejected": rejected, **more}
     return client.post("/v1/feedback", json=body, headers={"Idempotency-Key": key} if key else {})
+
+
+def started(*arguments):
+    """``polypref serve`` in a process of its own, on a free port, and its address."""
+    run = subprocess.Popen(
+        [sys.executable, "-m", "polypref", "serve", *map(str, arguments), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout is not None
+    for line in run.stdout:
+        if line.startswith("listening on "):
+            return run, line.split()[-1]
+    raise AssertionError(run.communicate()[1])

@@ -20,25 +20,21 @@ from polypref.learners.protocol import POPULATION, Scores
 from polypref.serve.app import app_of
 from polypref.serve.running import limits
 from polypref.serve.who.person import Keys
-from serve_cases import PROMPT, TEXTS, UNSAFE, core, judge, order, running, scorer
+from serve_cases import PROMPT, TEXTS, UNSAFE, answering, core, judge, order, running, scorer
 
 MIXED = [TEXTS[0], f"first {UNSAFE}", TEXTS[1], UNSAFE]
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    served = core(tmp_path_factory.mktemp("free") / "s.db")
-    with TestClient(app_of(served)) as found:
+    with answering(tmp_path_factory) as found:
         yield found
-    served.store.close()
 
 
 @pytest.fixture(scope="module")
 def gated(tmp_path_factory):
-    served = core(tmp_path_factory.mktemp("gated") / "s.db", bounded=True)
-    with TestClient(app_of(served)) as found:
+    with answering(tmp_path_factory, bounded=True) as found:
         yield found
-    served.store.close()
 
 
 # --- answers

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import subprocess
-import sys
 
 import httpx
 import pytest
@@ -20,6 +18,7 @@ from polypref.learners.pooled import Pooled
 from polypref.serve.in_force import InForce
 from polypref.serve.start import core_of, warmed
 from polypref.worlds import simulate
+from serve_cases import started
 from serve_upstream import upstream
 
 TEXTS = ["a short text", "another, longer text"]
@@ -38,25 +37,11 @@ def saved(world, tmp_path_factory):
     return folder
 
 
-def start(*arguments):
-    run = subprocess.Popen(
-        [sys.executable, "-m", "polypref", "serve", *map(str, arguments), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert run.stdout is not None
-    for line in run.stdout:
-        if line.startswith("listening on "):
-            return run, line.split()[-1]
-    raise AssertionError(run.communicate()[1])
-
-
 def test_it_answers_keeps_and_stops(saved, tmp_path):
     """Two processes on one store: what one acknowledged the other knows, and a restart too."""
     store = tmp_path / "s.db"
-    one, at_one = start(saved, "--store", store)
-    two, at_two = start(saved, "--store", store)
+    one, at_one = started(saved, "--store", store)
+    two, at_two = started(saved, "--store", store)
     try:
         before = httpx.post(f"{at_two}/rerank", json=ASK, timeout=60).json()
         assert before["personalization"]["source"] == "population"
@@ -79,7 +64,7 @@ def test_it_answers_keeps_and_stops(saved, tmp_path):
     assert [run.wait(timeout=60) for run in (one, two)] == [0, 0]
     for run in (one, two):
         assert "nothing bounds the answers" in run.communicate()[1]
-    again, at = start(saved, "--store", store)
+    again, at = started(saved, "--store", store)
     assert httpx.post(f"{at}/rerank", json=ASK, timeout=60).json()["results"] == after["results"]
     again.send_signal(signal.SIGINT)
     assert again.wait(timeout=60) == 0
@@ -140,7 +125,7 @@ def test_what_cannot_be_encoded_at_the_start_is_told_and_tried_again(saved, tmp_
 
 def test_a_scorer_that_cannot_learn_is_served_and_said(world, tmp_path):
     polypref.save(Pooled().fit(world, encoder=polypref.encoder("static"), seed=0), tmp_path / "pooled")
-    run, at = start(tmp_path / "pooled", "--store", tmp_path / "s.db")
+    run, at = started(tmp_path / "pooled", "--store", tmp_path / "s.db")
     body = {"user": "ann", "prompt": "q", "chosen": "a", "rejected": "b"}
     assert httpx.post(f"{at}/v1/feedback", json=body, timeout=60).json()["used"] is False
     run.send_signal(signal.SIGTERM)
@@ -152,7 +137,7 @@ def test_chats_are_answered_by_an_upstream(saved, tmp_path, monkeypatch, capsys)
     monkeypatch.setenv("POLYPREF_UPSTREAM_KEY", "secret-of-the-operator")
     chat = {"model": "polypref", "messages": [{"role": "user", "content": "q"}], "user": "ann"}
     with upstream(TEXTS) as (asked, url):
-        run, at = start(saved, "--store", tmp_path / "s.db", "--upstream", f"{url}#up-model", "--candidates", 2)
+        run, at = started(saved, "--store", tmp_path / "s.db", "--upstream", f"{url}#up-model", "--candidates", 2)
         found = httpx.post(f"{at}/v1/chat/completions", json=chat, timeout=60).json()
         assert found["choices"][0]["message"]["content"] in TEXTS and asked.asked[0]["n"] == 2
         assert asked.headers[0]["Authorization"] == "Bearer secret-of-the-operator"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -24,6 +22,7 @@ from polypref.serve.refitting.folders import Folders, beside
 from polypref.serve.store.contract import InForceRow
 from polypref.serve.store.sqlite import Sqlite
 from polypref.worlds import simulate
+from serve_cases import started
 
 TEXTS = ["a short text", "another, longer text", "a third one with several more words in it"]
 ASK = {"query": "q", "documents": TEXTS, "user": "ann"}
@@ -42,19 +41,10 @@ def saved(tmp_path_factory):
 
 
 def start(*arguments):
-    run = subprocess.Popen(
-        [sys.executable, "-m", "polypref", "serve", *map(str, arguments), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert run.stdout is not None
-    for line in run.stdout:
-        if line.startswith("listening on "):
-            address = line.split()[-1]
-            httpx.get(f"{address}/health", timeout=60)
-            return run, address
-    raise AssertionError(run.communicate()[1])
+    """A server that has answered once."""
+    run, address = started(*arguments)
+    httpx.get(f"{address}/health", timeout=60)
+    return run, address
 
 
 def stop(*runs):

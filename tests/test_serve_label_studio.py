@@ -5,12 +5,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fastapi.testclient import TestClient
 
-from polypref.serve.app import app_of
 from polypref.serve.dialects.label_studio import Compared
 from polypref.serve.store.contract import Person
-from serve_cases import PROMPT, TEXTS, UNSAFE, core, order, scorer
+from serve_cases import PROMPT, TEXTS, UNSAFE, answering, order, scorer
 
 KNOWN = scorer().users.ids[0]
 CONFIG = """<View>
@@ -24,10 +22,8 @@ CONFIG = """<View>
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    served = core(tmp_path_factory.mktemp("ls") / "s.db", bounded=True)
-    with TestClient(app_of(served)) as found:
+    with answering(tmp_path_factory, bounded=True) as found:
         yield found
-    served.store.close()
 
 
 def task(one=TEXTS[0], two=TEXTS[1], number=11):

@@ -6,22 +6,18 @@ import json
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 
 from polypref.comparisons import Responses
 from polypref.data.preferred import worth
-from polypref.serve.app import app_of
 from polypref.serve.people import judged
 from polypref.serve.store.contract import Judgement, Person, Stored
-from serve_cases import PROMPT, TEXTS, core, judge, order, scorer
+from serve_cases import PROMPT, TEXTS, answering, judge, order, scorer
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    served = core(tmp_path_factory.mktemp("free") / "s.db")
-    with TestClient(app_of(served)) as found:
+    with answering(tmp_path_factory) as found:
         yield found
-    served.store.close()
 
 
 def test_a_judgement_counts_in_the_next_answer_and_only_for_that_person(client):

@@ -24,7 +24,7 @@ from polypref.serve.dialects.rewards import AT_ONCE, STEP, Asked, rewards_of
 from polypref.serve.store.contract import Person
 from polypref.serve.store.sqlite import Sqlite
 from polypref.serve.who.person import Keys
-from serve_cases import CHATML, PROMPT, TEMPLATES, TEXTS, UNSAFE, SaysUnsafe, core, judge, scorer
+from serve_cases import CHATML, PROMPT, TEMPLATES, TEXTS, UNSAFE, SaysUnsafe, answering, core, judge, scorer
 
 MIXED = [TEXTS[0], f"first {UNSAFE}", TEXTS[1], UNSAFE]
 KNOWN = scorer().users.ids[0]
@@ -32,18 +32,14 @@ KNOWN = scorer().users.ids[0]
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    served = core(tmp_path_factory.mktemp("free") / "s.db")
-    with TestClient(app_of(served)) as found:
+    with answering(tmp_path_factory) as found:
         yield found
-    served.store.close()
 
 
 @pytest.fixture(scope="module")
 def gated(tmp_path_factory):
-    served = core(tmp_path_factory.mktemp("gated") / "s.db", bounded=True)
-    with TestClient(app_of(served)) as found:
+    with answering(tmp_path_factory, bounded=True) as found:
         yield found
-    served.store.close()
 
 
 def own(user, texts=TEXTS, prompts=None):

@@ -24,7 +24,7 @@ from polypref.content import Message
 from polypref.data.preferred import preferred, worth
 from polypref.learners.protocol import Adapts, Scorer
 from polypref.serve.in_force import InForce
-from polypref.serve.store.contract import Judgement, Person, Standing, Store, Stored
+from polypref.serve.store.contract import Person, Standing, Store, Stored
 from polypref.serve.who.person import scorer_id
 
 MOST_KEPT = 10_000  # states
@@ -138,9 +138,9 @@ def rows_of(stored: Sequence[Stored]) -> list[Row]:
         if one.rejected is not None:
             rows.append(Row(one.prompt, one.chosen, one.rejected, one.kind == "tie", seq))
         elif one.value is not None:
-            key = _prompt_key(one), one.kind
+            key = _prompt_key(one.prompt), one.kind
             valued[key][one.chosen], seq_of[key][one.chosen] = one.value, seq
-    prompts = {_prompt_key(row.judgement): row.judgement.prompt for row in stored}
+    prompts = {_prompt_key(row.judgement.prompt): row.judgement.prompt for row in stored}
     for key, all_values in valued.items():
         last = seq_of[key]
         newest = sorted(last, key=last.__getitem__)[-MOST_LINKED:]
@@ -167,7 +167,7 @@ def affordable(rows: list[Row], most: int = MOST_LINKED) -> list[Row]:
 
     kept = []
     for row in reversed(rows):
-        prompt = msgspec.json.encode(row.prompt).decode()
+        prompt = _prompt_key(row.prompt)
         one, other = sorted((group_of((prompt, row.chosen)), group_of((prompt, row.rejected))))
         together = size.get(one, 1) + (size.get(other, 1) if one != other else 0)
         if together <= most:
@@ -189,5 +189,5 @@ def compared(users: Sequence[str], rows: Sequence[Row]) -> Comparisons:
     return from_columns(users, asked, chosen, rejected, tie_N=list(tie), weight_N=weighted)
 
 
-def _prompt_key(judgement: Judgement) -> str:
-    return msgspec.json.encode(judgement.prompt).decode()
+def _prompt_key(prompt: str | tuple[Message, ...]) -> str:
+    return msgspec.json.encode(prompt).decode()
