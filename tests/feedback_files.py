@@ -209,3 +209,11 @@ def record(key: str, *responses: Row, **fields: Any) -> Row:
         "id": key, "external_id": None, "status": "completed", "metadata": {}, "responses": list(responses),
         "suggestions": [], "fields": given | fields, "vectors": {}, "updated_at": "2026-10-01T10:00:00",
     }  # fmt: skip
+
+
+AGAIN = "the same record again"
+
+
+def pairs(found):
+    """Users, prompts and both texts of what was converted."""
+    return found.table.select("user_id", "prompt", "chosen", "rejected").rows()

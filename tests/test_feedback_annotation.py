@@ -5,13 +5,12 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from feedback_files import as_csv, chosen, ranked, record, response, saved, task
+from feedback_files import AGAIN, as_csv, chosen, pairs, ranked, record, response, saved, task
 from polypref.data.feedback.argilla import NO_FIELDS, NOT_COMPARING, Argilla
 from polypref.data.feedback.judgements import LATEST, NO_PROMPT, NO_USER, SAME
 from polypref.data.feedback.label_studio import NO_CHOICE, NO_SIDES, LabelStudio
 from polypref.errors import InputError, NotEnoughData
 
-AGAIN = "the same record again"
 LAUGHS = "<!DOCTYPE v [<!ENTITY a0 'ha'>{}]><View>&a9;</View>".format(
     "".join(f"<!ENTITY a{at + 1} '{f'&a{at};' * 60}'>" for at in range(9))
 )
@@ -21,10 +20,6 @@ CONFIG = """<View>
   <Pairwise name="pw" toName="l,r"/>
   <Text name="l" value="$first_text"/><Text name="r" value="$second_text"/>
 </View>"""
-
-
-def pairs(found):
-    return found.table.select("user_id", "prompt", "chosen", "rejected").rows()
 
 
 # -------------------------------------------------------------------------------------------------------- Label Studio

@@ -7,8 +7,10 @@ import json
 import pytest
 
 from feedback_files import (
+    AGAIN,
     chat,
     message,
+    pairs,
     rating,
     request,
     saved,
@@ -18,13 +20,6 @@ from polypref.data.feedback.judgements import LATEST, NO_ANSWER, NO_PROMPT, NO_U
 from polypref.data.feedback.open_webui import NO_CHAT, OpenWebUI
 from polypref.data.feedback.portkey import Portkey
 from polypref.errors import InputError, NotEnoughData
-
-AGAIN = "the same record again"
-
-
-def pairs(found):
-    return [row[:4] for row in found.table.select("user_id", "prompt", "chosen", "rejected").iter_rows()]
-
 
 # ---------------------------------------------------------------------------------------------------------- Open WebUI
 

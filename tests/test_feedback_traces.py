@@ -7,10 +7,12 @@ import json
 import pytest
 
 from feedback_files import (
+    AGAIN,
     annotation,
     as_csv,
     feedback,
     page,
+    pairs,
     run,
     saved,
     score,
@@ -23,13 +25,6 @@ from polypref.data.feedback.langsmith import LangSmith
 from polypref.data.feedback.phoenix import Phoenix
 from polypref.data.feedback.records import Export
 from polypref.errors import InputError, NotEnoughData
-
-AGAIN = "the same record again"
-
-
-def pairs(found):
-    return [row[:4] for row in found.table.select("user_id", "prompt", "chosen", "rejected").iter_rows()]
-
 
 # ------------------------------------------------------------------------------------------------------------ Langfuse
 

@@ -15,7 +15,7 @@ from itertools import combinations
 from typing import Any, cast
 
 from polypref.data.feedback.joined import FORMS
-from polypref.data.feedback.judgements import LATEST, SAME, Judgements, as_value, finished, one_name, time_of
+from polypref.data.feedback.judgements import SAME, Judgements, as_value, finished, one_name, time_of
 from polypref.data.feedback.records import Export, Record, get, id_of, objects
 from polypref.data.feedback.signs import is_kind, refusal
 from polypref.data.feedback.texts import answer_of, prompt_of
@@ -89,7 +89,7 @@ class Argilla:
                 key = number if one.record is None else (one.record, one.user, one.question, str(one.by_model))
                 if key in last:
                     before = last.pop(key)[1]
-                    found.leave("the same record again" if before == one else LATEST)
+                    found.replaced(same=before == one)
                 last[key] = (number, one)
         if not seen:
             raise refusal(export, "argilla", "records")

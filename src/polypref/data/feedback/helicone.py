@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polypref.data.feedback.joined import FORMS
-from polypref.data.feedback.judgements import LATEST, Judgements, Value, finished, time_of
+from polypref.data.feedback.judgements import Judgements, Value, finished, time_of
 from polypref.data.feedback.records import Export, Record, get, id_of
 from polypref.data.feedback.signs import is_kind, refusal
 from polypref.data.feedback.texts import answer_of, prompt_of
@@ -53,7 +53,7 @@ class Helicone:
             content = (value and (value.user, value.prompt, value.answer, value.value, value.time), reason)
             if key in last:
                 before = last.pop(key)
-                found.leave("the same record again" if before[1] == content else LATEST)
+                found.replaced(same=before[1] == content)
             last[key] = (number, content, value)
         if not seen:
             raise refusal(export, "helicone", "requests")

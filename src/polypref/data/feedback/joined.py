@@ -16,7 +16,6 @@ from itertools import combinations
 from typing import ClassVar, Literal, cast
 
 from polypref.data.feedback.judgements import (
-    LATEST,
     NO_ANSWER,
     SAME,
     Judgements,
@@ -144,7 +143,7 @@ class Joined:
                 before = None if one.id is None else number_of.get(one.id)
                 if before is not None:
                     old = kept[before]
-                    found.leave("the same record again" if old == one else LATEST)
+                    found.replaced(same=old == one)
                     if old == one or (old.time is not None and one.time is not None and one.time < old.time):
                         continue
                     del kept[before]

@@ -27,6 +27,7 @@ from polypref.wording import counted, listed, shown
 SINGLE = "a like, dislike or rating of one answer; --form single writes these"
 PAIRED = "in a comparison of two answers; --form pairs writes these"
 LATEST = "replaced by a later one"
+AGAIN = "the same record again"
 NO_USER, NO_PROMPT, NO_ANSWER = "no user", "no prompt", "no answer"
 NO_VALUE = "a value that is no number, like or dislike"
 SAME = "both answers are the same text"
@@ -85,6 +86,10 @@ class Judgements:
     def leave(self, reason: str) -> None:
         """Count the record as left out."""
         self.left_out[reason] += 1
+
+    def replaced(self, *, same: bool) -> None:
+        """Leave out the earlier record of one judgement, or a repetition of it."""
+        self.leave(AGAIN if same else LATEST)
 
     def lacking(self, user: str | None, prompt: str | None, *answers: str | None) -> bool:
         """Whether the user, the prompt or an answer is missing; the record is then left out."""

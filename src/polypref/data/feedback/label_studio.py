@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from polypref.data.feedback.judgements import LATEST, SAME, Judgements, as_value, finished, time_of
+from polypref.data.feedback.judgements import SAME, Judgements, as_value, finished, time_of
 from polypref.data.feedback.records import Export, Record, get, id_of, objects
 from polypref.data.feedback.signs import is_kind, refusal
 from polypref.data.feedback.texts import answer_of, prompt_of
@@ -158,7 +158,7 @@ def _keep(number: int, one: One, last: dict[str, tuple[int, One]], found: Judgem
     key = one.id or f"record {number}"
     if key in last:
         before = last[key][1]
-        found.leave("the same record again" if before == one else LATEST)
+        found.replaced(same=before == one)
         if before.time is not None and one.time is not None and one.time < before.time:
             return
         del last[key]

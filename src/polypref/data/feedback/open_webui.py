@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polypref.data.feedback.joined import FORMS
-from polypref.data.feedback.judgements import LATEST, SAME, Judgements, as_value, finished, time_of
+from polypref.data.feedback.judgements import SAME, Judgements, as_value, finished, time_of
 from polypref.data.feedback.records import Export, Record, get, id_of
 from polypref.data.feedback.signs import refusal
 from polypref.data.feedback.texts import answer_of, prompt_of
@@ -183,7 +183,7 @@ def _keep(rated: Rated, last: dict[str, Rated], found: Judgements) -> None:
     key = f"{rated.user}\0{rated.chat}\0{rated.message}"
     before = last.get(key)
     if before is not None:
-        found.leave("the same record again" if before.id == rated.id and before.time == rated.time else LATEST)
+        found.replaced(same=before.id == rated.id and before.time == rated.time)
         if before.time is not None and rated.time is not None and rated.time < before.time:
             return
         del last[key]
