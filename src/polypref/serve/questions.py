@@ -38,6 +38,7 @@ INFORMATION, RANDOM, AGAIN = "expected information", "random", "repeat"  # how a
 REPEATS, GAP = 0.08, 5
 MOST_RESPONSES = 50  # of one prompt
 MOST_PAIRS = 100_000  # of a file
+EXPECTED = 'Each line is JSON: {"prompt": "...", "responses": ["...", "..."]}.'
 MOST_WEIGHED = 300  # pairs, drawn from all that are open
 MOST_SKIPPED = 200
 ID = re.compile("[0-9a-f]{32}")  # of an answer
@@ -76,9 +77,9 @@ def read(path: Path | str) -> tuple[Question, ...]:
             if line.strip():
                 found.append(question_of(strict_json.loads(line), where))
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{where} cannot be read as questions: {reason(error)}.") from error
+        raise SettingsError(f"{where} cannot be read as questions: {reason(error)}. {EXPECTED}") from error
     if not found:
-        raise SettingsError(f"{path} has no questions; expected lines with prompt and responses.")
+        raise SettingsError(f"{path} has no questions. {EXPECTED}")
     pairs = sum(comb(len(one.responses), 2) for one in found)
     if pairs > MOST_PAIRS:
         raise SettingsError(f"{path} has {pairs:,} pairs of responses; expected at most {MOST_PAIRS:,}.")

@@ -91,8 +91,10 @@ class Keys:
             )
         for number, table in enumerate(tables.get("key", []), 1):
             where = f"{path}: key number {number}"
-            if not isinstance(table, dict) or not all(isinstance(value, str) and value for value in table.values()):
-                raise SettingsError(f"{where} is no table of texts.")
+            if not isinstance(table, dict):
+                raise SettingsError(f"{where} is no table; write [[key]] above its key and tenant.")
+            if odd := [name for name, value in table.items() if not (isinstance(value, str) and value)]:
+                raise SettingsError(f"{where}: {odd[0]} is empty or no text; give it in quotation marks.")
             if unknown := set(table) - {"key", "sha256", "tenant", "user"}:
                 raise SettingsError(f"{where} has {sorted(unknown)[0]!r}; expected key or sha256, tenant, user.")
             if ("key" in table) == ("sha256" in table) or "tenant" not in table:
