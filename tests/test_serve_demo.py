@@ -16,7 +16,8 @@ from polypref.serve.demo import PROMPTS, RESPONSES, UNSAFE, WORLD, demo
 from polypref.serve.questions import Questions
 from polypref.serve.store.contract import Judgement, Person
 from polypref.worlds import candidates, simulate
-from test_serve_cli import refused, start
+from serve_cases import started
+from test_serve_cli import refused
 
 READY_S = 20  # of computing, until the address is printed
 
@@ -27,7 +28,7 @@ def test_it_starts_asks_learns_and_leaves_nothing(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.chdir(tmp_path)
-    run, at = start("--demo")
+    run, at = started("--demo")
     try:
         used = psutil.Process(run.pid).cpu_times()
         assert used.user + used.system < READY_S
@@ -55,7 +56,7 @@ def test_it_starts_asks_learns_and_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_store_that_is_named_is_kept(tmp_path):
-    run, at = start("--demo", "--store", tmp_path / "kept.db")
+    run, at = started("--demo", "--store", tmp_path / "kept.db")
     body = {"user": "ann", "prompt": "p", "chosen": "a", "rejected": "b"}
     assert httpx.post(f"{at}/v1/feedback", json=body, timeout=60).status_code == 200
     run.send_signal(signal.SIGTERM)

@@ -22,8 +22,7 @@ from polypref.serve.store.contract import Judgement, Person, Standing, StoreErro
 from polypref.serve.store.postgres import KEPT, Database, Postgres
 from polypref.serve.store.schema import STEPS, Step
 from polypref.worlds import simulate
-from serve_cases import judge, order, scorer
-from test_serve_cli import start
+from serve_cases import judge, order, scorer, started
 
 ANN, BEN = Person("", "ann-the-first"), Person("", "ben")
 
@@ -214,7 +213,7 @@ def test_a_server_that_stops_within_its_turn_loses_it(address, store, monkeypatc
 
 def test_two_servers_know_the_same_and_one_that_is_killed_loses_nothing(address, saved_scorer):
     """Real processes: what one acknowledged the other's next answer knows; then one is killed while it is judged to."""
-    (one, at_one), (two, at_two) = (start(saved_scorer, "--store", address) for _ in range(2))
+    (one, at_one), (two, at_two) = (started(saved_scorer, "--store", address) for _ in range(2))
     try:
         ask = {"query": "q", "documents": ["a short text", "another, longer text"], "user": "ann"}
         worst = httpx.post(f"{at_two}/rerank", json=ask, timeout=60).json()["results"][-1]["index"]
