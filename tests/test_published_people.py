@@ -14,20 +14,9 @@ from polypref.data.published.personalllm import SCALES, PersonalLLM
 from polypref.data.published.prism import Prism
 from polypref.data.read import read
 from polypref.errors import InputError
-from published_files import converted, dump
+from published_files import converted, dump, personalllm_rows
 
 # -------------------------------------------------------------------------------------------------------- PersonalLLM
-
-
-def personalllm_rows(n: int, seed: int = 0) -> list[dict[str, Any]]:
-    rng, rows = np.random.default_rng(seed), []
-    for p in range(n):
-        row: dict[str, Any] = {"prompt": f"prompt {p}", "subset": "mt-bench", "prompt_id": p}
-        for i in range(1, 9):
-            row |= {f"response_{i}": f"answer {i} to {p}", f"response_{i}_model": f"m{i}"}
-            row |= {f"response_{i}_{name}": mean + sd * rng.normal() for name, (mean, sd) in SCALES.items()}
-        rows.append(row)
-    return rows
 
 
 def test_personalllm_single_models_on_four_pairs(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 from polypref.cli import main
 from polypref.data.published.personalllm import SCALES
+from published_files import conversation, helpsteer_row, multipref_row, rfm_row
 
 Row = dict[str, Any]
 ROWS = 8
@@ -57,13 +58,20 @@ SETS: dict[tuple[str, ...], tuple[str, Any]] = {
         "user_id": f"u{k % 3}", "context": chat(f"q{k}", "x")[:1],
         "chosen": chat("", f"a{k}")[1], "rejected": chat("", f"b{k}")[1],
     }),
+    ("community-alignment", "--pairs", "shared"): ("c.jsonl", lambda k: conversation(f"u{k % 3}", k, "abcd"[k % 4])),
+    ("helpsteer3",): ("h.jsonl", lambda k: helpsteer_row(k, k % 7 - 3)),
+    ("helpsteer3", "--pairs", "each"): ("e.jsonl", lambda k: helpsteer_row(k, 0, (k % 3 - 1, 1))),
+    ("multipref",): ("m.jsonl", lambda k: multipref_row(k, ("Tie", "A-is-clearly-better"), ("Tie",))),
+    ("rfm",): ("f.jsonl", lambda k: rfm_row(k, {"org_X": (k / 2, 1.5)})),
 }  # fmt: skip
+SAME = ("response_", "second_turn", "third_turn", "fourth_turn", "annotator_")  # read like others that are tried
+TRIED = ("response_1", f"response_8_{min(SCALES)}", "annotator_id", "annotator_age", "fourth_turn_prompt")
 WRONG = [None, True, -1.5, "x", "", [], ["x"], [[]], {}, {"text": 5}, [{"text": 1}], {"content": ["a"]}, "[1]"]
 FIELDS = [
     (name, field)
     for name, (_, make) in SETS.items()
     for field in make(0)
-    if not field.startswith("response_") or field in ("response_1", f"response_8_{min(SCALES)}")
+    if not field.startswith(SAME) or field in TRIED
 ]
 
 

@@ -36,7 +36,8 @@ class Convert(Replaces, Limited):
 
     Products: open-webui, langfuse, langsmith, phoenix, helicone, portkey, label-studio, argilla, and serve-store, the
     file of polypref serve; docs/feedback.md says how to export from each, and what becomes of a record. Sets: psoups,
-    tldr, personalllm, prism, arena, personal-rewardbench; docs/published.md has their files, protocols and traps.
+    tldr, personalllm, prism, arena, personal-rewardbench, community-alignment, helpsteer3, multipref, rfm;
+    docs/published.md has their files, protocols and traps.
     Settings that are not given have the set's own defaults; settings that it lacks are refused.
     """
 
@@ -47,12 +48,13 @@ class Convert(Replaces, Limited):
     """tldr: real labels of the busiest workers, labels simulated from length, or all workers in both splits."""
     workers: Annotated[AtLeastOne | None, arg(metavar="INT")] = None
     """tldr: number of workers kept."""
-    people: Annotated[Literal["models", "dirichlet"] | None, arg(metavar="{models,dirichlet}")] = None
-    """personalllm: single reward models or mixtures of them."""
+    people: Annotated[str | None, arg(metavar="NAME")] = None
+    """personalllm: models (single reward models) or dirichlet (mixtures of them); multipref: all, normal or expert."""
     pairs: Annotated[str | None, arg(metavar="NAME")] = None
-    """personalllm: four or best-worst; prism: chosen or rated."""
+    """personalllm: four or best-worst; prism: chosen or rated; community-alignment: all, first or shared turns;
+    helpsteer3: overall or each annotator's; multipref: overall, helpful, truthful or harmless."""
     models: Annotated[tuple[str, ...] | None, arg(metavar="NAME ...")] = None
-    """personalllm: reward models that take part."""
+    """personalllm, rfm: reward models that take part."""
     count: Annotated[People | None, arg(metavar="INT")] = None
     """personalllm: number of mixtures."""
     alpha: Annotated[Above | None, arg(metavar="FLOAT")] = None

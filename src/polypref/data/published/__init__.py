@@ -12,10 +12,14 @@ from typing import Protocol
 
 from polypref.data.files.limits import Limits
 from polypref.data.published.arena import Arena
+from polypref.data.published.community_alignment import CommunityAlignment
+from polypref.data.published.helpsteer3 import HelpSteer3
+from polypref.data.published.multipref import MultiPref
 from polypref.data.published.personal_rewardbench import PersonalRewardBench
 from polypref.data.published.personalllm import PersonalLLM
 from polypref.data.published.prism import Prism
 from polypref.data.published.psoups import PSoups
+from polypref.data.published.rfm import RFM
 from polypref.data.published.rows import Converted
 from polypref.data.published.tldr import TLDR
 
@@ -35,4 +39,8 @@ PUBLISHED: dict[str, type[Adapter]] = {
     "prism": Prism,
     "arena": Arena,
     "personal-rewardbench": PersonalRewardBench,
+    "community-alignment": CommunityAlignment,
+    "helpsteer3": HelpSteer3,
+    "multipref": MultiPref,
+    "rfm": RFM,
 }

@@ -14,6 +14,12 @@ person's own reward. The labels are a function of scores, so everyone is perfect
 beaver_7b is a cost model; its published scores already have their sign flipped (mean +6.2). New scores from the model
 are costs (mean below 0): ``beaver="cost"`` flips them, and a column with the opposite sign is refused.
 
+RiverDong/Personal-LLM-DPO, the evaluation paper's own file, has uid, prompt, chosen and rejected, and is read as it is:
+eight numbered people. Given together with the scored answers, it is told which reward model each uid is, by the share
+of its choices that agree with the model's scores.
+
+Columns: verified by public loaders of both files in several projects. What the mirror's uids stand for is not known.
+
 Suffixes here: ``_A`` prompts that a user is asked, ``_M`` reward models.
 """
 
@@ -28,7 +34,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from polypref.data.files.limits import Limits
-from polypref.data.published.rows import Converted, Selection, one_of, read_files, stack, typed
+from polypref.data.published.personalllm_uids import COLUMNS, of_uids
+from polypref.data.published.rows import Converted, File, Selection, one_of, read_files, stack, typed
 from polypref.errors import InputError, SettingsError
 
 SCALES = {  # reward model -> mean and standard deviation of its scores, from the authors' constants
@@ -86,7 +93,13 @@ class PersonalLLM:
         scores = [f"response_{i}_{name}" for i in range(1, RESPONSES + 1) for name in names]
         kinds = dict.fromkeys(wanted, "text") | dict.fromkeys(scores, "number")
         files = read_files(paths, limits)
-        whole = stack([typed(file, file.need("PersonalLLM", *wanted, *scores), kinds) for file in files])
+        numbered = [file for file in files if file.has(*COLUMNS)]
+        files = [file for file in files if file not in numbered]
+        frames = [typed(file, file.need("PersonalLLM", *wanted, *scores), kinds) for file in files]
+        if numbered:
+            self._ensure_plain(numbered[0])
+            return of_uids(numbered, stack(frames) if frames else None, names)
+        whole = stack(frames)
         selection = Selection(whole)
         selection.drop("prompts with a text or a score missing", pl.any_horizontal(pl.all().is_null()))
         shape = (selection.frame.height, RESPONSES, len(names))
@@ -106,6 +119,14 @@ class PersonalLLM:
             f"PersonalLLM, {len(users):,} simulated people ({self.people}), {'four pairs' if four else 'best-worst'}"
         )
         return selection.finish(title, whole.height, self._remarks(names), ("tie", "attributes"))
+
+    def _ensure_plain(self, file: File) -> None:
+        """Raises SettingsError for a setting that finished judgements cannot follow."""
+        if self != PersonalLLM():
+            raise SettingsError(
+                f"{file.path} holds finished judgements of numbered people (uid), which no setting of personalllm "
+                "changes; give none, or the scored answers alone."
+            )
 
     def _on_one_scale(self, score_PRM: Floats, names: Sequence[str]) -> Floats:
         mean_M, sd_M = np.array([SCALES[name] for name in names]).T

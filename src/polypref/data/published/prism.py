@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from polypref.data.files.limits import Limits
-from polypref.data.published.rows import Converted, Selection, one_of, read_files, stack, typed
+from polypref.data.published.rows import Converted, Selection, message, one_of, read_files, stack, typed
 from polypref.errors import InputError
 
 COLUMNS = (
@@ -98,7 +98,9 @@ def _history(selection: Selection) -> pl.DataFrame:
         asked=pl.col.user_prompt.first(), answer=pl.col.model_response.filter(pl.col.if_chosen).first()
     ).sort(TURN)
     before = pl.col.answer.is_not_null().cast(pl.Int64).cum_prod().shift(1, fill_value=1).over("conversation_id")
-    turns = turns.with_columns(known=before == 1, user=_message("user", "asked"), model=_message("assistant", "answer"))
+    turns = turns.with_columns(
+        known=before == 1, user=message("user", pl.col.asked), model=message("assistant", pl.col.answer)
+    )
     lost = turns.filter(~pl.col.known).select(TURN)
     kept = selection.frame.join(lost, on=TURN, how="anti", maintain_order="left")
     selection.count("answers after a turn in which none was chosen", selection.frame.height - kept.height)
@@ -115,10 +117,6 @@ def _history(selection: Selection) -> pl.DataFrame:
     )
     known = turns.filter("known").join(said, on=TURN, how="left")
     return known.select(*TURN, pl.format("[{}{}]", pl.col.said.fill_null(""), "user").alias("prompt"))
-
-
-def _message(role: str, column: str) -> pl.Expr:
-    return pl.struct(pl.lit(role).alias("role"), pl.col(column).alias("content")).struct.json_encode()
 
 
 def _survey(rows: pl.DataFrame) -> pl.DataFrame:

@@ -4,6 +4,10 @@ https://github.com/joeljang/RLPHF, files rm_training/P1A.json ... P3B.json with 
 completion_b; the mirror RiverDong/psoups has uid, prompt, chosen, rejected. GPT-4 gave the labels, each for one wish,
 and ``user_input`` ends in that wish as an instruction. A learner that reads prompts would see the label's cause there,
 so the instruction is removed. Each file repeats its rows five times or more; without copies 53,471 remain.
+
+Columns: the raw files' by their authors' code, the mirror's (uid is a whole number) by public loaders of several
+projects, which name no other. Which uid is which wish is not known, and whether the mirror's prompts hold the
+instruction is told on conversion.
 """
 
 from __future__ import annotations

@@ -245,6 +245,11 @@ def messages(column: str) -> pl.Expr:
     return pl.format("[{}]", pl.col(column).list.eval(each).list.join(","))
 
 
+def message(role: str, text: pl.Expr) -> pl.Expr:
+    """One message of a chat as JSON."""
+    return pl.struct(pl.lit(role).alias("role"), text.alias("content")).struct.json_encode()
+
+
 def one_of(kind: str, value: str, known: Sequence[str]) -> None:
     """Raises SettingsError unless ``value`` is known."""
     if value not in known:

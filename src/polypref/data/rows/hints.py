@@ -65,6 +65,9 @@ COLUMNS_OF = {  # published sets that are not read as they are, and columns that
     "tldr": ("info", "summaries", "choice", "worker", "split"),
     "prism": ("user_prompt", "model_response", "within_turn_id", "if_chosen"),
     "personalllm": ("prompt", "response_8", "response_8_gemma_2b"),
+    "community-alignment": ("annotator_id", "first_turn_prompt", "first_turn_preferred_response"),
+    "helpsteer3": ("context", "response1", "response2", "overall_preference", "individual_preference"),
+    "multipref": ("comparison_id", "normal_worker_annotations", "expert_worker_annotations"),
 }
 MOST_ROLES = 4
 FEW_ROWS = 4  # from so many rows on, a column of ids that never repeat numbers rows and not people
