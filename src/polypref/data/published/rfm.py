@@ -8,9 +8,9 @@ Each model prefers the answer that it scores higher; equal scores are a tie. ``m
 *The layout is not verified.* The card names the files, their rows, the models and "preference scores and rankings"; no
 source that names the columns was found. So a file is read only if it has a column prompt, two columns of texts (chosen
 and rejected, or response_a and response_b, or _1 and _2, or _0 and _1, or completion_a and completion_b), and for each
-model two columns of numbers whose names are the model's with the names of these two texts, as in {model}_chosen_score and
-{model}_rejected_score or chosen_{model} and rejected_{model}. Which columns were read is printed; every other layout is
-refused with the columns that were found. Then rename them, or use check --columns.
+model two columns of numbers whose names are made of the model's and of these two texts' names, as in
+{model}_chosen_score and {model}_rejected_score, or chosen_{model} and rejected_{model}. Which columns were read is
+printed; every other layout is refused with the columns that were found.
 
 Traps. score_chosen and score_rejected, if there, are UltraFeedback's own scores by GPT-4 and no model of the eight.
 chosen is what GPT-4 preferred: the first text wins more often than half. Texts that are lists of messages are read as
@@ -116,8 +116,8 @@ def _layout(file: File) -> tuple[tuple[str, str], dict[str, tuple[str, str]]]:
     columns = ", ".join(file.frame.columns[:20])
     raise InputError(
         f"{file.path}: the layout of RFM's set is not verified, and this one is not understood; found: {columns}. "
-        "Expected prompt, chosen, rejected, and for each model NAME + _chosen_score and NAME + _rejected_score (or another "
-        "form in docs/published.md). Rename the columns."
+        "Expected prompt, chosen, rejected, and for each model NAME_chosen_score and NAME_rejected_score, or another "
+        "form in docs/published.md. Rename the columns."
     )
 
 
