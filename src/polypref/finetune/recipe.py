@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from polypref.arguments import check_settings
 from polypref.errors import EncoderError, MissingExtra, SettingsError
 from polypref.features import minilm
 from polypref.features.encode_missing import TextMode
@@ -62,6 +63,7 @@ class Recipe:
     """Folder from which an interrupted fit resumes at its last check; None: no checkpoints."""
 
     def __post_init__(self) -> None:
+        check_settings(self)
         positive = ("rank", "lora_alpha", "steps", "batch", "looks", "micro_batch", "rate")
         for name in positive:
             if not getattr(self, name) > 0:

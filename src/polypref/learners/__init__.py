@@ -89,6 +89,7 @@ __all__ = [
     "Uncertain",
     "learner",
     "margins",
+    "named_settings",
 ]
 
 
@@ -107,15 +108,15 @@ def learner(name: str) -> Learner:
         need = "a model: {}:MODEL, a folder or a hub name" if method in WITH_MODEL else "an attribute: {}:ATTRIBUTE"
         raise SettingsError(f"learner {method!r} needs {need.format(method)}.")
     make = (WITH_MODEL | WITH_ATTRIBUTE)[method]
-    what, settings = _settings(what)
+    what, settings = named_settings(what)
     first, *allowed = (field.name for field in fields(make))  # type: ignore[arg-type]
     for setting in settings.keys() - set(allowed):
         raise unknown_name(f"setting of {method}", setting, allowed)
     return make(**{first: what}, **settings)
 
 
-def _settings(text: str) -> tuple[str, dict[str, Any]]:
-    """The parts of ``model,key=value,...``; a value is JSON if it parses, else text."""
+def named_settings(text: str) -> tuple[str, dict[str, Any]]:
+    """The parts of ``model,key=value,...``, as they stand in a learner's name; a value is JSON if it parses, else text."""
     settings: dict[str, Any] = {}
     while found := re.fullmatch(r"(.+),(\w+)=([^,]*)", text):
         text, key, value = found.groups()

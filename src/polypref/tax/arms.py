@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from polypref import finetune
 from polypref.arguments import AtLeastOne, ProperShare, Resamples, Seed, check_settings
 from polypref.comparisons import Comparisons
 from polypref.data import thumbs
@@ -26,9 +27,8 @@ from polypref.data.zero_weight import counted
 from polypref.errors import Diverged, NotEnoughData, SettingsError
 from polypref.evaluation.placebo import shuffle_users
 from polypref.features.protocol import Encoder
-from polypref.finetune import PREFIX
 from polypref.learners.pretrained import Pretrained, PretrainedScorer
-from polypref.learners.protocol import POPULATION, Scorer
+from polypref.learners.protocol import POPULATION, Learner, Scorer
 from polypref.scorers import learner as learner_by_name
 from polypref.scorers import load, metadata
 
@@ -96,7 +96,8 @@ def fit_arms(comparisons: Comparisons, learner: str, encoder: Encoder, seed: int
     rule, why = choose_rule(comparisons, lambda rule: split(comparisons, rule, seed))
     parts = split(comparisons, rule, seed)
     train, valid, test = (comparisons.take(rows) for rows in (parts.train_rows, parts.valid_rows, parts.test_rows))
-    personal, pooled = learner_by_name(learner), learner_by_name(population_name(learner))
+    personal = learner_by_name(learner)
+    pooled = population_of(personal)
     fixed = {"encoder": encoder, "seed": seed}
     mixed = shuffle_users(train, seed), shuffle_users(valid, seed)
     return Arms(
@@ -135,19 +136,19 @@ def load_arms(
 
 
 def base_scorer(name: str, allow_network: bool = False) -> Scorer:
-    """A reward from before tuning: the folder of a saved scorer, or a published reward model, ``hf:MODEL``."""
+    """A reward from before tuning: the folder of a saved scorer, or ``hf:MODEL``, a published reward model; with
+    ``hf:MODEL,ask=true`` a language model that is asked whether a response is good.
+    """
     if name.startswith("hf:"):
-        settings = Pretrained(name.removeprefix("hf:"))
+        settings = learner_by_name(f"pretrained:{name.removeprefix('hf:')}")
+        assert isinstance(settings, Pretrained)
         return PretrainedScorer(settings, settings.identity, {})
     return load(name, allow_network=allow_network)
 
 
-def population_name(learner: str) -> str:
-    """The population learner that matches ``learner``: of the same language model if one is tuned."""
-    if not learner.startswith(PREFIX):
-        return "pooled"
-    _, _, model = learner.removeprefix(PREFIX).partition(":")
-    return f"{PREFIX}pooled" + (f":{model}" if model else "")
+def population_of(personal: Learner) -> Learner:
+    """The population learner that matches a personal one: tuned by the same recipe if it tunes a language model."""
+    return finetune.Pooled(personal.recipe) if isinstance(personal, finetune.Method) else learner_by_name("pooled")
 
 
 def taxed_users(arms: Arms, task: Task) -> list[str]:
