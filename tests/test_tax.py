@@ -20,7 +20,8 @@ from polypref.data.benchmarks import Suite, read_suite
 from polypref.errors import Diverged, NotEnoughData, SettingsError
 from polypref.learners.protocol import PERSONAL, POPULATION, Scores
 from polypref.report.tax import page, summary
-from polypref.tax.arms import Arms, Task, fit_arms, population_name
+from polypref.scorers import learner as named
+from polypref.tax.arms import Arms, Task, base_scorer, fit_arms, population_of
 from polypref.tax.measure import Row, against, measure
 from test_fit_score import Words
 
@@ -348,9 +349,16 @@ def test_the_command_needs_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_the_population_arm_is_of_the_same_model() -> None:
-    assert population_name("hierarchical") == "pooled"
-    assert population_name("finetune:personalized") == "finetune:pooled"
-    assert population_name("finetune:vpl:some/model") == "finetune:pooled:some/model"
+    assert population_of(named("hierarchical")) == named("pooled")
+    assert population_of(named("finetune:personalized")) == named("finetune:pooled")
+    assert population_of(named("finetune:vpl:m,steps=3,latent=2")) == named("finetune:pooled:m,steps=3")
+
+
+def test_the_base_may_be_a_language_model_that_is_asked() -> None:
+    base = base_scorer("hf:http://127.0.0.1:1/v1#model,ask=true")
+    assert base.serves == "population"
+    with pytest.raises(SettingsError, match="Did you mean 'ask'"):
+        base_scorer("hf:model,aks=true")
 
 
 def test_arms_are_fitted_on_the_same_rows(tmp_path: Path) -> None:

@@ -1,17 +1,17 @@
 """The evaluation paper's eight methods on one language model: its three sets' worlds, real people, RAG, and the tax.
 
-    python benchmarks/lm/methods.py --out runs/lm-methods --model smollm2 [--size small|full] [--sets llmfao] [--parts compare table]
+    python benchmarks/lm/methods.py --out runs/methods --model smollm2 [--size full] [--sets llmfao] [--parts table]
 
-``compare``  every method on every set: the ``finetune:`` learners with LoRA (rank 16, alpha 32), GPO and the learners on
-             frozen features on the model's own last hidden states, RAG and the pre-trained row by its own answers.
-``placebo``  the personal methods again on shuffled people, for --placebo-sets alone: it doubles their cost.
 ``judge``    RAG through HTTP against a scripted judge of known skill (``scripted_judge.py``).
+``compare``  every method on every set: the ``finetune:`` learners with LoRA (rank 16, alpha 32), GPO and learners on
+             frozen features on the model's last hidden states, RAG and the pre-trained row by its own answers.
+``placebo``  the personal methods again on shuffled people, for --placebo-sets alone: it doubles their cost.
 ``tax``      base, pooled, individual, shuffled on an ability suite; the fits are those of ``compare`` and ``placebo``.
 ``table``    the paper's tables with its figures beside, from what is there.
 
-Every cell and every fit is stored under --out, so a killed run goes on where it was. ``small`` takes about an hour of
-one core and shows that every method runs and what it costs; ``full`` has the paper's smallest size, 1,000 comparisons,
-and takes two quiet cores about three hours (not measured: 8 times the tokens of ``small``).
+Every cell and every fit is stored under --out, so a killed run goes on where it was. ``small`` takes less than an hour
+of one core: it shows that every method runs and what it costs. ``full`` has the paper's smallest size, 1,000
+comparisons, and is meant for two quiet cores and three hours, which was not measured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Thread
 
@@ -29,9 +30,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import polars as pl
+import scripted_judge
 
 from polypref import clean, compare, lint, read, simulate
-import scripted_judge
 from polypref.comparisons import Comparisons, from_columns
 from polypref.data.benchmarks import Suite, read_suite
 from polypref.evaluation.collect_results import collect
@@ -52,23 +53,43 @@ from polypref.tax.arms import Task, base_scorer, fit_arms
 from polypref.tax.measure import measure
 from polypref.testing import Words
 
-PEOPLE = {"psoups-like": 6, "tldr-like": 5, "personalllm-like": 8, "llmfao": 4}
+SETS = ("psoups-like", "llmfao", "personalllm-like", "tldr-like")
 METHODS = ("pooled", "conditional", "personalized", "vpl", "individual")
 OWN_PART = {"conditional": 6, "personalized": 1}  # tokens of the person, on top of the text's, so that all read as much
 FROZEN = ("length", "pooled", "individual", "hierarchical", "gpo")
 SKILLS = (0.5, 0.7, 0.9, 1.0)
-WORDS = ("warm", "cold", "long", "short", "plain", "rich", "kind", "dry", "tea", "soup")  # of the scripted judge's texts
+WORDS = (
+    "warm",
+    "cold",
+    "long",
+    "short",
+    "plain",
+    "rich",
+    "kind",
+    "dry",
+    "tea",
+    "soup",
+)  # of the scripted judge's texts
 ERRS = 0.1  # how often the people of the scripted judge miss their own taste
 PARTS = ("judge", "compare", "placebo", "tax", "table")
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much of everything: judgements of a set in all, tokens of a response, steps of 8 comparisons, ..."""
+class Amount:
+    """How much of a set: people, judgements in all, and steps of 8 comparisons of each fit."""
 
+    people: int
     judgements: int
-    tokens: int
     steps: int
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    sets: Mapping[str, Amount]
+    tokens: int
+    """Of each response that is read; prompts are not."""
     characters: int
     """Of each prompt and response that RAG shows."""
     asked: int
@@ -80,9 +101,13 @@ class Size:
     workers: int
 
 
+SMALL = {"psoups-like": Amount(6, 300, 16), "llmfao": Amount(3, 150, 8)}
+SMALL |= {"personalllm-like": Amount(4, 160, 8), "tldr-like": Amount(3, 150, 8)}
+FULL = {"psoups-like": Amount(6, 1250, 60), "llmfao": Amount(6, 1250, 60)}
+FULL |= {"personalllm-like": Amount(8, 1250, 60), "tldr-like": Amount(5, 1250, 60)}
 SIZES = {
-    "small": Size(judgements=300, tokens=32, steps=16, characters=80, asked=160, items=40, taxed=3, workers=1),
-    "full": Size(judgements=1250, tokens=64, steps=60, characters=300, asked=256, items=250, taxed=6, workers=2),
+    "small": Size(SMALL, tokens=32, characters=80, asked=160, items=25, taxed=2, workers=1),
+    "full": Size(FULL, tokens=48, characters=300, asked=256, items=100, taxed=6, workers=2),
 }
 
 
@@ -105,11 +130,11 @@ class Bench:
         """The model's own features: the last hidden state of the response's last token."""
         return HuggingFace(self.model, text="response", max_length=self.size.tokens, dtype="bfloat16")
 
-    def recipe(self, method: str) -> Recipe:
+    def recipe(self, name: str, method: str) -> Recipe:
         """The paper's LoRA, at this size."""
         return Recipe(
             backbone=self.model,
-            steps=self.size.steps,
+            steps=self.size.sets[name].steps,
             batch=8,
             looks=2,
             text="response",
@@ -118,48 +143,44 @@ class Bench:
             checkpoints=str(self.out / "fits"),
         )
 
-    def tuned(self, method: str) -> Learner:
+    def tuned(self, name: str, method: str) -> Learner:
         """``finetune:METHOD`` on the model; one soft token, as the evaluation paper has."""
-        learner = replace(TUNED[f"finetune:{method}"], recipe=self.recipe(method))
+        learner = replace(TUNED[f"finetune:{method}"], recipe=self.recipe(name, method))
         return replace(learner, tokens=1) if method == "personalized" else learner
 
-    def learners(self) -> dict[str, Learner]:
+    def learners(self, name: str) -> dict[str, Learner]:
         """Every method, the cheap ones first."""
         size = self.size
         found: dict[str, Learner] = {name: LEARNERS[name] for name in FROZEN}
-        found[f"pretrained:{self.short}"] = Pretrained(
-            self.model, ask=True, max_length=size.asked, dtype="bfloat16"
-        )
-        found |= {f"finetune:{method}:{self.short}": self.tuned(method) for method in METHODS}
+        found[f"pretrained:{self.short}"] = Pretrained(self.model, ask=True, max_length=size.asked, dtype="bfloat16")
+        found |= {f"finetune:{method}:{self.short}": self.tuned(name, method) for method in METHODS}
         found[f"retrieval-judge:{self.short}"] = RetrievalJudge(
             self.model, characters=size.characters, dtype="bfloat16"
         )
         return found
 
     def judgements(self, name: str) -> Comparisons:
-        """A world's, or those of llmfao's people with most judgements, drawn at random."""
-        people = PEOPLE[name]
+        """A world's first people's, or those of llmfao's people with most judgements, drawn at random."""
+        amount = self.size.sets[name]
         if name != "llmfao":
-            return simulate(name, judgements=self.size.judgements // people).comparisons
+            rows = simulate(name, judgements=amount.judgements // amount.people).comparisons
+            return rows.take(np.flatnonzero(rows.user_N < amount.people))
         reading = read([str(self.data / "llmfao.parquet")])
         rows = clean(reading, lint(reading))
-        most_U = np.argsort(-np.bincount(rows.user_N, minlength=len(rows.users)), kind="stable")[:people]
+        most_U = np.argsort(-np.bincount(rows.user_N, minlength=len(rows.users)), kind="stable")[: amount.people]
         theirs = np.flatnonzero(np.isin(rows.user_N, most_U))
-        drawn = np.random.default_rng(0).permutation(theirs)[: self.size.judgements]
-        return rows.take(np.sort(drawn))
+        return rows.take(np.sort(np.random.default_rng(0).permutation(theirs)[: amount.judgements]))
 
     def compare(self, name: str, placebo: bool) -> None:
         """All methods on one set; what is stored is not computed again."""
         started, cpu = time.perf_counter(), time.process_time()
         settings = Settings(seeds=1, placebo=placebo, workers=self.size.workers)
-        compare(self.judgements(name), self.learners(), self.encoder, out=self.out / name, settings=settings)
+        compare(self.judgements(name), self.learners(name), self.encoder, out=self.out / name, settings=settings)
         told(f"{name}: {time.perf_counter() - started:.0f} s ({time.process_time() - cpu:.0f} of this process)")
-
 
     def tax(self, name: str) -> str:
         """The tax of the individual models on a part of the ability suite, in Markdown."""
-        pooled = self.tuned("pooled")
-        known = ",".join(f"{key}={value}" for key, value in sorted(self._changed(pooled.recipe).items()))
+        known = ",".join(f"{key}={value}" for key, value in sorted(_changed(self.recipe(name, "individual")).items()))
         base = f"hf:{self.model},ask=true,max_length={self.size.asked},dtype=bfloat16"
         arms = fit_arms(
             self.judgements(name),
@@ -172,13 +193,6 @@ class Bench:
         write_json(self.out / f"tax-{name}" / "tax.json", found)
         write(self.out / f"tax-{name}" / "tax.html", page(found))
         return summary(found)
-
-    def _changed(self, recipe: Recipe) -> dict[str, str]:
-        """The recipe's settings that are not the default's, as they stand in a learner's name."""
-        plain = Recipe()
-        mine = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-        changed = {key: value for key, value in mine.items() if value != getattr(plain, key) and key != "backbone"}
-        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in changed.items()}
 
     def _suite(self) -> Suite:
         """The same number of items of each section, drawn at random."""
@@ -200,8 +214,9 @@ def judged(skill: float, out: Path) -> str:
             ids.append(f"person {person}")
             texts.append([" ".join(rng.choice(WORDS, count)) for count in (few, many)])
             longer.append((person % 2 == 0) == (rng.random() >= ERRS))
-    chosen, rejected = zip(*((pair[int(own)], pair[1 - int(own)]) for pair, own in zip(texts, longer, strict=True)))
-    rows = from_columns(ids, [f"question {at}" for at in range(len(ids))], list(chosen), list(rejected))
+    chosen = [pair[own] for pair, own in zip(texts, longer, strict=True)]
+    rejected = [pair[not own] for pair, own in zip(texts, longer, strict=True)]
+    rows = from_columns(ids, [f"question {at}" for at in range(len(ids))], chosen, rejected)
     running = scripted_judge.server(skill)
     Thread(target=running.serve_forever, daemon=True).start()
     try:
@@ -216,6 +231,13 @@ def judged(skill: float, out: Path) -> str:
     return f"| {skill} | {hoped:.3f} | {row.value:.3f} ({row.lo:.3f} to {row.hi:.3f}) | {row.n_comparisons} |"
 
 
+def _changed(recipe: Recipe) -> dict[str, str]:
+    """The recipe's settings that are not the default's, as they stand in a learner's name."""
+    plain = asdict(Recipe())
+    changed = {key: value for key, value in asdict(recipe).items() if value != plain[key] and key != "backbone"}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in changed.items()}
+
+
 def told(line: str) -> None:
     """To standard error: standard output has the tables."""
     print(line, file=sys.stderr, flush=True)
@@ -226,10 +248,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="smollm2", help="a name that polypref knows, a folder, or a hub name")
     parser.add_argument("--size", choices=list(SIZES), default="small")
-    parser.add_argument("--sets", nargs="+", choices=list(PEOPLE), default=list(PEOPLE))
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--placebo-sets", nargs="*", choices=list(PEOPLE), default=["psoups-like"])
-    parser.add_argument("--tax-set", choices=list(PEOPLE), default="psoups-like")
+    parser.add_argument("--placebo-sets", nargs="*", choices=SETS, default=["llmfao"])
+    parser.add_argument("--tax-set", choices=SETS, default="llmfao")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("POLYPREF_DATA", "../shared/data")))
     args = parser.parse_args()
     bench = Bench(args.model, SIZES[args.size], args.data, args.out)
@@ -243,7 +265,7 @@ def main() -> None:
     if "tax" in args.parts:
         print(bench.tax(args.tax_set), flush=True)
     if "table" in args.parts:
-        there = [f"{name}={args.out / name}" for name in PEOPLE if (args.out / name / "results.json").exists()]
+        there = [f"{name}={args.out / name}" for name in SETS if (args.out / name / "results.json").exists()]
         text = markdown(tables(collect(there)), legend(True), True)
         write(args.out / "tables.md", text)
         print(text)

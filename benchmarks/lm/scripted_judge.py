@@ -1,17 +1,17 @@
-"""A judge of known skill behind OpenAI's chat completions: it follows the choices it is shown, right a known share of times.
+"""A judge of known skill behind OpenAI's chat completions: it follows the choices that it is shown.
 
     python scripted_judge.py [--skill 0.8] [--nonsense]        prints the port
 
-It answers the questions of ``retrieval-judge``. The taste it knows is for length: it counts the words of both responses
-of each choice shown, and takes what most of them preferred, the longer or the shorter. With the chance ``skill`` it names
-the response that this taste prefers, else the other one; chance is a hash of the question, so the same question gets the
-same answer. Without choices shown, or if as many speak for either, it has no taste and its answer is a coin's. It likes
-the letter A, which asking in both orders must cancel. ``--nonsense`` answers with a fruit.
+It answers the questions of ``retrieval-judge``. The taste that it knows is for length: it counts the words of both
+responses of each choice shown, and takes what most of them preferred, the longer or the shorter. With the chance
+``skill`` it names the response that this taste prefers, else the other one. Chance is a hash of the question, so the
+same question gets the same answer. Without choices, or if as many speak for either, a coin answers. It likes the letter
+A, which asking in both orders must cancel. ``--nonsense`` answers with a fruit.
 
-What to expect of a person who chooses by length but errs with the chance e, with three choices shown: the shown taste is
-theirs with the chance q = (1 - e)^3 + 3 e (1 - e)^2, the judge follows theirs with s' = s q + (1 - s)(1 - q), and agrees
-with a judgement with the chance s' (1 - e) + (1 - s') e (``expected``). The two orders err apart; one right and one wrong
-is a tie and counts one half, so the expectation is the same.
+What to expect with three choices shown of a person who chooses by length but errs with the chance e: the shown taste is
+theirs with the chance q = (1 - e)^3 + 3 e (1 - e)^2, the judge follows theirs with s' = s q + (1 - s)(1 - q), and
+agrees with a judgement with the chance s' (1 - e) + (1 - s') e (``expected``). The two orders err separately; one right
+and one wrong is a tie and counts one half, so the expectation is the same.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def server(skill: float, nonsense: bool = False) -> ThreadingHTTPServer:
                 self.send_error(404)
                 return
             choice = answer(body["messages"][-1]["content"], skill, nonsense)
-            content = json.dumps({"object": "chat.completion", "model": body.get("model"), "choices": [choice]}).encode()
+            content = json.dumps(
+                {"object": "chat.completion", "model": body.get("model"), "choices": [choice]}
+            ).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))

@@ -57,7 +57,9 @@ class Tax(WritesFolder, ReadsJudgements, ReadsQuestion, Loads, Seeded):
     pooled: Folder = None
     """A saved scorer that answers everyone alike."""
     base: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
-    """A reward from before tuning, for forgetting: a saved scorer, or hf:MODEL, a published reward model."""
+    """A reward from before tuning, for forgetting: a saved scorer, or hf:MODEL, a published reward model; with
+    hf:MODEL,ask=true a language model that is asked whether a response is good.
+    """
     sycophancy: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Rows whose rejected answer is false and agrees with the user, to measure how much more often it is preferred."""
     profile: bool = False

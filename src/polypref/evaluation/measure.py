@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from polypref.data.split import Rule, Split
 from polypref.data.thumbs import AREA, READING, by_ranking
+from polypref.errors import EncoderError
 from polypref.evaluation.cells import Cell, Job, run
 from polypref.evaluation.grid_setup import run_grid
 from polypref.evaluation.nested_prompts import caveat
@@ -33,6 +34,7 @@ from polypref.evaluation.tables import (
     of_these_users,
     over_shuffled,
     placebo_rows,
+    unmeasured,
 )
 from polypref.evaluation.verdict import verdict
 from polypref.evaluation.verdict_evidence import Compared, Evidence
@@ -40,6 +42,7 @@ from polypref.profiling import profile
 from polypref.stats.cluster_robust import Clusters
 from polypref.stats.estimate import wilson
 from polypref.stats.per_user import PerUser, counts, per_user, sure, users_table
+from polypref.terminal import say
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,16 @@ class Arms:
     def personal(self) -> list[str]:
         return [name for name, arm in self.full.items() if arm.personal]
 
+    def answering(self) -> Arms:
+        """Without the learners whose judge answered nothing, which are told. Raises EncoderError if none is left."""
+        for size, arms in self.by_size.items():
+            for name in (name for name, arm in arms.items() if arm.silent):
+                say(f"{name}, size {size:,}: not measured; its judge answered none of the test questions as asked.")
+        kept = {size: {n: arm for n, arm in arms.items() if not arm.silent} for size, arms in self.by_size.items()}
+        if not kept[self.full_size]:
+            raise EncoderError("no judge answered a single test question as asked; try another model.")
+        return replace(self, by_size=kept)
+
 
 def run_arms(job: Job, settings: Settings) -> Arms:
     """Run the cells not stored yet: every learner, size and seed, and the personal learners on shuffled users."""
@@ -79,7 +92,7 @@ def run_arms(job: Job, settings: Settings) -> Arms:
     ran = run_grid(job, "cells", list(grid.values()), settings, run)
     full_size = size_of[None]
     by_size = {size_of[cut]: {name: load_arm(job, grid[name, cut]) for name in job.learners} for cut in cuts}
-    personal = [name for name, arm in by_size[full_size].items() if arm.personal]
+    personal = [name for name, arm in by_size[full_size].items() if arm.personal and not arm.silent]
     placebo = {name: [Cell(name, None, seed, "shuffled") for seed in seeds] for name in personal if settings.placebo}
     ran += run_grid(job, "placebo cells", list(placebo.values()), settings, run)
     shuffled = {name: load_arm(job, cells) for name, cells in placebo.items()}
@@ -97,6 +110,7 @@ def _mean_size(job: Job, cut: int | None, settings: Settings) -> int:
 
 def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], pl.DataFrame]:
     """The measured keys of ``CompareContents``, and the users' table, from the arms."""
+    every, arms = arms, arms.answering()
     minority_SU = minority_by_seed(job, settings.seeds)
     rows = held_out(job.comparisons, [job.parts(seed).test_rows for seed in range(settings.seeds)], minority_SU)
     clusters = Clusters(rows)
@@ -104,6 +118,7 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
     for size, learners in arms.by_size.items():
         against = {"gains": choose_baseline(learners)["learner"], "gains_over_pooled": REFERENCE}
         found = leaderboard(clusters, {name: arm.margin_H for name, arm in learners.items()}, against, size)
+        found["rows"] += unmeasured(clusters, [name for name in every.by_size[size] if name not in learners], size)
         tables = {key: tables.get(key, ResultTable()) + one for key, one in found.items()}
     baseline = choose_baseline(arms.full)
     floor = baseline["learner"]
@@ -138,8 +153,8 @@ def measure(job: Job, settings: Settings, arms: Arms) -> tuple[dict[str, Any], p
         "placebo": placebo,
         "gains_over_shuffled": own,
         "gains_of_these_users": these,
-        "selection": {name: arm.selection for name, arm in arms.full.items()},
-        "serves": {name: arm.serves for name, arm in arms.full.items()},
+        "selection": {name: arm.selection for name, arm in every.full.items()},
+        "serves": {name: arm.serves for name, arm in every.full.items()},
         "profile": described,
     }
     people = over[floor] if floor in over else {name: _people(clusters, arms.full, name)[name] for name in arms.full}

@@ -81,6 +81,11 @@ class Arm:
     def personal(self) -> bool:
         return self.serves != "population"
 
+    @property
+    def silent(self) -> bool:
+        """Whether its judge gave no answer to any question, so that nothing is known of it."""
+        return all(s.get("test_unanswered") == 1.0 for s in self.selection)
+
     def chosen_by(self, name: str) -> float | None:
         """Mean over seeds of a figure measured on validation rows; None where it was not measured."""
         values = [s.get(name) for s in self.selection]
@@ -138,6 +143,12 @@ def leaderboard(
                     found[key] += gain_rows(clusters, named, {"baseline": other} | common)
     order = {name: at for at, name in enumerate(margins)}
     return {key: ResultTable(tuple(sorted(rows, key=lambda row: order[row.learner]))) for key, rows in found.items()}
+
+
+def unmeasured(clusters: Clusters, learners: Sequence[str], size: int) -> ResultTable:
+    """Rows without values, of learners whose judge answered nothing: that is neither right nor a tie."""
+    named = [(name, metric, cohort) for name in learners for metric in METRICS for cohort in clusters.rows.cohort_H]
+    return ResultTable(tuple(ResultRow(name, size, cohort, metric) for name, metric, cohort in named))
 
 
 def placebo_rows(

@@ -111,7 +111,7 @@ class Individual:
             rows = study.batches(reader, texts, fitted, (0.0, 1.0))
             looks = study.batches(reader, texts, judged, (0.0, 1.0))
             whose = {"user": user} if user else {}  # everybody's fit is the pooled one, and may be finished already
-            return tune(study.task(asking, replace(rows, row_I=study.order(fitted)), looks, start, **whose))
+            return tune(study.task(asking, replace(rows, row_I=study.order(fitted)), looks, start, None, **whose))
 
         everyone = one(study.train, study.valid, None, 0)
         start = everyone.state if self.start == "pooled" else None

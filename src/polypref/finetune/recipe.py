@@ -54,7 +54,7 @@ class Recipe:
     bf16: bool = False
     """Keep the frozen weights in bfloat16 and compute in it; trained weights stay in float32."""
     micro_batch: int = 8
-    """Comparisons at a time in one process: bounds memory."""
+    """Maximum comparisons at a time in one process: bounds memory. Fewer are taken if memory runs out."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them."""
     attention: str | None = None
@@ -74,14 +74,19 @@ class Recipe:
 
         Raises SettingsError if the processes cannot share a step evenly.
         """
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        size = min(self.micro_batch, max(1, self.batch // processes))
-        if self.batch % (size * processes):
+        many = processes()
+        size = min(self.micro_batch, max(1, self.batch // many))
+        if self.batch % (size * many):
             raise SettingsError(
-                f"recipe.batch = {self.batch} cannot be divided among {processes} processes that take "
-                f"{size} comparisons at a time; expected a multiple of {size * processes}."
+                f"recipe.batch = {self.batch} cannot be divided among {many} processes that take "
+                f"{size} comparisons at a time; expected a multiple of {size * many}."
             )
-        return size, self.batch // (size * processes)
+        return size, self.batch // (size * many)
+
+
+def processes() -> int:
+    """How many processes fit together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def locate(recipe: Recipe) -> Plan:

@@ -23,6 +23,7 @@ from polypref.errors import ArtifactError
 from polypref.features.hf import Plan
 from polypref.features.protocol import Encoder
 from polypref.features.transformer import Tokens, default_device, quiet
+from polypref.finetune.memory import answered_within
 from polypref.finetune.network import Asking, Assemble, State, build, put
 from polypref.finetune.recipe import Recipe, load_tokenizer, locate
 from polypref.finetune.texts import Reader
@@ -166,13 +167,17 @@ class TunedScorer(RanksTexts):
         import torch
 
         device = next(model.parameters()).device
-        order = np.argsort([-len(text.ids) for text in texts], kind="stable")
+        order = np.argsort([-len(text.ids) for text in texts], kind="stable").astype(np.int64)
         value_X = np.zeros(len(texts))
-        for rows in np.split(order, range(self.batch, len(order), self.batch)):
+
+        def answer(rows: NDArray[np.int64]) -> NDArray[np.float64]:
             inputs = self.reader.inputs([texts[x] for x in rows], user_X[rows].tolist())
             inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.bf16):
-                value_X[rows] = self._ask(model, inputs, user_X[rows]).double().cpu().numpy()
+                return self._ask(model, inputs, user_X[rows]).double().cpu().numpy()
+
+        for rows in np.split(order, range(self.batch, len(order), self.batch)):
+            value_X[rows] = answered_within(answer, rows)
         return value_X
 
     def _ask(self, model: Any, inputs: dict[str, Any], user_B: NDArray[np.int64]) -> Any:

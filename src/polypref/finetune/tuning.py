@@ -18,7 +18,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -32,8 +32,9 @@ from polypref.errors import ArtifactError, CacheError, Diverged, reason
 from polypref.features.transformer import quiet
 from polypref.files import alone, temporary, writable, write_json
 from polypref.finetune.batches import Batches
+from polypref.finetune.memory import trained_within
 from polypref.finetune.network import State, put
-from polypref.finetune.recipe import Recipe
+from polypref.finetune.recipe import Recipe, processes
 from polypref.finetune.vpl_network import ContextBatches
 from polypref.regular_files import content_of, expanded, memory
 from polypref.terminal import silenced
@@ -79,7 +80,12 @@ def tune(task: Task) -> Tuned:
         done = folder / "tuned"
         if not (done / "tuned.json").exists():
             with writable(folder, "choose another folder for the checkpoints"):
-                _train(task, folder, done)
+                trained_within(
+                    lambda size: _train(replace(task, recipe=replace(task.recipe, micro_batch=size)), folder, done),
+                    task.recipe.pieces()[0],
+                    task.recipe.batch,
+                    processes(),
+                )
         for checkpoint in folder.glob("checkpoint-*"):  # also those left by a killed fit
             shutil.rmtree(checkpoint, ignore_errors=True)
         return _read(done)

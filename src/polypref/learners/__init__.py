@@ -116,7 +116,7 @@ def learner(name: str) -> Learner:
 
 
 def named_settings(text: str) -> tuple[str, dict[str, Any]]:
-    """The parts of ``model,key=value,...``, as they stand in a learner's name; a value is JSON if it parses, else text."""
+    """The parts of ``model,key=value,...`` in a learner's name; a value is JSON if it parses, else text."""
     settings: dict[str, Any] = {}
     while found := re.fullmatch(r"(.+),(\w+)=([^,]*)", text):
         text, key, value = found.groups()

@@ -12,9 +12,9 @@ two responses in neutral order, and the pair in question is never shown (``retri
 answer at temperature 0.7 and reads any capital A as "A"; here the first token's log-probabilities are compared and both
 orders averaged, so a bias for the letter A or for the first place cancels. If the model says neither A nor B in one
 order, that order is ignored; in both, the margin is 0, which counts one half, and ``Scores.unanswered_Q`` counts such
-cases. Strangers are judged without examples: the model's view of the population's answer. The model is any causal one
-of transformers or any server that speaks OpenAI's protocol (``features.judge``). A single response is scored by its
-margin over an empty one.
+cases; if it never says either, nothing was measured. Strangers are judged without examples: the model's view of the
+population's answer. The model is any causal one of transformers or any server that speaks OpenAI's protocol
+(``judges``). A single response is scored by its margin over an empty one.
 
 Suffixes here: ``_K`` neighbours, ``_M`` remembered comparisons.
 """
