@@ -14,12 +14,16 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from finetune_cases import Words, fitted, judgements, llama
+from judge_cases import save_judge
 from polypref import compare, finetune
 from polypref.comparisons import Comparisons, from_columns
 from polypref.errors import ArtifactError, EncoderError, SettingsError
 from polypref.finetune import memory, tuning
 from polypref.finetune.memory import answered_within, trained_within
+from polypref.judges import local
+from polypref.judges.local import Causal
 from polypref.learners import LEARNERS
+from polypref.learners.judge_prompts import Case, Choice
 from polypref.learners.protocol import margins
 from polypref.learners.retrieval_judge import RetrievalJudge
 from polypref.scorers import learner, load, save
@@ -101,6 +105,26 @@ def test_texts_longer_than_the_context_are_cut(backbone: str, method: str):
     scorer = fitted(method, backbone, long, steps=1, looks=1)
     assert max(len(text.ids) for text in scorer.reader.read(long.responses)) <= 128
     assert np.isfinite(margins(scorer, long).value_Q).all()
+
+
+def test_a_judge_in_half_precision_answers_in_full(tmp_path: Path):
+    import torch
+
+    folder = save_judge(tmp_path / "judge")
+    questions = [Choice(Case("why one", "cats like dogs", "good bad long"), [], n) for n in (8, 9, 10, 11, 12)]
+    assert len({question.text() for question in questions}) == 5
+
+    def logits(dtype: str) -> np.ndarray:
+        found = dict[int, list[float]]()
+        for index_B, replies in Causal(str(folder), dtype=dtype).replies(questions):
+            found |= {i: [p for _, p in sorted(reply)] for i, reply in zip(index_B.tolist(), replies, strict=True)}
+        return np.array([found[i] for i in range(5)])
+
+    half, full = logits("bfloat16"), logits("float32")
+    assert np.abs(half - full).max() < 0.1 * np.ptp(full)
+    network, _ = local.load(*Causal(str(folder), dtype="bfloat16")._plan()[:2], "bfloat16", "cpu")
+    assert network.get_output_embeddings().weight.dtype == torch.float32
+    assert network.get_input_embeddings().weight.dtype == torch.bfloat16
 
 
 # --- weights

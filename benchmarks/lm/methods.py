@@ -149,14 +149,14 @@ class Bench:
         return replace(learner, tokens=1) if method == "personalized" else learner
 
     def learners(self, name: str) -> dict[str, Learner]:
-        """Every method, the cheap ones first."""
+        """Every method; the last ones are fitted first."""
         size = self.size
         found: dict[str, Learner] = {name: LEARNERS[name] for name in FROZEN}
         found[f"pretrained:{self.short}"] = Pretrained(self.model, ask=True, max_length=size.asked, dtype="bfloat16")
-        found |= {f"finetune:{method}:{self.short}": self.tuned(name, method) for method in METHODS}
         found[f"retrieval-judge:{self.short}"] = RetrievalJudge(
             self.model, characters=size.characters, dtype="bfloat16"
         )
+        found |= {f"finetune:{method}:{self.short}": self.tuned(name, method) for method in METHODS}
         return found
 
     def judgements(self, name: str) -> Comparisons:

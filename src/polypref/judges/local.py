@@ -3,7 +3,9 @@
 The question goes through the tokenizer's chat template if it has one, else it is plain text. Only the first token of
 the answer is read, so nothing is generated. Batches are padded on the right with our own mask, so padding side, padding
 token (which may be missing) and batch size do not change an answer. If a question is longer than the context, all its
-parts are cut shorter. Not covered: models that reason before they answer.
+parts are cut shorter. In half precision the last layer stays in float32: log-probabilities would be rounded to steps of
+an eighth, more than a small model's opinions, and batch size changes an answer a little all the same. Not covered:
+models that reason before they answer.
 
 Suffixes here: ``_V`` tokens of the vocabulary.
 """
@@ -11,6 +13,7 @@ Suffixes here: ``_V`` tokens of the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -51,7 +54,8 @@ class Causal:
     def identity(self) -> str:
         folder, weights, max_length = self._plan()
         known = folder.name if expanded(self.model).is_dir() else self.model
-        return f"judge:{known} weights={weights} max_length={max_length} dtype={self.dtype}"
+        head = "" if self.dtype == "float32" else " head=float32"
+        return f"judge:{known} weights={weights} max_length={max_length} dtype={self.dtype}{head}"
 
     def replies(self, questions: Sequence[Question]) -> Iterator[tuple[IntArray, list[Reply]]]:
         """See ``judge.LanguageModel``. Raises EncoderError when the model cannot be had or a question is too long."""
@@ -134,4 +138,13 @@ def load(folder: Path, weights: str, dtype: str, device: str) -> tuple[Any, Any]
         raise EncoderError(f"the judge in {folder} cannot be loaded: {line(error)}.") from error
     if info["missing_keys"]:
         raise EncoderError(f"the judge in {folder} lacks {', '.join(sorted(info['missing_keys']))}; save it whole.")
+    if dtype != "float32":
+        _exact_head(network)
     return network, tokenizer
+
+
+def _exact_head(network: Any) -> None:
+    """Compute the logits in float32; the head may share its weights with the embedding, which stays as it is."""
+    head = deepcopy(network.get_output_embeddings()).float()
+    head.register_forward_pre_hook(lambda _, inputs: tuple(hidden.float() for hidden in inputs))
+    network.set_output_embeddings(head)
