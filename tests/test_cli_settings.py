@@ -27,11 +27,12 @@ OWN = {
     "scorer": {"adapt", "align", "forget", "tax"},  # what it is for
     "file": {"bounds"},
     "slates": {"audit"},  # one file
-    "learners": {"adapt", "compare", "bench-policy"},
+    "learners": {"adapt", "compare", "bench-policy", "reproduce"},
     "sizes": {"adapt", "compare"},
     "seeds": {"bench-policy"},
     "groups": {"align", "groups", "serve"},
     "users": {"simulate", "tax"},
+    "suite": {"reproduce"},  # of its three sets, and may be left out
     "pairs": {"convert", "profile"},
     "learner": {"refit"},  # none: that of the scorer in force
     "held_out": {"refit"},  # a share; audit's are files

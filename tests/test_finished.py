@@ -30,6 +30,7 @@ NEEDED = {  # the least that each of these commands is given
     "groups": ["prefs.csv", "--out", "o"],
     "table": ["a", "b"],
     "tax": ["suite.csv", "--prefs", "prefs.csv"],
+    "reproduce": ["paper", "--psoups", "prefs.csv"],
 }
 
 
@@ -74,7 +75,8 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 def test_every_command_that_fills_a_folder_follows_the_rule(name: str, ran: list[str], capsys) -> None:
     same = [name, *NEEDED[name]]
     out = command(name, NEEDED[name]).out
-    other = [*same, "--seeds", "4"] if name in ("bench-policy", "demo", "compare", "adapt") else [*same, "--seed", "4"]
+    seeded = ("bench-policy", "demo", "compare", "adapt", "reproduce")
+    other = [*same, "--seeds", "4"] if name in seeded else [*same, "--seed", "4"]
     other = [*same, "--intervals"] if name == "table" else other
     assert main(same) == main(same) == main([*same, "--quiet"]) == 0
     line = error(other, capsys)

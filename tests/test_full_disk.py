@@ -51,6 +51,10 @@ COMMANDS = {
         "--out",
         "out",
     ),
+    "reproduce": (
+        *("reproduce", "paper", "--psoups", "mirror.jsonl", "--suite", "suite.jsonl", "--scale", "0.002"),
+        *("--learners", "individual", "--seeds", "1", "--workers", "1", "--out", "out"),
+    ),
     "bench-policy": ("bench-policy", "--learners", "bandit", "--quick", "--workers", "1", "--out", "out"),
     "bounds detector": ("bounds", "detector", "bounds/bounds.toml", *SLATES, "--part", "1/3"),
     "bounds calibrate": ("bounds", "calibrate", "bounds/bounds.toml", *SLATES, "--part", "2/3"),
@@ -92,6 +96,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 prefs.append(row)
         lines("prefs.jsonl", prefs)
         lines("more.jsonl", [row | {"user_id": "new"} for row in prefs[:20]])
+        mirrored = ({"uid": row["user_id"], **{k: row[k] for k in ("prompt", "chosen", "rejected")}} for row in prefs)
+        lines("mirror.jsonl", list(mirrored))
         lines("asked.jsonl", [{"user_id": "u0", "prompt": "p", "response": f"r {at}"} for at in range(40)])
         lines(
             "suite.jsonl",

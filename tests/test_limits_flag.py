@@ -42,6 +42,8 @@ READS = [  # a row, and the words of a command that reads a file of such rows
     (LABELLED, "audit s --bounds b.toml --slates FILE"),
     (ITEM, "bounds detector b.toml --slates FILE"),
     ({"question_id": 1}, "convert arena FILE --out o.jsonl"),
+    ({"question_id": 1}, "reproduce paper --tldr FILE --out o"),
+    (ITEM, "reproduce paper --psoups mirror.jsonl --suite FILE --out o"),
     ({"traceId": "t", "name": "n", "value": 1, "source": "API"}, "convert langfuse FILE --out o.jsonl"),
 ]
 
@@ -64,7 +66,8 @@ def test_every_file_from_elsewhere_is_held_to_them(tmp_path, monkeypatch, capsys
         monkeypatch.setattr(f"polypref.{name}", lambda *_, **__: known)
     monkeypatch.setattr("polypref.bounds.load_safety.safety_from", lambda *_: None)
     monkeypatch.setattr("polypref.bounds.bounds_file.refuse_seen", lambda *_: None)
-    limit = "whole_bytes" if "convert arena" in words else "line_bytes"
+    write(tmp_path / "mirror.jsonl", [{"uid": 1, "prompt": "p", "chosen": "x", "rejected": "y"}])
+    limit = "whole_bytes" if "convert arena" in words or "--tldr" in words else "line_bytes"
     told = words.replace("FILE", "FILE.jsonl").split()
     assert main([*told, "--limits", f"{limit}=4000"]) == 2
     said = capsys.readouterr().err

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "refit": ("polypref.cli.refit", "fit a server's scorer anew from its judgements; swap, roll back"),
     "forget": ("polypref.cli.forget", "take people out of a saved scorer, and find files that still name them"),
     "table": ("polypref.cli.table", "the evaluation paper's tables from result folders, with published figures"),
+    "reproduce": ("polypref.cli.reproduce", "the evaluation paper's whole protocol on its three sets, or their cost"),
     "tax": ("polypref.cli.tax", "what general ability personalization costs on RewardBench, apart from forgetting"),
     "groups": ("polypref.cli.groups", "group users by an attribute or by how they judge, for P-GRPO"),
     "align": ("polypref.cli.align", "train a language model with P-GRPO on a saved scorer's rewards, for every group"),
@@ -47,7 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports for a process stopped by SIGINT, SIGPIPE
 IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)  # paths at which no file can be
-GO_ON = ("compare", "adapt", "align", "bench-policy", "demo", "refit")  # commands that keep finished work
+GO_ON = ("compare", "reproduce", "adapt", "align", "bench-policy", "demo", "refit")  # commands that keep finished work
 
 
 def main(argv: Sequence[str] | None = None) -> int:

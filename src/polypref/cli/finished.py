@@ -25,7 +25,7 @@ from polypref.files import MARK, MARKED, write_json
 from polypref.regular_files import content_of, opened
 
 # Settings that decide no figure, and whom a person asks for, which no record may hold.
-UNDECIDING = ("out", "force", "quiet", "workers", "cache", "allow_network", "limits", "figures", "user")
+UNDECIDING = ("out", "force", "quiet", "workers", "cache", "allow_network", "limits", "figures", "user", "estimate")
 SHOWN = 3  # settings that differ
 
 Settings = dict[str, Any]
@@ -53,7 +53,8 @@ def once(command: WritesFolder, name: str, again: str) -> Iterator[None]:
         if replaced:
             _write(command, had)
         raise
-    record(command, name, settings)
+    if command.finishes():
+        record(command, name, settings)
 
 
 def settings_of(command: WritesFolder) -> Settings:

@@ -194,6 +194,10 @@ class WritesFolder(Quiet):
         """Names of the files that it writes into the folder; none where the folder is an artifact."""
         return ()
 
+    def finishes(self) -> bool:
+        """Whether the folder holds a result once it has run."""
+        return True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Replaces(Quiet):

@@ -8,17 +8,19 @@ Suffixes here: ``_L`` data sets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from polypref import strict_json
 from polypref.data.files.parquet import first_line
-from polypref.errors import InputError, SettingsError
+from polypref.errors import InputError, SettingsError, reason
 from polypref.evaluation.named_learner import named_learner
 from polypref.evaluation.results_schema import CompareContents, Contents
 from polypref.evaluation.results_table import COHORT, METRIC, ResultTable
@@ -30,13 +32,17 @@ Floats = Sequence[float] | NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """One folder: the ``contents`` of results.json (no rows if missing), of users.parquet and of new_users.json."""
+    """One folder: the ``contents`` of results.json (no rows if missing), of users.parquet and of new_users.json.
+
+    ``taxes``  the contents of tax/LEARNER/tax.json by learner.
+    """
 
     name: str
     folder: Path
     contents: CompareContents
     users: pl.DataFrame | None
     new_users: ResultTable
+    taxes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> ResultTable:
@@ -78,7 +84,18 @@ def _read(path: str) -> Collected:
         CompareContents.read(results) if results.exists() else CompareContents(),
         _users(users) if users.exists() else None,
         (Contents.read(grid) if grid.exists() else Contents()).rows.where(metric=METRIC, cohort=COHORT),
+        {path.parent.name: _tax(path) for path in sorted(folder.glob("tax/*/tax.json"))},
     )
+
+
+def _tax(path: Path) -> Any:
+    try:
+        content = strict_json.loads(content_of(path, memory()))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({reason(error)}). Run polypref tax again.") from error
+    if not isinstance(content, dict) or not {"scores", "suite"} <= content.keys():
+        raise InputError(f"{path} holds no scores; expected what polypref tax wrote. Run it again.")
+    return content
 
 
 def _users(path: Path) -> pl.DataFrame:

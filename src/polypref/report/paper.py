@@ -21,6 +21,7 @@ from polypref.evaluation import collect_results
 from polypref.evaluation.collect_results import Collected
 from polypref.evaluation.results_table import ResultRow
 from polypref.profiling.formatting import UNKNOWN
+from polypref.report.paper_controls import placebos, taxes
 from polypref.report.table import Cell, Column, Row, Table
 
 FEW_USERS = 12  # up to this many users get a column each in one table
@@ -57,6 +58,8 @@ def tables(results: Sequence[Collected], beside: bool = True) -> list[Table]:
         published_users(results) if beside else None,
         new_users(results, beside),
         room_and_gain(results),
+        placebos(results),
+        *taxes(results, published(), {one.name: set_of(one.name)[0] for one in results} if beside else {}),
     ]
     return [table for table in built if table is not None]
 
