@@ -41,7 +41,8 @@ EXAMPLES: dict[str, str] = {
     "bounds": "polypref bounds detector bounds.toml --slates labelled.jsonl --part 1/3 && "
     "polypref bounds calibrate bounds.toml --slates labelled.jsonl --part 2/3 && polypref bounds check bounds.toml",
     "audit": "polypref audit scorer --bounds bounds.toml --slates labelled.jsonl --part 3/3 --tested 2000 --out audit",
-    "reproduce": "polypref reproduce paper --psoups P1A.json P1B.json --learners pooled individual --estimate --out paper",
+    "reproduce": "polypref reproduce paper --psoups P1A.json P1B.json --learners pooled individual --estimate "
+    "--out paper",
     "demo": "polypref demo --seeds 1 --out demo",
 }
 
