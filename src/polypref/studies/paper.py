@@ -123,7 +123,7 @@ class Estimate:
         return (
             f"{self.name}: {counted(self.rows, 'judgements')} of {counted(self.people, 'people')}, "
             f"{counted(self.texts, 'texts')}, {counted(self.cells, 'cells')}; {took}, {whole} with "
-            f"{counted(cores, 'processes')}{unknown}"
+            f"{counted(cores, 'cores')}{unknown}"
         )
 
 
