@@ -15,8 +15,8 @@ import pytest
 
 pytest.importorskip("trl")
 
-from contract_cases import Words
-from judge_cases import save_judge
+import align_cases as cases
+from align_cases import RUN
 from polypref.align import Task, align, groups_from, measured, questions
 from polypref.align.rewards import ScorerReward
 from polypref.cli.align import settings_from
@@ -24,17 +24,7 @@ from polypref.comparisons import Comparisons, from_columns
 from polypref.errors import ArtifactError, CacheError, EncoderError, NotEnoughData, SettingsError
 from polypref.files import held_for_run
 from polypref.groups import from_mapping
-from polypref.learners import LEARNERS
 from polypref.report.alignment import curves, page, summary
-from polypref.worlds import simulate
-
-RUN = {
-    "per_device_train_batch_size": 8,
-    "max_completion_length": 6,
-    "max_steps": 4,
-    "save_steps": 2,
-    "learning_rate": 1e-3,
-}
 
 
 class Stopped(Exception):
@@ -43,23 +33,22 @@ class Stopped(Exception):
 
 @pytest.fixture(scope="module")
 def comparisons() -> Comparisons:
-    return simulate("two-tastes", users=8, judgements=30).comparisons
+    return cases.people()
 
 
 @pytest.fixture(scope="module")
 def group_of(comparisons: Comparisons) -> dict[str, str]:
-    return {user: "odd" if int(user[1:]) % 2 else "even" for user in comparisons.users.ids if user != "u7"}
+    return cases.groups(comparisons)
 
 
 @pytest.fixture(scope="module")
 def scorers(comparisons: Comparisons) -> dict[str, Any]:
-    fitted = {"reward": "individual", "judge": "pooled"}
-    return {name: LEARNERS[learner].fit(comparisons, encoder=Words(), seed=0) for name, learner in fitted.items()}
+    return cases.fitted(comparisons)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(save_judge(tmp_path_factory.mktemp("model") / "m", template=None, pad="<pad>", side="left"))
+    return cases.tiny(tmp_path_factory.mktemp("model") / "m")
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +297,9 @@ def test_the_page_holds_curves_gains_and_answers_escaped(ran: Path) -> None:
             seen.append(tag)
 
     Reader().feed(html)
-    assert seen.count("polyline") == 2
+    assert seen.count("polyline") == 3, "two groups' rewards, and distinct words"
+    assert "KL divergence was not computed" in html
+    assert html.count("<h4>") == len(found["examples"]) == 2 * html.count("<h3"), "each question, for both groups"
     for group, about in found["groups"].items():
         judge, reward = (f"{about[name]['gain']:+.2f}".replace("-", "−") for name in ("judge", "reward"))
         assert judge in html and reward in html and f">{about['weight']:.2f}<" in html

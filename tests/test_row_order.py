@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from polypref import features
-from polypref.align.run import questions
+from polypref.align import questions
 from polypref.align.task import Task as AlignTask
 from polypref.cli import main
 from polypref.comparisons import Comparisons, Responses

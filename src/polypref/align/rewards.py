@@ -28,10 +28,9 @@ from polypref.comparisons import IntArray, Responses
 from polypref.errors import InputError, SettingsError
 from polypref.features.encode_missing import no_store
 from polypref.learners.protocol import Scorer
+from polypref.policy.distinct import Text, text_of
 
 GAP = 1.0
-
-Text = str | Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -101,15 +100,3 @@ def _column(columns: Mapping[str, Any], setting: str, name: str, what: str, othe
         known = ", ".join(name for name, value in columns.items() if isinstance(value, list))
         raise InputError(f"the dataset has no column {name!r} {what}; found: {known}. Set {setting}, or {otherwise}.")
     return columns[name]
-
-
-def text_of(completion: Text) -> str:
-    """A completion's text: itself, or the texts of its messages, concatenated."""
-    if isinstance(completion, str):
-        return completion
-    return "\n".join(_completion_text(message["content"]) for message in completion if message.get("content"))
-
-
-def _completion_text(content: Any) -> str:
-    """A message's text: itself, or the text among its parts."""
-    return content if isinstance(content, str) else "\n".join(part["text"] for part in content if "text" in part)

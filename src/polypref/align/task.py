@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from polypref.arguments import AtLeastOne, Samples, Seed, Share, check_settings
+from polypref.align.lora import Lora
+from polypref.arguments import AtLeastOne, AtLeastZero, Samples, Seed, Share, check_settings
 from polypref.errors import SettingsError
+
+Dtype = Literal["stored", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,10 @@ class Task:
     ``min_judgements``  minimum judgements of a user to train for.
     ``samples``   answers per group before and after training; with fewer questions, questions are repeated.
     ``group_weight``  0: groups count by their size in users; 1: every group counts alike (``policy.group_weights``).
+    ``chat``      ask through the model's chat template, if it has one.
+    ``dtype``     of the model's weights; with LoRA, what is trained is float32 in any case.
+    ``lora``      train an adapter (``align.lora``); None: all weights.
+    ``collapse_floor``, ``collapse_steps``  when training stops (``align.watch``); 0 steps: never.
     ``trainer``   settings of ``PGRPOConfig`` by name.
     ``inputs``    the sources of everything, only for the report.
     """
@@ -29,6 +36,11 @@ class Task:
     samples: Samples = 256
     seed: Seed = 0
     group_weight: Share = 0.5
+    chat: bool = True
+    dtype: Dtype = "stored"
+    lora: Lora | None = None
+    collapse_floor: Share = 0.2
+    collapse_steps: AtLeastZero = 3
     trainer: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
 
@@ -44,3 +56,8 @@ class Task:
                 f"template {self.template!r} lacks {{prompt}}, or both {{group}} and {{user}}: a model that does not "
                 "know whom it answers can please only the mixture."
             )
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the result, as JSON holds it."""
+        found = {name: value for name, value in asdict(self).items() if name != "inputs"}
+        return found | {"lora": self.lora and self.lora.settings()}

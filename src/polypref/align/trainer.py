@@ -1,8 +1,8 @@
-"""Loads and checks the model and the trainer of ``polypref align``; errors are one line."""
+"""Makes and checks the trainer of ``polypref align``; errors are one line."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin, get_ty
 
 import polars as pl
 
+from polypref.align import lora, processes
+from polypref.align.language_model import LanguageModel
 from polypref.align.rewards import ScorerReward
 from polypref.align.task import Task
-from polypref.errors import EncoderError, SettingsError, unknown_name
-from polypref.features.model_folder import line, locate
-from polypref.features.transformer import LOCAL, WEIGHTS, quiet
+from polypref.align.watch import callback
+from polypref.errors import SettingsError, unknown_name
+from polypref.features.model_folder import line
+from polypref.terminal import say
 
 if TYPE_CHECKING:
     from polypref.policy.trl import PGRPOConfig, PGRPOTrainer
@@ -23,22 +26,6 @@ if TYPE_CHECKING:
 DEFAULTS: dict[str, Any] = {"num_generations": 2, "logging_steps": 1, "save_steps": 50, "report_to": "none"}
 TRACKERS = ("wandb", "trackio", "mlflow")
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-
-
-def load_model(name: str) -> tuple[Any, Any]:
-    """A causal language model and its tokenizer, padded on the left. Raises EncoderError if they are not available."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder, _ = locate(name, None)
-    try:
-        with quiet():
-            model = AutoModelForCausalLM.from_pretrained(folder, **WEIGHTS)
-            tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL, padding_side="left")
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        raise EncoderError(f"the language model in {folder} cannot be loaded: {line(error)}.") from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
 
 
 def arguments(task: Task, folder: Path) -> PGRPOConfig:
@@ -95,10 +82,52 @@ def _ensure_kind(name: str, value: Any, kind: Any) -> None:
     raise SettingsError(f"the trainer's {name} is {value!r}; expected {expected}.")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory does not suffice, on a device or on the CPU."""
+    import torch
+
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "t allocate memory" in said
+
+
+def smaller(task: Task, folder: Path, halvings: int) -> PGRPOConfig:
+    """The settings with batches halved so many times, and as many more of them accumulated: the same update.
+
+    Raises SettingsError if a batch cannot be halved so often, or other processes would wait for this one.
+    """
+    args = arguments(task, folder)
+    if not halvings:
+        return args
+    by, batch = 2**halvings, args.per_device_train_batch_size
+    if processes.count() > 1 or batch % by:
+        piece = max(batch // (by // 2), 1)
+        halve = (
+            ""
+            if piece % 2
+            else (
+                "halve per_device_train_batch_size and double gradient_accumulation_steps, which leaves the update the "
+                "same, or "
+            )
+        )
+        raise SettingsError(
+            f"memory does not suffice for a batch of {piece} completions; {halve}lower max_completion_length, or take "
+            "a smaller model."
+        )
+    changed = {
+        "per_device_train_batch_size": batch // by,
+        "gradient_accumulation_steps": args.gradient_accumulation_steps * by,
+    }
+    if "steps_per_generation" in task.trainer:
+        changed["steps_per_generation"] = int(args.steps_per_generation or 1) * by
+    say(f"memory does not suffice: {batch // by} completions at a time instead of {batch}; the update is the same.")
+    return arguments(replace(task, trainer={**task.trainer, **changed}), folder)
+
+
 def trainer_for(
-    model: Any, tokenizer: Any, reward: ScorerReward, args: PGRPOConfig, train_rows: pl.DataFrame, tell: Any
+    task: Task, asked: LanguageModel, reward: ScorerReward, args: PGRPOConfig, train_rows: pl.DataFrame, tell: Any
 ) -> PGRPOTrainer:
-    """The trainer, which reports every logged step. Raises SettingsError if TRL refuses the settings."""
+    """The trainer, which reports every logged step and stops at a collapse. Raises SettingsError if TRL refuses."""
+    import torch
     from datasets import Dataset
     from transformers import PrinterCallback, TrainerCallback
 
@@ -109,14 +138,18 @@ def trainer_for(
             if logs and "reward" in logs:
                 tell(state.global_step, state.max_steps, logs)
 
+    model, adapter = lora.adapted(asked.model, task.lora, asked.base) if task.lora else (asked.model, None)
+    rows = {**train_rows.to_dict(as_series=False), "prompt": asked.prompts(train_rows["prompt"].to_list())}
+    torch.manual_seed(task.seed)  # for the adapter's first weights
     try:
         trainer = PGRPOTrainer(
             model=model,
             reward_funcs=cast(Any, reward),
             args=args,
-            train_dataset=Dataset.from_dict(train_rows.to_dict(as_series=False)),
-            processing_class=tokenizer,
-            callbacks=[Told()],
+            train_dataset=Dataset.from_dict(rows),
+            processing_class=asked.tokenizer,
+            peft_config=adapter,
+            callbacks=[Told(), callback(task.collapse_floor, task.collapse_steps)],
         )
     except (TypeError, ValueError, ImportError, RuntimeError) as error:  # RuntimeError: a tracker is not installed
         raise cannot_work(error) from error

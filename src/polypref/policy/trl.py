@@ -31,7 +31,7 @@ import numpy as np
 
 from polypref import files
 from polypref.errors import InputError, MissingExtra, PolyprefError, SettingsError
-from polypref.policy import compat, history_file
+from polypref.policy import compat, distinct, history_file
 from polypref.policy.advantages import PAPER, Advantages, Key, Normalization, Normalizer, check_keys
 
 try:
@@ -168,6 +168,8 @@ class PGRPOTrainer(GRPOTrainer):
                 "and resume from the last checkpoint, where there is one."
             ) from error
         self._rewards_and_keys = rewards, gather_object(keys)
+        for name, share in distinct.shares(gather_object(distinct.seen(completions))).items():
+            self._metrics["train" if self._learns else "eval"][name].append(share)
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:

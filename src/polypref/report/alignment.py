@@ -13,16 +13,56 @@ from polypref.wording import MISSING, estimate, number, signed, visible
 
 POINTS = 60  # of a curve; more points would only show noise
 COLOURS = ("#0b5fa5", "#c2571a", "#3f8f3f", "#8a4fa8", "#8a8a8a", "#b0802a", "#2a9a9a", "#a83a5a")
+TICKS = 8  # at most, on an axis
+SIZES = [lead * 10.0**power for power in range(-4, 12) for lead in (1, 2, 5)]
 WIDTH, HEIGHT, LEFT, BELOW, TOP = 900, 320, 46, 30, 10
 
 
 def summary(found: Mapping[str, Any]) -> str:
     """A line per group: its gain by the scorer that training used, and by the judge that training never saw."""
-    lines = ["gain per group, in spreads of the group's rewards before training (95 % interval over users):"]
+    lines = notes(found)
+    lines.append("gain per group, in spreads of the group's rewards before training (95 % interval over users):")
     for group, about in found["groups"].items():
         judge = f"; judge {_gain(about['judge'])}" if "judge" in about else ""
         lines.append(f"  {visible(group)} ({about['users']} users): {_gain(about['reward'])}{judge}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *over_optimised(found)])
+
+
+def notes(found: Mapping[str, Any]) -> list[str]:
+    """What a reader has to know before the gains: a collapse, plain text, a smaller batch."""
+    lines = []
+    if (step := found.get("collapsed")) is not None:
+        lines.append(
+            f"The policy collapsed at step {step}: completions repeat words or are all equal. Training was stopped; "
+            "lower the learning rate, or raise beta, and do not use this model."
+        )
+    if found.get("chat") is False:
+        lines.append("The model read plain text: it has no chat template, or was not to use it.")
+    if many := found.get("halvings"):
+        lines.append(
+            f"Memory did not suffice: batches were cut into {2**many} parts, which leaves the update the same."
+        )
+    return lines
+
+
+def over_optimised(found: Mapping[str, Any]) -> list[str]:
+    """For each group, how much of the climbed gain the judge saw."""
+    lines = []
+    for group, about in found["groups"].items():
+        climbed, judge = about["reward"], about.get("judge")
+        if judge is None or climbed["lo"] is None or judge["lo"] is None:
+            continue
+        who = f"{visible(group)}:"
+        if climbed["lo"] <= 0:
+            lines.append(f"{who} the climbed reward has no sure gain, so nothing can be said about over-optimisation.")
+        elif judge["lo"] <= 0:
+            lines.append(f"{who} over-optimised: the climbed reward rose, and the judge saw no sure gain.")
+        elif judge["hi"] < climbed["lo"]:
+            seen = f"{signed(judge['gain'], 2)} of {signed(climbed['gain'], 2)} spreads"
+            lines.append(f"{who} over-optimised: the judge saw {seen}; the rest exploits the scorer's errors.")
+        else:
+            lines.append(f"{who} the judge's gain is not surely less than the climbed one.")
+    return lines
 
 
 def _gain(one: Mapping[str, Any]) -> str:
@@ -52,8 +92,10 @@ def page(found: Mapping[str, Any]) -> str:
             style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
             groups=groups,
             judged=any(one["judge"] for one in groups),
-            figure=_figure(found, groups),
-            examples=found["examples"],
+            notes=notes(found),
+            over_optimised=over_optimised(found),
+            figures=_figures(found, groups),
+            questions=_questions(found["examples"], {one["name"]: one["colour"] for one in groups}),
             settings=found["settings"],
             data={**found["inputs"], **found["data"]},
             held_out=len(found["held_out"]),
@@ -80,14 +122,36 @@ def curves(found: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
     return drawn
 
 
-def _figure(found: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Lines of the plot in its own coordinates; None without a curve."""
+def _questions(examples: list[dict[str, str]], colours: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Each question with its answers for every group."""
+    asked = dict.fromkeys(one["asked"] for one in examples)
+    return [
+        {
+            "asked": text,
+            "answers": [one | {"colour": colours[one["group"]]} for one in examples if one["asked"] == text],
+        }
+        for text in asked
+    ]
+
+
+def _figures(found: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str, dict[str, Any] | None]:
+    """The plots: rewards of the groups, distinct words, and KL to the start where it was computed."""
     drawn = curves(found)
-    values = [y for points in drawn.values() for _, y in points]
+    lines = {"reward": [(one["colour"], drawn[one["name"]]) for one in groups]}
+    for name in ("distinct_words", "kl"):
+        points = [(float(one["step"]), one[name]) for one in found["curve"] if one.get(name) is not None]
+        lines[name] = [("var(--ink)", points)] if points else []
+    top = {"reward": 0.5, "distinct_words": 1.0, "kl": 0.01}
+    return {name: _figure(these, top[name]) for name, these in lines.items()}
+
+
+def _figure(curves: list[tuple[str, list[tuple[float, float]]]], least_top: float) -> dict[str, Any] | None:
+    """Lines of a plot in its own coordinates, from 0 or below to ``least_top`` or above; None without a point."""
+    values = [y for _, points in curves for _, y in points]
     if not values:
         return None
-    low, high = min(0.0, *values), max(0.5, *values)
-    last = max(x for points in drawn.values() for x, _ in points)
+    low, high = min(0.0, *values), max(least_top, *values)
+    last = max(x for _, points in curves for x, _ in points)
 
     def x_of(step: float) -> float:
         return round(LEFT + (WIDTH - LEFT - 10) * step / last, 1)
@@ -95,12 +159,12 @@ def _figure(found: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str,
     def y_of(value: float) -> float:
         return round(TOP + (HEIGHT - TOP - BELOW) * (high - value) / (high - low), 1)
 
-    size = 0.5 if high - low <= 4 else float(np.ceil((high - low) / 8))
+    size = next(one for one in SIZES if (high - low) / one <= TICKS)
     ticks = np.arange(np.ceil(low / size), np.floor(high / size) + 1) * size
     lines = [
-        {"colour": one["colour"], "points": " ".join(f"{x_of(x)},{y_of(y)}" for x, y in drawn[one["name"]])}
-        for one in groups
+        {"colour": colour, "points": " ".join(f"{x_of(x)},{y_of(y)}" for x, y in points)} for colour, points in curves
     ]
+    digits = max(0, -int(np.floor(np.log10(size))))
     return {
         "width": WIDTH,
         "height": HEIGHT,
@@ -108,7 +172,8 @@ def _figure(found: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str,
         "bottom": HEIGHT - BELOW,
         "lines": lines,
         "y_ticks": [
-            {"at": y_of(float(tick)), "text": signed(tick, 0 if float(tick).is_integer() else 1)} for tick in ticks
+            {"at": y_of(float(tick)), "text": signed(tick, digits) if least_top == 0.5 else number(tick, digits)}
+            for tick in ticks
         ],
         "x_ticks": [{"at": x_of(last * share), "text": f"{last * share:.0f}"} for share in (0, 0.25, 0.5, 0.75, 1)],
     }
