@@ -67,6 +67,7 @@ NotNegative = Annotated[float, Range(0, math.inf)]
 Above = Annotated[float, Range(0, math.inf, open=True)]
 Share = Annotated[float, Range(0, 1)]
 ProperShare = Annotated[float, Range(0, 1, open=True)]
+Dtype = Literal["stored", "float32", "bfloat16"]  # of a trained model's weights
 
 
 def check_settings(settings: Any) -> None:

@@ -26,8 +26,8 @@ def count() -> int:
 
 
 def rank() -> int:
-    """The number of this process."""
-    return int(os.environ.get("RANK", "0"))
+    """The number of this process; 0 for one alone, whatever a cluster has set."""
+    return int(os.environ.get("RANK", "0")) if count() > 1 else 0
 
 
 def is_main() -> bool:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from polypref.align.lora import Lora
-from polypref.arguments import AtLeastOne, AtLeastZero, Samples, Seed, Share, check_settings
+from polypref.arguments import AtLeastOne, AtLeastZero, Dtype, Samples, Seed, Share, check_settings
 from polypref.errors import SettingsError
-
-Dtype = Literal["stored", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)

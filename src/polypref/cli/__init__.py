@@ -111,9 +111,12 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     folder, names = (command.out, command.writes()) if isinstance(command, WritesFolder) else (None, ())
     caching = _caching(getattr(command, "cache", True))
-    if name == "align" and int(os.environ.get("RANK", "0")):  # torchrun's; the first process locks and writes
-        with caching, silent():
-            return command.run()
+    if name == "align":
+        from polypref.align import processes
+
+        if not processes.is_main():  # the main one locks and writes
+            with caching, silent():
+                return command.run()
     with caching, silent(command.quiet), held_for_run(folder, elsewhere=OTHER_OUT), owned(folder, names):
         if not isinstance(command, WritesFolder):
             return command.run()

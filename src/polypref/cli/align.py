@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from polypref import strict_toml
-from polypref.align.task import Dtype
-from polypref.arguments import AtLeastZero, Samples, Share
+from polypref.arguments import AtLeastZero, Dtype, Samples, Share
 from polypref.cli.shared import Loads, MinJudgements, Reads, Seeded, WritesFolder, cleaned, ensure_files, reading_of
 from polypref.files import write
 from polypref.terminal import block, out
