@@ -47,6 +47,15 @@ def test_scores_are_finite_tell_texts_apart_and_say_who_answered(scorers, method
     assert (scores.source_Q == np.where(known, PERSONAL, POPULATION)).all()
 
 
+@each
+def test_it_says_whom_it_answers_personally_also_when_loaded(scorers, method, tmp_path):
+    save(scorers[method], tmp_path / method)
+    loaded = load(tmp_path / method, Words())
+    assert type(loaded) is type(scorers[method])
+    expected = {"pooled": "population", "vpl": "any_user"}.get(method, "seen_users")
+    assert scorers[method].serves == loaded.serves == expected
+
+
 def test_the_same_after_save_and_load_in_a_new_process(scorers, tmp_path):
     rows = judgements(seed=1)
     for method, scorer in scorers.items():

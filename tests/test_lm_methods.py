@@ -27,6 +27,7 @@ from polypref.learners.judge_prompts import Case, Choice
 from polypref.learners.protocol import margins
 from polypref.learners.retrieval_judge import RetrievalJudge
 from polypref.scorers import learner, load, save
+from polypref.tax.arms import Task, fit_arms, taxed_users
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "lm"
 sys.path.insert(0, str(BENCHMARKS))
@@ -285,3 +286,18 @@ def test_a_judge_that_answers_nonsense_is_not_measured_and_says_why(nonsense: st
     assert "rag, size" in (said := capsys.readouterr().err) and "its judge answered none of the test questions" in said
     with pytest.raises(EncoderError, match="no judge answered a single test question"):
         compare(rows, {"rag": RetrievalJudge(nonsense)}, Words(), out=tmp_path / "alone", seeds=1, workers=1)
+
+
+# --- the tax
+
+
+def test_the_tax_of_tuned_models(backbone: str):
+    name = f"finetune:individual:{backbone},steps=2,looks=1,rank=4,micro_batch=4,batch=8"
+    arms = fit_arms(judgements(), name, Words(), 0)
+    assert arms.pooled.serves == "population" and arms.shuffled is not None
+    pool = judgements(seed=1).responses
+    everyone, someone = (arms.pooled.score(pool, [who] * len(pool)).value_Q for who in ("nobody", "person 0"))
+    stranger = arms.personal.score(pool, ["nobody"] * len(pool)).value_Q
+    np.testing.assert_array_equal(everyone, someone)
+    np.testing.assert_allclose(stranger, everyone, rtol=1e-5)  # a stranger has the pooled adapter
+    assert set(taxed_users(arms, Task(users=2))) < {"person 0", "person 1", "person 2"}

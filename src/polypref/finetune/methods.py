@@ -18,7 +18,7 @@ Suffixes here: ``_I`` positions of the training order.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -28,11 +28,13 @@ from polypref.features.protocol import Encoder
 from polypref.finetune.fitting import Study
 from polypref.finetune.network import Asking, State
 from polypref.finetune.recipe import Recipe
-from polypref.finetune.scorer import TunedScorer
+from polypref.finetune.scorer import PooledScorer, TunedScorer
 from polypref.finetune.tuning import Tuned, tune
 from polypref.learners import validation
 from polypref.learners.protocol import margins
 from polypref.learners.provenance import recorded
+
+AnyScorer = TypeVar("AnyScorer", bound=TunedScorer)
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,10 @@ class Pooled:
     recipe: Recipe = field(default_factory=Recipe)
 
     @recorded
-    def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> TunedScorer:
+    def fit(self, train: Comparisons, *, encoder: Encoder, seed: int, valid: Comparisons | None = None) -> PooledScorer:
         """See ``learners.protocol.Learner``; ``encoder`` is not used."""
-        return _fit(Study.of(self.recipe, train, valid, seed), Asking(), (0.0, 1.0))
+        study, asking = Study.of(self.recipe, train, valid, seed), Asking()
+        return _scorer(PooledScorer, study, asking, [study.tune(asking, (0.0, 1.0))])
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Individual:
             fitted, judged = (rows.take(rows.user_N == user) for rows in (study.train, study.valid))
             # a user who is only in the validation rows has nothing to learn from
             fits.append(one(fitted, judged, start, number) if len(fitted) else everyone)
-        return _scorer(study, asking, fits)
+        return _scorer(TunedScorer, study, asking, fits)
 
 
 def _shares(alpha: float) -> tuple[float, float]:
@@ -130,14 +133,14 @@ def _shares(alpha: float) -> tuple[float, float]:
 
 
 def _fit(study: Study, asking: Asking, shares: tuple[float, float]) -> TunedScorer:
-    return _scorer(study, asking, [study.tune(asking, shares)])
+    return _scorer(TunedScorer, study, asking, [study.tune(asking, shares)])
 
 
-def _scorer(study: Study, asking: Asking, fits: list[Tuned]) -> TunedScorer:
+def _scorer(kind: type[AnyScorer], study: Study, asking: Asking, fits: list[Tuned]) -> AnyScorer:
     """The scorer of the tuned network, measured on the validation rows."""
     steps = float(np.mean([fit.steps for fit in fits[1:] or fits]))
     states = [fit.state for fit in fits]
-    scorer = TunedScorer(study.recipe, study.plan, asking, study.users, states, {"steps": steps})
+    scorer = kind(study.recipe, study.plan, asking, study.users, states, {"steps": steps})
     if not len(study.valid):
         return scorer
     found = validation.measure(margins(scorer, study.valid).value_Q, study.valid)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from threading import Lock
-from typing import Any, ClassVar, Self, TypedDict
+from typing import Any, ClassVar, Self, TypedDict, cast
 
 import numpy as np
 import polars as pl
@@ -132,7 +132,7 @@ class TunedScorer(RanksTexts):
     @property
     def personal(self) -> bool:
         """Whether it distinguishes users."""
-        return len(self.adapters) > 1 or self.asking.form != "nobody"
+        return self.serves != "population"
 
     def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``. Each distinct (user, response) goes through the network once."""
@@ -222,4 +222,12 @@ class TunedScorer(RanksTexts):
             if at.isdigit():
                 states[int(at)][rest] = array
         users = Users(pl.Series("id", config["users"], dtype=pl.String))
-        return cls(recipe, plan, Asking(**config["asking"]), users, states, config["selection"])
+        alike = cls is TunedScorer and len(states) == 1 and config["asking"]["form"] == "nobody"
+        made = cast(type[Self], PooledScorer) if alike else cls
+        return made(recipe, plan, Asking(**config["asking"]), users, states, config["selection"])
+
+
+class PooledScorer(TunedScorer):
+    """One adapter and texts that do not name the user: it answers everyone alike. Saved as a ``TunedScorer`` is."""
+
+    serves: ClassVar[Serves] = "population"

@@ -150,11 +150,6 @@ class VplScorer(TunedScorer):
     serves: ClassVar[Serves] = "any_user"
 
     @property
-    def personal(self) -> bool:
-        """See ``TunedScorer``."""
-        return True
-
-    @property
     def _assemble(self) -> Assemble | None:
         return self.sizes.assemble
 
