@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -197,7 +198,7 @@ def test_batch_size_padding_side_and_pad_token_change_nothing(tmp_path, template
         np.testing.assert_allclose(other, found[0], atol=1e-4)
 
 
-def test_texts_longer_than_the_context_are_cut_shorter(tmp_path):
+def test_texts_longer_than_the_context_are_cut_shorter_and_counted(tmp_path, capsys):
     c = judgements()
     r = replace(c.responses, texts_R=c.responses.texts_R + pl.Series([" good bad like" * 300]))
     long = replace(c, responses=r)
@@ -205,6 +206,7 @@ def test_texts_longer_than_the_context_are_cut_shorter(tmp_path):
     value_N = margins(RetrievalJudge(small).fit(long, encoder=Words(), seed=0), replace(fresh(c), responses=r)).value_Q
     assert np.isfinite(value_N).all()
     assert len(np.unique(value_N)) > 3
+    assert re.search(r"(\d+) of \d+ questions are cut to the 300 tokens that .* reads", capsys.readouterr().err)
     with pytest.raises(EncoderError, match=r"a question takes \d+ tokens when cut short and the judge reads 20"):
         margins(RetrievalJudge(small, max_length=20).fit(c, encoder=Words(), seed=0), c)
     with pytest.raises(SettingsError, match="reads at most 300 tokens; max_length = 301"):

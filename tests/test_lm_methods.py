@@ -100,10 +100,14 @@ def test_a_text_that_holds_its_own_padding_token_is_read_to_its_end(tmp_path: Pa
 
 
 @pytest.mark.parametrize("method", ["pooled", "conditional", "personalized", "vpl"])
-def test_texts_longer_than_the_context_are_cut(backbone: str, method: str):
+def test_texts_longer_than_the_context_are_cut_and_counted(backbone: str, method: str, capsys):
     rows = judgements(users=2, each=8)
     long = replace(rows, responses=replace(rows.responses, texts_R=rows.responses.texts_R + " tea soup" * 200))
     scorer = fitted(method, backbone, long, steps=1, looks=1)
+    many, most = len(long.responses), scorer.reader.plan.max_length
+    assert f"{many} of {many} texts are cut to the {most} tokens that are read" in capsys.readouterr().err
+    fitted(method, backbone, rows, steps=1, looks=1)
+    assert "are cut" not in capsys.readouterr().err
     assert max(len(text.ids) for text in scorer.reader.read(long.responses)) <= 128
     assert np.isfinite(margins(scorer, long).value_Q).all()
 

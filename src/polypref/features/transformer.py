@@ -35,10 +35,14 @@ LARGE_FILE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Tokens:
-    """One text as token ids, special tokens included; the first ``n_head`` are the prompt's."""
+    """One text as token ids, special tokens included; the first ``n_head`` are the prompt's.
+
+    ``cut`` says that the text was longer than the model reads.
+    """
 
     ids: Sequence[int]
     n_head: int
+    cut: bool = False
 
 
 class Framer:
@@ -85,11 +89,12 @@ class Framer:
     def _join(self, head: list[int], tail: list[int], special: bool) -> Tokens:
         before, after = (self.before, self.after) if special else ([], [])
         between = after if head else []
+        whole = len(before) + len(head) + len(between) * bool(head) + len(tail) + len(after)
         tail = tail[: self.max_length - len(before) - len(after)]
         room = self.max_length - len(before) - len(between) - len(tail) - len(after)
         head = [*head[-room:], *between] if head and room > 0 else []
         ids = [*before, *head, *tail, *after]
-        return Tokens(ids or self._nothing, len(before) + len(head) if head else 0)
+        return Tokens(ids or self._nothing, len(before) + len(head) if head else 0, whole > self.max_length)
 
 
 def inputs_of(

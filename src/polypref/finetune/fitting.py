@@ -24,6 +24,7 @@ from polypref.finetune.tuning import Task, Tuned, tune
 from polypref.finetune.vpl_network import ContextBatches
 from polypref.learners import validation
 from polypref.learners.canonical_order import Numbering
+from polypref.terminal import say
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +56,15 @@ class Study:
         return load_tokenizer(self.plan)
 
     def texts(self, asking: Asking) -> tuple[Reader, list[Tokens]]:
-        """The reader of texts for this form of ``asking``, and all texts of the fit read by it."""
+        """The reader of texts for this form of ``asking``, and the fit's texts; says how many were cut."""
         reader = Reader.of(self.tokenizer, self.plan, asking)
-        return reader, reader.read(self.train.responses.take(self.numbers.responses_R))
+        texts = reader.read(self.train.responses.take(self.numbers.responses_R))
+        if cut := sum(text.cut for text in texts):
+            say(
+                f"{cut:,} of {len(texts):,} texts are cut to the {reader.plan.max_length} tokens that are read: a prompt "
+                "loses its beginning, a response that is still too long its end (recipe.max_length)."
+            )
+        return reader, texts
 
     def batches(self, reader: Reader, texts: list[Tokens], rows: Comparisons, shares: tuple[float, float]) -> Batches:
         """``rows`` once, in their order."""

@@ -27,6 +27,7 @@ from polypref.features.transformer import LOCAL, WEIGHTS, Framer, Tokens, defaul
 from polypref.judges.protocol import TOP, Question, Reply
 from polypref.network_access import Permission, present
 from polypref.regular_files import expanded
+from polypref.terminal import say
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +63,8 @@ class Causal:
         folder, weights, max_length = self._plan()
         network, tokenizer = load(folder, weights, self.dtype, self.device or default_device())
         tokens = [_tokens(tokenizer, question, max_length) for question in questions]
+        if cut := sum(text.cut for text in tokens):
+            say(f"{cut:,} of {len(tokens):,} questions are cut to the {max_length} tokens that {self.model} reads.")
         for index_B, inputs in inputs_of(tokens, self.batch_size, network.device):
             top = _likeliest(network, inputs)
             words = tokenizer.batch_decode(top.indices.reshape(-1, 1).tolist())
@@ -90,7 +93,7 @@ def _tokens(tokenizer: Any, question: Question, max_length: int) -> Tokens:
             before = Framer(tokenizer, max_length).before
         ids = [*before, *tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
         if len(ids) <= max_length:
-            return Tokens(ids, 0)
+            return Tokens(ids, 0, halvings > 0)
     raise EncoderError(
         f"a question takes {len(ids)} tokens when cut short and the judge reads {max_length}; use one that reads more."
     )
