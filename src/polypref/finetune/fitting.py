@@ -61,8 +61,8 @@ class Study:
         texts = reader.read(self.train.responses.take(self.numbers.responses_R))
         if cut := sum(text.cut for text in texts):
             say(
-                f"{cut:,} of {len(texts):,} texts are cut to the {reader.plan.max_length} tokens that are read: a prompt "
-                "loses its beginning, a response that is still too long its end (recipe.max_length)."
+                f"{cut:,} of {len(texts):,} texts are cut to the {reader.plan.max_length} tokens that are read: a "
+                "prompt loses its beginning, a response that is still too long its end (recipe.max_length)."
             )
         return reader, texts
 
