@@ -18,8 +18,9 @@ from judge_cases import save_judge
 from polypref import compare, finetune
 from polypref.comparisons import Comparisons, from_columns
 from polypref.errors import ArtifactError, EncoderError, SettingsError
-from polypref.finetune import memory, tuning
-from polypref.finetune.memory import answered_within, trained_within
+from polypref.features import memory
+from polypref.features.memory import answered_within, trained_within
+from polypref.finetune import tuning
 from polypref.judges import local
 from polypref.judges.local import Causal
 from polypref.learners import LEARNERS
@@ -110,6 +111,35 @@ def test_texts_longer_than_the_context_are_cut_and_counted(backbone: str, method
     assert "are cut" not in capsys.readouterr().err
     assert max(len(text.ids) for text in scorer.reader.read(long.responses)) <= 128
     assert np.isfinite(margins(scorer, long).value_Q).all()
+
+
+def test_a_judge_without_memory_reads_fewer_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    import torch
+
+    judge = Causal(str(save_judge(tmp_path / "judge")))
+    questions = [Choice(Case("why one", "cats like dogs", "good bad long"), [], n) for n in range(8, 13)]
+    expected = {
+        i: reply for index_B, found in judge.replies(questions) for i, reply in zip(index_B, found, strict=True)
+    }
+    likeliest = local._likeliest
+
+    def room_for(most: int) -> None:
+        def small(network: object, inputs: dict[str, torch.Tensor]) -> object:
+            if len(inputs["input_ids"]) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+            return likeliest(network, inputs)
+
+        monkeypatch.setattr(local, "_likeliest", small)
+
+    room_for(2)
+    for index_B, found in judge.replies(questions):
+        for i, reply in zip(index_B, found, strict=True):
+            assert [word for word, _ in reply] == [word for word, _ in expected[i]]
+            np.testing.assert_allclose([p for _, p in reply], [p for _, p in expected[i]], atol=1e-5)
+    assert "memory ran out with 5 texts at a time; they are read in halves" in capsys.readouterr().err
+    room_for(0)
+    with pytest.raises(EncoderError, match=r"memory ran out with one text; set dtype=bfloat16 or a smaller max_length"):
+        next(iter(judge.replies(questions)))
 
 
 def test_a_judge_in_half_precision_answers_in_full(tmp_path: Path):

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from polypref.comparisons import IntArray, Responses, Users
 from polypref.errors import ArtifactError
 from polypref.features.hf import Plan
+from polypref.features.memory import answered_within
 from polypref.features.protocol import Encoder
 from polypref.features.transformer import Tokens, default_device, quiet
-from polypref.finetune.memory import answered_within
 from polypref.finetune.network import Asking, Assemble, State, build, put
 from polypref.finetune.recipe import Recipe, load_tokenizer, locate
 from polypref.finetune.texts import Reader

@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 
 from polypref import strict_json
 from polypref.errors import ArtifactError, CacheError, Diverged, reason
+from polypref.features.memory import trained_within
 from polypref.features.transformer import quiet
 from polypref.files import alone, temporary, writable, write_json
 from polypref.finetune.batches import Batches
-from polypref.finetune.memory import trained_within
 from polypref.finetune.network import State, put
 from polypref.finetune.recipe import Recipe, processes
 from polypref.finetune.vpl_network import ContextBatches

@@ -15,13 +15,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from polypref.comparisons import IntArray
 from polypref.errors import EncoderError, SettingsError
 from polypref.features.hf import inspect
+from polypref.features.memory import answered_within
 from polypref.features.model_folder import line, locate
 from polypref.features.transformer import LOCAL, WEIGHTS, Framer, Tokens, default_device, inputs_of, quiet
 from polypref.judges.protocol import TOP, Question, Reply
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 
 MAX_LENGTH = 8192  # tokens, unless the model reads fewer or the settings say otherwise
 MOST_HALVINGS = 10
+LESS = "set dtype=bfloat16 or a smaller max_length"
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,10 @@ class Causal:
         if cut := sum(text.cut for text in tokens):
             say(f"{cut:,} of {len(tokens):,} questions are cut to the {max_length} tokens that {self.model} reads.")
         for index_B, inputs in inputs_of(tokens, self.batch_size, network.device):
-            top = _likeliest(network, inputs)
-            words = tokenizer.batch_decode(top.indices.reshape(-1, 1).tolist())
-            pairs = list(zip(words, top.values.flatten().tolist(), strict=True))
-            yield index_B, [pairs[at : at + top.values.shape[1]] for at in range(0, len(pairs), top.values.shape[1])]
+            top_B2V = answered_within(partial(_answers, network, inputs), np.arange(len(index_B)), LESS)
+            words = tokenizer.batch_decode(top_B2V[:, 1].astype(np.int64).reshape(-1, 1).tolist())
+            pairs = list(zip(words, top_B2V[:, 0].flatten().tolist(), strict=True))
+            yield index_B, [pairs[at : at + top_B2V.shape[2]] for at in range(0, len(pairs), top_B2V.shape[2])]
 
     def _plan(self) -> tuple[Path, str, int]:
         """The model's folder, a name for its weights, and the number of tokens it reads."""
@@ -107,6 +112,12 @@ def _rendered(tokenizer: Any, text: str) -> str:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except TemplateError as error:
         raise EncoderError(f"the judge's chat template refuses a user's message: {line(error)}.") from error
+
+
+def _answers(network: Any, inputs: dict[str, torch.Tensor], rows_B: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The likeliest tokens' log-probabilities and numbers (B, 2, V) of some of a batch's questions."""
+    top = _likeliest(network, {name: tensor[rows_B] for name, tensor in inputs.items()})
+    return np.stack([top.values.double().cpu().numpy(), top.indices.cpu().numpy()], axis=1)
 
 
 def _likeliest(network: Any, inputs: dict[str, torch.Tensor]) -> Any:

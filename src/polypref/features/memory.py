@@ -16,13 +16,13 @@ from polypref.errors import EncoderError
 from polypref.terminal import say
 
 ADVICE = "lower recipe.max_length or recipe.rank, or set recipe.bf16 or recipe.gradient_checkpointing"
+SCORING = "lower recipe.max_length or set recipe.bf16"
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory ran out."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    return isinstance(error, MemoryError) or (isinstance(error, Exception) and should_reduce_batch_size(error))
+    """Whether an error says that memory ran out, on a device or on the CPU."""
+    said = str(error)
+    return isinstance(error, MemoryError) or " out of memory" in said or "can't allocate memory" in said
 
 
 def trained_within(train: Callable[[int], None], size: int, whole: int, processes: int) -> None:
@@ -47,7 +47,9 @@ def trained_within(train: Callable[[int], None], size: int, whole: int, processe
         release()
 
 
-def answered_within(answer: Callable[[NDArray[np.int64]], NDArray], rows_B: NDArray[np.int64]) -> NDArray:
+def answered_within(
+    answer: Callable[[NDArray[np.int64]], NDArray], rows_B: NDArray[np.int64], advice: str = SCORING
+) -> NDArray:
     """``answer(rows_B)``, joined from halves if memory runs out. Raises EncoderError if one row is too much."""
     try:
         return answer(rows_B)
@@ -55,15 +57,16 @@ def answered_within(answer: Callable[[NDArray[np.int64]], NDArray], rows_B: NDAr
         if not ran_out(error):
             raise
         if len(rows_B) == 1:
-            raise EncoderError("memory ran out with one text; lower recipe.max_length or set recipe.bf16.") from error
+            raise EncoderError(f"memory ran out with one text; {advice}.") from error
     say(f"memory ran out with {len(rows_B)} texts at a time; they are read in halves.")
     release()
-    return np.concatenate([answered_within(answer, half) for half in np.array_split(rows_B, 2)])
+    return np.concatenate([answered_within(answer, half, advice) for half in np.array_split(rows_B, 2)])
 
 
 def release() -> None:
     """Return what the failed try held; the error that holds its tensors must be gone."""
-    from accelerate.utils.memory import clear_device_cache
+    import torch
 
     gc.collect()
-    clear_device_cache()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
