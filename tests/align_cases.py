@@ -7,6 +7,7 @@ from typing import Any
 
 from contract_cases import Words
 from judge_cases import save_judge
+from polypref.cli import main
 from polypref.comparisons import Comparisons
 from polypref.learners import LEARNERS
 from polypref.worlds import simulate
@@ -18,6 +19,26 @@ RUN = {
     "save_steps": 2,
     "learning_rate": 1e-3,
 }
+
+PROCESSES = """
+[align]
+files = "people.jsonl"
+model = "model"
+scorer = "scorer"
+groups = "group"
+min_judgements = 5
+samples = 4
+out = "{out}"
+[align.lora]
+rank = 4
+upper = 1
+[align.trainer]
+per_device_train_batch_size = 4
+max_completion_length = 6
+max_steps = 4
+save_steps = 2
+learning_rate = 1e-3
+"""  # a configuration, for several processes
 
 
 def people() -> Comparisons:
@@ -39,3 +60,12 @@ def fitted(comparisons: Comparisons) -> dict[str, Any]:
 def tiny(folder: Path, **how: Any) -> str:
     """A folder with a Llama of two layers from random weights, without a chat template unless ``how`` says so."""
     return str(save_judge(folder, **{"template": None, "pad": "<pad>", "side": "left", **how}))
+
+
+def prepare(folder: Path, *outs: str, more: str = "") -> None:
+    """Write people, a model, a scorer and the configuration of each run in ``outs`` to ``folder``."""
+    simulate("two-tastes", users=8, judgements=20).table().write_ndjson(folder / "people.jsonl")
+    tiny(folder / "model")
+    assert main(["fit", str(folder / "people.jsonl"), "--encoder", "static", "--out", str(folder / "scorer")]) == 0
+    for out in outs:
+        (folder / f"{out}.toml").write_text(PROCESSES.format(out=out) + more)

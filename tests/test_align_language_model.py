@@ -19,7 +19,7 @@ from polypref.align.trainer import smaller
 from polypref.align.watch import collapsed_at
 from polypref.errors import ArtifactError, EncoderError, InputError, SettingsError
 from polypref.policy.distinct import COMPLETIONS, WORDS, seen, shares
-from polypref.report.alignment import page, summary
+from polypref.report.alignment import over_optimised, page, summary
 
 UPPER = Lora(rank=4, alpha=8, upper=1)
 
@@ -209,3 +209,24 @@ def test_every_question_that_is_shown_is_asked_for_every_group(adapted: Path) ->
     pairs = [(one["asked"], one["group"]) for one in found["examples"]]
     assert sorted(pairs) == sorted((question, group) for question in asked for group in ("even", "odd"))
     assert len(asked) == 4 and asked <= set(found["held_out"]), "and none of them is trained on"
+
+
+@pytest.mark.parametrize(
+    ("climbed", "judge", "said"),
+    [
+        ((-0.1, 1.0), (2.0, 3.0), "no sure gain, so nothing can be said"),
+        ((1.0, 2.0), (0.1, 0.9), "over-optimised: the judge saw +0.50 of +1.50 spreads"),
+        ((1.0, 2.0), (-3.0, -2.0), "over-optimised: the judge saw −2.50 of +1.50 spreads"),
+        ((0.1, 0.5), (-0.1, 0.9), "the judge saw +0.40 of +0.30 spreads, a gain that is not sure"),
+        ((0.1, 0.5), (0.2, 0.9), "the judge's gain is sure, and not surely less"),
+    ],
+)
+def test_over_optimised_is_a_gain_that_the_judge_surely_did_not_see(
+    climbed: tuple[float, float], judge: tuple[float, float], said: str
+) -> None:
+    about = {
+        name: {"gain": (lo + hi) / 2, "lo": lo, "hi": hi} for name, (lo, hi) in (("reward", climbed), ("judge", judge))
+    }
+    [line] = over_optimised({"groups": {"a": about}})
+    assert line.startswith("a: ") and said in line
+    assert over_optimised({"groups": {"a": {"reward": about["reward"]}}}) == []

@@ -299,6 +299,8 @@ def test_the_page_holds_curves_gains_and_answers_escaped(ran: Path) -> None:
     Reader().feed(html)
     assert seen.count("polyline") == 3, "two groups' rewards, and distinct words"
     assert "KL divergence was not computed" in html
+    assert html.index("Before and after") < html.index("The same question"), "the verdict comes first"
+    assert "ends after 6 tokens" in html and "{group}: {prompt}" in html and "trainer.max_steps" in html
     assert html.count("<h4>") == len(found["examples"]) == 2 * html.count("<h3"), "each question, for both groups"
     for group, about in found["groups"].items():
         judge, reward = (f"{about[name]['gain']:+.2f}".replace("-", "−") for name in ("judge", "reward"))

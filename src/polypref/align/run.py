@@ -138,6 +138,7 @@ class _Run:
             "examples": measures.examples(self.shown, before[many:], after[many:]),
             "collapsed": collapsed_at(log, self.task.collapse_floor, self.task.collapse_steps),
             "chat": self.asked.chat,
+            "answer_tokens": self.trainer.args.max_completion_length,
             "halvings": self.halvings,
         }
 

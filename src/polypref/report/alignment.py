@@ -46,22 +46,22 @@ def notes(found: Mapping[str, Any]) -> list[str]:
 
 
 def over_optimised(found: Mapping[str, Any]) -> list[str]:
-    """For each group, how much of the climbed gain the judge saw."""
+    """For each group, whether the judge confirms the climbed gain; intervals that do not meet say that it does not."""
     lines = []
     for group, about in found["groups"].items():
         climbed, judge = about["reward"], about.get("judge")
         if judge is None or climbed["lo"] is None or judge["lo"] is None:
             continue
         who = f"{visible(group)}:"
+        seen = f"the judge saw {signed(judge['gain'], 2)} of {signed(climbed['gain'], 2)} spreads"
         if climbed["lo"] <= 0:
             lines.append(f"{who} the climbed reward has no sure gain, so nothing can be said about over-optimisation.")
-        elif judge["lo"] <= 0:
-            lines.append(f"{who} over-optimised: the climbed reward rose, and the judge saw no sure gain.")
         elif judge["hi"] < climbed["lo"]:
-            seen = f"{signed(judge['gain'], 2)} of {signed(climbed['gain'], 2)} spreads"
-            lines.append(f"{who} over-optimised: the judge saw {seen}; the rest exploits the scorer's errors.")
+            lines.append(f"{who} over-optimised: {seen}; the rest exploits the scorer's errors.")
+        elif judge["lo"] <= 0:
+            lines.append(f"{who} {seen}, a gain that is not sure: the climbed gain is not confirmed.")
         else:
-            lines.append(f"{who} the judge's gain is not surely less than the climbed one.")
+            lines.append(f"{who} the judge's gain is sure, and not surely less than the climbed one.")
     return lines
 
 
@@ -97,12 +97,22 @@ def page(found: Mapping[str, Any]) -> str:
             figures=_figures(found, groups),
             questions=_questions(found["examples"], {one["name"]: one["colour"] for one in groups}),
             settings=found["settings"],
-            data={**found["inputs"], **found["data"]},
+            again=_again(found),
+            answer_tokens=found.get("answer_tokens"),
             held_out=len(found["held_out"]),
-            versions=found["versions"],
             steps=found["curve"][-1]["step"] if found["curve"] else 0,
         )
     )
+
+
+def _again(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that makes the run, by name; what is empty is left out."""
+    hashes = {f"hash of {name}": value for name, value in found["data"].items()}
+    parts = {**found["settings"], **found["inputs"], **hashes, **found["versions"]}
+    flat: dict[str, Any] = {}
+    for name, value in parts.items():
+        flat |= {f"{name}.{one}": each for one, each in value.items()} if isinstance(value, Mapping) else {name: value}
+    return {name: value for name, value in flat.items() if value not in ("", [], None)}
 
 
 def curves(found: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
