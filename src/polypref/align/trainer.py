@@ -48,7 +48,7 @@ def arguments(task: Task, folder: Path) -> PGRPOConfig:
     settings = {**DEFAULTS, **plain, **task.trainer, **ours}
     try:
         return PGRPOConfig(**settings)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, ZeroDivisionError, OSError) as error:  # OSError: fsdp_config may be a file
         raise cannot_work(error) from error
 
 
