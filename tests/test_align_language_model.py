@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ pytest.importorskip("peft")
 import align_cases as cases
 from align_cases import RUN
 from judge_cases import TEMPLATE
-from polypref.align import Lora, Task, align, language_model, lora
+from polypref.align import Lora, Task, align, language_model, lora, trainer
 from polypref.align.trainer import smaller
 from polypref.align.watch import collapsed_at
+from polypref.cli import main
 from polypref.errors import ArtifactError, EncoderError, InputError, SettingsError
 from polypref.policy.distinct import COMPLETIONS, WORDS, seen, shares
 from polypref.report.alignment import over_optimised, page, summary
+from polypref.worlds import simulate
 
 UPPER = Lora(rank=4, alpha=8, upper=1)
 
@@ -155,6 +158,40 @@ def test_a_batch_too_large_for_memory_is_halved_and_the_update_is_the_same(
         torch.testing.assert_close(halved[name], value, rtol=1e-3, atol=1e-5)
     with pytest.raises(SettingsError, match=r"memory does not suffice for a batch of 1 completions; lower"):
         smaller(task, tmp_path / "none", 4)
+
+
+def test_vllm_is_refused_in_one_line_where_it_is_not_installed(
+    world: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "find_spec", lambda name: None)
+    with pytest.raises(SettingsError) as caught:
+        ran(world, Task(model, samples=4, trainer=RUN | {"use_vllm": True}), tmp_path / "out")
+    assert str(caught.value).startswith(
+        "the trainer's use_vllm needs vLLM, not installed here: pip install 'trl[vllm]'"
+    )
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_a_file_of_the_trainer_that_is_not_there_is_one_line(world: Any, model: str, tmp_path: Path) -> None:
+    lost = RUN | {"fsdp": "full_shard", "fsdp_config": "lost.json"}
+    with pytest.raises(SettingsError, match=r"the trainer's settings cannot work: .*lost\.json"):
+        ran(world, Task(model, samples=4, trainer=lost), tmp_path / "out")
+
+
+def test_the_example_for_smollm2_runs_on_a_tiny_model(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(Path(__file__).parents[1] / "examples/align-smollm2.toml", "align.toml")
+    simulate("two-tastes", users=8, judgements=20).table().write_ndjson("people.jsonl")
+    for out, learner in (("scorer", "individual"), ("judge", "pooled")):
+        assert main(["fit", "people.jsonl", "--encoder", "static", "--learner", learner, "--out", out]) == 0
+    small = ["--lora", "rank=4", "upper=1", "--samples", "4"]
+    small += ["--trainer", "per_device_train_batch_size=8", "max_completion_length=6", "max_steps=2", "beta=0.05"]
+    assert main(["align", "--config", "align.toml", "--model", model, *small]) == 0
+    found = json.loads(Path("aligned/align.json").read_text())
+    assert found["chat"] and [one["step"] for one in found["curve"]] == [1, 2]
+    assert found["settings"]["template"].startswith("{prompt} Answer the {group}")
 
 
 # --- collapse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from math import isfinite
@@ -42,7 +43,7 @@ def arguments(task: Task, folder: Path) -> PGRPOConfig:
         _ensure_kind(name, value, kinds[name])
     if task.trainer.get("max_steps") == 0:
         raise SettingsError("the trainer's max_steps is 0; nothing would be trained. Leave it out or give 1 or more.")
-    _ensure_reported(task.trainer.get("report_to"))
+    _ensure_installed(task.trainer)
     plain = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
     ours = {"output_dir": str(folder), "seed": task.seed, "group_weight": task.group_weight, "disable_tqdm": True}
     settings = {**DEFAULTS, **plain, **task.trainer, **ours}
@@ -52,14 +53,20 @@ def arguments(task: Task, folder: Path) -> PGRPOConfig:
         raise cannot_work(error) from error
 
 
-def _ensure_reported(report_to: Any) -> None:
-    """Raise SettingsError if a tracker that ``report_to`` names is not installed; says how to install it."""
+def _ensure_installed(settings: Mapping[str, Any]) -> None:
+    """Raise SettingsError if a tracker, or vLLM, is to be used and not installed; says how to install it."""
+    report_to = settings.get("report_to")
     names = report_to if isinstance(report_to, list) else [report_to]
     missing = [name for name in names if name in TRACKERS and find_spec(name) is None]
     if missing:
         raise SettingsError(
             f"the trainer's report_to names {' and '.join(missing)}, not installed here: pip install "
             f"{' '.join(missing)}. Without it: report_to=none."
+        )
+    if settings.get("use_vllm") and find_spec("vllm") is None:
+        raise SettingsError(
+            "the trainer's use_vllm needs vLLM, not installed here: pip install 'trl[vllm]'. Without it: "
+            "use_vllm=false."
         )
 
 
