@@ -87,7 +87,7 @@ def finished(folder: Path, launcher: str, out: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--launchers", nargs="+", choices=[*LAUNCHERS], default=[*LAUNCHERS])
-    import align_cases as cases
+    import align_cases as cases  # pyright: ignore[reportMissingImports]
 
     figures = {}
     for launcher in parser.parse_args().launchers:
