@@ -163,6 +163,12 @@ def test_what_was_answered_before_a_failure_is_kept(server):
     assert server.seen() == []
 
 
+def test_a_question_longer_than_the_servers_context_is_one_line(server):
+    server.plan({"always": {"status": 400, "body": "This model's maximum context length is 512 tokens"}})
+    said = refusal(server)
+    assert "HTTP 400" in said and "maximum context length is 512 tokens" in said and "its length limit" in said
+
+
 def test_a_dead_server_is_one_line(server):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
