@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from judge_cases import save_judge
 from polypref.studies.policy.lean import ALPHA, MATRICES, RANK, Batch, Engine, Factors, Trunk, fresh_lora, parameters

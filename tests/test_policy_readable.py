@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ class Job(queued.Job):
 
     loaded: Model
 
-    @property
+    @cached_property
     def model(self) -> Model:
         return self.loaded
 

@@ -108,7 +108,7 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def answers(content: Row) -> list[dict[str, str]]:
+def answers(content: Row) -> list[dict[str, Any]]:
     """For each held-out question: the answer before training, and after it by each arm that is kept."""
     by_arm = content["examples"]
     first, *others = by_arm.values() if by_arm else [[]]

@@ -15,7 +15,7 @@ gate and up. Covered: Llama models with plain rotary positions. Not covered: dro
 truncated sampling.
 
 Suffixes here: ``_A`` heads, ``_D`` width of the hidden state, ``_E`` width of a head, ``_L`` positions of a prompt,
-``_T`` tokens of a completion, ``_X`` rows of any kind.
+``_T`` tokens of a completion.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def train(model: Model, run: Run, spread_G: Floats) -> tuple[dict[str, Any], Fac
     rng, labels = np.random.default_rng([run.seed, 41]), np.random.default_rng([run.seed, 43])
     method, lora = methods.method(run.method, run.group_weight), fresh_lora(model.engine.trunk, run.seed)
     optimizer = torch.optim.AdamW(parameters(lora), lr=run.rate, weight_decay=0.0)
-    kl, steps = KL * KL_SIZE.get(run.method, 1.0), []
+    kl, steps, most = KL * KL_SIZE.get(run.method, 1.0), [], 0.0
     of_B = np.repeat(np.arange(run.prompts), run.generations)
     for _ in range(run.steps):
         questions = [next(sequence) for _ in range(run.prompts)]

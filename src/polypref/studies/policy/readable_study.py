@@ -44,7 +44,7 @@ MOST_SEEDS = 6
 
 def stored() -> dict[str, Any]:
     """The study that comes with the package. Raises ArtifactError."""
-    content = json.loads((resources.files(__package__) / STORED).read_text(encoding="utf-8"))
+    content = json.loads((resources.files("polypref.studies.policy") / STORED).read_text(encoding="utf-8"))
     if not is_sealed(content):
         raise ArtifactError(f"{STORED} of the package was changed: its hash does not fit. Install the package again.")
     return content

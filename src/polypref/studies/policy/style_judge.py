@@ -33,7 +33,7 @@ class StyleJudge:
     @classmethod
     def of(cls, styles: tuple[str, str]) -> StyleJudge:
         """Of two styles, fitted on their contrast texts. Raises EncoderError without MiniLM's weights."""
-        text = (resources.files(__package__) / "style_texts.toml").read_text(encoding="utf-8")
+        text = (resources.files("polypref.studies.policy") / "style_texts.toml").read_text(encoding="utf-8")
         contrast = loads(text)
         texts = [contrast[style] for style in styles]
         sign_X = np.repeat([1.0, -1.0], [len(part) for part in texts])
