@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from polypref.features.transformer import quiet
 from polypref.policy.history import Floats, Ints
 from polypref.studies.policy import methods
 from polypref.studies.policy.bandit import Step
@@ -67,8 +68,9 @@ class Model:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
         end = tokenizer.convert_tokens_to_ids("<|im_end|>")
         return cls(tokenizer, Engine(Trunk.of(model, upper, torch.bfloat16), end, MOST_TOKENS))
 
