@@ -1,4 +1,4 @@
-"""Seconds of a trainer's steps and its peak memory, in the same way for every trainer that is built on transformers'."""
+"""Seconds of a trainer's steps and its peak memory, in the same way for every trainer built on transformers'."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ whole or not at all: a killed run loses the part in hand and no other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,6 @@ class Part:
     settings: Callable[[Place], dict[str, Any]]
     minutes: Callable[[Place], float]
     run: Callable[[Place], Found]
-    needs: Sequence[str] = field(default=())
 
     def path(self, place: Place) -> Path:
         """Its file."""
@@ -121,8 +120,8 @@ def stored(part: Part, place: Place) -> dict[str, Any] | None:
     for name, value in part.identity(place).items():
         if content[name] != value:
             raise SettingsError(
-                f"{path} was measured with other {name} ({_difference(content[name], value)}); choose another --out, or "
-                "give --force to measure again."
+                f"{path} was measured with other {name} ({_difference(content[name], value)}); "
+                "choose another --out, or give --force to measure again."
             )
     return content
 

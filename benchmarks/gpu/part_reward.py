@@ -190,4 +190,4 @@ def _split(large: dict[str, Any]) -> Line:
     return Line("a step larger than memory", reached, "splits by itself", met)
 
 
-PART = Part("1-reward", "LoRA reward models against TRL", settings, minutes, run, ("trl", "peft"))
+PART = Part("1-reward", "LoRA reward models against TRL", settings, minutes, run)

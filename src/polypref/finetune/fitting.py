@@ -69,7 +69,7 @@ class Study:
     def batches(self, reader: Reader, texts: list[Tokens], rows: Comparisons, shares: tuple[float, float]) -> Batches:
         """``rows`` once, in their order."""
         user_N, chosen_N, rejected_N = (code_N.astype(np.int64) for code_N in self.numbers.judges(rows))
-        weight_N = rows.weights_N / max(rows.weights_N.mean(), 1e-12)
+        weight_N = rows.weights_N / max(rows.weights_N.mean(), 1e-12) if len(rows) else rows.weights_N
         return Batches(
             reader,
             texts,
