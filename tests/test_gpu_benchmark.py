@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +50,41 @@ def test_reward_models_are_measured_and_a_step_larger_than_memory_is_split(
     assert run.main(given) == 0
     assert "stored: 1-reward" in capsys.readouterr().err
     assert (tmp_path / "1-reward.json").read_bytes() == was
+
+
+STUBS = """
+import sys, time
+sys.path[:0] = sys.argv[2:]
+import run
+from part import Found, Part
+
+def long(place):
+    print("begun", file=sys.__stdout__, flush=True)
+    time.sleep(600)
+
+run.PARTS = {"a": "a", "b": "b"}
+works = {"a": lambda place: Found({}, []), "b": long}
+parts = {name: Part(name, name, lambda _: {"own": 1}, lambda _: 1.0, work) for name, work in works.items()}
+run.import_module = lambda name: type("Module", (), {"PART": parts[name]})
+run.main(["--out", sys.argv[1], "--miniature"])
+"""
+
+
+def test_a_killed_run_goes_on_after_the_stored_parts(parts: Any, tmp_path: Path) -> None:
+    put, told = parts
+    command = [sys.executable, "-c", STUBS, str(tmp_path), str(FOLDER), str(FOLDER.parents[1] / "src")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "begun\n"
+    finally:
+        process.kill()
+        process.communicate()
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["a.json"]
+    was = (tmp_path / "a.json").read_bytes()
+    assert put(part("a", told), part("b", told)).main(["--out", str(tmp_path), "--miniature"]) == 0
+    assert told == ["b"]
+    assert (tmp_path / "a.json").read_bytes() == was
 
 
 # --- the command, with parts that take no time

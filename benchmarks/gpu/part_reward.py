@@ -46,7 +46,7 @@ def size(place: Place) -> Size:
     """Of the texts, batches and rounds."""
     if place.shape == "7b":
         return Size(512, 32, 8, 12, 3, 512, 64 if place.miniature else None)
-    return Size(32, 8, 4, 4, 2, 32, 8 if place.miniature else None)
+    return Size(32, 8, 4, 3, 2, 32, 8 if place.miniature else None)
 
 
 def settings(place: Place) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def settings(place: Place) -> dict[str, Any]:
 def minutes(place: Place) -> float:
     """Expected of the whole part."""
     if place.miniature:
-        return 0.4
+        return 0.3
     one = size(place)
     tokens = 2 * one.rounds * one.steps * one.batch * 2 * one.tokens + 3 * one.large * 2 * one.tokens
     loading = (2 * one.rounds + 1) * weights(place.shape) * 2 / 1e9  # seconds at 1 GB/s

@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from part import Part, Place
 
-PARTS = {"1": "part_reward"}
+PARTS = {"1": "part_reward", "2": "part_overhead", "3": "part_encoding", "4": "part_policy"}
+ROOT = Path(__file__).parents[2]
 HEAD = ("part", "line", "reached", "asked", "met")
 
 
@@ -53,6 +55,7 @@ def begun(told: argparse.Namespace) -> tuple[Place, list[Part]]:
     if told.miniature:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    sys.path += [str(ROOT / folder) for folder in ("benchmarks", "benchmarks/policy", "tests")]  # parts 2 and 3
     import torch
     from part import Place
 
@@ -106,7 +109,9 @@ def measure(place: Place, waiting: Sequence[Part], budget: float | None) -> dict
         part, began = rest.pop(0), time.monotonic()
         say(f"{part.name}: {part.title}")
         try:
-            store(part, place, part.run(place), time.monotonic() - began)
+            with redirect_stdout(sys.stderr):  # standard output has the table alone
+                found = part.run(place)
+            store(part, place, found, time.monotonic() - began)
             say(f"{part.name}: done in {(time.monotonic() - began) / 60:.1f} minutes")
         except Exception as error:
             traceback.print_exc()

@@ -45,7 +45,7 @@ def liked(completion_ids: list[list[int]], **_: Any) -> list[float | None]:
 
 
 def trained(kind: str, model: Path, completions: int, steps: int, **settings: Any) -> Any:
-    """A trainer, ready to run; ``kind`` is "P-GRPO" or "GRPO"."""
+    """A trainer, ready to run; ``kind`` is "P-GRPO" or "GRPO", ``settings`` its configuration and ``peft_config``."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
@@ -53,26 +53,30 @@ def trained(kind: str, model: Path, completions: int, steps: int, **settings: An
     from polypref.policy.trl import PGRPOConfig, PGRPOTrainer
 
     host, config = (PGRPOTrainer, PGRPOConfig) if kind == "P-GRPO" else (GRPOTrainer, GRPOConfig)
+    lora = settings.pop("peft_config", None)
+    small = {
+        "output_dir": str(model / kind),
+        "max_completion_length": 4,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "seed": 0,
+    }
     args = config(
-        output_dir=str(model / kind),
         per_device_train_batch_size=completions,
         num_generations=8,
-        max_completion_length=4,
         max_steps=steps,
         save_strategy="no",
         logging_steps=1,
         report_to="none",
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
         disable_tqdm=True,
-        seed=0,
-        **settings,
+        **{**small, **settings},
     )
     policy: Any = AutoModelForCausalLM.from_pretrained(model)
     tokenizer = AutoTokenizer.from_pretrained(model)
     data = rows(max(completions // 8, 64))
-    return host(model=policy, reward_funcs=liked, args=args, train_dataset=data, processing_class=tokenizer)
+    named = {"train_dataset": data, "processing_class": tokenizer, "peft_config": lora}
+    return host(model=policy, reward_funcs=liked, args=args, **named)
 
 
 def own_part(model: Path, completions: int, steps: int, **settings: Any) -> tuple[list[float], list[float]]:

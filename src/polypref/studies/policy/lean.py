@@ -122,17 +122,17 @@ Factors = list[dict[str, tuple["Tensor", "Tensor"]]]  # of each upper layer: the
 
 
 def fresh_lora(trunk: Trunk, seed: int, rank: int = RANK) -> Factors:
-    """Second factors are 0, so the model is still the frozen one."""
+    """Second factors are 0, so the model is still the frozen one. Drawn on the CPU: the same for every device."""
     import torch
 
-    draw = torch.Generator().manual_seed(seed)
+    draw, device = torch.Generator(device="cpu").manual_seed(seed), trunk.head.device
     made: Factors = []
     for layer in trunk.layers[trunk.first :]:
         pairs = {}
         for name in MATRICES:
             out, into = getattr(layer, name).shape
-            down = (torch.rand(rank, into, generator=draw) * 2 - 1) / into**0.5
-            pairs[name] = (down.requires_grad_(), torch.zeros(out, rank).requires_grad_())
+            down = ((torch.rand(rank, into, generator=draw, device="cpu") * 2 - 1) / into**0.5).to(device)
+            pairs[name] = (down.requires_grad_(), torch.zeros(out, rank, device=device).requires_grad_())
         made.append(pairs)
     return made
 
