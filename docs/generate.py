@@ -37,6 +37,7 @@ EXAMPLES: dict[str, str] = {
     "adapt": "polypref adapt prefs.jsonl --learners hierarchical --sizes 0 3 10 --seeds 2 --out new-people",
     "groups": "polypref groups prefs.jsonl --out groups",
     "align": "polypref align --config align.toml",
+    "lm": "polypref lm status",
     "bench-policy": "polypref bench-policy --quick --seeds 2 --out policy",
     "bounds": "polypref bounds detector bounds.toml --slates labelled.jsonl --part 1/3 && "
     "polypref bounds calibrate bounds.toml --slates labelled.jsonl --part 2/3 && polypref bounds check bounds.toml",

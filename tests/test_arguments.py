@@ -177,7 +177,7 @@ REQUIRED = {
     "simulate": ["two-tastes", "--out", "o"], "tax": ["s"], "bounds": ["check", "b"],
     "align": ["x", "--model", "m", "--scorer", "s", "--groups", "g"], "score": ["s", "x", "--out", "o"], "table": ["x"],
     "audit": ["s", "--bounds", "b", "--slates", "x"], "forget": ["s", "u"], "serve": ["s"], "refit": [],
-    "reproduce": ["paper"],
+    "reproduce": ["paper"], "lm": ["status"],
 }  # fmt: skip
 
 

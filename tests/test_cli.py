@@ -283,4 +283,4 @@ def test_usage_has_files_before_options(name, capsys):
     assert main([name, "--help"]) == 0
     usage = capsys.readouterr().out.strip().splitlines()[0]
     assert usage.startswith(f"usage: polypref {name} ")
-    assert usage.endswith("[OPTIONS]")
+    assert usage.endswith(("[OPTIONS]", "[--quiet | --no-quiet]"))

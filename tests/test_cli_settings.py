@@ -25,6 +25,7 @@ OWN = {
     "seed": {"convert"},
     "encoder": {"score", "serve"},  # none: the one of the fit
     "scorer": {"adapt", "align", "forget", "tax"},  # what it is for
+    "action": {"bounds", "lm"},
     "file": {"bounds"},
     "slates": {"audit"},  # one file
     "learners": {"adapt", "compare", "bench-policy", "reproduce"},

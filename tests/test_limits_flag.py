@@ -21,7 +21,15 @@ PAIR = {"user_id": "u", "prompt": "p", "chosen": "x", "rejected": "y"}
 SCORED = {"user_id": "u", "prompt": "p", "response": "x"}
 LABELLED = {"prompt": "p", "response": "x", "unsafe": True}
 ITEM = {"prompt": "p", "chosen": "x", "rejected": "y", "subset": "donotanswer", "section": "s"}
-OWN_FILES = ("simulate", "bench-policy", "table", "forget", "demo", "serve")  # read nothing, or what a command wrote
+OWN_FILES = (
+    "simulate",
+    "bench-policy",
+    "table",
+    "forget",
+    "demo",
+    "serve",
+    "lm",
+)  # read nothing, or what a command wrote
 
 READS = [  # a row, and the words of a command that reads a file of such rows
     *(

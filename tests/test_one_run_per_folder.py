@@ -169,7 +169,9 @@ def test_every_command_with_a_folder_says_so():
     files = {name for name, one in with_out.items() if issubclass(one, Replaces)} | {"score", "forget"}
     assert folders | files == set(with_out)
     assert not folders & files
-    assert {"compare", "adapt", "fit", "groups", "align", "audit", "bench-policy", "tax", "table", "demo"} == folders
+    assert folders == {
+        *("compare", "adapt", "fit", "groups", "align", "audit", "bench-policy", "tax", "table", "demo", "reproduce"),
+    }
 
 
 # --- the lock itself

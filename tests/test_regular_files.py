@@ -45,6 +45,7 @@ REASONS = {
     "features/encode_once.py": "a folder that this run wrote and alone can read",
     "features/cache.py": "rows are mapped, not read whole; that the file is regular is tested before",
     "features/hf.py": "folders that `model_folder.locate` has looked over, file by file",
+    "features/smollm2.py": "a file that is known by its hash",
     "features/minilm.py": "folders whose files are known by their hashes",
     "features/word_vectors.py": "a folder whose files are known by their hashes",
     "features/static.py": "a folder whose files are known by their hashes",

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tax": ("polypref.cli.tax", "what general ability personalization costs on RewardBench, apart from forgetting"),
     "groups": ("polypref.cli.groups", "group users by an attribute or by how they judge, for P-GRPO"),
     "align": ("polypref.cli.align", "train a language model with P-GRPO on a saved scorer's rewards, for every group"),
+    "lm": ("polypref.cli.lm", "fetch the embedded language model smollm2, or say whether it is there"),
     "bench-policy": (
         "polypref.cli.bench_policy",
         "when P-GRPO beats GRPO: bandits with known truth, with controls",

@@ -20,6 +20,7 @@ from typing import Any
 
 from polypref import content
 from polypref.errors import EncoderError
+from polypref.features import smollm2
 from polypref.features.transformer import sha256_of, stamp_of
 from polypref.network_access import CALLER, Permission
 from polypref.regular_files import content_of, ensure_regular, ensure_within, expanded, memory
@@ -33,9 +34,13 @@ Stamps = tuple[tuple[str, str], ...]
 def locate(model: str, revision: str | None, permission: Permission = CALLER) -> tuple[Path, str]:
     """The model's folder and a name of its content: a hash of its files, or the hub's commit.
 
+    ``smollm2`` is the embedded model, also beside a folder of that name, which is ``./smollm2``.
+
     Raises EncoderError where it cannot be had or does not hold all that decides its answers, SettingsError where it
     would have to be downloaded and may not.
     """
+    if model == smollm2.NAME:
+        return smollm2.folder(), smollm2.name()
     folder = expanded(model)
     try:
         local = folder.is_dir()

@@ -30,7 +30,7 @@ import polars as pl
 from polypref.data.files.limits import Limits
 from polypref.data.published.rows import Converted, File, Selection, one_of, read_files, stack, structured, typed
 from polypref.errors import InputError
-from polypref.wording import counted
+from polypref.wording import are, counted
 
 TEXTS = ("comparison_id", "text", "completion_a", "completion_b")
 MODELS = ("model_a", "model_b")
@@ -78,8 +78,8 @@ class MultiPref:
         both = whole.group_by("user_id").agg(pl.col.worker.n_unique()).filter(pl.col.worker > 1)["user_id"].drop_nulls()
         if len(both):
             remarks.append(
-                f"{counted(len(both), 'evaluators')} are among the crowd workers and the experts, as {both.sort()[0]}: "
-                "each counts as one person"
+                f"{counted(len(both), 'evaluators')} {are(len(both))} among the crowd workers and the experts, as "
+                f"{both.sort()[0]}: each counts as one person"
             )
         systems = ["chosen_model", "rejected_model"] if any(file.has(*MODELS) for file in files) else []
         columns = ("pair_id", "tie", "strength", *systems, "attributes")
