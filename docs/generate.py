@@ -30,6 +30,7 @@ EXAMPLES: dict[str, str] = {
     "fit": "polypref fit prefs.jsonl --learner hierarchical --out scorer",
     "score": "polypref score scorer questions.jsonl --out scores.jsonl && "
     "polypref score scorer questions.jsonl --best --prefix my_ --no-cache --out best.csv",
+    "describe": "polypref describe scorer && polypref describe scorer --user u0 --groups groups",
     "serve": "polypref serve scorer --store feedback.db --port 8080",
     "refit": "polypref refit --store feedback.db --with prefs.jsonl",
     "forget": "polypref forget scorer u3 u7 --out scorer-without --search .",

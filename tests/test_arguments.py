@@ -176,8 +176,8 @@ REQUIRED = {
     "groups": ["x", "--out", "o"], "convert": ["psoups", "x", "--out", "o"], "demo": [], "bench-policy": [],
     "simulate": ["two-tastes", "--out", "o"], "tax": ["s"], "bounds": ["check", "b"],
     "align": ["x", "--model", "m", "--scorer", "s", "--groups", "g"], "score": ["s", "x", "--out", "o"], "table": ["x"],
-    "audit": ["s", "--bounds", "b", "--slates", "x"], "forget": ["s", "u"], "serve": ["s"], "refit": [],
-    "reproduce": ["paper"], "lm": ["status"],
+    "audit": ["s", "--bounds", "b", "--slates", "x"], "forget": ["s", "u"], "describe": ["s"], "serve": ["s"],
+    "refit": [], "reproduce": ["paper"], "lm": ["status"],
 }  # fmt: skip
 
 

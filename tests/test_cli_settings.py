@@ -23,7 +23,7 @@ OWN = {
     "files": {"convert"},  # the set's own files
     "workers": {"convert", "serve"},  # people who judged; processes that answer
     "seed": {"convert"},
-    "encoder": {"score", "serve"},  # none: the one of the fit
+    "encoder": {"describe", "score", "serve"},  # none: the one of the fit
     "scorer": {"adapt", "align", "forget", "tax"},  # what it is for
     "action": {"bounds", "lm"},
     "file": {"bounds"},
@@ -31,9 +31,10 @@ OWN = {
     "learners": {"adapt", "compare", "bench-policy", "reproduce"},
     "sizes": {"adapt", "compare"},
     "seeds": {"bench-policy"},
-    "groups": {"align", "groups", "serve"},
+    "groups": {"align", "describe", "groups", "serve"},
     "users": {"simulate", "tax"},
     "suite": {"reproduce"},  # of its three sets, and may be left out
+    "user": {"adapt"},  # the id of one new person
     "pairs": {"convert", "profile"},
     "learner": {"refit"},  # none: that of the scorer in force
     "held_out": {"refit"},  # a share; audit's are files

@@ -68,7 +68,7 @@ COMMANDS = {
     ),
     "demo": ("demo", "--seeds", "1", "--workers", "1", "--out", "out"),
 }
-NOTHING = {"check", "profile", "lm"}  # commands that write to standard output only, or a cache
+NOTHING = {"check", "profile", "describe", "lm"}  # commands that write to standard output only, or a cache
 STORE = {"serve", "refit"}  # writes through SQLite: test_serve_store.py fills its disk
 
 

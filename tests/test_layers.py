@@ -16,7 +16,7 @@ FLOORS: dict[int, str] = {
     12: "cli testing",
     11: "report serve studies",
     10: "align newcomers tax experiments",
-    9: "evaluation bounds groups forgetting",
+    9: "evaluation bounds groups forgetting traits",
     8: "scorers",
     7: "finetune",
     6: "learners",

@@ -29,6 +29,7 @@ OWN_FILES = (
     "demo",
     "serve",
     "lm",
+    "describe",
 )  # read nothing, or what a command wrote
 
 READS = [  # a row, and the words of a command that reads a file of such rows

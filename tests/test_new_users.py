@@ -209,7 +209,7 @@ def test_one_users_solver_finds_what_the_general_one_finds(count):
     c = small()
     few = replace(c, weight_N=1.0 + np.arange(len(c)) % 2, tie_N=np.arange(len(c)) % 7 == 0)
     few = few.take(np.flatnonzero(c.user_N == 2)[:count])
-    quick, general = scorer.adapt("x", few).newcomers["x"], scorer._from_many(few, scorer._before("x"), scorer.prior)
+    quick, general = scorer.adapt("x", few).newcomers["x"], scorer._from_many(few, scorer.known_of("x"), scorer.prior)
     assert quick.weights_K == pytest.approx(general.weights_K, abs=1e-4)
     assert quick.covariance_KK == pytest.approx(general.covariance_KK, abs=1e-4)
     assert (quick.effects.key_R == general.effects.key_R).all()

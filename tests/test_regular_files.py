@@ -67,6 +67,7 @@ REASONS = {
     "report/alignment.py": "templates of this package",
     "report/paper.py": "a table of this package",
     "worlds/text.py": "a table of this package",
+    "traits/table.py": "a table of this package",
     "serve/routes/page.py": "a page of this package",
 }
 

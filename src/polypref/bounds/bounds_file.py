@@ -11,6 +11,7 @@
     cap = 2.0                      # how far a person's reward may be from the shared one
     safety_weight = 32             # what the shared reward loses for each point under ample = 3.0
     most_candidates = 16
+    steering = 2.0                 # the largest dial of context steering (``policy.steering``); no user moves it
 
     [user]                         # for all users; [user.ann] for one
     floor = 0.5                    # they ask for a higher safety score
@@ -53,6 +54,7 @@ from polypref.schema import conform
 from polypref.strict_json import parse
 
 SCHEMA = 6
+STEERING = 2.0  # the largest dial where the file says nothing
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,21 @@ class BoundsFile:
     def user_limits(self) -> dict[str, Limits]:
         """Additional limits of single users."""
         return {name: _limits(settings) for name, settings in self.users.items()}
+
+    @property
+    def steering(self) -> float:
+        """The largest dial of context steering, for everybody."""
+        return float(self.settings["steering"].value) if "steering" in self.settings else STEERING
+
+    def dial(self, asked: float) -> float:
+        """The dial that was asked for. Raises SettingsError above ``steering``."""
+        if not 0 <= asked <= self.steering:
+            where = str(self.settings["steering"]) if "steering" in self.settings else "the default"
+            raise SettingsError(
+                f"the dial {asked:g} is outside of 0 to {self.steering:g}, which {self.path} allows (steering: "
+                f"{where}); ask for less, or have the organisation change its bounds."
+            )
+        return asked
 
     @property
     def digest(self) -> str:

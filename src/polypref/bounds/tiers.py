@@ -25,6 +25,7 @@ KEYS: dict[str, tuple[type, str, int]] = {  # kind of value, which way is tighte
     "floor": (float, HIGHER, 2),
     "safety_weight": (float, HIGHER, 1),
     "ample": (float, HIGHER, 1),
+    "steering": (float, LOWER, 1),
 }
 HUGE = 1e12
 DROP, PASS = "drop", "pass"  # what becomes of texts in scripts that the calibration did not hold

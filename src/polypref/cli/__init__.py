@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("polypref.cli.simulate", "write a simulated world with known truth as a preference file"),
     "fit": ("polypref.cli.fit", "fit one learner on all judgements and save the scorer"),
     "score": ("polypref.cli.score", "score responses for users with a saved scorer"),
+    "describe": ("polypref.cli.describe", "say in words what a person's, a group's or everybody's reward likes"),
     "serve": ("polypref.cli.serve", "answer rerank clients for the person who asks, and learn from use"),
     "refit": ("polypref.cli.refit", "fit a server's scorer anew from its judgements; swap, roll back"),
     "forget": ("polypref.cli.forget", "take people out of a saved scorer, and find files that still name them"),

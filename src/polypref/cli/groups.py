@@ -60,7 +60,7 @@ class Groups(WritesFolder, Reads, Encodes, Seeded):
         comparisons = cleaned(reading_of(self, self.files))
         grouping, sample = self._grouping(comparisons, encode)
         told = likes(sample, grouping.names, seed=self.seed)
-        content = self._content(grouping, comparisons, told)
+        content = self._content(grouping, comparisons, told) | {"rewards": _by_rewards(grouping)}
         grouping.save(self.out)
         write_table(self.out / LISTED, grouping.listed(comparisons.users.ids))
         write_json(self.out / "likes.json", content)
@@ -117,6 +117,17 @@ class Groups(WritesFolder, Reads, Encodes, Seeded):
             "reproduce": {"command": command_line("groups", self)},
             "versions": {"polypref": version("polypref")},
         }
+
+
+def _by_rewards(grouping: Grouping) -> list[dict[str, Any]]:
+    """What each discovered group's reward likes, from contrasting texts; groups of an attribute have no reward."""
+    from polypref.traits.describe import describe_rewards
+    from polypref.traits.table import packaged
+
+    if (model := grouping.model) is None or len(grouping.names) < 2:
+        return []
+    reward_RG = model.inputs(packaged().pool) @ model.weights_KG
+    return [describe_rewards(name, reward_RG[:, g]).as_dict() for g, name in enumerate(grouping.names)]
 
 
 def _show(content: dict[str, Any]) -> None:

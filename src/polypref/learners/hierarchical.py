@@ -283,7 +283,7 @@ class HierarchicalScorer(LinearScorer):
         user_id = content.one_id(user_id)
         if not len(few):
             raise NotEnoughData(f"no comparisons to learn user {user_id!r} from; give at least one.")
-        before = self._before(user_id)
+        before = self.known_of(user_id)
         prior = self.prior
         if before.covariance_KK is not None:
             prior = replace(prior, spread_KK=before.covariance_KK.astype(np.float64))
@@ -303,7 +303,7 @@ class HierarchicalScorer(LinearScorer):
         weights_K = before.weights_K + found.deviation_K
         return self.with_newcomer(user_id, Newcomer(weights_K, effects, found.covariance_KK.astype(np.float32)))
 
-    def _before(self, user_id: str) -> Newcomer:
+    def known_of(self, user_id: str) -> Newcomer:
         """What is known of a user; of a stranger, the population."""
         if user_id in self.newcomers:
             return self.newcomers[user_id]
@@ -339,15 +339,11 @@ class HierarchicalScorer(LinearScorer):
         )
         shared_R = self.effects.shared(pool.identity_R)
         one_N, other_N = place_2N[:n], place_2N[n:]
-        mean_K, covariance_KK = self.population_K, self.prior.spread_KK
-        for at, (user_1, weights_UK, _) in enumerate(self.tables([user_id])):
-            if user_1[0] >= 0:
-                recent = at == 0 and bool(self.newcomers)
-                covariance_UKK = self._new_covariance_UKK if recent else self.covariance_UKK
-                mean_K, covariance_KK = weights_UK[user_1[0]], covariance_UKK[user_1[0]]
+        known = self.known_of(user_id)
+        covariance_KK = self.prior.spread_KK if known.covariance_KK is None else known.covariance_KK
         alike_N = mixed.Likeness(self.likeness, self.inputs.kinds[0]).between(x_RK[one_N], x_RK[other_N])
         x_NK = x_RK[one_N] - x_RK[other_N]
-        mean_N = x_NK @ mean_K + shared_R[one_N] - shared_R[other_N]
+        mean_N = x_NK @ known.weights_K + shared_R[one_N] - shared_R[other_N]
         return x_NK, mean_N, covariance_KK.astype(np.float64), 2 * self.prior.personal * (1 - alike_N)
 
     @passed_on

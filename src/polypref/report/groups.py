@@ -21,6 +21,7 @@ def page(found: Mapping[str, Any]) -> str:
     rows = [*likes["traits"], *likes["texts"]]
     axis = span([row[end] for row in rows for end in ("lo", "hi")], include=(0.0,)) if rows else Axis(-1.0, 1.0)
     sizes = found["groups"]["sizes"]
+    reward_of = {one["who"]: one["text"] for one in found.get("rewards", [])}
     return (
         environment()
         .get_template("groups.html.j2")
@@ -34,7 +35,11 @@ def page(found: Mapping[str, Any]) -> str:
             kept_out=likes["kept_out"],
             judgements=number(likes["judgements"]),
             looked_at=likes["looked_at"],
-            panels=[_panel(name, likes, axis, sizes[name]) for name in likes["groups"]] if rows else [],
+            panels=[
+                _panel(name, likes, axis, sizes[name]) | {"reward": reward_of.get(name)} for name in likes["groups"]
+            ]
+            if rows
+            else [],
             ticks=axis.ticks(signed=True, scale=100),
             zero=int(axis.plane([0.0], 1000)[0]),
             command=found["reproduce"]["command"],

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Header, Request
 from polypref.learners.protocol import Forgets
 from polypref.serve.core import Core
 from polypref.serve.leaving import leave
+from polypref.serve.liked import in_traits
 from polypref.serve.questions import consistency
 from polypref.serve.routes.feedback import Feedback, judgement_of
 from polypref.serve.store.contract import Stored
@@ -39,6 +40,7 @@ def routes(app: FastAPI) -> None:
         core, person = app.state.core, person_in_path(request, user)
         now, placing = await asyncio.to_thread(core.store.standing, person), app.state.placing
         fitted = core.people.scorer
+        liked = None if now.paused else await core.computed(in_traits, core.people, person)
         in_fit = isinstance(fitted, Forgets) and scorer_id(person) in fitted.known_users().ids
         return {
             "user": person.user,
@@ -46,6 +48,7 @@ def routes(app: FastAPI) -> None:
             "paused": now.paused,
             "known_from_the_fit": in_fit,
             "text": _in_words(now.judgements, now.paused, in_fit, core.people.learns),
+            "traits": liked,
             "consistency": consistency(await asyncio.to_thread(core.store.judgements, person)),
             "group": None if placing is None else (await core.computed(placing.place, person)).told(),
         }
