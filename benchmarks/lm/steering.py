@@ -1,6 +1,6 @@
 """Context steering on a small language model: does it write more like the persona, and what does that cost in fluency?
 
-    python benchmarks/lm/steering.py MODEL [--dials 0 .5 1 2 3] [--tokens 48] [--seed 0]
+    python benchmarks/lm/steering.py MODEL [--dials 0 .5 1 2 3] [--tokens 48] [--prompts 12] [--seed 0]
 
 MODEL is a folder or name that transformers loads, such as SmolLM2-135M-Instruct. Six personas, twelve prompts, one
 sampled answer (temperature 1) for each at each dial; answers of all dials draw with one seed. Adherence is counted in
@@ -89,7 +89,7 @@ def answers(model, tokenizer, dial: float, args: argparse.Namespace) -> list[dic
     """One answer for each persona and prompt, with what was measured."""
     import torch
 
-    rows = [(name, prompt) for name in PERSONAS for prompt in PROMPTS]
+    rows = [(name, prompt) for name in PERSONAS for prompt in PROMPTS[: args.prompts]]
     inputs, processor = steering(model, tokenizer, [p for _, p in rows], [PERSONAS[n] for n, _ in rows], dial)
     torch.manual_seed(args.seed)
     with torch.no_grad():
@@ -129,8 +129,9 @@ def over_prompts(rows: list[dict], key: str) -> str:
     """Mean with its interval over prompts."""
     from scipy.special import stdtrit
 
-    value_P = np.array([np.mean([row[key] for row in rows if row["prompt"] == prompt]) for prompt in PROMPTS], float)
-    reach = stdtrit(len(PROMPTS) - 1, 0.975) * value_P.std(ddof=1) / np.sqrt(len(PROMPTS))
+    prompts = list(dict.fromkeys(row["prompt"] for row in rows))
+    value_P = np.array([np.mean([row[key] for row in rows if row["prompt"] == prompt]) for prompt in prompts], float)
+    reach = stdtrit(len(prompts) - 1, 0.975) * value_P.std(ddof=1) / np.sqrt(len(prompts))
     return f"{value_P.mean():.3f} ± {reach:.3f}"
 
 
@@ -139,6 +140,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--dials", nargs="+", type=float, default=[0, 0.5, 1, 2, 3])
     parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     import torch
