@@ -124,7 +124,7 @@ def test_a_setting_is_written_the_same_way_in_every_command(setting):
     found = {
         cls.__name__: str(typing.get_type_hints(cls, include_extras=True)[setting])
         for cls in classes
-        # that of score, serve and describe is named at fit; convert reads other files, and its settings default to its set's
+        # score, serve and describe: named at fit; convert reads other files, and its settings default to its set's
         if setting in cls.__dataclass_fields__ and cls.__name__ not in ("Score", "Serve", "Describe", "Convert")
     }
     assert len(found) >= 2
