@@ -90,7 +90,7 @@ def test_a_killed_run_goes_on_after_the_stored_parts(parts: Any, tmp_path: Path)
 # --- the command, with parts that take no time
 
 
-def part(name: str, told: list[str], minutes: float = 1.0, error: Exception | None = None) -> Any:
+def part(name: str, told: list[str], minutes: float = 1.0, error: Exception | None = None, own: int = 1) -> Any:
     from part import Found, Line, Part
 
     def work(_: Any) -> Any:
@@ -99,7 +99,7 @@ def part(name: str, told: list[str], minutes: float = 1.0, error: Exception | No
             raise error
         return Found({"value": 1}, [Line(f"line of {name}", "2.0", ">= 1.0", "yes")])
 
-    return Part(name, f"title of {name}", lambda _: {"own": 1}, lambda _: minutes, work)
+    return Part(name, f"title of {name}", lambda _: {"own": own}, lambda _: minutes, work)
 
 
 @pytest.fixture
@@ -145,10 +145,10 @@ def test_parts_of_other_settings_or_that_were_changed_are_refused(parts: Any, tm
     command = put(part("a", told))
     given = ["--out", str(tmp_path), "--miniature"]
     assert command.main(given) == 0
-    assert command.main([*given, "--shape", "7b"]) == 2
-    assert (
-        "a.json was measured with other settings (shape: tiny, now 7b); choose another --out" in capsys.readouterr().err
-    )
+    put(part("a", told, own=2))
+    assert command.main(given) == 2
+    assert "a.json was measured with other settings (own: 1, now 2); choose another --out" in capsys.readouterr().err
+    put(part("a", told))
     (tmp_path / "a.json").write_text((tmp_path / "a.json").read_text().replace('"2.0"', '"9.0"'))
     assert command.main(given) == 2
     assert "a.json was changed after it was written" in capsys.readouterr().err
@@ -201,7 +201,11 @@ def test_what_is_carried_is_installed_without_network(tmp_path: Path, capsys: An
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [(["--parts", "9"], "--parts has '9'; there are: "), (["--budget-minutes", "0"], "expected a number above 0")],
+    [
+        (["--parts", "9"], "--parts has '9'; there are: "),
+        (["--budget-minutes", "0"], "expected a number above 0"),
+        (["--miniature", "--shape", "7b"], "--miniature has tiny shapes"),
+    ],
 )
 def test_bad_arguments_are_refused(given: list[str], message: str, tmp_path: Path, capsys: Any) -> None:
     import run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,9 @@ def test_gradient_is_that_of_trl(llama: Any, engine: Engine, tmp_path: Path) -> 
             for own, other in ((a.grad, down), (b.grad, up)):
                 assert own is not None and own.abs().max() > 1e-4
                 assert torch.allclose(own, other, atol=1e-5, rtol=1e-4)
+
+
+def test_a_lora_is_where_its_model_is(engine: Engine) -> None:
+    elsewhere = replace(engine.trunk, head=engine.trunk.head.to("meta"))
+    assert {factor.device.type for factor in parameters(fresh_lora(elsewhere, 0))} == {"meta"}
+    assert {factor.device.type for factor in parameters(fresh_lora(engine.trunk, 0))} == {"cpu"}

@@ -12,6 +12,7 @@ import numpy as np
 from part import Found, Line, Part, Place, ratio, verdict
 
 from polypref.features import encoder, minilm
+from polypref.features.transformer import quiet
 from polypref.files import temporary
 
 ASKED, CLOSE = 1.0, 1e-5
@@ -42,7 +43,8 @@ def run(place: Place) -> Found:
 
     told = settings(place)
     texts, size = texts_of(told["texts"], place.seed), told["batch"]
-    theirs = SentenceTransformer(str(minilm.checked_folder()), device=place.device, local_files_only=True)
+    with quiet():
+        theirs = SentenceTransformer(str(minilm.checked_folder()), device=place.device, local_files_only=True)
     theirs.max_seq_length = told["max_length"]
 
     def ours(some: list[str]) -> np.ndarray:
@@ -76,8 +78,8 @@ def lines(speed: dict[str, list[float]], gain: dict[str, float], apart: float) -
     close = "yes" if apart <= CLOSE else "no"
     return [
         Line("MiniLM, texts/s, median", told),
-        Line("the same, ours over sentence-transformers'", reached, f">= {ASKED:.1f}", met),
-        Line("largest difference of a vector's numbers", f"{apart:.1g}", f"<= {CLOSE:g}", close),
+        Line("the same, ours over sentence-transformers'", reached, f"at least {ASKED:.1f}", met),
+        Line("largest difference of a vector's numbers", f"{apart:.1g}", f"at most {CLOSE:g}", close),
     ]
 
 

@@ -81,7 +81,7 @@ def lines(figures: dict[str, Any]) -> list[Line]:
     """Of the table."""
     steps = ", ".join(f"{kind} {1000 * np.median(times):,.0f} ms" for kind, times in figures["step_seconds"].items())
     over = {name: value - 1 for name, value in figures["ratio"].items()}
-    asked = f"< {ASKED:.0%}"
+    asked = f"below {100 * ASKED:g} %"
     return [
         Line("a step in TRL, median", steps),
         *(

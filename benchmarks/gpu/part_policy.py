@@ -80,7 +80,12 @@ def lines(rows: list[dict[str, Any]]) -> list[Line]:
         share = row["completions"]
         reached = f"{_gain(over)}, {len(row['seeds'])} seeds, {share:.2f} of the completions"
         found.append(
-            Line(f"{row['method']}, worst group's gain over GRPO", reached, f"> 0 with <= {MOST}", _met(over, share))
+            Line(
+                f"{row['method']}, worst group's gain over GRPO",
+                reached,
+                f"above 0, with at most {MOST}",
+                _met(over, share),
+            )
         )
     collapsed = sum(len(row["collapsed"]) for row in rows)
     return [*found, Line("runs that collapsed into one word", str(collapsed))]

@@ -176,7 +176,7 @@ def _compared(figures: dict[str, Any]) -> list[Line]:
         Line(
             "the same, ours over TRL's",
             f"{gain['value']:.2f} ({gain['lo']:.2f} to {gain['hi']:.2f})",
-            f">= {ASKED:.1f}",
+            f"at least {ASKED:.1f}",
             verdict(gain["lo"], gain["hi"], ASKED, at_least=True),
         ),
         Line("the same, peak memory of the card, GiB", memory or "no card"),

@@ -45,6 +45,8 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     told.parts = [name.strip() for name in told.parts.split(",")]
     if unknown := [name for name in told.parts if name not in PARTS]:
         parser.error(f"--parts has {unknown[0]!r}; there are: {', '.join(PARTS)}.")
+    if told.miniature and told.shape == "7b":
+        parser.error("--miniature has tiny shapes; leave out --shape 7b.")
     if told.budget_minutes is not None and not told.budget_minutes > 0:
         parser.error(f"--budget-minutes is {told.budget_minutes:g}; expected a number above 0.")
     return told
