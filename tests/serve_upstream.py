@@ -12,7 +12,7 @@ import numpy as np
 from openai import OpenAI
 
 from polypref.comparisons import Responses
-from polypref.serve.dialects.upstream import Upstream
+from polypref.serve.dialects.upstream_http import HttpUpstream
 from polypref.serve.store.contract import Person
 from serve_cases import PROMPT, TEXTS, core, running, scorer
 
@@ -134,7 +134,7 @@ def serving(path, texts=TEXTS, bounded=False, keys=None, timeout=20.0, candidate
     with upstream(texts, **script) as (asked, url):
         served = core(path / "s.db", bounded=bounded)
         many = candidates or max(1, len(texts))
-        with running(served, keys, upstream=Upstream(f"{url}#up-model", many, timeout)) as at:
+        with running(served, keys, upstream=HttpUpstream(f"{url}#up-model", many, timeout)) as at:
             yield asked, at, served
 
 

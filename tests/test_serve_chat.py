@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 
 from polypref.bounds.gate import Limits
 from polypref.serve.dialects.conversation import prompt_of
-from polypref.serve.dialects.upstream import Upstream
+from polypref.serve.dialects.upstream_http import HttpUpstream
 from polypref.serve.questions import Question, Questions
 from polypref.serve.who.person import Keys
 from serve_cases import PROMPT, TEXTS, UNSAFE, core, running, scorer
@@ -285,7 +285,7 @@ def test_a_judged_conversation_is_no_question_of_the_page(tmp_path):
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Now?"}]
     with upstream(TEXTS[:2]) as (_, url):
         questions = Questions([Question("p", ("a", "b"))])
-        with running(core(tmp_path / "s.db"), questions=questions, upstream=Upstream(f"{url}#m", 2)) as at:
+        with running(core(tmp_path / "s.db"), questions=questions, upstream=HttpUpstream(f"{url}#m", 2)) as at:
             found = client(at).chat.completions.create(model="m", messages=chat, user="ann")
             told = {"user": "ann", "request": found.id, "chosen": 0, "rejected": 1}
             assert httpx.post(f"{at}/v1/feedback", json=told).json()["new"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from polypref.serve.app import app_of
 from polypref.serve.core import FLOOR
-from polypref.serve.dialects.upstream import Upstream
+from polypref.serve.dialects.upstream_http import HttpUpstream
 from polypref.serve.questions import Question, Questions
 from serve_cases import PROMPT, UNSAFE, core, judge, scorer
 from serve_upstream import upstream
@@ -220,7 +220,7 @@ def routes_of(app):
 @contextmanager
 def serving(folder, bounded):
     own = core(folder / "s.db", bounded=bounded)
-    with upstream(["-"]) as (script, url), TestClient(app_of(own, upstream=Upstream(f"{url}#m", MOST, 20.0))) as client:
+    with upstream(["-"]) as (script, url), TestClient(app_of(own, upstream=HttpUpstream(f"{url}#m", MOST, 20.0))) as client:
         judge(client, "eva", "a text of hers", "another")
         yield client, script
     own.store.close()

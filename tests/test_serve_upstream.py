@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from polypref.errors import SettingsError
-from polypref.serve.dialects.upstream import KEY, Upstream
+from polypref.serve.dialects.upstream_http import KEY, HttpUpstream
 from serve_cases import TEXTS, core, running
 from serve_upstream import ASK, USAGE, best, client, message, offers, serving, upstream
 
@@ -104,7 +104,7 @@ def test_a_dead_upstream(tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{unused.getsockname()[1]}/v1#m"
-    with running(core(tmp_path / "dead.db"), upstream=Upstream(dead)) as at:
+    with running(core(tmp_path / "dead.db"), upstream=HttpUpstream(dead)) as at:
         with pytest.raises(openai.InternalServerError) as error:
             client(at).chat.completions.create(**ASK)
         assert status_of(error)[0] == 502 and "is it running" in status_of(error)[1]
@@ -144,7 +144,7 @@ def test_the_upstreams_key_is_sent_to_it_and_shown_to_nobody(tmp_path, monkeypat
             client(at).chat.completions.create(**ASK)
         assert "no model for ***" in str(error.value) and "secret" not in str(error.value)
         assert asked.headers[0]["Authorization"] == "Bearer secret-of-the-operator"
-        assert "secret" not in repr(Upstream("http://h/v1"))
+        assert "secret" not in repr(HttpUpstream("http://h/v1"))
 
 
 # --- settings
@@ -156,7 +156,7 @@ def test_without_an_upstream_chats_are_refused_with_a_reason(tmp_path):
 
 
 def test_whose_model_is_asked(tmp_path):
-    with upstream(TEXTS) as (asked, url), running(core(tmp_path / "s.db"), upstream=Upstream(url)) as at:
+    with upstream(TEXTS) as (asked, url), running(core(tmp_path / "s.db"), upstream=HttpUpstream(url)) as at:
         for model in ("polypref", "polypref@ann"):
             with pytest.raises(openai.BadRequestError, match="--upstream URL#model"):
                 client(at).chat.completions.create(**ASK | {"model": model})
@@ -171,7 +171,7 @@ def test_whose_model_is_asked(tmp_path):
 )  # fmt: skip
 def test_impossible_settings(url, more):
     with pytest.raises(SettingsError, match=r"--(upstream|candidates)"):
-        Upstream(url, **more)
+        HttpUpstream(url, **more)
 
 
 def test_models_are_listed_and_found(tmp_path):

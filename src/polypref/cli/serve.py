@@ -62,8 +62,9 @@ class Serve(Loads):
     """The encoder, if not the one named at fit."""
     scorers: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: STORE.scorers)")] = None
     """Folder of the scorers that were in force, shared by all servers of a store in PostgreSQL."""
-    upstream: Annotated[str | None, arg(metavar="URL", help_behavior_hint="(default: no chat completions)")] = None
-    """OpenAI-compatible server that writes answers: http://host:8000/v1#model. Its key: POLYPREF_UPSTREAM_KEY."""
+    upstream: Annotated[str | None, arg(metavar="URL|MODEL", help_behavior_hint="(default: no chat completions)")] = None
+    """What writes answers: an OpenAI-compatible server, http://host:8000/v1#model, whose key is in
+    POLYPREF_UPSTREAM_KEY; or a language model in this process: smollm2, or a folder."""
     candidates: Candidates = 4
     """Candidates that the upstream writes for a chat completion."""
     upstream_timeout: Timeout = 60.0
@@ -198,11 +199,11 @@ class Serve(Loads):
         return found
 
     def _upstream(self) -> Upstream | None:
-        from polypref.serve.dialects.upstream import Upstream
+        from polypref.serve.dialects.upstream import upstream_of
 
         if self.upstream is None:
             return None
-        return Upstream(self.upstream, self.candidates, self.upstream_timeout)
+        return upstream_of(self.upstream, self.candidates, self.upstream_timeout)
 
     def _where(self, listening: socket.socket) -> str:
         address, port = listening.getsockname()[:2]
@@ -236,7 +237,7 @@ class Serve(Loads):
             out(f"within {within}, policy {core.bounded.policy_hash[:16]}")
         if upstream is not None:
             many = min(self.candidates, core.most_candidates(Person("", None)))
-            out(f"chat completions are the best of {many} candidates from {upstream.address}")
+            out(f"chat completions are the best of {many} candidates from {upstream.shown}")
             if many < self.candidates:
                 say(f"the bounds allow {many} candidates; --candidates {self.candidates} is lowered to that")
         if not core.people.learns:

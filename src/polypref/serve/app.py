@@ -76,11 +76,11 @@ def app_of(
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(PolyprefError)
     async def ours(request: Request, error: PolyprefError) -> JSONResponse:
-        status, kind = errors.status_of(error)
-        tei = getattr(request.state, "tei", False)
+        status, _ = errors.status_of(error)
+        told = errors.body_of(error, getattr(request.state, "tei", False))
         if isinstance(error, TooMany):
             app.state.metrics.refused("rate")
-        return JSONResponse(errors.body(str(error), status, kind, tei), status, errors.headers_of(error, status))
+        return JSONResponse(told, status, errors.headers_of(error, status))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

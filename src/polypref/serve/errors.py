@@ -7,7 +7,7 @@ from typing import Any
 from polypref.bounds.safety import SafetyFailed
 from polypref.errors import InputError, PolyprefError, SettingsError
 from polypref.serve.core import EncoderFailed
-from polypref.serve.dialects.upstream import NoUpstream, UpstreamFailed, UpstreamRefused, UpstreamSlow
+from polypref.serve.dialects.upstream import NoUpstream, TooLong, UpstreamFailed, UpstreamRefused, UpstreamSlow
 from polypref.serve.in_force import NoReward
 from polypref.serve.routes.operators import NoModel
 from polypref.serve.running.limits import TooMany
@@ -33,6 +33,7 @@ STATUS: tuple[tuple[type[PolyprefError], int, str], ...] = (  # the first that f
     (SafetyFailed, 503, "unhealthy"),
     (EncoderFailed, 503, "unhealthy"),
     (NoReward, 424, "backend"),
+    (TooLong, 400, "invalid_request_error"),
     (InputError, 400, "validation"),
     (SettingsError, 400, "validation"),
 )
@@ -64,3 +65,12 @@ def body(message: str, status: int, kind: str, tei: bool = False) -> dict[str, A
         "detail": message,
         "error": {"message": message, "type": kind, "param": None, "code": status},
     }
+
+
+def body_of(error: PolyprefError, tei: bool = False) -> dict[str, Any]:
+    """The body of one of our errors; OpenAI's clients know a conversation that is too long by its code."""
+    status, kind = status_of(error)
+    found = body(str(error), status, kind, tei)
+    if isinstance(error, TooLong):
+        found["error"] |= {"param": "messages", "code": "context_length_exceeded"}
+    return found

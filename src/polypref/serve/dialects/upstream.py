@@ -1,40 +1,28 @@
-"""The upstream: an OpenAI-compatible server that writes the candidates for ``/v1/chat/completions``.
+"""The upstream: what writes the candidates for ``/v1/chat/completions``, a server or a model in this process.
 
-``--upstream http://host:8000/v1#model``. All candidates are asked for in one request (``n``). A server that ignores
-``n``, or refuses it, is asked for one at a time, at the same time.
-
-Covered: all requests for one answer together are bounded in time, their content in size; redirects are refused; a
-client that leaves ends them; the key stands in an environment variable, is sent to this address only, and is masked in
-what the upstream says. Only the text of a candidate is kept: calls of tools, reasoning, sounds and log-probabilities
-are dropped, since no bounds judge them. Not covered: retries, which would pay for candidates twice; clients retry.
+``--upstream`` says which by its value: a URL is a server (``upstream_http``); anything else is a language model, by its
+name or folder (``upstream_local``). Both only have to write; time, metrics and what is too much are the same for both.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
-from urllib.parse import urldefrag
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import httpx
-
-from polypref.arguments import quoted
 from polypref.errors import PolyprefError, SettingsError
-from polypref.http import LONGEST_TIMEOUT, check_url, key_from, parsed
+from polypref.http import LONGEST_TIMEOUT
 from polypref.serve.core import MOST_CHARACTERS
-from polypref.serve.running.metrics import Metrics
 
-KEY = "POLYPREF_UPSTREAM_KEY"
-LARGEST = 16 << 20  # bytes of an answer
-LARGEST_REFUSAL = 64 << 10
+if TYPE_CHECKING:
+    from polypref.serve.running.metrics import Metrics
+
 MOST_CANDIDATES = 64
-MOST_CONNECTIONS = 256
-IDLE_S = 2.0  # that a connection is kept; servers close theirs after 5
 FINISHES = ("stop", "length", "content_filter")
-KNOWS_NO_N = (400, 422)  # what servers answer that refuse ``n``
 
 
 class NoUpstream(PolyprefError):
@@ -58,6 +46,10 @@ class UpstreamRefused(PolyprefError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class TooLong(PolyprefError):
+    """The conversation and the tokens asked for are more than the model's context."""
 
 
 @dataclass(frozen=True)
@@ -87,32 +79,41 @@ class Reply:
         return len({one.text for one in self.candidates})
 
 
-class Upstream:
-    """The server at ``url`` (base or full address, perhaps with ``#model``), asked for ``candidates`` texts.
+class Upstream(ABC):
+    """Writes ``candidates`` texts for an answer, in at most ``timeout`` seconds.
 
-    ``timeout`` seconds for all that one answer needs. Raises SettingsError for impossible settings.
+    ``model`` is the name that clients see, "" where they choose it; ``shown`` says to people what writes.
+    Raises SettingsError for impossible settings.
     """
 
-    def __init__(self, url: str, candidates: int = 4, timeout: float = 60.0) -> None:
-        check_url(url, "--upstream", KEY, " ")
+    model: str
+    shown: str
+
+    def __init__(self, candidates: int, timeout: float) -> None:
         if not 1 <= candidates <= MOST_CANDIDATES:
             raise SettingsError(f"--candidates is {candidates}; expected 1 to {MOST_CANDIDATES}.")
         if not 0 < timeout <= LONGEST_TIMEOUT:
             raise SettingsError(f"--upstream-timeout is {timeout:g}; expected seconds up to {LONGEST_TIMEOUT:g}.")
-        base = urldefrag(url).url.rstrip("/")
-        self.address = base if base.endswith("/chat/completions") else f"{base}/chat/completions"
-        self.model, self.candidates, self.timeout = urldefrag(url).fragment, candidates, timeout
+        self.candidates, self.timeout = candidates, timeout
         self.metrics: Metrics | None = None
-        self._key = key_from(KEY)
-        self._together = True  # whether it gives several candidates in one answer
-        self._client: httpx.AsyncClient | None = None
+
+    @abstractmethod
+    async def write(self, body: Mapping[str, Any], many: int) -> Reply:
+        """``many`` candidates for OpenAI's ``body``, or fewer if it gives no more; ends when it is cancelled."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give back what is held."""
+
+    def stop(self) -> None:
+        """The server stops: answers in hand may be finished where that takes seconds at most."""
 
     async def ask(self, body: Mapping[str, Any], many: int) -> Reply:
-        """``many`` candidates, or fewer if the upstream gives no more. Raises UpstreamFailed, -Slow, -Refused."""
+        """At most ``many`` candidates. Raises UpstreamFailed, -Slow, -Refused, TooLong, InputError."""
         begun, outcome, found = time.perf_counter(), "failed", Reply((), 0, None, None)
         try:
             async with asyncio.timeout(self.timeout):
-                reply = _joined(await self._enough(body, many))
+                reply = await self.write(body, many)
             _refuse_useless(reply)
             outcome, found = "answered", replace(reply, candidates=reply.candidates[:many])
         except TimeoutError:
@@ -121,7 +122,7 @@ class Upstream:
         except UpstreamSlow:
             outcome = "slow"
             raise
-        except UpstreamRefused:
+        except (UpstreamRefused, TooLong):
             outcome = "refused"
             raise
         except asyncio.CancelledError:
@@ -133,131 +134,23 @@ class Upstream:
                 self.metrics.upstream(outcome, counts, time.perf_counter() - begun)
         return found
 
-    async def close(self) -> None:
-        """End all connections."""
-        if self._client is not None:
-            await self._client.aclose()
 
-    async def _enough(self, body: Mapping[str, Any], many: int) -> list[Reply]:
-        """Replies with ``many`` answers together, if the upstream gives as many."""
-        if many == 1:
-            return [await self._one(body)]
-        replies: list[Reply] = []
-        if self._together:
-            try:
-                replies = [await self._one({**body, "n": many})]
-            except UpstreamRefused as refused:
-                if refused.status not in KNOWS_NO_N:
-                    raise
-                replies = [await self._one(body)]  # raises if it is not n that it refuses
-            self._together = replies[0].given > 1
-        given = sum(one.given for one in replies)
-        more = await asyncio.gather(
-            *(self._one(_seeded(body, at)) for at in range(given, many)), return_exceptions=True
-        )
-        replies += [one for one in more if isinstance(one, Reply)]
-        for failure in more:
-            if isinstance(failure, BaseException) and (not replies or not isinstance(failure, PolyprefError)):
-                raise failure
-        return replies
+def upstream_of(value: str, candidates: int, timeout: float) -> Upstream:
+    """The upstream that a value of ``--upstream`` names. Raises SettingsError, EncoderError, MissingExtra."""
+    if ":" in value and not Path(value).is_dir():
+        from polypref.serve.dialects.upstream_http import HttpUpstream
 
-    async def _one(self, body: Mapping[str, Any]) -> Reply:
-        """One request's reply."""
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        headers |= {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        try:
-            content = json.dumps(body).encode()
-            async with self._connected().stream("POST", self.address, content=content, headers=headers) as answer:
-                if answer.is_success:
-                    return _reply(await _read(answer, LARGEST))
-                raise self._refused(answer, await _read(answer, LARGEST_REFUSAL, cut=True))
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise UpstreamFailed(f"the upstream gives no answer ({self._told(error)}); is it running?") from error
+        return HttpUpstream(value, candidates, timeout)
+    from polypref.serve.dialects.upstream_local import LocalUpstream
 
-    def _connected(self) -> httpx.AsyncClient:
-        if self._client is None:
-            limits = httpx.Limits(max_connections=MOST_CONNECTIONS, keepalive_expiry=IDLE_S)
-            self._client = httpx.AsyncClient(follow_redirects=False, limits=limits, timeout=None)
-        return self._client
-
-    def _refused(self, answer: httpx.Response, content: bytes) -> PolyprefError:
-        status = answer.status_code
-        if status in (408, 504):
-            return UpstreamSlow(f"the upstream reports a time-out (HTTP {status}).")
-        if status in (401, 403, 407):
-            return UpstreamFailed(
-                f"the upstream refuses this server (HTTP {status}); its operator has to set {KEY} to a valid key."
-            )
-        if not 400 <= status < 500:
-            return UpstreamFailed(f"the upstream failed (HTTP {status}).")
-        retry = answer.headers.get("retry-after", "")
-        return UpstreamRefused(
-            f"the upstream refuses the request (HTTP {status}): {self._told(_message(content))}",
-            status,
-            retry if retry.isascii() and retry.isdecimal() else None,
-        )
-
-    def _told(self, said: object) -> str:
-        """At most 300 characters of what the upstream said, on one line, without the key."""
-        text = " ".join(str(said).split()) or type(said).__name__
-        return (text.replace(self._key, "***") if self._key else text)[:300]
+    return LocalUpstream(value, candidates, timeout)
 
 
-def _message(content: bytes) -> str:
-    """The message in an error's body, or the body as it is."""
-    try:
-        told = parsed(content)
-        told = told.get("error", told)
-        return told if isinstance(told, str) else str(told["message"])
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return content.decode("utf-8", "replace")
-
-
-async def _read(answer: httpx.Response, most: int, cut: bool = False) -> bytes:
-    """The content, or its beginning if it may be ``cut``. Raises UpstreamFailed if there is more."""
-    packing = answer.headers.get("content-encoding", "identity").strip().lower()
-    if packing != "identity":
-        raise UpstreamFailed(f"the upstream packs its answer ({quoted(packing)}), which was not asked for.")
-    content = bytearray()
-    async for part in answer.aiter_raw():
-        content += part
-        if len(content) > most:
-            if cut:
-                break
-            raise UpstreamFailed(f"the upstream answers with more than {most >> 20} MiB.")
-    return bytes(content[:most])
-
-
-def _seeded(body: Mapping[str, Any], at: int) -> Mapping[str, Any]:
-    """The body for candidate number ``at``: with one seed for all of them, they would be one text."""
-    seed = body.get("seed")
-    return {**body, "seed": seed + at} if isinstance(seed, int) and at else body
-
-
-def _reply(content: bytes) -> Reply:
-    """A chat completion's texts. Raises UpstreamFailed for anything else."""
-    try:
-        data = parsed(content)
-        choices = [_candidate(one) for one in data["choices"]]
-        usage = data.get("usage")
-        model = data.get("model")
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UpstreamFailed("the upstream does not answer in the form of OpenAI's chat completions.") from error
-    kept = tuple(one for one in choices if one is not None)
-    return Reply(kept, len(choices), _usage(usage), model if isinstance(model, str) else None)
-
-
-def _candidate(choice: Mapping[str, Any]) -> Candidate | None:
-    """A choice's text; None if it has none that could be ranked and stored."""
-    message, finish = choice["message"], choice.get("finish_reason")
-    text, declined = message.get("content"), message.get("refusal")
-    declines = not text and isinstance(declined, str)
-    said = declined if declines else text
-    if not isinstance(said, str) or not said.strip() or message.get("tool_calls") or message.get("function_call"):
-        return None
-    if "\0" in said or any("\ud800" <= character <= "\udfff" for character in said):
-        return None
-    return Candidate(said, finish if finish in FINISHES else "stop", declines)
+def usable(text: object) -> bool:
+    """Whether a text can be ranked and stored."""
+    if not isinstance(text, str) or not text.strip():
+        return False
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _refuse_useless(reply: Reply) -> None:
@@ -266,18 +159,3 @@ def _refuse_useless(reply: Reply) -> None:
         raise UpstreamFailed("the upstream answered without any text.")
     if sum(len(one.text) for one in reply.candidates) > MOST_CHARACTERS:
         raise UpstreamFailed(f"the upstream wrote more than {MOST_CHARACTERS:,} characters.")
-
-
-def _usage(given: object) -> dict[str, int] | None:
-    names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    if not isinstance(given, dict) or not all(type(given.get(name)) is int for name in names):
-        return None
-    return {name: given[name] for name in names}
-
-
-def _joined(replies: Sequence[Reply]) -> Reply:
-    """All replies as one."""
-    used = [one.usage for one in replies if one.usage is not None]
-    usage = {name: sum(one[name] for one in used) for name in used[0]} if used and len(used) == len(replies) else None
-    candidates = tuple(one for reply in replies for one in reply.candidates)
-    return Reply(candidates, sum(one.given for one in replies), usage, replies[0].model)

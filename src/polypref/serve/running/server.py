@@ -70,15 +70,18 @@ def server_of(app: FastAPI, read_seconds: int, ready: Callable[[], None] = lambd
         timeout_graceful_shutdown=STOP_S,
         h11_max_incomplete_event_size=MOST_HEADERS,
     )
-    return Server(config, ready)
+    upstream = app.state.upstream
+    return Server(config, ready, None if upstream is None else upstream.stop)
 
 
 class Server(uvicorn.Server):
     """Ends after what is in hand on the first signal, at once on the second."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None] | None = None
+    ) -> None:
         super().__init__(config)
-        self._ready, self._apart = ready, SetApart()
+        self._ready, self._apart, self._stopping = ready, SetApart(), stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         sys.setswitchinterval(SWITCH_S)
@@ -91,6 +94,11 @@ class Server(uvicorn.Server):
         if threading.current_thread() is threading.main_thread():
             self._apart.look()
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._stopping is not None:
+            self._stopping()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
