@@ -220,7 +220,10 @@ def routes_of(app):
 @contextmanager
 def serving(folder, bounded):
     own = core(folder / "s.db", bounded=bounded)
-    with upstream(["-"]) as (script, url), TestClient(app_of(own, upstream=HttpUpstream(f"{url}#m", MOST, 20.0))) as client:
+    with (
+        upstream(["-"]) as (script, url),
+        TestClient(app_of(own, upstream=HttpUpstream(f"{url}#m", MOST, 20.0))) as client,
+    ):
         judge(client, "eva", "a text of hers", "another")
         yield client, script
     own.store.close()

@@ -62,7 +62,9 @@ class Serve(Loads):
     """The encoder, if not the one named at fit."""
     scorers: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: STORE.scorers)")] = None
     """Folder of the scorers that were in force, shared by all servers of a store in PostgreSQL."""
-    upstream: Annotated[str | None, arg(metavar="URL|MODEL", help_behavior_hint="(default: no chat completions)")] = None
+    upstream: Annotated[str | None, arg(metavar="URL|MODEL", help_behavior_hint="(default: no chat completions)")] = (
+        None
+    )
     """What writes answers: an OpenAI-compatible server, http://host:8000/v1#model, whose key is in
     POLYPREF_UPSTREAM_KEY; or a language model in this process: smollm2, or a folder."""
     candidates: Candidates = 4

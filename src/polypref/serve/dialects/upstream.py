@@ -105,8 +105,9 @@ class Upstream(ABC):
     async def close(self) -> None:
         """Give back what is held."""
 
+    @abstractmethod
     def stop(self) -> None:
-        """The server stops: answers in hand may be finished where that takes seconds at most."""
+        """The server stops: end what keeps it from doing so."""
 
     async def ask(self, body: Mapping[str, Any], many: int) -> Reply:
         """At most ``many`` candidates. Raises UpstreamFailed, -Slow, -Refused, TooLong, InputError."""

@@ -61,6 +61,9 @@ class HttpUpstream(Upstream):
     async def write(self, body: Mapping[str, Any], many: int) -> Reply:
         return _joined(await self._enough(body, many))
 
+    def stop(self) -> None:
+        pass  # what is in hand is answered; nothing here holds up the process
+
     async def close(self) -> None:
         if self._client is not None:
             await self._client.aclose()

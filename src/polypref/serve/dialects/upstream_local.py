@@ -94,7 +94,7 @@ class LocalUpstream(Upstream):
     def __init__(self, named: str, candidates: int = 4, timeout: float = 60.0) -> None:
         super().__init__(candidates, timeout)
         try:
-            import torch  # noqa: F401
+            import torch
             import transformers  # noqa: F401
         except ImportError:
             raise MissingExtra(f"--upstream {named}", "hf") from None
