@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polypref import content
-from polypref.errors import EncoderError, InputError, MissingExtra, SettingsError
+from polypref.errors import EncoderError, InputError, SettingsError
 from polypref.features.hf import inspect
 from polypref.features.memory import ran_out
 from polypref.features.model_folder import line, locate
@@ -88,16 +88,13 @@ def _number(
 class LocalUpstream(Upstream):
     """The model ``named``: a folder, or a name that ``locate`` knows, asked for ``candidates`` texts.
 
-    Raises EncoderError if it cannot be had, SettingsError if it has no chat template, MissingExtra without its library.
+    Raises EncoderError if it cannot be had, SettingsError if it has no chat template.
     """
 
     def __init__(self, named: str, candidates: int = 4, timeout: float = 60.0) -> None:
+        import torch
+
         super().__init__(candidates, timeout)
-        try:
-            import torch
-            import transformers  # noqa: F401
-        except ImportError:
-            raise MissingExtra(f"--upstream {named}", "hf") from None
         folder, weights = locate(named, None)
         kind, _, self.context = inspect(folder, weights)
         if kind != "causal":
