@@ -16,9 +16,9 @@ from lm_cases import embedded
 from polypref import save
 from polypref.cli import main
 from polypref.learners.pooled import Pooled
-from polypref.serve.dialects.upstream import upstream_of
 from polypref.serve.dialects.upstream_http import HttpUpstream
 from polypref.serve.dialects.upstream_local import LONGEST, LocalUpstream
+from polypref.serve.dialects.upstreams import upstream_of
 from polypref.worlds import simulate
 from serve_cases import core, running, started
 from serve_upstream import best, client, offers

@@ -201,7 +201,7 @@ class Serve(Loads):
         return found
 
     def _upstream(self) -> Upstream | None:
-        from polypref.serve.dialects.upstream import upstream_of
+        from polypref.serve.dialects.upstreams import upstream_of
 
         if self.upstream is None:
             return None

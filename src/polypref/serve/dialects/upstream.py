@@ -1,7 +1,7 @@
 """The upstream: what writes the candidates for ``/v1/chat/completions``, a server or a model in this process.
 
-``--upstream`` says which by its value: a URL is a server (``upstream_http``); anything else is a language model, by its
-name or folder (``upstream_local``). Both only have to write; time, metrics and what is too much are the same for both.
+``upstream_http`` is the server, ``upstream_local`` the model; ``upstreams`` chooses by the value of ``--upstream``.
+Both only have to write; time, metrics and what is too much are the same for both.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polypref.errors import PolyprefError, SettingsError
@@ -134,17 +133,6 @@ class Upstream(ABC):
                 counts = {"asked": many, "given": len(found.candidates), "different": found.different}
                 self.metrics.upstream(outcome, counts, time.perf_counter() - begun)
         return found
-
-
-def upstream_of(value: str, candidates: int, timeout: float) -> Upstream:
-    """The upstream that a value of ``--upstream`` names. Raises SettingsError, EncoderError, MissingExtra."""
-    if ":" in value and not Path(value).is_dir():
-        from polypref.serve.dialects.upstream_http import HttpUpstream
-
-        return HttpUpstream(value, candidates, timeout)
-    from polypref.serve.dialects.upstream_local import LocalUpstream
-
-    return LocalUpstream(value, candidates, timeout)
 
 
 def usable(text: object) -> bool:
