@@ -252,7 +252,7 @@ def test_every_question_that_is_shown_is_asked_for_every_group(adapted: Path) ->
     ("climbed", "judge", "said"),
     [
         ((-0.1, 1.0), (2.0, 3.0), "no sure gain, so nothing can be said"),
-        ((1.0, 2.0), (0.1, 0.9), "over-optimised: the judge saw +0.50 of +1.50 spreads"),
+        ((1.0, 2.0), (0.1, 0.9), "over-optimised: the judge saw +0.50 of +1.50 spreads; the rest is"),
         ((1.0, 2.0), (-3.0, -2.0), "over-optimised: the judge saw −2.50 of +1.50 spreads"),
         ((0.1, 0.5), (-0.1, 0.9), "the judge saw +0.40 of +0.30 spreads, a gain that is not sure"),
         ((0.1, 0.5), (0.2, 0.9), "the judge's gain is sure, and not surely less"),
@@ -266,4 +266,5 @@ def test_over_optimised_is_a_gain_that_the_judge_surely_did_not_see(
     }
     [line] = over_optimised({"groups": {"a": about}})
     assert line.startswith("a: ") and said in line
+    assert ("over-optimised" in line) == ("or the judge's own" in line), "a judge with errors sees less, too"
     assert over_optimised({"groups": {"a": {"reward": about["reward"]}}}) == []

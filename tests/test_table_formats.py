@@ -111,6 +111,7 @@ def test_html_tells_published_from_measured_and_runs_nothing(psoups):
     found = parsed(page)
     assert "0.83" in found.found["published"]
     assert "0.870" in found.found["measured"]
+    assert "fewer than 10 users they are of these users on new judgements" in page
     assert not set(found.found["published"]) & {"0.870", "0.880", "0.750"}
     assert found.links <= found.targets
     assert "default-src 'none'" in page

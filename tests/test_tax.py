@@ -381,6 +381,9 @@ def test_the_page_escapes_and_plots(suite: Suite, known: Comparisons) -> None:
     assert not re.search(r"\b(nan|None)\b", re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL))
     assert html.lstrip().startswith("<!doctype html>")
     assert "no file of false answers" in html.lower()
+    assert "intervals over items and users." in html
+    found["data"]["n_users"] = 6
+    assert "intervals over items alone: 6 users stand for no others." in page(found)
     told = summary(found)
     assert "worst u3" in told and "note: " in told
 

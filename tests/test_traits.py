@@ -27,6 +27,7 @@ from polypref.traits.describe import _variances, counts, describe_rewards
 from polypref.traits.table import packaged
 from polypref.worlds.text import prompts, write
 from serve_cases import core
+from truth_scripts import script
 
 MARKS = {
     "hedged": r"(?i)\b(?:perhaps|may|maybe|might|possibly|probably|could|unsure|uncertain|not sure)\b",
@@ -111,6 +112,14 @@ def test_traits_that_are_none_are_called_clear_for_at_most_five_percent():
     outside, clear = np.mean(pairs, axis=0)
     assert clear <= outside
     assert 0.03 < outside < 0.065  # 5 % of people, over all traits of one; 4 standard errors are 2 %
+
+
+def test_people_of_known_weights_are_within_their_intervals():
+    """A short form of ``benchmarks/truth/traits.py``; the whole is in docs/traits.md."""
+    truth = script("traits")
+    held, clear, wrong, _, _, strong = map(float, truth.line(truth.world("normal", 100, 0.15, 24, 0)))
+    assert held >= 0.85 and clear > 20 and wrong <= 1  # 24 people: .95 less two standard errors
+    assert strong > 0.5, "with many judgements, clear is not too severe"
 
 
 def test_the_interval_carries_the_posterior_of_the_weights(fitted):

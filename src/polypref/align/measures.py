@@ -2,8 +2,9 @@
 
 Before and after training, the model answers the same questions with the same random numbers. The gain is in units of
 the group's spread of rewards before: by the scorer used in training and, if given, by a judge that was not used.
-Intervals are over users and ignore that users share prompts and one policy. If the judge's gain is below the scorer's,
-the policy has exploited the scorer's weaknesses (Gao et al. 2023, arXiv 2210.10760).
+Intervals are over users and ignore that users share prompts and one policy. What of the
+scorer's gain the judge does not see is exploitation of the scorer's weaknesses (Gao et al. 2023, arXiv 2210.10760), or
+lost to the judge's own errors.
 """
 
 from __future__ import annotations

@@ -46,7 +46,10 @@ def notes(found: Mapping[str, Any]) -> list[str]:
 
 
 def over_optimised(found: Mapping[str, Any]) -> list[str]:
-    """For each group, whether the judge confirms the climbed gain; intervals that do not meet say that it does not."""
+    """For each group, whether the judge confirms the climbed gain; intervals that do not meet say that it does not.
+
+    A judge with errors of its own sees less of a true gain, too, so what it does not see bounds what was exploited.
+    """
     lines = []
     for group, about in found["groups"].items():
         climbed, judge = about["reward"], about.get("judge")
@@ -57,7 +60,8 @@ def over_optimised(found: Mapping[str, Any]) -> list[str]:
         if climbed["lo"] <= 0:
             lines.append(f"{who} the climbed reward has no sure gain, so nothing can be said about over-optimisation.")
         elif judge["hi"] < climbed["lo"]:
-            lines.append(f"{who} over-optimised: {seen}; the rest exploits the scorer's errors.")
+            rest = "the rest is the scorer's errors, exploited, or the judge's own"
+            lines.append(f"{who} over-optimised: {seen}; {rest}.")
         elif judge["lo"] <= 0:
             lines.append(f"{who} {seen}, a gain that is not sure: the climbed gain is not confirmed.")
         else:

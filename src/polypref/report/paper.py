@@ -23,6 +23,7 @@ from polypref.evaluation.results_table import ResultRow
 from polypref.profiling.formatting import UNKNOWN
 from polypref.report.paper_controls import placebos, taxes
 from polypref.report.table import Cell, Column, Row, Table
+from polypref.stats import cluster_robust
 
 FEW_USERS = 12  # up to this many users get a column each in one table
 NOTES = {  # of a method's row, where its published figures are shown
@@ -44,7 +45,10 @@ def published() -> dict[str, Any]:
 
 def legend(beside: bool) -> str:
     """What the figures are, for the top of a document."""
-    text = "Accuracy on held-out judgements; a dash: not measured."
+    text = (
+        "Accuracy on held-out judgements; a dash: not measured. Intervals are 95 %; where a data set has fewer than "
+        f"{cluster_robust.FEW_USERS} users they are of these users on new judgements, not of users like them."
+    )
     return f"{text} Beside ours, in grey or brackets: {published()['cite']}." if beside else text
 
 

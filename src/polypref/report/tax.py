@@ -7,6 +7,7 @@ from typing import Any
 
 from polypref.answers import wrapped
 from polypref.report.page import TEMPLATES, environment
+from polypref.stats.cluster_robust import FEW_USERS
 from polypref.wording import MISSING, counted, estimate, finite, interval, number, percent, points, signed, visible
 
 Row = Mapping[str, Any]
@@ -66,6 +67,7 @@ def page(found: Mapping[str, Any]) -> str:
             style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
             suite=found["suite"],
             users=found["data"]["n_users"],
+            few=FEW_USERS,
             conclusion=found["conclusion"]["text"],
             margin=points(found["settings"]["margin"]).lstrip("+"),
             scores=_table(found["scores"], "arm", {arm: arm for arm in ARMS}, percent),
