@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import sys
@@ -37,6 +38,7 @@ EXAMPLES: dict[str, str] = {
     "tax": "polypref tax suite.jsonl --prefs prefs.jsonl --users 5 --out tax",
     "adapt": "polypref adapt prefs.jsonl --learners hierarchical --sizes 0 3 10 --seeds 2 --out new-people",
     "groups": "polypref groups prefs.jsonl --out groups",
+    "leaderboard": "polypref leaderboard battles.jsonl --out leaderboard",
     "align": "polypref align --config align.toml",
     "lm": "polypref lm status",
     "bench-policy": "polypref bench-policy --quick --seeds 2 --out policy",
@@ -57,7 +59,8 @@ def cli_page() -> str:
         "# The commands",
         "",
         "Written by `make docs` from `--help`. The examples run in this order and use files of earlier ones;",
-        "`questions.jsonl` is shown under [score](#score), `suite.jsonl` under [tax](#tax), `P1A.json` and `P1B.json`",
+        "`battles.jsonl` names systems in `chosen_model` and `rejected_model`, `questions.jsonl` is shown",
+        "under [score](#score), `suite.jsonl` under [tax](#tax), `P1A.json` and `P1B.json`",
         "under [convert](#convert).",
         "",
         _block(overview()),
@@ -151,11 +154,19 @@ delta = 0.1
 
 [organisation]
 cap = 1.0"""
+BATTLES = "\n".join(
+    json.dumps(
+        {"user_id": f"u{at % 6}", "prompt": f"question {at}", "chosen": "Yes.", "rejected": "No.", "chosen_pos": at % 2}
+        | {"chosen_model": "abc"[at % 3], "rejected_model": "bca"[at % 3]}
+    )
+    for at in range(24)
+)
 PREPARE = {  # what comes before an example
     "align": "python examples/small_lm.py prefs.jsonl --out lm --minutes 0.05",
     "bounds": "python examples/labelled_slates.py labelled.jsonl",
 }
 FILES = {  # what they read besides
+    "battles.jsonl": BATTLES,
     "questions.jsonl": QUESTIONS,
     "suite.jsonl": SUITE,
     "P1A.json": P1A,

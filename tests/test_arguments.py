@@ -174,6 +174,7 @@ def test_what_fits_is_taken(readings):
 REQUIRED = {
     "compare": ["x"], "check": ["x"], "profile": ["x"], "adapt": ["x", "--out", "o"], "fit": ["x", "--out", "o"],
     "groups": ["x", "--out", "o"], "convert": ["psoups", "x", "--out", "o"], "demo": [], "bench-policy": [],
+    "leaderboard": ["x"],
     "simulate": ["two-tastes", "--out", "o"], "tax": ["s"], "bounds": ["check", "b"],
     "align": ["x", "--model", "m", "--scorer", "s", "--groups", "g"], "score": ["s", "x", "--out", "o"], "table": ["x"],
     "audit": ["s", "--bounds", "b", "--slates", "x"], "forget": ["s", "u"], "describe": ["s"], "serve": ["s"],

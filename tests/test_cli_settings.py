@@ -31,7 +31,7 @@ OWN = {
     "learners": {"adapt", "compare", "bench-policy", "reproduce"},
     "sizes": {"adapt", "compare"},
     "seeds": {"bench-policy"},
-    "groups": {"align", "describe", "groups", "serve"},
+    "groups": {"align", "describe", "groups", "leaderboard", "serve"},
     "users": {"simulate", "tax"},
     "suite": {"reproduce"},  # of its three sets, and may be left out
     "user": {"adapt"},  # the id of one new person

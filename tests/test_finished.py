@@ -28,6 +28,7 @@ NEEDED = {  # the least that each of these commands is given
     "demo": [],
     "fit": ["prefs.csv", "--out", "o"],
     "groups": ["prefs.csv", "--out", "o"],
+    "leaderboard": ["prefs.csv"],
     "table": ["a", "b"],
     "tax": ["suite.csv", "--prefs", "prefs.csv"],
     "reproduce": ["paper", "--psoups", "prefs.csv"],

@@ -31,6 +31,7 @@ SLATES = ("--slates", "slates.jsonl")
 COMMANDS = {
     "fit": ("fit", "prefs.jsonl", "--learner", "individual", "--out", "out"),
     "groups": ("groups", "prefs.jsonl", "--attribute", "land", "--out", "out"),
+    "leaderboard": ("leaderboard", "battles.jsonl", "--out", "out"),
     "simulate": ("simulate", "two-tastes", "--users", "20", "--judgements", "6", "--out", "out/world.jsonl"),
     "compare": ("compare", "prefs.jsonl", "--learners", "individual", *SMALL, "--no-placebo", "--out", "out"),
     "adapt": ("adapt", "prefs.jsonl", "--learners", "individual", *SMALL, "--sizes", "3", "--out", "out"),
@@ -95,6 +96,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 row |= {"user_id": f"u{user}", "prompt": f"boil it {at}", "attributes": {"land": "ab"[user % 2]}}
                 prefs.append(row)
         lines("prefs.jsonl", prefs)
+        named = [row | {"chosen_model": "ab"[at % 2], "rejected_model": "ba"[at % 2]} for at, row in enumerate(prefs)]
+        lines("battles.jsonl", named)
         lines("more.jsonl", [row | {"user_id": "new"} for row in prefs[:20]])
         mirrored = ({"uid": row["user_id"], **{k: row[k] for k in ("prompt", "chosen", "rejected")}} for row in prefs)
         lines("mirror.jsonl", list(mirrored))

@@ -15,7 +15,7 @@ SOURCE = ROOT / "src"
 FLOORS: dict[int, str] = {
     12: "cli testing",
     11: "report serve studies",
-    10: "align newcomers tax experiments",
+    10: "align newcomers tax experiments leaderboard",
     9: "evaluation bounds groups forgetting traits",
     8: "scorers",
     7: "finetune",

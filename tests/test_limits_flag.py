@@ -38,6 +38,7 @@ READS = [  # a row, and the words of a command that reads a file of such rows
         for name in ("check FILE", "profile FILE", "compare FILE", "adapt FILE --out o", "fit FILE --out o")
     ),
     (PAIR, "groups FILE --out o"),
+    (PAIR, "leaderboard FILE"),
     (PAIR, "align FILE --model m --scorer s --groups g"),
     (PAIR, "tax suite.jsonl --prefs FILE"),
     (PAIR, "refit --with FILE"),

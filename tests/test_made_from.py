@@ -53,7 +53,9 @@ def run(words: list[str], made_from: str, capsys: pytest.CaptureFixture[str]) ->
 def test_every_command_that_reads_judgements_takes_it():
     """All read them by ``reading_of``, which hands it on, so no command may have the files and not the flag."""
     reads = {name for name in COMMANDS if issubclass(command_class(name), ReadsJudgements)}
-    assert reads == {"check", "profile", "compare", "adapt", "fit", "tax", "groups", "align", "audit", "refit"}
+    assert reads == {
+        *("check", "profile", "compare", "adapt", "fit", "tax", "groups", "align", "audit", "refit", "leaderboard"),
+    }
     for name in COMMANDS:
         own = {field.name for field in fields(command_class(name))}  # type: ignore[arg-type]
         assert ("made_from" in own) == (name in reads)

@@ -171,6 +171,7 @@ def test_every_command_with_a_folder_says_so():
     assert not folders & files
     assert folders == {
         *("compare", "adapt", "fit", "groups", "align", "audit", "bench-policy", "tax", "table", "demo", "reproduce"),
+        "leaderboard",
     }
 
 

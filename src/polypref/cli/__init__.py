@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reproduce": ("polypref.cli.reproduce", "the evaluation paper's whole protocol on its three sets, or their cost"),
     "tax": ("polypref.cli.tax", "what general ability personalization costs on RewardBench, apart from forgetting"),
     "groups": ("polypref.cli.groups", "group users by an attribute or by how they judge, for P-GRPO"),
+    "leaderboard": ("polypref.cli.leaderboard", "rank language models for the population, each group and each person"),
     "align": ("polypref.cli.align", "train a language model with P-GRPO on a saved scorer's rewards, for every group"),
     "lm": ("polypref.cli.lm", "fetch the embedded language model smollm2, or say whether it is there"),
     "bench-policy": (
