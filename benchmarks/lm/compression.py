@@ -111,7 +111,7 @@ def right(
     for side in range(2):
         ids = target[:, side, :-1] if memory is None else sequences(memory, target[:, side], layout.slots)
         with torch.no_grad():
-            odds.append(log_odds(found, ids, layout, (data.a, data.b)).numpy())
+            odds.append(log_odds(found, ids, layout, (data.a, data.b)).cpu().numpy())
     margin = odds[0] - odds[1]
     return np.where(margin == 0, 0.5, margin > 0)
 
@@ -160,7 +160,7 @@ def main() -> None:
     layers = min(token_bytes // (2 * config.hidden_size), config.num_hidden_layers)
     rows = torch.cat([test.tokens[:, :-1, 0], target[:, :1, :].reshape(args.tests, 1, -1)], 1)  # preferred first
     vectors = mean_vectors(model, test, rows.flatten(0, 1), layers).reshape(*rows.shape[:2], -1)
-    cosine = torch.nn.functional.cosine_similarity(vectors[:, :-1].mean(1), vectors[:, -1], dim=-1).numpy()
+    cosine = torch.nn.functional.cosine_similarity(vectors[:, :-1].mean(1), vectors[:, -1], dim=-1).cpu().numpy()
     found = trained(model, train, args)
     layout = Layout.of([test.size] * args.chunks, test.size - 1, args.slots, args.memory)
     raw = Layout.of([], test.size * (args.chunks + 1) - 1, 0, "concat")
