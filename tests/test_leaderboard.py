@@ -98,6 +98,7 @@ def test_the_share_of_people_with_another_best(spread: float, seed: int):
     raw = people.raw_share(battles, base_N, int(whole.theta_M.argmax()), 0)
     assert found.lo <= spread <= found.hi
     assert told.lo <= truth <= told.hi
+    assert (found.lo > 0) == (found.p < 0.05), "what is said and its p agree"
     if spread:
         assert found.p < 1e-4 and found.lo > 0.5
         assert told.lo > 0.2
@@ -117,7 +118,8 @@ def test_what_single_texts_are_worth_is_no_taste():
     logit_N = logits(many, fit(battles).theta_A) + worth_N
     many = replace(many, label_N=(rng.random(len(many)) < expit(logit_N)).astype(float))
     base_N = logits(many, fit(many).theta_A)
-    assert people.spread_of(many, five, base_N, 0).p > 0.01
+    five_fold = people.spread_of(many, five, base_N, 0)
+    assert five_fold.p > 0.01 and (five_fold.lo > 0) == (five_fold.p < 0.05)
     assert people.spread_of(many, np.arange(len(many)), base_N, 0).p < 1e-6
 
 

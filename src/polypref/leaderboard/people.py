@@ -104,7 +104,7 @@ def spread_of(battles: Battles, prompt_N: Ints, base_N: Floats, seed: int) -> Sp
         curve.append(max(float(found), curve[-1] + 1e-9))
     made = Spread(0, 0, 0, 0, value, se, tuple(curve))
     ends = made.at(np.array([value, value - 1.96 * se, value + 1.96 * se]))
-    p = float(1 - ndtr(value / se)) if se > 0 else 1.0
+    p = min(float(2 * ndtr(-value / se)), 1.0) if se > 0 else 1.0  # two-sided, so below .05 where lo is above 0
     return replace(made, value=float(ends[0]), lo=float(ends[1]), hi=float(ends[2]), p=p)
 
 
