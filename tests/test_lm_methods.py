@@ -157,7 +157,7 @@ def test_a_judge_in_half_precision_answers_in_full(tmp_path: Path):
 
     half, full = logits("bfloat16"), logits("float32")
     assert np.abs(half - full).max() < 0.1 * np.ptp(full)
-    network, _ = local.load(*Causal(str(folder), dtype="bfloat16")._plan()[:2], "bfloat16", "cpu")
+    network, _ = local.load(*Causal(str(folder), dtype="bfloat16").plan()[:2], "bfloat16", "cpu")
     assert network.get_output_embeddings().weight.dtype == torch.float32
     assert network.get_input_embeddings().weight.dtype == torch.bfloat16
 

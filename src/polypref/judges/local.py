@@ -58,14 +58,14 @@ class Causal:
 
     @property
     def identity(self) -> str:
-        folder, weights, max_length = self._plan()
+        folder, weights, max_length = self.plan()
         known = folder.name if expanded(self.model).is_dir() else self.model
         head = "" if self.dtype == "float32" else " head=float32"
         return f"judge:{known} weights={weights} max_length={max_length} dtype={self.dtype}{head}"
 
     def replies(self, questions: Sequence[Question]) -> Iterator[tuple[IntArray, list[Reply]]]:
         """See ``judge.LanguageModel``. Raises EncoderError when the model cannot be had or a question is too long."""
-        folder, weights, max_length = self._plan()
+        folder, weights, max_length = self.plan()
         network, tokenizer = load(folder, weights, self.dtype, self.device or default_device())
         tokens = [_tokens(tokenizer, question, max_length) for question in questions]
         if cut := sum(text.cut for text in tokens):
@@ -76,7 +76,7 @@ class Causal:
             pairs = list(zip(words, top_B2V[:, 0].flatten().tolist(), strict=True))
             yield index_B, [pairs[at : at + top_B2V.shape[2]] for at in range(0, len(pairs), top_B2V.shape[2])]
 
-    def _plan(self) -> tuple[Path, str, int]:
+    def plan(self) -> tuple[Path, str, int]:
         """The model's folder, a name for its weights, and the number of tokens it reads."""
         folder, weights = locate(self.model, None, self.permission)
         kind, _, limit = inspect(folder, weights)

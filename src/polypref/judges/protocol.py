@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from polypref.comparisons import IntArray
@@ -34,4 +34,19 @@ class LanguageModel(Protocol):
 
     def replies(self, questions: Sequence[Question]) -> Iterator[tuple[IntArray, list[Reply]]]:
         """Batches ``(index_B, replies)`` that together cover the questions once, in any order."""
+        ...
+
+
+class Writer(Protocol):
+    """A model that writes text."""
+
+    @property
+    def identity(self) -> str:
+        """Names everything that affects what it writes."""
+        ...
+
+    def write(
+        self, messages: Sequence[Mapping[str, str]], n: int, max_tokens: int, temperature: float, seed: int
+    ) -> list[str]:
+        """``n`` answers to a chat, each of at most ``max_tokens`` tokens; equal arguments may give equal answers."""
         ...

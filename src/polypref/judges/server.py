@@ -7,10 +7,10 @@ kept. Not covered: a server that changes its model under an unchanged name; its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urldefrag
 
 import numpy as np
@@ -22,6 +22,7 @@ from polypref.judges.protocol import TOP, Question, Reply
 from polypref.network_access import Permission, present
 
 TOGETHER = 32  # questions between two writes to the disk
+T = TypeVar("T")
 TOP_PLAIN = 5  # maximum log-probabilities from /completions
 
 
@@ -87,14 +88,18 @@ class Chat:
             body |= {"messages": [{"role": "user", "content": text}], "logprobs": True, "top_logprobs": TOP}
         else:
             body |= {"prompt": text, "logprobs": TOP_PLAIN}
+        return self.asked(body, _parse)
+
+    def asked(self, body: dict[str, Any], parse: Callable[[dict[str, Any]], T]) -> T:
+        """The first choice that the server gives for a request, read by ``parse``. Raises EncoderError."""
         if self.model:
-            body["model"] = self.model
+            body = body | {"model": self.model}
         variable = self.permission.key(self.key_variable, self.address)
         key = key_from(variable) if variable else ""
         server = Server(self.address, self.timeout, self.retries, self.pause, key, self.key_variable)
         content = server.post(body)
         try:
-            return _parse(parsed(content)["choices"][0])
+            return parse(parsed(content)["choices"][0])
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise EncoderError(
                 f"{self.address} does not answer in the form of OpenAI's completions: found {excerpt(content)}; "

@@ -28,6 +28,7 @@ from polypref.learners.nearest_neighbours import NearestNeighbours
 from polypref.learners.new_user_baselines import ROUTES
 from polypref.learners.pal_a import PalA
 from polypref.learners.pal_b import PalB
+from polypref.learners.persona import Persona
 from polypref.learners.personalized import Personalized
 from polypref.learners.pooled import Pooled
 from polypref.learners.pretrained import Pretrained
@@ -67,6 +68,7 @@ STANDARD = tuple(LEARNERS)[:10]
 WITH_MODEL: dict[str, Callable[..., Learner]] = {
     "pretrained": Pretrained,
     "retrieval-judge": RetrievalJudge,
+    "persona": Persona,
 }
 """Learners that need a model, by the part of their name before the colon; called with the part after it."""
 

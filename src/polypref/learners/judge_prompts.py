@@ -7,15 +7,16 @@ its end, and ``...`` marks the cut. Source of the form: Dong et al. 2025 (their 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
-from polypref.comparisons import Responses
+from polypref.comparisons import Comparisons, Responses
 
 CHARACTERS = 2000
 FEWEST = 8  # characters of a part that is cut for a model with a short context
 
 TASK = "You foretell which of two responses one person prefers."
+ABOUT = "This is known about the person."
 BEFORE = "This is what the person preferred before."
 NOW = "Now foretell the person's choice."
 LAST = "Answer with one letter, A or B."
@@ -40,19 +41,27 @@ class Case:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of two responses does a person prefer? ``shown`` are their earlier choices, the most similar last."""
+    """Which of two responses does a person prefer? ``shown`` are their earlier choices, the most similar last.
+
+    ``profile`` describes the person in words; it is never cut.
+    """
 
     asked: Case
     shown: Sequence[Case] = ()
     characters: int = CHARACTERS
+    profile: str = ""
 
     def text(self, halvings: int = 0) -> str:
         """See ``features.judge.Question``."""
         characters = max(self.characters >> halvings, FEWEST)
-        parts = [TASK]
+        parts = [TASK, *([ABOUT, self.profile] if self.profile else [])]
         if self.shown:
             parts += [BEFORE, *(case.lines(characters) for case in self.shown), NOW]
         return "\n\n".join([*parts, LAST, self.asked.lines(characters)])
+
+    def turned(self) -> Choice:
+        """The same question with the two responses in the other order."""
+        return replace(self, asked=replace(self.asked, first=self.asked.second, second=self.asked.first))
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,17 @@ class Approval:
 def prompt_texts(responses: Responses) -> list[str]:
     """Every prompt of the pool as plain text."""
     return [responses.prompt_text(p) for p in range(len(responses.prompts))]
+
+
+def cases_of(rows: Comparisons) -> list[Case]:
+    """Judgements as text: the response whose place in the pool is lower is A."""
+    prompts, texts = prompt_texts(rows.responses), rows.responses.texts_R.to_list()
+    prompt_N = rows.responses.prompt_R[rows.chosen_N].tolist()
+    cases = []
+    for p, chosen, rejected in zip(prompt_N, rows.chosen_N.tolist(), rows.rejected_N.tolist(), strict=True):
+        first, second = sorted((chosen, rejected))
+        cases.append(Case(prompts[p], texts[first], texts[second], "A" if first == chosen else "B"))
+    return cases
 
 
 def _head(text: str, characters: int) -> str:

@@ -175,5 +175,5 @@ def _best(likeness_NM: NDArray, k: int) -> NDArray[np.int64]:
 
 def _texts(arrays: Mapping[str, NDArray], name: str) -> pl.Series:
     content, ends = arrays[f"memory.{name}.bytes"].tobytes(), arrays[f"memory.{name}.ends"].tolist()
-    starts = [0, *ends[:-1]]
+    starts = [0, *ends[:-1]][: len(ends)]
     return pl.Series([content[a:b].decode() for a, b in zip(starts, ends, strict=True)], dtype=pl.String)

@@ -16,33 +16,31 @@ cases; if it never says either, nothing was measured. Strangers are judged witho
 population's answer. The model is any causal one of transformers or any server that speaks OpenAI's protocol
 (``judges``). A single response is scored by its margin over an empty one.
 
-Suffixes here: ``_K`` neighbours, ``_M`` remembered comparisons.
+Suffixes here: ``_K`` neighbours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self, TypedDict
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.data import thumbs
 from polypref.errors import ArtifactError, SettingsError
 from polypref.features.protocol import Encoder
-from polypref.judges.ask import LanguageModel, ask, language_model
+from polypref.judges.ask import LanguageModel, language_model
 from polypref.learners import retrieval, validation
-from polypref.learners.judge_prompts import CHARACTERS, Case, Choice, prompt_texts
-from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds, resolved
+from polypref.learners.both_orders import margins_of, over_empty
+from polypref.learners.judge_prompts import CHARACTERS, Case, Choice, cases_of, prompt_texts
+from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds
 from polypref.learners.provenance import recorded
 from polypref.learners.retrieval import Memory
 from polypref.schema import Layout
-
-LETTERS = ("A", "B")
 
 
 @dataclass(frozen=True)
@@ -131,43 +129,24 @@ class RetrievalJudgeScorer(RanksTexts):
         shown = [[self._cases[m] for m in row if m >= 0] for row in shown_NK.tolist()]
         prompts, texts = prompt_texts(comparisons.responses), comparisons.responses.texts_R.to_list()
         prompt_N = comparisons.responses.prompt_R[comparisons.chosen_N].tolist()
-        chosen_N, rejected_N = comparisons.chosen_N.tolist(), comparisons.rejected_N.tolist()
         questions = [
-            Choice(Case(prompts[p], texts[first], texts[second]), cases, self.settings.characters)
-            for firsts, seconds in ((chosen_N, rejected_N), (rejected_N, chosen_N))
-            for p, first, second, cases in zip(prompt_N, firsts, seconds, shown, strict=True)
+            Choice(Case(prompts[p], texts[chosen], texts[rejected]), cases, self.settings.characters)
+            for p, chosen, rejected, cases in zip(
+                prompt_N, comparisons.chosen_N.tolist(), comparisons.rejected_N.tolist(), shown, strict=True
+            )
         ]
-        odds_2N = ask(self.settings.language_model, questions, LETTERS).reshape(2, -1)
-        margin_N = (np.nan_to_num(odds_2N[0]) - np.nan_to_num(odds_2N[1])) / 2
+        margin_N, unanswered_N = margins_of(self.settings.language_model, questions)
         source_N = np.where(self.memory.rows.users.index(comparisons.users.ids) >= 0, PERSONAL, POPULATION)
-        return Scores(margin_N, source_N.astype(np.int8)[comparisons.user_N], np.isnan(odds_2N).mean(axis=0))
+        return Scores(margin_N, source_N.astype(np.int8)[comparisons.user_N], unanswered_N)
 
     @cached_property
     def _cases(self) -> list[Case]:
-        """Remembered comparisons as text: the response whose text comes first by content is A."""
-        rows = self.memory.rows
-        prompts, texts = prompt_texts(rows.responses), rows.responses.texts_R.to_list()
-        prompt_M = rows.responses.prompt_R[rows.chosen_N].tolist()
-        cases = []
-        for p, chosen, rejected in zip(prompt_M, rows.chosen_N.tolist(), rows.rejected_N.tolist(), strict=True):
-            first, second = sorted((chosen, rejected))
-            cases.append(Case(prompts[p], texts[first], texts[second], "A" if first == chosen else "B"))
-        return cases
+        """Remembered comparisons as text."""
+        return cases_of(self.memory.rows)
 
     def score(self, responses: Responses, user_ids: UserIds | None, response_Q: IntArray | None = None) -> Scores:
         """See ``learners.protocol.Scorer``: the margin of each response over an empty one."""
-        id_Q, response_Q = resolved(responses, user_ids, response_Q)
-        known = self.memory.rows.users
-        user_Q = known.index(id_Q)
-        n_prompts = len(responses.prompts)
-        pool = replace(
-            responses,
-            prompt_R=np.concatenate([responses.prompt_R, np.arange(n_prompts, dtype=np.int32)]),
-            texts_R=pl.concat([responses.texts_R, pl.repeat("", n_prompts, dtype=pl.String, eager=True)]),
-        )
-        empty_Q = (len(responses) + responses.prompt_R[response_Q]).astype(np.int32)
-        user_Q = np.where(user_Q < 0, np.int32(len(known)), user_Q)
-        return self.compare(Comparisons(pool, known.with_nobody(), user_Q, response_Q, empty_Q))
+        return self.compare(over_empty(responses, self.memory.rows.users, user_ids, response_Q))
 
     @property
     def encoder(self) -> Encoder:

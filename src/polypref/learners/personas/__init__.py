@@ -1,0 +1,1 @@
+"""Profiles of people in words: written, tried on a person's judgements, and kept from quoting the question."""
