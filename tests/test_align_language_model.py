@@ -78,6 +78,23 @@ def test_the_adapter_and_the_merged_model_give_the_same_answers(adapted: Path, m
     torch.testing.assert_close(stored.model(ids).logits.float(), whole(ids).logits, rtol=0.1, atol=0.1)
 
 
+def forged(adapter: Path, to: Path, change: dict[str, Any]) -> Path:
+    """A copy of an adapter whose settings were changed."""
+    import json
+    import shutil
+
+    shutil.copytree(adapter, to)
+    settings = json.loads((to / lora.CONFIG).read_text())
+    (to / lora.CONFIG).write_text(json.dumps(settings | change))
+    return to
+
+
+def shape(adapted: Path) -> dict[str, Any]:
+    from peft import LoraConfig
+
+    return LoraConfig.from_pretrained(str(adapted / "adapter")).to_dict()
+
+
 def test_an_adapter_is_refused_on_other_weights(adapted: Path, world: Any, model: str, tmp_path: Path) -> None:
     from dataclasses import replace
 
@@ -89,6 +106,14 @@ def test_an_adapter_is_refused_on_other_weights(adapted: Path, world: Any, model
         ran(world, Task(other, samples=4, lora=started, trainer=RUN), tmp_path / "out")
     with pytest.raises(SettingsError, match="has another shape: rank differ"):
         ran(world, Task(model, samples=4, lora=replace(started, rank=2), trainer=RUN), tmp_path / "out2")
+    for harm in ({"peft_type": "PROMPT_TUNING"}, {"use_dora": True}, {"megatron_core": "os"}, {"new": 1}):
+        with pytest.raises(SettingsError, match=f"has another shape: {next(iter(harm))} differ"):
+            lora.ensure_shape(forged(adapted / "adapter", tmp_path / next(iter(harm)), harm), shape(adapted))
+    away = forged(adapted / "adapter", tmp_path / "away", {})
+    (away / lora.WEIGHTS).unlink()
+    (away / lora.WEIGHTS).symlink_to(adapted / "adapter" / lora.WEIGHTS)
+    with pytest.raises(ArtifactError, match="link out of"):
+        lora.ensure_shape(away, shape(adapted))
     with pytest.raises(ArtifactError, match="cannot be read"):
         ran(world, Task(model, samples=4, lora=Lora(start=str(tmp_path)), trainer=RUN), tmp_path / "out3")
 

@@ -24,7 +24,8 @@ FLOORS: dict[int, str] = {
     4: "features profiling policy",
     3: "data worlds",
     2: "artifact stats http progress comparisons",
-    1: "answers arguments files regular_files terminal strict_json strict_toml schema content network_access notebook",
+    1: "answers arguments files regular_files terminal strict_json strict_toml schema content control_tokens "
+    "network_access notebook",
     0: "errors wording",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -174,6 +174,8 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
     Job.loaded = Model.load(folder, 1)
     job, short = Job(out, folder, "tiny"), replace(LATE, steps=3)
     assert job.is_stored(TINY) and not job.is_stored(LATE)
+    job.path(LATE).write_bytes(was)  # whole, and another run's
+    assert not job.is_stored(LATE) and not job.path(LATE).exists()
     assert run_cells(job, [TINY, short], 1, lambda *_: None, queued.run) == 1, "the first is not run again"
     assert kept[0].read_bytes() == was
     alone = Job(tmp_path / "alone", folder, "tiny")

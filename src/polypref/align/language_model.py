@@ -1,7 +1,8 @@
 """The language model of ``polypref align``: loaded, asked through its chat template, and saved.
 
 An instructed model reads a question as the message of a user, through the chat template in its folder; a model without
-a template reads plain text. Padding is masked, so a padding token that is also the end of a text changes nothing.
+a template reads plain text. Control tokens that a message spells out stay text. Padding is masked, so a padding token
+that is also the end of a text changes nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from polypref import content
 from polypref.align import lora
 from polypref.align.task import Task
+from polypref.control_tokens import spelled_out
 from polypref.errors import EncoderError, InputError
 from polypref.features.model_folder import line, locate
 from polypref.features.transformer import LOCAL, WEIGHTS, quiet
@@ -30,7 +32,9 @@ class LanguageModel:
 
     def prompts(self, texts: Sequence[str]) -> list[Any]:
         """The questions as the trainer takes them: messages, or plain text."""
-        return [[{"role": "user", "content": text}] for text in texts] if self.chat else list(texts)
+        if not self.chat:
+            return list(texts)
+        return [[{"role": "user", "content": text}] for text in spelled_out(self.tokenizer, texts)]
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """The questions as token ids, special tokens included. Raises EncoderError if the template cannot be used."""

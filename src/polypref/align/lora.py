@@ -4,7 +4,8 @@ Hu et al. (2022), arXiv 2106.09685, through PEFT. Dropout is always 0: with drop
 trained would be those of another policy than the one that was sampled. Adapters are float32, whatever the model is.
 
 Covered: all linear layers of the blocks, or those named; only the uppermost blocks; starting from an adapter that an
-earlier run has saved. Refused: an adapter of other weights or of another shape. Not covered: the embeddings and the
+earlier run has saved. Refused: an adapter of other weights or of another shape or
+kind, or whose files are links out of its folder; its own settings decide nothing. Not covered: the embeddings and the
 output layer, which are never adapted.
 """
 
@@ -20,10 +21,12 @@ from polypref.arguments import AtLeastOne, AtLeastZero, check_settings
 from polypref.errors import ArtifactError, EncoderError, MissingExtra, SettingsError, reason
 from polypref.features.transformer import sha256_of
 from polypref.files import write_json
-from polypref.regular_files import content_of
+from polypref.regular_files import content_of, ensure_within
+from polypref.wording import listed
 
 ABOUT = "polypref.json"  # beside an adapter: the weights that it belongs to
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+NOTES = ("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision")  # decide no answer
 BLOCK = re.compile(r"\.(\d+)\.")
 
 
@@ -66,24 +69,17 @@ def adapted(model: Any, lora: Lora, base: str) -> tuple[Any, Any]:
         raise MissingExtra("LoRA", "policy") from error
 
     names = layers(model, lora)
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=names, task_type="CAUSAL_LM"
+    )
     if not lora.start:
-        config = LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=names, task_type="CAUSAL_LM"
-        )
         return model, config
     ensure_base(Path(lora.start), base)
+    ensure_shape(Path(lora.start), config.to_dict())
     try:
-        adapter = PeftModel.from_pretrained(model, lora.start, is_trainable=True)
+        adapter = PeftModel.from_pretrained(model, lora.start, is_trainable=True, config=config)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ArtifactError(f"the adapter in {lora.start} cannot be loaded: {reason(error)}.") from error
-    found: Any = adapter.peft_config["default"]
-    was = {"rank": found.r, "alpha": found.lora_alpha, "layers": sorted(found.target_modules)}
-    now = {"rank": lora.rank, "alpha": lora.alpha, "layers": sorted(names)}
-    if differs := [name for name in was if was[name] != now[name]]:
-        raise SettingsError(
-            f"the adapter in {lora.start} has another shape: {', '.join(differs)} differ; give its settings, or leave "
-            "start out."
-        )
     return adapter, None
 
 
@@ -111,10 +107,37 @@ def layers(model: Any, lora: Lora) -> list[str]:
     return chosen
 
 
+def ensure_shape(folder: Path, ours: dict[str, Any]) -> None:
+    """Raise SettingsError unless the adapter in ``folder`` is what ``ours`` says; PEFT never reads its settings.
+
+    Raises ArtifactError for settings that cannot be read, and for files that are links out of the folder.
+    """
+    path = folder / CONFIG
+    try:
+        ensure_within(folder / WEIGHTS, folder)
+        was = strict_json.loads(content_of(path, within=folder))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} or the weights beside it cannot be read ({reason(error)}).") from error
+    if not isinstance(was, dict):
+        raise ArtifactError(f"{path} holds no settings of an adapter; start from one that polypref align saved.")
+    now = {"rank" if name == "r" else name: value for name, value in ours.items() if name not in NOTES}
+    was = {"rank" if name == "r" else name: value for name, value in was.items() if name not in NOTES}
+    if differs := [name for name in sorted({*now, *was}) if _plain(was.get(name)) != _plain(now.get(name))]:
+        raise SettingsError(
+            f"the adapter in {folder} has another shape: {listed(differs)} differ; give its settings, or leave "
+            "start out."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """As JSON holds it, in one order."""
+    return sorted(map(str, value)) if isinstance(value, set | list | tuple) else value
+
+
 def ensure_base(folder: Path, base: str) -> None:
     """Raise ArtifactError unless the adapter in ``folder`` was trained on the weights that ``base`` names."""
     try:
-        about = strict_json.loads(content_of(folder / ABOUT))
+        about = strict_json.loads(content_of(folder / ABOUT, within=folder))
         was = about["base"]
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise ArtifactError(

@@ -49,12 +49,13 @@ from polypref.bounds.tiers import DEFAULTS, DROP, TIERS, Setting, lines_of, sett
 from polypref.bounds.windowed import READS
 from polypref.errors import ArtifactError, SettingsError, reason, unknown_name
 from polypref.files import write_json
+from polypref.policy.steering import MOST
 from polypref.regular_files import content_of
 from polypref.schema import conform
 from polypref.strict_json import parse
 
 SCHEMA = 6
-STEERING = 2.0  # the largest dial where the file says nothing
+STEERING = MOST  # the largest dial where the file says nothing
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ tokenizer is built from the file's arrays, since transformers takes this file fo
 and newlines without a word. Token 2 ends a message and also pads, so pads are masked by attention, never by number.
 
 Covered: a package that is missing, of another version or damaged; two processes that convert at once; a conversion that
-was interrupted; converted files that were changed or lost, which are converted again. Not covered: other GGUF files.
+was interrupted; converted files that were changed or lost or added, which are converted again;
+files named like a package (pip.py) in the current folder, which are not run. Not covered: other GGUF files; who can
+write the cache folder.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from polypref.errors import EncoderError, MissingExtra, reason
 from polypref.features.cache import cache_root
 from polypref.features.transformer import LOCAL, quiet, sha256_of, stamp_of
 from polypref.files import alone, made, new_folder, write_json
-from polypref.regular_files import content_of
+from polypref.regular_files import content_of, ensure_regular, ensure_within
 from polypref.terminal import say
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 FORMAT = 1  # of the converted folder
 DIGESTS = ".converted.json"  # the converted files' SHA-256
+NEEDED = ("model.safetensors", "tokenizer.json")
 START, END, UNKNOWN = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 CONTEXT = 8192
 CONTROL = 3  # the GGUF type of tokens that no text contains
@@ -90,13 +93,19 @@ def folder() -> Path:
 
 
 def is_whole(target: Path) -> bool:
-    """Whether the folder holds all converted files, with the content they were written with."""
+    """Whether the folder holds the converted files and no others, with the content they were written with."""
     try:
-        files = json.loads(content_of(target / DIGESTS))
-        stamps = tuple((one, digest, stamp_of(target / one)) for one, digest in sorted(files.items()))
-    except (OSError, ValueError, AttributeError):
+        files = json.loads(content_of(target / DIGESTS, within=target))
+        there = {one.name for one in target.iterdir()} - {DIGESTS}
+        if not isinstance(files, dict) or set(files) != there or not there.issuperset(NEEDED):
+            return False
+        for one in there:
+            ensure_within(target / one, target)
+            ensure_regular((target / one).stat().st_mode, target / one)
+        stamps = tuple((one, str(digest), stamp_of(target / one)) for one, digest in sorted(files.items()))
+        return _agree(target, stamps)
+    except (OSError, ValueError, RecursionError):
         return False
-    return _agree(target, stamps)
 
 
 @lru_cache(maxsize=8)
@@ -124,7 +133,7 @@ def fetch() -> None:
     """Install the package into this environment, without its dependencies. Raises EncoderError."""
     wanted = f"{PACKAGE}=={VERSION}"
     if find_spec("pip") is not None:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        command = [sys.executable, "-P", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     elif uv := shutil.which("uv"):
         command = [uv, "pip", "install", "--quiet", "--python", sys.executable]
     else:

@@ -12,7 +12,7 @@ Ours: the plain side is the model's own generation with its own cache; this proc
 with the persona, so a token costs two forward passes. Covered: batches of prompts of different lengths with a persona
 each, several sequences for a prompt, beams (a row whose past changed is read anew), tokens that other processors
 excluded stay excluded. A dial of 0 changes no bit. Not covered: assisted generation; a persona that contradicts bounds:
-``BoundsFile.dial`` limits the dial, and a gate has to judge the text.
+a gate has to judge the text. No dial above ``most`` is built: 2, or what ``BoundsFile.steering`` says.
 
 Suffixes here: ``_V`` tokens of the vocabulary.
 """
@@ -23,10 +23,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from polypref.control_tokens import spelled_out
 from polypref.errors import SettingsError
 
 if TYPE_CHECKING:
     import torch
+
+MOST = 2.0  # the largest dial, unless bounds say otherwise
 
 
 class ContextSteering:
@@ -34,15 +37,33 @@ class ContextSteering:
 
     ``persona_BT``, ``mask_BT``  tokens of persona and prompt, padded on the left, and which of them are no padding.
     ``plain_length``             tokens of the padded prompts that ``generate`` gets.
+    ``most``                     the largest dial: ``BoundsFile.steering``.
     """
 
-    def __init__(self, model: Any, persona_BT: torch.Tensor, mask_BT: torch.Tensor, plain_length: int, dial: float):
+    def __init__(
+        self,
+        model: Any,
+        persona_BT: torch.Tensor,
+        mask_BT: torch.Tensor,
+        plain_length: int,
+        dial: float,
+        most: float = MOST,
+    ):
         if not (math.isfinite(dial) and dial >= 0):
             raise SettingsError(f"the dial is {dial}; expected a number of at least 0, as in dial=1.5.")
+        if not dial <= most:
+            raise SettingsError(
+                f"the dial {dial:g} is above {most:g}, the largest; ask for less, or have the bounds say more."
+            )
         self.model, self.persona_BT, self.mask_BT = model, persona_BT, mask_BT
-        self.plain_length, self.dial = plain_length, dial
+        self.plain_length, self._dial = plain_length, dial
         self._cache: Any = None
         self._read_BT: torch.Tensor | None = None
+
+    @property
+    def dial(self) -> float:
+        """As it was asked for."""
+        return self._dial
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The steered scores (B, V) of the next token; excluded tokens stay at minus infinity."""
@@ -88,12 +109,13 @@ class ContextSteering:
 
 
 def steering(
-    model: Any, tokenizer: Any, prompts: Sequence[str], personas: Sequence[str], dial: float
+    model: Any, tokenizer: Any, prompts: Sequence[str], personas: Sequence[str], dial: float, most: float = MOST
 ) -> tuple[dict[str, torch.Tensor], ContextSteering]:
     """What ``generate`` takes to answer each prompt under its persona: its inputs, and the processor.
 
-    The persona is the chat's system message. Raises SettingsError for a tokenizer without chat template, different
-    numbers of prompts and personas, and contexts that are longer than the model's.
+    The persona is the chat's system message; control tokens that a text spells out stay text. ``most`` is the largest
+    dial, ``BoundsFile.steering``. Raises SettingsError for a dial above it, a tokenizer without chat template,
+    different numbers of prompts and personas, and contexts that are longer than the model's.
     """
     if len(prompts) != len(personas) or not prompts:
         raise SettingsError(
@@ -103,11 +125,12 @@ def steering(
         raise SettingsError(
             "the model's tokenizer has no chat template, which tells it where the persona goes; give another."
         )
+    prompts, personas = (spelled_out(tokenizer, texts) for texts in (prompts, personas))
     asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
     told = [[{"role": "system", "content": persona}, *one] for persona, one in zip(personas, asked, strict=True)]
     plain_BT, plain_mask_BT = _padded(model, tokenizer, asked)
     persona_BT, mask_BT = _padded(model, tokenizer, told)
-    processor = ContextSteering(model, persona_BT, mask_BT, plain_BT.shape[1], dial)
+    processor = ContextSteering(model, persona_BT, mask_BT, plain_BT.shape[1], dial, most)
     return {"input_ids": plain_BT, "attention_mask": plain_mask_BT}, processor
 
 

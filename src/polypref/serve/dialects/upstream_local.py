@@ -7,8 +7,8 @@ the work within a token or a piece. OpenAI's ``max_tokens``, ``temperature``, ``
 OpenAI's defaults but for the length (``LONGEST``); one seed, conversation and number of candidates give the same texts.
 
 Covered: what would change the texts and is not followed is refused, never ignored; a conversation longer than the
-model's context; memory that runs out. Not covered: ``stop`` and penalties; models whose memory is no cache of keys and
-values (Mamba); control tokens that a client spells out in a message, which the tokenizer reads as such.
+model's context; memory that runs out; control tokens that a client spells out in a message, which stay text. Not
+covered: ``stop`` and penalties; models whose memory is no cache of keys and values (Mamba).
 
 Suffixes here: ``_C`` candidates.
 """
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polypref import content
+from polypref.control_tokens import spelled_out
 from polypref.errors import EncoderError, InputError, SettingsError
 from polypref.features.hf import inspect
 from polypref.features.memory import ran_out
@@ -142,10 +143,9 @@ class LocalUpstream(Upstream):
         """The tokens of a conversation. Raises InputError if the model's template refuses it."""
         from jinja2 import TemplateError
 
-        plain = [
-            {"role": one.get("role"), "content": text_of(one.get("content"), f"message number {number}")}
-            for number, one in enumerate(messages, 1)
-        ]
+        texts = [text_of(one.get("content"), f"message number {number}") for number, one in enumerate(messages, 1)]
+        texts = spelled_out(self._tokenizer, texts)
+        plain = [{"role": one.get("role"), "content": text} for one, text in zip(messages, texts, strict=True)]
         try:
             text = self._tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:

@@ -142,6 +142,9 @@ class Job:
             raise ArtifactError(f"{path} cannot be read ({reason(error)}).") from error
         if not isinstance(content, dict) or not is_sealed(content):
             raise ArtifactError(f"{path} was changed after it was written: its hash does not fit.")
+        wanted = json.loads(json.dumps({"run": asdict(run), "settings": self._decides}))
+        if any(content.get(name) != value for name, value in wanted.items()):
+            raise ArtifactError(f"{path} holds another run.")
         return {name: value for name, value in content.items() if name != "sha256"}
 
 
