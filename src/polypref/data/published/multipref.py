@@ -74,7 +74,8 @@ class MultiPref:
             rejected_model=pl.when(first).then("model_b").otherwise("model_a"),
             attributes=pl.struct("worker").struct.json_encode(),
         )
-        remarks = [f"{int(selection.frame['tie'].sum()):,} ties are kept as ties"]
+        ties = int(selection.frame["tie"].sum())
+        remarks = [f"{counted(ties, 'ties')} {are(ties)} kept"]
         both = whole.group_by("user_id").agg(pl.col.worker.n_unique()).filter(pl.col.worker > 1)["user_id"].drop_nulls()
         if len(both):
             remarks.append(

@@ -159,8 +159,15 @@ def structured(file: File, frame: pl.DataFrame, name: str, fields: Sequence[str]
         )
         raise InputError(
             f'{file.path}: column "{name}" holds {shown(repr(kind), 200)[1:-1]}; expected {expected}. '
-            "Is it the published file?"
+            + published_or(kind)
         )
+
+
+def published_or(kind: pl.DataType) -> str:
+    """What to do about a column of this type that should hold lists or objects."""
+    if kind == pl.String:
+        return "Lists written as text, as in a CSV, are not read: give the set's JSON lines or Parquet file."
+    return "Is it the published file?"
 
 
 def read_files(paths: Sequence[str], limits: Limits | None = None) -> list[File]:
@@ -201,8 +208,22 @@ def _frame(path: str, local: str, limits: Limits) -> pl.DataFrame:
         if odd := _odd_value(content):
             raise InputError(f"{path}: {odd}") from error
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if suffix in (".jsonl", ".ndjson") and (broken := _broken_line(content)):
+            raise InputError(f"{path}: {broken}") from error
         raise InputError(f"{path} cannot be read ({first}). Download it again.") from error
     return frame
+
+
+def _broken_line(content: bytes) -> str:
+    """The first line that is no JSON, for a file that was cut short or edited; "" if there is none."""
+    for number, line in enumerate(content.split(b"\n"), 1):
+        try:
+            json.loads(line or b"0")
+        except (ValueError, RecursionError):
+            text = line.decode(errors="replace").strip()
+            if text:
+                return f"line {number} is {shown(text)}; expected JSON. Correct or delete this line."
+    return ""
 
 
 def _odd_value(content: bytes) -> str:
