@@ -16,6 +16,7 @@ OUTSIDE = {  # file, relative to the root of the repository -> its place in the 
     "CHANGELOG.md": "changelog.md",
     "LICENSE": "license.txt",
     "examples/align.toml": "examples/align.toml",
+    "examples/align-smollm2.toml": "examples/align-smollm2.toml",
 }
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 

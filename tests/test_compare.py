@@ -304,7 +304,7 @@ def test_command_errors_are_one_line(toy_world, tmp_path, capsys):
     assert main(["compare", str(toy_world), "--learners", "poled", "--out", str(tmp_path / "o")]) == 2
     assert capsys.readouterr().err == (
         "polypref: error: unknown learner 'poled'. Did you mean 'pooled'? "
-        "Known: jury:ATTRIBUTE, own, pooled, pretrained:MODEL, retrieval-judge:MODEL.\n"
+        "Known: jury:ATTRIBUTE, own, persona:MODEL, pooled, pretrained:MODEL, retrieval-judge:MODEL.\n"
     )
     assert main(["compare", "--out", str(tmp_path / "o")]) == 2
     blocked = tmp_path / "file"

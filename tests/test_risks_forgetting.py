@@ -101,7 +101,8 @@ def test_standard_errors_of_others_stay(tmp_path):
 
 def test_who_can_forget_is_declared_and_others_refuse():
     forgetting = {scorer.kind for scorer in SCORERS.values() if issubclass(scorer, Forgets)}
-    assert forgetting - {"population", "few-shot"} == {fitted(name).kind for name in FORGETTING}
+    tried_elsewhere = {"population", "few-shot", "persona"}
+    assert forgetting - tried_elsewhere == {fitted(name).kind for name in FORGETTING}
     assert not issubclass(SCORERS["similar-user"], Forgets)  # whom it takes in answers with another person's vector
     assert forget(fitted("pooled"), "a") is fitted("pooled")
     with pytest.raises(SettingsError, match=r"kind 'personalized' cannot forget one user; fit it again without 'a'"):

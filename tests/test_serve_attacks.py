@@ -53,6 +53,8 @@ class Writes:
 
     async def close(self): ...
 
+    def stop(self): ...
+
 
 def test_a_candidate_that_was_held_back_is_not_returned_as_a_judgement(tmp_path):
     with running(core(tmp_path / "s.db", bounded=True), upstream=Writes()) as url, httpx.Client(base_url=url) as client:

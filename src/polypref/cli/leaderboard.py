@@ -90,7 +90,7 @@ def _show(found: dict[str, Any]) -> None:
     """Print the answer, the population's table, and what style and position are worth."""
     from polypref.answers import wrapped
     from polypref.report.systems import sentences
-    from polypref.wording import counted, interval, signed
+    from polypref.wording import are, counted, interval, signed
 
     for sentence in sentences(found):
         out(*wrapped(sentence))
@@ -102,7 +102,7 @@ def _show(found: dict[str, Any]) -> None:
     ]
     columns(("system", "strength", "interval", "ranks"), lines)
     if more := len(found["rows"]) - len(rows):
-        out(f"{counted(more, 'other systems')} are on the page.")
+        out(f"{counted(more, 'other systems')} {are(more)} on the page.")
     if found["coefficients"]:
         out("", "Log-odds of what is not the system:")
         told = [(row["name"], signed(row["value"]), interval(row, signed)) for row in found["coefficients"]]
