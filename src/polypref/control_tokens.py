@@ -10,8 +10,18 @@ breaking another. Not covered: templates that mark roles by ordinary words.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+
+def chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> str:
+    """The messages as the tokenizer's chat template puts them before an answer; control tokens in them stay text.
+
+    Raises what the template raises: it is a program of the model's makers.
+    """
+    texts = spelled_out(tokenizer, [one["content"] for one in messages])
+    safe = [{**one, "content": text} for one, text in zip(messages, texts, strict=True)]
+    return tokenizer.apply_chat_template(safe, tokenize=False, add_generation_prompt=True)
 
 
 def spelled_out(tokenizer: Any, texts: Iterable[str]) -> list[str]:

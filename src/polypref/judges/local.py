@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref.comparisons import IntArray
-from polypref.control_tokens import spelled_out
+from polypref.control_tokens import chat
 from polypref.errors import EncoderError, SettingsError
 from polypref.features.hf import inspect
 from polypref.features.memory import answered_within
@@ -108,9 +108,8 @@ def _tokens(tokenizer: Any, question: Question, max_length: int) -> Tokens:
 def _rendered(tokenizer: Any, text: str) -> str:
     from jinja2 import TemplateError
 
-    messages = [{"role": "user", "content": one} for one in spelled_out(tokenizer, [text])]
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return chat(tokenizer, [{"role": "user", "content": text}])
     except TemplateError as error:
         raise EncoderError(f"the judge's chat template refuses a user's message: {line(error)}.") from error
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from polypref.control_tokens import chat
 from polypref.errors import EncoderError
 from polypref.features.model_folder import line
 from polypref.features.transformer import default_device
@@ -43,9 +44,7 @@ class ChatWriter:
     def write(self, messages: Messages, n: int, max_tokens: int, temperature: float, seed: int) -> list[str]:
         """See ``judges.protocol.Writer``. Raises EncoderError without an answer."""
         body = {"messages": [*map(dict, messages)], "max_tokens": max_tokens, "temperature": temperature}
-        return [
-            self.server.asked(body | {"seed": seed + i}, lambda one: str(one["message"]["content"])) for i in range(n)
-        ]
+        return [self.server.asked(body | {"seed": seed + i}, _text) for i in range(n)]
 
 
 def _text(choice: Mapping[str, Any]) -> str:
@@ -72,7 +71,7 @@ class LocalWriter:
         if not tokenizer.chat_template:
             raise EncoderError(f"{self.model.name} has no chat template, so it cannot write; use an instructed model.")
         try:
-            text = tokenizer.apply_chat_template([*messages], tokenize=False, add_generation_prompt=True)
+            text = chat(tokenizer, messages)
         except TemplateError as error:
             raise EncoderError(f"the chat template of {self.model.name} refuses a chat: {line(error)}.") from error
         inputs = tokenizer(text, add_special_tokens=False, verbose=False, return_tensors="pt").to(network.device)

@@ -23,7 +23,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from polypref.control_tokens import spelled_out
+from polypref.control_tokens import chat
 from polypref.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -125,7 +125,6 @@ def steering(
         raise SettingsError(
             "the model's tokenizer has no chat template, which tells it where the persona goes; give another."
         )
-    prompts, personas = (spelled_out(tokenizer, texts) for texts in (prompts, personas))
     asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
     told = [[{"role": "system", "content": persona}, *one] for persona, one in zip(personas, asked, strict=True)]
     plain_BT, plain_mask_BT = _padded(model, tokenizer, asked)
@@ -138,7 +137,7 @@ def _padded(model: Any, tokenizer: Any, chats: Sequence[list[dict[str, str]]]) -
     """The chats' tokens, padded on the left, and which of them are no padding (B, T)."""
     import torch
 
-    texts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+    texts = [chat(tokenizer, one) for one in chats]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     longest, most = max(map(len, ids)), getattr(model.config, "max_position_embeddings", None)
     if most is not None and longest >= most:

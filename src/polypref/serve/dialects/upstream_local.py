@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polypref import content
-from polypref.control_tokens import spelled_out
+from polypref.control_tokens import chat
 from polypref.errors import EncoderError, InputError, SettingsError
 from polypref.features.hf import inspect
 from polypref.features.memory import ran_out
@@ -144,10 +144,9 @@ class LocalUpstream(Upstream):
         from jinja2 import TemplateError
 
         texts = [text_of(one.get("content"), f"message number {number}") for number, one in enumerate(messages, 1)]
-        texts = spelled_out(self._tokenizer, texts)
         plain = [{"role": one.get("role"), "content": text} for one, text in zip(messages, texts, strict=True)]
         try:
-            text = self._tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
+            text = chat(self._tokenizer, plain)
         except TemplateError as error:
             raise InputError(f"the chat template of {self.model} refuses the messages: {line(error)}.") from error
         return self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
