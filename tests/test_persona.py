@@ -257,7 +257,7 @@ def test_a_leak_is_said_and_changes_what_is_asked(truth, capsys):
 
 def saved(scorer: PersonaScorer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> PersonaScorer:
     judge = scorer.settings.language_model
-    monkeypatch.setattr("polypref.learners.persona.language_model", lambda *_, **__: judge)
+    monkeypatch.setattr("polypref.learners.judge_settings.language_model", lambda *_, **__: judge)
     save(scorer, folder)
     again = load(folder, Words())
     assert isinstance(again, PersonaScorer)
@@ -351,7 +351,7 @@ class TestContract(LearnerContract):
     @pytest.fixture(autouse=True)
     def _judge(self, styles: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
         judge = Scripted(styles, lot=False)
-        monkeypatch.setattr("polypref.learners.persona.language_model", lambda *_, **__: judge)
+        monkeypatch.setattr("polypref.learners.judge_settings.language_model", lambda *_, **__: judge)
 
 
 def test_a_server_is_asked_as_a_model_here(truth):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +83,8 @@ class Part:
 
     def identity(self, place: Place) -> dict[str, Any]:
         """What a stored part must have been measured with, to be taken for this one."""
-        return {"settings": place.settings() | self.settings(place), "versions": all_versions(), "card": card(place)}
-
-
-def all_versions() -> dict[str, str]:
-    """Versions of all packages that a part runs."""
-    found = versions()
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+        settings = place.settings() | self.settings(place)
+        return {"settings": settings, "versions": versions(PACKAGES), "card": card(place)}
 
 
 def card(place: Place) -> dict[str, Any]:

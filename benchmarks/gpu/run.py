@@ -141,12 +141,13 @@ def table(place: Place, parts: Sequence[Part], failed: dict[str, str]) -> list[d
 
 def written(place: Place, rows: list[dict[str, str]]) -> str:
     """The table as Markdown; it is stored as such and as JSON."""
-    from part import all_versions, card
+    from part import PACKAGES, card
 
     from polypref.files import write, write_json
+    from polypref.runs.machine import versions
     from polypref.wording import markdown_line, markdown_text
 
-    content: dict[str, Any] = {"card": card(place), "settings": place.settings(), "versions": all_versions()}
+    content: dict[str, Any] = {"card": card(place), "settings": place.settings(), "versions": versions(PACKAGES)}
     write_json(place.out / "table.json", {**content, "rows": rows})
     lines = [[markdown_text(row[name]) for name in HEAD] for row in rows]
     text = "\n".join(map(markdown_line, [HEAD, ["---"] * len(HEAD), *lines])) + "\n"

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polypref import files
-from polypref.errors import ArtifactError
+from polypref.errors import ArtifactError, reason
 from polypref.files.locks import LOCK_FILE
 from polypref.regular_files import content_of, memory, opened
 from polypref.strict_json import canonical, parse
@@ -168,6 +168,17 @@ def is_sealed(content: Mapping[str, Any]) -> bool:
     """Whether an object's ``sha256`` matches the rest of it."""
     body = {name: value for name, value in content.items() if name != "sha256"}
     return content.get("sha256") == sealed(body)["sha256"]
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The object that a file of a ``sealed`` one holds, without its hash. Raises ArtifactError."""
+    try:
+        found = parse(content_of(path), str(path))
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({reason(error)}).") from error
+    if not isinstance(found, dict) or not is_sealed(found):
+        raise ArtifactError(f"{path} was changed after it was written: its hash does not fit.")
+    return {name: value for name, value in found.items() if name != "sha256"}
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Any], bytes]:

@@ -29,11 +29,12 @@ from polypref.align.language_model import LanguageModel
 from polypref.align.questions import names, questions, shown
 from polypref.align.rewards import ScorerReward
 from polypref.align.task import Task
-from polypref.align.trainer import arguments, cannot_work, is_out_of_memory, smaller, trainer_for
+from polypref.align.trainer import arguments, cannot_work, smaller, trainer_for
 from polypref.align.watch import collapsed_at
 from polypref.comparisons import Comparisons
 from polypref.data.zero_weight import counted
 from polypref.errors import ArtifactError, SettingsError, reason
+from polypref.features.memory import ran_out
 from polypref.features.model_folder import locate
 from polypref.features.transformer import quiet
 from polypref.files import held_for_run, writable, write_json
@@ -174,7 +175,7 @@ class _Run:
                 _train(self.trainer, last, self.task)
                 return
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not ran_out(error):
                     raise
                 self.halvings += 1
             del self.trainer  # and its memory

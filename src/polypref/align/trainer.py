@@ -89,14 +89,6 @@ def _ensure_kind(name: str, value: Any, kind: Any) -> None:
     raise SettingsError(f"the trainer's {name} is {value!r}; expected {expected}.")
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory does not suffice, on a device or on the CPU."""
-    import torch
-
-    said = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "t allocate memory" in said
-
-
 def smaller(task: Task, folder: Path, halvings: int) -> PGRPOConfig:
     """The settings with batches halved so many times, and as many more of them accumulated: the same update.
 

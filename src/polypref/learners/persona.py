@@ -39,12 +39,11 @@ from polypref.comparisons import Comparisons, IntArray, Responses, Users, concat
 from polypref.data import thumbs
 from polypref.errors import ArtifactError, SettingsError
 from polypref.features.protocol import Encoder
-from polypref.judges.ask import LanguageModel, language_model
 from polypref.judges.protocol import Writer
 from polypref.judges.writing import writer
 from polypref.learners import retrieval, validation
 from polypref.learners.both_orders import margins_of, over_empty
-from polypref.learners.judge_prompts import CHARACTERS
+from polypref.learners.judge_settings import AsksJudge
 from polypref.learners.personas.asking import Told
 from polypref.learners.personas.evidence import Person, Trials, together
 from polypref.learners.personas.methods import Fermi, Hypotheses, Method, Parts, Profile, Synthesize
@@ -66,11 +65,9 @@ LEAST |= {"demonstrations": 1, "candidates": 1, "characters": 1, "retries": 0}
 
 
 @dataclass(frozen=True)
-class Persona:
+class Persona(AsksJudge):
     """Settings of profiles, and of the judge that reads them."""
 
-    model: str
-    """The judge: a local folder, a name on the hub, or http://host:8000/v1#name."""
     method: Literal["history", "hypotheses", "fermi", "synthesize"] = "hypotheses"
     """How profiles are made."""
     profile_of: ProfileOf = "own"
@@ -99,18 +96,6 @@ class Persona:
     """Maximum judgements that "synthesize" shows."""
     candidates: int = 10
     """Random sets of demonstrations that are compared."""
-    characters: int = CHARACTERS
-    """Maximum characters of each prompt and response shown."""
-    max_length: int | None = None
-    """Tokens read; default: the model's limit, at most 8,192. Not for a server."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the network. Not for a server."""
-    timeout: float = 60.0
-    """Seconds to wait for a server's answer."""
-    retries: int = 5
-    """Retries if a server is busy or fails."""
-    pause: float = 1.0
-    """Seconds before the first retry, doubling."""
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
@@ -124,12 +109,6 @@ class Persona:
             value = getattr(self, name)
             if not (value is None and name == "held_out") and not (isinstance(value, float) and 0 < value < 1):
                 raise SettingsError(f"persona: {name} = {value!r}; expected a number between 0 and 1.")
-
-    @cached_property
-    def language_model(self) -> LanguageModel:
-        """The judge, not loaded. Raises SettingsError for an invalid address."""
-        how = ("max_length", "dtype", "timeout", "retries", "pause")
-        return language_model(self.model, **{name: getattr(self, name) for name in how})
 
     @property
     def identity(self) -> str:

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self, TypedDict
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,10 @@ from polypref.comparisons import Comparisons, IntArray, Responses, concat
 from polypref.data import thumbs
 from polypref.errors import ArtifactError, SettingsError
 from polypref.features.protocol import Encoder
-from polypref.judges.ask import LanguageModel, language_model
 from polypref.learners import retrieval, validation
 from polypref.learners.both_orders import margins_of, over_empty
-from polypref.learners.judge_prompts import CHARACTERS, Case, Choice, cases_of, prompt_texts
+from polypref.learners.judge_prompts import Case, Choice, cases_of, prompt_texts
+from polypref.learners.judge_settings import AsksJudge
 from polypref.learners.protocol import PERSONAL, POPULATION, RanksTexts, Scores, Serves, UserIds
 from polypref.learners.provenance import recorded
 from polypref.learners.retrieval import Memory
@@ -44,43 +44,17 @@ from polypref.schema import Layout
 
 
 @dataclass(frozen=True)
-class RetrievalJudge:
+class RetrievalJudge(AsksJudge):
     """Settings of the judge."""
 
-    model: str
-    """A local folder, a name on the hub, or http://host:8000/v1#name."""
     neighbours: int = 3
     """Number of the user's own comparisons that are shown."""
-    characters: int = CHARACTERS
-    """Maximum characters of each prompt and response shown."""
-    max_length: int | None = None
-    """Tokens read; default: the model's limit, at most 8,192. Not for a server."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the network. Not for a server."""
-    timeout: float = 60.0
-    """Seconds to wait for a server's answer."""
-    retries: int = 5
-    """Retries if a server is busy or fails."""
-    pause: float = 1.0
-    """Seconds before the first retry, doubling."""
 
     def __post_init__(self) -> None:
         for name, least in (("neighbours", 0), ("characters", 1), ("retries", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise SettingsError(f"retrieval-judge: {name} = {value!r}; expected a whole number from {least}.")
-
-    @cached_property
-    def language_model(self) -> LanguageModel:
-        """The judge, not loaded. Raises SettingsError for an invalid address."""
-        return language_model(
-            self.model,
-            max_length=self.max_length,
-            dtype=self.dtype,
-            timeout=self.timeout,
-            retries=self.retries,
-            pause=self.pause,
-        )
 
     @property
     def identity(self) -> str:

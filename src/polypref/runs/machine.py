@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 PACKAGES = ("polypref", "numpy", "scipy", "polars", "torch", "transformers", "sentence-transformers")
 
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that affect the figures."""
+def versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of the packages that affect the figures, and of ``more`` that do here; those installed."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *more):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -22,13 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from polypref.artifact import is_sealed, sealed
-from polypref.errors import ArtifactError, reason
+from polypref.artifact import read_sealed, sealed
+from polypref.errors import ArtifactError
 from polypref.files import write_json
 from polypref.policy.history import Floats
-from polypref.regular_files import content_of
 from polypref.runs.machine import versions
-from polypref.strict_json import parse
 from polypref.studies.policy.readable import (
     HELD_OUT_EACH,
     Labels,
@@ -40,8 +38,8 @@ from polypref.studies.policy.readable import (
     spreads,
     train,
 )
+from polypref.studies.policy.stored import is_whole
 from polypref.studies.policy.styles import TASKS
-from polypref.terminal import say
 
 RATES = (2e-3, 4e-3)
 STEPS = 24
@@ -122,30 +120,16 @@ class Job:
 
     def is_stored(self, run: Run) -> bool:
         """Whether a run is stored whole; a damaged one is removed and run again, with a message."""
-        path = self.path(run)
-        if not path.exists():
-            return False
-        try:
-            self.load(run)
-        except ArtifactError as error:
-            say(f"a finished run is done again ({run}): {error}")
-            path.unlink()
-            return False
-        return True
+        return is_whole(self.path(run), lambda: self.load(run), f"a finished run is done again ({run})")
 
     def load(self, run: Run) -> dict[str, Any]:
         """A stored run. Raises ArtifactError."""
         path = self.path(run)
-        try:
-            content = parse(content_of(path), str(path))
-        except OSError as error:
-            raise ArtifactError(f"{path} cannot be read ({reason(error)}).") from error
-        if not isinstance(content, dict) or not is_sealed(content):
-            raise ArtifactError(f"{path} was changed after it was written: its hash does not fit.")
+        content = read_sealed(path)
         wanted = json.loads(json.dumps({"run": asdict(run), "settings": self._decides}))
         if any(content.get(name) != value for name, value in wanted.items()):
             raise ArtifactError(f"{path} holds another run.")
-        return {name: value for name, value in content.items() if name != "sha256"}
+        return content
 
 
 @lru_cache(maxsize=1)

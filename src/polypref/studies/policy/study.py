@@ -18,20 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from polypref.arguments import AtLeastOne, PairedSeeds, check_settings
-from polypref.artifact import is_sealed, sealed
-from polypref.errors import ArtifactError, reason
+from polypref.artifact import read_sealed, sealed
 from polypref.files import held_for_run, made, write_json
 from polypref.progress import Progress
-from polypref.regular_files import content_of
 from polypref.runs.cell_store import code_hash
 from polypref.runs.execute import run_cells
-from polypref.strict_json import parse
 from polypref.studies.policy import bandit, figures
 from polypref.studies.policy import language as policy_language
 from polypref.studies.policy import measure as measuring
 from polypref.studies.policy.arms import PLANS, QUICK, bandit_arms, language_arms
 from polypref.studies.policy.measure import Arm, Curves, Learner, Plan
-from polypref.terminal import say
+from polypref.studies.policy.stored import is_whole
 
 SCHEMA = 4
 
@@ -80,15 +77,7 @@ class Job:
     def is_stored(self, arm: Arm) -> bool:
         """Whether an arm is stored whole; a damaged one is removed and measured again, with a message."""
         path = self.path(arm)
-        if not path.exists():
-            return False
-        try:
-            _stored(path)
-        except ArtifactError as error:
-            say(f"a finished arm is measured again ({arm}): {error}")
-            path.unlink()
-            return False
-        return True
+        return is_whole(path, lambda: read_sealed(path), f"a finished arm is measured again ({arm})")
 
 
 def run(job: Job, arm: Arm) -> None:
@@ -118,7 +107,7 @@ def study(out: Path, what: Study, quiet: bool = False) -> dict[str, Any]:
         weights = {arm: _seconds(arm) for arm in chosen if not job.is_stored(arm)}
         with Progress("", len(chosen), "arms", weights, stored=len(chosen) - len(weights), quiet=quiet) as progress:
             run_cells(job, sorted(chosen, key=_seconds, reverse=True), what.workers, progress.tell, run)
-        found = {arm: _stored(job.path(arm)) for arm in chosen}
+        found = {arm: read_sealed(job.path(arm)) for arm in chosen}
         content = {
             "schema": SCHEMA,
             "versions": {"polypref": version("polypref"), **versions(what.learners)},
@@ -138,16 +127,6 @@ def study(out: Path, what: Study, quiet: bool = False) -> dict[str, Any]:
         }
         write_json(out / "policy.json", content)
     return content
-
-
-def _stored(path: Path) -> dict[str, Any]:
-    try:
-        content = parse(content_of(path), str(path))
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read ({reason(error)}).") from error
-    if not isinstance(content, dict) or not is_sealed(content):
-        raise ArtifactError(f"{path} was changed after it was written: its hash does not fit.")
-    return {name: value for name, value in content.items() if name != "sha256"}
 
 
 PACKAGES = {"bandit": ("numpy",), "language model": ("numpy", "torch", "transformers", "trl")}
