@@ -255,3 +255,27 @@ def test_a_person_with_one_judgement_counts_and_is_not_ranked(tmp_path):
     found = run(tmp_path, [*content, content[0] | {"user_id": "once"}])
     assert found["people"] == 16 and found["judgements"] == 301
     assert "once" not in {row["user"] for row in found["persons"]["rows"]}
+
+
+@pytest.mark.parametrize("value", [["a", "b"], {"name": "a"}, [], ' ["a"]'])
+def test_a_name_that_is_several_names_its_place(tmp_path, capsys, value):
+    content = rows(world(18, people=5, each=20)[0])
+    content[7]["rejected_model"] = value
+    file = written(tmp_path / "b.jsonl", content)
+    assert main(["leaderboard", file, "--out", str(tmp_path / "o")]) == 2
+    said = capsys.readouterr().err
+    assert f"{file}, line 8: rejected_model is" in said and "expected the name of one system" in said
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_name_in_brackets_is_a_name(tmp_path, capsys):
+    found = run(tmp_path, rows(world(19, people=5, each=20)[0], ("[a]", "{b", "c", "d", "e", "f")))
+    assert {"[a]", "{b"} <= {row["system"] for row in found["rows"]}
+    assert "counted as" not in capsys.readouterr().err
+
+
+def test_names_that_look_alike_count_apart_and_are_told(tmp_path, capsys):
+    found = run(tmp_path, rows(world(20, people=20, each=20)[0], ("GPT 4", "gpt 4 ", "c", "d", "\u00e9", "e\u0301")))
+    assert len(found["rows"]) == 6
+    said = capsys.readouterr().err
+    assert 'counted as 2 systems: "GPT 4", "gpt 4 "' in said and said.count("counted as") == 2

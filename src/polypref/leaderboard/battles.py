@@ -13,6 +13,7 @@ Suffixes here: ``_E`` covariates.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -109,7 +110,10 @@ def battles_of(
     else:
         turned = pl.Series(turned_N)
         first, second = left.zip_with(~turned, right), right.zip_with(~turned, left)
+    for name, side in zip(names, (left, right), strict=True):
+        _ensure_one_each(reading, kept, name, side)
     known, at_2N = _numbered(first, second)
+    _say_alike(known)
     first_N, second_N = at_2N[: len(kept)], at_2N[len(kept) :]
     missing_N, same_N = (first_N < 0) | (second_N < 0), (first_N == second_N) & (first_N >= 0)
     for many, why in ((missing_N, "no system is named"), (same_N, "a system met itself")):
@@ -149,6 +153,31 @@ def _systems(
     rows = pl.DataFrame({"file": reading.file_N[kept].astype(np.int32), "line": reading.line_N[kept]})
     found = rows.join(pl.concat(frames), on=["file", "line"], how="left", maintain_order="left")
     return chosen, found["left"], found["right"]
+
+
+def _ensure_one_each(reading: Reading, kept: Ints, column: str, side: pl.Series) -> None:
+    """Raise InputError for the first cell that holds a list or an object of JSON instead of a system's name."""
+    structured_N = side.str.contains(r"^\s*[\[{]").fill_null(False).to_numpy()
+    for at in np.flatnonzero(structured_N).tolist():
+        try:
+            json.loads(side[at])
+        except ValueError:
+            continue  # a name that begins with a bracket
+        row = int(kept[at])
+        raise InputError(
+            f"{reading.files[int(reading.file_N[row])]}, line {int(reading.line_N[row])}: {column} is "
+            f"{shown(side[at])}; expected the name of one system. Correct the line, or delete it."
+        )
+
+
+def _say_alike(names: Sequence[str]) -> None:
+    """Say which names differ in nothing but case, spaces or the form of their characters: they count apart."""
+    table = pl.DataFrame({"name": names}, schema={"name": pl.String})
+    plain = table["name"].str.normalize("NFKC").str.to_lowercase().str.strip_chars().str.replace_all(r"\s+", " ")
+    alike = table.with_columns(plain=plain).group_by("plain", maintain_order=True).agg("name")
+    for group in alike.filter(pl.col.name.list.len() > 1)["name"].head(3).to_list():
+        listed = ", ".join(shown(one) for one in group)
+        say(f"counted as {len(group)} systems: {listed}; if they are one, write its name alike.")
 
 
 def _numbered(first: pl.Series, second: pl.Series) -> tuple[tuple[str, ...], Ints]:
